@@ -1,0 +1,1 @@
+"""Models and how they run: no camera, no socket, no clock, no session."""

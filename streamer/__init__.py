@@ -1,0 +1,1 @@
+"""Everything that happens in time, from the camera to the published differential."""

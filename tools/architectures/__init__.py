@@ -1,0 +1,1 @@
+"""The networks in PyTorch, one a file, named as in the literature."""
