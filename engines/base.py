@@ -1,0 +1,132 @@
+"""What an engine is: tensors in, tensors out, and the errors that every part of leukostream raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+class LeukostreamError(Exception):
+    """Root of all errors that a user is told about: the thing, got, expected, what to do. Exit status 1."""
+
+
+class UsageError(LeukostreamError):
+    """What was asked for can't be meant: an unknown name, a misspelt key, a malformed address. Exit status 2."""
+
+
+class EngineError(LeukostreamError):
+    """A model could not be loaded or run."""
+
+
+class ModelNotFoundError(EngineError, UsageError):
+    """No model of that name or path; the message suggests the near ones."""
+
+
+class CardError(EngineError):
+    """A model card is missing, incomplete or contradicts its model."""
+
+
+class ModelFormatError(EngineError):
+    """The file is no ONNX model, or its inputs and outputs are not those of any known kind of model."""
+
+
+class BackendUnavailableError(EngineError, UsageError):
+    """The backend asked for can't work on this machine; the message says what to install."""
+
+
+class TensorMismatchError(EngineError):
+    """A tensor given to an engine has another name, shape or dtype than the engine's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, shape and dtype of one input or output; None in `shape` is a size that may vary."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    def check(self, array: Array) -> None:
+        """Raise TensorMismatchError unless `array` fits."""
+        fits = len(array.shape) == len(self.shape) and all(
+            want is None or got == want for got, want in zip(array.shape, self.shape, strict=True)
+        )
+        if not fits or array.dtype != self.dtype:
+            expected = ",".join("N" if size is None else str(size) for size in self.shape)
+            raise TensorMismatchError(
+                f"input {self.name!r}: got {array.dtype} {array.shape}, expected {self.dtype} ({expected})"
+            )
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model loaded on a backend.
+
+    `infer` may be called from several threads at once; `concurrency` says how many such calls run side by
+    side to advantage. Outputs belong to the caller. `close` frees what the engine holds; after it `infer` raises.
+    """
+
+    @property
+    def backend(self) -> str:
+        """For people: "onnxruntime cpu", "tensorrt fp16", "scripted"."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def concurrency(self) -> int: ...
+
+    @property
+    def max_batch(self) -> int | None:
+        """The largest first dimension that one call takes; None for no limit."""
+
+    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model on named inputs; TensorMismatchError for a wrong name, shape or dtype."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The boxes of one frame, best score first. Empty arrays mean "looked and found nothing"."""
+
+    boxes_px: npt.NDArray[np.float32]
+    """(n, 4) x1, y1, x2, y2 in full-frame pixels, clipped to the frame."""
+    scores: npt.NDArray[np.float32]
+    """(n,) 0 to 1."""
+    labels: npt.NDArray[np.intp]
+    """(n,) index into `label_names`."""
+    label_names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """Kind of each label: "white", "red", "platelet", "nucleated red"; as long as `label_names`."""
+    truncated: bool
+    """True when the head's last candidate was still above the threshold: there may be more cells than these."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifications:
+    """What a classifier says of a batch of crops."""
+
+    probabilities: npt.NDArray[np.float32]
+    """(n, C), calibrated, each row sums to 1."""
+    class_names: tuple[str, ...]
+    subclass_probabilities: npt.NDArray[np.float32]
+    """(n, S), those of one parent class sum to 1; (n, 0) where the model has no subclasses."""
+    subclass_names: tuple[str, ...]
+    subclass_parents: tuple[str, ...]
+    """The class that each subclass belongs to; as long as `subclass_names`."""
+
+    def __len__(self) -> int:
+        return len(self.probabilities)

@@ -1,0 +1,190 @@
+"""The nouns of the stream: what one stage hands to the next. Read this first.
+
+Times ending in `_ns` are monotonic nanoseconds of this machine. Places ending in `_px` are full-frame
+pixels, or slide pixels (frame point + stage position) where a record says so. None means "not measured".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.base import Classifications, Detections
+
+__all__ = [
+    "UNCLASSIFIED",
+    "Cell",
+    "CellId",
+    "Classifications",
+    "Detections",
+    "Differential",
+    "Frame",
+    "FrameQuality",
+    "Health",
+    "Mode",
+    "Observation",
+    "Share",
+    "Skip",
+    "SourceHealth",
+    "SourceState",
+    "StagePosition",
+]
+
+Mode = Literal["live", "analysis"]
+SourceState = Literal["starting", "open", "reopening", "ended", "failed"]
+CellId = int
+
+UNCLASSIFIED = "unclassified"
+"""The class of a cell whose best probability stays below the classifier's operating threshold."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One image from a source."""
+
+    source: str
+    frame_id: int
+    """Counts from 0 without gaps in what the source gave; a frame dropped later leaves a gap downstream."""
+    captured_ns: int
+    """Taken right after the grab returned."""
+    image: npt.NDArray[np.uint8]
+    """(H, W, 3) BGR. Owned by the frame: nobody writes into it."""
+    file: str | None = None
+    """Base name, for image files; None for cameras, videos and the simulated slide."""
+
+    @property
+    def height(self) -> int:
+        return int(self.image.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.image.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something that a source met and could not give as a frame: a file that is no image, a damaged JPEG."""
+
+    source: str
+    what: str
+    """Which one: the file's base name, the packet."""
+    reason: str
+    """Short and countable: "not an image", "too large", "unreadable"."""
+    detail: str
+    """One line for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagePosition:
+    """Where a frame lies on the slide: slide point = frame point + (x_px, y_px)."""
+
+    island: int
+    x_px: float
+    y_px: float
+    quality: float
+    """0 to 1, how sure the registration is; 1 for the first frame of an island."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameQuality:
+    """Whether a frame may be counted. `reasons` is empty when it is accepted."""
+
+    focus: float | None
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the slide map made of one detection of one frame."""
+
+    cell_id: CellId | None
+    """None where the box was not counted: below the threshold, a rejected or unregistered frame."""
+    is_new: bool
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One physical white cell, with all the evidence seen of it."""
+
+    cell_id: CellId
+    island: int
+    x_px: float
+    """Centre on the slide."""
+    y_px: float
+    kind: str
+    class_name: str
+    """The fused class, or "unclassified"."""
+    subclass: str | None
+    top_class: str
+    """The likeliest class even where `class_name` is "unclassified"."""
+    class_probabilities: dict[str, float]
+    looks: int
+    partial: bool
+    """Only ever seen cut by the frame's edge."""
+    first_frame_id: int
+    last_frame_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One class of a differential; `low` and `high` are 95 % limits of `percent`, all 0 to 100."""
+
+    count: int
+    percent: float | None
+    """None while nothing was counted: 0 of 0 is no percentage."""
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Differential:
+    """Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`."""
+
+    total: int
+    """White cells, `unclassified` included; erythroblasts, platelets and artefacts excluded."""
+    classes: dict[str, Share]
+    limits_method: str
+    unclassified: int
+    nrbc: int
+    nrbc_per_100_wbc: float | None
+    flags: tuple[str, ...]
+    not_assessed: tuple[str, ...]
+    rbc_seen: int
+    platelets_seen: int
+    frames: int
+    frames_accepted: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    state: SourceState
+    mode: Mode
+    fps: float | None
+    """Frames published a second over the last seconds; None before there are two."""
+    captured: int
+    published: int
+    dropped: dict[str, int]
+    """Frames lost, by reason."""
+    skipped: dict[str, int]
+    """What the source could not give as a frame, by reason."""
+    queue: int
+    reopened: int
+    latency_ms: dict[str, float] | None
+    """p50, p95, p99 from grab to publish over the last frames; None before the first."""
+    detail: str | None = None
+    """The last fault, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    backend: str
+    detector: str
+    classifier: str | None
+    uptime_s: float
+    sources: dict[str, SourceHealth] = field(default_factory=dict)

@@ -1,0 +1,42 @@
+"""What a source is: who opens it, who reads it, and what failure means.
+
+The pipeline's reader thread of a source calls `open` once, `read` until it returns None, then `close`.
+* `read` blocks until the next frame. It returns a Frame; a Skip for something that can't be a frame (counted,
+  reported, never fatal); or None at the end of a finite source.
+* `SourceLostError` from `open` or `read` of a live source means "gone for now": the reader closes it and opens it
+  again after a pause that grows to a cap, and shows the state `reopening`.
+* `SourceError` means "will never work": a path that does not exist, a folder without images.
+A source is used by one thread. It takes its time from `now_ns`, given at construction, right after the grab.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engines.base import LeukostreamError
+from streamer.records import Frame, Mode, Skip
+
+
+class SourceError(LeukostreamError):
+    """A source that can't work, now or later."""
+
+
+class SourceLostError(SourceError):
+    """A live source that stopped answering; worth opening again."""
+
+
+class Source(Protocol):
+    @property
+    def name(self) -> str:
+        """The `source` of every message."""
+
+    @property
+    def default_mode(self) -> Mode:
+        """`live` for cameras and network streams, `analysis` for files, recordings and the simulated slide."""
+
+    def open(self) -> None: ...
+
+    def read(self) -> Frame | Skip | None: ...
+
+    def close(self) -> None:
+        """Release the device; harmless when called twice or before `open`."""
