@@ -1,0 +1,94 @@
+"""The configuration of a run: frozen, validated on load, from a TOML file and the command line.
+
+Every option of `leukostream run` is a field of the same name here; the command line wins over the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engines.base import UsageError
+from streamer.differential import FIVE_PART_RANGES
+from streamer.records import Mode
+
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=1)]
+Backend = Literal["auto", "onnxruntime", "tensorrt"]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run. None means "decided at the start": by the source, the card or the machine."""
+
+    source: tuple[str, ...] = ()
+    """Each `[NAME=]SRC`."""
+    mode: Mode | None = None
+    detector: str = "yolov5n-blood"
+    classifier: str | None = "mobilenetv3-small"
+    """A name, a file, or "none" to detect only."""
+    backend: Backend = "auto"
+    min_score: Fraction | None = None
+    """Lowest score published; None: the detector card's operating threshold."""
+    long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None
+    """Longer side of the detector's input; None: the card's."""
+    stop_at: Count | None = None
+    """End the run when so many white cells were counted."""
+    publish: str | None = None
+    insecure: bool = False
+    jsonl: str | None = None
+    """A file, or "-" for standard output."""
+    dashboard: bool | None = None
+    """None: on where standard output is a terminal."""
+    picture: bool = True
+    """The current frame, drawn in the dashboard."""
+    workers: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Frames analysed side by side; None: as many as this machine has cores, at most 4."""
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Threads that one model call uses."""
+    queue: Annotated[int, Meta(ge=1, le=1024)] = 4
+    """Frames of one source that may wait; what a full queue does depends on the mode."""
+    max_wait_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
+    """How long a batch may wait for frames of other sources."""
+    health_interval_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 1.0
+    reference_ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(FIVE_PART_RANGES))
+    """Usual percentages per class, as [low, high]."""
+
+
+def load_config(path: str | None, overrides: dict[str, Any]) -> Config:
+    """The configuration of a TOML file (None: the defaults) with the given fields replaced.
+
+    UsageError for a file that can't be read, a key that doesn't exist (the near ones are named) and a value of the
+    wrong type or range.
+    """
+    values: dict[str, Any] = {}
+    where = "the command line"
+    if path is not None:
+        where = path
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"--config {path}: got {error.strerror}, expected a readable TOML file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"--config {path}: got {error}, expected a valid TOML file") from error
+        _convert(values, where)  # so that a fault of the file is said to be the file's
+    return _convert({**values, **overrides}, where if not overrides else "the command line")
+
+
+def _convert(values: dict[str, Any], where: str) -> Config:
+    try:
+        return msgspec.convert(values, Config)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        unknown = re.search(r"unknown field `([^`]*)`", text)
+        if unknown:
+            known = sorted(field.encode_name for field in msgspec.structs.fields(Config))
+            near = difflib.get_close_matches(unknown[1], known, n=3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of: {', '.join(known)}"
+            raise UsageError(f"{where}: got the key {unknown[1]!r}, which does not exist; {hint}") from error
+        raise UsageError(f"{where}: {text[0].lower()}{text[1:].replace('`$.', '`')}") from error

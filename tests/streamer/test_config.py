@@ -1,0 +1,45 @@
+import pytest
+
+from engines.base import UsageError
+from streamer.config import Config, load_config
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_defaults_are_a_valid_configuration():
+    assert load_config(None, {}) == Config()
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    path = write(tmp_path, 'detector = "a"\nqueue = 7\n[reference_ranges]\nneutrophil = [30, 70]\n')
+    config = load_config(path, {"detector": "b"})
+    assert (config.detector, config.queue, config.reference_ranges["neutrophil"]) == ("b", 7, (30.0, 70.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("detektor = 'x'", "did you mean 'detector'?"),
+        ("colour = 3", "expected one of: backend, "),
+        ("queue = 0", ">= 1"),
+        ("queue = 'many'", "expected `int`, got `str` - at `queue`"),
+        ("mode = 'fast'", "invalid enum value 'fast'"),
+        ("queue = ", "expected a valid TOML file"),
+    ],
+)
+def test_a_faulty_file_is_one_clear_line(tmp_path, text, said):
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load_config(path, {"queue": 3})
+    assert said in str(caught.value)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(UsageError, match=r"nowhere\.toml: got No such file"):
+        load_config("nowhere.toml", {})
