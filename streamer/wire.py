@@ -1,29 +1,46 @@
-"""The messages of protocol 1.0 as structs, and their JSON form.
+"""The messages of protocol 1.0 as structs, and their JSON form. streamer/message_factory.py makes them from records.
 
-Field names and meanings are those of the protocol; times ending in `_ns` are monotonic nanoseconds of the
-publishing machine. None (null) means "not measured"; a field that is absent does not apply to that detection.
+Field names and meanings are those of the protocol (docs/protocol.md). Times ending in `_ns` are monotonic
+nanoseconds of the publishing machine. None (null) means "not measured"; a field that is absent does not apply
+to that detection.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, Any, Protocol
+
 import msgspec
+import numpy as np
+
+from engines.base import LeukostreamError
 
 PROTOCOL_VERSION = "1.0"
+PROTOCOL_MAJOR = PROTOCOL_VERSION.split(".")[0]
+
+Version = Annotated[str, msgspec.Meta(pattern=rf"^{PROTOCOL_MAJOR}\.[0-9]+$")]
+
+
+class WireError(LeukostreamError):
+    """What arrived is no message of this protocol."""
+
+
+class ProtocolVersionError(WireError):
+    """A message of another major version: its fields may mean something else, so none of it is read."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """What every message carries."""
 
-    version: str = PROTOCOL_VERSION
+    version: Version = PROTOCOL_VERSION
     session: str
     """One slide; a resumed session keeps it."""
     run_id: str
     """New with every process."""
     source: str
     seq: int
-    """Gapless per topic, from 0."""
+    """Gapless per topic and run, from 0."""
     session_seq: int
-    """Gapless per session, from 0."""
+    """Gapless per session, from 0; a resumed session goes on counting."""
     published_ns: int
     published_utc: str
     """ISO 8601 with microseconds and Z."""
@@ -129,3 +146,100 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
 
 
 AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage
+MESSAGE_TYPES: dict[str, type[AnyMessage]] = {
+    "frame": FrameMessage,
+    "cell": CellMessage,
+    "differential": DifferentialMessage,
+    "health": HealthMessage,
+}
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a message whose type a later minor version added: the fields that all messages carry."""
+
+    type: str
+    version: Version
+    session: str
+    run_id: str
+    source: str
+    seq: int
+    session_seq: int
+    published_ns: int
+    published_utc: str
+
+
+class Sink(Protocol):
+    """Where messages go: a socket, a file, a display.
+
+    `publish` is called by the one publishing thread, with every message in order. It never raises on account of
+    its own trouble (a full disk, a reader that left): that is said once and counted, and the other sinks go on.
+    """
+
+    def publish(self, message: AnyMessage, payload: bytes | None = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"a message holds a {type(value).__name__}, expected plain numbers, texts and lists")
+
+
+class _Versioned(msgspec.Struct):
+    version: str
+    type: str | None = None
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_plain)
+_DECODER: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
+_ENVELOPE_DECODER = msgspec.json.Decoder(Envelope)
+_VERSION_DECODER = msgspec.json.Decoder(_Versioned)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """One JSON object in UTF-8, without line breaks."""
+    return _ENCODER.encode(message)
+
+
+def decode(header: bytes) -> AnyMessage | Envelope:
+    """The message in a JSON header; an Envelope where its type is newer than this program.
+
+    Fields that a later minor version added are ignored. ProtocolVersionError for another major version,
+    WireError for what is no message.
+    """
+    try:
+        return _DECODER.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _decode_unknown(header, error)
+
+
+def _decode_unknown(header: bytes, error: Exception) -> Envelope:
+    try:
+        versioned = _VERSION_DECODER.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise WireError(
+            f"got {header[:60]!r}, expected a leukostream message in JSON: is this the endpoint of a leukostream?"
+        ) from error
+    major = versioned.version.split(".")[0]
+    if major != PROTOCOL_MAJOR:
+        raise ProtocolVersionError(
+            f"got a message of protocol {versioned.version}, expected {PROTOCOL_MAJOR}.x: "
+            "use the same major version of leukostream on both sides"
+        ) from error
+    if versioned.type is not None and versioned.type not in MESSAGE_TYPES:
+        try:
+            return _ENVELOPE_DECODER.decode(header)
+        except msgspec.MsgspecError as envelope_error:
+            error = envelope_error
+    raise WireError(f"message of type {versioned.type!r}: {error}") from error
+
+
+def type_of(message: AnyMessage | Envelope) -> str:
+    """ "frame", "cell", "differential", "health", or what a later minor version calls it."""
+    return message.type if isinstance(message, Envelope) else str(type(message).__struct_config__.tag)
+
+
+def topic_of(message: AnyMessage | Envelope) -> str:
+    """TYPE.SOURCE"""
+    return f"{type_of(message)}.{message.source}"

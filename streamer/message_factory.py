@@ -1,0 +1,287 @@
+"""Messages from records: numbered, dated and rounded as the protocol says."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from engines.base import Classifications, Detections, UsageError
+from streamer.records import Cell, CellId, Differential, Frame, FrameQuality, Health, Observation, StagePosition
+from streamer.wire import (
+    CellMessage,
+    ClassShare,
+    Detection,
+    DifferentialMessage,
+    FrameMessage,
+    HealthMessage,
+    SourceStatus,
+    Stage,
+)
+
+SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looks:
+    """What the classifier said of some of the boxes of one frame."""
+
+    rows: Sequence[int]
+    """Index of each look into the frame's detections."""
+    classifications: Classifications
+    classes: Sequence[str]
+    """The class of each look, "unclassified" below the threshold; as long as `rows`."""
+
+
+def rounded_probabilities(names: Iterable[str], probabilities: Iterable[float]) -> dict[str, float]:
+    """Probabilities to 4 decimals that keep their sum and their order.
+
+    Largest remainders: eight classes rounded one by one would sum to 0.9996 or 1.0004.
+    """
+    parts = [10_000.0 * float(p) for p in probabilities]
+    floors = [int(part) for part in parts]
+    missing = round(sum(parts)) - sum(floors)
+    if missing > 0:
+        for i in sorted(range(len(parts)), key=lambda i: floors[i] - parts[i])[:missing]:
+            floors[i] += 1
+    return {name: floor / 10_000 for name, floor in zip(names, floors, strict=True)}
+
+
+def _detections(
+    detections: Detections, observations: Sequence[Observation], looks: Looks | None, cells: Mapping[CellId, Cell]
+) -> list[Detection]:
+    if len(observations) != len(detections):
+        raise ValueError(f"got {len(observations)} observations for {len(detections)} detections, expected one each")
+    # .tolist() once per array: a conversion per number would cost several times as much at 350 boxes.
+    boxes = np.round(detections.boxes_px.astype(np.float64), 1)
+    scores = np.round(detections.scores.astype(np.float64), 4)
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError("detections: got a box or score that is not finite, which JSON has no number for")
+    look_of: dict[int, tuple[str, dict[str, float]]] = {}
+    if looks is not None:
+        names, rows = looks.classifications.class_names, looks.classifications.probabilities.tolist()
+        for row, name, probabilities in zip(looks.rows, looks.classes, rows, strict=True):
+            look_of[int(row)] = (name, rounded_probabilities(names, probabilities))
+    label_names, kinds = detections.label_names, detections.kinds
+    messages = []
+    for i, (box, score, label, seen) in enumerate(
+        zip(map(tuple, boxes.tolist()), scores.tolist(), detections.labels.tolist(), observations, strict=True)
+    ):
+        kind = kinds[label]
+        if kind != "white":
+            messages.append(
+                Detection(
+                    box_px=box,
+                    label=label_names[label],
+                    kind=kind,
+                    score=score,
+                    counted=seen.counted,
+                    cell_id=seen.cell_id,
+                    is_new=seen.is_new,
+                )
+            )
+            continue
+        look_class, look_probabilities = look_of.get(i, (None, None))
+        cell = None if seen.cell_id is None else cells.get(seen.cell_id)
+        messages.append(
+            Detection(
+                box_px=box,
+                label=label_names[label],
+                kind=kind,
+                score=score,
+                counted=seen.counted,
+                cell_id=seen.cell_id,
+                is_new=seen.is_new,
+                look_class=look_class,
+                look_probabilities=look_probabilities,
+                class_=None if cell is None else cell.class_name,
+                class_probabilities=None if cell is None else _cell_probabilities(cell),
+            )
+        )
+    return messages
+
+
+def _cell_probabilities(cell: Cell) -> dict[str, float]:
+    return rounded_probabilities(cell.class_probabilities, cell.class_probabilities.values())
+
+
+def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(ms), 3) for name, ms in times_ms.items()}
+
+
+def _text(name: str) -> str:
+    """`name` without the lone surrogates by which Python keeps file names that are no UTF-8."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def new_id() -> str:
+    """An id for a session or a run that no other has: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+class MessageFactory:
+    """Makes the messages of one session (one source, one slide) of one run, numbered and dated.
+
+    Every message made takes the next `seq` of its topic and `session_seq` of its session: publish it, or
+    subscribers count it as lost. Not thread-safe: the one publishing thread owns it.
+
+    One offset between the monotonic clock and UTC, taken here at the start, dates everything, so that the
+    difference of two `_utc` is that of their `_ns`, whatever is done to the machine's clock meanwhile.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        session: str,
+        run_id: str,
+        next_session_seq: int = 0,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        utc_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`next_session_seq`: for a resumed session, one more than the last number that it used."""
+        if not SOURCE_NAME.fullmatch(source):
+            raise UsageError(f"source name: got {source!r}, expected letters, digits, '_' and '-', with a letter first")
+        self.source = source
+        self.session = session
+        self.run_id = run_id
+        self._monotonic_ns = monotonic_ns
+        self._utc_offset_ns = utc_ns() - monotonic_ns()
+        self._next_seq: Counter[str] = Counter()
+        self._next_session_seq = next_session_seq
+
+    @property
+    def next_session_seq(self) -> int:
+        return self._next_session_seq
+
+    def utc(self, monotonic_ns: int) -> str:
+        """A monotonic time of this machine as ISO 8601 with microseconds and Z."""
+        microseconds = (monotonic_ns + self._utc_offset_ns) // 1000
+        return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds") + "Z"
+
+    def frame(
+        self,
+        frame: Frame,
+        detections: Detections,
+        *,
+        stage: StagePosition | None,
+        quality: FrameQuality,
+        observations: Sequence[Observation],
+        looks: Looks | None = None,
+        cells: Mapping[CellId, Cell] | None = None,
+        timings_ms: Mapping[str, float] | None = None,
+    ) -> FrameMessage:
+        """`observations`: one a detection, in order. `looks`: this frame's crops; None where no classifier ran.
+        `cells`: those that the observations name, as they stand after this frame.
+        """
+        bodies = _detections(detections, observations, looks, {} if cells is None else cells)
+        return FrameMessage(
+            frame_id=frame.frame_id,
+            captured_ns=frame.captured_ns,
+            captured_utc=self.utc(frame.captured_ns),
+            width=frame.width,
+            height=frame.height,
+            file=None if frame.file is None else _text(frame.file),
+            stage=None
+            if stage is None
+            else Stage(
+                island=stage.island,
+                x_px=round(float(stage.x_px), 2),
+                y_px=round(float(stage.y_px), 2),
+                quality=round(float(stage.quality), 4),
+            ),
+            focus=quality.focus,
+            accepted=quality.accepted,
+            reasons=list(quality.reasons),
+            truncated=detections.truncated,
+            detections=bodies,
+            timings_ms=_milliseconds(timings_ms or {}),
+            **self._stamp("frame"),
+        )
+
+    def cell(self, cell: Cell) -> CellMessage:
+        return CellMessage(
+            cell_id=cell.cell_id,
+            island=cell.island,
+            x_px=round(float(cell.x_px), 1),
+            y_px=round(float(cell.y_px), 1),
+            class_=cell.class_name,
+            subclass=cell.subclass,
+            top_class=cell.top_class,
+            class_probabilities=_cell_probabilities(cell),
+            looks=cell.looks,
+            partial=cell.partial,
+            first_frame_id=cell.first_frame_id,
+            last_frame_id=cell.last_frame_id,
+            **self._stamp("cell"),
+        )
+
+    def differential(self, differential: Differential) -> DifferentialMessage:
+        """Percentages and limits as they are, unrounded."""
+        return DifferentialMessage(
+            total=differential.total,
+            classes={
+                name: ClassShare(count=share.count, percent=share.percent, low=share.low, high=share.high)
+                for name, share in differential.classes.items()
+            },
+            limits_method=differential.limits_method,
+            unclassified=differential.unclassified,
+            nrbc=differential.nrbc,
+            nrbc_per_100_wbc=differential.nrbc_per_100_wbc,
+            flags=list(differential.flags),
+            not_assessed=list(differential.not_assessed),
+            rbc_seen=differential.rbc_seen,
+            platelets_seen=differential.platelets_seen,
+            frames=differential.frames,
+            frames_accepted=differential.frames_accepted,
+            final=differential.final,
+            **self._stamp("differential"),
+        )
+
+    def health(self, health: Health) -> HealthMessage:
+        return HealthMessage(
+            backend=health.backend,
+            detector=health.detector,
+            classifier=health.classifier,
+            uptime_s=round(float(health.uptime_s), 3),
+            sources={
+                name: SourceStatus(
+                    state=status.state,
+                    mode=status.mode,
+                    fps=None if status.fps is None else round(float(status.fps), 2),
+                    captured=status.captured,
+                    published=status.published,
+                    dropped=dict(status.dropped),
+                    skipped=dict(status.skipped),
+                    queue=status.queue,
+                    reopened=status.reopened,
+                    latency_ms=None if status.latency_ms is None else _milliseconds(status.latency_ms),
+                    detail=None if status.detail is None else _text(status.detail),
+                )
+                for name, status in health.sources.items()
+            },
+            **self._stamp("health"),
+        )
+
+    def _stamp(self, type_: str) -> dict[str, Any]:
+        """The common fields. Called last, so that a message that can't be built takes no number."""
+        published_ns = self._monotonic_ns()
+        stamp = {
+            "session": self.session,
+            "run_id": self.run_id,
+            "source": self.source,
+            "seq": self._next_seq[type_],
+            "session_seq": self._next_session_seq,
+            "published_ns": published_ns,
+            "published_utc": self.utc(published_ns),
+        }
+        self._next_seq[type_] += 1
+        self._next_session_seq += 1
+        return stamp
