@@ -27,6 +27,7 @@ from streamer.wire import (
 )
 
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +119,7 @@ def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
 
 def _text(name: str) -> str:
     """`name` without the lone surrogates by which Python keeps file names that are no UTF-8."""
-    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _LONE_SURROGATES.sub("\N{REPLACEMENT CHARACTER}", name)
 
 
 def new_id() -> str:
