@@ -1,0 +1,92 @@
+"""The simulated slide under its microscope: any frame of it, in any order, and the truth about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.sources.simulated.optics import Optics
+from streamer.sources.simulated.parameters import SlideParameters
+from streamer.sources.simulated.smear import SlideCell, Smear
+from streamer.sources.simulated.stage_motion import MOVE, STOP_ERROR_PX, plan_motion, plan_scan
+from streamer.sources.simulated.tiles import Tiles
+from streamer.sources.simulated.truth import FrameTruth, cells_in_frame
+
+_BORDER_PX = 64
+"""The smear goes on this far beyond what the pattern covers."""
+
+
+class VirtualSlide:
+    """`parameters` decide everything: the same frame id always gives the same pixels and the same truth."""
+
+    def __init__(self, parameters: SlideParameters) -> None:
+        self.parameters = parameters
+        self.scan = plan_scan(parameters, _BORDER_PX)
+        self.motion = plan_motion(parameters, self.scan)
+        width = self.scan.step_x_px * (self.scan.columns - 1) + parameters.width + 2 * _BORDER_PX
+        height = self.scan.step_y_px * (self.scan.rows - 1) + parameters.height + 2 * _BORDER_PX
+        self.smear = Smear(
+            parameters.seed,
+            int(np.ceil(width)),
+            int(np.ceil(height)),
+            parameters.white_looks(),
+            red_px=parameters.red,
+            margin_px=_BORDER_PX + STOP_ERROR_PX + 1,
+        )
+        self._tiles = Tiles(self.smear)
+        self._optics = Optics(parameters)
+
+    def __len__(self) -> int:
+        """Frames in one pass of the pattern."""
+        return len(self.motion)
+
+    def render(self, frame_id: int) -> NDArray[np.uint8]:
+        """The frame as the camera gives it, uint8 (height, width, 3) BGR; the caller owns it."""
+        x, y, motion_px, defocus_px = self._pose(frame_id)
+        margin = self._optics.margin_px(motion_px, defocus_px)
+        left, top = int(np.floor(x)), int(np.floor(y))
+        view = self._tiles.view(
+            left - margin, top - margin, self.parameters.width + 2 * margin, self.parameters.height + 2 * margin
+        )
+        return self._optics.expose(view, frame_id, margin, (x - left, y - top), motion_px, defocus_px)
+
+    def truth(self, frame_id: int) -> FrameTruth:
+        """What the frame shows."""
+        x, y, motion_px, defocus_px = self._pose(frame_id)
+        width, height = self.parameters.width, self.parameters.height
+        cells = cells_in_frame(self.smear.cells_in(x, y, x + width, y + height), x, y, width, height)
+        moving = bool(self.motion.state[frame_id] == MOVE)
+        return FrameTruth(frame_id, x, y, moving, motion_px, defocus_px, cells)
+
+    def cells(self) -> Iterator[SlideCell]:
+        """All cells of the slide. Of a large slide there are many: this scatters all its red cells."""
+        return self.smear.cells()
+
+    def white_cells(self) -> tuple[SlideCell, ...]:
+        """The white cells of the slide, without erythroblasts, by id; cheap."""
+        return tuple(placed.cell for placed in self.smear.white if placed.cell.kind == "white")
+
+    def white_cells_seen(self, frame_ids: Iterable[int], *, max_motion_px: float | None = None) -> dict[int, SlideCell]:
+        """White cells that at least one of these frames shows whole, by id.
+
+        max_motion_px: leave out frames with more motion blur than this.
+        """
+        seen: dict[int, SlideCell] = {}
+        for frame_id in frame_ids:
+            x, y, motion_px, _ = self._pose(frame_id)
+            if max_motion_px is not None and np.hypot(*motion_px) > max_motion_px:
+                continue
+            right, bottom = x + self.parameters.width, y + self.parameters.height
+            for cell in self.smear.white_cells_within(x, y, right, bottom):
+                seen[cell.cell_id] = cell
+        return dict(sorted(seen.items()))
+
+    def _pose(self, frame_id: int) -> tuple[float, float, tuple[float, float], float]:
+        if not 0 <= frame_id < len(self):
+            raise IndexError(f"frame {frame_id} of the simulated slide: expected 0 to {len(self) - 1}")
+        motion = self.motion
+        way = float(motion.motion_x_px[frame_id]), float(motion.motion_y_px[frame_id])
+        defocus_px = self._optics.defocus_px(float(motion.focus[frame_id]))
+        return float(motion.x_px[frame_id]), float(motion.y_px[frame_id]), way, defocus_px

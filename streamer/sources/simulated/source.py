@@ -1,0 +1,67 @@
+"""The simulated slide as a source of frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from streamer.records import Frame, Mode
+from streamer.sources.simulated.parameters import SlideParameters
+from streamer.sources.simulated.slide import VirtualSlide
+
+
+class SimulatedSource:
+    """One pass over a virtual slide.
+
+    live: paced at the parameters' fps, as a camera would be; otherwise as fast as frames are asked for. `slide` knows
+    the truth about every frame and exists from construction on. `open` starts the pass from its first frame.
+    """
+
+    default_mode: Mode = "analysis"
+
+    def __init__(
+        self,
+        parameters: SlideParameters,
+        *,
+        name: str = "sim",
+        live: bool = False,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.slide = VirtualSlide(parameters)
+        self._live = live
+        self._now_ns = now_ns
+        self._sleep = sleep
+        self._period_ns = round(1e9 / parameters.fps)
+        self._next_id = 0
+        self._due_ns: int | None = None
+
+    def open(self) -> None:
+        """Go to the first frame."""
+        self._next_id = 0
+        self._due_ns = None
+
+    def read(self) -> Frame | None:
+        """The next frame, or None after the last one."""
+        if self._next_id >= len(self.slide):
+            return None
+        image = self.slide.render(self._next_id)
+        if self._live:
+            self._wait()
+        frame = Frame(self.name, self._next_id, self._now_ns(), image)
+        self._next_id += 1
+        return frame
+
+    def close(self) -> None:
+        """Nothing is held open; reading on after `close` and `open` starts the pass again."""
+        self._next_id = len(self.slide)
+
+    def _wait(self) -> None:
+        """Until this frame is due. A reader that came too late gets its frame at once and no burst after it."""
+        now_ns = self._now_ns()
+        if self._due_ns is None or now_ns > self._due_ns + self._period_ns:
+            self._due_ns = now_ns
+        elif now_ns < self._due_ns:
+            self._sleep((self._due_ns - now_ns) / 1e9)
+        self._due_ns += self._period_ns
