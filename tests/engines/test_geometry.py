@@ -1,0 +1,231 @@
+"""Boxes, letterbox, suppression and crops: properties over random input, and cases with exact results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.geometry import (
+    clip_boxes,
+    crop_squares,
+    diameters,
+    fit_letterbox,
+    input_size,
+    iou_matrix,
+    letterbox,
+    nms,
+    suggest_long_side,
+)
+
+sizes = st.integers(1, 3000)
+
+
+def boxes_of(seed: int, n: int, extent: float = 200, side: float = 60) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-20, extent, (n, 2))
+    return np.hstack([corner, corner + rng.uniform(0, side, (n, 2))]).astype(np.float32)
+
+
+def plain_nms(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, iou: float) -> list[int]:
+    left = sorted(range(len(boxes)), key=lambda i: -scores[i])
+    kept: list[int] = []
+    while left:
+        best = left.pop(0)
+        kept.append(best)
+        x1, y1, x2, y2 = boxes[best]
+        rest = []
+        for i in left:
+            a1, b1, a2, b2 = boxes[i]
+            w, h = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
+            shared = np.float32(w) * np.float32(h) if w > 0 and h > 0 else np.float32(0)
+            union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - shared
+            if groups[i] != groups[best] or not shared > iou * union:
+                rest.append(i)
+        left = rest
+    return kept
+
+
+@given(width=sizes, height=sizes, long_side=st.integers(32, 1500), stride=st.sampled_from([8, 32, 64]))
+def test_input_size_is_of_the_stride_and_as_large_as_the_frame_wants(
+    width: int, height: int, long_side: int, stride: int
+) -> None:
+    w, h = input_size(width, height, long_side, stride)
+    assert w % stride == h % stride == 0
+    assert abs(max(w, h) - max(long_side, stride)) <= stride / 2
+    scaled = min(width, height) * max(w, h) / max(width, height)
+    assert scaled - 1e-3 <= min(w, h) < max(scaled, 1) + stride
+
+
+@pytest.mark.parametrize(
+    ("frame", "long_side", "expected"),
+    [
+        ((640, 480), 640, (640, 480)),
+        ((1440, 900), 640, (640, 416)),
+        ((480, 640), 640, (480, 640)),
+        ((1920, 1080), 640, (640, 384)),
+        ((224, 224), 224, (224, 224)),
+        ((1, 1), 640, (640, 640)),
+        ((5000, 3), 640, (640, 32)),
+    ],
+)
+def test_input_sizes_of_usual_cameras(frame: tuple[int, int], long_side: int, expected: tuple[int, int]) -> None:
+    assert input_size(*frame, long_side) == expected
+
+
+@given(width=sizes, height=sizes, long_side=st.integers(32, 1500), seed=st.integers(0, 2**31))
+def test_letterbox_round_trip(width: int, height: int, long_side: int, seed: int) -> None:
+    fit = fit_letterbox(width, height, *input_size(width, height, long_side))
+    boxes = np.random.default_rng(seed).uniform(0, 1, (8, 4)) * [width, height, width, height]
+    np.testing.assert_allclose(fit.to_frame(fit.to_input(boxes)), boxes, atol=1e-9 * max(width, height))
+    back = fit.to_frame(fit.to_input(boxes.astype(np.float32)))
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(
+        back, boxes, atol=2e-3 * max(width, height) / max(fit.inner_width, fit.inner_height) + 1e-3
+    )
+    assert fit.left >= 0
+    assert fit.top >= 0
+    assert fit.left + fit.inner_width <= fit.input_width
+    assert fit.top + fit.inner_height <= fit.input_height
+
+
+@pytest.mark.parametrize("frame", [(640, 480), (1440, 900), (900, 1440), (333, 77), (1441, 901), (100, 100)])
+def test_letterbox_puts_a_mark_where_the_mapping_says(frame: tuple[int, int]) -> None:
+    width, height = frame
+    image = np.zeros((height, width, 3), np.uint8)
+    mark = np.array([[width * 0.25, height * 0.5, width * 0.5, height * 0.75]]).round().astype(np.float32)
+    x1, y1, x2, y2 = mark[0].astype(int)
+    image[y1:y2, x1:x2] = 255
+    fit = fit_letterbox(width, height, *input_size(width, height, 320))
+    out = np.full((fit.input_height, fit.input_width, 3), 7, np.uint8)
+    letterbox(image, fit, out, pad_value=114)
+    a1, b1, a2, b2 = fit.to_input(mark)[0]
+    bright = out[..., 0].astype(float)
+    bright[out[..., 0] == 114] = 0
+    # The area that a blurred edge adds outside equals what it lacks inside: the weight is the box's area.
+    assert bright.sum() / 255 == pytest.approx((a2 - a1) * (b2 - b1), rel=0.02)
+    ys, xs = np.mgrid[: out.shape[0], : out.shape[1]] + 0.5
+    assert (bright * xs).sum() / bright.sum() == pytest.approx((a1 + a2) / 2, abs=0.6)
+    assert (bright * ys).sum() / bright.sum() == pytest.approx((b1 + b2) / 2, abs=0.6)
+    assert (out != 7).all()
+    inner = out[fit.top : fit.top + fit.inner_height, fit.left : fit.left + fit.inner_width]
+    assert (out == 114).sum() - (inner == 114).sum() == out.size - inner.size
+
+
+def test_letterbox_of_a_frame_of_the_inputs_size_is_the_frame() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    fit = fit_letterbox(640, 480, 640, 480)
+    out = np.empty_like(image)
+    letterbox(image, fit, out)
+    assert (out == image).all()
+
+
+def test_strong_reduction_averages_what_bilinear_would_skip() -> None:
+    image = np.zeros((512, 512, 3), np.uint8)
+    image[::2, ::2] = 255
+    fit = fit_letterbox(512, 512, 64, 64)
+    out = np.empty((64, 64, 3), np.uint8)
+    letterbox(image, fit, out)
+    assert np.abs(out.astype(int) - 64).max() <= 2
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.integers(0, 60),
+    groups=st.integers(1, 4),
+    iou=st.sampled_from([0.1, 0.3, 0.5, 0.9]),
+    coarse=st.booleans(),
+)
+def test_nms_is_the_plain_greedy_one(seed: int, n: int, groups: int, iou: float, coarse: bool) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = boxes_of(seed, n)
+    scores = rng.uniform(0, 1, n).astype(np.float32)
+    if coarse:  # equal scores, equal boxes, boxes without area
+        boxes, scores = np.round(boxes / 20) * 20, np.round(scores * 4) / 4
+    label = rng.integers(0, groups, n)
+    assert nms(boxes, scores, label, iou).tolist() == plain_nms(boxes, scores, label, iou)
+
+
+def test_nms_follows_a_chain_of_suppressions() -> None:
+    # Each box overlaps only its neighbours: the second goes, so the third stays, so the fourth goes.
+    boxes = np.array([[10 * i, 0, 10 * i + 20, 10] for i in range(6)], np.float32)
+    scores = np.linspace(0.9, 0.4, 6)
+    assert nms(boxes, scores, np.zeros(6, int), 0.3).tolist() == [0, 2, 4]
+
+
+def test_nms_keeps_overlapping_boxes_of_other_groups() -> None:
+    boxes = np.array([[0, 0, 10, 10]] * 4, np.float32)
+    assert nms(boxes, np.array([0.5, 0.9, 0.8, 0.7]), np.array([0, 0, 1, 1]), 0.5).tolist() == [1, 2]
+
+
+@given(seed=st.integers(0, 2**31))
+def test_iou_matrix_is_symmetric_and_one_with_itself(seed: int) -> None:
+    boxes = boxes_of(seed, 12, side=50) + np.array([0, 0, 1, 1], np.float32)
+    matrix = iou_matrix(boxes, boxes)
+    np.testing.assert_allclose(matrix, matrix.T)
+    np.testing.assert_allclose(np.diag(matrix), 1, atol=1e-5)
+    assert matrix.min() >= 0
+
+
+def test_iou_of_known_boxes() -> None:
+    a = np.array([[0, 0, 2, 2], [5, 5, 5, 5]], np.float32)
+    b = np.array([[1, 0, 3, 2], [0, 0, 1, 1], [5, 5, 5, 5]], np.float32)
+    np.testing.assert_allclose(iou_matrix(a, b), [[1 / 3, 1 / 4, 0], [0, 0, 0]])
+    assert iou_matrix(np.zeros((0, 4), np.float32), b).shape == (0, 3)
+
+
+def test_clip_cuts_to_the_frame() -> None:
+    boxes = np.array([[-5, -5, 5, 5], [90, 90, 120, 130], [200, 0, 210, 5]], np.float32)
+    assert clip_boxes(boxes, 100, 110).tolist() == [[0, 0, 5, 5], [90, 90, 100, 110], [100, 0, 100, 5]]
+
+
+def test_crop_inside_the_image_is_the_square_around_the_box() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+    crop = crop_squares(image, np.array([[40, 30, 60, 40]], np.float32), (20, 20))
+    assert (crop[0] == image[25:45, 40:60]).all()
+    wide = crop_squares(image, np.array([[40, 30, 60, 40]], np.float32), (26, 26), margin=1.3)
+    assert (wide[0] == image[22:48, 37:63]).all()
+
+
+@pytest.mark.parametrize(("border", "outside"), [("replicate", 50), (114, 114), (0, 0)])
+def test_crop_across_the_border(border: str | int, outside: int) -> None:
+    image = np.full((40, 40, 3), 50, np.uint8)
+    crop = crop_squares(image, np.array([[-10, 10, 10, 30]], np.float32), (20, 20), border=border)[0]  # type: ignore[arg-type]
+    assert (crop[:, :10] == outside).all()
+    assert (crop[:, 10:] == 50).all()
+
+
+def test_crop_of_a_box_wholly_outside_is_border() -> None:
+    image = np.full((40, 40, 3), 50, np.uint8)
+    assert (crop_squares(image, np.array([[60, 60, 70, 70]], np.float32), (8, 8), border=3) == 3).all()
+
+
+@given(seed=st.integers(0, 2**31), margin=st.floats(0.5, 3), border=st.sampled_from(["replicate", 114]))
+@settings(deadline=None)
+def test_crops_of_any_boxes_have_the_size_asked_for(seed: int, margin: float, border: str | int) -> None:
+    image = np.full((70, 90, 3), 9, np.uint8)
+    crops = crop_squares(image, boxes_of(seed, 5), (24, 16), margin, border)  # type: ignore[arg-type]
+    assert crops.shape == (5, 24, 16, 3)
+    assert crops.dtype == np.uint8
+    if border == "replicate":
+        assert (crops == 9).all()
+
+
+def test_no_boxes_no_crops() -> None:
+    assert crop_squares(np.zeros((5, 5, 3), np.uint8), np.zeros((0, 4), np.float32), (8, 8)).shape == (0, 8, 8, 3)
+
+
+def test_diameter_of_a_box() -> None:
+    assert diameters(np.array([[0, 0, 4, 9]], np.float32)).tolist() == [6]
+
+
+@pytest.mark.parametrize(("median", "expected"), [(20, 640), (18, 640), (60, 640), (120, 160), (9, 2336), (110, 192)])
+def test_long_side_brings_red_cells_into_range(median: float, expected: int) -> None:
+    assert suggest_long_side(median, (18, 60), 640) == expected
+
+
+def test_long_side_needs_a_diameter() -> None:
+    with pytest.raises(ValueError, match="got 0, expected more than 0"):
+        suggest_long_side(0, (18, 60), 640)
