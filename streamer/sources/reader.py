@@ -1,0 +1,158 @@
+"""What the reader thread of a source does: read, hand over, and open again what was lost.
+
+It starts no thread itself: `SourceReader.run` is the body of one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from streamer.records import Frame, Skip, SourceState
+from streamer.sources.base import Source, SourceError, SourceLostError
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Pauses before a lost source is opened again; the last one repeats. A frame starts them from the first."""
+
+STOPPED = "stopped"
+"""The reason under which a frame is counted that was read and not taken any more."""
+
+_PUT_TIMEOUT_S = 0.25
+
+
+class Sink(Protocol):
+    """Where frames go: a Ring."""
+
+    def put(self, item: Frame, timeout: float | None = None) -> bool: ...
+
+    def close(self) -> None: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStatus:
+    """A reader at one moment."""
+
+    state: SourceState
+    captured: int
+    """Frames that the source gave."""
+    skipped: dict[str, int]
+    """What it could not give as a frame, by reason."""
+    dropped: dict[str, int]
+    """Frames lost here, by reason; those lost in the ring are counted there."""
+    reopened: int
+    """How often it was opened again after it was lost."""
+    fault: str | None
+    """The last fault, in words; it stays when the source works again. None: there was none."""
+
+
+class SourceReader:
+    """Reads one source into one sink until its end, a fault that is for good, or `stop`.
+
+    In live mode the sink is a ring that drops its oldest: the reader never waits there, so that what a camera or a
+    network has stored up is read at once and the newest frame is what gets analysed. In analysis mode the sink makes it
+    wait.
+
+    Setting `stop` ends a pause at once and a full sink within a quarter of a second. It can't end a read that blocks
+    in a driver: that takes up to the source's own timeout (a stream 5 s, a camera 3 s). Whoever joins the thread
+    makes it a daemon, waits about a second, and goes on without it; what it read meanwhile is counted as "stopped".
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        stop: threading.Event,
+        *,
+        on_skip: Callable[[Skip], None] = lambda skip: None,
+        pause: Callable[[float], object] | None = None,
+        pauses_s: Sequence[float] = PAUSES_S,
+    ) -> None:
+        """`on_skip` is called on the reader's thread. `pause` sleeps for the seconds given, less when `stop` is set."""
+        self._source = source
+        self._sink = sink
+        self._stop = stop
+        self._on_skip = on_skip
+        self._pause = pause or stop.wait
+        self._pauses_s = tuple(pauses_s)
+        self._lock = threading.Lock()
+        self._state: SourceState = "starting"
+        self._captured = 0
+        self._skipped: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._reopened = 0
+        self._fault: str | None = None
+        self.failure: Exception | None = None
+        """What ended it for good: a SourceError, or a fault of the program; None while it runs and after a good end."""
+
+    @property
+    def status(self) -> ReaderStatus:
+        """For any thread, at any time."""
+        with self._lock:
+            return ReaderStatus(
+                self._state, self._captured, dict(self._skipped), dict(self._dropped), self._reopened, self._fault
+            )
+
+    def run(self) -> None:
+        """Read until the end; closes the source and the sink, and raises nothing: see `failure`."""
+        try:
+            self._read_on()
+        except Exception as error:
+            self.failure = error
+            self._set("failed", str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {error}")
+        else:
+            self._set("ended")
+        finally:
+            self._source.close()
+            self._sink.close()
+
+    def _read_on(self) -> None:
+        losses = 0
+        while not self._stop.is_set():
+            try:
+                self._source.open()
+                if self._state == "reopening":
+                    with self._lock:
+                        self._reopened += 1
+                self._set("open")
+                while not self._stop.is_set():
+                    item = self._source.read()
+                    if item is None:
+                        return
+                    if isinstance(item, Skip):
+                        self._skip(item)
+                        continue
+                    losses = 0
+                    if not self._hand_over(item):
+                        return
+            except SourceLostError as error:
+                self._set("reopening", str(error))
+                self._source.close()
+                self._pause(self._pauses_s[min(losses, len(self._pauses_s) - 1)])
+                losses += 1
+
+    def _hand_over(self, frame: Frame) -> bool:
+        """False where nobody takes it any more."""
+        with self._lock:
+            self._captured += 1
+        while not self._sink.put(frame, _PUT_TIMEOUT_S):
+            if self._stop.is_set() or self._sink.closed:
+                with self._lock:
+                    self._dropped[STOPPED] += 1
+                return False
+        return True
+
+    def _skip(self, skip: Skip) -> None:
+        with self._lock:
+            self._skipped[skip.reason] += 1
+        self._on_skip(skip)
+
+    def _set(self, state: SourceState, fault: str | None = None) -> None:
+        with self._lock:
+            self._state = state
+            self._fault = fault or self._fault
