@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from engines.base import UsageError
+from streamer.records import Mode
 from streamer.sources.address import SourceAddress, parse_source, unique_names
 from streamer.sources.base import Source, SourceError, SourceLostError
-from streamer.sources.images import ImagesSource
 
 __all__ = [
     "Source",
@@ -21,11 +23,42 @@ __all__ = [
 ]
 
 
-def open_source(address: SourceAddress, *, now_ns: Callable[[], int] = time.monotonic_ns) -> Source:
+def open_source(
+    address: SourceAddress, *, mode: Mode | None = None, now_ns: Callable[[], int] = time.monotonic_ns
+) -> Source:
     """The source of an address, constructed and not yet opened.
 
-    SourceError for a path that does not exist, UsageError for a kind that this version does not have.
+    `mode` "live" plays a video file and the simulated slide at their own rate; else they go as fast as they are read.
+    SourceError for a path that does not exist, UsageError for a kind that this version does not have. Each kind is
+    imported when it is asked for, so that who only shows messages does not load OpenCV.
     """
+    if address.kind == "camera":
+        from streamer.sources.camera import CameraSource
+
+        return CameraSource(address.name, address.target, now_ns)
+    if address.kind == "stream":
+        from streamer.sources.video import StreamSource
+
+        return StreamSource(address.name, address.target, now_ns)
     if address.kind == "path":
-        return ImagesSource(address.name, address.target, now_ns)
-    raise UsageError(f"--source {address.kind}:: got a kind of source that comes with a later version")
+        return _of_path(address, mode, now_ns)
+    if address.kind == "sim":
+        from streamer.sources.simulated import SimulatedSource, SlideParameters
+
+        parameters = SlideParameters.parse(address.target)
+        return SimulatedSource(parameters, name=address.name, live=mode == "live", now_ns=now_ns)
+    raise UsageError(
+        f"--source {address.kind}:{address.target}: got a kind of source that comes with a later version, expected"
+        " a camera, a stream, a video file, a folder or glob of images, or sim:"
+    )
+
+
+def _of_path(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int]) -> Source:
+    from streamer.sources.images import ImagesSource, is_image, list_images
+    from streamer.sources.video import VideoFileSource
+
+    target = os.path.expanduser(address.target)
+    if os.path.isfile(target) and not is_image(Path(target)):
+        return VideoFileSource(address.name, target, now_ns, live=mode == "live")
+    list_images(target)  # for its error, now and not when the pipeline runs
+    return ImagesSource(address.name, target, now_ns)

@@ -93,8 +93,10 @@ def without_credentials(url: str) -> str:
 
 def _host(url: str) -> str:
     try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # brackets that are no IPv6 address
+        parts = urlsplit(url)
+        _ = parts.port
+        return parts.hostname or ""
+    except ValueError:  # brackets that are no IPv6 address, a port that is no number
         return ""
 
 
@@ -108,7 +110,9 @@ def _kind(source: str) -> tuple[Kind, str]:
         return "camera", source
     if source.lower().startswith(_STREAMS):
         if not _host(source):
-            raise UsageError(f"--source {source!r}: got no host, expected an address such as rtsp://HOST:554/PATH")
+            raise UsageError(
+                f"--source {source!r}: got no host and port that can be used, expected an address such as rtsp://HOST:554/PATH"
+            )
         return "stream", source
     scheme, slashes, rest = source.partition("://")
     if slashes and scheme.lower() == "file":

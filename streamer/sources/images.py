@@ -13,7 +13,16 @@ from streamer.sources.base import SourceError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image
 from streamer.sources.imageheader import FORMATS, read_header
 
-__all__ = ["ImageLimits", "ImagesSource", "Picture", "Unreadable", "list_images", "natural_key", "read_image"]
+__all__ = [
+    "ImageLimits",
+    "ImagesSource",
+    "Picture",
+    "Unreadable",
+    "is_image",
+    "list_images",
+    "natural_key",
+    "read_image",
+]
 
 
 class ImagesSource:
@@ -43,7 +52,7 @@ class ImagesSource:
     def open(self) -> None:
         """List the files. SourceError where there are none, or none of them is an image."""
         paths = list_images(self.where)
-        if not any(_is_image(path) for path in paths):
+        if not any(is_image(path) for path in paths):
             found = f"{len(paths)} files, none of them an image" if paths else "nothing that matches"
             if os.path.isdir(self.where):
                 found = found if paths else "an empty folder"
@@ -107,7 +116,8 @@ def natural_key(text: str) -> tuple[list[tuple[int, int, str]], str]:
     return keys, text
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether the file starts as an image does; it may still be damaged."""
     try:
         with path.open("rb") as file:
             return read_header(file) is not None

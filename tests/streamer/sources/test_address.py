@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.base import UsageError
-from streamer.sources import parse_source, unique_names
+from streamer.sources import open_source, parse_source, unique_names
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def test_forms(text: str, name: str, kind: str, target: str) -> None:
         ("=0", "got the name ''"),
         ("rtsp:///path", "got no host"),
         ("rtsp://[::1/path", "got no host"),
+        ("rtsp://host:99999/path", "got no host and port that can be used"),
         ("htp://host/a", "got the scheme 'htp', expected one of rtsp"),
     ],
 )
@@ -56,6 +57,19 @@ def test_what_cannot_be_meant(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says.replace("(", r"\(")) as caught:
         parse_source(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["replay:night.rec", "imagezmq:tcp://h:5555"])
+def test_what_comes_with_a_later_version(text: str) -> None:
+    with pytest.raises(UsageError, match="comes with a later version"):
+        open_source(parse_source(text))
+
+
+def test_the_simulated_slide_and_what_it_does_not_know() -> None:
+    source = open_source(parse_source("s=sim:cells=2"), mode="live")
+    assert (source.name, source.default_mode) == ("s", "analysis")
+    with pytest.raises(UsageError, match="sim: unknown key 'cels'"):
+        open_source(parse_source("sim:cels=3"))
 
 
 def test_a_password_is_not_shown() -> None:
