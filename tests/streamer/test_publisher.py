@@ -12,7 +12,7 @@ import zmq
 
 from engines.base import LeukostreamError, UsageError
 from streamer.publisher import Publisher
-from streamer.wire import encode
+from streamer.wire import AnyMessage, encode
 from tests.streamer.message_cases import (
     frame_message,
     make_cell,
@@ -86,7 +86,7 @@ def test_who_joins_late_gets_the_newest_differential_and_health_at_once(connect:
             publisher.publish(factory.differential(make_differential(total)))
         publisher.publish(frame_message(factory))
         publisher.publish(factory.cell(make_cell()))
-        last = [factory.differential(make_differential(3)), factory.health(make_health())]
+        last: list[AnyMessage] = [factory.differential(make_differential(3)), factory.health(make_health())]
         last.append(other.differential(make_differential(8)))
         for message in last:
             publisher.publish(message)

@@ -176,9 +176,12 @@ def test_a_publisher_that_restarts_is_noticed(transport: str, tmp_path: Path) ->
 
 
 def test_losses_are_told_by_topic(crafted: Crafted) -> None:
-    message, other = make_factory().cell(make_cell()), make_factory().health(make_health())
-    for sent, seq in [(message, 4), (other, 0), (message, 5), (message, 9), (other, 1), (message, 10)]:
-        crafted.send(sent, seq=seq)
+    messages: dict[str, AnyMessage] = {
+        "cell": make_factory().cell(make_cell()),
+        "health": make_factory().health(make_health()),
+    }
+    for type_, seq in [("cell", 4), ("health", 0), ("cell", 5), ("cell", 9), ("health", 1), ("cell", 10)]:
+        crafted.send(messages[type_], seq=seq)
     assert [next_of(crafted.subscriber).lost_before for _ in range(6)] == [0, 0, 0, 3, 0, 0]
     assert crafted.subscriber.lost == 3
 
