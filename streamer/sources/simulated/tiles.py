@@ -15,10 +15,14 @@ from streamer.sources.simulated.smear import BLOCK_PX, RED_SHAPES, PlacedCell, R
 
 
 class Tiles:
-    """Transmitted light of a smear; tiles are painted when first looked at, and the last `kept` stay."""
+    """Transmitted light of a smear; tiles are painted when first looked at, and the last `kept` stay.
 
-    def __init__(self, smear: Smear, kept: int = 48) -> None:
+    stain: how strongly this slide is stained, as a factor on the density of B, G, R.
+    """
+
+    def __init__(self, smear: Smear, kept: int = 48, stain: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
         self._smear = smear
+        self._stain = np.asarray(stain, dtype=np.float32)
         self._tiles: Kept[tuple[int, int], NDArray[np.uint8]] = Kept(kept, self._paint_tile)
         self._sprites: Kept[PlacedCell, Sprite] = Kept(4 * kept, self._paint_placed)
         self._red: Kept[int, Sprite] = Kept(RED_SHAPES, self._paint_red)
@@ -57,7 +61,7 @@ class Tiles:
             for placed in near.placed:
                 if _overlaps(placed.cell.box_px, left, top, right, bottom):
                     _add(density, self._sprites(placed), left, top)
-        cv2.exp(-density, density)
+        cv2.exp(density * -self._stain, density)
         return np.asarray(cv2.convertScaleAbs(density, alpha=255.0), dtype=np.uint8)
 
     def _paint_placed(self, placed: PlacedCell) -> Sprite:

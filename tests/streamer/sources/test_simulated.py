@@ -207,3 +207,27 @@ def test_painting_ahead_changes_no_pixel_and_comes_to_an_end() -> None:
         painted += 1
     assert painted > 4
     np.testing.assert_array_equal(ahead.render(7), plain.render(7))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cells=0,width=240,height=180,red=24",
+        "cells=1,density=10,width=176,height=176",
+        "cells=3,density=10,width=64,height=64,red=8,pattern=mixed,returns=50,jumps=50",
+        "cells=2,density=0.5,width=200,height=150,red=16,pattern=return",
+        "cells=4,width=200,height=150,red=16,pattern=pan,blur=10,noise=10,vignette=4,cast=4",
+    ],
+)
+def test_extreme_slides_render_and_know_their_cells(text: str) -> None:
+    slide = VirtualSlide(SlideParameters.parse(text))
+    parameters = slide.parameters
+    assert len(slide.white_cells()) == parameters.cells
+    seen = set()
+    for frame_id in range(len(slide)):
+        seen |= {visible.cell.cell_id for visible in slide.truth(frame_id).white()}
+    assert len(seen) == parameters.cells
+    for frame_id in {0, len(slide) // 2, len(slide) - 1}:
+        image = slide.render(frame_id)
+        assert image.shape == (parameters.height, parameters.width, 3)
+        assert image.std() > 1
