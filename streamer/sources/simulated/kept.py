@@ -27,5 +27,8 @@ class Kept(Generic[Key, Value]):
             self._kept.popitem(last=False)
         return value
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._kept
+
     def __len__(self) -> int:
         return len(self._kept)

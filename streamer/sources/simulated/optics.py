@@ -119,8 +119,10 @@ def _lamp_light(parameters: SlideParameters) -> Image:
     """What the sensor sees of clear glass, uint8 (height, width, 3): lamp colour, fall-off to the edges, tilt, dust."""
     height, width = parameters.height, parameters.width
     rng = np.random.default_rng([parameters.seed, _LAMP])
-    colour = np.log(np.array([203.0, 230.0, 253.0]) / 229.0) + np.clip(rng.normal(0, 0.025, 3), -0.06, 0.06)
-    white = 229.0 * np.exp(parameters.cast * colour) * rng.uniform(0.95, 1.0)
+    # Mostly along the colours of lamps, from cold to warm, a little along green to magenta.
+    warmth, tint = float(np.clip(rng.normal(1, 0.3), 0.3, 1.6)), float(np.clip(rng.normal(0, 0.012), -0.03, 0.03))
+    colour = warmth * np.array([-0.115, 0.005, 0.10]) + tint * np.array([0.5, -1.0, 0.5])
+    white = 227.0 * np.exp(parameters.cast * colour) * rng.uniform(0.96, 1.0)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     half = np.hypot(width, height) / 2
     x, y = (x - width / 2) / half, (y - height / 2) / half

@@ -26,15 +26,15 @@ from streamer.sources.simulated.shapes import (
 )
 
 # Stain: optical density in B, G, R at full strength.
-RED_CELL = (0.21, 0.36, 0.25)
+RED_CELL = (0.21, 0.33, 0.22)
 CHROMATIN = (0.48, 2.05, 1.30)
-CHROMATIN_LIGHT = (0.27, 1.05, 0.72)
-CHROMATIN_LOOSE = (0.42, 1.50, 0.92)
-CHROMATIN_LOOSE_LIGHT = (0.24, 0.98, 0.58)
-PINK_CYTOPLASM = (0.10, 0.23, 0.15)
+CHROMATIN_LIGHT = (0.24, 0.92, 0.66)
+CHROMATIN_LOOSE = (0.44, 1.62, 0.98)
+CHROMATIN_LOOSE_LIGHT = (0.22, 0.86, 0.50)
+PINK_CYTOPLASM = (0.11, 0.25, 0.16)
 FINE_GRANULE = (0.10, 0.42, 0.30)
-ORANGE_GRANULE = (0.46, 0.90, 0.27)
-ORANGE_BETWEEN = (0.33, 0.62, 0.30)
+ORANGE_GRANULE = (0.55, 0.90, 0.29)
+ORANGE_BETWEEN = (0.38, 0.55, 0.22)
 DARK_GRANULE = (0.50, 2.00, 1.12)
 BLUE_CYTOPLASM = (0.20, 0.62, 0.56)
 GREY_BLUE_CYTOPLASM = (0.12, 0.38, 0.34)
@@ -72,15 +72,15 @@ LOOKS: dict[str, Look] = {
     "segmented neutrophil": Look(1.02, 0.06, 0.05, 0.015, 0.004),
     "band neutrophil": Look(1.02, 0.06, 0.05, 0.015, 0.004),
     "eosinophil": Look(1.06, 0.06, 0.05, 0.015, 0.010),
-    "basophil": Look(0.95, 0.07, 0.06, 0.020, 0.018),
-    "lymphocyte": Look(0.82, 0.11, 0.04, 0.020, 0.010),
-    "monocyte": Look(1.26, 0.09, 0.08, 0.045, 0.014),
+    "basophil": Look(1.00, 0.07, 0.06, 0.020, 0.018),
+    "lymphocyte": Look(0.82, 0.11, 0.05, 0.025, 0.008),
+    "monocyte": Look(1.26, 0.09, 0.09, 0.050, 0.009),
     "metamyelocyte": Look(1.08, 0.06, 0.05, 0.020, 0.004),
     "myelocyte": Look(1.12, 0.06, 0.05, 0.020, 0.004),
     "promyelocyte": Look(1.28, 0.06, 0.06, 0.025, 0.004),
     "erythroblast": Look(0.66, 0.08, 0.05, 0.025, 0.006),
     "platelet": Look(0.19, 0.18, 0.12, 0.060, 0.030),
-    "red": Look(0.50, 0.05, 0.04, 0.012, 0.0),
+    "red": Look(0.50, 0.05, 0.055, 0.020, 0.0),
 }
 
 
@@ -143,20 +143,21 @@ def _mix(first: tuple[float, float, float], second: tuple[float, float, float], 
     return np.asarray(a + share[..., None] * (b - a), dtype=np.float32)
 
 
-def _paint_nucleus(c: _Canvas, depth_px: Floats, *, loose: bool = False, clumps: float = 0.035) -> Floats:
+def _paint_nucleus(c: _Canvas, depth_px: Floats, *, loose: bool = False, clumps: float = 0.022) -> Floats:
     """Lay chromatin into the shape `depth_px` (signed distance): clumps, lighter channels, a dark rim.
 
     loose: the open, redder net of a monocyte instead of dense clumps. Returns the nucleus's cover (h, w).
     """
     depth_px = depth_px + 0.012 * c.red_px * c.grain(0.09)
     shape = cover(depth_px, 1.2)
-    texture = 0.62 * c.grain(clumps) + 0.55 * c.grain(clumps * 2.4)
-    lightness = _floats(1 / (1 + np.exp(-2.6 * (texture - (0.55 if loose else 0.95)), dtype=np.float32)))
-    rim = np.exp(-((np.maximum(depth_px, 0) / (0.030 * c.red_px + 0.6)) ** 2), dtype=np.float32)
-    lightness = _floats(lightness * (1 - 0.85 * rim) * (0.9 if loose else 0.8))
+    texture = 0.8 * c.grain(clumps) + 0.5 * c.grain(clumps * 2.6)
+    # Light channels between dark clumps: few in a dense nucleus, many in a loose one.
+    lightness = _floats(1 / (1 + np.exp(-3.2 * (texture - (0.15 if loose else 0.65)), dtype=np.float32)))
+    rim = np.exp(-((np.maximum(depth_px, 0) / (0.028 * c.red_px + 0.5)) ** 2), dtype=np.float32)
+    lightness = _floats(lightness * (1 - rim) * 0.95)
     if loose:
         colour = _mix(CHROMATIN_LOOSE, CHROMATIN_LOOSE_LIGHT, lightness)
-        colour += (0.28 * rim)[..., None] * np.asarray(CHROMATIN, dtype=np.float32)
+        colour += (0.25 * rim)[..., None] * np.asarray(CHROMATIN, dtype=np.float32)
     else:
         colour = _mix(CHROMATIN, CHROMATIN_LIGHT, lightness)
     c.replace(colour, shape)
@@ -228,71 +229,70 @@ def _oval(c: _Canvas, *, a: float, b: float, off: float, dent: float = 0.0) -> F
 
 def _paint_neutrophil(c: _Canvas, nucleus: Floats) -> None:
     c.lay(PINK_CYTOPLASM, (1 + 0.13 * c.grain(0.10)) * (0.75 + 0.25 * np.clip(c.depth_px / (0.3 * c.radius_px), 0, 1)))
-    c.lay(FINE_GRANULE, c.specks(0.16, 0.022) * 0.75 + c.specks(0.02, 0.028))
+    c.lay(FINE_GRANULE, c.specks(0.30, 0.026) * 0.5 + c.specks(0.04, 0.028) * 0.6)
     _paint_nucleus(c, nucleus)
 
 
 def _segmented(c: _Canvas) -> None:
     lobes = int(c.rng.choice([2, 3, 4, 5], p=[0.10, 0.50, 0.32, 0.08]))
-    size = {2: 0.38, 3: 0.325, 4: 0.285, 5: 0.255}[lobes]
+    size = {2: 0.43, 3: 0.365, 4: 0.315, 5: 0.28}[lobes]
     apart = {2: 1.9, 3: 1.55, 4: 1.30, 5: 1.12}[lobes]
     _paint_neutrophil(c, _lobed(c, lobes, size=size, ring=0.47, apart=apart * c.rng.uniform(0.92, 1.1)))
 
 
 def _band(c: _Canvas) -> None:
-    _paint_neutrophil(c, _bent(c, ring=0.48, thick=0.205, arc=c.rng.uniform(3.4, 4.5)))
+    _paint_neutrophil(c, _bent(c, ring=0.50, thick=0.225, arc=c.rng.uniform(3.4, 4.4)))
 
 
 def _eosinophil(c: _Canvas) -> None:
     lobes = 2 if c.rng.random() < 0.85 else 3
-    c.lay(ORANGE_BETWEEN, 1 + 0.10 * c.grain(0.10))
+    c.lay(ORANGE_BETWEEN, _floats(1 + 0.10 * c.grain(0.10)))
     granules = _floats(np.maximum(c.specks(0.75, 0.050), 0.85 * c.specks(0.5, 0.042)))
     c.replace(_mix(ORANGE_BETWEEN, ORANGE_GRANULE, granules), granules)
     c.lay((-0.12, -0.28, -0.14), c.specks(0.06, 0.022))
-    size, apart = (0.40, 1.95) if lobes == 2 else (0.32, 1.5)
+    size, apart = (0.43, 1.95) if lobes == 2 else (0.32, 1.5)
     nucleus = _lobed(c, lobes, size=size, ring=0.47, apart=apart * c.rng.uniform(0.9, 1.12))
-    _paint_nucleus(c, nucleus, clumps=0.045)
+    _paint_nucleus(c, nucleus, clumps=0.028)
 
 
 def _basophil(c: _Canvas) -> None:
-    c.lay(PINK_CYTOPLASM, 1.5 + 0.3 * c.grain(0.08))
+    c.lay(PINK_CYTOPLASM, 1.7 + 0.3 * c.grain(0.06))
     nucleus = _lobed(c, int(c.rng.choice([2, 3])), size=0.46, ring=0.34, apart=1.9)
-    share = cover(nucleus, 0.05 * c.red_px)
-    c.replace(_mix(CHROMATIN_LIGHT, CHROMATIN_LOOSE, cover(c.grain(0.05), 2.0)), share)
-    crowd = c.rng.uniform(0.55, 0.95)
-    granules = _floats(np.maximum(c.specks(crowd, 0.045), c.specks(0.35, 0.055)))
-    c.replace(np.broadcast_to(np.asarray(DARK_GRANULE, dtype=np.float32), c.density.shape), granules * 0.95)
+    _paint_nucleus(c, nucleus, loose=True)
+    crowd = c.rng.uniform(0.65, 1.25)
+    granules = _floats(np.maximum(c.specks(crowd, 0.036), 0.9 * c.specks(0.35, 0.048)))
+    c.replace(np.broadcast_to(np.asarray(DARK_GRANULE, dtype=np.float32), c.density.shape), granules)
 
 
 def _lymphocyte(c: _Canvas) -> None:
     edge = np.clip(1 - c.depth_px / (0.22 * c.radius_px), 0, 1)
-    c.lay(BLUE_CYTOPLASM, 0.72 + 0.38 * edge + 0.10 * c.grain(0.05))
-    size = c.rng.uniform(0.78, 0.89)
+    c.lay(BLUE_CYTOPLASM, 0.80 + 0.50 * edge + 0.12 * c.grain(0.04))
+    size = c.rng.uniform(0.79, 0.92)
     nucleus = _oval(
         c,
         a=size,
         b=size * c.rng.uniform(0.90, 0.98),
-        off=c.rng.uniform(0.02, 0.12),
+        off=c.rng.uniform(0.02, 0.10),
         dent=0.22 if c.rng.random() < 0.25 else 0.0,
     )
-    _paint_nucleus(c, nucleus, clumps=0.055)
+    _paint_nucleus(c, nucleus, clumps=0.030)
 
 
 def _monocyte(c: _Canvas) -> None:
-    c.lay(GREY_BLUE_CYTOPLASM, 1 + 0.16 * c.grain(0.03) + 0.10 * c.grain(0.10))
+    c.lay(GREY_BLUE_CYTOPLASM, c.rng.uniform(0.95, 1.5) + 0.15 * c.grain(0.025) + 0.10 * c.grain(0.10))
     c.lay(AZUROPHIL_GRANULE, c.specks(0.05, 0.018) * 0.35)
     shape = c.rng.random()
     if shape < 0.45:
-        nucleus = _oval(c, a=0.70, b=0.58, off=0.14, dent=c.rng.uniform(0.26, 0.40))
+        nucleus = _oval(c, a=0.78, b=0.66, off=0.10, dent=c.rng.uniform(0.26, 0.40))
     elif shape < 0.85:
-        nucleus = _bent(c, ring=0.44, thick=0.285, arc=c.rng.uniform(3.0, 3.9))
+        nucleus = _bent(c, ring=0.44, thick=0.32, arc=c.rng.uniform(3.0, 3.9))
     else:
         nucleus = _lobed(c, 3, size=0.44, ring=0.30, apart=1.7)
-    share = _paint_nucleus(c, nucleus, loose=True, clumps=0.030)
+    share = _paint_nucleus(c, nucleus, loose=True)
     holes = np.zeros(c.shape, dtype=np.float32)
-    for _ in range(int(c.rng.integers(3, 13))):
+    for _ in range(int(c.rng.integers(2, 16))):
         x, y = _turned((c.rng.uniform(0.35, 0.92) * c.radius_px, 0.0), c.rng.uniform(0, 2 * np.pi))
-        size = c.rng.uniform(0.035, 0.085) * c.radius_px
+        size = c.rng.uniform(0.03, 0.10) * c.radius_px
         holes = np.maximum(holes, cover(ellipse(c.x, c.y, x, y, size, size, 0.0), 1.6))
     c.density *= (1 - 0.85 * holes * (1 - 0.8 * share))[..., None]
 
@@ -324,12 +324,17 @@ def _platelet(c: _Canvas) -> None:
 
 def _red(c: _Canvas) -> None:
     from_edge = np.clip(c.depth_px / c.radius_px, 0, 1)
-    pallor_radius = c.rng.uniform(0.30, 0.55)
-    pallor = c.rng.uniform(0.25, 0.85)
-    from_centre = np.hypot(c.x / c.radius_px - c.rng.normal(0, 0.05), c.y / c.radius_px - c.rng.normal(0, 0.05))
-    height = 1 - pallor * np.exp(-((from_centre / pallor_radius) ** 2) * 1.5, dtype=np.float32)
-    rim = np.exp(-(((from_edge - 0.10) / 0.10) ** 2), dtype=np.float32)
-    c.lay(RED_CELL, height * (0.80 + 0.20 * np.clip(from_edge / 0.22, 0, 1)) + 0.12 * rim + 0.02 * c.grain(0.05))
+    radius = c.rng.uniform(0.28, 0.62)
+    pallor = c.rng.beta(2.0, 1.6) * 0.9
+    squeeze = c.rng.uniform(1.0, 1.35)
+    angle = c.rng.uniform(0, np.pi)
+    x = (c.x * np.cos(angle) + c.y * np.sin(angle)) / c.radius_px - c.rng.normal(0, 0.05)
+    y = (c.y * np.cos(angle) - c.x * np.sin(angle)) / c.radius_px * squeeze - c.rng.normal(0, 0.05)
+    steepness = c.rng.uniform(1.6, 3.5)
+    hollow = np.exp(-((np.hypot(x, y) / radius) ** steepness), dtype=np.float32)
+    rim = np.exp(-(((from_edge - 0.09) / 0.09) ** 2), dtype=np.float32)
+    thickness = (1 - pallor * hollow) * (0.78 + 0.22 * np.clip(from_edge / 0.25, 0, 1))
+    c.lay(RED_CELL, _floats(thickness + 0.14 * rim + 0.02 * c.grain(0.05)))
 
 
 _PAINTERS: dict[str, Callable[[_Canvas], None]] = {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 OUTLINE_SAMPLES = 256
 _ANGLES = (np.arange(OUTLINE_SAMPLES) * (2 * np.pi / OUTLINE_SAMPLES)).astype(np.float32)
@@ -26,10 +27,9 @@ class Outline:
 
     radius_px: Floats
 
-    def extent_px(self, angle: float = 0.0, scale: float = 1.0) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 of the outline around its centre, turned by `angle` and enlarged by `scale`."""
-        x = self.radius_px * np.cos(_ANGLES + angle) * scale
-        y = self.radius_px * np.sin(_ANGLES + angle) * scale
+    def extent_px(self) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 of the outline around its centre."""
+        x, y = self.radius_px * np.cos(_ANGLES), self.radius_px * np.sin(_ANGLES)
         return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
     def depth_px(self, x: Floats, y: Floats) -> Floats:
@@ -40,6 +40,14 @@ class Outline:
         first = low.astype(np.int32) % OUTLINE_SAMPLES
         radius = self.radius_px[first] * (1 - share) + self.radius_px[(first + 1) % OUTLINE_SAMPLES] * share
         return np.asarray(radius - np.hypot(x, y), dtype=np.float32)
+
+
+def turned_extents_px(radii_px: Floats, angles: Doubles, scales: Doubles) -> Doubles:
+    """float64 (n, 4), x1, y1, x2, y2 of n outlines (n, OUTLINE_SAMPLES), each turned and then enlarged."""
+    directions = _ANGLES + angles[:, None]
+    x, y = radii_px * np.cos(directions), radii_px * np.sin(directions)
+    extents = np.stack([x.min(1, initial=0), y.min(1, initial=0), x.max(1, initial=0), y.max(1, initial=0)], axis=1)
+    return np.asarray(extents * scales[:, None], dtype=np.float64)
 
 
 def make_outline(
@@ -63,8 +71,8 @@ def make_outline(
         )
     if fuzz > 0:
         spectrum = np.zeros(OUTLINE_SAMPLES // 2 + 1, dtype=np.complex64)
-        band = slice(9, 40)
-        spectrum[band] = rng.normal(size=31) + 1j * rng.normal(size=31)
+        band = slice(10, 70)
+        spectrum[band] = rng.normal(size=60) + 1j * rng.normal(size=60)
         fine = np.fft.irfft(spectrum, OUTLINE_SAMPLES)
         radius += (fuzz * fine / max(float(fine.std()), 1e-9)).astype(np.float32)
     return Outline(np.asarray(radius * radius_px, dtype=np.float32))
@@ -107,7 +115,7 @@ def grain(rng: np.random.Generator, shape: tuple[int, int], size_px: float) -> F
     """Smooth random texture of mean 0 and deviation 1; `size_px` is the deviation of its blur. float32 `shape`."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     if size_px > 0.2:
-        noise = cv2.GaussianBlur(noise, (0, 0), size_px, borderType=cv2.BORDER_REFLECT)
+        noise[...] = cv2.GaussianBlur(noise, (0, 0), size_px, borderType=cv2.BORDER_REFLECT)
     return np.asarray((noise - noise.mean()) / max(float(noise.std()), 1e-6), dtype=np.float32)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from streamer.sources.simulated.optics import Optics
 from streamer.sources.simulated.parameters import SlideParameters
-from streamer.sources.simulated.smear import SlideCell, Smear
+from streamer.sources.simulated.smear import BLOCK_PX, SlideCell, Smear
 from streamer.sources.simulated.stage_motion import MOVE, STOP_ERROR_PX, plan_motion, plan_scan
 from streamer.sources.simulated.tiles import Tiles
 from streamer.sources.simulated.truth import FrameTruth, cells_in_frame
@@ -35,7 +35,9 @@ class VirtualSlide:
             red_px=parameters.red,
             margin_px=_BORDER_PX + STOP_ERROR_PX + 1,
         )
-        self._tiles = Tiles(self.smear)
+        across = parameters.width // BLOCK_PX + 3
+        down = parameters.height // BLOCK_PX + 3
+        self._tiles = Tiles(self.smear, kept=max(48, 2 * across * down))
         self._optics = Optics(parameters)
 
     def __len__(self) -> int:
@@ -46,11 +48,19 @@ class VirtualSlide:
         """The frame as the camera gives it, uint8 (height, width, 3) BGR; the caller owns it."""
         x, y, motion_px, defocus_px = self._pose(frame_id)
         margin = self._optics.margin_px(motion_px, defocus_px)
-        left, top = int(np.floor(x)), int(np.floor(y))
-        view = self._tiles.view(
-            left - margin, top - margin, self.parameters.width + 2 * margin, self.parameters.height + 2 * margin
-        )
-        return self._optics.expose(view, frame_id, margin, (x - left, y - top), motion_px, defocus_px)
+        view = self._tiles.view(*self._part(x, y, margin))
+        return self._optics.expose(view, frame_id, margin, (x % 1, y % 1), motion_px, defocus_px)
+
+    def paint_ahead(self, frame_id: int, frames: int = 12) -> bool:
+        """Spend some milliseconds on what frames from `frame_id` on will show; False when it is all painted.
+
+        It changes when the work is done, never the pixels.
+        """
+        for later in range(frame_id, min(frame_id + frames, len(self))):
+            x, y, motion_px, defocus_px = self._pose(later)
+            if self._tiles.paint_one(*self._part(x, y, self._optics.margin_px(motion_px, defocus_px))):
+                return True
+        return False
 
     def truth(self, frame_id: int) -> FrameTruth:
         """What the frame shows."""
@@ -82,6 +92,11 @@ class VirtualSlide:
             for cell in self.smear.white_cells_within(x, y, right, bottom):
                 seen[cell.cell_id] = cell
         return dict(sorted(seen.items()))
+
+    def _part(self, x: float, y: float, margin: int) -> tuple[int, int, int, int]:
+        """Left, top, width, height of the slide that a frame at (x, y) needs."""
+        left, top = int(np.floor(x)) - margin, int(np.floor(y)) - margin
+        return left, top, self.parameters.width + 2 * margin, self.parameters.height + 2 * margin
 
     def _pose(self, frame_id: int) -> tuple[float, float, tuple[float, float], float]:
         if not 0 <= frame_id < len(self):

@@ -14,6 +14,7 @@ import numpy as np
 
 from streamer.sources.simulated.kept import Kept
 from streamer.sources.simulated.painting import LOOKS, outline_of
+from streamer.sources.simulated.shapes import turned_extents_px
 
 BLOCK_PX = 320
 """Side of a block: the unit in which red cells are scattered, pictures are painted, and both are kept."""
@@ -90,6 +91,34 @@ class Block:
             yield red.cell
 
 
+class _Taken:
+    """Circles that new cells must keep clear of."""
+
+    def __init__(self, white: list[SlideCell]) -> None:
+        room = len(white) + _BLOCK_CELLS
+        self._x, self._y, self._radius = np.zeros((3, room))
+        self._count = 0
+        for cell in white:
+            x1, y1, x2, y2 = cell.box_px
+            self.add(cell.x_px, cell.y_px, (x2 - x1 + y2 - y1) / 4)
+        self._white = self._count
+
+    def add(self, x: float, y: float, radius: float) -> None:
+        self._x[self._count], self._y[self._count], self._radius[self._count] = x, y, radius
+        self._count += 1
+
+    def fits(self, x: float, y: float, radius: float, closeness: float) -> bool:
+        """Whether the circle stays `closeness` times the sum of the radii away from all red ones.
+
+        White cells push red ones aside: they are never overlapped by more than a rim.
+        """
+        used = slice(self._count)
+        dx, dy = self._x[used] - x, self._y[used] - y
+        reach = (self._radius[used] + radius) * closeness
+        reach[: self._white] *= 0.93 / closeness
+        return bool((dx * dx + dy * dy > reach * reach).all())
+
+
 class Smear:
     """A stained smear of `width_px` x `height_px`.
 
@@ -106,7 +135,7 @@ class Smear:
         looks: list[str],
         *,
         red_px: float,
-        crowding: float = 0.33,
+        crowding: float = 0.37,
         margin_px: float = 0.0,
         kept_blocks: int = 256,
     ) -> None:
@@ -121,8 +150,11 @@ class Smear:
         self._white_of_block: dict[tuple[int, int], list[PlacedCell]] = {}
         for placed in self.white:
             self._white_of_block.setdefault(self._block_of(placed.cell.x_px, placed.cell.y_px), []).append(placed)
-        self.red_outlines = tuple(
-            outline_of("red", np.random.default_rng(self.red_key(shape)), red_px) for shape in range(RED_SHAPES)
+        self._red_radii_px = np.stack(
+            [
+                outline_of("red", np.random.default_rng(self.red_key(shape)), red_px).radius_px
+                for shape in range(RED_SHAPES)
+            ]
         )
         thickness = np.random.default_rng([seed, _THICKNESS])
         self._waves = thickness.uniform(0.5, 1.5, (4, 4)) * np.array([1.0, 1.0, 2 * np.pi, 1.0])
@@ -239,69 +271,69 @@ class Smear:
         left, top = column * BLOCK_PX, row * BLOCK_PX
         width = min(BLOCK_PX, self.width_px - left)
         height = min(BLOCK_PX, self.height_px - top)
-        white = [
-            placed
-            for dc in (-1, 0, 1)
-            for dr in (-1, 0, 1)
-            for placed in self._white_of_block.get((column + dc, row + dr), ())
-        ]
-        taken_x = [placed.cell.x_px for placed in white]
-        taken_y = [placed.cell.y_px for placed in white]
-        taken_radius = [
-            (placed.cell.box_px[2] - placed.cell.box_px[0] + placed.cell.box_px[3] - placed.cell.box_px[1]) / 4
-            for placed in white
-        ]
-        first_id = len(self.white) + number * _BLOCK_CELLS
-        next_id = first_id
-
-        def fits(x: float, y: float, radius: float, closeness: float) -> bool:
-            away = np.hypot(np.asarray(taken_x) - x, np.asarray(taken_y) - y)
-            radii = np.asarray(taken_radius)
-            whites = np.arange(len(radii)) < len(white)
-            return bool(np.all(away > (radii + radius) * np.where(whites, 0.93, closeness)))
-
-        red: list[RedCell] = []
+        taken = _Taken(
+            [
+                placed.cell
+                for dc in (-1, 0, 1)
+                for dr in (-1, 0, 1)
+                for placed in self._white_of_block.get((column + dc, row + dr), ())
+            ]
+        )
         area = np.pi / 4 * self.red_px**2
-        wanted = rng.poisson(self._local_crowding(left + width / 2, top + height / 2) * width * height / area)
-        inset = min(0.32 * self.red_px, width / 4, height / 4)
-        tries = 0
-        while len(red) < wanted and tries < 5 * wanted:
-            tries += 1
-            x = left + rng.uniform(inset, width - inset)
-            y = top + rng.uniform(inset, height - inset)
-            chain = int(rng.integers(3, 7)) if rng.random() < 0.012 else 1
-            closeness = rng.uniform(0.55, 0.9) if rng.random() < 0.18 else 0.97
-            direction = rng.uniform(0, 2 * np.pi)
-            for _ in range(chain):
-                radius = self.red_px / 2
-                inside = inset <= x - left <= width - inset and inset <= y - top <= height - inset
-                if not inside or not fits(x, y, radius, closeness):
-                    break
-                red.append(self._make_red(next_id, x, y, rng))
-                next_id += 1
-                taken_x.append(x)
-                taken_y.append(y)
-                taken_radius.append(radius)
-                x += 0.45 * self.red_px * float(np.cos(direction))
-                y += 0.45 * self.red_px * float(np.sin(direction))
-                direction += rng.normal(0, 0.2)
-                closeness = 0.40
+        share = self._local_crowding(left + width / 2, top + height / 2)
+        wanted = min(int(rng.poisson(share * width * height / area)), _BLOCK_CELLS // 2)
+        centres = self._scatter_red(rng, taken, wanted, left, top, width, height)
+        first_id = len(self.white) + number * _BLOCK_CELLS
+        red = self._make_red(rng, centres, first_id)
+        next_id = first_id + len(red)
         placed = list(self._white_of_block.get(block, ()))
-        for _ in range(rng.poisson(0.085 * wanted)):
+        for _ in range(min(int(rng.poisson(0.085 * wanted)), _BLOCK_CELLS // 2)):
             x, y = left + rng.uniform(0, width), top + rng.uniform(0, height)
-            if fits(x, y, 0.2 * self.red_px, 0.9):
-                key = (self.seed, _PAINTING, next_id)
-                placed.append(self._make_placed(next_id, "platelet", x, y, key))
+            if taken.fits(x, y, 0.2 * self.red_px, 0.9):
+                placed.append(self._make_placed(next_id, "platelet", x, y, (self.seed, _PAINTING, next_id)))
                 next_id += 1
-        assert next_id - first_id < _BLOCK_CELLS
         return Block(tuple(placed), tuple(red))
 
-    def _make_red(self, cell_id: int, x_px: float, y_px: float, rng: np.random.Generator) -> RedCell:
-        shape = int(rng.integers(RED_SHAPES))
-        angle = float(rng.uniform(0, 2 * np.pi))
-        scale = float(np.clip(rng.normal(1, 0.04), 0.9, 1.1))
-        x1, y1, x2, y2 = self.red_outlines[shape].extent_px(angle, scale)
-        cell = SlideCell(
-            cell_id, "red", "red blood cell", None, x_px, y_px, (x_px + x1, y_px + y1, x_px + x2, y_px + y2)
-        )
-        return RedCell(cell, shape, angle, scale, float(rng.uniform(0.85, 1.15)))
+    def _scatter_red(
+        self, rng: np.random.Generator, taken: _Taken, wanted: int, left: int, top: int, width: int, height: int
+    ) -> list[tuple[float, float]]:
+        """Centres of about `wanted` red cells: apart, some overlapping, a few in rouleaux."""
+        radius = self.red_px / 2
+        # Kept off the block's border, since the cells beyond it are not known here and must not be hit too often.
+        inset = min(0.32 * self.red_px, width / 4, height / 4)
+        centres: list[tuple[float, float]] = []
+        for x, y, chance, closeness, overlapping, direction in rng.random((5 * wanted, 6)).tolist():
+            if len(centres) >= wanted:
+                break
+            x = left + inset + x * (width - 2 * inset)
+            y = top + inset + y * (height - 2 * inset)
+            rouleau = 3 + int(chance / 0.012 * 4) if chance < 0.012 else 1
+            gap = 0.55 + 0.35 * closeness if overlapping < 0.18 else 0.97
+            angle = direction * 2 * np.pi
+            for _ in range(rouleau):
+                inside = inset <= x - left <= width - inset and inset <= y - top <= height - inset
+                if not inside or not taken.fits(x, y, radius, gap):
+                    break
+                taken.add(x, y, radius)
+                centres.append((x, y))
+                x += 0.45 * self.red_px * float(np.cos(angle))
+                y += 0.45 * self.red_px * float(np.sin(angle))
+                angle += rng.normal(0, 0.2)
+                gap = 0.40
+        return centres
+
+    def _make_red(self, rng: np.random.Generator, centres: list[tuple[float, float]], first_id: int) -> list[RedCell]:
+        count = len(centres)
+        shapes = rng.integers(RED_SHAPES, size=count)
+        angles = rng.uniform(0, 2 * np.pi, count)
+        scales = np.clip(rng.normal(1, 0.04, count), 0.9, 1.1)
+        strengths = rng.uniform(0.85, 1.15, count)
+        extents = turned_extents_px(self._red_radii_px[shapes], angles, scales)
+        cells = []
+        for index, (x, y) in enumerate(centres):
+            x1, y1, x2, y2 = (float(edge) for edge in extents[index])
+            box = (x + x1, y + y1, x + x2, y + y2)
+            cell = SlideCell(first_id + index, "red", "red blood cell", None, x, y, box)
+            look = float(angles[index]), float(scales[index]), float(strengths[index])
+            cells.append(RedCell(cell, int(shapes[index]), *look))
+        return cells

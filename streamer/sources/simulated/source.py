@@ -9,6 +9,9 @@ from streamer.records import Frame, Mode
 from streamer.sources.simulated.parameters import SlideParameters
 from streamer.sources.simulated.slide import VirtualSlide
 
+_SPARE_NS = 15_000_000
+"""Waiting longer than this before a frame is due is used to paint ahead: new places cost 10 ms each."""
+
 
 class SimulatedSource:
     """One pass over a virtual slide.
@@ -63,5 +66,7 @@ class SimulatedSource:
         if self._due_ns is None or now_ns > self._due_ns + self._period_ns:
             self._due_ns = now_ns
         elif now_ns < self._due_ns:
-            self._sleep((self._due_ns - now_ns) / 1e9)
+            while self._due_ns - now_ns > _SPARE_NS and self.slide.paint_ahead(self._next_id + 1):
+                now_ns = self._now_ns()
+            self._sleep(max(self._due_ns - now_ns, 0) / 1e9)
         self._due_ns += self._period_ns

@@ -206,11 +206,13 @@ def _pan(path: _Path, scan: Scan, speed_px: float) -> None:
 
 
 def _cut(rng: np.random.Generator, stops: int, jumps: int) -> list[range]:
-    """The serpentine in jumps + 1 pieces, the first one first, the others in another order than on the slide."""
+    """The serpentine in jumps + 1 pieces, in an order in which no piece follows the one before it on the slide."""
     cuts = sorted(int(cut) for cut in rng.choice(np.arange(1, stops), min(jumps, stops - 1), replace=False))
     pieces = [range(first, last) for first, last in zip([0, *cuts], [*cuts, stops], strict=True)]
-    order = [0, *(int(piece) for piece in rng.permutation(np.arange(1, len(pieces))))]
-    return [pieces[piece] for piece in order]
+    while True:
+        order = rng.permutation(len(pieces))
+        if not np.any(np.diff(order) == 1):
+            return [pieces[piece] for piece in order]
 
 
 def _visit(

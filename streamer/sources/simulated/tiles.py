@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +15,14 @@ from streamer.sources.simulated.smear import BLOCK_PX, RED_SHAPES, PlacedCell, R
 
 
 class Tiles:
-    """Transmitted light of a smear; tiles are painted when first looked at, and the last `kept` stay."""
+    """Transmitted light of a smear; tiles are painted when first looked at, and the last `kept` stay.
 
-    def __init__(self, smear: Smear, kept: int = 48) -> None:
+    stain: how strongly this slide is stained, as a factor on the density of B, G, R.
+    """
+
+    def __init__(self, smear: Smear, kept: int = 48, stain: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
         self._smear = smear
+        self._stain = np.asarray(stain, dtype=np.float32)
         self._tiles: Kept[tuple[int, int], NDArray[np.uint8]] = Kept(kept, self._paint_tile)
         self._sprites: Kept[PlacedCell, Sprite] = Kept(4 * kept, self._paint_placed)
         self._red: Kept[int, Sprite] = Kept(RED_SHAPES, self._paint_red)
@@ -24,14 +30,25 @@ class Tiles:
     def view(self, left_px: int, top_px: int, width_px: int, height_px: int) -> NDArray[np.uint8]:
         """uint8 (height, width, 3) BGR of any part of the slide or beyond it, 255 = clear glass; the caller owns it."""
         out = np.empty((height_px, width_px, 3), dtype=np.uint8)
-        for row in range(top_px // BLOCK_PX, (top_px + height_px - 1) // BLOCK_PX + 1):
-            for column in range(left_px // BLOCK_PX, (left_px + width_px - 1) // BLOCK_PX + 1):
-                x, y = column * BLOCK_PX, row * BLOCK_PX
-                x1, y1 = max(x, left_px), max(y, top_px)
-                x2, y2 = min(x + BLOCK_PX, left_px + width_px), min(y + BLOCK_PX, top_px + height_px)
-                tile = self._tiles((column, row))[y1 - y : y2 - y, x1 - x : x2 - x]
-                out[y1 - top_px : y2 - top_px, x1 - left_px : x2 - left_px] = tile
+        for column, row in _blocks_of(left_px, top_px, width_px, height_px):
+            x, y = column * BLOCK_PX, row * BLOCK_PX
+            x1, y1 = max(x, left_px), max(y, top_px)
+            x2, y2 = min(x + BLOCK_PX, left_px + width_px), min(y + BLOCK_PX, top_px + height_px)
+            tile = self._tiles((column, row))[y1 - y : y2 - y, x1 - x : x2 - x]
+            out[y1 - top_px : y2 - top_px, x1 - left_px : x2 - left_px] = tile
         return out
+
+    def paint_one(self, left_px: int, top_px: int, width_px: int, height_px: int) -> bool:
+        """Paint one tile that `view` of that part would still have to paint; False when there is none."""
+        for block in _blocks_of(left_px, top_px, width_px, height_px):
+            if block not in self._tiles:
+                self._tiles(block)
+                return True
+        return False
+
+    def __len__(self) -> int:
+        """Tiles kept at present."""
+        return len(self._tiles)
 
     def _paint_tile(self, block: tuple[int, int]) -> NDArray[np.uint8]:
         left, top = block[0] * BLOCK_PX, block[1] * BLOCK_PX
@@ -44,7 +61,7 @@ class Tiles:
             for placed in near.placed:
                 if _overlaps(placed.cell.box_px, left, top, right, bottom):
                     _add(density, self._sprites(placed), left, top)
-        cv2.exp(-density, density)
+        cv2.exp(density * -self._stain, density)
         return np.asarray(cv2.convertScaleAbs(density, alpha=255.0), dtype=np.uint8)
 
     def _paint_placed(self, placed: PlacedCell) -> Sprite:
@@ -69,6 +86,12 @@ class Tiles:
         matrix = np.array([[cos, -sin, tx - cos * cx + sin * cy], [sin, cos, ty - sin * cx - cos * cy]])
         turned = cv2.warpAffine(plain.density, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         return Sprite(np.asarray(turned * np.float32(red.strength), dtype=np.float32), left, top)
+
+
+def _blocks_of(left_px: int, top_px: int, width_px: int, height_px: int) -> Iterator[tuple[int, int]]:
+    for row in range(top_px // BLOCK_PX, (top_px + height_px - 1) // BLOCK_PX + 1):
+        for column in range(left_px // BLOCK_PX, (left_px + width_px - 1) // BLOCK_PX + 1):
+            yield column, row
 
 
 def _overlaps(box_px: tuple[float, float, float, float], x1: int, y1: int, x2: int, y2: int) -> bool:

@@ -76,7 +76,9 @@ def _field(rng: np.random.Generator, width: int, height: int, red_px: tuple[floa
     motion = (0.0, 0.0) if rng.random() < 0.7 else (float(rng.normal(0, 0.06 * red)), float(rng.normal(0, 0.06 * red)))
     defocus = optics.defocus_px(float(rng.normal(0, 1.2)))
     margin = optics.margin_px(motion, defocus)
-    view = Tiles(smear).view(border - margin, border - margin, width + 2 * margin, height + 2 * margin)
+    stain = rng.uniform(0.75, 1.3) * rng.uniform(0.9, 1.1, 3)
+    tiles = Tiles(smear, stain=(float(stain[0]), float(stain[1]), float(stain[2])))
+    view = tiles.view(border - margin, border - margin, width + 2 * margin, height + 2 * margin)
     image = optics.expose(view, 0, margin, (0.0, 0.0), motion, defocus)
     found = cells_in_frame(
         smear.cells_in(border, border, border + width, border + height), border, border, width, height
