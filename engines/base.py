@@ -64,6 +64,15 @@ class TensorSpec:
             )
 
 
+def check_feeds(inputs: tuple[TensorSpec, ...], feeds: Mapping[str, Array]) -> None:
+    """TensorMismatchError unless `feeds` are exactly the inputs."""
+    expected = {spec.name for spec in inputs}
+    if feeds.keys() != expected:
+        raise TensorMismatchError(f"inputs: got {sorted(feeds)}, expected {sorted(expected)}")
+    for spec in inputs:
+        spec.check(feeds[spec.name])
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A model loaded on a backend.
@@ -107,7 +116,8 @@ class Detections:
     """(n,) index into `label_names`."""
     label_names: tuple[str, ...]
     kinds: tuple[str, ...]
-    """Kind of each label: "white", "red", "platelet", "nucleated red"; as long as `label_names`."""
+    """Kind of each label: "white", "red", "platelet", "nucleated red", or "other" for what is none of them (never
+    counted); as long as `label_names`."""
     truncated: bool
     """True when the head's last candidate was still above the threshold: there may be more cells than these."""
 
