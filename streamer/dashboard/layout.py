@@ -71,7 +71,7 @@ def _with_picture(state: DashboardState, left: int, right: int, room: int, colou
     spare = 0
     if frame is not None:
         spare = max(0, room - 2 - rows_needed(frame.width, frame.height, left - 2))
-    table = differential_height(view)
+    table = differential_height(state, right)
     list_at_right = room - table >= LEAST_LIST
     film_at_left = spare >= LEAST_FILM and list_at_right and has_film(view, colours)
     below: list[Line] = []

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+from rich.color import ColorSystem
 from rich.console import Console
-from rich.control import Control
 from rich.live import Live
 from rich.segment import Segment
 
@@ -27,8 +27,17 @@ KEY_HINT = "q quit · p picture · tab source"
 REPAINT_NS = 5_000_000_000
 """All rows are sent anew this often: it heals what another program wrote over the screen."""
 # Synchronised output: a terminal that knows it shows all or nothing of what is between; others ignore it.
-_BEGIN = Segment("\x1b[?2026h", None, [])
-_END = Segment("\x1b[?2026l", None, [])
+_BEGIN = "\x1b[?2026h"
+_END = "\x1b[?2026l"
+_CLEAR = "\x1b[2J"
+_SYSTEMS = {
+    "standard": ColorSystem.STANDARD,
+    "256": ColorSystem.EIGHT_BIT,
+    "truecolor": ColorSystem.TRUECOLOR,
+    "windows": ColorSystem.WINDOWS,
+}
+LARGEST_SHARE = 0.08
+"""Of a core's time, for drawing: where a screen takes long to draw, it is drawn less often."""
 
 
 class Dashboard:
@@ -119,10 +128,12 @@ class Dashboard:
         """Take keys, and draw if it is time to; returns the seconds until then."""
         pressed = self._take_keys()
         if pressed or now_ns >= self._due_ns:
+            began_ns = time.thread_time_ns()
             self._inbox.take_into(self.state, now_ns)
             self._paint(now_ns)
             self._errors.trim()
-            self._due_ns = now_ns + self._interval_ns
+            spent_ns = time.thread_time_ns() - began_ns
+            self._due_ns = now_ns + max(self._interval_ns, int(spent_ns / LARGEST_SHARE))
         return max(0.0, (self._due_ns - now_ns) / 1e9)
 
     def _take_keys(self) -> bool:
@@ -146,21 +157,24 @@ class Dashboard:
         if resized or now_ns >= self._repaint_ns:
             self._lines = []
             self._repaint_ns = now_ns + REPAINT_NS
-        with console:  # collects everything into one write
-            _send(console, _BEGIN)
-            if resized:
-                console.control(Control.clear())
-            for row, line in enumerate(screen.lines):
-                if row >= len(self._lines) or line != self._lines[row]:
-                    console.update_screen_lines([line], 0, row)
-            _send(console, _END)
+        parts = [_BEGIN, _CLEAR] if resized else [_BEGIN]
+        for row, line in enumerate(screen.lines):
+            if row >= len(self._lines) or line != self._lines[row]:
+                parts.append(f"\x1b[{row + 1};1H{encoded(line, console)}")
+        parts.append(_END)
+        console.file.write("".join(parts))
+        console.file.flush()
         self._lines, self._size = screen.lines, size
 
 
-def _send(console: Console, segment: Segment) -> None:
-    control = Control()
-    control.segment = segment
-    console.control(control)
+def encoded(line: Line, console: Console) -> str:
+    """A line with its colours as the terminal of `console` takes them.
+
+    Printing through the console costs three times as much, and a picture is thousands of segments.
+    """
+    system = _SYSTEMS.get(console.color_system or "")
+    segments = Segment.remove_color(line) if console.no_color else line
+    return "".join(style.render(text, color_system=system) if style else text for text, style, _ in segments)
 
 
 def _size(console: Console) -> tuple[int, int]:

@@ -77,8 +77,8 @@ def class_colour(name: str) -> str:
 
 
 def box_colour(kind: str, class_name: str | None) -> str:
-    """`#rrggbb` of a detection's box: of its class where it has one, else of its kind."""
-    if class_name:
+    """`#rrggbb` of a detection's box: of its class for a white cell that has one, else of its kind."""
+    if class_name and kind not in ("red", "platelet", "nucleated red"):
         return class_colour(class_name)
     return KIND_COLOURS.get(kind, UNCLEAR)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from rich.cells import cell_len
-from rich.color import Color
+from rich.color import Color, ColorType
 from rich.color_triplet import ColorTriplet
 from rich.segment import Segment
 from rich.style import Style
@@ -28,8 +28,9 @@ GROUND_RGB = (24, 18, 30)
 """Behind the boxes where there is no picture."""
 FAINT_SHARE = 0.45
 """How much of a red cell's or platelet's box colour is laid over the picture."""
-SMALLEST_BOX_PX = 4
+SMALLEST_BOX_PX = 8
 """Red cells and platelets whose box would be smaller than this, in drawn pixels, are marked by a point."""
+NO_COLOUR = 0xFFFFFFFF
 LABEL_COLUMNS = 56
 """From this width on, white cells carry their class in the picture."""
 
@@ -106,7 +107,7 @@ def draw(
         if detection.counted:
             _outline(pixels, box, box_colour(detection.kind, _class_of(detection)))
     labels = [_label(detection, where, box) for detection, box in whites]
-    texts = _texts(labels, columns, rows) if columns >= LABEL_COLUMNS else {}
+    texts = _texts(labels, where) if columns >= LABEL_COLUMNS else {}
     return _half_blocks(pixels, where, columns, rows, texts, colours)
 
 
@@ -138,7 +139,7 @@ def _class_of(detection: wire.Detection) -> str | None:
     for name in (detection.class_, detection.look_class):
         if isinstance(name, str):
             return name
-    return detection.label if detection.kind != "white" or detection.label.lower() != "wbc" else None
+    return detection.label if detection.label.lower() != "wbc" else None
 
 
 def _visible(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -170,27 +171,28 @@ def _label(detection: wire.Detection, where: Placement, box: tuple[int, int, int
     return _Label(
         text=f" {name} ",
         colour=box_colour(detection.kind, _class_of(detection)),
-        column=x1 + where.left_px,
+        column=x1,
         above_row=(y1 + where.top_px) // 2 - 1,
         below_row=(y2 + where.top_px) // 2 + 1,
     )
 
 
-def _texts(labels: Sequence[_Label], columns: int, rows: int) -> dict[int, list[tuple[int, str, str]]]:
-    """Row -> (column, text, colour) from left to right; a label that would cover another is left out."""
-    rows_used: dict[int, list[tuple[int, str, str]]] = {}
+def _texts(labels: Sequence[_Label], where: Placement) -> dict[int, list[tuple[int, str, str]]]:
+    """Row -> (column of the picture, text, colour) from left to right; a label that would cover another is left out."""
+    used: dict[int, list[tuple[int, str, str]]] = {}
+    first = where.top_px // 2
+    last = first + (where.height_px - 1) // 2
     for label in labels:
-        text = crop(label.text, columns)
+        text = crop(label.text, where.width_px)
         size = cell_len(text)
-        column = max(0, min(label.column, columns - size))
+        column = max(0, min(label.column, where.width_px - size))
         for row in (label.above_row, label.below_row):
-            taken = rows_used.get(row, [])
-            free = all(column + size < at or at + cell_len(other) < column for at, other, _ in taken)
-            if 0 <= row < rows and free:
-                rows_used.setdefault(row, []).append((column, text, label.colour))
-                rows_used[row].sort()
+            free = all(column + size < at or at + cell_len(other) < column for at, other, _ in used.get(row, ()))
+            if first <= row <= last and free:
+                used.setdefault(row, []).append((column, text, label.colour))
+                used[row].sort()
                 break
-    return rows_used
+    return used
 
 
 def _half_blocks(
@@ -203,18 +205,19 @@ def _half_blocks(
 ) -> list[Line]:
     codes = _colour_codes(pixels, colours)
     if len(codes) % 2:
-        codes = np.concatenate([codes, np.full((1, codes.shape[1]), -1, codes.dtype)])
-    pairs = (codes[0::2] << 32) | (codes[1::2] & 0xFFFFFFFF)
+        codes = np.concatenate([codes, np.full((1, codes.shape[1]), NO_COLOUR, codes.dtype)])
+    pairs = (codes[0::2] << 32) | codes[1::2]
     left, right = where.left_px, columns - where.left_px - where.width_px
     top = where.top_px // 2
     lines: list[Line] = [blank(columns) for _ in range(top)]
-    for row, keys in enumerate(pairs.tolist(), start=top):
-        if row in texts:
-            keys = [None] * left + keys + [None] * right
-            lines.append(_with_texts(keys, texts[row]))
-            continue
+    for row, keys in enumerate(pairs, start=top):
         line = blank(left)
-        _runs(keys, line)
+        at = 0
+        for column, text, colour in texts.get(row, ()):
+            line += _runs(keys[at:column])
+            line.append(Segment(text, ink("#ffffff", on=colour, bold=True)))
+            at = column + cell_len(text)
+        line += _runs(keys[at:])
         line += blank(right)
         lines.append(line)
     lines += [blank(columns) for _ in range(rows - len(lines))]
@@ -233,45 +236,26 @@ def _colour_codes(pixels: npt.NDArray[np.uint8], colours: Colours) -> npt.NDArra
     return codes
 
 
-def _runs(keys: list[int | None], line: Line) -> None:
-    """Append the cells of one row to `line`, equal neighbours in one segment; None is an empty cell."""
-    start, count = 0, len(keys)
-    while start < count:
-        key = keys[start]
-        end = start + 1
-        while end < count and keys[end] == key:
-            end += 1
-        line.append(_cells(key, end - start))
-        start = end
+def _runs(keys: npt.NDArray[np.int64]) -> Line:
+    """The cells of a part of a row, equal neighbours in one segment."""
+    if not len(keys):
+        return []
+    starts = np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1])
+    counts = np.diff(starts, append=len(keys))
+    return [_cells(key, count) for key, count in zip(keys[starts].tolist(), counts.tolist(), strict=True)]
 
 
 @lru_cache(maxsize=32768)
-def _cells(key: int | None, count: int) -> Segment:
-    """`count` cells whose upper and lower pixel have the colours of `key`; a lower one of 0xFFFFFFFF is not drawn."""
-    if key is None:
-        return Segment(" " * count, PLAIN)
-    return Segment("▀" * count, _half_block_style(key))
+def _cells(key: int, count: int) -> Segment:
+    """`count` cells of upper << 32 | lower colour; a lower one of 0xFFFFFFFF is not drawn."""
+    lower = key & 0xFFFFFFFF
+    style = Style.from_color(_colour(key >> 32), None if lower == NO_COLOUR else _colour(lower))
+    return Segment("▀" * count, style)
 
 
 @lru_cache(maxsize=32768)
-def _half_block_style(key: int) -> Style:
-    upper, lower = key >> 32, key & 0xFFFFFFFF
-    return Style.from_color(_colour(upper), None if lower == 0xFFFFFFFF else _colour(lower))
-
-
 def _colour(code: int) -> Color:
-    return Color.from_triplet(ColorTriplet(code >> 16, code >> 8 & 255, code & 255))
-
-
-def _with_texts(keys: list[int | None], texts: Sequence[tuple[int, str, str]]) -> Line:
-    line: Line = []
-    at = 0
-    for column, text, colour in texts:
-        _runs(keys[at:column], line)
-        line.append(Segment(text, ink("#ffffff", on=colour, bold=True)))
-        at = column + cell_len(text)
-    _runs(keys[at:], line)
-    return line
+    return Color(f"#{code:06x}", ColorType.TRUECOLOR, None, ColorTriplet(code >> 16, code >> 8 & 255, code & 255))
 
 
 def _outlines(frame: wire.FrameMessage, where: Placement, columns: int, rows: int) -> list[Line]:

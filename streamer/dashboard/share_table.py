@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -9,20 +10,28 @@ from rich.segment import Segment
 from rich.style import Style
 
 from streamer import wire
-from streamer.dashboard.canvas import Line, Span, blank, crop, fit, framed, to_height
+from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
 from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, USUAL_PERCENT, class_colour, ink
-from streamer.dashboard.state import DashboardState, SourceView
+from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, number
 
 NARROWEST_BAR = 8
+LEAST_NAME = 10
+"""Cells below which names are not cropped to make room for bars."""
+SHORT_NAMES = {
+    "immature granulocyte": "immature gran.",
+    "segmented neutrophil": "segmented n.",
+    "band neutrophil": "band n.",
+}
 
 
-def differential_height(view: SourceView | None) -> int:
-    """Rows that the panel needs to show all it has, borders included."""
+def differential_height(state: DashboardState, width: int) -> int:
+    """Rows that a panel `width` cells wide needs to show all it has, borders included."""
+    view = state.current
     message = view.differential if view else None
     if message is None:
         return 12
-    return 2 + 1 + len(class_rows(message)) + 1 + len(_summary(message, None, 1000))
+    return 2 + 1 + len(class_rows(message)) + 1 + len(_summary(message, state.note, width - 4))
 
 
 def differential_panel(state: DashboardState, width: int, height: int) -> list[Line]:
@@ -76,18 +85,21 @@ def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], width: int) -> lis
     percent_width = max(4, *map(len, percents)) + 1
     range_width = max(4, *map(len, ranges)) + 1
     room = width - 2 - count_width - percent_width - range_width
-    longest = max(cell_len(name) for name, _ in rows)
-    name_width = min(longest, max(12, room - max(NARROWEST_BAR, room // 2) - 1), max(4, room))
+    labels = [clean(name) for name, _ in rows]
+    if max(map(cell_len, labels)) + 1 + max(NARROWEST_BAR, room // 2) > room:
+        labels = [SHORT_NAMES.get(name, name) for name in labels]
+    longest = max(map(cell_len, labels))
+    name_width = min(longest, room - NARROWEST_BAR - 1)
     bar_width = room - name_width - 1
-    if bar_width < NARROWEST_BAR:
+    if name_width < LEAST_NAME:
         name_width, bar_width = min(longest, room), 0
     top = _axis_top([share for _, share in rows])
     axis = f" 0{top:>{bar_width - 1}}" if bar_width else ""
     heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{'%':>{percent_width}}{axis}{'95 %':>{range_width}}"
     lines = [fit([(heading, FAINT)], width)]
-    for (name, share), count, percent, range_ in zip(rows, counts, percents, ranges, strict=True):
+    for (name, share), label, count, percent, range_ in zip(rows, labels, counts, percents, ranges, strict=True):
         colour = ink(class_colour(name))
-        label = crop(name, name_width)
+        label = crop(label, name_width)
         spans: list[Span] = [("● ", colour), (label + " " * (name_width - cell_len(label)), PLAIN)]
         spans.append((f"{count:>{count_width}}{percent:>{percent_width}}", STRONG if share.count else FAINT))
         if bar_width:
@@ -149,15 +161,22 @@ def _summary(message: wire.DifferentialMessage, note: str | None, width: int) ->
     """What stands below the table, the most important first."""
     lines: list[Line] = []
     if message.flags:
-        flags: list[Span] = [("flags ", ink(BAD, bold=True)), ("; ".join(message.flags), ink(BAD))]
-        lines.append(fit(flags, width))
+        lines += _wrapped(f"flags: {'; '.join(message.flags)}", ink(BAD, bold=True), width, 4)
     per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
     lines.append(fit([("NRBC ", FAINT), (f"{number(message.nrbc)}{per_100}", PLAIN)], width))
-    seen: list[Span] = [("seen ", FAINT), (f"{number(message.rbc_seen)} red", PLAIN), (" · ", FAINT)]
-    seen += [(f"{number(message.platelets_seen)} platelets", PLAIN), (" · ", FAINT)]
-    seen.append((f"{number(message.frames_accepted)} of {number(message.frames)} frames", PLAIN))
-    lines.append(fit(seen, width))
+    frames = number(message.frames_accepted)
+    if message.frames != message.frames_accepted:
+        frames += f"/{number(message.frames)}"
+    seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
+    spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
+    lines.append(fit(spans[:-1], width))
     if message.not_assessed:
         lines.append(fit([("not assessed ", FAINT), (", ".join(message.not_assessed), PLAIN)], width))
-    lines.append(fit([(SAMPLING_ONLY, FAINT), (f"; {note}" if note else "", FAINT)], width))
-    return lines
+    return lines + _wrapped(f"{SAMPLING_ONLY}{'; ' + note if note else ''}", FAINT, width, 2)
+
+
+def _wrapped(text: str, style: Style, width: int, most: int) -> list[Line]:
+    """`text` over at most `most` lines; the last one is cropped where there is more."""
+    lines = textwrap.wrap(clean(text), max(1, width))
+    lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
+    return [fit([(line, style)], width) for line in lines]

@@ -10,6 +10,8 @@ import tempfile
 import time
 from typing import IO, Any
 
+from rich.console import Console
+
 try:
     import termios
     import tty
@@ -22,10 +24,10 @@ KEPT_BYTES = 65_536
 
 def is_usable(stream: IO[str]) -> bool:
     """Whether a full-screen display can be drawn on `stream`: a terminal that can place its cursor."""
-    try:
-        return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    except ValueError:  # a closed stream
+    if stream.closed or not os.isatty(stream.fileno()):
         return False
+    console = Console(file=stream)
+    return not console.is_dumb_terminal and not console.legacy_windows
 
 
 class Keys:
