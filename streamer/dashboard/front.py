@@ -1,0 +1,107 @@
+"""What the pipeline sees of a front for people, and the hand-over from its threads that never makes them wait."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import cv2
+import numpy as np
+
+from streamer import wire
+from streamer.dashboard.state import CELLS_KEPT, DashboardState, Picture
+from streamer.records import Frame
+
+
+class Front(Protocol):
+    """Shows messages to people. `publish` and `show` may be called from any thread; all else from the main thread.
+
+    `with front: front.run(running)` shows until `running()` is false or the user quits; whoever has a loop of their own
+    calls `tick` instead and waits as long as it says.
+    """
+
+    @property
+    def quit_requested(self) -> bool:
+        """True once the user asked to stop."""
+
+    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+        """Hand over a message and its payload (the JPEG of a cell); never waits."""
+
+    def show(self, frame: Frame) -> None:
+        """Hand over the image of a frame message, before or after that message; never waits, never copies."""
+
+    def tick(self, now_ns: int) -> float:
+        """Show what is new, if it is time to; returns the seconds after which to call again."""
+
+    def run(self, running: Callable[[], bool]) -> None:
+        """Call `tick` until `running()` is false or the user quits."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Inbox:
+    """The newest messages between two ticks. Older frames, differentials and health messages are replaced, of the cells
+    of a source the newest CELLS_KEPT stay: what is lost here is only not shown."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shown: dict[str, Frame] = {}
+        self._frames: dict[str, tuple[wire.FrameMessage, Picture | None]] = {}
+        self._cells: dict[str, deque[tuple[wire.CellMessage, bytes | None]]] = {}
+        self._differentials: dict[str, wire.DifferentialMessage] = {}
+        self._health: dict[str, wire.HealthMessage] = {}
+
+    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+        """Keep a message until `take_into`. Any thread."""
+        with self._lock:
+            if isinstance(message, wire.FrameMessage):
+                shown = self._shown.get(message.source)
+                matches = shown is not None and shown.frame_id == message.frame_id
+                self._frames[message.source] = (message, shown.image if shown is not None and matches else None)
+            elif isinstance(message, wire.CellMessage):
+                self._cells.setdefault(message.source, deque(maxlen=CELLS_KEPT)).append((message, payload))
+            elif isinstance(message, wire.DifferentialMessage):
+                self._differentials[message.source] = message
+            else:
+                self._health[message.source] = message
+
+    def show(self, frame: Frame) -> None:
+        """Keep the image of a frame for its message. Any thread."""
+        with self._lock:
+            self._shown[frame.source] = frame
+            waiting = self._frames.get(frame.source)
+            if waiting is not None and waiting[0].frame_id == frame.frame_id:
+                self._frames[frame.source] = (waiting[0], frame.image)
+
+    def take_into(self, state: DashboardState, now_ns: int) -> bool:
+        """Hand everything kept to `state`; False where nothing was new."""
+        with self._lock:
+            health, self._health = self._health, {}
+            frames, self._frames = self._frames, {}
+            cells, self._cells = self._cells, {}
+            differentials, self._differentials = self._differentials, {}
+        for frame, picture in frames.values():
+            state.update(frame, picture, now_ns)
+        for source in cells.values():
+            for cell, payload in source:
+                state.update(cell, decoded(payload), now_ns)
+        for differential in differentials.values():
+            state.update(differential, None, now_ns)
+        for newest in health.values():
+            state.update(newest, None, now_ns)
+        return bool(frames or cells or differentials or health)
+
+
+def decoded(payload: bytes | None) -> Picture | None:
+    """(H, W, 3) uint8 BGR of an encoded picture; None where there is none or it can't be read."""
+    if not payload:
+        return None
+    picture = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
+    return None if picture is None else picture.astype(np.uint8, copy=False)

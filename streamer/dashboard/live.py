@@ -1,0 +1,191 @@
+"""The dashboard on a terminal: hands what the pipeline gave to `render` and sends the rows that changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.live import Live
+from rich.segment import Segment
+
+from streamer import wire
+from streamer.dashboard.canvas import Line
+from streamer.dashboard.front import Inbox
+from streamer.dashboard.layout import render
+from streamer.dashboard.picture import Colours
+from streamer.dashboard.state import DashboardState
+from streamer.dashboard.terminal import HeldErrors, Keys
+from streamer.records import Frame
+
+KEY_HINT = "q quit · p picture · tab source"
+REPAINT_NS = 5_000_000_000
+"""All rows are sent anew this often: it heals what another program wrote over the screen."""
+# Synchronised output: a terminal that knows it shows all or nothing of what is between; others ignore it.
+_BEGIN = "\x1b[?2026h"
+_END = "\x1b[?2026l"
+_CLEAR = "\x1b[2J"
+_SYSTEMS = {
+    "standard": ColorSystem.STANDARD,
+    "256": ColorSystem.EIGHT_BIT,
+    "truecolor": ColorSystem.TRUECOLOR,
+    "windows": ColorSystem.WINDOWS,
+}
+LARGEST_SHARE = 0.08
+"""Of a core's time, for drawing: where a screen takes long to draw, it is drawn less often."""
+
+
+class Dashboard:
+    """A Front on a terminal. Nothing is drawn before `__enter__`; `__exit__` restores the terminal, whatever happened.
+
+    `stream` must be a terminal (`is_usable` tells). Drawing is limited to `refresh_per_s`; a slow terminal slows only
+    the thread that ticks.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        picture: bool = True,
+        note: str | None = None,
+        refresh_per_s: float = 8.0,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.state = DashboardState(picture=picture, note=note)
+        self._stream = stream if stream is not None else sys.stdout
+        self._interval_ns = int(1e9 / refresh_per_s)
+        self._clock = clock
+        self._inbox = Inbox()
+        self._keys = Keys()
+        self._errors = HeldErrors()
+        self._quit = False
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._due_ns = 0
+        self._repaint_ns = 0
+        self._size = (0, 0)
+        self._lines: list[Line] = []
+
+    @property
+    def quit_requested(self) -> bool:
+        """True once q was pressed."""
+        return self._quit
+
+    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+        """Hand over a message and the JPEG of a cell, if any. Any thread; never waits."""
+        self._inbox.publish(message, payload)
+
+    def show(self, frame: Frame) -> None:
+        """Hand over the image of a frame message, before or after it. Any thread; never waits, never copies."""
+        self._inbox.show(frame)
+
+    def __enter__(self) -> Self:
+        self._stream.flush()
+        # The screen gets a descriptor of its own: standard error may be the very same terminal, and is held back.
+        file = os.fdopen(os.dup(self._stream.fileno()), "w", encoding=self._stream.encoding, errors="replace")
+        self._console = Console(file=file)
+        self._live = Live(
+            console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+        try:
+            self._errors.start()
+            self._keys.start()
+            self.state.hint = KEY_HINT if self._keys.available else ""
+            self._live.start()
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        try:
+            if self._live is not None:
+                self._live.stop()
+            if self._console is not None:
+                self._console.file.close()
+        finally:
+            self._live = self._console = None
+            self._lines, self._size = [], (0, 0)
+            self._keys.stop()
+            self._errors.stop()
+
+    def run(self, running: Callable[[], bool]) -> None:
+        """Draw until `running()` is false or q is pressed."""
+        while running() and not self._quit:
+            self._keys.wait(self.tick(self._clock()))
+
+    def tick(self, now_ns: int) -> float:
+        """Take keys, and draw if it is time to; returns the seconds until then."""
+        pressed = self._take_keys()
+        if pressed or now_ns >= self._due_ns:
+            began_ns = time.thread_time_ns()
+            self._inbox.take_into(self.state, now_ns)
+            self._paint(now_ns)
+            self._errors.trim()
+            spent_ns = time.thread_time_ns() - began_ns
+            self._due_ns = now_ns + max(self._interval_ns, int(spent_ns / LARGEST_SHARE))
+        return max(0.0, (self._due_ns - now_ns) / 1e9)
+
+    def _take_keys(self) -> bool:
+        keys = self._keys.read()
+        for key in keys:
+            if key == "q":
+                self._quit = True
+            elif key == "p":
+                self.state.picture = not self.state.picture
+            elif key == "\t":
+                self.state.select_next()
+        return bool(keys)
+
+    def _paint(self, now_ns: int) -> None:
+        console = self._console
+        if console is None:
+            raise RuntimeError("the dashboard draws only inside its `with` block")
+        size = _size(console)
+        screen = render(self.state, *size, now_ns, colours=_colours(console))
+        resized = size != self._size
+        if resized or now_ns >= self._repaint_ns:
+            self._lines = []
+            self._repaint_ns = now_ns + REPAINT_NS
+        parts = [_BEGIN, _CLEAR] if resized else [_BEGIN]
+        for row, line in enumerate(screen.lines):
+            if row >= len(self._lines) or line != self._lines[row]:
+                parts.append(f"\x1b[{row + 1};1H{encoded(line, console)}")
+        parts.append(_END)
+        console.file.write("".join(parts))
+        console.file.flush()
+        self._lines, self._size = screen.lines, size
+
+
+def encoded(line: Line, console: Console) -> str:
+    """A line with its colours as the terminal of `console` takes them.
+
+    Printing through the console costs three times as much, and a picture is thousands of segments.
+    """
+    system = _SYSTEMS.get(console.color_system or "")
+    segments = Segment.remove_color(line) if console.no_color else line
+    return "".join(style.render(text, color_system=system) if style else text for text, style, _ in segments)
+
+
+def _size(console: Console) -> tuple[int, int]:
+    columns, rows = os.get_terminal_size(console.file.fileno())
+    return (columns or 80, rows or 24)
+
+
+def _colours(console: Console) -> Colours:
+    system = console.color_system
+    if console.no_color or system is None:
+        return "none"
+    if system == "truecolor":
+        return "truecolor"
+    return "256" if system == "256" else "few"

@@ -1,0 +1,266 @@
+"""The panels of the dashboard: each a pure function of what is known and the room there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+from streamer import wire
+from streamer.dashboard.canvas import Line, Span, blank, crop, fit, framed, justify, span_len, to_height
+from streamer.dashboard.palette import (
+    ACCENT,
+    BAD,
+    CAUTION,
+    FAINT,
+    GOOD,
+    PLAIN,
+    STRONG,
+    class_colour,
+    ink,
+)
+from streamer.dashboard.picture import Colours, draw, thumbnail
+from streamer.dashboard.state import DashboardState, SourceView
+from streamer.dashboard.words import NOT_A_DEVICE, duration, number, tally
+from streamer.records import UNCLASSIFIED
+
+FILM_ROWS = 6
+"""Height of a cell's picture, its caption not included."""
+STALE_AFTER_NS = 5_000_000_000
+
+_STATE_INK = {
+    "starting": ink(CAUTION),
+    "open": ink(GOOD),
+    "reopening": ink(CAUTION, bold=True),
+    "ended": FAINT,
+    "failed": ink(BAD, bold=True),
+}
+_STATE_SIGN = {"starting": "◌", "open": "●", "reopening": "↻", "ended": "■", "failed": "✕"}
+
+
+# --- header -----------------------------------------------------------------------------------------------------------
+
+
+def header(state: DashboardState, width: int, now_ns: int | None) -> Line:
+    """Name, uptime, backend, models, and that this is no medical device where `disclaimer_in_header` says so."""
+    return justify(_header_left(state, now_ns), [(NOT_A_DEVICE, FAINT)], width)
+
+
+def disclaimer_in_header(state: DashboardState, width: int, now_ns: int | None) -> bool:
+    """Whether the header has room for the disclaimer; it stands elsewhere otherwise, and on every screen once."""
+    return span_len(_header_left(state, now_ns)) + 1 + len(NOT_A_DEVICE) <= width
+
+
+def _header_left(state: DashboardState, now_ns: int | None) -> list[Span]:
+    health = state.health
+    left: list[Span] = [("leuko", ink(ACCENT, bold=True)), ("stream", STRONG)]
+    if health is None:
+        left.append(("  waiting for the first message", FAINT))
+    else:
+        left += [("  ", PLAIN), (duration(health.uptime_s), PLAIN)]
+        for part in (health.backend, health.detector, health.classifier or "no classifier"):
+            left += [(" · ", FAINT), (part, PLAIN)]
+    if now_ns is not None and state.updated_ns is not None and now_ns - state.updated_ns > STALE_AFTER_NS:
+        silent = (now_ns - state.updated_ns) // 1_000_000_000
+        left[2:2] = [("  ", PLAIN), (f"no message for {silent} s", ink(BAD, bold=True))]
+    return left
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+def sources_height(state: DashboardState, height: int) -> int:
+    """Rows that the sources panel wants on a screen of `height` rows, borders and heading included."""
+    return 3 + min(max(1, len(state.sources)), max(1, height // 6))
+
+
+def sources_panel(state: DashboardState, width: int, height: int, disclaimer: bool) -> list[Line]:
+    """One row a source; where there are more than fit, those around the selected one."""
+    inner = width - 2
+    name_width = max(6, min(24, max((cell_len(name) for name in state.sources), default=0), inner // 5))
+    wide = inner >= 110
+    heading = f"  {'source':<{name_width}} {'state':<11} {'mode':<8} {'fps':>5} {'p50':>5} {'p95':>5} ms {'queue':>5} "
+    heading += f"{'published':>9} {'reopened':>8}  " if wide else ""
+    lines = [fit([(heading + "lost", FAINT)], inner)]
+    shown, above, below = _window(list(state.sources.values()), state.current, height - 3)
+    marked = state.current if len(state.sources) > 1 else None
+    lines += [_source_row(view, view is marked, name_width, wide, inner) for view in shown]
+    if not shown:
+        lines.append(fit([("  none yet", FAINT)], inner))
+    count = len(state.sources)
+    title = [("sources", STRONG)] if count < 2 else [("sources ", STRONG), (str(count), PLAIN)]
+    more = [f"{above} above"] * bool(above) + [f"{below} below"] * bool(below)
+    foot: list[Span] = [(", ".join(more), ink(CAUTION))] if more else []
+    if state.hint:
+        foot += [(" · " if more else "", FAINT), (state.hint, FAINT)]
+    aside = [(NOT_A_DEVICE, FAINT)] if disclaimer else []
+    return framed(lines, width, height, title=title, aside=aside, foot=foot)
+
+
+def _window(views: list[SourceView], current: SourceView | None, rows: int) -> tuple[list[SourceView], int, int]:
+    place = views.index(current) if current in views else 0
+    first = max(0, min(place - rows // 2, len(views) - rows))
+    shown = views[first : first + rows]
+    return shown, first, len(views) - first - len(shown)
+
+
+def _source_row(view: SourceView, marked: bool, name_width: int, wide: bool, width: int) -> Line:
+    name = crop(view.name, name_width)
+    name += " " * (name_width - cell_len(name))
+    lead: list[Span] = [("▸ " if marked else "  ", ink(ACCENT, bold=True)), (name, STRONG if marked else PLAIN)]
+    status = view.status
+    if status is None:
+        return fit([*lead, (" no health message yet", FAINT)], width)
+    style = _STATE_INK.get(status.state, PLAIN)
+    latency = status.latency_ms or {}
+    lead += [
+        (f" {_STATE_SIGN.get(status.state, '?')} {crop(status.state, 9):<9}", style),
+        (f" {crop(status.mode, 8):<8} {number(status.fps, 1):>5}", PLAIN),
+        (f" {number(latency.get('p50')):>5} {number(latency.get('p95')):>5}    {number(status.queue):>5} ", PLAIN),
+    ]
+    if wide:
+        lead.append((f"{number(status.published):>9} {number(status.reopened):>8}  ", PLAIN))
+    lead += _losses(status, with_reopenings=not wide)
+    return fit(lead, width)
+
+
+def _losses(status: wire.SourceStatus, with_reopenings: bool) -> list[Span]:
+    parts: list[Span] = []
+    if sum(status.dropped.values()):
+        parts.append((f"dropped {tally(status.dropped)}", ink(BAD)))
+    if sum(status.skipped.values()):
+        parts.append((f"skipped {tally(status.skipped)}", ink(CAUTION)))
+    if with_reopenings and status.reopened:
+        parts.append((f"reopened {number(status.reopened)}", ink(CAUTION)))
+    if status.detail:
+        parts.append((status.detail, ink(BAD) if status.state in ("failed", "reopening") else FAINT))
+    if not parts:
+        return [("none", FAINT)]
+    spans: list[Span] = []
+    for place, part in enumerate(parts):
+        spans += [(" · ", FAINT), part] if place else [part]
+    return spans
+
+
+def source_line(view: SourceView, width: int) -> Line:
+    """The source in one short line, for small screens."""
+    status = view.status
+    if status is None:
+        return fit([(view.name, STRONG), (" no health message yet", FAINT)], width)
+    style = _STATE_INK.get(status.state, PLAIN)
+    spans: list[Span] = [(f"{_STATE_SIGN.get(status.state, '?')} ", style), (crop(view.name, 16), STRONG)]
+    spans += [(f" {status.state}", style), (f" {number(status.fps, 1)} fps", PLAIN)]
+    lost = sum(status.dropped.values())
+    skipped = sum(status.skipped.values())
+    spans += [(f" dropped {number(lost)}", ink(BAD))] if lost else []
+    spans += [(f" skipped {number(skipped)}", ink(CAUTION))] if skipped else []
+    return fit(spans, width)
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def cells_panel(state: DashboardState, width: int, height: int, colours: Colours, film: bool) -> list[Line]:
+    """The newest cells, newest first; with `film` and room for it, the first of them as pictures."""
+    view = state.current
+    inner, rows = width - 2, height - 2
+    lines: list[Line] = []
+    cells = view.newest_cells() if view else []
+    if view is None or not cells:
+        lines.append(fit([(" none yet", FAINT)], inner))
+    else:
+        if film and has_film(view, colours) and rows >= FILM_ROWS + 2:
+            strips = max(1, rows * 3 // 5 // (FILM_ROWS + 2))
+            lines, cells = _film(view, cells, inner, strips, FILM_ROWS, colours)
+        lines += [_cell_row(view, cell, inner) for cell in cells[: rows - len(lines)]]
+    return framed(lines, width, height, title=[("last cells", STRONG)])
+
+
+def has_film(view: SourceView | None, colours: Colours) -> bool:
+    """Whether there are pictures of cells and colours to show them."""
+    return view is not None and bool(view.cell_pictures) and colours in ("truecolor", "256")
+
+
+def film_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
+    """One strip of pictures of the newest cells."""
+    view = state.current
+    lines: list[Line] = []
+    if view is not None:
+        rows = min(FILM_ROWS + 2, height - 4)
+        lines, _ = _film(view, view.newest_cells(), width - 2, 1, rows, colours)
+    return framed(lines, width, height, title=[("last cells", STRONG)])
+
+
+def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
+    certain = cell.class_probabilities.get(cell.top_class)
+    name = cell.class_ if cell.class_ != UNCLASSIFIED else f"unclassified ({cell.top_class}?)"
+    left: list[Span] = [(" ● ", ink(class_colour(cell.class_))), (f"{number(certain, 2)} ", FAINT), (name, PLAIN)]
+    if cell.subclass:
+        left.append((f", {cell.subclass}", FAINT))
+    if cell.cell_id in view.renamed:
+        left.append((f", was {view.renamed[cell.cell_id]}", FAINT))
+    looks = "1 look" if cell.looks == 1 else f"{cell.looks} looks"
+    right: list[Span] = [(f"{looks} #{cell.cell_id} ", FAINT)]
+    return justify(left, right, width)
+
+
+def _film(
+    view: SourceView, cells: Sequence[wire.CellMessage], width: int, strips: int, rows: int, colours: Colours
+) -> tuple[list[Line], list[wire.CellMessage]]:
+    """Strips of pictures `rows` high with class and confidence below each, and the cells that are not in them."""
+    pitch = max(2 * rows, 12) + 1
+    across = max(1, (width - 1) // pitch)
+    lines: list[Line] = []
+    for start in range(0, min(strips * across, len(cells)), across):
+        lines += _film_strip(view, cells[start : start + across], pitch - 1, rows, width, colours)
+    return lines, list(cells[strips * across :])
+
+
+def _film_strip(
+    view: SourceView, cells: Sequence[wire.CellMessage], columns: int, rows: int, width: int, colours: Colours
+) -> list[Line]:
+    lines: list[Line] = [blank(1) for _ in range(rows + 2)]
+    for cell in cells:
+        picture = view.cell_pictures.get(cell.cell_id)
+        frames = thumbnail(picture, columns, rows, colours) if picture is not None else to_height([], columns, rows)
+        certain = cell.class_probabilities.get(cell.top_class)
+        caption = [
+            fit([(cell.class_, ink(class_colour(cell.class_), bold=True))], columns),
+            fit([(f"{number(certain, 2)} #{cell.cell_id}", FAINT)], columns),
+        ]
+        for line, part in zip(lines, [*frames, *caption], strict=True):
+            line += [*part, *blank(1)]
+    used = 1 + len(cells) * (columns + 1)
+    return [
+        fit([(segment.text, segment.style or PLAIN) for segment in line], width)
+        if used > width
+        else line + blank(width - used)
+        for line in lines
+    ]
+
+
+# --- picture ----------------------------------------------------------------------------------------------------------
+
+
+def picture_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
+    """The current frame with its boxes; what it is above, what is in it below."""
+    view = state.current
+    frame = view.frame if view else None
+    if view is None or frame is None:
+        return framed([fit([(" no frame yet", FAINT)], width - 2)], width, height, title=[("frame", STRONG)])
+    title: list[Span] = [(view.name, STRONG), (f" frame {number(frame.frame_id)}", PLAIN)]
+    if frame.file:
+        title.append((f" {frame.file}", FAINT))
+    if not frame.accepted:
+        title.append((f" not counted: {', '.join(frame.reasons) or 'no reason given'}", ink(CAUTION, bold=True)))
+    stage = frame.stage
+    aside: list[Span] = [("off the map", ink(CAUTION))]
+    if stage is not None:
+        aside = [(f"island {stage.island}  {stage.x_px:+.0f} {stage.y_px:+.0f} px", FAINT)]
+    kinds = ("white", "nucleated red", "red", "platelet")
+    counts = {kind: sum(found.kind == kind for found in frame.detections) for kind in kinds}
+    foot: list[Span] = [(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "empty", FAINT)]
+    if frame.truncated:
+        foot.append((" and more than the detector can tell", ink(CAUTION, bold=True)))
+    lines = draw(frame, view.picture, width - 2, height - 2, colours)
+    return framed(lines, width, height, title=title, aside=aside, foot=foot)

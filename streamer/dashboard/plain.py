@@ -1,0 +1,178 @@
+"""The same messages as plain lines, for where there is no terminal: few of them, each worth reading in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.cells import cell_len
+
+from streamer import wire
+from streamer.dashboard.canvas import clean
+from streamer.dashboard.front import Inbox
+from streamer.dashboard.state import DashboardState, SourceView
+from streamer.dashboard.words import NOT_A_DEVICE, SAMPLING_ONLY, class_rows, number, tally
+from streamer.records import Frame
+
+
+def format_differential(message: wire.DifferentialMessage, note: str | None = None) -> str:
+    """The differential as a plain table of several lines; `note` says what the classifier gets wrong, from its card."""
+    rows = [("class", "n", "%", "95 % limits")]
+    for name, share in class_rows(message):
+        low_high = "–" if share.low is None else f"{number(share.low, 1)}–{number(share.high, 1)}"
+        rows.append((clean(name), number(share.count), number(share.percent, 1), low_high))
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(4)]
+    frames = f"{number(message.frames)} frame{'' if message.frames == 1 else 's'}"
+    if message.frames_accepted != message.frames:
+        frames += f", {number(message.frames_accepted)} of them accepted"
+    lines = [
+        f"{'differential' if message.final else 'differential so far'} of {clean(message.source)}: "
+        f"{number(message.total)} white cells in {frames}"
+    ]
+    for name, count, percent, low_high in rows:
+        name += " " * (widths[0] - cell_len(name))
+        lines.append(f"  {name}  {count:>{widths[1]}}  {percent:>{widths[2]}}  {low_high:>{widths[3]}}")
+    per_100 = (
+        "" if message.nrbc_per_100_wbc is None else f" ({number(message.nrbc_per_100_wbc, 1)} per 100 white cells)"
+    )
+    lines.append(
+        f"nucleated red cells {number(message.nrbc)}{per_100}; "
+        f"seen: {number(message.rbc_seen)} red cells, {number(message.platelets_seen)} platelets"
+    )
+    if message.flags:
+        lines.append(f"flags: {'; '.join(map(clean, message.flags))}")
+    if message.not_assessed:
+        lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
+    method = f" ({clean(message.limits_method)})" if message.limits_method else ""
+    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{': ' + note if note else ''}")
+    return "\n".join(lines)
+
+
+class PlainReporter:
+    """A Front that prints lines: one at the start, one a source every `every_s`, faults when they come, at the end the
+    differential."""
+
+    def __init__(
+        self,
+        out: TextIO,
+        *,
+        every_s: float = 5.0,
+        note: str | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.state = DashboardState(picture=False, note=note)
+        self._out = out
+        self._every_ns = int(every_s * 1e9)
+        self._clock = clock
+        self._inbox = Inbox()
+        self._ended = threading.Event()
+        self._due_ns: int | None = None
+        self._introduced = False
+        self._told_losses: dict[tuple[str, str, str], int] = {}
+        self._told_states: dict[str, tuple[str, str | None]] = {}
+        self._told_progress: dict[str, str] = {}
+
+    @property
+    def quit_requested(self) -> bool:
+        """Never: there are no keys."""
+        return False
+
+    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+        """Hand over a message. Any thread; never waits."""
+        self._inbox.publish(message)
+
+    def show(self, frame: Frame) -> None:
+        """Pictures are not printed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, running: Callable[[], bool]) -> None:
+        """Report until `running()` is false."""
+        while running():
+            time.sleep(min(0.2, self.tick(self._clock())))
+
+    def tick(self, now_ns: int) -> float:
+        """Print what is new; returns the seconds after which to call again."""
+        self._inbox.take_into(self.state, now_ns)
+        self._introduce()
+        for view in self.state.sources.values():
+            self._tell_faults(view)
+        if self._due_ns is None:
+            self._due_ns = now_ns + self._every_ns
+        if now_ns >= self._due_ns:
+            self._due_ns = now_ns + self._every_ns
+            for view in self.state.sources.values():
+                self._tell_progress(view)
+        return min(0.5, (self._due_ns - now_ns) / 1e9)
+
+    def close(self) -> None:
+        """Print what came last and the differential of every source; harmless when called twice."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._inbox.take_into(self.state, 0)
+        self._introduce()
+        for view in self.state.sources.values():
+            self._tell_faults(view)
+            if view.differential is not None:
+                self._print(format_differential(view.differential, self.state.note))
+
+    def _introduce(self) -> None:
+        health = self.state.health
+        if self._introduced or health is None:
+            return
+        self._introduced = True
+        models = " + ".join(name for name in (health.detector, health.classifier) if name)
+        self._print(f"leukostream: {models} on {health.backend}; {NOT_A_DEVICE}")
+
+    def _tell_faults(self, view: SourceView) -> None:
+        status = view.status
+        if status is None:
+            return
+        before = self._told_states.get(view.name)
+        # A source that reopens again and again is told about when it is lost and when it is back.
+        if status.state != (before[0] if before else None):
+            self._told_states[view.name] = (status.state, status.detail)
+            detail = f": {status.detail}" if status.detail and status.state in ("reopening", "failed") else ""
+            self._print(f"{view.name}: {status.state} ({status.mode}){detail}")
+        for what, counts in (("skipped", status.skipped), ("dropped", status.dropped)):
+            for reason, count in counts.items():
+                if count and (view.name, what, reason) not in self._told_losses:
+                    self._told_losses[view.name, what, reason] = count
+                    detail = f", {status.detail}" if status.detail and what == "skipped" else ""
+                    self._print(f"{view.name}: {what} {number(count)}, {reason}{detail}")
+
+    def _tell_progress(self, view: SourceView) -> None:
+        status, message = view.status, view.differential
+        parts: list[str] = []
+        if status is not None:
+            parts.append(f"{number(status.published)} frames")
+            if status.fps is not None:
+                parts.append(f"{number(status.fps, 1)} fps")
+        if message is not None:
+            found = ", ".join(f"{name} {number(share.count)}" for name, share in class_rows(message) if share.count)
+            parts.append(f"{number(message.total)} white cells" + (f": {found}" if found else ""))
+        if status is not None:
+            lost = [
+                f"{what} {tally(counts)}"
+                for what, counts in (("dropped", status.dropped), ("skipped", status.skipped))
+                if sum(counts.values())
+            ]
+            parts += lost
+        line = ", ".join(parts)
+        if parts and self._told_progress.get(view.name) != line:
+            self._told_progress[view.name] = line
+            self._print(f"{view.name}: {line}")
+
+    def _print(self, text: str) -> None:
+        self._out.write("\n".join(clean(line) for line in text.split("\n")) + "\n")
+        self._out.flush()

@@ -1,0 +1,182 @@
+"""The differential: a row a class with its count, percentage, bar and limits, and below it what else was seen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+
+from streamer import wire
+from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
+from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, USUAL_PERCENT, class_colour, ink
+from streamer.dashboard.state import DashboardState
+from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, number
+
+NARROWEST_BAR = 8
+LEAST_NAME = 10
+"""Cells below which names are not cropped to make room for bars."""
+SHORT_NAMES = {
+    "immature granulocyte": "immature gran.",
+    "segmented neutrophil": "segmented n.",
+    "band neutrophil": "band n.",
+}
+
+
+def differential_height(state: DashboardState, width: int) -> int:
+    """Rows that a panel `width` cells wide needs to show all it has, borders included."""
+    view = state.current
+    message = view.differential if view else None
+    if message is None:
+        return 12
+    return 2 + 1 + len(class_rows(message)) + 1 + len(_summary(message, state.note, width - 4))
+
+
+def differential_panel(state: DashboardState, width: int, height: int) -> list[Line]:
+    """Counts, percent, bars with limits, and what else was seen."""
+    view = state.current
+    title: list[Span] = [("differential", STRONG)]
+    if view is not None and len(state.sources) > 1:
+        title.append((f" of {view.name}", PLAIN))
+    message = view.differential if view else None
+    aside: list[Span] = []
+    if message is not None:
+        aside = [(f"{number(message.total)} white cells", STRONG)]
+        aside += [(", final", ink(GOOD))] if message.final else []
+    lines = differential_lines(message, state.note, width - 4, height - 2)
+    edge = Segment(" ", PLAIN)
+    return framed([[edge, *line, edge] for line in lines], width, height, title=title, aside=aside)
+
+
+def differential_lines(
+    message: wire.DifferentialMessage | None, note: str | None, width: int, height: int
+) -> list[Line]:
+    """The table and its summary as at most `height` lines of `width` cells; the summary gives way first."""
+    if message is None:
+        return to_height([fit([("nothing counted yet", FAINT)], width)], width, height)
+    rows = class_rows(message)
+    summary = _summary(message, note, width)
+    room = height - 1 - len(rows)
+    gap = room > len(summary)
+    summary = summary[: max(0, min(len(summary), max(room, 1)))]
+    hidden: list[tuple[str, wire.ClassShare]] = []
+    fitting = height - 1 - len(summary)
+    if len(rows) > fitting:
+        by_count = sorted(rows, key=lambda row: -row[1].count)
+        kept = {name for name, _ in by_count[: max(1, fitting - 1)]}
+        hidden = [row for row in rows if row[0] not in kept]
+        rows = [row for row in rows if row[0] in kept]
+    lines = _share_table(rows, width)
+    if hidden:
+        cells = sum(share.count for _, share in hidden)
+        lines.append(fit([(f"  {len(hidden)} more classes", FAINT), (f", {number(cells)} cells", FAINT)], width))
+    if gap:
+        lines.append(blank(width))
+    return to_height([*lines, *summary], width, height)
+
+
+def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], width: int) -> list[Line]:
+    counts = [number(share.count) for _, share in rows]
+    percents = [number(share.percent, 1) for _, share in rows]
+    ranges = [limits(share.low, share.high) for _, share in rows]
+    count_width = max(3, *map(len, counts)) + 1
+    percent_width = max(4, *map(len, percents)) + 1
+    range_width = max(4, *map(len, ranges)) + 1
+    room = width - 2 - count_width - percent_width - range_width
+    labels = [clean(name) for name, _ in rows]
+    if max(map(cell_len, labels)) + 1 + max(NARROWEST_BAR, room // 2) > room:
+        labels = [SHORT_NAMES.get(name, name) for name in labels]
+    longest = max(map(cell_len, labels))
+    name_width = min(longest, room - NARROWEST_BAR - 1)
+    bar_width = room - name_width - 1
+    if name_width < LEAST_NAME:
+        name_width, bar_width = min(longest, room), 0
+    top = _axis_top([share for _, share in rows])
+    axis = f" 0{top:>{bar_width - 1}}" if bar_width else ""
+    heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{'%':>{percent_width}}{axis}{'95 %':>{range_width}}"
+    lines = [fit([(heading, FAINT)], width)]
+    for (name, share), label, count, percent, range_ in zip(rows, labels, counts, percents, ranges, strict=True):
+        colour = ink(class_colour(name))
+        label = crop(label, name_width)
+        spans: list[Span] = [("● ", colour), (label + " " * (name_width - cell_len(label)), PLAIN)]
+        spans.append((f"{count:>{count_width}}{percent:>{percent_width}}", STRONG if share.count else FAINT))
+        if bar_width:
+            spans += [(" ", PLAIN), *bar(share, USUAL_PERCENT.get(name), top, bar_width, colour)]
+        spans.append((f"{range_:>{range_width}}", FAINT))
+        lines.append(fit(spans, width))
+    return lines
+
+
+def _axis_top(shares: Sequence[wire.ClassShare]) -> int:
+    """Percent at the right end of the bars: the smallest of some round numbers that holds all limits."""
+    largest = max(
+        (value for share in shares for value in (share.percent, share.high) if value is not None), default=100
+    )
+    return next((top for top in (25, 50, 75) if largest <= top), 100)
+
+
+def bar(share: wire.ClassShare, usual: tuple[float, float] | None, top: float, width: int, colour: Style) -> list[Span]:
+    """The percentage as a bar of `width` cells for 0 to `top` percent, limits as whiskers, the usual range dotted."""
+    cells = [(" ", PLAIN)] * width
+
+    def column(percent: float) -> int:
+        return min(width - 1, int(percent / top * width))
+
+    if usual is not None:
+        for place in range(column(usual[0]), column(usual[1]) + 1):
+            cells[place] = ("░", FAINT)
+    if share.percent is not None:
+        eighths = round(share.percent / top * width * 8)
+        full, rest = min(width, eighths // 8), eighths % 8
+        cells[:full] = [("█", colour)] * full
+        if rest and full < width:
+            cells[full] = (" ▏▎▍▌▋▊▉"[rest], colour)
+        if share.low is not None and share.high is not None:
+            first, last = column(share.low), column(share.high)
+            on_bar = ink("#ffffff", on=colour.color.name if colour.color else None)
+            for place in range(first, last + 1):
+                sign = "├" if place == first else "┤" if place == last else "─"
+                if first == last:
+                    sign = "│"
+                if place < full:
+                    cells[place] = (sign, on_bar)
+                elif not (place == full and rest):
+                    cells[place] = (sign, colour)
+    return _merged(cells)
+
+
+def _merged(cells: Sequence[Span]) -> list[Span]:
+    spans: list[Span] = []
+    for sign, style in cells:
+        if spans and spans[-1][1] is style:
+            spans[-1] = (spans[-1][0] + sign, style)
+        else:
+            spans.append((sign, style))
+    return spans
+
+
+def _summary(message: wire.DifferentialMessage, note: str | None, width: int) -> list[Line]:
+    """What stands below the table, the most important first."""
+    lines: list[Line] = []
+    if message.flags:
+        lines += _wrapped(f"flags: {'; '.join(message.flags)}", ink(BAD, bold=True), width, 4)
+    per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
+    lines.append(fit([("NRBC ", FAINT), (f"{number(message.nrbc)}{per_100}", PLAIN)], width))
+    frames = number(message.frames_accepted)
+    if message.frames != message.frames_accepted:
+        frames += f"/{number(message.frames)}"
+    seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
+    spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
+    lines.append(fit(spans[:-1], width))
+    if message.not_assessed:
+        lines.append(fit([("not assessed ", FAINT), (", ".join(message.not_assessed), PLAIN)], width))
+    return lines + _wrapped(f"{SAMPLING_ONLY}{'; ' + note if note else ''}", FAINT, width, 2)
+
+
+def _wrapped(text: str, style: Style, width: int, most: int) -> list[Line]:
+    """`text` over at most `most` lines; the last one is cropped where there is more."""
+    lines = textwrap.wrap(clean(text), max(1, width))
+    lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
+    return [fit([(line, style)], width) for line in lines]

@@ -1,0 +1,119 @@
+"""What the dashboard knows: the newest messages of every source. It learns from messages alone, so that a streamer
+elsewhere can be shown in the same way as one in this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer import wire
+
+Picture = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8 BGR."""
+
+CELLS_KEPT = 64
+"""Newest cells kept for each source; a screen never shows more."""
+
+
+@dataclass(slots=True)
+class SourceView:
+    """One source as the messages tell it; None is what no message has told yet."""
+
+    name: str
+    session: str | None = None
+    status: wire.SourceStatus | None = None
+    frame: wire.FrameMessage | None = None
+    picture: Picture | None = None
+    """The image of `frame`; None where only messages come."""
+    differential: wire.DifferentialMessage | None = None
+    cells: dict[int, wire.CellMessage] = field(default_factory=dict)
+    """By cell id, the newest last."""
+    cell_pictures: dict[int, Picture] = field(default_factory=dict)
+    """Crops of the cells that came with one."""
+    renamed: dict[int, str] = field(default_factory=dict)
+    """Class that a cell had before its newest message, where that changed it."""
+
+    def newest_cells(self) -> list[wire.CellMessage]:
+        """Newest first."""
+        return list(reversed(self.cells.values()))
+
+    def _forget_slide(self) -> None:
+        self.frame = self.picture = self.differential = None
+        self.cells.clear()
+        self.cell_pictures.clear()
+        self.renamed.clear()
+
+
+@dataclass(slots=True)
+class DashboardState:
+    """The newest of everything, for `render`. Used by one thread."""
+
+    picture: bool = True
+    """Whether the current frame is drawn."""
+    note: str | None = None
+    """What the classifier gets wrong, from its card, in a few words; shown beside the limits."""
+    hint: str = ""
+    """Which keys there are; empty where keys can't be read."""
+    sources: dict[str, SourceView] = field(default_factory=dict)
+    health: wire.HealthMessage | None = None
+    selected: str | None = None
+    """Name of the source that is shown large; None for the first one."""
+    updated_ns: int | None = None
+    """Local monotonic time of the newest message; None where nobody told it."""
+
+    def update(self, message: wire.AnyMessage, picture: Picture | None = None, now_ns: int | None = None) -> None:
+        """Take in one message; `picture` is the image of a frame message, the crop of a cell message."""
+        if now_ns is not None:
+            self.updated_ns = now_ns
+        if isinstance(message, wire.HealthMessage):
+            self.health = message
+            for name, status in message.sources.items():
+                self.view(name).status = status
+            return
+        view = self.view(message.source)
+        if view.session != message.session:
+            view._forget_slide()
+            view.session = message.session
+        if isinstance(message, wire.FrameMessage):
+            view.frame, view.picture = message, picture
+        elif isinstance(message, wire.DifferentialMessage):
+            view.differential = message
+        else:
+            _add_cell(view, message, picture)
+
+    def view(self, name: str) -> SourceView:
+        """The view of a source, new where it was not known."""
+        if name not in self.sources:
+            self.sources[name] = SourceView(name)
+        return self.sources[name]
+
+    @property
+    def current(self) -> SourceView | None:
+        """The source that is shown large; None before the first message."""
+        if self.selected in self.sources:
+            return self.sources[self.selected]
+        return next(iter(self.sources.values()), None)
+
+    def select_next(self) -> None:
+        """Show the next source large, after the last one the first."""
+        names = list(self.sources)
+        if names:
+            current = self.current
+            place = names.index(current.name) if current else -1
+            self.selected = names[(place + 1) % len(names)]
+
+
+def _add_cell(view: SourceView, message: wire.CellMessage, picture: Picture | None) -> None:
+    before = view.cells.pop(message.cell_id, None)
+    view.cells[message.cell_id] = message
+    if before is not None and before.class_ != message.class_:
+        view.renamed[message.cell_id] = before.class_
+    if picture is not None:
+        view.cell_pictures[message.cell_id] = picture
+    while len(view.cells) > CELLS_KEPT:
+        oldest = next(iter(view.cells))
+        del view.cells[oldest]
+        view.cell_pictures.pop(oldest, None)
+        view.renamed.pop(oldest, None)

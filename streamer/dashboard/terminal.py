@@ -1,0 +1,132 @@
+"""The terminal under the dashboard: single keys without waiting, and a standard error kept off the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import tempfile
+import time
+from typing import IO, Any
+
+from rich.console import Console
+
+try:
+    import termios
+    import tty
+except ImportError:  # Windows: no keys, nothing else is different
+    termios = None  # type: ignore[assignment]
+
+KEPT_BYTES = 65_536
+"""Of what was written to standard error meanwhile, so much of the end is shown afterwards."""
+
+
+def is_usable(stream: IO[str]) -> bool:
+    """Whether a full-screen display can be drawn on `stream`: a terminal that can place its cursor."""
+    if stream.closed or not os.isatty(stream.fileno()):
+        return False
+    console = Console(file=stream)
+    return not console.is_dumb_terminal and not console.legacy_windows
+
+
+class Keys:
+    """Single key presses from standard input; none where it is no terminal or belongs to another job."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self._before: list[Any] | None = None
+
+    @property
+    def available(self) -> bool:
+        return self._before is not None
+
+    def start(self) -> None:
+        """Stop the terminal from collecting lines and echoing; Ctrl-C keeps its meaning, Ctrl-Z is off meanwhile."""
+        if termios is None:
+            return
+        with contextlib.suppress(OSError, ValueError, AttributeError, termios.error):
+            fd = sys.stdin.fileno()
+            if not os.isatty(fd) or os.tcgetpgrp(fd) != os.getpgrp():
+                return
+            before = termios.tcgetattr(fd)
+            tty.setcbreak(fd, termios.TCSADRAIN)
+            quiet = termios.tcgetattr(fd)
+            quiet[6][termios.VSUSP] = bytes([os.fpathconf(fd, "PC_VDISABLE") & 0xFF])
+            termios.tcsetattr(fd, termios.TCSADRAIN, quiet)
+            self._fd, self._before = fd, before
+
+    def stop(self) -> None:
+        """Give the terminal back as it was; harmless when called twice."""
+        if self._fd is not None and self._before is not None:
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        self._fd = self._before = None
+
+    def read(self) -> str:
+        """The keys pressed since the last call, escape sequences left out."""
+        if self._fd is None or not select.select([self._fd], [], [], 0)[0]:
+            return ""
+        try:
+            pressed = os.read(self._fd, 256)
+        except OSError:
+            pressed = b""
+        if not pressed:  # hung up
+            self.stop()
+        return "" if pressed.startswith(b"\x1b") else pressed.decode("utf-8", "replace")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake up for a key."""
+        if seconds <= 0:
+            return
+        if self._fd is None:
+            time.sleep(seconds)
+        else:
+            select.select([self._fd], [], [], seconds)
+
+
+class HeldErrors:
+    """Holds back what this process, native libraries included, writes to a standard error that is a terminal."""
+
+    def __init__(self) -> None:
+        self._screen_fd: int | None = None
+        self._file: IO[bytes] | None = None
+        self._left_out = 0
+
+    def start(self) -> None:
+        """From now on file descriptor 2 is a temporary file."""
+        if not os.isatty(2):
+            return
+        sys.stderr.flush()
+        self._file = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115 - closed by `stop`
+        self._screen_fd = os.dup(2)
+        os.dup2(self._file.fileno(), 2)
+
+    def trim(self) -> None:
+        """Keep the file small; to be called now and then."""
+        if self._file is None:
+            return
+        size = os.fstat(self._file.fileno()).st_size
+        if size > 16 * KEPT_BYTES:
+            kept = os.pread(self._file.fileno(), KEPT_BYTES, size - KEPT_BYTES)
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), kept)
+            self._left_out += size - len(kept)
+
+    def stop(self) -> None:
+        """Give standard error back and write what was held; harmless when called twice."""
+        if self._file is None or self._screen_fd is None:
+            return
+        sys.stderr.flush()
+        os.dup2(self._screen_fd, 2)
+        os.close(self._screen_fd)
+        size = os.fstat(self._file.fileno()).st_size
+        start = max(0, size - KEPT_BYTES)
+        kept = os.pread(self._file.fileno(), KEPT_BYTES, start)
+        if self._left_out + start:
+            os.write(2, f"({self._left_out + start} bytes of earlier messages left out)\n".encode())
+        while kept:
+            kept = kept[os.write(2, kept) :]
+        self._file.close()
+        self._file = self._screen_fd = None
+        self._left_out = 0
