@@ -20,6 +20,8 @@ Image = npt.NDArray[np.uint8]
 Border = Literal["replicate"] | int
 """What lies outside an image: its outermost pixels repeated, or one grey value."""
 
+_suppress: Any = cv2.dnn.NMSBoxesBatched  # its annotations know lists only; arrays are faster
+
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
@@ -152,42 +154,23 @@ def nms(
     """Greedy non-maximum suppression within each group; the indices kept, best score first.
 
     A box goes when it overlaps a kept one of its group and of a higher score (of a lower index among equals) by more
-    than `iou`. Only pairs that overlap in x are looked at; the greedy order is then reached as the fixed point of
-    "kept unless a kept better one suppresses it", in as many rounds as suppression chains are long, mostly under six.
+    than `iou`. Boxes without area are no boxes, and go too.
+
+    OpenCV's loop takes 0.6 ms for 1200 candidates of 200 cells and lets other threads run; vectorised NumPy, with a
+    grid or a sweep to find the pairs, took twice to five times as long.
     """
     order = np.argsort(-scores, kind="stable")
-    n = len(order)
-    if n < 2:
+    sides = boxes[order, 2:] - boxes[order, :2]
+    solid = (sides > 0).all(1)
+    order, sides = order[solid], sides[solid]
+    if len(order) < 2:
         return order
-    x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T)
-    group = groups[order]
-    # Pairs by a sweep over x within each group: sorted by group and left edge, every partner of a box to its right
-    # lies in one run.
-    wide = np.float64(x2.max() - min(x1.min(), 0) + abs(x1).max() + 1)
-    shifted = x1 + group * wide
-    sweep = np.argsort(shifted, kind="stable")
-    left = shifted[sweep]
-    end = np.searchsorted(left, (x2 + group * wide)[sweep], side="left")
-    first = np.arange(1, n + 1)
-    counts = np.maximum(end - first, 0)
-    a = np.repeat(sweep, counts)
-    b = sweep[np.arange(len(a)) - np.repeat(np.cumsum(counts) - counts - first, counts)]
-    height = np.minimum(y2[a], y2[b]) - np.maximum(y1[a], y1[b])
-    meet = height > 0
-    a, b, height = a[meet], b[meet], height[meet]
-    shared = np.maximum(np.minimum(x2[a], x2[b]) - np.maximum(x1[a], x1[b]), 0) * height
-    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
-    over = shared > iou * (area[a] + area[b] - shared)
-    a, b = a[over], b[over]
-    better, worse = np.minimum(a, b), np.maximum(a, b)
-    kept = np.ones(n, np.bool_)
-    for _ in range(n):
-        now = np.ones(n, np.bool_)
-        now[worse[kept[better]]] = False
-        if np.array_equal(now, kept):
-            break
-        kept = now
-    return order[kept]
+    corners = boxes[order, :2] - boxes[order, :2].min(0)  # OpenCV sets groups apart by an offset that assumes >= 0
+    rectangles = np.hstack([corners, sides]).astype(np.float64)
+    ranked = scores[order].astype(np.float32)
+    below_all = float(ranked[-1]) - 1
+    kept = _suppress(rectangles, ranked, groups[order].astype(np.int32), below_all, iou)
+    return order[np.sort(np.asarray(kept, np.intp).reshape(-1))]
 
 
 def crop_squares(

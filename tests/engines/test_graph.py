@@ -65,7 +65,7 @@ def test_whole_file_is_valid_and_static_once_fixed() -> None:
     fixed = fix_input_shape(model, 2, 640, 416)
     valid(fixed)
     dims = named_dims(fixed)
-    assert dims == {"images": [2, 640, 416, 3], "boxes": [2, 1000, 4], "scores": [2, 1000], "classes": [2, 1000]}
+    assert dims == {"images": [2, 640, 416, 3], "boxes": [2, 3840, 4], "scores": [2, 3840], "classes": [2, 3840]}
     assert not operators(fixed) & (UNSUITED_TO_TENSORRT | {"Shape", "Min"})
     small = named_dims(fix_input_shape(model, 1, 32, 64))
     assert small["scores"] == [1, 3 * (4 * 8 + 2 * 4 + 1 * 2)]

@@ -1,0 +1,125 @@
+"""Cells -> Classifications, with any engine that ends in probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engines.base import CardError, Classifications, Engine, ModelFormatError, TensorMismatchError
+from engines.card import Card, CropInput
+from engines.geometry import Boxes, Image, crop_squares
+
+IMAGES = "images"
+CLASS_PROBABILITIES = "class_probabilities"
+SUBCLASS_PROBABILITIES = "subclass_probabilities"
+
+_LARGEST_BATCH = 32
+"""Crops a call where the engine names no limit: enough for any field, little memory."""
+
+
+class Classifier:
+    """A classifier with its card. Safe from several threads at once."""
+
+    def __init__(self, card: Card, engine: Engine) -> None:
+        """ModelFormatError or CardError unless `engine` is a classifier of the card's size and classes."""
+        if not isinstance(card.input, CropInput) or card.task != "classifier":
+            raise CardError(f"model {card.name!r}: got a {card.task}, expected a classifier")
+        self.card = card
+        self.engine = engine
+        self._input = card.input
+        self._size = (card.input.height_px, card.input.width_px)
+        self._class_names = card.class_names
+        self._subclass_names = tuple(entry.name for entry in card.subclasses)
+        self._subclass_parents = tuple(entry.parent for entry in card.subclasses)
+        self._batch = engine.max_batch or _LARGEST_BATCH
+        _check_engine(card, engine, self._size)
+
+    @property
+    def threshold(self) -> float:
+        """The probability below which a cell is "unclassified"."""
+        return self.card.thresholds.operating
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._class_names
+
+    def classify(self, frame: Image, boxes_px: Boxes) -> Classifications:
+        """Classify the cells in boxes (n,4) of a frame uint8 (H,W,3) BGR; no boxes give empty arrays."""
+        return self.classify_batch(self.crop(frame, boxes_px))
+
+    def crop(self, frame: Image, boxes_px: Boxes) -> Image:
+        """(n,h,w,3) crops as the classifier was trained on; batches over frames are made of these."""
+        return crop_squares(frame, boxes_px, self._size, self._input.crop_margin, self._input.border)
+
+    def classify_crops(self, pictures: Sequence[Image]) -> Classifications:
+        """Classify pictures that each show one cell, uint8 (H,W,3) BGR of any size: made square, then scaled."""
+        crops = np.empty((len(pictures), *self._size, 3), np.uint8)
+        for i, picture in enumerate(pictures):
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+                raise TensorMismatchError(
+                    f"picture {i}: got {picture.dtype} {picture.shape}, expected uint8 (H,W,3) BGR"
+                )
+            whole = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
+            crops[i] = crop_squares(picture, whole, self._size, 1.0, self._input.border)[0]
+        return self.classify_batch(crops)
+
+    def classify_batch(self, crops: Image) -> Classifications:
+        """Classify crops uint8 (n,h,w,3) of the card's size, in as many calls as the engine's batch wants."""
+        n = len(crops)
+        probabilities = np.empty((n, len(self._class_names)), np.float32)
+        subclass_probabilities = np.empty((n, len(self._subclass_names)), np.float32)
+        for start in range(0, n, self._batch):
+            part = slice(start, min(n, start + self._batch))
+            outputs = self.engine.infer({IMAGES: self._filled(crops[part])})
+            count = part.stop - part.start
+            probabilities[part] = outputs[CLASS_PROBABILITIES][:count]
+            if self._subclass_names:
+                subclass_probabilities[part] = outputs[SUBCLASS_PROBABILITIES][:count]
+        sums = probabilities.sum(1)
+        if not (np.abs(sums - 1) < 1e-3).all():  # false for NaN too
+            raise ModelFormatError(
+                f"model {self.card.name!r}: got class probabilities that sum to {sums[np.abs(sums - 1).argmax()]:.4g}, "
+                "expected 1; end the graph in a softmax"
+            )
+        return Classifications(
+            probabilities=probabilities,
+            class_names=self._class_names,
+            subclass_probabilities=subclass_probabilities,
+            subclass_names=self._subclass_names,
+            subclass_parents=self._subclass_parents,
+        )
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _filled(self, crops: Image) -> Image:
+        """The crops, filled up with grey where the file has a fixed batch."""
+        fixed = self.engine.inputs[0].shape[0]
+        if fixed is None or fixed == len(crops):
+            return crops
+        full = np.zeros((fixed, *crops.shape[1:]), np.uint8)
+        full[: len(crops)] = crops
+        return full
+
+
+def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
+    inputs = [(spec.name, spec.shape[1:], spec.dtype) for spec in engine.inputs]
+    if inputs != [(IMAGES, (*size, 3), np.dtype(np.uint8))]:
+        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.inputs)
+        raise ModelFormatError(
+            f"model {card.name!r}: inputs: got {got}, expected {IMAGES} uint8 (N,{size[0]},{size[1]},3) by its card"
+        )
+    widths = {spec.name: spec.shape[-1] for spec in engine.outputs if len(spec.shape) == 2}
+    wanted = {CLASS_PROBABILITIES: len(card.classes)}
+    if card.subclasses:
+        wanted[SUBCLASS_PROBABILITIES] = len(card.subclasses)
+    for name, width in wanted.items():
+        if name not in widths:
+            got = ", ".join(f"{spec.name} {spec.shape}" for spec in engine.outputs)
+            raise ModelFormatError(f"model {card.name!r}: outputs: got {got}, expected {name} float32 (N,{width})")
+        if widths[name] not in (width, None):
+            raise CardError(
+                f"model {card.name!r}: {name}: got {widths[name]} values, expected {width} by its card; "
+                "list every class of the network in the card, in its order"
+            )

@@ -1,0 +1,222 @@
+"""Frames -> Detections, with any engine that ends in the compact head."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.base import Array, CardError, Detections, Engine, ModelFormatError, TensorMismatchError
+from engines.card import Card, DetectorInput
+from engines.geometry import (
+    Image,
+    Letterbox,
+    clip_boxes,
+    fit_letterbox,
+    input_size,
+    letterbox,
+    nms,
+)
+from engines.graph import BOXES, CLASSES, INPUT, SCORES
+
+LoadEngine = Callable[[int, int], Engine]
+"""(height, width) of the input -> an engine for that size: uint8 `images`, the compact head."""
+
+_ENGINES_KEPT = 4
+"""Input sizes whose engines stay loaded; a camera needs one, a folder of mixed pictures a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectTimings:
+    """Where the time of one call went, over all of its frames."""
+
+    letterbox_ms: float
+    infer_ms: float
+    nms_ms: float
+
+
+class Engines:
+    """Engines by input size, loaded when first needed; the one unused for longest goes when there are too many."""
+
+    def __init__(self, load: LoadEngine) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[tuple[int, int], Engine] = OrderedDict()
+
+    def get(self, height: int, width: int) -> Engine:
+        with self._lock:  # a second caller for the same size waits rather than loads the model twice
+            engine = self._loaded.get((height, width))
+            if engine is None:
+                engine = self._load(height, width)
+                _check_head(engine)
+                self._loaded[height, width] = engine
+                if len(self._loaded) > _ENGINES_KEPT:
+                    self._loaded.popitem(last=False)  # not closed: another thread may be inside it
+            self._loaded.move_to_end((height, width))
+            return engine
+
+    def close(self) -> None:
+        with self._lock:
+            for engine in self._loaded.values():
+                engine.close()
+            self._loaded.clear()
+
+
+class Detector:
+    """A detector with its card. Safe from several threads at once: buffers are each thread's own.
+
+    Frames may differ in size: each input size has its own engine, loaded when the first such frame comes, or
+    beforehand by `prepare`.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        engines: Engines,
+        *,
+        min_score: float | None = None,
+        long_side_px: int | None = None,
+        fixed_size: tuple[int, int] | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """`long_side_px` overrides the card's; `fixed_size` (height, width) is that of a file that takes no other."""
+        if not isinstance(card.input, DetectorInput):
+            raise CardError(f"model {card.name!r}: got a {card.task}, expected a detector")
+        self.card = card
+        self.min_score = card.thresholds.operating if min_score is None else min_score
+        """Lowest score of interest to the caller."""
+        self.threshold = min(self.min_score, card.thresholds.operating)
+        """Lowest score that `detect` returns: what is counted is always among it."""
+        self.long_side_px = max(fixed_size) if fixed_size else long_side_px or card.input.long_side_px
+        self._input = card.input
+        self._fixed_size = fixed_size
+        self._engines = engines
+        self._clock_ns = clock_ns
+        self._local = threading.local()
+        by_kind = card.thresholds.nms_across == "kind"
+        names = list(dict.fromkeys(card.kinds))
+        self._groups = np.array([names.index(kind) if by_kind else label for label, kind in enumerate(card.kinds)])
+        self._names, self._kinds = card.class_names, card.kinds
+
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the network's input for frames of a size."""
+        if self._fixed_size:
+            return self._fixed_size[1], self._fixed_size[0]
+        return input_size(width, height, self.long_side_px, self._input.stride_px)
+
+    def prepare(self, width: int, height: int) -> Engine:
+        """Load the engine for frames of a size now rather than at the first of them; returns it."""
+        input_width, input_height = self.input_size(width, height)
+        return self._engines.get(input_height, input_width)
+
+    def with_long_side(self, long_side_px: int) -> Detector:
+        """The same detector at another scale, on the same loaded engines; a file of fixed size stays at its own."""
+        return Detector(
+            self.card,
+            self._engines,
+            min_score=self.min_score,
+            long_side_px=long_side_px,
+            fixed_size=self._fixed_size,
+            clock_ns=self._clock_ns,
+        )
+
+    def close(self) -> None:
+        """Free the engines, shared ones included."""
+        self._engines.close()
+
+    def detect(self, frames: Sequence[Image]) -> list[Detections]:
+        """Find the cells of frames uint8 (H,W,3) BGR; one Detections per frame, in order."""
+        return self.detect_timed(frames)[0]
+
+    def detect_timed(self, frames: Sequence[Image]) -> tuple[list[Detections], DetectTimings]:
+        """`detect`, with where the time went."""
+        spent = [0, 0, 0]
+        found: list[Detections | None] = [None] * len(frames)
+        for size, members in _by_size(frames).items():
+            height, width = size
+            input_width, input_height = self.input_size(width, height)
+            fit = fit_letterbox(width, height, input_width, input_height)
+            engine = self._engines.get(input_height, input_width)
+            step = engine.max_batch or len(members)
+            for start in range(0, len(members), step):
+                batch = members[start : start + step]
+                t0 = self._clock_ns()
+                images = self._letterboxed([frames[i] for i in batch], fit, engine)
+                t1 = self._clock_ns()
+                outputs = engine.infer({INPUT: images})
+                t2 = self._clock_ns()
+                for n, i in enumerate(batch):
+                    found[i] = self._read(outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], fit, size)
+                t3 = self._clock_ns()
+                for stage, taken in enumerate((t1 - t0, t2 - t1, t3 - t2)):
+                    spent[stage] += taken
+        return [one for one in found if one is not None], DetectTimings(*(ns / 1e6 for ns in spent))
+
+    def _letterboxed(self, frames: Sequence[Image], fit: Letterbox, engine: Engine) -> Image:
+        """The batch as the engine takes it; valid until this thread's next call, or as long as the frame itself."""
+        fixed_batch = engine.inputs[0].shape[0]
+        n = fixed_batch or len(frames)
+        shape = (n, fit.input_height, fit.input_width, 3)
+        if n == 1 and frames[0].shape == shape[1:] and frames[0].flags.c_contiguous:
+            return frames[0][None]
+        buffer: Image | None = getattr(self._local, "buffer", None)
+        if buffer is None or buffer.shape != shape:
+            buffer = self._local.buffer = np.zeros(shape, np.uint8)
+        for frame, out in zip(frames, buffer, strict=False):  # a file of fixed batch is filled up with old frames
+            letterbox(frame, fit, out, self._input.pad_value)
+        return buffer
+
+    def _read(self, boxes: Array, scores: Array, classes: Array, fit: Letterbox, size: tuple[int, int]) -> Detections:
+        """Candidates of one frame, best first -> detections."""
+        count = int(np.searchsorted(-scores, -self.threshold, side="right"))
+        truncated = count == len(scores)
+        labels = classes[:count].astype(np.intp)
+        if count and not 0 <= labels.min() <= labels.max() < len(self._names):
+            raise CardError(
+                f"model {self.card.name!r}: got class {labels.max()}, expected below {len(self._names)} by its card; "
+                "list every class of the network in the card"
+            )
+        kept = nms(boxes[:count], scores[:count], self._groups[labels], self.card.thresholds.nms_iou)
+        height, width = size
+        boxes_px = clip_boxes(fit.to_frame(boxes[kept]), width, height)
+        visible = (boxes_px[:, 2] > boxes_px[:, 0]) & (boxes_px[:, 3] > boxes_px[:, 1])
+        if not visible.all():  # in the padding
+            kept, boxes_px = kept[visible], boxes_px[visible]
+        return Detections(
+            boxes_px=boxes_px,
+            scores=scores[kept],
+            labels=labels[kept],
+            label_names=self._names,
+            kinds=self._kinds,
+            truncated=truncated,
+        )
+
+
+def _by_size(frames: Sequence[Image]) -> dict[tuple[int, int], list[int]]:
+    """Positions of the frames by (height, width)."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for i, frame in enumerate(frames):
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
+            raise TensorMismatchError(
+                f"frame {i}: got {frame.dtype} {frame.shape}, expected uint8 (H,W,3) BGR with at least one pixel"
+            )
+        sizes.setdefault((frame.shape[0], frame.shape[1]), []).append(i)
+    return sizes
+
+
+def _check_head(engine: Engine) -> None:
+    outputs = {spec.name: spec for spec in engine.outputs}
+    ranks = {BOXES: 3, SCORES: 2, CLASSES: 2}
+    if any(name not in outputs or len(outputs[name].shape) != rank for name, rank in ranks.items()):
+        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.outputs)
+        raise ModelFormatError(
+            f"outputs: got {got}, expected boxes (N,K,4), scores (N,K), classes (N,K); "
+            "add the compact head to the model"
+        )
+    if [spec.name for spec in engine.inputs] != [INPUT] or engine.inputs[0].dtype != np.uint8:
+        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.inputs)
+        raise ModelFormatError(f"inputs: got {got}, expected images uint8 (N,H,W,3)")

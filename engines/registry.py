@@ -1,0 +1,223 @@
+"""Model name or path -> card -> engine. The only place that picks a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from engines.base import BackendUnavailableError, CardError, Engine, ModelFormatError, ModelNotFoundError
+from engines.card import Card, Task, card_from_metadata, near, parse_card
+from engines.classifier import Classifier
+from engines.detector import Detector, Engines
+from engines.graph import INPUT, adapt_ultralytics, fix_input_shape, is_compact
+from engines.onnx_editing import dims_of, only_input, spell
+from engines.onnxruntime import OnnxRuntimeEngine, Threads
+
+Backend = Literal["auto", "onnxruntime", "tensorrt"]
+BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model file that was found and read, not yet loaded on a backend."""
+
+    card: Card
+    proto: ModelProto
+    where: str
+    """Its name or path, for errors."""
+
+
+def models() -> list[Card]:
+    """Cards of all shipped models, by name; their figures are in `figures`."""
+    return [_zoo_card(name) for name in zoo_names()]
+
+
+def zoo_names() -> list[str]:
+    """Names of the shipped models."""
+    zoo = resources.files("engines") / "zoo"
+    if not zoo.is_dir():
+        return []
+    return sorted(entry.name.removesuffix(".toml") for entry in zoo.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_detector(
+    name_or_path: str,
+    *,
+    backend: Backend = "auto",
+    frame_size: tuple[int, int] | None = None,
+    threads: Threads | None = None,
+    min_score: float | None = None,
+    long_side_px: int | None = None,
+) -> Detector:
+    """Load a shipped detector by name, or an ONNX file: with a card beside it, or YOLOv5 as Ultralytics exports it.
+
+    `frame_size` (width, height) loads the engine for such frames at once. ModelNotFoundError, CardError and
+    ModelFormatError say what is wrong with the model, BackendUnavailableError with the backend.
+    """
+    model = find(name_or_path, "detector")
+    make = _backend(backend, threads)
+    with _naming(model.where):
+        proto = model.proto if is_compact(model.proto) else _adapted(model)
+        batch, height, width, _ = dims_of(only_input(proto))
+    fixed = (height, width) if height is not None and width is not None else None
+
+    def load(height: int, width: int) -> Engine:
+        with _naming(model.where):
+            # One frame a run: on a CPU a larger batch costs as much per frame and takes its multiple of memory.
+            return make(fix_input_shape(proto, batch or 1, height, width))
+
+    detector = Detector(model.card, Engines(load), min_score=min_score, long_side_px=long_side_px, fixed_size=fixed)
+    if frame_size is not None:
+        detector.prepare(*frame_size)
+    return detector
+
+
+def load_classifier(name_or_path: str, *, backend: Backend = "auto", threads: Threads | None = None) -> Classifier:
+    """Load a shipped classifier by name, or an ONNX file with a card beside it."""
+    model = find(name_or_path, "classifier")
+    make = _backend(backend, threads)
+    with _naming(model.where):
+        value = only_input(model.proto)
+        if value.type.tensor_type.elem_type != TensorProto.UINT8:
+            raise ModelFormatError(
+                f"input {value.name!r}: got {spell(value)}, expected {INPUT} uint8 (N,H,W,3); "
+                "export it with its normalisation in the graph"
+            )
+        return Classifier(model.card, make(model.proto))
+
+
+def find(name_or_path: str, task: Task) -> Model:
+    """The model of that name or path, with its card; ModelNotFoundError suggests the near names."""
+    if name_or_path in zoo_names():
+        card = _zoo_card(name_or_path)
+        data = (resources.files("engines") / "zoo" / card.file).read_bytes()
+        card.check_file(data, name_or_path)
+        model = Model(card, _parse(data, name_or_path), name_or_path)
+    else:
+        model = _find_file(name_or_path, task)
+    if model.card.task != task:
+        raise ModelNotFoundError(
+            f"{task} {name_or_path!r}: got a {model.card.task}, expected a {task}: {_choices(task) or 'an ONNX file'}"
+        )
+    return model
+
+
+def _zoo_card(name: str) -> Card:
+    entry = resources.files("engines") / "zoo" / f"{name}.toml"
+    return parse_card(entry.read_text("utf-8"), f"{name}.toml", stem=name)
+
+
+def _choices(task: Task) -> str:
+    return ", ".join(card.name for card in models() if card.task == task)
+
+
+def _find_file(name_or_path: str, task: Task) -> Model:
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise _not_found(name_or_path, path, task)
+    card_path = path if path.suffix == ".toml" else path.with_suffix(".toml")
+    card: Card | None = None
+    if card_path.is_file():
+        try:
+            card = parse_card(card_path.read_text("utf-8"), str(card_path), stem=card_path.stem)
+        except UnicodeDecodeError as error:
+            raise CardError(f"{card_path}: no text in UTF-8 ({error}), expected a model card in TOML") from error
+    model_path = card_path.with_name(card.file) if card is not None and path == card_path else path
+    try:
+        data = model_path.read_bytes()
+    except OSError as error:
+        raise ModelNotFoundError(f"{model_path}: can't be read ({error.strerror}); give a model file") from error
+    if card is not None:
+        card.check_file(data, str(model_path))
+    proto = _parse(data, str(model_path))
+    if _has_external_data(proto):
+        onnx.load_external_data_for_model(proto, str(model_path.parent))
+    if card is None:
+        if task != "detector":
+            raise CardError(
+                f"{model_path}: got no model card, expected {card_path.name} beside it; "
+                f'write one with task = "{task}", its input size and its [[classes]]'
+            )
+        metadata: Mapping[str, str] = {entry.key: entry.value for entry in proto.metadata_props}
+        fixed = dims_of(only_input(proto))[2:4] if not is_compact(proto) else []
+        sizes = [size for size in fixed if size is not None]
+        card = card_from_metadata(
+            metadata, stem=model_path.stem, long_side_px=max(sizes, default=None), where=str(model_path)
+        )
+    return Model(card, proto, str(model_path))
+
+
+def _not_found(name_or_path: str, path: Path, task: Task) -> ModelNotFoundError:
+    if path.is_dir():
+        return ModelNotFoundError(
+            f"{task} {name_or_path!r}: got a folder, expected an ONNX file or a name: {_choices(task)}"
+        )
+    if path.suffix in (".onnx", ".toml") or len(path.parts) > 1:
+        beside = [entry.name for entry in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
+        return ModelNotFoundError(f"{task} {name_or_path!r}: no such file{near(path.name, beside)}")
+    available = _choices(task) or "none is shipped"
+    return ModelNotFoundError(
+        f"{task} {name_or_path!r}: no such model{near(name_or_path, zoo_names())} "
+        f"Available: {available}; or give the path of an ONNX file"
+    )
+
+
+def _parse(data: bytes, where: str) -> ModelProto:
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError) as error:
+        raise ModelFormatError(
+            f"{where}: got no readable ONNX ({error}), expected an ONNX file; export it again"
+        ) from error
+    if not proto.graph.node:
+        raise ModelFormatError(f"{where}: got an ONNX file without any operator, expected a network; export it again")
+    return proto
+
+
+def _has_external_data(proto: ModelProto) -> bool:
+    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
+
+
+def _adapted(model: Model) -> ModelProto:
+    """A YOLOv5 file of Ultralytics with the compact head, once its classes are known to fit the card."""
+    outputs = model.proto.graph.output
+    shape = dims_of(outputs[0]) if len(outputs) == 1 else []
+    features = 5 + len(model.card.classes)
+    if shape and shape[-1] not in (features, None):
+        raise ModelFormatError(
+            f"output {outputs[0].name!r}: got {spell(outputs[0])}, expected (N, candidates, {features}) for the "
+            f"{len(model.card.classes)} classes {', '.join(model.card.class_names)}; "
+            "give a YOLOv5 export, or correct the classes in its card"
+        )
+    return adapt_ultralytics(model.proto)
+
+
+def _backend(backend: Backend, threads: Threads | None) -> Callable[[ModelProto], Engine]:
+    """What loads a model on that backend."""
+    if backend not in BACKENDS:
+        raise BackendUnavailableError(
+            f"backend: got {backend!r}, expected {', '.join(BACKENDS)}{near(backend, BACKENDS)}"
+        )
+    if backend == "tensorrt":
+        raise BackendUnavailableError(
+            "backend 'tensorrt': got no TensorRT, expected its packages; pip install 'leukostream[tensorrt]', "
+            "or use --backend onnxruntime"
+        )
+    return lambda proto: OnnxRuntimeEngine(proto, threads=threads)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Put the model's name before what is wrong with its format."""
+    try:
+        yield
+    except ModelFormatError as error:
+        raise ModelFormatError(f"{where}: {error}") from error
