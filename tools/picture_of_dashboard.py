@@ -43,7 +43,7 @@ Squares = dict[str, list[tuple[int, int, int]]]
 
 
 def screen_of(command: Sequence[str], columns: int, rows: int, after_s: float) -> list[str]:
-    """Run `command` for `after_s` in a terminal of `columns` x `rows`; the rows of its screen with their escape codes."""
+    """The rows of the screen, with their escape codes, that `command` has drawn after `after_s` seconds."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -91,7 +91,12 @@ def rows_of(written: str, rows: int) -> list[str]:
 def svg_of(screen: Sequence[str], columns: int, title: str) -> str:
     """SVG of rows of text with escape codes; half blocks become squares."""
     console = Console(
-        record=True, width=columns, height=len(screen), file=io.StringIO(), force_terminal=True, color_system="truecolor"
+        record=True,
+        width=columns,
+        height=len(screen),
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
     )
     squares: Squares = defaultdict(list)
     decoder = AnsiDecoder()
@@ -133,7 +138,7 @@ def _add(squares: Squares, colour: Color | None, column: int, half_row: int, cou
 
 
 def _drawn(squares: Squares) -> str:
-    """One path a colour, in units of half cells, each a little too large: viewers leave hairlines between exact ones."""
+    """A path a colour, in half cells; squares are a little too large: viewers leave hairlines between exact ones."""
     paths = [
         f'<path fill="{colour}" d="{"".join(f"M{x} {y}h{count}.05v1.05h-{count}.05z" for x, y, count in runs)}"/>'
         for colour, runs in squares.items()

@@ -17,10 +17,11 @@ from streamer.records import Frame
 
 
 class Front(Protocol):
-    """Shows messages to people. `publish` and `show` may be called from any thread; all else from the main thread.
+    """A sink (streamer.wire.Sink) that shows messages to people.
 
-    `with front: front.run(running)` shows until `running()` is false or the user quits; whoever has a loop of their own
-    calls `tick` instead and waits as long as it says.
+    `publish`, `show` and `close` may be called from any thread; all else from the main thread. `with front:
+    front.run(running)` shows until `running()` is false or the user quits; whoever has a loop of their own calls
+    `tick` instead and waits as long as it says.
     """
 
     @property
@@ -38,6 +39,9 @@ class Front(Protocol):
 
     def run(self, running: Callable[[], bool]) -> None:
         """Call `tick` until `running()` is false or the user quits."""
+
+    def close(self) -> None:
+        """No more messages will come. Any thread; what was shown last stays until `__exit__`."""
 
     def __enter__(self) -> Self: ...
 

@@ -45,8 +45,7 @@ def _essential(state: DashboardState, width: int, height: int, now_ns: int | Non
     if view is not None:
         lines.append(source_line(view, width))
     last = [] if disclaimer_in_header(state, width, now_ns) else [fit([(NOT_A_DEVICE, FAINT)], width)]
-    message = view.differential if view else None
-    lines += differential_lines(message, state.note, width, max(0, height - len(lines) - len(last)))
+    lines += differential_lines(state, width, max(0, height - len(lines) - len(last)))
     return [*lines, *last]
 
 

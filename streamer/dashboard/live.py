@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -21,6 +21,7 @@ from streamer.dashboard.layout import render
 from streamer.dashboard.picture import Colours
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.terminal import HeldErrors, Keys
+from streamer.differential import FIVE_PART_RANGES
 from streamer.records import Frame
 
 KEY_HINT = "q quit · p picture · tab source"
@@ -53,10 +54,11 @@ class Dashboard:
         *,
         picture: bool = True,
         note: str | None = None,
+        ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
         refresh_per_s: float = 8.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.state = DashboardState(picture=picture, note=note)
+        self.state = DashboardState(picture=picture, note=note, ranges=ranges)
         self._stream = stream if stream is not None else sys.stdout
         self._interval_ns = int(1e9 / refresh_per_s)
         self._clock = clock
@@ -83,6 +85,9 @@ class Dashboard:
     def show(self, frame: Frame) -> None:
         """Hand over the image of a frame message, before or after it. Any thread; never waits, never copies."""
         self._inbox.show(frame)
+
+    def close(self) -> None:
+        """No more messages will come. What stands stays on the screen until `__exit__`."""
 
     def __enter__(self) -> Self:
         self._stream.flush()
@@ -121,7 +126,7 @@ class Dashboard:
 
     def run(self, running: Callable[[], bool]) -> None:
         """Draw until `running()` is false or q is pressed."""
-        while running() and not self._quit:
+        while not self._quit and running():
             self._keys.wait(self.tick(self._clock()))
 
     def tick(self, now_ns: int) -> float:

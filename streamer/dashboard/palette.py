@@ -1,4 +1,4 @@
-"""Colours of the dashboard, after the look of a Romanowsky stain, and the usual ranges of the classes.
+"""Colours of the dashboard, after the look of a Romanowsky stain.
 
 Every colour has a relative luminance of 0.15 to 0.28, so that it keeps a contrast of 3 or more on black and on white.
 """
@@ -49,15 +49,6 @@ CLASS_COLOURS = {
 """In the order in which a differential lists its classes."""
 
 KIND_COLOURS = {"white": WHITE_CELL, "red": RED_CELL, "platelet": PLATELET, "nucleated red": NUCLEATED_RED}
-
-USUAL_PERCENT = {
-    "neutrophil": (40.0, 60.0),
-    "lymphocyte": (20.0, 40.0),
-    "monocyte": (2.0, 8.0),
-    "eosinophil": (1.0, 4.0),
-    "basophil": (0.5, 1.0),
-}
-"""Usual adult percentages of the five-part differential; laboratories have their own."""
 
 _SPARE = ("#2e9c8a", "#7d8f2c", "#c0703f", "#5a86c9", "#a05fc0", "#b55a86", "#4f9a5c", "#9a8150")
 _ORDER = {name: place for place, name in enumerate(CLASS_COLOURS)}

@@ -78,7 +78,7 @@ def sources_panel(state: DashboardState, width: int, height: int, disclaimer: bo
     """One row a source; where there are more than fit, those around the selected one."""
     inner = width - 2
     name_width = max(6, min(24, max((cell_len(name) for name in state.sources), default=0), inner // 5))
-    wide = inner >= 110
+    wide = inner >= 140
     heading = f"  {'source':<{name_width}} {'state':<11} {'mode':<8} {'fps':>5} {'p50':>5} {'p95':>5} ms {'queue':>5} "
     heading += f"{'published':>9} {'reopened':>8}  " if wide else ""
     lines = [fit([(heading + "lost", FAINT)], inner)]

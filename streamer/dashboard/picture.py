@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,7 +57,7 @@ class Placement:
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
     first = min(max(int(low), 0), size - 1)
-    last = min(max(int(np.ceil(high)) - 1, first), size - 1)
+    last = min(max(math.ceil(high) - 1, first), size - 1)
     return first, last
 
 
@@ -78,7 +79,7 @@ def place(frame_width: int, frame_height: int, columns: int, rows: int) -> Place
 
 def rows_needed(frame_width: int, frame_height: int, columns: int) -> int:
     """Terminal rows that a frame takes at the full width of `columns`."""
-    return max(1, -(-round(columns * frame_height / frame_width) // 2))
+    return max(1, math.ceil(columns * frame_height / frame_width / 2))
 
 
 def draw(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -68,7 +67,6 @@ class PlainReporter:
         self._every_ns = int(every_s * 1e9)
         self._clock = clock
         self._inbox = Inbox()
-        self._ended = threading.Event()
         self._due_ns: int | None = None
         self._introduced = False
         self._told_losses: dict[tuple[str, str, str], int] = {}
@@ -93,7 +91,7 @@ class PlainReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._finish()
 
     def run(self, running: Callable[[], bool]) -> None:
         """Report until `running()` is false."""
@@ -115,16 +113,15 @@ class PlainReporter:
         return min(0.5, (self._due_ns - now_ns) / 1e9)
 
     def close(self) -> None:
-        """Print what came last and the differential of every source; harmless when called twice."""
-        if self._ended.is_set():
-            return
-        self._ended.set()
-        self._inbox.take_into(self.state, 0)
+        """No more messages will come. What came last is printed by `__exit__`, in the main thread."""
+
+    def _finish(self) -> None:
+        self._inbox.take_into(self.state, self._clock())
         self._introduce()
         for view in self.state.sources.values():
             self._tell_faults(view)
             if view.differential is not None:
-                self._print(format_differential(view.differential, self.state.note))
+                self._print(*format_differential(view.differential, self.state.note).split("\n"))
 
     def _introduce(self) -> None:
         health = self.state.health
@@ -173,6 +170,6 @@ class PlainReporter:
             self._told_progress[view.name] = line
             self._print(f"{view.name}: {line}")
 
-    def _print(self, text: str) -> None:
-        self._out.write("\n".join(clean(line) for line in text.split("\n")) + "\n")
+    def _print(self, *lines: str) -> None:
+        self._out.write("".join(clean(line) + "\n" for line in lines))
         self._out.flush()

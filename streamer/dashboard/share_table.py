@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -11,9 +11,11 @@ from rich.style import Style
 
 from streamer import wire
 from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
-from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, USUAL_PERCENT, class_colour, ink
+from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, number
+
+Ranges = Mapping[str, tuple[float, float]]
 
 NARROWEST_BAR = 8
 LEAST_NAME = 10
@@ -45,39 +47,40 @@ def differential_panel(state: DashboardState, width: int, height: int) -> list[L
     if message is not None:
         aside = [(f"{number(message.total)} white cells", STRONG)]
         aside += [(", final", ink(GOOD))] if message.final else []
-    lines = differential_lines(message, state.note, width - 4, height - 2)
     edge = Segment(" ", PLAIN)
-    return framed([[edge, *line, edge] for line in lines], width, height, title=title, aside=aside)
+    lines = [[edge, *line, edge] for line in differential_lines(state, width - 4, height - 2)]
+    return framed(lines, width, height, title=title, aside=aside)
 
 
-def differential_lines(
-    message: wire.DifferentialMessage | None, note: str | None, width: int, height: int
-) -> list[Line]:
-    """The table and its summary as at most `height` lines of `width` cells; the summary gives way first."""
+def differential_lines(state: DashboardState, width: int, height: int) -> list[Line]:
+    """The table and its summary as exactly `height` lines of `width` cells; the summary gives way first."""
+    view = state.current
+    message = view.differential if view else None
     if message is None:
         return to_height([fit([("nothing counted yet", FAINT)], width)], width, height)
     rows = class_rows(message)
-    summary = _summary(message, note, width)
     room = height - 1 - len(rows)
+    summary = _summary(message, state.note, width)
+    if len(summary) > room:
+        summary = _summary(message, state.note, width, most=1)[: max(room, 1)]
     gap = room > len(summary)
-    summary = summary[: max(0, min(len(summary), max(room, 1)))]
+    fitting = max(1, height - 1 - len(summary))
     hidden: list[tuple[str, wire.ClassShare]] = []
-    fitting = height - 1 - len(summary)
     if len(rows) > fitting:
         by_count = sorted(rows, key=lambda row: -row[1].count)
         kept = {name for name, _ in by_count[: max(1, fitting - 1)]}
         hidden = [row for row in rows if row[0] not in kept]
         rows = [row for row in rows if row[0] in kept]
-    lines = _share_table(rows, width)
+    lines = _share_table(rows, state.ranges, width)
     if hidden:
         cells = sum(share.count for _, share in hidden)
-        lines.append(fit([(f"  {len(hidden)} more classes", FAINT), (f", {number(cells)} cells", FAINT)], width))
+        lines.append(fit([(f"  {len(hidden)} more classes, {number(cells)} cells", FAINT)], width))
     if gap:
         lines.append(blank(width))
     return to_height([*lines, *summary], width, height)
 
 
-def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], width: int) -> list[Line]:
+def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], usual: Ranges, width: int) -> list[Line]:
     counts = [number(share.count) for _, share in rows]
     percents = [number(share.percent, 1) for _, share in rows]
     ranges = [limits(share.low, share.high) for _, share in rows]
@@ -92,7 +95,7 @@ def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], width: int) -> lis
     name_width = min(longest, room - NARROWEST_BAR - 1)
     bar_width = room - name_width - 1
     if name_width < LEAST_NAME:
-        name_width, bar_width = min(longest, room), 0
+        name_width, bar_width = max(1, min(longest, room)), 0
     top = _axis_top([share for _, share in rows])
     axis = f" 0{top:>{bar_width - 1}}" if bar_width else ""
     heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{'%':>{percent_width}}{axis}{'95 %':>{range_width}}"
@@ -103,7 +106,7 @@ def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], width: int) -> lis
         spans: list[Span] = [("● ", colour), (label + " " * (name_width - cell_len(label)), PLAIN)]
         spans.append((f"{count:>{count_width}}{percent:>{percent_width}}", STRONG if share.count else FAINT))
         if bar_width:
-            spans += [(" ", PLAIN), *bar(share, USUAL_PERCENT.get(name), top, bar_width, colour)]
+            spans += [(" ", PLAIN), *bar(share, usual.get(name), top, bar_width, colour)]
         spans.append((f"{range_:>{range_width}}", FAINT))
         lines.append(fit(spans, width))
     return lines
@@ -157,11 +160,11 @@ def _merged(cells: Sequence[Span]) -> list[Span]:
     return spans
 
 
-def _summary(message: wire.DifferentialMessage, note: str | None, width: int) -> list[Line]:
-    """What stands below the table, the most important first."""
+def _summary(message: wire.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
+    """What stands below the table, the most important first; texts take at most `most` lines each."""
     lines: list[Line] = []
     if message.flags:
-        lines += _wrapped(f"flags: {'; '.join(message.flags)}", ink(BAD, bold=True), width, 4)
+        lines += _wrapped(f"flags: {'; '.join(message.flags)}", ink(BAD, bold=True), width, most)
     per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
     lines.append(fit([("NRBC ", FAINT), (f"{number(message.nrbc)}{per_100}", PLAIN)], width))
     frames = number(message.frames_accepted)
@@ -170,9 +173,10 @@ def _summary(message: wire.DifferentialMessage, note: str | None, width: int) ->
     seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
     spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
     lines.append(fit(spans[:-1], width))
+    lines += _wrapped(f"{SAMPLING_ONLY}{'; ' + note if note else ''}", FAINT, width, most)
     if message.not_assessed:
-        lines.append(fit([("not assessed ", FAINT), (", ".join(message.not_assessed), PLAIN)], width))
-    return lines + _wrapped(f"{SAMPLING_ONLY}{'; ' + note if note else ''}", FAINT, width, 2)
+        lines += _wrapped(f"not assessed: {', '.join(message.not_assessed)}", FAINT, width, most)
+    return lines
 
 
 def _wrapped(text: str, style: Style, width: int, most: int) -> list[Line]:

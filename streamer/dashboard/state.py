@@ -3,12 +3,14 @@ elsewhere can be shown in the same way as one in this process."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from streamer import wire
+from streamer.differential import FIVE_PART_RANGES
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""
@@ -54,6 +56,8 @@ class DashboardState:
     """Whether the current frame is drawn."""
     note: str | None = None
     """What the classifier gets wrong, from its card, in a few words; shown beside the limits."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: FIVE_PART_RANGES)
+    """Usual percentages per class, drawn behind the bars."""
     hint: str = ""
     """Which keys there are; empty where keys can't be read."""
     sources: dict[str, SourceView] = field(default_factory=dict)

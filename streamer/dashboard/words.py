@@ -6,6 +6,7 @@ import math
 
 from streamer import wire
 from streamer.dashboard.palette import in_order
+from streamer.differential import share
 from streamer.records import UNCLASSIFIED
 
 NOT_A_DEVICE = "research use only - not a medical device"
@@ -38,9 +39,9 @@ def tally(counts: dict[str, int]) -> str:
 
 
 def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, wire.ClassShare]]:
-    """The classes in the order they are listed, `unclassified` last and always there."""
+    """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
     shares = dict(message.classes)
     if UNCLASSIFIED not in shares:
-        percent = 100.0 * message.unclassified / message.total if message.total else None
-        shares[UNCLASSIFIED] = wire.ClassShare(count=message.unclassified, percent=percent, low=None, high=None)
+        left = share(message.unclassified, message.total)
+        shares[UNCLASSIFIED] = wire.ClassShare(count=left.count, percent=left.percent, low=left.low, high=left.high)
     return [(name, shares[name]) for name in in_order(list(shares))]
