@@ -143,18 +143,24 @@ def _losses(status: wire.SourceStatus, with_reopenings: bool) -> list[Span]:
 
 
 def source_line(view: SourceView, width: int) -> Line:
-    """The source in one short line, for small screens."""
+    """The source and how many white cells it gave in one short line, for small screens."""
+    total: list[Span] = []
+    if view.differential is not None:
+        total = [(f" {number(view.differential.total)} white cells", STRONG)]
+    room = max(0, width - span_len(total))
     status = view.status
     if status is None:
-        return fit([(view.name, STRONG), (" no health message yet", FAINT)], width)
+        return fit([*_filled([(view.name, STRONG), (" no health message yet", FAINT)], room), *total], width)
     style = _STATE_INK.get(status.state, PLAIN)
-    spans: list[Span] = [(f"{_STATE_SIGN.get(status.state, '?')} ", style), (crop(view.name, 16), STRONG)]
-    spans += [(f" {status.state}", style), (f" {number(status.fps, 1)} fps", PLAIN)]
-    lost = sum(status.dropped.values())
-    skipped = sum(status.skipped.values())
-    spans += [(f" dropped {number(lost)}", ink(BAD))] if lost else []
-    spans += [(f" skipped {number(skipped)}", ink(CAUTION))] if skipped else []
-    return fit(spans, width)
+    spans: list[Span] = [(f"{_STATE_SIGN.get(status.state, '?')} ", style), (crop(view.name, 12), STRONG)]
+    spans.append((f" {number(status.fps, 1)} fps", PLAIN) if status.state == "open" else (f" {status.state}", style))
+    lost = sum(status.dropped.values()) + sum(status.skipped.values())
+    spans += [(f" lost {number(lost)}", ink(BAD))] if lost else []
+    return fit([*_filled(spans, room), *total], width)
+
+
+def _filled(spans: Sequence[Span], width: int) -> list[Span]:
+    return [(segment.text, segment.style or PLAIN) for segment in fit(spans, width)]
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------

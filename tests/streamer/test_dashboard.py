@@ -127,6 +127,14 @@ def test_every_class_is_shown_with_count_percent_and_limits(width, height):
         assert text in screen
 
 
+def test_a_small_screen_shows_the_essential():
+    state = busy_state()
+    screen = text_of(render(state, 40, 12)).splitlines()
+    assert screen[1] == "● slide 30.0 fps lost 13 100 white cells"
+    assert [line.split()[1] for line in screen[3:9]] == [*FIVE, "unclassified"]
+    assert "nucleated red cells seen" in screen[9]
+
+
 def test_not_assessed_and_the_note_of_the_card_are_shown():
     state = busy_state()
     state.note = "classifier: 4 of 100 wrong on PBC"
