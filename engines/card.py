@@ -134,7 +134,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         input=_detector_input(settings) if task == "detector" else _crop_input(settings),
         classes=classes,
         thresholds=_thresholds(top.table("thresholds"), task),
-        file=top.text("file", f"{stem}.onnx"),
+        file=_file_name(top, stem),
         sha256=_sha256(top),
         subclasses=subclasses,
         architecture=top.text("architecture", ""),
@@ -255,6 +255,15 @@ def _thresholds(settings: _Table, task: Task) -> Thresholds:
         read = Thresholds(operating)
     settings.done()
     return read
+
+
+def _file_name(top: _Table, stem: str) -> str:
+    name = top.text("file", f"{stem}.onnx")
+    if "/" in name or "\\" in name or name in ("", ".", ".."):
+        raise CardError(
+            f"{top.where}: file: got {name!r}, expected the name of a file beside the card, without folders"
+        )
+    return name
 
 
 def _sha256(top: _Table) -> str | None:

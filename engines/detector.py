@@ -172,7 +172,7 @@ class Detector:
 
     def _read(self, boxes: Array, scores: Array, classes: Array, fit: Letterbox, size: tuple[int, int]) -> Detections:
         """Candidates of one frame, best first -> detections."""
-        count = int(np.searchsorted(-scores, -self.threshold, side="right"))
+        count = int(np.count_nonzero(scores >= np.float32(self.threshold)))
         truncated = count == len(scores)
         labels = classes[:count].astype(np.intp)
         if count and not 0 <= labels.min() <= labels.max() < len(self._names):

@@ -98,7 +98,12 @@ def find(name_or_path: str, task: Task) -> Model:
     """The model of that name or path, with its card; ModelNotFoundError suggests the near names."""
     if name_or_path in zoo_names():
         card = _zoo_card(name_or_path)
-        data = (resources.files("engines") / "zoo" / card.file).read_bytes()
+        try:
+            data = (resources.files("engines") / "zoo" / card.file).read_bytes()
+        except OSError as error:
+            raise ModelNotFoundError(
+                f"{name_or_path}: got its card but not {card.file} ({error.strerror}); install leukostream again"
+            ) from error
         card.check_file(data, name_or_path)
         model = Model(card, _parse(data, name_or_path), name_or_path)
     else:
@@ -138,8 +143,13 @@ def _find_file(name_or_path: str, task: Task) -> Model:
     if card is not None:
         card.check_file(data, str(model_path))
     proto = _parse(data, str(model_path))
-    if _has_external_data(proto):
-        onnx.load_external_data_for_model(proto, str(model_path.parent))
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        try:
+            onnx.load_external_data_for_model(proto, str(model_path.parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise ModelFormatError(
+                f"{model_path}: its weights lie in another file that can't be read ({error})"
+            ) from error
     if card is None:
         if task != "detector":
             raise CardError(
@@ -165,8 +175,8 @@ def _not_found(name_or_path: str, path: Path, task: Task) -> ModelNotFoundError:
         return ModelNotFoundError(f"{task} {name_or_path!r}: no such file{near(path.name, beside)}")
     available = _choices(task) or "none is shipped"
     return ModelNotFoundError(
-        f"{task} {name_or_path!r}: no such model{near(name_or_path, zoo_names())} "
-        f"Available: {available}; or give the path of an ONNX file"
+        f"{task} {name_or_path!r}: no such model{near(name_or_path, zoo_names()) or ';'} "
+        f"available: {available}; or give the path of an ONNX file"
     )
 
 
@@ -180,10 +190,6 @@ def _parse(data: bytes, where: str) -> ModelProto:
     if not proto.graph.node:
         raise ModelFormatError(f"{where}: got an ONNX file without any operator, expected a network; export it again")
     return proto
-
-
-def _has_external_data(proto: ModelProto) -> bool:
-    return any(tensor.data_location == TensorProto.EXTERNAL for tensor in proto.graph.initializer)
 
 
 def _adapted(model: Model) -> ModelProto:

@@ -36,7 +36,8 @@ def plain_nms(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, iou: fl
         best = left.pop(0)
         kept.append(best)
         overlap = iou_matrix(boxes[best : best + 1].astype(np.float64), boxes.astype(np.float64))[0]  # type: ignore[arg-type]
-        assume((abs(overlap - iou) > 1e-6).all())
+        rivals = [i for i in left if groups[i] == groups[best]]
+        assume((abs(overlap[rivals] - iou) > 1e-6).all())
         left = [i for i in left if groups[i] != groups[best] or overlap[i] <= iou]
     return kept
 
