@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
@@ -42,10 +43,14 @@ def models() -> list[Card]:
 
 def zoo_names() -> list[str]:
     """Names of the shipped models."""
-    zoo = resources.files("engines") / "zoo"
+    zoo = _zoo()
     if not zoo.is_dir():
         return []
     return sorted(entry.name.removesuffix(".toml") for entry in zoo.iterdir() if entry.name.endswith(".toml"))
+
+
+def _zoo() -> Traversable:
+    return resources.files("engines") / "zoo"
 
 
 def load_detector(
@@ -99,7 +104,7 @@ def find(name_or_path: str, task: Task) -> Model:
     if name_or_path in zoo_names():
         card = _zoo_card(name_or_path)
         try:
-            data = (resources.files("engines") / "zoo" / card.file).read_bytes()
+            data = (_zoo() / card.file).read_bytes()
         except OSError as error:
             raise ModelNotFoundError(
                 f"{name_or_path}: got its card but not {card.file} ({error.strerror}); install leukostream again"
@@ -116,8 +121,7 @@ def find(name_or_path: str, task: Task) -> Model:
 
 
 def _zoo_card(name: str) -> Card:
-    entry = resources.files("engines") / "zoo" / f"{name}.toml"
-    return parse_card(entry.read_text("utf-8"), f"{name}.toml", stem=name)
+    return parse_card((_zoo() / f"{name}.toml").read_text("utf-8"), f"{name}.toml", stem=name)
 
 
 def _choices(task: Task) -> str:

@@ -41,7 +41,7 @@ def raw_network(
     channels = anchors * (5 + classes)
     nodes, constants, outputs = [], [], []
     for level, stride in enumerate(strides):
-        weight = rng.normal(0, 6 / stride, (channels, 3, stride, stride))
+        weight = rng.normal(0, 2.5 / stride, (channels, 3, stride, stride))
         bias = rng.normal(-0.5, 1.5, channels)
         dtype = helper.tensor_dtype_to_np_dtype(number)
         constants += [
@@ -169,3 +169,25 @@ def ultralytics_file(
     if names is not None:
         helper.set_model_props(model, {"stride": "32", "names": str(dict(enumerate(names)))})
     return model
+
+
+def classifier_file(
+    classes: int = 3, subclasses: int = 0, *, size: tuple[int, int] = (8, 8), softmax: bool = True
+) -> ModelProto:
+    """uint8 (N,h,w,3) -> softmax of the mean blue, green, red (times 0.1), repeated over the classes."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Mul", ["mean", "tenth"], ["scaled"]),
+    ]
+    constants = [numpy_helper.from_array(np.float32(0.1).reshape(()), "tenth")]
+    outputs = []
+    for name, count in (("class_probabilities", classes), ("subclass_probabilities", subclasses)):
+        if count:
+            constants.append(numpy_helper.from_array(np.eye(3, count, dtype=np.float32), f"{name}_weight"))
+            nodes.append(helper.make_node("MatMul", ["scaled", f"{name}_weight"], [f"{name}_logits"]))
+            kind = "Softmax" if softmax else "Identity"
+            nodes.append(helper.make_node(kind, [f"{name}_logits"], [name]))
+            outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", count]))
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *size, 3])
+    return model_of(nodes, [images], outputs, constants)
