@@ -93,7 +93,8 @@ class Detector:
         """Lowest score that `detect` returns: what is counted is always among it."""
         self.long_side_px = max(fixed_size) if fixed_size else long_side_px or card.input.long_side_px
         self._input = card.input
-        self._fixed_size = fixed_size
+        self.fixed_size = fixed_size
+        """(height, width) of the only input that the file takes; None for a file of free size."""
         self._engines = engines
         self._clock_ns = clock_ns
         self._local = threading.local()
@@ -104,8 +105,8 @@ class Detector:
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the network's input for frames of a size."""
-        if self._fixed_size:
-            return self._fixed_size[1], self._fixed_size[0]
+        if self.fixed_size:
+            return self.fixed_size[1], self.fixed_size[0]
         return input_size(width, height, self.long_side_px, self._input.stride_px)
 
     def prepare(self, width: int, height: int) -> Engine:
@@ -120,7 +121,7 @@ class Detector:
             self._engines,
             min_score=self.min_score,
             long_side_px=long_side_px,
-            fixed_size=self._fixed_size,
+            fixed_size=self.fixed_size,
             clock_ns=self._clock_ns,
         )
 
