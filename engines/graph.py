@@ -23,6 +23,7 @@ from engines.onnx_editing import (
     fold_shapes,
     modern,
     only_input,
+    real_inputs,
     rename,
     rename_uses,
     shape_of,
@@ -252,8 +253,7 @@ def fix_input_shape(model: ModelProto, batch: int | None, height: int | None, wi
 
 def is_compact(model: ModelProto) -> bool:
     """Whether a file has the uint8 input and the compact head already."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
+    inputs = real_inputs(model)
     return (
         [value.name for value in inputs] == [INPUT]
         and inputs[0].type.tensor_type.elem_type == TensorProto.UINT8

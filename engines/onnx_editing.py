@@ -90,8 +90,7 @@ def modern(model: ModelProto) -> ModelProto:
             ) from error
     copy = ModelProto()
     copy.CopyFrom(model)
-    stored = {tensor.name for tensor in copy.graph.initializer}
-    inputs = [value for value in copy.graph.input if value.name not in stored]
+    inputs = real_inputs(copy)
     del copy.graph.input[:]
     copy.graph.input.extend(inputs)
     return copy
@@ -190,15 +189,18 @@ def _opset(model: ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def only_input(model: ModelProto) -> ValueInfoProto:
-    """The one input that is no initializer."""
+def real_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """Inputs that are no initializers; old files list both."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def only_input(model: ModelProto) -> ValueInfoProto:
+    inputs = real_inputs(model)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise ModelFormatError(f"inputs: got {len(inputs)} ({names}), expected one image input")
-    value: ValueInfoProto = inputs[0]
-    return value
+    return inputs[0]
 
 
 def dims_of(value: ValueInfoProto) -> list[int | None]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
 from engines.base import ModelFormatError
-from engines.graph import adapt_ultralytics, add_uint8_input, add_yolov5_head, fix_input_shape
+from engines.graph import adapt_ultralytics, add_uint8_input, add_yolov5_head, fix_input_shape, is_compact
 
 from .networks import ANCHORS, decode, model_of, named_dims, operators, raw_network, run, ultralytics_file, valid
 
@@ -187,3 +187,13 @@ def test_top_k_out_of_what_tensorrt_takes(top_k: int) -> None:
 def test_a_file_of_fixed_sizes_keeps_them() -> None:
     with pytest.raises(ModelFormatError, match=r"got a file fixed to uint8 \(1,64,96,3\), expected size 128 at axis 1"):
         fix_input_shape(adapt_ultralytics(ultralytics_file(size=(64, 96))), 1, 128, 96)
+
+
+def test_an_old_file_that_lists_its_weights_as_inputs() -> None:
+    network = raw_network()
+    for tensor in network.graph.initializer:
+        network.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    model = add_yolov5_head(add_uint8_input(network), anchors_px=ANCHORS)
+    assert [value.name for value in model.graph.input] == ["images"]
+    assert is_compact(model)
+    assert not is_compact(network)
