@@ -38,7 +38,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None
     """Longer side of the detector's input; None: the card's."""
     stop_at: Count | None = None
-    """End the run when so many white cells were counted."""
+    """End a source when so many white cells were counted on it."""
+    stop_after_s: Annotated[float, Meta(gt=0.0)] | None = None
+    """End the run after so long."""
     publish: str | None = None
     insecure: bool = False
     jsonl: str | None = None
@@ -51,8 +53,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Frames analysed side by side; None: as many as this machine has cores, at most 4."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads that one model call uses."""
-    queue: Annotated[int, Meta(ge=1, le=1024)] = 4
-    """Frames of one source that may wait; what a full queue does depends on the mode."""
+    queue: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """Frames of one source that may wait; a full queue makes a file wait and drops a camera's oldest frame.
+    None: 4 in analysis mode; 2 in live mode, where what waits is old."""
     max_wait_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
     """How long a batch may wait for frames of other sources."""
     health_interval_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 1.0
@@ -91,4 +94,8 @@ def _convert(values: dict[str, Any], where: str) -> Config:
             near = difflib.get_close_matches(unknown[1], known, n=3)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of: {', '.join(known)}"
             raise UsageError(f"{where}: got the key {unknown[1]!r}, which does not exist; {hint}") from error
-        raise UsageError(f"{where}: {text[0].lower()}{text[1:].replace('`$.', '`')}") from error
+        fault, _, place = text.partition(" - at `$")
+        key = place.strip(".`") or "the file"
+        kind = re.fullmatch(r"Expected `(.*?)(?: \| null)?`, got `(.*)`", fault)
+        said = f"got {kind[2]}, expected {kind[1]}" if kind else fault[0].lower() + fault[1:]
+        raise UsageError(f"{where}: {key}: {said}") from error

@@ -6,15 +6,19 @@ classifier gets wrong comes on top, and the model card says how much.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scipy.special import betaincinv
+from scipy.special import betaincinv, betaln, xlog1py, xlogy
 
 from streamer.records import UNCLASSIFIED, Differential, Share
 
 CONFIDENCE = 0.95
 CLOPPER_PEARSON = "clopper-pearson"
+"""Exact for a count fixed in advance: the limits of the final differential."""
+CONFIDENCE_SEQUENCE = "confidence sequence"
+"""Valid at every look: the limits of a running differential, and of a rule that stops when they are narrow enough."""
 
 FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
     "neutrophil": (40.0, 60.0),
@@ -48,11 +52,49 @@ def clopper_pearson(count: int, total: int, confidence: float = CONFIDENCE) -> t
     return low, high
 
 
-def share(count: int, total: int) -> Share:
+def confidence_sequence(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Limits of a proportion that hold at every `total` at once, as (low, high) in 0 to 1.
+
+    However often one looks, and whatever made one stop, the true proportion is between them with `confidence`. They
+    are the p that a betting on the cells so far, with a uniform mixture over the proportion, has not refuted: the
+    mixture's likelihood stays below 1 / (1 - confidence) times that of p. Arguments as for `clopper_pearson`.
+    Source: Robbins, Ann. Math. Stat. 41 (1970) 1397, by Ville's inequality; Howard et al., Ann. Stat. 49 (2021) 1055.
+    """
+    if not 0 <= count <= total or total == 0:
+        raise ValueError(f"confidence_sequence: got {count} of {total}, expected 0 <= count <= total and total > 0")
+    threshold = float(betaln(count + 1, total - count + 1)) - math.log(1 / (1 - confidence))
+
+    def refuted(p: float) -> bool:
+        return float(xlogy(count, p) + xlog1py(total - count, -p)) < threshold
+
+    estimate = count / total
+    low = 0.0 if count == 0 else _boundary(refuted, 0.0, estimate)
+    high = 1.0 if count == total else _boundary(refuted, 1.0, estimate)
+    return low, high
+
+
+def _boundary(refuted: Callable[[float], bool], outside: float, inside: float) -> float:
+    """Where `refuted` changes between a point outside and one inside, by bisection, rounded to the outside."""
+    for _ in range(48):
+        middle = (outside + inside) / 2
+        if refuted(middle):
+            outside = middle
+        else:
+            inside = middle
+    return outside
+
+
+LIMITS: Mapping[str, Callable[[int, int], tuple[float, float]]] = {
+    CLOPPER_PEARSON: clopper_pearson,
+    CONFIDENCE_SEQUENCE: confidence_sequence,
+}
+
+
+def share(count: int, total: int, method: str = CLOPPER_PEARSON) -> Share:
     """`count` of `total` cells in percent with its 95 % limits; all None where nothing was counted."""
     if total == 0:
         return Share(count=count, percent=None, low=None, high=None)
-    low, high = clopper_pearson(count, total)
+    low, high = LIMITS[method](count, total)
     return Share(count=count, percent=100.0 * count / total, low=100.0 * low, high=100.0 * high)
 
 

@@ -24,7 +24,7 @@ KEPT_BYTES = 65_536
 
 def is_usable(stream: IO[str]) -> bool:
     """Whether a full-screen display can be drawn on `stream`: a terminal that can place its cursor."""
-    if stream.closed or not os.isatty(stream.fileno()):
+    if stream.closed or not stream.isatty():
         return False
     console = Console(file=stream)
     return not console.is_dumb_terminal and not console.legacy_windows

@@ -25,9 +25,9 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     [
         ("detektor = 'x'", "did you mean 'detector'?"),
         ("colour = 3", "expected one of: backend, "),
-        ("queue = 0", ">= 1"),
-        ("queue = 'many'", "expected `int`, got `str` - at `queue`"),
-        ("mode = 'fast'", "invalid enum value 'fast'"),
+        ("queue = 0", "queue: expected `int` >= 1"),
+        ("queue = 'many'", "queue: got str, expected int"),
+        ("mode = 'fast'", "mode: invalid enum value 'fast'"),
         ("queue = ", "expected a valid TOML file"),
     ],
 )

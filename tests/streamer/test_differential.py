@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.differential import Tally, clopper_pearson, differential, share
+from streamer.differential import Tally, clopper_pearson, confidence_sequence, differential, share
 
 FIVE = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
 
@@ -91,3 +92,40 @@ def test_a_class_known_but_not_seen_has_an_upper_limit():
     result = differential(Tally(classes={"neutrophil": 100}), FIVE)
     assert result.classes["basophil"].count == 0
     assert result.classes["basophil"].high == pytest.approx(3.62, abs=0.01)
+
+
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_limits_valid_at_every_look_are_wider_than_those_of_one_look(case):
+    count, total = case
+    low, high = confidence_sequence(count, total)
+    fixed_low, fixed_high = clopper_pearson(count, total)
+    assert low <= fixed_low <= fixed_high <= high
+
+
+def coverage(limits, proportion, looks, runs, rng):
+    """(share of runs in which the limits held at every look, share in which they held at the last one)."""
+    at_every_look = at_the_last = 0
+    for _ in range(runs):
+        counts = (rng.random(looks) < proportion).cumsum()
+        held = []
+        for n in range(10, looks + 1, 10):
+            low, high = limits(int(counts[n - 1]), n)
+            held.append(low <= proportion <= high)
+        at_every_look += all(held)
+        at_the_last += held[-1]
+    return at_every_look / runs, at_the_last / runs
+
+
+@pytest.mark.parametrize("proportion", [0.03, 0.3, 0.6])
+def test_coverage_is_what_each_method_promises(proportion):
+    rng = np.random.default_rng(11)
+    always, _ = coverage(confidence_sequence, proportion, looks=200, runs=150, rng=rng)
+    assert always >= 0.93  # 0.95 promised; a binomial deviation of 150 runs is 0.018
+    _, last = coverage(clopper_pearson, proportion, looks=200, runs=150, rng=rng)
+    assert last >= 0.93
+
+
+def test_looking_all_the_time_breaks_limits_made_for_one_look():
+    rng = np.random.default_rng(12)
+    always, _ = coverage(clopper_pearson, 0.3, looks=400, runs=200, rng=rng)
+    assert always < 0.9

@@ -1,0 +1,90 @@
+"""What can be said of a frame by itself: its cells, what the white ones look like, how good the picture is.
+
+Nothing here remembers a frame, so that several workers analyse frames side by side; what depends on the order of
+frames (place on the slide, cells, counts) is in `session.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.classifier import Classifier
+from engines.detector import Detector
+from streamer.quality import assess
+from streamer.records import Classifications, Detections, Frame, FrameQuality
+from streamer.stage import PreparedFrame, prepare
+
+WHITE = "white"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysed:
+    """One frame and what was seen in it."""
+
+    frame: Frame
+    detections: Detections
+    white: npt.NDArray[np.intp]
+    """Which detections are white cells; rows of `classifications` are in this order."""
+    classifications: Classifications | None
+    """None where the run has no classifier."""
+    prepared: PreparedFrame
+    quality: FrameQuality
+    timings_ms: dict[str, float]
+
+
+class Analyser:
+    """The detector, the classifier and the frame's own measures. May be called from several threads at once."""
+
+    def __init__(self, detector: Detector, classifier: Classifier | None) -> None:
+        self.detector = detector
+        self.classifier = classifier
+        self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
+
+    def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
+        """One result a frame, in their order. Times of a step shared by a batch are each frame's part of it."""
+        clock = time.perf_counter
+        started = clock()
+        found = self.detector.detect([frame.image for frame in frames])
+        detected = clock()
+        white = [np.flatnonzero(self._is_white[detections.labels]) for detections in found]
+        looks = self._classify(frames, found, white)
+        classified = clock()
+        detect_ms = (detected - started) * 1000 / len(frames)
+        classify_ms = (classified - detected) * 1000 / len(frames)
+        results = []
+        for frame, detections, chosen, look in zip(frames, found, white, looks, strict=True):
+            begin = clock()
+            prepared = prepare(frame.image)
+            quality = assess(prepared, detections)
+            timings = {"detect": detect_ms, "classify": classify_ms, "prepare": (clock() - begin) * 1000}
+            results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings))
+        return results
+
+    def _classify(
+        self, frames: Sequence[Frame], found: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]
+    ) -> list[Classifications | None]:
+        """The white cells of all frames in one batch, given back frame by frame."""
+        if self.classifier is None:
+            return [None] * len(frames)
+        crops = [
+            self.classifier.crop(frame.image, detections.boxes_px[chosen])
+            for frame, detections, chosen in zip(frames, found, white, strict=True)
+        ]
+        together = self.classifier.classify_batch(crops[0] if len(crops) == 1 else np.concatenate(crops))
+        ends = np.cumsum([len(chosen) for chosen in white]).tolist()
+        return [_part(together, end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
+
+
+def _part(looks: Classifications, start: int, end: int) -> Classifications:
+    return Classifications(
+        probabilities=looks.probabilities[start:end],
+        class_names=looks.class_names,
+        subclass_probabilities=looks.subclass_probabilities[start:end],
+        subclass_names=looks.subclass_names,
+        subclass_parents=looks.subclass_parents,
+    )

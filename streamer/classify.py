@@ -1,0 +1,102 @@
+"""`leukostream classify`: already cropped cells, one line a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from engines.classifier import Classifier
+from engines.geometry import Image
+from streamer.naming import Naming
+from streamer.records import Classifications
+from streamer.sources.base import SourceError
+from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
+
+BATCH = 32
+
+LIMITS = ImageLimits(min_side_px=8)
+"""A picture of one cell may be smaller than a frame."""
+
+
+class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """One line of the output."""
+
+    file: str
+    """POSIX path relative to the folder, links not resolved."""
+    class_: str
+    subclass: str | None
+    top_class: str
+    """The likeliest class even where `class` is "unclassified"."""
+    class_probabilities: dict[str, float]
+    """All classes; they sum to 1."""
+
+
+def classify(folder: str, classifier: Classifier, jsonl: str) -> int:
+    """Classify every image below `folder` into `jsonl` ("-": standard output).
+
+    What is no image is skipped, told on standard error and counted. SourceError where there is no folder or no image.
+    """
+    files = _files_below(folder)
+    skipped: Counter[str] = Counter()
+    done = 0
+    with open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out:
+        for names, pictures in _batches(folder, files, skipped):
+            for line in _lines(names, classifier.classify_crops(pictures), Naming.of(classifier)):
+                out.write(msgspec.json.encode(line) + b"\n")
+            done += len(names)
+    counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
+    print(f"classified {done} files" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""), file=sys.stderr)
+    if not done:
+        raise SourceError(f"source {folder}: got no image among {len(files)} files, expected pictures of single cells")
+    return 0
+
+
+def _files_below(folder: str) -> list[str]:
+    if not os.path.isdir(folder):
+        raise SourceError(f"source {folder}: got no folder, expected one with pictures of single cells")
+    found = [
+        os.path.relpath(os.path.join(root, name), folder)
+        for root, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".")
+    ]
+    if not found:
+        raise SourceError(f"source {folder}: got an empty folder, expected pictures of single cells")
+    return sorted(found, key=natural_key)
+
+
+def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
+    names: list[str] = []
+    pictures: list[Image] = []
+    for file in files:
+        read = read_image(Path(folder, file), LIMITS)
+        if isinstance(read, Unreadable):
+            skipped[read.reason] += 1
+            print(f"leukostream: skipped {file}: {read.detail}", file=sys.stderr)
+            continue
+        names.append(Path(file).as_posix())
+        pictures.append(read.pixels)
+        if len(names) == BATCH:
+            yield names, pictures
+            names, pictures = [], []
+    if names:
+        yield names, pictures
+
+
+def _lines(names: list[str], found: Classifications, naming: Naming) -> Iterator[ClassifiedFile]:
+    for name, row, subclass_row in zip(names, found.probabilities, found.subclass_probabilities, strict=True):
+        values = row.astype(float)
+        probabilities = (values / values.sum()).tolist()
+        class_name = naming.class_name(probabilities)
+        yield ClassifiedFile(
+            file=name,
+            class_=class_name,
+            subclass=naming.subclass(class_name, subclass_row),
+            top_class=naming.top_class(probabilities),
+            class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
+        )

@@ -1,0 +1,203 @@
+"""The command line. Imports of a command's own machinery are inside its function, so that every command starts fast.
+
+Exit status: 0 done, 1 the work failed, 2 bad usage; both with one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from engines.base import LeukostreamError, UsageError
+from streamer import __version__
+
+Options = dict[str, Any]
+Command = Callable[[Options], int]
+
+RESEARCH_USE = "Research use only: not a medical device."
+
+SRC_HELP = (
+    "[NAME=]SRC; SRC is a camera (0, /dev/video0), a stream (rtsp://…, http://…), a video file, a directory of "
+    "images, a glob, or the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster)"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a fault is our UsageError: one line, and near names for a misspelt option or command."""
+
+    def error(self, message: str) -> NoReturn:
+        options = [option for action in self._actions for option in action.option_strings]
+        for word in message.split():
+            near = difflib.get_close_matches(word, options, n=1, cutoff=0.75) if word.startswith("--") else []
+            if near and word not in options:
+                message += f"; did you mean {near[0]}?"
+                break
+        raise UsageError(f"{message}; see: {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="leukostream",
+        description=f"Live white-cell differential of a stained blood smear. {RESEARCH_USE}",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"leukostream {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser("run", help="analyse sources", allow_abbrev=False)
+    run.set_defaults(call=_run)
+    run.add_argument("--source", action="extend", nargs="+", metavar="[NAME=]SRC", help=SRC_HELP)
+    run.add_argument("--mode", choices=("live", "analysis"), help="newest frame first, or no frame lost")
+    run.add_argument("--detector", metavar="NAME|FILE")
+    run.add_argument("--classifier", metavar="NAME|FILE", help='or "none"')
+    run.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"))
+    run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")
+    run.add_argument("--long-side-px", type=int, metavar="PX", help="longer side of the detector's input")
+    run.add_argument("--stop-at", type=int, metavar="N", help="end when N white cells were counted")
+    _add_output_options(run)
+    run.add_argument("--workers", type=int, metavar="N", help="frames analysed side by side")
+    run.add_argument("--threads", type=int, metavar="N", help="threads of one model call")
+    run.add_argument("--config", metavar="FILE.toml", help="the same options as keys of a file")
+
+    demo = commands.add_parser("demo", help="count the simulated slide", allow_abbrev=False)
+    demo.set_defaults(call=_demo)
+    _add_output_options(demo)
+
+    watch = commands.add_parser("watch", help="the dashboard of a streamer elsewhere", allow_abbrev=False)
+    watch.set_defaults(call=_watch)
+    watch.add_argument("endpoint", metavar="ENDPOINT")
+    _add_dashboard_options(watch)
+
+    subscribe = commands.add_parser("subscribe", help="print messages as JSON Lines", allow_abbrev=False)
+    subscribe.set_defaults(call=_subscribe)
+    subscribe.add_argument("endpoint", metavar="ENDPOINT")
+    subscribe.add_argument("--topic", default="", metavar="PREFIX", help="for example: differential")
+    subscribe.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
+
+    classify = commands.add_parser("classify", help="name already cropped cells", allow_abbrev=False)
+    classify.set_defaults(call=_classify)
+    classify.add_argument("--source", required=True, metavar="DIR")
+    classify.add_argument("--classifier", metavar="NAME|FILE", default="mobilenetv3-small")
+    classify.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
+    classify.add_argument("--jsonl", required=True, metavar="FILE|-")
+
+    models = commands.add_parser("models", help="the models and their measured figures", allow_abbrev=False)
+    models.set_defaults(call=_models)
+    doctor = commands.add_parser("doctor", help="what is installed and works here", allow_abbrev=False)
+    doctor.set_defaults(call=_doctor)
+
+    compile_ = commands.add_parser("compile", help="build a TensorRT engine", allow_abbrev=False)
+    compile_.set_defaults(call=_compile)
+    compile_.add_argument("model", metavar="MODEL")
+    compile_.add_argument("--precision", choices=("fp32", "fp16", "int8"), required=True)
+    compile_.add_argument("--batch", metavar="MIN,OPT,MAX", required=True)
+    compile_.add_argument("--calibration", metavar="SRC")
+    return parser
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--publish", metavar="ENDPOINT", help="for example tcp://127.0.0.1:5555")
+    parser.add_argument("--insecure", action="store_true", default=None, help="publish beyond this machine unencrypted")
+    parser.add_argument("--jsonl", metavar="FILE|-", help="write the messages, one a line")
+    _add_dashboard_options(parser)
+
+
+def _add_dashboard_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dashboard", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--picture", action=argparse.BooleanOptionalAction, default=None, help="draw the current frame")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        options = vars(build_parser().parse_args(arguments))
+        command: Command = options.pop("call")
+        return command(options)
+    except LeukostreamError as error:
+        print(f"leukostream: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); keep the interpreter from complaining about it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(options: Options) -> int:
+    from streamer.commands import run
+    from streamer.config import load_config
+
+    config_file = options.pop("config")
+    return run(load_config(config_file, _given(options)))
+
+
+def _demo(options: Options) -> int:
+    from streamer.commands import demo
+
+    return demo(_given(options))
+
+
+def _watch(options: Options) -> int:
+    from streamer.commands import watch
+
+    return watch(options["endpoint"], dashboard=options["dashboard"], picture=options["picture"] is not False)
+
+
+def _subscribe(options: Options) -> int:
+    from streamer.subscriber import Subscriber
+
+    with Subscriber(options["endpoint"], [options["topic"]]) as subscriber:
+        for number, received in enumerate(subscriber, start=1):
+            sys.stdout.buffer.write(received.raw_header + b"\n")
+            sys.stdout.flush()
+            if number == options["count"]:
+                break
+    return 0
+
+
+def _classify(options: Options) -> int:
+    from engines.registry import load_classifier
+    from streamer.classify import classify
+
+    classifier = load_classifier(options["classifier"], backend=options["backend"])
+    return classify(options["source"], classifier, options["jsonl"])
+
+
+def _models(_: Options) -> int:
+    from rich.console import Console
+
+    from streamer.model_table import print_models
+
+    return print_models(Console())
+
+
+def _doctor(_: Options) -> int:
+    from rich.console import Console
+
+    from streamer.doctor import doctor
+
+    return doctor(Console())
+
+
+def _compile(_: Options) -> int:
+    raise UsageError(
+        "compile: got an installation without TensorRT, expected the extra `tensorrt` and an NVIDIA GPU; "
+        "pip install 'leukostream[tensorrt]' (models run in ONNX Runtime without it)"
+    )
+
+
+def _given(options: Options) -> Options:
+    """The options that were on the command line, as configuration fields."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None
+    }

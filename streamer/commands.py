@@ -1,0 +1,213 @@
+"""What the commands of the command line do: they put the parts together and give an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, TextIO
+
+from engines.base import UsageError
+from engines.classifier import Classifier
+from engines.detector import Detector
+from engines.onnxruntime import Threads, usable_cores
+from engines.registry import load_classifier, load_detector
+from streamer.analysis import Analyser
+from streamer.config import Config, load_config
+from streamer.dashboard import Dashboard, Front, PlainReporter, is_usable
+from streamer.jsonl import JsonLines
+from streamer.message_factory import MessageFactory, new_id
+from streamer.model_table import accuracy_note
+from streamer.naming import Naming
+from streamer.pipeline import Limits, Pipeline
+from streamer.publisher import Publisher
+from streamer.records import Mode, Skip
+from streamer.session import SlideSession
+from streamer.sources import Source, open_source, parse_source, unique_names
+from streamer.subscriber import Subscriber
+from streamer.wire import Envelope, HealthMessage, Sink
+
+DEMO_SOURCE = "slide=sim:seed=7,cells=200"
+DEMO_SOURCE_PLAIN = "slide=sim:seed=7,cells=100"
+"""Where nobody watches, the slide is smaller and analysed as fast as it goes."""
+
+DEMO_ENDPOINT = "tcp://127.0.0.1:*"
+"""Any free port of this machine; the demo says which."""
+
+DEMO_LIMIT_S = 45.0
+"""After so long the demo ends where output is no terminal; a slow machine shows less of the slide."""
+
+MOST_WORKERS = 4
+
+ENDED = ("ended", "failed")
+"""States of a source of which nothing more will come."""
+
+
+def run(config: Config) -> int:
+    """Analyse the sources of the configuration until they end or the user stops it."""
+    if not config.source:
+        raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
+    sources = _open_sources(config)
+    detector, classifier = _load_models(config)
+    # Where the messages go to standard output, everything for people goes to standard error.
+    people = sys.stderr if config.jsonl == "-" else sys.stdout
+    front = _front(config, people, accuracy_note(classifier.card) if classifier else None)
+    with contextlib.ExitStack() as stack:
+        jsonl = JsonLines(config.jsonl, on_fault=_tell) if config.jsonl is not None else None
+        publisher = _publisher(config, people)
+        sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
+        for sink in sinks:
+            stack.callback(sink.close)
+        run_id = new_id()
+
+        def new_session(source: str) -> SlideSession:
+            factory = MessageFactory(source, session=new_id(), run_id=run_id)
+            return SlideSession(
+                factory,
+                Naming.of(classifier) if classifier else None,
+                operating_score=detector.card.thresholds.operating,
+                reference_ranges=config.reference_ranges,
+            )
+
+        pipeline = Pipeline(
+            sources,
+            Analyser(detector, classifier),
+            new_session,
+            [*sinks, front],
+            _limits(config),
+            service=publisher.service if publisher else lambda: None,
+            show=front.show,
+            on_skip=_tell_skip,
+            models=("onnxruntime cpu", detector.card.name, classifier.card.name if classifier else None),
+        )
+        with _stop_on_signals(pipeline), front:
+            pipeline.start()
+            _keep_front(front, pipeline, jsonl, config.stop_after_s)
+            pipeline.finish()
+    return 0
+
+
+def demo(options: dict[str, Any]) -> int:
+    """The simulated slide: paced like a camera where somebody watches, else as fast as it goes and within a minute."""
+    watched = is_usable(sys.stdout) and options.get("dashboard") is not False
+    overrides = {
+        "source": (DEMO_SOURCE if watched else DEMO_SOURCE_PLAIN,),
+        "mode": "live" if watched else "analysis",
+        "publish": DEMO_ENDPOINT,
+        **options,
+    }
+    if not watched:
+        overrides["stop_after_s"] = DEMO_LIMIT_S
+    return run(load_config(None, overrides))
+
+
+def _open_sources(config: Config) -> list[tuple[Source, Mode]]:
+    sources = []
+    for address in unique_names([parse_source(text) for text in config.source]):
+        source = open_source(address, mode=config.mode)
+        sources.append((source, config.mode or source.default_mode))
+    return sources
+
+
+def _load_models(config: Config) -> tuple[Detector, Classifier | None]:
+    options: dict[str, Any] = {"backend": config.backend, "threads": Threads(config.threads, _workers(config))}
+    detector = load_detector(config.detector, min_score=config.min_score, long_side_px=config.long_side_px, **options)
+    if config.classifier in (None, "none"):
+        return detector, None
+    return detector, load_classifier(config.classifier, **options)
+
+
+def _workers(config: Config) -> int:
+    return config.workers or min(usable_cores(), MOST_WORKERS)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        workers=_workers(config),
+        max_wait_ms=config.max_wait_ms,
+        queue=config.queue,
+        health_interval_s=config.health_interval_s,
+        stop_at=config.stop_at,
+    )
+
+
+def _publisher(config: Config, people: TextIO) -> Publisher | None:
+    if config.publish is None:
+        return None
+    publisher = Publisher(config.publish, insecure=config.insecure)
+    print(f"publishing on {publisher.endpoint}", file=people, flush=True)
+    return publisher
+
+
+def _front(config: Config, people: TextIO, note: str | None) -> Front:
+    """The dashboard where people watch a terminal, else plain lines."""
+    usable = is_usable(people)
+    if config.dashboard and not usable:
+        raise UsageError(
+            "--dashboard: got an output that is no terminal, expected one; leave the option out for plain lines"
+        )
+    if usable and config.dashboard is not False:
+        return Dashboard(people, picture=config.picture, note=note, ranges=config.reference_ranges)
+    return PlainReporter(people, note=note)
+
+
+def _keep_front(front: Front, pipeline: Pipeline, jsonl: JsonLines | None, stop_after_s: float | None) -> None:
+    """Show until the pipeline ends, the user quits, the reader of our output left, or the time is over."""
+    until = None if stop_after_s is None else time.monotonic() + stop_after_s
+
+    def on() -> bool:
+        over = until is not None and time.monotonic() >= until
+        if over or (jsonl is not None and jsonl.reader_gone):
+            pipeline.stop()
+        return pipeline.running
+
+    front.run(on)
+    if front.quit_requested:
+        pipeline.stop()
+
+
+@contextlib.contextmanager
+def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        pipeline.stop()
+        signal.signal(number, previous[number])  # the second time it is meant as it always was
+
+    previous = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _tell(text: str) -> None:
+    print(f"leukostream: {text}", file=sys.stderr, flush=True)
+
+
+def _tell_skip(skip: Skip) -> None:
+    _tell(f"{skip.source}: skipped {skip.what}: {skip.detail}")
+
+
+def watch(endpoint: str, *, dashboard: bool | None, picture: bool) -> int:
+    """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves."""
+    front = _front(Config(dashboard=dashboard, picture=picture), sys.stdout, None)
+    with Subscriber(endpoint) as subscriber, front:
+        ended: dict[str, bool] = {}
+        while not front.quit_requested:
+            wait_s = front.tick(time.monotonic_ns())
+            received = subscriber.receive(wait_s)
+            while received is not None:
+                message = received.message
+                if not isinstance(message, Envelope):
+                    front.publish(message, received.payload)
+                    if isinstance(message, HealthMessage):
+                        ended.update({name: status.state in ENDED for name, status in message.sources.items()})
+                received = subscriber.receive(0)
+            if ended and all(ended.values()):
+                break
+    return 0

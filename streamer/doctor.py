@@ -1,0 +1,135 @@
+"""`leukostream doctor`: what is installed, which backends work, which cameras answer, and what to do about the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from engines.base import EngineError
+from engines.registry import find, models
+
+REQUIRED = ("opencv-python", "numpy", "onnx", "onnxruntime", "pyzmq", "msgspec", "rich", "scipy")
+GPU_INSTALL = "pip install 'leukostream[tensorrt]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `needed` says whether leukostream can work without it."""
+
+    what: str
+    ok: bool
+    detail: str
+    needed: bool = False
+    remedy: str = ""
+
+
+def examine() -> Iterable[Finding]:
+    """Look at everything, in the order in which a run needs it."""
+    yield _python()
+    for name in REQUIRED:
+        yield _package(name, needed=True, remedy=f"pip install {name}")
+    yield from _models()
+    yield _onnxruntime()
+    yield _cuda_driver()
+    yield _package("tensorrt", needed=False, remedy=GPU_INSTALL)
+    yield _package("pycuda", needed=False, remedy=GPU_INSTALL)
+    yield _package("torch", needed=False, remedy="pip install 'leukostream[train]' (only for training)")
+    yield from _cameras()
+
+
+def doctor(console: Console) -> int:
+    """Print what `examine` finds; exit status 1 when something needed is missing."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    failed = False
+    for finding in examine():
+        mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
+        detail = (
+            finding.detail if finding.ok or not finding.remedy else f"{finding.detail}; to have it: {finding.remedy}"
+        )
+        table.add_row(mark, finding.what, detail)
+        failed |= finding.needed and not finding.ok
+    console.print(table)
+    verdict = "leukostream can't run here yet: see the lines marked missing" if failed else "leukostream can run here"
+    console.print(verdict)
+    return 1 if failed else 0
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    return Finding(
+        "python",
+        sys.version_info >= (3, 11),
+        f"{version} on {platform.platform(terse=True)}",
+        needed=True,
+        remedy="3.11 or newer",
+    )
+
+
+def _package(name: str, *, needed: bool, remedy: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name), needed)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", needed, remedy)
+
+
+def _models() -> Iterable[Finding]:
+    for card in models():
+        try:
+            find(card.name, card.task)
+        except EngineError as error:
+            yield Finding(f"model {card.name}", False, str(error), needed=True, remedy="install leukostream again")
+        else:
+            yield Finding(f"model {card.name}", True, card.summary, needed=True)
+
+
+def _onnxruntime() -> Finding:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding("backend onnxruntime", False, str(error), needed=True, remedy="pip install onnxruntime")
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
+    return Finding("backend onnxruntime", True, f"providers: {providers}", needed=True)
+
+
+def _cuda_driver() -> Finding:
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        cuda = ctypes.CDLL(library)
+    except OSError:
+        return Finding("NVIDIA driver", False, f"{library} not found", remedy="NVIDIA's driver for your GPU")
+    count = ctypes.c_int(0)
+    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        return Finding("NVIDIA driver", False, f"no GPU answers (status {status})", remedy="a GPU and its driver")
+    return Finding("NVIDIA driver", True, f"{count.value} GPU(s)")
+
+
+def _cameras() -> Iterable[Finding]:
+    devices = sorted(Path("/dev").glob("video*")) if sys.platform.startswith("linux") else []
+    if not devices:
+        yield Finding("cameras", False, "no /dev/video* device", remedy="connect one, or use --source FILE or rtsp://…")
+    for device in devices:
+        yield Finding(f"camera {device}", *_grab(str(device)))
+
+
+def _grab(device: str) -> tuple[bool, str]:
+    import cv2
+
+    capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
+    try:
+        image = capture.read()[1] if capture.isOpened() else None
+        return (False, "does not answer") if image is None else (True, f"answers, {image.shape[1]}x{image.shape[0]}")
+    finally:
+        capture.release()

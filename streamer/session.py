@@ -1,0 +1,160 @@
+"""One slide under one source: frames in their order become cells, counts and messages.
+
+A step function: no thread, socket or sleep; the message factory dates what it makes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from engines.geometry import Image
+from streamer.analysis import Analysed
+from streamer.differential import NOT_LEUKOCYTES, Tally, differential
+from streamer.fusion import FusionConfig
+from streamer.message_factory import Looks, MessageFactory
+from streamer.naming import Naming
+from streamer.records import Cell, CellId, Differential
+from streamer.slide import SlideConfig, SlideMap, SlideUpdate
+from streamer.stage import StageTracker
+from streamer.wire import AnyMessage
+
+PICTURE_MARGIN = 1.2
+"""Side of a cell's picture, in longer sides of its box."""
+
+PICTURE_QUALITY = 90
+
+DIFFERENTIAL_EVERY_FRAMES = 15
+"""How often the differential is published while only red cells, platelets and frames are added to it."""
+
+Emission = tuple[AnyMessage, bytes | None]
+"""A message and its payload."""
+
+
+class SlideSession:
+    """Everything that is remembered of one slide. `update` takes its frames in order, `finish` ends it."""
+
+    def __init__(
+        self,
+        factory: MessageFactory,
+        naming: Naming | None,
+        *,
+        operating_score: float,
+        reference_ranges: Mapping[str, tuple[float, float]],
+    ) -> None:
+        """`naming`: None where no classifier runs; then every white cell is `unclassified`.
+        `operating_score`: detections below it are published and never counted."""
+        self.factory = factory
+        self._naming = naming
+        self._ranges = reference_ranges
+        self._tracker = StageTracker()
+        fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
+        self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
+        self._cells: dict[CellId, Cell] = {}
+        """White and nucleated red cells that were told of, as last told."""
+        self._subclasses: Counter[str | None] = Counter()
+        self._frames = 0
+        self._accepted = 0
+        self._told: tuple[object, ...] = ()
+        self._told_at_frame = 0
+
+    @property
+    def total(self) -> int:
+        """Unique white cells counted so far."""
+        return sum(n for name, n in self._slide.counts().classes.items() if name not in NOT_LEUKOCYTES)
+
+    def update(self, analysed: Analysed) -> Iterator[Emission]:
+        """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
+        frame, detections, quality = analysed.frame, analysed.detections, analysed.quality
+        placement = self._tracker.update(analysed.prepared, frame.frame_id, may_start=quality.accepted)
+        update = self._slide.update(
+            placement,
+            detections,
+            (frame.width, frame.height),
+            frame.frame_id,
+            analysed.classifications,
+            accepted=quality.accepted,
+        )
+        self._frames += 1
+        self._accepted += quality.accepted and placement.position is not None
+        self._remember(update)
+        looks = None
+        if analysed.classifications is not None and self._naming is not None:
+            names = [self._naming.class_name(row) for row in analysed.classifications.probabilities]
+            looks = Looks(analysed.white.tolist(), analysed.classifications, names)
+        seen = {o.cell_id for o in update.observations if o.cell_id is not None}
+        yield (
+            self.factory.frame(
+                frame,
+                detections,
+                stage=placement.position,
+                quality=quality,
+                observations=update.observations,
+                looks=looks,
+                cells={number: self._cells[number] for number in seen & self._cells.keys()},
+                timings_ms=analysed.timings_ms,
+            ),
+            None,
+        )
+        boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
+        for cell in update.cells:
+            box = boxes.get(cell.cell_id)
+            yield self.factory.cell(cell), None if box is None else _picture(frame.image, detections.boxes_px[box])
+        yield from self._differential()
+
+    def finish(self) -> Iterator[Emission]:
+        """The end of the slide: cells only seen cut by an edge are counted, and the differential is final."""
+        placement = self._tracker.finish()
+        for update in (self._slide.correct(placement), self._slide.finish()):
+            self._remember(update)
+            for cell in update.cells:
+                yield self.factory.cell(cell), None
+        yield self.factory.differential(self._state(final=True)), None
+
+    def _differential(self) -> Iterator[Emission]:
+        counts = self._slide.counts()
+        key = (counts.white, counts.nucleated_red, tuple(counts.classes.items()))
+        if key == self._told and self._frames - self._told_at_frame < DIFFERENTIAL_EVERY_FRAMES:
+            return
+        self._told, self._told_at_frame = key, self._frames
+        yield self.factory.differential(self._state(final=False)), None
+
+    def _state(self, *, final: bool) -> Differential:
+        counts = self._slide.counts()
+        classes = Counter(counts.classes)
+        classes["erythroblast"] += counts.nucleated_red
+        subclasses = {name: count for name, count in self._subclasses.items() if name is not None}
+        tally = Tally(
+            classes=classes,
+            subclasses=subclasses,
+            rbc=counts.red,
+            platelets=counts.platelets,
+            frames=self._frames,
+            frames_accepted=self._accepted,
+        )
+        names = self._naming.class_names if self._naming else ()
+        subclass_names = self._naming.subclass_names if self._naming else ()
+        return differential(tally, names, subclass_names=subclass_names, ranges=self._ranges, final=final)
+
+    def _remember(self, update: SlideUpdate) -> None:
+        gone = [self._cells.pop(number, None) for number, _ in update.removed]
+        gone += [self._cells.get(cell.cell_id) for cell in update.cells]
+        self._subclasses.subtract(cell.subclass for cell in gone if cell is not None)
+        self._subclasses.update(cell.subclass for cell in update.cells)
+        self._cells.update((cell.cell_id, cell) for cell in update.cells)
+
+
+def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:
+    """JPEG of a cell with a little of what is around it."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = box_px.tolist()
+    half = PICTURE_MARGIN * max(x2 - x1, y2 - y1) / 2
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    left, top = max(0, round(x - half)), max(0, round(y - half))
+    part = image[top : min(height, round(y + half)), left : min(width, round(x + half))]
+    done, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+    return encoded.tobytes() if done else None

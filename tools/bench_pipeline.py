@@ -1,0 +1,296 @@
+"""Frames a second and latency of the whole pipeline, beside a plain loop and beside what the cores allow.
+
+    python -m tools.bench_pipeline --source DIRECTORY --json bench.json
+
+All rows are measured in one run on the same frames with the same graphs: each step alone on one thread (what the
+cores allow is cores / core-seconds a frame), a plain loop that does one thing after the other, and the pipeline with
+publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians.
+With `--live` a simulated camera of 30 frames a second is analysed live as well: drops and latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from engines.classifier import Classifier
+from engines.detector import Detector
+from engines.onnxruntime import Threads, usable_cores
+from engines.registry import load_classifier, load_detector
+from streamer.analysis import Analyser
+from streamer.config import Config
+from streamer.message_factory import MessageFactory, new_id
+from streamer.naming import Naming
+from streamer.pipeline import Limits, Pipeline
+from streamer.publisher import Publisher
+from streamer.records import Frame, Mode, Skip
+from streamer.session import SlideSession
+from streamer.sources import Source, open_source, parse_source
+from streamer.sources.images import Picture, list_images, read_image
+from streamer.wire import AnyMessage, FrameMessage, HealthMessage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the cores are used: frames side by side, and threads of one model call."""
+
+    workers: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.workers} workers x {self.threads} threads"
+
+
+class FirstFrames:
+    """A source that ends after `count` frames."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        self._source = source
+        self._left = count
+        self.name = source.name
+        self.default_mode: Mode = source.default_mode
+        self.open = source.open
+        self.close = source.close
+
+    def read(self) -> Frame | Skip | None:
+        if self._left == 0:
+            return None
+        item = self._source.read()
+        self._left -= isinstance(item, Frame)
+        return item
+
+
+class Collector:
+    """A sink that keeps the times of the frames and the last health."""
+
+    def __init__(self) -> None:
+        self.captured_ns: list[int] = []
+        self.published_ns: list[int] = []
+        self.detections: list[int] = []
+        self.health: HealthMessage | None = None
+
+    def publish(self, message: AnyMessage, payload: bytes | None = None) -> None:
+        if isinstance(message, FrameMessage):
+            self.captured_ns.append(message.captured_ns)
+            self.published_ns.append(message.published_ns)
+            self.detections.append(len(message.detections))
+        elif isinstance(message, HealthMessage):
+            self.health = message
+
+    def close(self) -> None: ...
+
+    def latency_ms(self) -> list[float]:
+        return [(b - a) / 1e6 for a, b in zip(self.captured_ns, self.published_ns, strict=True)]
+
+
+def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:
+    threads = Threads(plan.threads, plan.workers)
+    detector = load_detector(config.detector, threads=threads, long_side_px=config.long_side_px)
+    return detector, load_classifier(config.classifier or "", threads=threads)
+
+
+def run_pipeline(
+    source: Source, mode: Mode, plan: Plan, models: tuple[Detector, Classifier], warm_up: int
+) -> tuple[float, Collector]:
+    """(frames a second after `warm_up` frames, what was published)."""
+    detector, classifier = models
+    collector = Collector()
+
+    def new_session(name: str) -> SlideSession:
+        return SlideSession(
+            MessageFactory(name, session=new_id(), run_id=new_id()),
+            Naming.of(classifier),
+            operating_score=detector.card.thresholds.operating,
+            reference_ranges=Config().reference_ranges,
+        )
+
+    publisher = Publisher("tcp://127.0.0.1:*")
+    pipeline = Pipeline(
+        [(source, mode)],
+        Analyser(detector, classifier),
+        new_session,
+        [publisher, collector],
+        Limits(workers=plan.workers),
+        service=publisher.service,
+    )
+    pipeline.start()
+    pipeline.finish()
+    at = collector.published_ns[warm_up:]
+    return (len(at) - 1) * 1e9 / (at[-1] - at[0]), collector
+
+
+def plain_loop(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> float:
+    """Frames a second of imread, letterbox, detector, NMS, classifier, one after the other."""
+    detector, classifier = models
+    white = np.array([kind == "white" for kind in detector.card.kinds])
+    started = time.perf_counter()
+    for path in paths:
+        image = cv2.imread(str(path))
+        found = detector.detect([image])[0]
+        classifier.classify(image, found.boxes_px[white[found.labels]])
+    return len(paths) / (time.perf_counter() - started)
+
+
+def steps_alone(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> dict[str, float]:
+    """Median milliseconds of each step a frame, on one thread, with nothing beside it."""
+    detector, classifier = models
+    white = np.array([kind == "white" for kind in detector.card.kinds])
+    times: dict[str, list[float]] = {"decode": [], "resize": [], "detector": [], "nms": [], "classifier": []}
+    for path in paths:
+        decode_ms, image = timed(lambda path=path: cv2.imread(str(path)))
+        found, timings = detector.detect_timed([image])
+        boxes = found[0].boxes_px[white[found[0].labels]]
+        classify_ms, _ = timed(lambda image=image, boxes=boxes: classifier.classify(image, boxes))
+        for name, ms in (
+            ("decode", decode_ms),
+            ("resize", timings.letterbox_ms),
+            ("detector", timings.infer_ms),
+            ("nms", timings.nms_ms),
+            ("classifier", classify_ms),
+        ):
+            times[name].append(ms)
+    # Means of the trimmed middle would hide that frames differ; the mean is what throughput is made of.
+    return {name: float(np.mean(np.clip(values, 0, np.percentile(values, 95)))) for name, values in times.items()}
+
+
+def timed(work: Callable[[], object]) -> tuple[float, object]:
+    started = time.perf_counter()
+    result = work()
+    return (time.perf_counter() - started) * 1000, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True, help="a folder or glob of images")
+    parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plans", default=None, help="WORKERSxTHREADS,…; default: cores x 1, 1 x cores")
+    parser.add_argument("--live", action="store_true", help="also a simulated camera, 640x480 at 30 frames a second")
+    parser.add_argument("--live-source", default="sim:seed=7,cells=200", help="what the camera looks at")
+    parser.add_argument("--live-frames", type=int, default=900)
+    parser.add_argument("--long-side-px", type=int, default=None)
+    parser.add_argument("--json", metavar="FILE")
+    arguments = parser.parse_args()
+    cores = usable_cores()
+    plans = [Plan(cores, 1), Plan(1, cores)]
+    if arguments.plans:
+        plans = [Plan(*map(int, plan.split("x"))) for plan in arguments.plans.split(",")]
+    config = Config(long_side_px=arguments.long_side_px)
+    paths = [path for path in list_images(arguments.source) if isinstance(read_image(path), Picture)]
+    paths = paths[: arguments.frames]
+    warm_up = min(10, len(paths) // 4)
+
+    cv2.setNumThreads(1)
+    models = {plan: load(plan, config) for plan in {*plans, Plan(1, 1)}}
+    for pair in models.values():
+        plain_loop(paths[:warm_up], pair)
+    alone: list[dict[str, float]] = []
+    loops: dict[Plan, list[float]] = {plan: [] for plan in models if plan.workers == 1}
+    runs: dict[Plan, list[tuple[float, list[float]]]] = {plan: [] for plan in plans}
+    for _ in range(arguments.rounds):
+        alone.append(steps_alone(paths, models[Plan(1, 1)]))
+        for plan, rates in loops.items():
+            rates.append(plain_loop(paths, models[plan]))
+        for plan in plans:
+            source = FirstFrames(open_source(parse_source(f"bench={arguments.source}")), len(paths))
+            rate, collector = run_pipeline(source, "analysis", plan, models[plan], warm_up)
+            runs[plan].append((rate, collector.latency_ms()))
+    steps = {name: median(round_[name] for round_ in alone) for name in alone[0]}
+    allowed = cores * 1000 / sum(steps.values())
+    loop_best = max(median(rates) for rates in loops.values())
+
+    report: dict[str, object] = {
+        "machine": {"cores": cores, "processor": platform.processor() or platform.machine()},
+        "frames": len(paths),
+        "rounds": arguments.rounds,
+        "input_px": models[plans[0]][0].input_size(*size_of(paths[0])),
+        "step_ms": steps,
+        "allowed_fps": allowed,
+        "plain_loop_fps": {str(plan.threads): rates for plan, rates in loops.items()},
+        "pipeline": [
+            {
+                **asdict(plan),
+                "fps": [rate for rate, _ in results],
+                "latency_ms": percentiles([ms for _, all_ms in results for ms in all_ms]),
+                "of_allowed": median(rate for rate, _ in results) / allowed,
+                "of_best_plain_loop": median(rate for rate, _ in results) / loop_best,
+            }
+            for plan, results in runs.items()
+        ],
+    }
+    if arguments.live:
+        plan = plans[0]
+        source = FirstFrames(open_source(parse_source(arguments.live_source), mode="live"), arguments.live_frames)
+        rate, collector = run_pipeline(source, "live", plan, models[plan], warm_up=30)
+        status = next(iter(collector.health.sources.values())) if collector.health else None
+        report["live"] = {
+            **asdict(plan),
+            "source": arguments.live_source,
+            "frames": arguments.live_frames,
+            "fps": rate,
+            "dropped": status.dropped if status else None,
+            "latency_ms": percentiles(collector.latency_ms()[30:]),
+        }
+    show(report)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    image = cv2.imread(str(path))
+    return image.shape[1], image.shape[0]
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    return dict(zip(("p50", "p95", "p99"), np.percentile(values, (50, 95, 99)).tolist(), strict=True))
+
+
+def show(report: dict) -> None:
+    console = Console()
+    steps = Table("step alone, one thread", "ms a frame")
+    for name, ms in report["step_ms"].items():
+        steps.add_row(name, f"{ms:.1f}")
+    steps.add_row("together", f"{sum(report['step_ms'].values()):.1f}")
+    console.print(steps)
+    rows = Table("way", "frames/s", "of allowed", "of best loop", "p50 ms", "p99 ms")
+    rows.add_row(f"{report['machine']['cores']} cores allow", f"{report['allowed_fps']:.1f}", "1.00", "", "", "")
+    for threads, rates in report["plain_loop_fps"].items():
+        rows.add_row(
+            f"plain loop, {threads} threads", f"{median(rates):.1f}", f"{median(rates) / report['allowed_fps']:.2f}"
+        )
+    for row in report["pipeline"]:
+        rows.add_row(
+            f"pipeline, {row['workers']} workers x {row['threads']} threads",
+            f"{median(row['fps']):.1f}",
+            f"{row['of_allowed']:.2f}",
+            f"{row['of_best_plain_loop']:.2f}",
+            f"{row['latency_ms']['p50']:.0f}",
+            f"{row['latency_ms']['p99']:.0f}",
+        )
+    if "live" in report:
+        row = report["live"]
+        lost = sum((row["dropped"] or {}).values())
+        rows.add_row(
+            f"live {row['source']}, {lost} dropped",
+            f"{row['fps']:.1f}",
+            "",
+            "",
+            f"{row['latency_ms']['p50']:.0f}",
+            f"{row['latency_ms']['p99']:.0f}",
+        )
+    console.print(rows)
+
+
+if __name__ == "__main__":
+    main()
