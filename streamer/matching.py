@@ -1,0 +1,90 @@
+"""Whether two boxes on the slide show the same cell. Pure functions on arrays.
+
+A box that a frame's edge cut shows part of a cell. So before two boxes are compared, each is clipped to what the other
+one could have shown: where one was cut, the other is cut off too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float64]
+Cuts = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchConfig:
+    min_iou: float = 0.4
+    """Boxes of the same family (white and nucleated red; red; platelet) that overlap so much are one cell."""
+    min_iou_other_family: float = 0.65
+    """The same for boxes of different families: a white cell that was once taken for a red one."""
+    min_iou_cut: float = 0.25
+    min_containment_cut: float = 0.6
+    """Where an edge cut one of them, either of these is enough: slivers have few pixels to agree on."""
+    min_iou_same_frame: float = 0.55
+    min_containment_same_frame: float = 0.8
+    """Two boxes of one frame and one family are one cell from either of these on; cells side by side stay below."""
+
+
+def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_px: float) -> Cuts:
+    """(n, 4): whether left, top, right, bottom of each box lie within `edge_px` of the frame's edge."""
+    return np.stack(
+        [
+            boxes_px[:, 0] <= edge_px,
+            boxes_px[:, 1] <= edge_px,
+            boxes_px[:, 2] >= width - edge_px,
+            boxes_px[:, 3] >= height - edge_px,
+        ],
+        axis=1,
+    )
+
+
+def touching_pairs(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
+    """Indices (i, j) of all boxes a[i] and b[j] that share some area; in time about proportional to how many do."""
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    order = np.argsort(b[:, 0], kind="stable")
+    lefts = b[order, 0]
+    widest = float((b[:, 2] - b[:, 0]).max())
+    first = np.searchsorted(lefts, a[:, 0] - widest)
+    counts = np.maximum(np.searchsorted(lefts, a[:, 2]) - first, 0)
+    i = np.repeat(np.arange(len(a)), counts)
+    j = order[np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)]
+    touching = (a[i, 1] < b[j, 3]) & (a[i, 3] > b[j, 1]) & (a[i, 0] < b[j, 2]) & (a[i, 2] > b[j, 0])
+    return i[touching], j[touching]
+
+
+def overlaps(a: Boxes, a_cut: Cuts, b: Boxes, b_cut: Cuts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(n,) intersection over union, and over the smaller one, of the rows of a and b, each clipped as the other was."""
+    a_seen, b_seen = _clipped(a, b, b_cut), _clipped(b, a, a_cut)
+    sides = np.minimum(a_seen[:, 2:], b_seen[:, 2:]) - np.maximum(a_seen[:, :2], b_seen[:, :2])
+    common = np.maximum(sides, 0).prod(1)
+    areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1) for boxes in (a_seen, b_seen)]
+    union = areas[0] + areas[1] - common
+    smaller = np.minimum(areas[0], areas[1])
+    return common / np.maximum(union, 1e-9), common / np.maximum(smaller, 1e-9)
+
+
+def _clipped(boxes: Boxes, other: Boxes, other_cut: Cuts) -> Boxes:
+    low = np.where(other_cut[:, :2], np.maximum(boxes[:, :2], other[:, :2]), boxes[:, :2])
+    high = np.where(other_cut[:, 2:], np.minimum(boxes[:, 2:], other[:, 2:]), boxes[:, 2:])
+    return np.concatenate([low, high], axis=1)
+
+
+def one_to_one(i: Ints, j: Ints, likeness: npt.NDArray[np.float64]) -> tuple[Ints, Ints]:
+    """Of candidate pairs the best ones, so that no i and no j comes twice: the likest pair first."""
+    taken_i: set[int] = set()
+    taken_j: set[int] = set()
+    chosen = []
+    order = np.argsort(-likeness, kind="stable")
+    for pair, one, two in zip(order.tolist(), i[order].tolist(), j[order].tolist(), strict=True):
+        if one not in taken_i and two not in taken_j:
+            taken_i.add(one)
+            taken_j.add(two)
+            chosen.append(pair)
+    rows = np.array(chosen, np.intp)
+    return i[rows], j[rows]

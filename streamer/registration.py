@@ -1,0 +1,371 @@
+"""How far two frames are apart: pictures in, a shift in pixels and how sure it is out. Pure functions.
+
+`prepare` is all that depends on one frame alone, so that worker threads can do it side by side. The frame is reduced
+to grey (objectives magnify red, green and blue differently, up to 1 % in real frames: one channel would set a scale of
+its own), taken to its logarithm, so that light and exposure are addends, and freed of everything wider than a cell
+edge, so that the lamp's vignette is gone. `register` then
+correlates two frames at every shift at once, zero-padded to twice their size: no shift is confused with the one
+that wraps around, and every sum is divided by the square root of the overlap it was taken over, so that a strip of 5 %
+of the field can win. (Plain phase correlation at the frame's own size fails from about half a field on.) The peak's
+height in standard deviations of its own surface is the gate. What passes is refined on the finer picture with a
+second-order Gauss-Newton step (ESM, Benhimane and Malis 2004), which tile by tile also shows whether the whole overlap
+moved as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from engines.base import LeukostreamError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationConfig:
+    """Lengths are pixels of the reduced picture that they name; the defaults were measured on 388 real frames."""
+
+    long_side: int = 360
+    """The fine picture's longer side is about this; the coarse one's half of it."""
+    flat_sigma: float = 3.0
+    """Width of the blur that is taken as the light, in fine pixels."""
+    smooth_sigma: float = 1.0
+    """Width of the blur against noise, in fine pixels; without it gradients are taken too small and steps too large."""
+    clip: float = 3.0
+    """Contrast beyond so many standard deviations is cut off, so that a white cell does not outvote the field."""
+    min_overlap: float = 0.03
+    """Shifts that leave less of the field in common are not looked at."""
+    min_peak: float = 9.0
+    """Standard deviations of its own surface (true ones reach 16 and more, wrong ones 6, rarely 13)."""
+    min_score: float = 30.0
+    """Correlation on the fine overlap times the square root of its pixels (true ones reach 56, wrong ones 25)."""
+    min_ncc: float = 0.25
+    """Correlation on the fine overlap."""
+    min_agreement: float = 0.5
+    """Share of the overlap's tiles that must move with the whole."""
+    tile: int = 36
+    """Side of a tile of the overlap in fine pixels."""
+    max_refinement: float = 4.0
+    """Fine pixels that refinement may move what it starts from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedFrame:
+    """What registration keeps of a frame; about 0.5 MB."""
+
+    height: int
+    """Of the frame, as is `width`."""
+    width: int
+    factor: int
+    """Frame pixels per fine pixel."""
+    fine: npt.NDArray[np.int8]
+    """(h, w) flat-fielded log contrast, 1/32 of its standard deviation."""
+    spectrum: npt.NDArray[np.complex64] | None
+    """Of the coarse picture, half the fine one, zero-padded to twice its size; None where it was dropped."""
+    contrast: float
+    """Root mean square of the flat-fielded logarithm; falls with blur, 0 for a blank frame."""
+    coherence: float
+    """Correlation of neighbouring pixels before smoothing: about 0 for pure noise, 0.8 and more for cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Where the second frame lies from the first: first frame's point = second frame's point + (x_px, y_px)."""
+
+    x_px: float
+    y_px: float
+    overlap: float
+    """Share of the field that both see."""
+    ncc: float
+    """-1 to 1, correlation on the overlap."""
+    agreement: float
+    """0 to 1, share of the overlap's tiles that moved as the whole did."""
+    growth: float
+    """How much larger the second frame shows things, as a share: 0.01 is 1 %; measured over the tiles."""
+    turn_rad: float
+    """How far the second frame is turned against the first one."""
+
+    def reversed(self) -> Shift:
+        """Where the first frame lies from the second one."""
+        return replace(self, x_px=-self.x_px, y_px=-self.y_px, growth=-self.growth, turn_rad=-self.turn_rad)
+
+
+def prepare(image: npt.NDArray[np.uint8], config: RegistrationConfig) -> PreparedFrame:
+    """Reduce a uint8 (H, W, 3) BGR image to what registration needs. Raises LeukostreamError for another array."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise LeukostreamError(f"image: got {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
+    height, width = image.shape[:2]
+    factor = max(1, round(max(height, width) / config.long_side))
+    if min(height, width) < 16 * factor:
+        raise LeukostreamError(f"image: got {width}x{height} pixels, too narrow to register; expected 1:20 at most")
+    logarithm = cv2.log(_reduce(image, factor).astype(np.float32) + 4)  # the addend keeps black finite
+    light = cv2.GaussianBlur(logarithm, (0, 0), config.flat_sigma)
+    raw = logarithm - light
+    fine = cv2.GaussianBlur(logarithm, (0, 0), config.smooth_sigma) - light
+    contrast = float(np.sqrt(np.vdot(fine, fine) / fine.size))
+    fine *= 32 / max(contrast, 1e-6)
+    np.clip(fine, -32 * config.clip, 32 * config.clip, out=fine)
+    np.rint(fine, out=fine)
+    return PreparedFrame(
+        height=height,
+        width=width,
+        factor=factor,
+        fine=fine.astype(np.int8),
+        spectrum=_spectrum(fine),
+        contrast=contrast,
+        coherence=_neighbour_correlation(raw),
+    )
+
+
+def restored(frame: PreparedFrame) -> PreparedFrame:
+    """The frame with its spectrum, computed again where it was dropped to save memory."""
+    return replace(frame, spectrum=_spectrum_of(frame))
+
+
+def _spectrum_of(frame: PreparedFrame) -> npt.NDArray[np.complex64]:
+    return _spectrum(frame.fine.astype(np.float32)) if frame.spectrum is None else frame.spectrum
+
+
+def without_spectrum(frame: PreparedFrame) -> PreparedFrame:
+    """The frame at a fifth of its memory."""
+    return replace(frame, spectrum=None)
+
+
+def comparable(a: PreparedFrame, b: PreparedFrame) -> bool:
+    """Whether two frames come from the same camera setting: of the same size."""
+    return (a.height, a.width) == (b.height, b.width)
+
+
+def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> Shift | None:
+    """Where `b` lies from `a`, at any shift that leaves enough in common; None when there is no such shift."""
+    found = find_peak(a, b, config)
+    if found is None:
+        return None
+    return refine(a, b, found, config)
+
+
+def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
+    """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None when no peak stands out."""
+    if not comparable(a, b):
+        return None
+    shape = _coarse_shape(a.fine)
+    padded = _padded(shape)
+    weights, valid = _overlap_weights(shape, config.min_overlap)
+    surface = scipy.fft.irfft2(_spectrum_of(a) * _spectrum_of(b).conj(), padded)
+    surface *= weights
+    row, column = divmod(int(surface.argmax()), padded[1])
+    spread = float(np.sqrt(np.vdot(surface, surface) / valid))
+    if spread == 0 or surface[row, column] < config.min_peak * spread:
+        return None
+    shift_y = row if row < shape[0] else row - padded[0]
+    shift_x = column if column < shape[1] else column - padded[1]
+    scale = 2 * a.factor
+    return float(shift_x * scale), float(shift_y * scale)
+
+
+def refine(
+    a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], config: RegistrationConfig
+) -> Shift | None:
+    """Sub-pixel shift near `guess_px` (within some ten frame pixels); None when the overlap does not agree with it."""
+    if not comparable(a, b):
+        return None
+    start = np.array(guess_px) / a.factor
+    shift = start
+    for _ in range(6):
+        base = np.rint(shift).astype(int)
+        tiles = _Tiles.measure(a.fine, b.fine, int(base[0]), int(base[1]), config)
+        if tiles is None:
+            return None
+        step = tiles.common_step()
+        shift = base + np.clip(step, -1.5, 1.5)
+        if np.abs(shift - start).max() > config.max_refinement:
+            return None
+        if np.abs(step).max() <= 0.75:
+            break
+    else:
+        return None
+    if tiles.ncc < config.min_ncc or tiles.ncc * np.sqrt(tiles.pixels) < config.min_score:
+        return None
+    agreement = tiles.agreement(step)
+    if agreement < config.min_agreement:
+        return None
+    growth, turn = tiles.distortion()
+    return Shift(
+        x_px=float(shift[0]) * a.factor,
+        y_px=float(shift[1]) * a.factor,
+        overlap=tiles.pixels / a.fine.size,
+        ncc=tiles.ncc,
+        agreement=agreement,
+        growth=growth,
+        turn_rad=turn,
+    )
+
+
+class _Tiles:
+    """The normal equations of a translation, tile by tile of the overlap, at an integer shift."""
+
+    def __init__(self, sums: Floats, centres: Floats, pixels: int) -> None:
+        self.pixels = pixels
+        self._centres = centres  # (t, 2) x, y in fine pixels of `b`
+        xx, xy, yy, xe, ye, ab, aa, bb = sums
+        self._hessian = np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -2)
+        self._gradient = np.stack([xe, ye], -1)
+        self._power = np.sqrt(aa * bb)
+        self._ncc = ab / np.maximum(self._power, 1e-6)
+        self.ncc = float(ab.sum() / max(float(np.sqrt(aa.sum() * bb.sum())), 1e-6))
+        # A tile without an edge in one direction still has a step: the ridge keeps it near zero there.
+        ridge = 0.05 * float(np.trace(self._hessian.mean(0))) * np.eye(2) + 1e-6 * np.eye(2)
+        self._steps = np.linalg.solve(self._hessian + ridge, self._gradient[..., None])[..., 0]
+
+    @classmethod
+    def measure(
+        cls, a: npt.NDArray[np.int8], b: npt.NDArray[np.int8], x: int, y: int, config: RegistrationConfig
+    ) -> _Tiles | None:
+        height, width = a.shape
+        left, right = max(0, -x), min(width, width - x)
+        top, bottom = max(0, -y), min(height, height - y)
+        if right - left < 8 or bottom - top < 8 or (right - left) * (bottom - top) < config.min_overlap * a.size / 2:
+            return None
+        first = a[top + y : bottom + y, left + x : right + x].astype(np.float32)
+        second = b[top:bottom, left:right].astype(np.float32)
+        both = first + second
+        along_x = cv2.Sobel(both, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 16)
+        along_y = cv2.Sobel(both, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 16)
+        gap = second - first
+        columns = max(1, round((right - left) / config.tile))
+        rows = max(1, round((bottom - top) / config.tile))
+        factors = (
+            (along_x, along_x), (along_x, along_y), (along_y, along_y), (along_x, gap), (along_y, gap),
+            (first, second), (first, first), (second, second),
+        )  # fmt: skip
+        pixels = (right - left) * (bottom - top)
+        per_row, per_column = _bins(bottom - top, rows), _bins(right - left, columns).T
+        sums = np.stack([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors])
+        x_centres = left + (np.arange(columns, dtype=np.float32) + 0.5) * (right - left) / columns
+        y_centres = top + (np.arange(rows, dtype=np.float32) + 0.5) * (bottom - top) / rows
+        centres = np.stack(np.meshgrid(x_centres, y_centres), -1).reshape(-1, 2)
+        return cls(sums.astype(np.float64), centres, pixels)
+
+    def common_step(self) -> npt.NDArray[np.float64]:
+        """The step (x, y) in fine pixels that all tiles agree on, tiles far from it having little to say."""
+        weights = np.ones(len(self._steps))
+        step = np.zeros(2)
+        for _ in range(3):
+            hessian = np.tensordot(weights, self._hessian, 1) + 1e-6 * np.eye(2)
+            step = np.linalg.solve(hessian, weights @ self._gradient)
+            weights = 1 / np.maximum(1.0, np.linalg.norm(self._steps - step, axis=1) / 0.5)
+        return step
+
+    def agreement(self, step: npt.NDArray[np.float64]) -> float:
+        """Share of the tiles, by contrast, that correlate and moved by `step` to within a fine pixel."""
+        near = np.linalg.norm(self._steps - step, axis=1) < 1.0
+        return float(self._power[near & (self._ncc > 0.1)].sum() / max(float(self._power.sum()), 1e-6))
+
+    def distortion(self) -> tuple[float, float]:
+        """(growth, turn in radians) that the tiles' own steps show; zeros where the overlap is too small to tell."""
+        if len(self._steps) < 9:
+            return 0.0, 0.0
+        weights = self._power * np.maximum(self._ncc, 0.0)
+        weights /= max(float(weights.sum()), 1e-9)
+        places = self._centres - weights @ self._centres
+        steps = self._steps - weights @ self._steps
+        inertia = float(weights @ (places**2).sum(1))
+        grown = float(weights @ (places * steps).sum(1)) / inertia
+        turned = float(weights @ (places[:, 0] * steps[:, 1] - places[:, 1] * steps[:, 0])) / inertia
+        return -grown, -turned
+
+
+def find_similarity(a: PreparedFrame, b: PreparedFrame) -> tuple[float, float] | None:
+    """(growth, turn in radians) of what `b` shows against `a`, by features (SIFT); None where they don't match.
+
+    Some 30 ms: for frames that `register` can't place.
+    """
+    sift = cv2.SIFT.create(1000)
+    points_a, described_a = sift.detectAndCompute((a.fine.astype(np.int16) + 128).astype(np.uint8), None)
+    points_b, described_b = sift.detectAndCompute((b.fine.astype(np.int16) + 128).astype(np.uint8), None)
+    if len(points_a) < 10 or len(points_b) < 10:
+        return None
+    matches = cv2.BFMatcher().knnMatch(described_a, described_b, k=2)
+    good = [pair[0] for pair in matches if len(pair) == 2 and pair[0].distance < 0.75 * pair[1].distance]
+    if len(good) < 10:
+        return None
+    from_a = np.array([points_a[match.queryIdx].pt for match in good], np.float32)
+    from_b = np.array([points_b[match.trainIdx].pt for match in good], np.float32)
+    cv2.setRNGSeed(0)  # so that the same frames give the same answer
+    matrix, inliers = cv2.estimateAffinePartial2D(from_a, from_b, ransacReprojThreshold=2.0)
+    if matrix is None or int(inliers.sum()) < max(10, 0.3 * len(good)):
+        return None
+    factor_a, factor_b = a.factor, b.factor
+    growth = float(np.hypot(matrix[0, 0], matrix[1, 0])) * factor_b / factor_a - 1
+    return growth, float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+
+
+def _reduce(image: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+    """Grey (h, w) means of factor x factor blocks; what fills no block, or would not on halving, is cut off."""
+    unit = 2 * factor
+    image = image[: image.shape[0] // unit * unit, : image.shape[1] // unit * unit]
+    if factor % 2 == 0:  # colour only on a quarter of the pixels
+        image, factor = _shrink(image, 2), factor // 2
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+    while factor % 2 == 0:  # halving twice costs a third of quartering once
+        grey, factor = _shrink(grey, 2), factor // 2
+    return _shrink(grey, factor) if factor > 1 else grey
+
+
+def _shrink(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
+    size = (image.shape[1] // factor, image.shape[0] // factor)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def _coarse_shape(fine: npt.NDArray[np.generic]) -> tuple[int, int]:
+    return fine.shape[0] // 2, fine.shape[1] // 2
+
+
+def _spectrum(fine: Floats) -> npt.NDArray[np.complex64]:
+    coarse = _shrink(fine, 2)
+    coarse -= coarse.mean()
+    spectrum: npt.NDArray[np.complex64] = scipy.fft.rfft2(coarse, _padded(_coarse_shape(fine)))
+    return spectrum
+
+
+def _neighbour_correlation(image: Floats) -> float:
+    """The weaker one of the correlations along x and along y; 0 for a blank image."""
+    power = float(np.vdot(image, image)) / image.size
+    if power < 1e-12:
+        return 0.0
+    along_x = float((image[:, 1:] * image[:, :-1]).mean())
+    along_y = float((image[1:] * image[:-1]).mean())
+    return max(0.0, min(along_x, along_y) / power)
+
+
+@lru_cache(maxsize=256)
+def _bins(size: int, bins: int) -> Floats:
+    """(bins, size) of 0 and 1: sums `size` neighbours into `bins` groups as equal as they come."""
+    members: Floats = (np.arange(size) * bins // size == np.arange(bins)[:, None]).astype(np.float32)
+    return members
+
+
+@lru_cache(maxsize=16)
+def _padded(shape: tuple[int, int]) -> tuple[int, int]:
+    return scipy.fft.next_fast_len(2 * shape[0], real=True), scipy.fft.next_fast_len(2 * shape[1], real=True)
+
+
+@lru_cache(maxsize=16)
+def _overlap_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats, int]:
+    """1 / sqrt(pixels in common) of every shift, 0 where there are too few, and how many shifts there are."""
+    counts = []
+    for size, padded in zip(shape, _padded(shape), strict=True):
+        shifts = np.arange(padded)
+        shifts = np.where(shifts >= size, padded - shifts, shifts)
+        counts.append(np.clip(size - shifts, 0, None))
+    pixels = np.outer(*counts)
+    enough = pixels >= min_overlap * shape[0] * shape[1]
+    weights = np.where(enough, 1 / np.sqrt(np.maximum(pixels, 1)), 0).astype(np.float32)
+    return weights, int(enough.sum())

@@ -1,0 +1,426 @@
+"""The slide map: detections of placed frames become cells, each counted once.
+
+A cell is known by its place. It is counted from the first frame that shows it whole; what was only ever seen cut by
+an edge is added at the end, marked as partial. When the stage map is corrected its cells move along, and cells
+that turn out to lie on the same spot become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.cellstore import KINDS, CellStore
+from streamer.fusion import Fusion, FusionConfig
+from streamer.matching import Boxes, Cuts, Ints, MatchConfig, cut_sides, one_to_one, overlaps, touching_pairs
+from streamer.placement import Correction, Placement
+from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation
+
+_FAMILY = np.array([0, 0, 1, 2])
+"""Of each kind: white and nucleated red cells are taken for one another, the others seldom."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideConfig:
+    min_score: float = 0.0
+    """Detections below it are not counted: the detector card's operating threshold."""
+    edge_px: float = 2.0
+    """A box that comes so near to the frame's edge is cut."""
+    cut_weight: float = 0.3
+    """What a look at a cut cell counts against one at a whole cell."""
+    box_memory: int = 8
+    """A cell's box is the mean of about so many looks."""
+    double_check_px: float = 5.0
+    """A correction that moves cells further than this has them compared with their new neighbours."""
+    bucket_px: float = 256.0
+    """Side of the grid's squares; cells larger than two of them would not be found again."""
+    match: MatchConfig = field(default_factory=MatchConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideUpdate:
+    """What one frame changed. `observations` has one entry a detection, in their order."""
+
+    observations: tuple[Observation, ...]
+    cells: tuple[Cell, ...]
+    """White cells and nucleated red ones that were counted for the first time or whose class changed."""
+    removed: tuple[tuple[int, int | None], ...]
+    """(number, number of the cell that it turned out to be) of cells told of before; None for one that is no white
+    cell after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideCounts:
+    """Unique cells seen whole; with `finish`, those only seen in part too."""
+
+    white: int
+    nucleated_red: int
+    red: int
+    platelets: int
+    classes: dict[str, int]
+    """White cells of each class, `unclassified` among them."""
+    partial_white: int
+    """White cells that no frame showed whole yet."""
+
+
+class SlideMap:
+    def __init__(self, config: SlideConfig | None = None) -> None:
+        self._config = config or SlideConfig()
+        self._cells = CellStore(self._config.bucket_px)
+        self._fusion = Fusion(self._config.fusion)
+        self._finished = False
+        self._kinds = np.zeros(len(KINDS), np.int64)
+        self._partial = np.zeros(len(KINDS), np.int64)
+        self._classes = np.zeros(1, np.int64)
+        """Unclassified first, then the fusion's classes."""
+        self._changed: dict[int, None] = {}
+        self._removed: list[tuple[int, int | None]] = []
+
+    @property
+    def bytes_used(self) -> int:
+        return self._cells.bytes_used + self._fusion.bytes_used
+
+    def counts(self) -> SlideCounts:
+        names = (UNCLASSIFIED, *self._fusion.class_names)
+        white, nucleated_red, red, platelets = self._kinds.tolist()
+        classes = dict(zip(names, self._classes.tolist(), strict=True))
+        return SlideCounts(white, nucleated_red, red, platelets, classes, int(self._partial[0]))
+
+    def cells(self) -> Iterator[Cell]:
+        """The counted white and nucleated red cells, oldest first."""
+        rows = self._living()
+        for row in rows[self._counted(rows) & (self._cells.kind(rows) <= 1)].tolist():
+            yield self._cell(row)
+
+    def cell(self, cell_id: int) -> Cell:
+        """A cell by its number; one that was joined to another gives that other one."""
+        while self._cells.joined_to[cell_id] >= 0:
+            cell_id = int(self._cells.joined_to[cell_id])
+        return self._cell(cell_id)
+
+    def update(
+        self,
+        placement: Placement,
+        detections: Detections,
+        frame_size_px: tuple[int, int],
+        frame_id: int,
+        looks: Classifications | None = None,
+        weight: float = 1.0,
+        accepted: bool = True,
+    ) -> SlideUpdate:
+        """Take in one frame of `frame_size_px` (width, height).
+
+        `looks` has one row for each detection of kind "white", in their order, and counts `weight` (0 to 1, by focus).
+        Of a frame without position, or not `accepted`, nothing is counted.
+        """
+        self._correct(placement.corrections)
+        kinds = np.array([KINDS.index(kind) for kind in detections.kinds], np.intp)[detections.labels]
+        white = white_boxes(detections)
+        if looks is not None and len(looks) != len(white):
+            raise ValueError(f"looks: got {len(looks)} rows, expected one for each of {len(white)} white boxes")
+        numbers = np.full(len(detections), -1, np.intp)
+        fresh = np.zeros(len(detections), bool)
+        position = placement.position
+        if position is not None and accepted:
+            rows = np.nonzero(detections.scores >= self._config.min_score)[0]
+            boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
+            cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.edge_px)
+            where = position.island, 0 if placement.anchor is None else placement.anchor
+            numbers[rows], fresh[rows] = self._take_in(
+                boxes, cut[rows], kinds[rows], detections.scores[rows], where, frame_id
+            )
+            if looks is not None:
+                taken = numbers[white] >= 0
+                weights = np.where(cut[white].any(1), weight * self._config.cut_weight, weight).astype(np.float32)
+                self.add_looks(numbers[white[taken]], _rows_of(looks, taken), weights[taken])
+        counted = (numbers >= 0) & self._counted(numbers)
+        observations = tuple(
+            Observation(number if number >= 0 else None, is_new, is_counted)
+            for number, is_new, is_counted in zip(numbers.tolist(), fresh.tolist(), counted.tolist(), strict=True)
+        )
+        return self._drain(observations)
+
+    def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
+        """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
+        cells = self._cells
+        touched = np.unique(cell_ids)
+        with self._tally(touched):
+            rowless = touched[cells.white_row[touched] < 0]
+            cells.white_row[rowless] = self._fusion.new_rows(len(rowless))
+            self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
+            self._classify(touched)
+
+    def finish(self) -> SlideUpdate:
+        """The end of the slide: cells that were only seen cut are counted too, as partial."""
+        cells = self._cells
+        self._join_doubles(self._living()[cells.partial[self._living()]])
+        partial = self._living()[cells.partial[self._living()]]
+        with self._tally(partial):
+            self._finished = True
+        return self._drain(())
+
+    # What one frame does
+
+    def _take_in(
+        self,
+        boxes: Boxes,
+        cut: Cuts,
+        kinds: Ints,
+        scores: npt.NDArray[np.float32],
+        placement: tuple[int, int],
+        frame_id: int,
+    ) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """Cell number of each box, and whether this box made it a counted cell; `placement` is (island, anchor)."""
+        if len(boxes) == 0:
+            return np.zeros(0, np.intp), np.zeros(0, bool)
+        island, anchor = placement
+        cells = self._cells
+        near = cells.within(island, np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]))
+        i, j, likeness = self._like(boxes, cut, kinds, near)
+        known, found = one_to_one(i, j, likeness)
+        numbers = np.full(len(boxes), -1, np.intp)
+        numbers[known] = near[found]
+        new, doubles, originals = self._new_and_double(numbers, boxes, cut, kinds, scores)
+        numbers[new] = cells.append(boxes[new], cut[new], island, anchor, frame_id)
+        numbers[doubles] = numbers[originals]
+        touched, where = np.unique(numbers, return_inverse=True)
+        before = self._counted(touched)
+        with self._tally(touched):
+            self._improve(numbers[known], boxes[known], cut[known], anchor)
+            np.add.at(cells.evidence, (numbers, kinds), scores)
+            cells.looks[touched] += 1
+            cells.last_frame[touched] = frame_id
+        newly = self._counted(touched) & ~before
+        # The first box of a cell speaks for it: a double would make it look like two new cells.
+        leads = np.zeros(len(boxes), bool)
+        leads[known] = leads[new] = True
+        return numbers, leads & newly[where]
+
+    def _like(self, boxes: Boxes, cut: Cuts, kinds: Ints, near: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+        """(i, j, likeness): box i may show cell near[j]."""
+        cells, config = self._cells, self._config.match
+        i, j = touching_pairs(boxes, cells.boxes[near])
+        rows = near[j]
+        iou, containment = overlaps(boxes[i], cut[i], cells.boxes[rows], cells.cut[rows])
+        same = _FAMILY[kinds[i]] == _FAMILY[cells.kind(rows)]
+        whole = ~(cut[i].any(1) | cells.cut[rows].any(1))
+        enough = np.where(whole, config.min_iou, config.min_iou_cut)
+        like = np.where(same, iou >= enough, iou >= config.min_iou_other_family)
+        like |= same & ~whole & (containment >= config.min_containment_cut)
+        return i[like], j[like], iou[like] + same[like]
+
+    def _new_and_double(
+        self, numbers: Ints, boxes: Boxes, cut: Cuts, kinds: Ints, scores: npt.NDArray[np.float32]
+    ) -> tuple[Ints, Ints, Ints]:
+        """Of the boxes without a cell those that are new ones, and those that show the cell of another box (which)."""
+        config = self._config.match
+        open_boxes = np.nonzero(numbers < 0)[0]
+        i, j = touching_pairs(boxes[open_boxes], boxes)
+        i = open_boxes[i]
+        uncut = np.zeros((len(i), 4), bool)
+        iou, containment = overlaps(boxes[i], uncut, boxes[j], uncut)
+        same = _FAMILY[kinds[i]] == _FAMILY[kinds[j]]
+        one = np.where(
+            same,
+            (iou >= config.min_iou_same_frame) | (containment >= config.min_containment_same_frame),
+            iou >= config.min_iou_other_family,
+        )
+        one &= i != j
+        rivals: dict[int, list[int]] = {}
+        for a, b in zip(i[one].tolist(), j[one].tolist(), strict=True):
+            rivals.setdefault(a, []).append(b)
+        if not rivals:
+            return open_boxes, np.zeros(0, np.intp), np.zeros(0, np.intp)
+        settled = set(np.nonzero(numbers >= 0)[0].tolist())
+        new, doubles, originals = [], [], []
+        for box in open_boxes[np.lexsort((-scores[open_boxes], cut[open_boxes].any(1)))].tolist():
+            original = next((rival for rival in rivals.get(box, ()) if rival in settled), None)
+            if original is None:
+                new.append(box)
+                settled.add(box)
+            else:
+                doubles.append(box)
+                originals.append(original)
+        return np.array(new, np.intp), np.array(doubles, np.intp), np.array(originals, np.intp)
+
+    def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
+        """Let the boxes of known cells learn from one more look; whole looks replace cut ones."""
+        cells = self._cells
+        is_cut, was_partial = cut.any(1), cells.partial[rows]
+        mean = ~is_cut & ~was_partial
+        share = 1 / np.minimum(cells.whole_looks[rows[mean]] + 1, self._config.box_memory)
+        cells.boxes[rows[mean]] += (boxes[mean] - cells.boxes[rows[mean]]) * share[:, None]
+        first = ~is_cut & was_partial
+        cells.boxes[rows[first]] = boxes[first]
+        cells.cut[rows[first]] = False
+        cells.partial[rows[first]] = False
+        cells.anchor[rows[first]] = anchor
+        wider = is_cut & was_partial
+        both, known = boxes[wider], rows[wider]
+        outward = np.array([-1.0, -1.0, 1.0, 1.0])
+        # A side that either look saw stays where it was seen; of two cut ones the outer is nearer to the truth.
+        seen_now, seen_before = ~cut[wider], ~cells.cut[known]
+        outer = np.maximum(both * outward, cells.boxes[known] * outward) * outward
+        cells.boxes[known] = np.where(seen_before, cells.boxes[known], np.where(seen_now, both, outer))
+        cells.cut[known] = ~(seen_now | seen_before)
+        cells.whole_looks[rows[~is_cut]] += 1
+        cells.moved(rows)
+
+    # Corrections of the stage map
+
+    def _correct(self, corrections: tuple[Correction, ...]) -> None:
+        cells = self._cells
+        if not corrections or cells.count == 0:
+            return
+        size = 1 + max(int(cells.anchor[: cells.count].max()), max(c.anchor for c in corrections))
+        shift, island = np.zeros((size, 2)), np.full(size, -1)
+        for correction in corrections:
+            shift[correction.anchor] = correction.dx_px, correction.dy_px
+            island[correction.anchor] = correction.island
+        rows = self._living()
+        rows = rows[island[cells.anchor[rows]] >= 0]
+        if len(rows) == 0:
+            return
+        by = shift[cells.anchor[rows]]
+        cells.boxes[rows] += np.concatenate([by, by], axis=1)
+        joined = (cells.island[rows] != island[cells.anchor[rows]]).any()
+        cells.island[rows] = island[cells.anchor[rows]]
+        cells.moved(rows)
+        if joined or float(np.abs(by).max()) > self._config.double_check_px:
+            self._join_doubles(rows)
+
+    def _join_doubles(self, rows: Ints) -> None:
+        """Join each of these cells with the one that lies on the same spot, if any."""
+        cells = self._cells
+        for island in np.unique(cells.island[rows]).tolist():
+            own = rows[cells.island[rows] == island]
+            reach = np.concatenate([cells.boxes[own, :2].min(0), cells.boxes[own, 2:].max(0)])
+            near = cells.within(island, reach)
+            i, j, likeness = self._like(cells.boxes[own], cells.cut[own], cells.kind(own), near)
+            a, b = own[i], near[j]
+            # Cells told apart in a frame have the same anchor: only what different frames saw can be a double.
+            apart = (a != b) & ((cells.anchor[a] != cells.anchor[b]) | cells.partial[a] | cells.partial[b])
+            apart &= ~((cells.first_frame[a] == cells.first_frame[b]) & (cells.last_frame[a] == cells.last_frame[b]))
+            a, b, likeness = a[apart], b[apart], likeness[apart]
+            if len(a) == 0:
+                continue
+            with self._tally(np.unique(np.concatenate([a, b]))):
+                for pair in np.argsort(-likeness, kind="stable").tolist():
+                    one, two = sorted((int(a[pair]), int(b[pair])))
+                    if cells.alive[one] and cells.alive[two]:
+                        self._join(one, two)
+
+    def _join(self, kept: int, gone: int) -> None:
+        cells = self._cells
+        rows = int(cells.white_row[kept]), int(cells.white_row[gone])
+        cells.join(kept, gone)
+        if rows[1] >= 0:
+            if rows[0] >= 0:
+                self._fusion.join(*rows)
+            else:
+                cells.white_row[kept] = rows[1]
+            self._classify(np.array([kept]))
+
+    # Counting
+
+    def _living(self) -> Ints:
+        return np.nonzero(self._cells.alive[: self._cells.count])[0]
+
+    def _counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        cells = self._cells
+        counted = cells.alive[rows] & (cells.looks[rows] > 0)
+        return counted if self._finished else counted & ~cells.partial[rows]
+
+    def _classify(self, rows: Ints) -> None:
+        cells = self._cells
+        sums = cells.white_row[rows].astype(np.intp)
+        cells.class_index[rows] = self._fusion.classes(sums)
+        cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
+
+    @contextmanager
+    def _tally(self, rows: Ints) -> Iterator[None]:
+        """Keep the counts right, and note what the outside must be told, while these cells change."""
+        cells = self._cells
+        before = self._contribution(rows)
+        classes = cells.class_index[rows].copy(), cells.subclass_index[rows].copy()
+        yield
+        after = self._contribution(rows)
+        if len(after[2]) > len(self._classes):
+            self._classes = np.concatenate([self._classes, np.zeros(len(after[2]) - len(self._classes), np.int64)])
+        self._kinds += after[0] - before[0]
+        self._partial += after[1] - before[1]
+        self._classes += after[2]
+        self._classes[: len(before[2])] -= before[2]
+        changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
+        shown = self._counted(rows) & (cells.kind(rows) <= 1)
+        for row in rows[shown & (changed | ~cells.told[rows])].tolist():
+            cells.told[row] = True
+            self._changed[row] = None
+        for row in rows[~shown & cells.told[rows]].tolist():
+            cells.told[row] = False
+            self._changed.pop(row, None)
+            self._removed.append((row, None if cells.alive[row] else int(cells.joined_to[row])))
+
+    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
+        """What cells add to (kinds counted, kinds only seen in part, classes)."""
+        cells = self._cells
+        counted, kinds = self._counted(rows), cells.kind(rows)
+        partial = cells.alive[rows] & cells.partial[rows] & (cells.looks[rows] > 0)
+        white = counted & (kinds == 0)
+        return (
+            np.bincount(kinds[counted], minlength=len(KINDS)),
+            np.bincount(kinds[partial], minlength=len(KINDS)),
+            np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(self._fusion.class_names)),
+        )
+
+    def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
+        changed, self._changed = self._changed, {}
+        removed, self._removed = self._removed, []
+        return SlideUpdate(observations, tuple(self._cell(row) for row in changed), tuple(removed))
+
+    def _cell(self, row: int) -> Cell:
+        cells, fusion = self._cells, self._fusion
+        x, y = cells.centres(np.array([row]))[0].tolist()
+        probabilities: dict[str, float] = {}
+        class_name = top = UNCLASSIFIED
+        subclass = None
+        if cells.white_row[row] >= 0 and fusion.class_names:
+            fused = fusion.probabilities(np.array([cells.white_row[row]], np.intp))[0]
+            if not np.isnan(fused[0]):
+                probabilities = dict(zip(fusion.class_names, fused.tolist(), strict=True))
+                top = fusion.class_names[int(fused.argmax())]
+            if cells.class_index[row] >= 0:
+                class_name = fusion.class_names[cells.class_index[row]]
+            if cells.subclass_index[row] >= 0:
+                subclass = fusion.subclass_names[cells.subclass_index[row]]
+        return Cell(
+            cell_id=row,
+            island=int(cells.island[row]),
+            x_px=x,
+            y_px=y,
+            kind=KINDS[int(cells.kind(np.array([row]))[0])],
+            class_name=class_name,
+            subclass=subclass,
+            top_class=top,
+            class_probabilities=probabilities,
+            looks=int(cells.looks[row]),
+            partial=bool(cells.partial[row]),
+            first_frame_id=int(cells.first_frame[row]),
+            last_frame_id=int(cells.last_frame[row]),
+        )
+
+
+def white_boxes(detections: Detections) -> Ints:
+    """Indices of the detections of kind "white": those that `looks` has rows for, in this order."""
+    return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]
+
+
+def _rows_of(looks: Classifications, rows: npt.NDArray[np.bool_]) -> Classifications:
+    return replace(
+        looks, probabilities=looks.probabilities[rows], subclass_probabilities=looks.subclass_probabilities[rows]
+    )

@@ -1,0 +1,213 @@
+"""Where the stage has been: keyframes, how they lie to one another, and the islands that they form.
+
+Every measured shift between two keyframes is a link. `settle` gives an island the positions that fit all of its links
+best, so that drift is spread over a loop when it closes. Links that no other link agrees with lose their weight.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import scipy.sparse.linalg
+
+from streamer.placement import Correction
+from streamer.registration import PreparedFrame, Shift, restored, without_spectrum
+
+SPECTRA_KEPT = 256
+"""Keyframes whose spectrum stays in memory (0.3 MB each); the others' is computed again when it is needed."""
+
+
+@dataclass(slots=True, eq=False)
+class Keyframe:
+    """One place of the map. Its position changes; its number never does."""
+
+    number: int
+    island: int
+    x_px: float
+    y_px: float
+    frame: PreparedFrame
+    links: dict[int, Link] = field(default_factory=dict)
+    announced_px: tuple[float, float] = (0.0, 0.0)
+    """The position that the outside was told, and the island."""
+    announced_island: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A measured shift: slide position of `to` minus that of the keyframe that holds it."""
+
+    to: int
+    x_px: float
+    y_px: float
+    weight: float
+
+
+class StageMap:
+    """Keyframes by number and by place. Positions are slide pixels of a keyframe's upper left corner."""
+
+    def __init__(self, announce_px: float) -> None:
+        """Keyframes that moved less than `announce_px` since the last correction are not told of."""
+        self._announce_px = announce_px
+        self._keyframes: list[Keyframe] = []
+        self._by_place: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        self._with_spectrum: OrderedDict[int, None] = OrderedDict()
+        self._islands: dict[int, list[int]] = {}
+        self._next_island = 0
+
+    def __len__(self) -> int:
+        return len(self._keyframes)
+
+    def __getitem__(self, number: int) -> Keyframe:
+        return self._keyframes[number]
+
+    @property
+    def islands(self) -> tuple[int, ...]:
+        return tuple(self._islands)
+
+    def members(self, island: int) -> list[int]:
+        """Numbers of an island's keyframes, oldest first."""
+        return self._islands[island]
+
+    def new_island(self) -> int:
+        island = self._next_island
+        self._next_island += 1
+        self._islands[island] = []
+        return island
+
+    def add(self, frame: PreparedFrame, island: int, x_px: float, y_px: float) -> Keyframe:
+        keyframe = Keyframe(
+            len(self._keyframes), island, x_px, y_px, frame, announced_px=(x_px, y_px), announced_island=island
+        )
+        self._keyframes.append(keyframe)
+        self._islands[island].append(keyframe.number)
+        self._by_place[self._place(keyframe)].append(keyframe.number)
+        self._remember_spectrum(keyframe)
+        return keyframe
+
+    def frame(self, number: int) -> PreparedFrame:
+        """A keyframe's picture, ready to correlate."""
+        keyframe = self._keyframes[number]
+        keyframe.frame = restored(keyframe.frame)
+        self._remember_spectrum(keyframe)
+        return keyframe.frame
+
+    def overlap(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> float:
+        """Share of `frame`, lying at (x_px, y_px), that a keyframe of the same island sees too."""
+        keyframe = self._keyframes[number]
+        across = frame.width - abs(x_px - keyframe.x_px)
+        down = frame.height - abs(y_px - keyframe.y_px)
+        return max(0.0, across) * max(0.0, down) / (frame.width * frame.height)
+
+    def around(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
+        """(overlap, number) of the keyframes that see part of `frame` lying there, largest overlap first."""
+        column, row = int(x_px // frame.width), int(y_px // frame.height)
+        found = [
+            (self.overlap(number, frame, x_px, y_px), number)
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+            for number in self._by_place.get((island, column + i, row + j), ())
+        ]
+        return sorted((pair for pair in found if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
+
+    def nearest(self, island: int, x_px: float, y_px: float) -> list[int]:
+        """All keyframes: those of `island` by distance from a place, then the others, newest first."""
+        own = self._islands.get(island, [])
+        places = np.array([(self._keyframes[n].x_px, self._keyframes[n].y_px) for n in own]).reshape(-1, 2)
+        order = np.argsort(np.hypot(places[:, 0] - x_px, places[:, 1] - y_px), kind="stable")
+        others = [k.number for k in reversed(self._keyframes) if k.island != island]
+        return [own[i] for i in order] + others
+
+    def link(self, a: int, b: int, shift: Shift) -> float:
+        """Note that `b` lies `shift` from `a`; returns how far off the map is from that, in pixels."""
+        weight = shift.overlap * max(shift.ncc, 0.1)
+        self._keyframes[a].links[b] = Link(b, shift.x_px, shift.y_px, weight)
+        self._keyframes[b].links[a] = Link(a, -shift.x_px, -shift.y_px, weight)
+        first, second = self._keyframes[a], self._keyframes[b]
+        return float(np.hypot(second.x_px - first.x_px - shift.x_px, second.y_px - first.y_px - shift.y_px))
+
+    def settle(self, island: int) -> None:
+        """Least squares over an island's links; its first keyframe stays where it is."""
+        members = self._islands[island]
+        if len(members) < 2:
+            return
+        index = {number: i for i, number in enumerate(members)}
+        links = [
+            (index[number], index[link.to], link)
+            for number in members
+            for link in self._keyframes[number].links.values()
+            if link.to > number and link.to in index
+        ]
+        ends = np.array([(a, b) for a, b, _ in links])
+        shifts = np.array([(link.x_px, link.y_px) for *_, link in links])
+        weights = np.array([link.weight for *_, link in links])
+        start = np.array([(self._keyframes[n].x_px, self._keyframes[n].y_px) for n in members])
+        places = _solve(ends, shifts, weights, len(members))
+        for _ in range(3):
+            residuals = np.linalg.norm(places[ends[:, 1]] - places[ends[:, 0]] - shifts, axis=1)
+            if residuals.max() < 2.0:
+                break
+            places = _solve(ends, shifts, weights / np.maximum(1.0, residuals) ** 2, len(members))
+        for number, (x, y) in zip(members, places + start[0], strict=True):
+            self._move(self._keyframes[number], island, float(x), float(y))
+
+    def merge(self, gone: int, into: int, x_px: float, y_px: float) -> None:
+        """Island `gone` turns out to lie at (x_px, y_px) in island `into`."""
+        for number in self._islands.pop(gone):
+            keyframe = self._keyframes[number]
+            self._move(keyframe, into, keyframe.x_px + x_px, keyframe.y_px + y_px)
+            self._islands[into].append(number)
+        self._islands[into].sort()
+
+    def corrections(self, islands: Iterable[int]) -> tuple[Correction, ...]:
+        """What moved in these islands since it was last told, keyframe by keyframe."""
+        told = []
+        for island in islands:
+            for number in self._islands.get(island, ()):
+                keyframe = self._keyframes[number]
+                dx, dy = keyframe.x_px - keyframe.announced_px[0], keyframe.y_px - keyframe.announced_px[1]
+                if keyframe.announced_island != island or max(abs(dx), abs(dy)) >= self._announce_px:
+                    keyframe.announced_px = (keyframe.x_px, keyframe.y_px)
+                    keyframe.announced_island = island
+                    told.append(Correction(number, island, dx, dy))
+        return tuple(told)
+
+    def _place(self, keyframe: Keyframe) -> tuple[int, int, int]:
+        frame = keyframe.frame
+        return keyframe.island, int(keyframe.x_px // frame.width), int(keyframe.y_px // frame.height)
+
+    def _move(self, keyframe: Keyframe, island: int, x_px: float, y_px: float) -> None:
+        before = self._place(keyframe)
+        keyframe.island, keyframe.x_px, keyframe.y_px = island, x_px, y_px
+        after = self._place(keyframe)
+        if after != before:
+            self._by_place[before].remove(keyframe.number)
+            self._by_place[after].append(keyframe.number)
+
+    def _remember_spectrum(self, keyframe: Keyframe) -> None:
+        self._with_spectrum[keyframe.number] = None
+        self._with_spectrum.move_to_end(keyframe.number)
+        if len(self._with_spectrum) > SPECTRA_KEPT:
+            oldest = self._keyframes[self._with_spectrum.popitem(last=False)[0]]
+            oldest.frame = without_spectrum(oldest.frame)
+
+
+def _solve(
+    ends: npt.NDArray[np.intp], shifts: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], count: int
+) -> npt.NDArray[np.float64]:
+    """(count, 2) positions with the first at 0 that minimise the weighted squares of place[b] - place[a] - shift."""
+    rows = np.arange(len(ends))
+    signs = scipy.sparse.csr_array(
+        (np.r_[-np.ones(len(ends)), np.ones(len(ends))], (np.r_[rows, rows], np.r_[ends[:, 0], ends[:, 1]])),
+        shape=(len(ends), count),
+    )[:, 1:]
+    weighted = signs.T @ scipy.sparse.diags_array(weights)
+    places = np.zeros((count, 2))
+    solve = scipy.sparse.linalg.factorized((weighted @ signs).tocsc())
+    right = weighted @ shifts
+    places[1:, 0], places[1:, 1] = solve(right[:, 0]), solve(right[:, 1])
+    return places
