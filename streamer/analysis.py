@@ -17,7 +17,7 @@ from engines.classifier import Classifier
 from engines.detector import Detector
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality
-from streamer.stage import PreparedFrame, prepare
+from streamer.registration import PreparedFrame, RegistrationConfig, prepare
 
 WHITE = "white"
 
@@ -43,6 +43,7 @@ class Analyser:
     def __init__(self, detector: Detector, classifier: Classifier | None) -> None:
         self.detector = detector
         self.classifier = classifier
+        self._registration = RegistrationConfig()
         self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
 
     def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
@@ -59,8 +60,8 @@ class Analyser:
         results = []
         for frame, detections, chosen, look in zip(frames, found, white, looks, strict=True):
             begin = clock()
-            prepared = prepare(frame.image)
-            quality = assess(prepared, detections)
+            prepared = prepare(frame.image, self._registration)
+            quality = assess(frame.image)
             timings = {"detect": detect_ms, "classify": classify_ms, "prepare": (clock() - begin) * 1000}
             results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings))
         return results

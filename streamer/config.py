@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +16,21 @@ import msgspec
 from msgspec import Meta
 
 from engines.base import UsageError
-from streamer.differential import FIVE_PART_RANGES
 from streamer.records import Mode
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=1)]
 Backend = Literal["auto", "onnxruntime", "tensorrt"]
+
+
+FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
+    "neutrophil": (40.0, 60.0),
+    "lymphocyte": (20.0, 40.0),
+    "monocyte": (2.0, 8.0),
+    "eosinophil": (1.0, 4.0),
+    "basophil": (0.5, 1.0),
+}
+"""Usual adult percentages; laboratories have their own and set them in the configuration."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from scipy.special import betaincinv, betaln, xlog1py, xlogy
 
+from streamer.config import FIVE_PART_RANGES
 from streamer.records import UNCLASSIFIED, Differential, Share
 
 CONFIDENCE = 0.95
@@ -19,15 +20,6 @@ CLOPPER_PEARSON = "clopper-pearson"
 """Exact for a count fixed in advance: the limits of the final differential."""
 CONFIDENCE_SEQUENCE = "confidence sequence"
 """Valid at every look: the limits of a running differential, and of a rule that stops when they are narrow enough."""
-
-FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
-    "neutrophil": (40.0, 60.0),
-    "lymphocyte": (20.0, 40.0),
-    "monocyte": (2.0, 8.0),
-    "eosinophil": (1.0, 4.0),
-    "basophil": (0.5, 1.0),
-}
-"""Usual adult percentages; laboratories have their own and set them in the configuration."""
 
 NOT_LEUKOCYTES = ("erythroblast", "platelet", "artefact", "smudge cell")
 """Classes outside the denominator of a differential."""

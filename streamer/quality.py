@@ -85,9 +85,9 @@ def _survey(
         bottom = image.shape[0] if image.shape[0] - top < 1.5 * band else top + band
         small = _shrink(image[top:bottom], factor)
         grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
-        if top // band % 2 == 0:  # every other band stands for all of them
-            sums += np.array(_derivatives(grey)) * len(grey)
-            rows += len(grey)
+        sample = grey[: (len(grey) + 1) // 2]  # every other strip of the field stands for all of it
+        sums += np.array(_derivatives(sample)) * len(sample)
+        rows += len(sample)
         halves.append(_shrink(grey, 2))
         tinies.append(_shrink(small, 2))
     xx, xy, yy, bend = (sums / rows).tolist()
@@ -114,12 +114,11 @@ def _sharpness(
 def _derivatives(image: npt.NDArray[Any]) -> tuple[float, float, float, float]:
     """Mean squares of the slightly smoothed image's gradient (xx, xy, yy) and of its Laplacian."""
     smooth = cv2.GaussianBlur(image, (0, 0), 0.8)  # rounded to 8 bits it would never look blurred
-    inner = slice(2, -2) if len(smooth) > 8 else slice(None)  # beyond the first and last row is only its mirror image
-    along_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)[inner].ravel()
-    along_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)[inner].ravel()
-    curvature = cv2.Laplacian(smooth, cv2.CV_32F)[inner].ravel()
+    along_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8).ravel()
+    along_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8).ravel()
+    curvature = cv2.Laplacian(smooth, cv2.CV_32F).ravel()
     pairs = ((along_x, along_x), (along_x, along_y), (along_y, along_y), (curvature, curvature))
-    xx, xy, yy, bend = (float(np.dot(a, b)) / along_x.size for a, b in pairs)
+    xx, xy, yy, bend = (float(np.dot(a, b)) / smooth.size for a, b in pairs)
     return xx, xy, yy, bend
 
 

@@ -108,11 +108,10 @@ class SlideSession:
 
     def finish(self) -> Iterator[Emission]:
         """The end of the slide: cells only seen cut by an edge are counted, and the differential is final."""
-        placement = self._tracker.finish()
-        for update in (self._slide.correct(placement), self._slide.finish()):
-            self._remember(update)
-            for cell in update.cells:
-                yield self.factory.cell(cell), None
+        update = self._slide.finish(self._tracker.finish().corrections)
+        self._remember(update)
+        for cell in update.cells:
+            yield self.factory.cell(cell), None
         yield self.factory.differential(self._state(final=True)), None
 
     def _differential(self) -> Iterator[Emission]:

@@ -7,7 +7,7 @@ that turn out to lie on the same spot become one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -138,7 +138,8 @@ class SlideMap:
                 taken = numbers[white] >= 0
                 weights = np.where(cut[white].any(1), weight * self._config.cut_weight, weight).astype(np.float32)
                 self.add_looks(numbers[white[taken]], _rows_of(looks, taken), weights[taken])
-        counted = (numbers >= 0) & self._counted(numbers)
+        counted = np.zeros(len(numbers), bool)
+        counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
         observations = tuple(
             Observation(number if number >= 0 else None, is_new, is_counted)
             for number, is_new, is_counted in zip(numbers.tolist(), fresh.tolist(), counted.tolist(), strict=True)
@@ -155,8 +156,10 @@ class SlideMap:
             self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
             self._classify(touched)
 
-    def finish(self) -> SlideUpdate:
-        """The end of the slide: cells that were only seen cut are counted too, as partial."""
+    def finish(self, corrections: Sequence[Correction] = ()) -> SlideUpdate:
+        """The end of the slide, after the stage's last `corrections`: cells that were only seen cut are counted too, as
+        partial."""
+        self._correct(corrections)
         cells = self._cells
         self._join_doubles(self._living()[cells.partial[self._living()]])
         partial = self._living()[cells.partial[self._living()]]
@@ -273,7 +276,7 @@ class SlideMap:
 
     # Corrections of the stage map
 
-    def _correct(self, corrections: tuple[Correction, ...]) -> None:
+    def _correct(self, corrections: Sequence[Correction]) -> None:
         cells = self._cells
         if not corrections or cells.count == 0:
             return

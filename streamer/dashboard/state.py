@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer import wire
-from streamer.differential import FIVE_PART_RANGES
+from streamer.config import FIVE_PART_RANGES
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""

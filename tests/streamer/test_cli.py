@@ -69,7 +69,7 @@ def test_a_misspelt_key_of_the_configuration_is_bad_usage(capfd, tmp_path):
 @pytest.mark.parametrize("source", ["missing", "missing/*.png", "empty"])
 def test_a_source_that_is_not_there_fails_with_one_line(capfd, tmp_path, source):
     (tmp_path / "empty").mkdir()
-    status, out, err = said(capfd, "run", "--source", tmp_path / source, "--jsonl", tmp_path / "out.jsonl")
+    status, _, err = said(capfd, "run", "--source", tmp_path / source, "--jsonl", tmp_path / "out.jsonl")
     assert status == 1
     assert len([line for line in err if line.startswith("leukostream: ")]) == 1
     assert source.split("/")[0] in err[-1]

@@ -180,8 +180,9 @@ def test_a_detection_below_the_operating_threshold_is_published_and_never_counte
 
 
 def test_many_detections_are_all_published():
-    boxes = [((16.0 * (i % 20), 12.0 * (i // 20), 16.0 * (i % 20) + 12, 12.0 * (i // 20) + 9), 0.9, RED) for i in range(350)]
-    detector = find_by_script({i: boxes for i in range(2)})
+    corners = [(16.0 * (i % 20), 12.0 * (i // 20)) for i in range(350)]
+    boxes = [((x, y, x + 12, y + 9), 0.9, RED) for x, y in corners]
+    detector = find_by_script(dict.fromkeys(range(2), boxes))
     published = run([ScriptedSource(panned(2, step_px=0))], detector, always(0))
     assert [len(message.detections) for message in published.of(FrameMessage)] == [350, 350]
     assert published.of(DifferentialMessage)[-1].rbc_seen > 300
