@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -124,6 +124,10 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __getitem__(self, rows: slice) -> Detections:
+        """Some of the boxes, as views."""
+        return replace(self, boxes_px=self.boxes_px[rows], scores=self.scores[rows], labels=self.labels[rows])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifications:
@@ -140,3 +144,11 @@ class Classifications:
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+    def __getitem__(self, rows: slice) -> Classifications:
+        """Some of the crops, as views."""
+        return replace(
+            self,
+            probabilities=self.probabilities[rows],
+            subclass_probabilities=self.subclass_probabilities[rows],
+        )

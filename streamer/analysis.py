@@ -78,14 +78,4 @@ class Analyser:
         ]
         together = self.classifier.classify_batch(crops[0] if len(crops) == 1 else np.concatenate(crops))
         ends = np.cumsum([len(chosen) for chosen in white]).tolist()
-        return [_part(together, end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
-
-
-def _part(looks: Classifications, start: int, end: int) -> Classifications:
-    return Classifications(
-        probabilities=looks.probabilities[start:end],
-        class_names=looks.class_names,
-        subclass_probabilities=looks.subclass_probabilities[start:end],
-        subclass_names=looks.subclass_names,
-        subclass_parents=looks.subclass_parents,
-    )
+        return [together[end - len(chosen) : end] for end, chosen in zip(ends, white, strict=True)]

@@ -17,7 +17,7 @@ from engines.onnxruntime import Threads, usable_cores
 from engines.registry import load_classifier, load_detector
 from streamer.analysis import Analyser
 from streamer.config import Config, load_config
-from streamer.dashboard import Dashboard, Front, PlainReporter, is_usable
+from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.jsonl import JsonLines
 from streamer.message_factory import MessageFactory, new_id
 from streamer.model_table import accuracy_note
@@ -54,7 +54,10 @@ def run(config: Config) -> int:
     detector, classifier = _load_models(config)
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
-    front = _front(config, people, accuracy_note(classifier.card) if classifier else None)
+    note = accuracy_note(classifier.card) if classifier else None
+    front = _front(config, people, note)
+    for remark in detector.card.notes:
+        _tell(remark)
     with contextlib.ExitStack() as stack:
         jsonl = JsonLines(config.jsonl, on_fault=_tell) if config.jsonl is not None else None
         publisher = _publisher(config, people)
@@ -69,6 +72,7 @@ def run(config: Config) -> int:
                 factory,
                 Naming.of(classifier) if classifier else None,
                 operating_score=detector.card.thresholds.operating,
+                min_score=config.min_score,
                 reference_ranges=config.reference_ranges,
             )
 
@@ -83,10 +87,15 @@ def run(config: Config) -> int:
             on_skip=_tell_skip,
             models=("onnxruntime cpu", detector.card.name, classifier.card.name if classifier else None),
         )
-        with _stop_on_signals(pipeline), front:
-            pipeline.start()
-            _keep_front(front, pipeline, jsonl, config.stop_after_s)
-            pipeline.finish()
+        try:
+            with _stop_on_signals(pipeline), front:
+                pipeline.start()
+                _keep_front(front, pipeline, jsonl, config.stop_after_s)
+                pipeline.finish()
+        finally:
+            if isinstance(front, Dashboard):  # its screen is gone; the plain front printed them itself
+                for final in pipeline.finals.values():
+                    print(format_differential(final, note), file=people)
     return 0
 
 

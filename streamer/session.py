@@ -14,14 +14,16 @@ import numpy.typing as npt
 
 from engines.geometry import Image
 from streamer.analysis import Analysed
+from streamer.config import FIVE_PART_RANGES
 from streamer.differential import NOT_LEUKOCYTES, Tally, differential
 from streamer.fusion import FusionConfig
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
+from streamer.placement import Placement
 from streamer.records import Cell, CellId, Differential
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
-from streamer.stage import StageTracker
-from streamer.wire import AnyMessage
+from streamer.stage import StageConfig, StageTracker
+from streamer.wire import AnyMessage, FrameMessage
 
 PICTURE_MARGIN = 1.2
 """Side of a cell's picture, in longer sides of its box."""
@@ -30,6 +32,9 @@ PICTURE_QUALITY = 90
 
 DIFFERENTIAL_EVERY_FRAMES = 15
 """How often the differential is published while only red cells, platelets and frames are added to it."""
+
+STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=4000)
+"""Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 Emission = tuple[AnyMessage, bytes | None]
 """A message and its payload."""
@@ -44,14 +49,17 @@ class SlideSession:
         naming: Naming | None,
         *,
         operating_score: float,
-        reference_ranges: Mapping[str, tuple[float, float]],
+        min_score: float | None = None,
+        reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
     ) -> None:
         """`naming`: None where no classifier runs; then every white cell is `unclassified`.
-        `operating_score`: detections below it are published and never counted."""
+        `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
+        published, counted or not; None publishes all."""
         self.factory = factory
         self._naming = naming
+        self._min_score = min_score
         self._ranges = reference_ranges
-        self._tracker = StageTracker()
+        self._tracker = StageTracker(STAGE)
         fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
         self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
         self._cells: dict[CellId, Cell] = {}
@@ -82,24 +90,7 @@ class SlideSession:
         self._frames += 1
         self._accepted += quality.accepted and placement.position is not None
         self._remember(update)
-        looks = None
-        if analysed.classifications is not None and self._naming is not None:
-            names = [self._naming.class_name(row) for row in analysed.classifications.probabilities]
-            looks = Looks(analysed.white.tolist(), analysed.classifications, names)
-        seen = {o.cell_id for o in update.observations if o.cell_id is not None}
-        yield (
-            self.factory.frame(
-                frame,
-                detections,
-                stage=placement.position,
-                quality=quality,
-                observations=update.observations,
-                looks=looks,
-                cells={number: self._cells[number] for number in seen & self._cells.keys()},
-                timings_ms=analysed.timings_ms,
-            ),
-            None,
-        )
+        yield self._frame(analysed, placement, update), None
         boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
         for cell in update.cells:
             box = boxes.get(cell.cell_id)
@@ -113,6 +104,28 @@ class SlideSession:
         for cell in update.cells:
             yield self.factory.cell(cell), None
         yield self.factory.differential(self._state(final=True)), None
+
+    def _frame(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> FrameMessage:
+        detections, observations = analysed.detections, update.observations
+        white, looked = analysed.white, analysed.classifications
+        if self._min_score is not None:  # detections come best first, so what is published is the beginning
+            count = int(np.count_nonzero(detections.scores >= self._min_score))
+            detections, observations, white = detections[:count], observations[:count], white[white < count]
+        looks = None
+        if looked is not None and self._naming is not None:
+            looked = looked[: len(white)]
+            looks = Looks(white.tolist(), looked, [self._naming.class_name(row) for row in looked.probabilities])
+        seen = {o.cell_id for o in observations if o.cell_id is not None}
+        return self.factory.frame(
+            analysed.frame,
+            detections,
+            stage=placement.position,
+            quality=analysed.quality,
+            observations=observations,
+            looks=looks,
+            cells={number: self._cells[number] for number in seen & self._cells.keys()},
+            timings_ms=analysed.timings_ms,
+        )
 
     def _differential(self) -> Iterator[Emission]:
         counts = self._slide.counts()

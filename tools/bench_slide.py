@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from streamer.placement import Placement
 from streamer.records import Classifications, Detections, StagePosition

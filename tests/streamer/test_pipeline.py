@@ -7,7 +7,6 @@ import pytest
 
 from engines.base import EngineError
 from streamer.analysis import Analyser
-from streamer.config import Config
 from streamer.message_factory import MessageFactory
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
@@ -39,7 +38,7 @@ def one_cell_in_view(frames: int, step_px: int = 40) -> dict:
     return script
 
 
-def run(sources, detector, classifier, *, workers=2, stop_at=None, sink=None, mode="analysis"):
+def run(sources, detector, classifier, *, workers=2, stop_at=None, min_score=None, sink=None, mode="analysis"):
     """(what was published, the pipeline); raises what the run raised."""
     collected = sink or Collected()
 
@@ -48,7 +47,7 @@ def run(sources, detector, classifier, *, workers=2, stop_at=None, sink=None, mo
             MessageFactory(name, session=f"session-{name}", run_id="run"),
             Naming.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
-            reference_ranges=Config().reference_ranges,
+            min_score=min_score,
         )
 
     pipeline = Pipeline(
@@ -177,6 +176,16 @@ def test_a_detection_below_the_operating_threshold_is_published_and_never_counte
     seen = [detection for message in published.of(FrameMessage) for detection in message.detections]
     assert [(d.counted, d.cell_id) for d in seen] == [(False, None)] * 3
     assert published.of(DifferentialMessage)[-1].total == 0
+
+
+def test_min_score_hides_detections_and_changes_no_count():
+    script = {
+        i: [((100.0, 100.0, 140.0, 140.0), 0.9, WHITE), ((200.0, 50.0, 230.0, 80.0), 0.6, WHITE)] for i in range(3)
+    }
+    published = run([ScriptedSource(panned(3, step_px=0))], find_by_script(script), always(0), min_score=0.8)
+    assert [[d.score for d in m.detections] for m in published.of(FrameMessage)] == [[0.9]] * 3
+    assert all(d.look_class == "neutrophil" for m in published.of(FrameMessage) for d in m.detections)
+    assert published.of(DifferentialMessage)[-1].total == 2
 
 
 def test_many_detections_are_all_published():
