@@ -7,7 +7,7 @@ frames (place on the slide, cells, counts) is in `session.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +40,28 @@ class Analysed:
 class Analyser:
     """The detector, the classifier and the frame's own measures. May be called from several threads at once."""
 
-    def __init__(self, detector: Detector, classifier: Classifier | None) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        classifier: Classifier | None,
+        *,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`now_ns`: the clock by which frames were captured."""
+        self._now_ns = now_ns
         self.detector = detector
         self.classifier = classifier
         self._registration = RegistrationConfig()
         self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
 
     def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
-        """One result a frame, in their order. Times of a step shared by a batch are each frame's part of it."""
+        """One result a frame, in their order.
+
+        `timings_ms`: `queue` since the grab; `detect` and `classify`, each frame's part of its batch; `prepare`, what
+        registration and the quality gate need.
+        """
         clock = time.perf_counter
+        begun_ns = self._now_ns()
         started = clock()
         found = self.detector.detect([frame.image for frame in frames])
         detected = clock()
@@ -62,7 +75,12 @@ class Analyser:
             begin = clock()
             prepared = prepare(frame.image, self._registration)
             quality = assess(frame.image)
-            timings = {"detect": detect_ms, "classify": classify_ms, "prepare": (clock() - begin) * 1000}
+            timings = {
+                "queue": (begun_ns - frame.captured_ns) / 1e6,
+                "detect": detect_ms,
+                "classify": classify_ms,
+                "prepare": (clock() - begin) * 1000,
+            }
             results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings))
         return results
 

@@ -5,7 +5,8 @@
 All rows are measured in one run on the same frames with the same graphs: each step alone on one thread (what the
 cores allow is cores / core-seconds a frame), a plain loop that does one thing after the other, and the pipeline with
 publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians.
-With `--live` a simulated camera of 30 frames a second is analysed live as well: drops and latency.
+With `--live` a simulated camera of 30 frames a second is analysed live as well: drops and latency. With `--dense`, what
+350 detections a frame cost over 20 in everything but the models (which are scripted for it).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -24,10 +25,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from engines.card import DetectorInput
 from engines.classifier import Classifier
-from engines.detector import Detector
+from engines.detector import Detector, Engines
+from engines.geometry import Image
+from engines.graph import TOP_K
 from engines.onnxruntime import Threads, usable_cores
 from engines.registry import load_classifier, load_detector
+from engines.scripted import ScriptedEngine, candidates, detector_specs
 from streamer.analysis import Analyser
 from streamer.config import Config
 from streamer.message_factory import MessageFactory, new_id
@@ -101,7 +106,7 @@ def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:
 
 
 def run_pipeline(
-    source: Source, mode: Mode, plan: Plan, models: tuple[Detector, Classifier], warm_up: int
+    source: Source, mode: Mode, plan: Plan, models: tuple[Detector, Classifier | None], warm_up: int
 ) -> tuple[float, Collector]:
     """(frames a second after `warm_up` frames, what was published)."""
     detector, classifier = models
@@ -110,9 +115,8 @@ def run_pipeline(
     def new_session(name: str) -> SlideSession:
         return SlideSession(
             MessageFactory(name, session=new_id(), run_id=new_id()),
-            Naming.of(classifier),
+            Naming.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
-            reference_ranges=Config().reference_ranges,
         )
 
     publisher = Publisher("tcp://127.0.0.1:*")
@@ -128,6 +132,39 @@ def run_pipeline(
     pipeline.finish()
     at = collector.published_ns[warm_up:]
     return (len(at) - 1) * 1e9 / (at[-1] - at[0]), collector
+
+
+class StillFrames:
+    """`count` times the same picture."""
+
+    name = "still"
+    default_mode: Mode = "analysis"
+
+    def __init__(self, image: Image, count: int) -> None:
+        self._image = image
+        self._ids = iter(range(count))
+
+    def open(self) -> None: ...
+
+    def read(self) -> Frame | None:
+        number = next(self._ids, None)
+        return None if number is None else Frame(self.name, number, time.monotonic_ns(), self._image)
+
+    def close(self) -> None: ...
+
+
+def ms_a_frame_with(detections: int, frames: int = 150) -> float:
+    """Median milliseconds from frame to frame; the detector is scripted to find so many cells, 5 % of them white."""
+    corners = [(24.0 * (i % 26), 24.0 * (i // 26)) for i in range(detections)]
+    boxes = [((x + 1, y + 1, x + 21, y + 21), 0.9, int(i % 20 > 0)) for i, (x, y) in enumerate(corners)]
+    answer = candidates([boxes], top_k=TOP_K)
+    card = replace(load_detector(Config().detector).card, input=DetectorInput(long_side_px=640))
+    engines = Engines(lambda height, width: ScriptedEngine(*detector_specs(height, width, TOP_K), lambda feeds: answer))
+    noise = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+    image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    models = (Detector(card, engines), None)
+    _, collector = run_pipeline(StillFrames(image, frames), "analysis", Plan(1, 1), models, warm_up=10)
+    return float(np.median(np.diff(collector.published_ns[10:]))) / 1e6
 
 
 def plain_loop(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> float:
@@ -179,6 +216,7 @@ def main() -> None:
     parser.add_argument("--live", action="store_true", help="also a simulated camera, 640x480 at 30 frames a second")
     parser.add_argument("--live-source", default="sim:seed=7,cells=200", help="what the camera looks at")
     parser.add_argument("--live-frames", type=int, default=900)
+    parser.add_argument("--dense", action="store_true", help="also the cost of many detections")
     parser.add_argument("--long-side-px", type=int, default=None)
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
@@ -242,6 +280,9 @@ def main() -> None:
             "dropped": status.dropped if status else None,
             "latency_ms": percentiles(collector.latency_ms()[30:]),
         }
+    if arguments.dense:
+        rounds = [{count: ms_a_frame_with(count) for count in (20, 350)} for _ in range(arguments.rounds)]
+        report["dense_ms"] = {str(count): median(round_[count] for round_ in rounds) for count in rounds[0]}
     show(report)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
@@ -290,6 +331,9 @@ def show(report: dict) -> None:
             f"{row['latency_ms']['p99']:.0f}",
         )
     console.print(rows)
+    if "dense_ms" in report:
+        few, many = report["dense_ms"].values()
+        console.print(f"350 detections a frame cost {many - few:.1f} ms more than 20 ({many:.1f} and {few:.1f} ms)")
 
 
 if __name__ == "__main__":
