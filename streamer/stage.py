@@ -12,7 +12,9 @@ their features, said to be so, and given no position.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +41,20 @@ class StageConfig:
     """A frame that shares less than this with every keyframe becomes one."""
     keyframe_overlap_islands: float = 0.85
     """The same while there are several islands: any frame may be the one that joins two of them."""
+    keyframe_overlap_smeared: float = 0.3
+    """The same for a frame that the stage's motion smeared: what rests in its place is worth waiting for."""
+    max_smear: float = 1.2
+    """Above it a picture is taken for smeared; as a keyframe it is replaced as soon as a sharper one comes."""
     link_overlap: float = 0.06
     """A new keyframe is measured against those that share more than this with it."""
     max_links: int = 8
-    max_search: int = 192
+    max_search: int = 96
     """Keyframes that one frame that fits nowhere is compared with at once."""
+    max_search_poor: int = 8
+    """The same for a frame that is too poor to be counted."""
+    poor_score: float = 30.0
+    poor_agreement: float = 0.5
+    """What is asked of a match of such a frame; it only says where the stage is, and no cell depends on it."""
     comparisons_per_frame: int = 24
     """Keyframes of different islands compared in passing, at about 0.3 ms each."""
     max_pending: int = 20_000
@@ -58,6 +69,8 @@ class StageConfig:
     """Of a picture that may start an island; measured fields have 0.55 and more, pure noise 0."""
     max_turn_rad: float = 0.02
     max_growth: float = 0.02
+    max_start_smear: float = 1.5
+    """While the stage is being followed, a picture smeared more than this starts no island: it will come to rest."""
 
 
 class StageTracker:
@@ -66,9 +79,14 @@ class StageTracker:
     def __init__(self, config: StageConfig | None = None, registration: RegistrationConfig | None = None) -> None:
         self._config = config or StageConfig()
         self._registration = registration or RegistrationConfig()
+        self._lenient = replace(
+            self._registration, min_score=self._config.poor_score, min_agreement=self._config.poor_agreement
+        )
         self._map = StageMap(announce_px=self._config.settle_px)
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
+        self._was_found = False
+        """Whether the last frame was found on the map; then one that is not may show a turned camera."""
         self._pending: deque[tuple[int, int]] = deque()
         self._distorted: dict[int, str] = {}
         self.given_up = 0
@@ -138,15 +156,17 @@ class StageTracker:
         self, frame: PreparedFrame, may_start: bool, touched: set[int]
     ) -> tuple[int | None, Shift | None, str | None]:
         """(keyframe, shift from it, why not)."""
-        found = self._locate(frame)
+        good = self._may_start(frame, may_start)
+        compared: set[int] = set()
+        found = self._locate(frame, self._config.max_search if good else self._config.max_search_poor, compared)
         if found is None:
-            return self._start(frame, may_start)
+            smeared = self._was_found and frame.smear > self._config.max_start_smear
+            return self._start(frame, compared) if good and not smeared else self._follow(frame)
+        self._was_found = True
         number, shift = found
         self._reference = number
         keyframe = self._map[number]
-        several = len(self._map.islands) > 1
-        enough = self._config.keyframe_overlap_islands if several else self._config.keyframe_overlap
-        if shift.overlap >= enough or not self._may_start(frame, may_start):
+        if not good or not self._is_worth_keeping(frame, keyframe, shift):
             return number, shift, None
         new = self._map.add(frame, keyframe.island, keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px)
         self._map.link(number, new.number, shift)
@@ -155,36 +175,47 @@ class StageTracker:
         self._reference = new.number
         return new.number, None, None
 
-    def _start(self, frame: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
-        if not self._may_start(frame, may_start):
-            poor = frame.contrast < self._config.min_contrast or frame.coherence < self._config.min_coherence
-            return None, None, "no texture" if poor else "blurred"
-        reason = self._distortion(frame)
+    def _is_worth_keeping(self, frame: PreparedFrame, keyframe: Keyframe, shift: Shift) -> bool:
+        """Whether a found frame should become a keyframe."""
+        config = self._config
+        if frame.smear > config.max_smear:
+            return shift.overlap < config.keyframe_overlap_smeared
+        if keyframe.frame.smear > config.max_smear and frame.smear < keyframe.frame.smear - 0.1:
+            return True
+        several = len(self._map.islands) > 1
+        return shift.overlap < (config.keyframe_overlap_islands if several else config.keyframe_overlap)
+
+    def _start(self, frame: PreparedFrame, compared: set[int]) -> tuple[int | None, Shift | None, str | None]:
+        """A new island with this frame, which fits none of the keyframes `compared`."""
+        reason = self._distortion(frame) if self._was_found else None
+        self._was_found = False
         new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
         if reason is not None:
             self._distorted[new.island] = reason
-        self._await_comparison(new)
+        self._await_comparison(new, compared)
         self._reference = new.number
         return new.number, None, None
+
+    def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
+        """Where a frame too poor to be counted lies from the last keyframe, if anything can be made out."""
+        if self._reference is not None:
+            shift = register(self._map.frame(self._reference), frame, self._lenient)
+            if shift is not None:
+                return self._reference, shift, None
+        config = self._config
+        poor = frame.contrast < config.min_contrast or frame.coherence < config.min_coherence
+        return None, None, "no texture" if poor else "blurred"
 
     def _may_start(self, frame: PreparedFrame, may_start: bool) -> bool:
         config = self._config
         return may_start and frame.contrast >= config.min_contrast and frame.coherence >= config.min_coherence
 
-    def _locate(self, frame: PreparedFrame) -> tuple[int, Shift] | None:
-        """The keyframe that sees most of this frame, and the shift from it."""
+    def _locate(self, frame: PreparedFrame, most: int, compared: set[int]) -> tuple[int, Shift] | None:
+        """The keyframe that sees most of this frame, and the shift from it; at most `most` are tried."""
         if self._reference is None:
             return None
-        reference = self._map[self._reference]
-        numbers = iter((self._reference,))
-        for attempt in range(self._config.max_search):
-            number = next(numbers, None)
-            if number is None and attempt == 1:
-                near = self._map.nearest(reference.island, reference.x_px, reference.y_px)
-                numbers = (other for other in near if other != self._reference)
-                number = next(numbers, None)
-            if number is None:
-                return None
+        for number in islice(self._candidates(self._map[self._reference]), most):
+            compared.add(number)
             shift = register(self._map.frame(number), frame, self._registration)
             if shift is None or self._is_distorted(shift):
                 continue
@@ -193,12 +224,19 @@ class StageTracker:
                 return better
         return None
 
+    def _candidates(self, reference: Keyframe) -> Iterator[int]:
+        """Keyframes to look for a frame by: the last one first; the others are only sorted when they are needed."""
+        yield reference.number
+        for number in self._map.nearest(reference.island, reference.x_px, reference.y_px):
+            if number != reference.number:
+                yield number
+
     def _best_view(self, frame: PreparedFrame, number: int, shift: Shift) -> tuple[int, Shift] | None:
         """The keyframe nearest to a frame found by `number`; None where the near ones contradict the finding."""
         keyframe = self._map[number]
         x, y = keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px
-        for overlap, other in self._map.around(keyframe.island, frame, x, y)[:3]:
-            if other == number or overlap < shift.overlap + 0.05:
+        for overlap, other in self._best_first(keyframe.island, frame, x, y)[:3]:
+            if other == number:
                 break
             seen = self._measure(other, frame, x, y)
             if seen is not None:
@@ -206,6 +244,12 @@ class StageTracker:
             if overlap > 0.4 and shift.overlap < 0.15:
                 return None
         return number, shift
+
+    def _best_first(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
+        """(overlap, number) of the keyframes to place a frame by: sharp ones first, then those that see most of it."""
+        around = self._map.around(island, frame, x_px, y_px)
+        worth = [(o / max(1.0, self._map[n].frame.smear) ** 4, o, n) for o, n in around]
+        return [(overlap, number) for _, overlap, number in sorted(worth, key=lambda entry: (-entry[0], entry[2]))]
 
     def _measure(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> Shift | None:
         """Shift from a keyframe to a frame that should lie at (x_px, y_px)."""
@@ -254,12 +298,13 @@ class StageTracker:
             return f"magnification changed to {100 * (1 + growth):.0f} %"
         return None
 
-    def _await_comparison(self, new: Keyframe) -> None:
+    def _await_comparison(self, new: Keyframe, compared: Collection[int] = ()) -> None:
         if len(self._map.islands) < 2 or new.island in self._distorted:
             return
         for island in self._map.islands:
             if island != new.island and island not in self._distorted:
-                self._pending.extend((number, new.number) for number in self._map.members(island))
+                others = self._map.members(island)
+                self._pending.extend((number, new.number) for number in others if number not in compared)
         while len(self._pending) > self._config.max_pending:
             self._pending.popleft()
             self.given_up += 1

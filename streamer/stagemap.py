@@ -124,7 +124,9 @@ class StageMap:
 
     def link(self, a: int, b: int, shift: Shift) -> float:
         """Note that `b` lies `shift` from `a`; returns how far off the map is from that, in pixels."""
-        weight = shift.overlap * max(shift.ncc, 0.1)
+        smear = max(self._keyframes[a].frame.smear, self._keyframes[b].frame.smear, 1.0)
+        # A smeared picture fits anywhere along its smear: it holds an island together only where nothing sharp does.
+        weight = shift.overlap * max(shift.ncc, 0.1) / smear**8
         self._keyframes[a].links[b] = Link(b, shift.x_px, shift.y_px, weight)
         self._keyframes[b].links[a] = Link(a, -shift.x_px, -shift.y_px, weight)
         first, second = self._keyframes[a], self._keyframes[b]
