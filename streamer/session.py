@@ -33,7 +33,7 @@ PICTURE_QUALITY = 90
 DIFFERENTIAL_EVERY_FRAMES = 15
 """How often the differential is published while only red cells, platelets and frames are added to it."""
 
-STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=4000)
+STAGE = StageConfig(max_search=6, comparisons_per_frame=2, max_pending=1500)
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 Emission = tuple[AnyMessage, bytes | None]
