@@ -28,7 +28,7 @@ CLASSES = ("basophil", "eosinophil", "erythroblast", "immature granulocyte", "ly
 
 
 class Slide:
-    """Cells at random places on a jittered grid: centres (n, 2), diameters (n,), kinds (n,) 0 white, 1 red, 2 platelet."""
+    """Cells at random places on a jittered grid: centres (n, 2), diameters (n,), kinds (n,): 0 white, 1 red, 2 plt."""
 
     def __init__(self, columns: int, rows: int, per_field: int, rng: np.random.Generator) -> None:
         self.columns, self.rows = columns, rows

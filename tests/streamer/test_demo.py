@@ -1,0 +1,32 @@
+"""The demo counts what is on its slide: real models, the simulated slide, the truth that it knows."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+from streamer.commands import DEMO_SOURCE_PLAIN
+from streamer.sources import parse_source
+from streamer.sources.simulated import SlideParameters, VirtualSlide
+
+
+def test_the_demos_differential_agrees_with_the_truth_within_its_limits(tmp_path):
+    out = tmp_path / "demo.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer", "demo", "--jsonl", out],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    messages = [json.loads(line) for line in out.read_text().splitlines()]
+    final = [message for message in messages if message["type"] == "differential"][-1]
+    assert final["final"]
+    frames = [message["frame_id"] for message in messages if message["type"] == "frame"]
+    slide = VirtualSlide(SlideParameters.parse(parse_source(DEMO_SOURCE_PLAIN).target))
+    seen = Counter(cell.class_name for cell in slide.white_cells_seen(frames).values())
+    assert abs(final["total"] - seen.total()) <= 0.05 * seen.total()
+    for name, share in final["classes"].items():
+        assert share["low"] <= 100 * seen[name] / seen.total() <= share["high"], name
+    assert "differential of slide" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("limits are of sampling only")

@@ -1,0 +1,86 @@
+"""Every command of the README is one that works."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from streamer.cli import build_parser, main
+from tests.cases import textured_slide
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+COMMANDS = [shlex.split(line, comments=True)[1:] for line in BLOCKS.splitlines() if line.startswith("leukostream ")]
+
+
+def command(*starts_with: str) -> list[str]:
+    """The README's only command that starts so."""
+    found = [words for words in COMMANDS if words[: len(starts_with)] == list(starts_with)]
+    assert len(found) == 1, f"README: {starts_with}: {found}"
+    return found[0]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_command_line_takes_it(words):
+    build_parser().parse_args(words)
+
+
+def test_the_two_commands_of_a_newcomer_are_targets_of_the_makefile():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"^make (\w+)", BLOCKS, re.MULTILINE)
+    assert named == ["demo", "test"]
+    assert set(named) <= set(targets)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A working directory with the folders that the README speaks of."""
+    monkeypatch.chdir(tmp_path)
+    slide = textured_slide(width=640)
+    for name in ("fields", "cells"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            cv2.imwrite(str(tmp_path / name / f"{i}.jpg"), slide[:, 60 * i : 60 * i + 320])
+    return tmp_path
+
+
+def test_a_folder_of_fields_to_json_lines(folders, capfd):
+    assert main(command("run", "--source", "slide7=fields/")) == 0
+    assert (folders / "slide7.jsonl").read_text().count('"type":"frame"') == 2
+    assert "differential of slide7" in capfd.readouterr().out
+
+
+def test_pictures_of_single_cells(folders, capfd):
+    assert main(command("classify")) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["models", "doctor"])
+def test_what_is_here(name, capfd):
+    assert main(command(name)) == 0
+    assert "yolov5n-blood" in capfd.readouterr().out
+
+
+def test_publish_subscribe_and_watch(folders, free_port):
+    """The three commands that meet at one address, on a port that is free here."""
+
+    def started(words):
+        words = [word.replace("5555", str(free_port)) for word in words]
+        return subprocess.Popen(
+            [sys.executable, "-m", "streamer", *words], stdout=subprocess.PIPE, text=True, cwd=folders, env=None
+        )
+
+    watching = started(command("watch"))
+    subscribed = started([*command("subscribe"), "--count", "3"])
+    publishing = started([*command("run", "--source", "sim:seed=3,cells=100"), "--stop-at", "5"])
+    assert publishing.wait(timeout=120) == 0
+    out, _ = subscribed.communicate(timeout=30)
+    assert [line.startswith('{"type":"differential"') for line in out.splitlines()] == [True] * 3
+    shown, _ = watching.communicate(timeout=30)
+    assert "differential of sim" in shown
+    publishing.stdout.close()
