@@ -101,9 +101,7 @@ def hash_links(
         for start in range(0, len(keys), 1024):
             distance = (HASH_BITS - queries[start : start + 1024] @ flat.T) / 2
             rows, columns = np.nonzero(distance <= max_distance_bits)
-            found.update(
-                (int(r) + start, int(c)) for r, c in zip(rows, columns, strict=True) if r + start < c
-            )
+            found.update((int(r) + start, int(c)) for r, c in zip(rows, columns, strict=True) if r + start < c)
     return [(keys[a], keys[b]) for a, b in sorted(found)]
 
 
@@ -262,9 +260,7 @@ def load_splits(root: Path | None = None) -> dict[str, str]:
             official[picture.key] = picture.official_part
     parts: dict[str, str] = {}
     for group, keys in build_groups(root).items():
-        part = part_of(
-            group, {slides[k] for k in keys if k in slides}, {official[k] for k in keys if k in official}
-        )
+        part = part_of(group, {slides[k] for k in keys if k in slides}, {official[k] for k in keys if k in official})
         parts.update(dict.fromkeys(keys, part))
     return parts
 

@@ -155,9 +155,7 @@ def read_cells(root: Path | None = None) -> list[CellPicture]:
 
 def _need(path: Path) -> Path:
     if not path.exists():
-        raise DataSetMissing(
-            f"data set file: got nothing at {path}; fetch it with `python -m tools.get_data`"
-        )
+        raise DataSetMissing(f"data set file: got nothing at {path}; fetch it with `python -m tools.get_data`")
     return path
 
 
@@ -221,9 +219,7 @@ def _pbc_cells(root: Path) -> Iterator[CellPicture]:
     for row in rows:
         key = f"pbc/images/{row['file']}"
         cell_class = _PBC_CLASS.get(row["class"], row["class"])
-        width, height = (
-            (fields[key].width_px, fields[key].height_px) if key in fields else _size_px(root / key)
-        )
+        width, height = (fields[key].width_px, fields[key].height_px) if key in fields else _size_px(root / key)
         yield CellPicture(
             dataset="pbc",
             key=key,
