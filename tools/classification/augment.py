@@ -88,7 +88,7 @@ def degrade(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> n
             kernel = np.zeros((length, length), np.float32)
             middle = (length - 1) / 2
             reach = np.array([np.cos(angle), np.sin(angle)]) * middle
-            ends = [tuple(int(round(v)) for v in middle + s * reach) for s in (-1, 1)]
+            ends = [tuple(round(v) for v in middle + s * reach) for s in (-1, 1)]
             cv2.line(kernel, ends[0], ends[1], 1.0)
             image = cv2.filter2D(image, -1, kernel / kernel.sum())
     if rng.random() < how.jpeg_share:

@@ -115,7 +115,7 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, weights: np.ndarray |
 
 
 def risk_coverage(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every useful threshold on the top probability, ascending: threshold, share of cells kept, errors among them."""
+    """For every useful threshold on the top probability, ascending: threshold, share of cells kept, their errors."""
     confidence = probabilities.max(1)
     wrong = probabilities.argmax(1) != truth
     order = np.argsort(-confidence, kind="stable")
