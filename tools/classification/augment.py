@@ -20,13 +20,17 @@ _STAINS = (_STAINS_RGB / np.linalg.norm(_STAINS_RGB, axis=1, keepdims=True))[:, 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strong each change is. Standard deviations are of optical density (natural logarithm) where not said."""
+    """How strong each change is, in optical density (natural logarithm) where no unit is said.
+
+    Of the crops, `whole_share` show the stored square nearly whole, as single-cell files are classified, `wide_share`
+    anything between that and what a detector's box gives, and the others `margin` times the box, jittered.
+    """
 
     margin: float = 1.3
     scale: tuple[float, float] = (0.8, 1.3)
     shift: float = 0.1
-    wide_share: float = 0.25
-    wide_max: float = 4.0
+    whole_share: float = 0.2
+    wide_share: float = 0.2
     stain: float = 0.3
     mixing: float = 0.05
     gamma: float = 0.25
@@ -42,46 +46,55 @@ class Augmentation:
     noise: float = 0.03
 
 
-def crop(square: np.ndarray, box: np.ndarray, input_px: int, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
-    """uint8 (input_px, input_px, 3): a turned, shifted, scaled, perhaps mirrored crop around the box of a square."""
+def crop(
+    square: np.ndarray, box: np.ndarray, input_px: int, rng: np.random.Generator, how: Augmentation
+) -> tuple[np.ndarray, float]:
+    """A turned, shifted, scaled, perhaps mirrored crop around the box of a square, uint8 (input_px, input_px, 3), and
+    its side over the longer side of the box."""
     longer = float(max(box[2] - box[0], box[3] - box[1]))
     factor = how.margin * rng.uniform(*how.scale)
-    widest = min(how.wide_max, square.shape[0] / longer)
-    if widest > factor and rng.random() < how.wide_share:
-        factor = float(np.exp(rng.uniform(np.log(factor), np.log(widest))))
+    widest = square.shape[0] / longer
     centre = (box[:2] + box[2:]) / 2 + rng.uniform(-how.shift, how.shift, 2) * longer
-    size = input_px
-    if rng.random() < how.coarse_share:
-        size = int(rng.integers(max(16, int(0.3 * input_px)), input_px))
-    zoom = size / (factor * longer)
     angle = rng.uniform(0, 2 * np.pi)
+    kind = rng.random()
+    if kind < how.whole_share:
+        factor = widest * rng.uniform(0.85, 1.0)
+        centre = np.full(2, square.shape[0] / 2) + rng.uniform(-0.05, 0.05, 2) * longer
+        angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.1)
+    elif kind < how.whole_share + how.wide_share and widest > factor:
+        factor = float(np.exp(rng.uniform(np.log(factor), np.log(widest))))
+    size = input_px
+    coarsest = int(max(0.35, 0.25 * factor) * input_px)  # a cell of 32 px in an input of 128 stays recognisable
+    if rng.random() < how.coarse_share and coarsest < input_px:
+        size = int(rng.integers(coarsest, input_px))
+    zoom = size / (factor * longer)
     stretch = np.exp(rng.normal(0, 0.06, 2))
-    mirror = rng.choice((-1.0, 1.0))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = zoom * turn @ np.diag(stretch * (mirror, 1.0))
+    linear = zoom * turn @ np.diag(stretch * (rng.choice((-1.0, 1.0)), 1.0))
     affine = np.column_stack([linear, size / 2 - linear @ centre])
     border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_REFLECT_101
-    flags = cv2.INTER_LINEAR if zoom > 0.6 or rng.random() < 0.3 else cv2.INTER_AREA
-    if flags == cv2.INTER_AREA:  # warpAffine doesn't average: blur first, so that detail doesn't alias
+    if zoom < 0.6 and rng.random() < 0.7:  # warpAffine doesn't average: without a blur, detail aliases
         square = cv2.GaussianBlur(square, (0, 0), 0.4 / zoom)
     out = cv2.warpAffine(square, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     if size != input_px:
         way = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
         out = cv2.resize(out, (input_px, input_px), interpolation=way)
-    return np.asarray(out)
+    return np.asarray(out), factor
 
 
-def degrade(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
-    """Focus, motion, JPEG and a frame's edge, each with its own probability; uint8 (h, w, 3)."""
+def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
+    """Focus, motion, JPEG and a frame's edge, each with its own probability; uint8 (h, w, 3). The blur is relative
+    to the cell: `factor` is the crop's side over the box's."""
     size = image.shape[0]
+    detail = how.margin / max(how.margin, factor)
     if rng.random() < how.cut_share:  # a cell cut by the frame's edge: the crop repeats the last row
         depth = int(rng.uniform(0.05, 0.35) * size)
         turned = np.rot90(image, k := int(rng.integers(4))).copy()
         turned[:depth] = turned[depth]
         image = np.rot90(turned, -k).copy()
     if rng.random() < how.blur_share:
-        if rng.random() < 0.7:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0) * size / 128)
+        if rng.random() < 0.7 or detail < 0.6:
+            image = cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(0.4, 2.0) * detail * size / 128))
         else:
             length = int(rng.integers(3, 9))
             angle = rng.uniform(0, np.pi)
@@ -151,5 +164,6 @@ def make_batch(
     """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`."""
     crops = np.empty((len(indices), input_px, input_px, 3), np.uint8)
     for out, i in zip(crops, indices, strict=True):
-        out[:] = degrade(crop(squares[i], boxes[i], input_px, rng, how), rng, how)
+        cut, factor = crop(squares[i], boxes[i], input_px, rng, how)
+        out[:] = degrade(cut, factor, rng, how)
     return relight(torch.from_numpy(crops), rng, how)
