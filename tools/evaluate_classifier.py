@@ -11,21 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
-from engines.onnxruntime import OnnxRuntimeEngine
+from engines.registry import load_classifier
 from tools.classification import measures
-from tools.classification.crops import SUBCLASS_NAMES, class_crop
+from tools.classification.crops import SUBCLASS_NAMES, read_image
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, load_splits, read_cells
 
-ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crops")
 """Sets whose pictures hold one cell, so that they are measured as whole pictures too."""
 
@@ -45,40 +42,41 @@ class Predictions:
 
 
 class Model:
-    """A classifier to be measured, with what its card or plan says of it."""
+    """A classifier to be measured, run exactly as the stream runs it."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         if source.endswith(".pt"):
-            from tools.export_classifier import build_graph
+            from tools.export_classifier import untempered_classifier
 
-            graph, plan = build_graph(Path(source), temperature=1.0, subclass_temperature=1.0)
-            self.input_px, self.margin, self.threshold, self.temperature = plan.input_px, plan.margin, 0.0, None
+            self.classifier = untempered_classifier(Path(source))
         else:
-            path = Path(source) if source.endswith(".onnx") else ZOO / f"{source}.onnx"
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"model: got {source!r}, found no {path}; give a zoo name, an ONNX file or a checkpoint (.pt)"
-                )
-            card = tomllib.loads(path.with_suffix(".toml").read_text())
-            names = tuple(c["name"] for c in card["classes"])
-            if names != CELL_CLASSES:
-                raise ValueError(f"classes of {path}: got {names}, expected {CELL_CLASSES}")
-            graph = onnx.load(str(path))
-            self.input_px, self.margin = card["input"]["height_px"], card["input"]["crop_margin"]
-            self.threshold = card["thresholds"]["operating"]
-            self.temperature = card.get("training", {}).get("temperature")
-        self.engine = OnnxRuntimeEngine(graph)
+            self.classifier = load_classifier(source)
+        if self.classifier.class_names != CELL_CLASSES:
+            raise ValueError(f"classes of {source}: got {self.classifier.class_names}, expected {CELL_CLASSES}")
+
+    @property
+    def threshold(self) -> float:
+        """The probability below which a cell is "unclassified"; 0 for a checkpoint, which has none."""
+        return self.classifier.threshold
+
+    @property
+    def temperature(self) -> float | None:
+        """What the logits were divided by in the graph, None where the card doesn't say."""
+        return self.classifier.card.training.get("temperature")
 
     def predict(self, cells: Sequence[CellPicture], *, whole: bool = False) -> Predictions:
         """Probabilities of cells, cropped by their boxes, or the whole pictures."""
         classes, subclasses = [], []
-        for start in range(0, len(cells), 32):
-            crops = [class_crop(c, self.input_px, self.margin, whole=whole) for c in cells[start : start + 32]]
-            out = self.engine.infer({"images": np.stack(crops)})
-            classes.append(out["class_probabilities"].copy())
-            subclasses.append(out["subclass_probabilities"].copy())
-        return Predictions(list(cells), np.concatenate(classes), np.concatenate(subclasses))
+        for cell in cells:
+            image = read_image(cell.path)
+            if whole:
+                found = self.classifier.classify_crops([image])
+            else:
+                found = self.classifier.classify(image, np.array([cell.box_px], np.float32))
+            classes.append(found.probabilities[0])
+            subclasses.append(found.subclass_probabilities[0])
+        return Predictions(list(cells), np.array(classes), np.array(subclasses))
 
 
 def set_name(cell: CellPicture) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from engines.card import parse_card
+from engines.classifier import Classifier
 from engines.graph import add_uint8_input
+from engines.onnxruntime import OnnxRuntimeEngine
 from tools import evaluate_classifier
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification import measures
@@ -105,10 +108,10 @@ def choose_threshold(found: Mapping[str, Predictions], risk: float) -> float:
     return 0.9
 
 
-def figure_tables(model: Model, name: str) -> dict[str, dict[str, Any]]:
+def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The card's tables: one for every set and part."""
     tables: dict[str, dict[str, Any]] = {}
-    for part in PARTS[1:]:
+    for part in parts:
         for title, found in evaluate_classifier.evaluate(model, part).items():
             f = evaluate_classifier.figures(found, model.threshold, model.temperature)
             table: dict[str, Any] = {
@@ -131,20 +134,13 @@ def figure_tables(model: Model, name: str) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def export(checkpoint: Path, name: str, out: Path, risk: float) -> Path:
-    """Write OUT/NAME.onnx and OUT/NAME.toml; the path of the card."""
-    untempered = evaluate_classifier.evaluate(Model(str(checkpoint)), VALIDATION)
-    temperature, subclass_temperature = fit(untempered)
-    graph, plan = build_graph(checkpoint, temperature, subclass_temperature)
-    _, _, state = load_network(checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
-    data = graph.SerializeToString()
-    (out / f"{name}.onnx").write_bytes(data)
-    card: dict[str, Any] = {
+def card_values(name: str, plan: Plan, data: bytes, threshold: float, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The card as nested mappings, without figures."""
+    return {
         "name": name,
         "task": "classifier",
         "architecture": "mobilenetv3-small",
-        "summary": "Eight classes of cells, five subclasses; single cells or the detector's crops, any stain or light",
+        "summary": "Eight classes of cells and five subclasses, from the detector's crops or single-cell pictures",
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(data).hexdigest(),
         "licence": "Apache-2.0",
@@ -156,27 +152,49 @@ def export(checkpoint: Path, name: str, out: Path, risk: float) -> Path:
         },
         "classes": [{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
         "subclasses": [{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
-        "thresholds": {"operating": 0.0},
-        "training": {
-            "data": list(SET_SHARES),
-            "split": "groups of tools.datasets: no picture, overlapping field or slide on two sides",
-            **{k: v for k, v in dataclasses.asdict(plan).items() if k not in ("input_px", "margin", "epochs")},
-            "epochs": plan.epochs,
-            "epoch_of_weights": state["epoch"],
-            "temperature": round(temperature, 4),
-            "subclass_temperature": round(subclass_temperature, 4),
-            "threshold_for_errors": risk,
-            "command": train_command(plan),
-            "notes": list(LICENCES),
-        },
+        "thresholds": {"operating": threshold},
+        "training": dict(training),
     }
+
+
+def untempered_classifier(checkpoint: Path) -> Classifier:
+    """The classifier of a checkpoint, ready to run, with temperatures of 1 and no threshold."""
+    graph, plan = build_graph(checkpoint, 1.0, 1.0)
+    card = parse_card(toml(card_values(checkpoint.stem, plan, b"", 0.0, {})), str(checkpoint), stem=checkpoint.stem)
+    return Classifier(card, OnnxRuntimeEngine(graph))
+
+
+def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str]) -> Path:
+    """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card."""
+    untempered = evaluate_classifier.evaluate(Model(str(checkpoint)), VALIDATION)
+    temperature, subclass_temperature = fit(untempered)
+    graph, plan = build_graph(checkpoint, temperature, subclass_temperature)
+    _, _, state = load_network(checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    data = graph.SerializeToString()
     path = out / f"{name}.toml"
-    path.write_text(toml(card))
-    found = evaluate_classifier.evaluate(Model(str(out / f"{name}.onnx")), VALIDATION)
-    card["thresholds"]["operating"] = choose_threshold(found, risk)
-    path.write_text(toml(card))
-    card["figures"] = figure_tables(Model(str(out / f"{name}.onnx")), name)
-    path.write_text(toml(card))
+    path.with_suffix(".onnx").write_bytes(data)
+    options = dataclasses.asdict(plan)
+    training = {
+        "data": list(SET_SHARES),
+        "split": "groups of tools.datasets: no picture, overlapping field or slide on two sides",
+        **{key: value for key, value in options.items() if key not in ("input_px", "margin")},
+        "epoch_of_weights": state["epoch"],
+        "temperature": round(temperature, 4),
+        "subclass_temperature": round(subclass_temperature, 4),
+        "threshold_for_errors": risk,
+        "command": train_command(plan),
+        "notes": list(LICENCES),
+    }
+
+    def write(threshold: float, figures: Mapping[str, Any]) -> None:
+        path.write_text(toml({**card_values(name, plan, data, threshold, training), "figures": figures}))
+
+    write(0.0, {})
+    file = str(path.with_suffix(".onnx"))
+    threshold = choose_threshold(evaluate_classifier.evaluate(Model(file), VALIDATION), risk)
+    write(threshold, {})
+    write(threshold, figure_tables(Model(file), name, parts))
     return path
 
 
@@ -202,8 +220,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="mobilenetv3-small")
     parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
     parser.add_argument("--risk", type=float, default=0.03, help="share of errors among classified cells (default .03)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS[1:],
+        default=[VALIDATION],
+        help="parts whose figures the card gives; `holdout` is for the model that ships",
+    )
     args = parser.parse_args(arguments)
-    print(export(args.checkpoint, args.name, args.out, args.risk))
+    print(export(args.checkpoint, args.name, args.out, args.risk, args.parts))
 
 
 if __name__ == "__main__":

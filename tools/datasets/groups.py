@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -263,22 +263,3 @@ def load_splits(root: Path | None = None) -> dict[str, str]:
         part = part_of(group, {slides[k] for k in keys if k in slides}, {official[k] for k in keys if k in official})
         parts.update(dict.fromkeys(keys, part))
     return parts
-
-
-def main() -> None:
-    """Print how many pictures and cells of each set and class lie in each part."""
-    root = readers.data_root()
-    parts = load_splits(root)
-    groups = build_groups(root)
-    print("largest groups:", sorted((len(v) for v in groups.values()), reverse=True)[:20])
-    for title, rows in (
-        ("fields", Counter((f.dataset, parts[f.key]) for f in readers.read_fields(root))),
-        ("cells", Counter((f"{c.dataset} {c.cell_class}", parts[c.key]) for c in readers.read_cells(root))),
-    ):
-        print(title)
-        for name in sorted({n for n, _ in rows}):
-            print(f"  {name:32}", "  ".join(f"{p} {rows[name, p]:5}" for p in PARTS))
-
-
-if __name__ == "__main__":
-    main()
