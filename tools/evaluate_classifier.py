@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(text + "\n")
-        for name, row in result["sets"].items():  # type: ignore[attr-defined]
+        for name, row in result["sets"].items():
             a = row["accuracy"]
             line = f"{name:28} {a['value']:.4f} ({a['low']:.3f}–{a['high']:.3f})  n {a['trials']}"
             line += f"  balanced {row['balanced_accuracy']:.4f}  calibration error {row['calibration_error']:.3f}"

@@ -76,7 +76,7 @@ def sampling_weights(datasets: np.ndarray, classes: np.ndarray) -> np.ndarray:
             weights[of_set & (classes == c)] = share * root / roots.sum() / size
     if weights.sum() == 0:
         raise ValueError(f"training cells: got none of {', '.join(SET_SHARES)}, expected at least one set")
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def cell_loss(class_logits: Tensor, subclass_logits: Tensor, classes: Tensor, subclasses: Tensor, plan: Plan) -> Tensor:

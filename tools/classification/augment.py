@@ -150,7 +150,8 @@ def _hue_matrices(rng: np.random.Generator, n: int, how: Augmentation, strength:
     grey = np.outer(axis, axis)
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     turned = cos * np.eye(3) + sin * cross + (1 - cos) * grey
-    return (saturation[:, None, None] * turned + (1 - saturation)[:, None, None] * grey).astype(np.float32)
+    mixed = saturation[:, None, None] * turned + (1 - saturation)[:, None, None] * grey
+    return np.asarray(mixed, np.float32)
 
 
 def make_batch(

@@ -54,10 +54,10 @@ def read_image(path: Path) -> np.ndarray:
 
 def store_square(cell: CellPicture, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The square uint8 (224, 224, 3) of a cell and its box float32 (4,) in px of the square."""
-    box = np.float32(cell.box_px)
+    box = np.array(cell.box_px, np.float32)
     if cell.dataset == "pbc":
         if image.shape[:2] != (STORED_PX, STORED_PX):
-            scale = np.float32([STORED_PX / image.shape[1], STORED_PX / image.shape[0]] * 2)
+            scale = np.array([STORED_PX / image.shape[1], STORED_PX / image.shape[0]] * 2, np.float32)
             image, box = cv2.resize(image, (STORED_PX, STORED_PX), interpolation=cv2.INTER_AREA), box * scale
         return image, box
     margin = MARGINS[cell.dataset]
@@ -103,5 +103,5 @@ def class_crop(cell: CellPicture, input_px: int, margin: float, *, whole: bool =
     """uint8 (input_px, input_px, 3): the crop that the stream would give for the cell's box, or, where `whole`, the
     whole picture as `leukostream classify` takes single-cell files."""
     image = read_image(cell.path)
-    box = np.float32([0, 0, image.shape[1], image.shape[0]] if whole else cell.box_px)
-    return crop_squares(image, box[None], (input_px, input_px), 1.0 if whole else margin)[0]
+    box = np.array([0, 0, image.shape[1], image.shape[0]] if whole else cell.box_px, np.float32)
+    return np.asarray(crop_squares(image, box[None], (input_px, input_px), 1.0 if whole else margin)[0])

@@ -112,7 +112,7 @@ class _Features:
     def __init__(self, grey: np.ndarray, size_px: tuple[int, int]) -> None:
         grey = cv2.resize(grey, size_px, interpolation=cv2.INTER_AREA)
         points, described = cv2.SIFT_create(_FEATURES).detectAndCompute(grey, None)
-        self.points = np.float32([p.pt for p in points[:_FEATURES]]).reshape(-1, 2)
+        self.points = np.array([p.pt for p in points[:_FEATURES]], np.float32).reshape(-1, 2)
         self.described = np.zeros((_FEATURES, 128), np.float32)
         if described is not None:
             described = described[:_FEATURES]
