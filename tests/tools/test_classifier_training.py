@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+
+from engines.registry import load_classifier  # noqa: E402
+from tests.tools.cases import make_data, smear  # noqa: E402
+from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
+from tools.architectures.mobilenetv3 import MobileNetV3Small, standardised  # noqa: E402
+from tools.classification import augment, crops  # noqa: E402
+from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
+from tools.export import toml, toml_value  # noqa: E402
+from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
+
+PLAN = Plan(epochs=3, samples=16, batch=8, input_px=48, early_px=32, early_share=0.4, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def stored_cells(n: int = 12) -> crops.StoredCells:
+    """Cells of pbc and chula_wbc; every third one is no training cell."""
+    cells = [
+        CellPicture(
+            dataset="pbc" if i % 2 else "chula_wbc",
+            key=f"{i}.jpg",
+            path=Path(f"{i}.jpg"),
+            width_px=224,
+            height_px=224,
+            box_px=(80, 80, 150, 140),
+            cell_class=CELL_CLASSES[i % 8],
+        )
+        for i in range(n)
+    ]
+    classes = np.arange(n) % 8
+    return crops.StoredCells(
+        squares=np.stack([smear(i, 224, 224) for i in range(n)]),
+        boxes=np.tile(np.float32([80, 80, 150, 140]), (n, 1)),
+        classes=classes,
+        subclasses=np.where(classes == 6, 1, np.where(classes == 3, 3, -1)),
+        cells=cells,
+        parts=["validation" if i % 3 == 0 else "train" for i in range(n)],
+    )
+
+
+def looks(stored: crops.StoredCells) -> dict[str, Looks]:
+    inside = stored.select("validation")
+    small = stored.squares[inside][:, :48, :48]
+    return {"pbc": Looks(small, stored.classes[inside], stored.subclasses[inside])}
+
+
+def test_the_network_has_the_size_of_the_published_one() -> None:
+    network = MobileNetV3Small(1000, 1)
+    published = 2_542_856  # MobileNetV3-Small 1.0 with 1000 classes: "2.5 M" in table 3
+    assert sum(p.numel() for p in network.parameters()) - (1024 + 1) == published
+    out, _ = network(torch.rand(2, 3, 64, 96))
+    assert out.shape == (2, 1000)
+
+
+def test_standardised_cancels_brightness_contrast_and_white_balance() -> None:
+    x = torch.rand(2, 3, 20, 20)
+    changed = 0.5 * x + torch.tensor([0.1, 0.3, 0.2])[:, None, None]
+    assert torch.allclose(standardised(x), standardised(changed), atol=0.05)
+
+
+def test_average_follows_with_growing_decay() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 0.0)
+    average = training.MovingAverage(network, decay=0.5)
+    torch.nn.init.constant_(network.weight, 1.0)
+    average.update(network)
+    assert average.network.weight.item() == pytest.approx(1 - 2 / 11)
+    for _ in range(50):
+        average.update(network)
+    before = average.network.weight.item()
+    torch.nn.init.constant_(network.weight, 3.0)
+    average.update(network)
+    assert average.network.weight.item() == pytest.approx(0.5 * (before + 3))
+
+
+def test_one_cycle_warms_up_then_falls_to_its_end() -> None:
+    factors = [training.one_cycle(s, 100, 10) for s in range(100)]
+    assert factors[9] == 1.0
+    assert factors[:10] == sorted(factors[:10])
+    assert factors[9:] == sorted(factors[9:], reverse=True)
+    assert training.one_cycle(100, 100, 10) == pytest.approx(0.01)
+
+
+def test_sampling_gives_sets_their_share_and_rare_classes_their_root() -> None:
+    datasets = np.array(["pbc"] * 100 + ["chula_wbc"] * 4 + ["bccd_crops"] * 5)
+    classes = np.array([0] * 81 + [1] * 19 + [2] * 4 + [0] * 5)
+    weights = sampling_weights(datasets, classes)
+    shares = train_classifier.SET_SHARES
+    assert weights[:100].sum() == pytest.approx(shares["pbc"] / (shares["pbc"] + shares["chula_wbc"]))
+    assert weights[:81].sum() / weights[81:100].sum() == pytest.approx((81 / 19) ** 0.5)
+    assert weights[104:].sum() == 0  # the crops of bccd are its cells once more
+    with pytest.raises(ValueError, match="got none of pbc"):
+        sampling_weights(np.array(["all_idb2"]), np.array([0]))
+
+
+def test_unknown_subclass_adds_nothing_to_the_loss() -> None:
+    plan = dataclasses.replace(PLAN, smoothing=0.0)
+    classes = torch.tensor([6, 6])
+    logits, sub = torch.zeros(2, 8), torch.zeros(2, 5, requires_grad=True)
+    base = cell_loss(logits, sub, classes, torch.tensor([-1, -1]), plan)
+    assert base.item() == pytest.approx(np.log(8))
+    loss = cell_loss(logits, sub, classes, torch.tensor([0, -1]), plan)
+    assert loss.item() == pytest.approx(np.log(8) + plan.subclass_weight * np.log(2) / 2)
+    loss.backward()
+    assert sub.grad is not None
+    assert sub.grad[1].abs().sum() == 0
+    assert sub.grad[0, 2:].abs().sum() == 0  # only the children of its own parent compete
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_crops_show_the_cell(seed: int) -> None:
+    square = np.full((224, 224, 3), 200, np.uint8)
+    square[90:130, 100:140] = (0, 0, 255)
+    rng = np.random.default_rng(seed)
+    how = augment.Augmentation(coarse_share=0, whole_share=0, wide_share=0)
+    cut, factor = augment.crop(square, np.float32([100, 90, 140, 130]), 96, rng, how)
+    assert cut.shape == (96, 96, 3)
+    assert 1.3 * 0.8 <= factor <= 1.3 * 1.3
+    red = float((cut[:, :, 1] < 100).mean())
+    assert red == pytest.approx(1 / factor**2, rel=0.35)  # shifted a little, stretched a little
+
+
+def test_relighting_keeps_shape_and_range_and_strength_nothing_changes_nothing() -> None:
+    images = torch.from_numpy(np.stack([smear(s, 32, 24) for s in range(5)]))
+    out = augment.relight(images, np.random.default_rng(0), augment.Augmentation())
+    assert out.shape == (5, 3, 24, 32)
+    assert out.min() >= 0
+    assert out.max() <= 1
+    off = augment.Augmentation(
+        stain=0, mixing=0, gamma=0, white_balance=0, brightness=0, gradient=0, hue_rad=0, saturation=(1, 1), noise=0
+    )
+    same = augment.relight(images, np.random.default_rng(0), off)
+    assert torch.allclose(same, (images.permute(0, 3, 1, 2).float() + 1) / 256, atol=1e-4)
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    stored = stored_cells()
+    whole = Trainer(PLAN, stored, looks(stored), tmp_path / "whole")
+    whole.run()
+    part = Trainer(PLAN, stored, looks(stored), tmp_path / "part")
+    part._epoch()
+    resumed = Trainer(PLAN, stored, looks(stored), tmp_path / "part", resume=True)
+    assert resumed.epoch == 1
+    resumed.run()
+    for a, b in zip(whole.average.network.parameters(), resumed.average.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    lines = [json.loads(line) for line in (tmp_path / "part/results.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["results"]["pbc"]["n"] == 4
+
+
+def test_resuming_another_plan_is_refused(tmp_path: Path) -> None:
+    stored = stored_cells()
+    Trainer(PLAN, stored, looks(stored), tmp_path)._epoch()
+    with pytest.raises(ValueError, match=r"expected that of .*last\.pt"):
+        Trainer(dataclasses.replace(PLAN, rate=1.0), stored, looks(stored), tmp_path, resume=True)
+    with pytest.raises(FileNotFoundError, match="without --resume"):
+        Trainer(PLAN, stored, looks(stored), tmp_path / "other", resume=True)
+
+
+def test_training_steps_reduce_the_loss(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, epochs=1, samples=160, early_share=0.0, warmup_epochs=0.1)
+    stored = stored_cells()
+    trainer = Trainer(plan, stored, {}, tmp_path)
+    losses = []
+    step = trainer._step
+
+    def counted(indices: np.ndarray, rng: np.random.Generator) -> float:
+        losses.append(step(indices, rng))
+        return losses[-1]
+
+    trainer._step = counted  # type: ignore[method-assign]
+    trainer.run()
+    assert len(losses) == 20
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    stored = stored_cells()
+    Trainer(PLAN, stored, looks(stored), folder).run()
+    return folder / "last.pt"
+
+
+def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_path: Path) -> None:
+    graph, plan = export_classifier.build_graph(checkpoint, 1.7, 0.6)
+    values = export_classifier.card_values("tiny", plan, graph.SerializeToString(), 0.4, {"temperature": 1.7})
+    (tmp_path / "tiny.onnx").write_bytes(graph.SerializeToString())
+    (tmp_path / "tiny.toml").write_text(toml(values))
+    classifier = load_classifier(str(tmp_path / "tiny.onnx"))
+    images = np.stack([smear(s, 48, 48) for s in range(5)])
+    found = classifier.classify_batch(images)
+    network, _, _ = load_network(checkpoint)
+    with torch.no_grad():
+        classes, subclasses = network(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    np.testing.assert_allclose(found.probabilities, torch.softmax(classes / 1.7, 1).numpy(), atol=1e-5)
+    families = [torch.softmax(subclasses[:, s] / 0.6, 1) for s in (slice(0, 2), slice(2, 5))]
+    np.testing.assert_allclose(found.subclass_probabilities, torch.cat(families, 1).numpy(), atol=1e-5)
+    assert classifier.threshold == 0.4
+    assert classifier.class_names == CELL_CLASSES
+    assert not any("running" in t.name for t in graph.graph.initializer)
+    assert all(np.isfinite(numpy_helper.to_array(t)).all() for t in graph.graph.initializer)
+
+
+def test_export_writes_a_card_with_measured_figures(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path / "data")
+    monkeypatch.setenv("LEUKOSTREAM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = [str(checkpoint), "--name", "tiny", "--out", str(tmp_path / "zoo"), "--parts", "validation", "holdout"]
+    export_classifier.main(arguments)
+    model = evaluate_classifier.Model(str(tmp_path / "zoo/tiny.onnx"))
+    card = model.classifier.card
+    assert card.figures["chula_wbc_validation"]["cells"] == 1
+    assert card.figures["chula_wbc_holdout"]["cells"] == 1
+    assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
+    assert card.training["epoch_of_weights"] == 3
+    options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
+    assert card.training["command"] == f"python -m tools.train_classifier --out runs/classifier {options}"
+    assert card.thresholds.operating == 0.9  # three epochs on noise: nothing is sure enough
+    evaluate_classifier.main(
+        [str(tmp_path / "zoo/tiny.onnx"), "--json", str(tmp_path / "f.json"), "--plots", str(tmp_path / "plots")]
+    )
+    figures = json.loads((tmp_path / "f.json").read_text())["sets"]
+    assert figures["chula_wbc"]["accuracy"]["trials"] == 1
+    assert (tmp_path / "plots/chula_wbc.png").stat().st_size > 1000
+
+
+def test_unknown_model_is_one_clear_error() -> None:
+    with pytest.raises(Exception, match="no-such-model"):
+        evaluate_classifier.Model("no-such-model")
+
+
+def test_toml_takes_tables_and_lists_of_tables_but_no_none() -> None:
+    text = toml({"a": 1, "n": None, "t": {"x": [1, 2.5], "deep": {"y": 'é"'}}, "rows": [{"b": True}, {"b": False}]})
+    import tomllib
+
+    assert tomllib.loads(text) == {
+        "a": 1,
+        "t": {"x": [1, 2.5], "deep": {"y": 'é"'}},
+        "rows": [{"b": True}, {"b": False}],
+    }
+    with pytest.raises(TypeError, match="NoneType"):
+        toml_value(None)
+
+
+def test_stored_square_keeps_the_box(tmp_path: Path) -> None:
+    cell = stored_cells(2).cells[0]
+    image = np.full((180, 288, 3), 200, np.uint8)
+    image[80:140, 80:150] = 10
+    square, box = crops.store_square(cell, image)
+    assert square.shape == (224, 224, 3)
+    x1, y1, x2, y2 = box.round().astype(int)
+    assert (square[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3] == 10).all()
+    outside = square.copy()
+    outside[y1 - 3 : y2 + 3, x1 - 3 : x2 + 3] = 200
+    assert (outside == 200).all()

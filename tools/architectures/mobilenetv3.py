@@ -1,0 +1,138 @@
+"""MobileNetV3-Small with two heads: cell classes and subclasses.
+
+Howard et al., Searching for MobileNetV3, 2019, table 2. The squeeze-and-excite that the table marks at the last 1x1
+convolution is left out, as in the authors' published code.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Row(NamedTuple):
+    """One bottleneck of table 2."""
+
+    kernel: int
+    expanded: int
+    out: int
+    squeeze: bool
+    hard_swish: bool
+    stride: int
+
+
+SMALL: tuple[Row, ...] = (
+    Row(3, 16, 16, True, False, 2),
+    Row(3, 72, 24, False, False, 2),
+    Row(3, 88, 24, False, False, 1),
+    Row(5, 96, 40, True, True, 2),
+    Row(5, 240, 40, True, True, 1),
+    Row(5, 240, 40, True, True, 1),
+    Row(5, 120, 48, True, True, 1),
+    Row(5, 144, 48, True, True, 1),
+    Row(5, 288, 96, True, True, 2),
+    Row(5, 576, 96, True, True, 1),
+    Row(5, 576, 96, True, True, 1),
+)
+STEM, LAST, HIDDEN = 16, 576, 1024
+
+
+def _divisible(channels: float) -> int:
+    """The multiple of eight nearest to `channels`, never more than 10 % below it."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def _conv(cin: int, cout: int, kernel: int, stride: int, groups: int, act: type[nn.Module] | None) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03),
+    ]
+    if act is not None:
+        layers.append(act())
+    return nn.Sequential(*layers)
+
+
+class SqueezeExcite(nn.Module):
+    """Channel weights from the mean of the map, a quarter of the channels wide, gated by hard sigmoid."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        narrow = _divisible(channels / 4)
+        self.reduce = nn.Conv2d(channels, narrow, 1)
+        self.expand = nn.Conv2d(narrow, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C, h, w)."""
+        weights = self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * nn.functional.hardsigmoid(weights)
+
+
+class Bottleneck(nn.Module):
+    """Expand, depthwise, squeeze-excite, project; the input is added where the shapes agree."""
+
+    def __init__(self, cin: int, row: Row) -> None:
+        super().__init__()
+        act: type[nn.Module] = nn.Hardswish if row.hard_swish else nn.ReLU
+        layers: list[nn.Module] = []
+        if row.expanded != cin:
+            layers.append(_conv(cin, row.expanded, 1, 1, 1, act))
+        layers.append(_conv(row.expanded, row.expanded, row.kernel, row.stride, row.expanded, act))
+        if row.squeeze:
+            layers.append(SqueezeExcite(row.expanded))
+        layers.append(_conv(row.expanded, row.out, 1, 1, 1, None))
+        self.body = nn.Sequential(*layers)
+        self.adds = row.stride == 1 and cin == row.out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, cin, h, w) -> (N, row.out, h/stride, w/stride)."""
+        y: Tensor = self.body(x)
+        return x + y if self.adds else y
+
+
+def standardised(x: Tensor) -> Tensor:
+    """(N, 3, H, W): each picture's channels less their means, over one spread for all three.
+
+    Brightness, contrast and white balance of the whole picture cancel; colours relative to one another stay.
+    """
+    x = x - x.mean((2, 3), keepdim=True)
+    return x / (x.square().mean((1, 2, 3), keepdim=True) + 1e-3).sqrt()
+
+
+class MobileNetV3Small(nn.Module):
+    """float32 (N, 3, H, W) in 0..1 -> class logits (N, classes) and subclass logits (N, subclasses).
+
+    `standardise` makes the network see each picture through `standardised`.
+    """
+
+    def __init__(self, classes: int, subclasses: int, dropout: float = 0.2, *, standardise: bool = False) -> None:
+        super().__init__()
+        self.standardise = standardise
+        widths = (STEM, *(row.out for row in SMALL))
+        self.features = nn.Sequential(
+            _conv(3, STEM, 3, 2, 1, nn.Hardswish),
+            *(Bottleneck(cin, row) for cin, row in zip(widths, SMALL, strict=False)),
+            _conv(widths[-1], LAST, 1, 1, 1, nn.Hardswish),
+        )
+        self.hidden = nn.Linear(LAST, HIDDEN)
+        self.activation = nn.Hardswish()
+        self.dropout = nn.Dropout(dropout)
+        self.classes = nn.Linear(HIDDEN, classes)
+        self.subclasses = nn.Linear(HIDDEN, subclasses)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (N, 3, H, W) in 0..1 -> float32 (N, classes), float32 (N, subclasses)."""
+        x = standardised(x) if self.standardise else (x - 0.5) * 4
+        x = self.features(x).mean((2, 3))
+        x = self.dropout(self.activation(self.hidden(x)))
+        return self.classes(x), self.subclasses(x)

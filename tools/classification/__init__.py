@@ -1,0 +1,1 @@
+"""What the classifiers' training and evaluation share: crops, their augmentation, the measures."""

@@ -1,0 +1,170 @@
+"""Random crops in random light: what stain, lamp, camera, focus and detector do to a cell, made harmless.
+
+Geometry, blur and JPEG work on uint8 pictures one by one; colour and light on a whole batch in optical density, where
+stain is a matrix, gamma a factor, white balance an offset and a lamp's gradient an offset that depends on the place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+_STAINS_RGB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+"""Optical density of haematoxylin, eosin and a residual in R, G, B: Ruifrok & Johnston 2001."""
+_STAINS = (_STAINS_RGB / np.linalg.norm(_STAINS_RGB, axis=1, keepdims=True))[:, ::-1].copy()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strong each change is, in optical density (natural logarithm) where no unit is said.
+
+    Of the crops, `whole_share` show the stored square nearly whole, as single-cell files are classified, `wide_share`
+    anything between that and what a detector's box gives, and the others `margin` times the box, jittered.
+    """
+
+    margin: float = 1.3
+    scale: tuple[float, float] = (0.8, 1.3)
+    shift: float = 0.1
+    whole_share: float = 0.2
+    wide_share: float = 0.2
+    stain: float = 0.3
+    mixing: float = 0.05
+    gamma: float = 0.25
+    white_balance: float = 0.12
+    brightness: float = 0.15
+    gradient: float = 0.25
+    hue_rad: float = 0.2
+    saturation: tuple[float, float] = (0.4, 1.5)
+    blur_share: float = 0.25
+    coarse_share: float = 0.3
+    jpeg_share: float = 0.25
+    cut_share: float = 0.08
+    noise: float = 0.03
+
+
+def crop(
+    square: np.ndarray, box: np.ndarray, input_px: int, rng: np.random.Generator, how: Augmentation
+) -> tuple[np.ndarray, float]:
+    """A turned, shifted, scaled, perhaps mirrored crop around the box of a square, uint8 (input_px, input_px, 3), and
+    its side over the longer side of the box."""
+    longer = float(max(box[2] - box[0], box[3] - box[1]))
+    factor = how.margin * rng.uniform(*how.scale)
+    widest = square.shape[0] / longer
+    centre = (box[:2] + box[2:]) / 2 + rng.uniform(-how.shift, how.shift, 2) * longer
+    angle = rng.uniform(0, 2 * np.pi)
+    kind = rng.random()
+    if kind < how.whole_share:
+        factor = widest * rng.uniform(0.85, 1.0)
+        centre = np.full(2, square.shape[0] / 2) + rng.uniform(-0.05, 0.05, 2) * longer
+        angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.1)
+    elif kind < how.whole_share + how.wide_share and widest > factor:
+        factor = float(np.exp(rng.uniform(np.log(factor), np.log(widest))))
+    size = input_px
+    coarsest = int(max(0.35, 0.25 * factor) * input_px)  # a cell of 32 px in an input of 128 stays recognisable
+    if rng.random() < how.coarse_share and coarsest < input_px:
+        size = int(rng.integers(coarsest, input_px))
+    zoom = size / (factor * longer)
+    stretch = np.exp(rng.normal(0, 0.06, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = zoom * turn @ np.diag(stretch * (rng.choice((-1.0, 1.0)), 1.0))
+    affine = np.column_stack([linear, size / 2 - linear @ centre])
+    border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_REFLECT_101
+    if zoom < 0.6 and rng.random() < 0.7:  # warpAffine doesn't average: without a blur, detail aliases
+        square = cv2.GaussianBlur(square, (0, 0), 0.4 / zoom)
+    out = cv2.warpAffine(square, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    if size != input_px:
+        way = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
+        out = cv2.resize(out, (input_px, input_px), interpolation=way)
+    return np.asarray(out), factor
+
+
+def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
+    """Focus, motion, JPEG and a frame's edge, each with its own probability; uint8 (h, w, 3). The blur is relative
+    to the cell: `factor` is the crop's side over the box's."""
+    size = image.shape[0]
+    detail = how.margin / max(how.margin, factor)
+    if rng.random() < how.cut_share:  # a cell cut by the frame's edge: the crop repeats the last row
+        depth = int(rng.uniform(0.05, 0.35) * size)
+        turned = np.rot90(image, k := int(rng.integers(4))).copy()
+        turned[:depth] = turned[depth]
+        image = np.rot90(turned, -k).copy()
+    if rng.random() < how.blur_share:
+        if rng.random() < 0.7 or detail < 0.6:
+            image = cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(0.4, 2.0) * detail * size / 128))
+        else:
+            length = int(rng.integers(3, 9))
+            angle = rng.uniform(0, np.pi)
+            kernel = np.zeros((length, length), np.float32)
+            middle = (length - 1) / 2
+            reach = np.array([np.cos(angle), np.sin(angle)]) * middle
+            ends = [tuple(round(v) for v in middle + s * reach) for s in (-1, 1)]
+            cv2.line(kernel, ends[0], ends[1], 1.0)
+            image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    if rng.random() < how.jpeg_share:
+        _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))))
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(image)
+
+
+def relight(images: Tensor, rng: np.random.Generator, how: Augmentation) -> Tensor:
+    """Colour and light of a batch: uint8 (N, h, w, 3) BGR -> float32 (N, 3, h, w) in 0..1, channels last."""
+    n, height, width, _ = images.shape
+    density = _DENSITY[images.to(torch.int32)].reshape(n, height * width, 3)
+    strength = rng.uniform(0, 1, n) ** 0.5  # some pictures stay near to what they were
+    scale = np.exp(rng.uniform(-1, 1, (n, 3)) * how.stain * strength[:, None])
+    matrix = np.einsum("ij,nj,jk->nik", np.linalg.inv(_STAINS), scale, _STAINS)
+    matrix += rng.normal(0, how.mixing, (n, 3, 3)) * strength[:, None, None]
+    matrix *= np.exp(rng.normal(0, how.gamma, n) * strength)[:, None, None]
+    offset = rng.normal(0, how.white_balance, (n, 3)) + rng.normal(0, how.brightness, (n, 1))
+    places = _places(height, width)
+    lamp = rng.normal(0, 1, (n, 5, 1)) * 0.7 + rng.normal(0, 1, (n, 5, 3)) * 0.7
+    lamp *= (how.gradient * rng.uniform(0, 1, n) ** 2 * (rng.random(n) < 0.5))[:, None, None]
+    terms = torch.from_numpy(np.concatenate([offset[:, None] * strength[:, None, None], lamp], 1).astype(np.float32))
+    light = torch.matmul(places, terms)
+    x = torch.baddbmm(light, density, torch.from_numpy(matrix.astype(np.float32))).neg_().exp_()
+    x = torch.bmm(x, torch.from_numpy(_hue_matrices(rng, n, how, strength)))
+    noise = torch.from_numpy((rng.random(n) ** 3 * how.noise).astype(np.float32))
+    x += torch.randn_like(x) * noise[:, None, None]
+    return x.clamp_(0, 1).reshape(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+_DENSITY = -torch.log((torch.arange(256, dtype=torch.float32) + 1) / 256)
+
+
+def _places(height: int, width: int) -> Tensor:
+    """float32 (h * w, 6): 1, x, y, x², y², xy with x and y from -1 to 1."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], -1).reshape(-1, 6)
+
+
+def _hue_matrices(rng: np.random.Generator, n: int, how: Augmentation, strength: np.ndarray) -> np.ndarray:
+    """float32 (n, 3, 3), to be multiplied from the right: hue turned about the grey axis, saturation scaled."""
+    angle = rng.normal(0, how.hue_rad, n) * strength
+    saturation = np.where(rng.random(n) < 0.5, rng.uniform(*how.saturation, n), 1.0)
+    axis = np.full(3, 3**-0.5)
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    grey = np.outer(axis, axis)
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    turned = cos * np.eye(3) + sin * cross + (1 - cos) * grey
+    mixed = saturation[:, None, None] * turned + (1 - saturation)[:, None, None] * grey
+    return np.asarray(mixed, np.float32)
+
+
+def make_batch(
+    squares: np.ndarray,
+    boxes: np.ndarray,
+    indices: np.ndarray,
+    input_px: int,
+    rng: np.random.Generator,
+    how: Augmentation,
+) -> Tensor:
+    """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`."""
+    crops = np.empty((len(indices), input_px, input_px, 3), np.uint8)
+    for out, i in zip(crops, indices, strict=True):
+        cut, factor = crop(squares[i], boxes[i], input_px, rng, how)
+        out[:] = degrade(cut, factor, rng, how)
+    return relight(torch.from_numpy(crops), rng, how)

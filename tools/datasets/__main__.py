@@ -1,0 +1,24 @@
+"""Print how many pictures and cells of each set and class lie in each part: `python -m tools.datasets`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tools.datasets import PARTS, data_root, load_splits, read_cells, read_fields
+
+
+def main() -> None:
+    """Print the table."""
+    root = data_root()
+    parts = load_splits(root)
+    for title, rows in (
+        ("fields", Counter((f.dataset, parts[f.key]) for f in read_fields(root))),
+        ("cells", Counter((f"{c.dataset} {c.cell_class}", parts[c.key]) for c in read_cells(root))),
+    ):
+        print(title)
+        for name in sorted({n for n, _ in rows}):
+            print(f"  {name:32}", "  ".join(f"{p} {rows[name, p]:5}" for p in PARTS))
+
+
+if __name__ == "__main__":
+    main()

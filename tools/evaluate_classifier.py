@@ -1,0 +1,221 @@
+"""Measure a classifier: every set, seen as the detector crops it and as whole single-cell pictures.
+
+    python -m tools.evaluate_classifier mobilenetv3-small --part validation --json figures.json --plots runs/plots
+
+MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
+`validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.registry import load_classifier
+from tools.classification import measures
+from tools.classification.crops import SUBCLASS_NAMES, read_image
+from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, load_splits, read_cells
+
+SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crops")
+"""Sets whose pictures hold one cell, so that they are measured as whole pictures too."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of n cells: probabilities (n, 8) and subclass probabilities (n, 5), beside the truth."""
+
+    cells: list[CellPicture]
+    probabilities: np.ndarray
+    subclass_probabilities: np.ndarray
+
+    @property
+    def truth(self) -> np.ndarray:
+        """int64 (n,)."""
+        return np.array([CELL_CLASSES.index(c.cell_class) for c in self.cells], np.int64)
+
+
+class Model:
+    """A classifier to be measured, run exactly as the stream runs it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        if source.endswith(".pt"):
+            from tools.export_classifier import untempered_classifier
+
+            self.classifier = untempered_classifier(Path(source))
+        else:
+            self.classifier = load_classifier(source)
+        if self.classifier.class_names != CELL_CLASSES:
+            raise ValueError(f"classes of {source}: got {self.classifier.class_names}, expected {CELL_CLASSES}")
+
+    @property
+    def threshold(self) -> float:
+        """The probability below which a cell is "unclassified"; 0 for a checkpoint, which has none."""
+        return self.classifier.threshold
+
+    @property
+    def temperature(self) -> float | None:
+        """What the logits were divided by in the graph, None where the card doesn't say."""
+        return self.classifier.card.training.get("temperature")
+
+    def predict(self, cells: Sequence[CellPicture], *, whole: bool = False) -> Predictions:
+        """Probabilities of cells, cropped by their boxes, or the whole pictures."""
+        classes, subclasses = [], []
+        for cell in cells:
+            image = read_image(cell.path)
+            if whole:
+                found = self.classifier.classify_crops([image])
+            else:
+                found = self.classifier.classify(image, np.array([cell.box_px], np.float32))
+            classes.append(found.probabilities[0])
+            subclasses.append(found.subclass_probabilities[0])
+        return Predictions(list(cells), np.array(classes), np.array(subclasses))
+
+
+def set_name(cell: CellPicture) -> str:
+    """The set of a cell; the two laboratories of wbc_masks count as two sets."""
+    return "/".join(cell.key.split("/")[:2]) if cell.dataset == "wbc_masks" else cell.dataset
+
+
+def collect(model: Model, cells: Sequence[CellPicture]) -> dict[str, Predictions]:
+    """Predictions by set; "NAME whole" are whole pictures of single-cell sets."""
+    out: dict[str, Predictions] = {}
+    for name in sorted({set_name(c) for c in cells}):
+        mine = [c for c in cells if set_name(c) == name]
+        out[name] = model.predict(mine)
+        if name in SINGLE_CELL_SETS:
+            out[f"{name} whole"] = model.predict(mine, whole=True)
+    return out
+
+
+def subclass_share(found: Predictions) -> measures.Share:
+    """Cells of known subclass whose likeliest child of the true parent is the true one."""
+    hits = trials = 0
+    for cell, p in zip(found.cells, found.subclass_probabilities, strict=True):
+        if cell.subclass is not None:
+            children = [i for i, s in enumerate(SUBCLASS_NAMES) if SUBCLASSES[s] == cell.cell_class]
+            hits += SUBCLASS_NAMES[children[int(p[children].argmax())]] == cell.subclass
+            trials += 1
+    return measures.Share(hits, trials)
+
+
+def figures(found: Predictions, threshold: float, temperature: float | None) -> dict[str, Any]:
+    """All measures of one set, ready for JSON; a share carries its 95 % Clopper-Pearson limits."""
+    truth, p = found.truth, found.probabilities
+    table = measures.confusion(truth, p.argmax(1), len(CELL_CLASSES))
+    kept = p.max(1) >= threshold
+    right = p.argmax(1) == truth
+    raw = None
+    if temperature is not None:
+        raw = measures.softmax(np.log(np.maximum(p, 1e-12)), 1 / temperature)
+    reached = measures.threshold_for_risk(p, truth, 0.02)
+    return {
+        "cells": len(truth),
+        "accuracy": measures.Share(int(right.sum()), len(truth)).as_dict(),
+        "balanced_accuracy": measures.balanced_accuracy(table),
+        "subclass_accuracy": subclass_share(found).as_dict(),
+        "classes": measures.per_class(table, CELL_CLASSES),
+        "confusion": table.tolist(),
+        "calibration_error": measures.calibration_error(p, truth),
+        "calibration_error_untempered": None if raw is None else measures.calibration_error(raw, truth),
+        "threshold": threshold,
+        "classified": measures.Share(int(kept.sum()), len(truth)).as_dict(),
+        "accuracy_classified": measures.Share(int((right & kept).sum()), int(kept.sum())).as_dict(),
+        "threshold_for_2_percent_errors": None if reached is None else reached[0],
+    }
+
+
+def worst(found: Predictions, count: int = 20) -> list[dict[str, Any]]:
+    """The mistakes made with the highest confidence."""
+    truth, p = found.truth, found.probabilities
+    wrong = np.nonzero(p.argmax(1) != truth)[0]
+    order = wrong[np.argsort(-p[wrong].max(1), kind="stable")][:count]
+    return [
+        {
+            "file": found.cells[i].key,
+            "box_px": [round(v, 1) for v in found.cells[i].box_px],
+            "true": found.cells[i].cell_class,
+            "predicted": CELL_CLASSES[int(p[i].argmax())],
+            "probability": round(float(p[i].max()), 4),
+        }
+        for i in order
+    ]
+
+
+def plot(found: Predictions, title: str, path: Path) -> None:
+    """Confusion matrix and reliability diagram as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    table = measures.confusion(found.truth, found.probabilities.argmax(1), len(CELL_CLASSES))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5.5))
+    left.imshow(table / np.maximum(1, table.sum(1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
+    for (i, j), n in np.ndenumerate(table):
+        if n:
+            left.text(j, i, str(n), ha="center", va="center", color="white" if 2 * n > table[i].sum() else "black")
+    left.set_xticks(range(len(CELL_CLASSES)), CELL_CLASSES, rotation=40, ha="right")
+    left.set_yticks(range(len(CELL_CLASSES)), CELL_CLASSES)
+    left.set(xlabel="predicted", ylabel="true", title=title)
+    rows = measures.reliability(found.probabilities, found.truth)
+    right.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    right.scatter([c for c, _, _ in rows], [c + g for c, g, _ in rows], [400 * s + 8 for _, _, s in rows])
+    right.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1.02), title="reliability")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def evaluate(model: Model, part: str, root: Path | None = None) -> dict[str, Predictions]:
+    """Predictions for all cells of one part of all sets."""
+    if part not in PARTS:
+        raise ValueError(f"part: got {part!r}, expected one of {', '.join(PARTS)}")
+    root = data_root() if root is None else root
+    splits = load_splits(root)
+    return collect(model, [c for c in read_cells(root) if splits[c.key] == part])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
+    parser.add_argument("--part", choices=PARTS, default="validation")
+    parser.add_argument("--json", type=Path, help="write all figures here (default: standard output)")
+    parser.add_argument("--plots", type=Path, help="folder for confusion matrices and reliability diagrams")
+    args = parser.parse_args(arguments)
+    model = Model(args.model)
+    found = evaluate(model, args.part)
+    result = {
+        "model": args.model,
+        "part": args.part,
+        "sets": {
+            name: {**figures(f, model.threshold, model.temperature), "worst": worst(f)} for name, f in found.items()
+        },
+    }
+    if args.plots:
+        for name, f in found.items():
+            plot(f, f"{name}, {args.part}", args.plots / f"{name.replace('/', '-').replace(' ', '-')}.png")
+    text = json.dumps(result, indent=1)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(text + "\n")
+        for name, row in result["sets"].items():
+            a = row["accuracy"]
+            line = f"{name:28} {a['value']:.4f} ({a['low']:.3f}–{a['high']:.3f})  n {a['trials']}"
+            line += f"  balanced {row['balanced_accuracy']:.4f}  calibration error {row['calibration_error']:.3f}"
+            print(line, file=sys.stderr)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Make the files that ship from a checkpoint of tools.train_classifier: NAME.onnx and its card NAME.toml.
+
+    python -m tools.export_classifier runs/classifier/last.pt --name mobilenetv3-small --out engines/zoo
+
+Temperatures and the threshold are fitted on the validation cells, the figures of the card are measured here with the
+exported graph in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from engines.card import parse_card
+from engines.classifier import Classifier
+from engines.graph import add_uint8_input
+from engines.onnxruntime import OnnxRuntimeEngine
+from tools import evaluate_classifier
+from tools.architectures.mobilenetv3 import MobileNetV3Small
+from tools.classification import measures
+from tools.classification.crops import SUBCLASS_NAMES
+from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION
+from tools.evaluate_classifier import Model, Predictions
+from tools.export import to_onnx, toml
+from tools.train_classifier import SET_SHARES, Plan, load_network
+
+KINDS = {"platelet": "platelet", "erythroblast": "nucleated red"}
+OUTPUTS = ("class_probabilities", "subclass_probabilities")
+LICENCES = (
+    "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
+    "bccd: MIT; chula_wbc: MIT; wbc_masks: zxaoyou/segmentation_WBC, GPL-3.0 data, used for training only",
+)
+
+
+class Probabilities(nn.Module):
+    """Class and subclass probabilities of a network's logits: softmax over classes, and within each parent."""
+
+    def __init__(self, network: MobileNetV3Small, temperature: float, subclass_temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature, self.subclass_temperature = temperature, subclass_temperature
+        parents = [SUBCLASSES[s] for s in SUBCLASS_NAMES]
+        self.sizes = [parents.count(p) for p in dict.fromkeys(parents)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (N, 3, H, W) in 0..1 -> float32 (N, 8), float32 (N, 5)."""
+        classes, subclasses = self.network(x)
+        families = torch.split(subclasses / self.subclass_temperature, self.sizes, dim=1)
+        return torch.softmax(classes / self.temperature, 1), torch.cat([torch.softmax(f, 1) for f in families], 1)
+
+
+def build_graph(checkpoint: Path, temperature: float, subclass_temperature: float) -> tuple[onnx.ModelProto, Plan]:
+    """The graph that ships: `images` uint8 (N, px, px, 3) BGR in, the two probabilities out; N is free."""
+    network, plan, _ = load_network(checkpoint)
+    example = torch.rand(2, 3, plan.input_px, plan.input_px)
+    graph = to_onnx(Probabilities(network, temperature, subclass_temperature), example, OUTPUTS, {0: "N"})
+    return add_uint8_input(graph, scale=1 / 255, channels="bgr"), plan
+
+
+def laboratory_weights(found: Mapping[str, Predictions]) -> np.ndarray:
+    """float64 (n,) for the cells of all sets in order: the home set and all others together weigh the same."""
+    home = sum(len(f.cells) for name, f in found.items() if name.startswith("pbc"))
+    away = sum(len(f.cells) for name, f in found.items() if not name.startswith("pbc"))
+    per_set = [np.full(len(f.cells), 1 / max(1, home if name.startswith("pbc") else away)) for name, f in found.items()]
+    return np.concatenate(per_set)
+
+
+def fit(found: Mapping[str, Predictions]) -> tuple[float, float]:
+    """Temperatures of classes and subclasses from untempered predictions."""
+    logits = np.concatenate([np.log(np.maximum(f.probabilities, 1e-12)) for f in found.values()])
+    truth = np.concatenate([f.truth for f in found.values()])
+    temperature = measures.fit_temperature(logits, truth, laboratory_weights(found))
+    return temperature, _fit_subclasses(found)
+
+
+def _fit_subclasses(found: Mapping[str, Predictions]) -> float:
+    """One temperature for all families: their cells side by side, logits of other families far below."""
+    rows, truth = [], []
+    for f in found.values():
+        for cell, p in zip(f.cells, f.subclass_probabilities, strict=True):
+            if cell.subclass is None:
+                continue
+            mine = np.array([SUBCLASSES[s] == cell.cell_class for s in SUBCLASS_NAMES])
+            rows.append(np.where(mine, np.log(np.maximum(p, 1e-12)), -1e4))
+            truth.append(SUBCLASS_NAMES.index(cell.subclass))
+    return measures.fit_temperature(np.array(rows), np.array(truth)) if rows else 1.0
+
+
+def choose_threshold(found: Mapping[str, Predictions], risk: float) -> float:
+    """The lowest threshold, rounded up to 0.01, with at most `risk` of the cells above it wrong, home and other
+    laboratories weighing the same; at most 0.9."""
+    confidence = np.concatenate([f.probabilities.max(1) for f in found.values()])
+    wrong = np.concatenate([f.probabilities.argmax(1) != f.truth for f in found.values()])
+    weights = laboratory_weights(found)
+    for threshold in np.arange(0.3, 0.9, 0.01):
+        kept = confidence >= threshold
+        if kept.any() and np.average(wrong[kept], weights=weights[kept]) <= risk:
+            return round(float(threshold), 2)
+    return 0.9
+
+
+def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The card's tables: one for every set and part."""
+    tables: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for title, found in evaluate_classifier.evaluate(model, part).items():
+            f = evaluate_classifier.figures(found, model.threshold, model.temperature)
+            table: dict[str, Any] = {
+                "command": f"python -m tools.evaluate_classifier {name} --part {part}",
+                "cells": f["cells"],
+                **{f"accuracy{s}": f["accuracy"][k] for s, k in (("", "value"), ("_low", "low"), ("_high", "high"))},
+                "balanced_accuracy": f["balanced_accuracy"],
+                "subclass_accuracy": f["subclass_accuracy"]["value"],
+                "calibration_error": f["calibration_error"],
+                "calibration_error_untempered": f["calibration_error_untempered"],
+                "classified": f["classified"]["value"],
+                "accuracy_classified": f["accuracy_classified"]["value"],
+            }
+            for label, row in f["classes"].items():
+                key = label.replace(" ", "_")
+                table[f"{key}_recall"] = row["recall"]["value"]
+                table[f"{key}_precision"] = row["precision"]["value"]
+            rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in table.items()}
+            tables[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = rounded
+    return tables
+
+
+def card_values(name: str, plan: Plan, data: bytes, threshold: float, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The card as nested mappings, without figures."""
+    return {
+        "name": name,
+        "task": "classifier",
+        "architecture": "mobilenetv3-small",
+        "summary": "Eight classes of cells and five subclasses, from the detector's crops or single-cell pictures",
+        "file": f"{name}.onnx",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "licence": "Apache-2.0",
+        "input": {
+            "channels": "bgr",
+            "height_px": plan.input_px,
+            "width_px": plan.input_px,
+            "crop_margin": plan.margin,
+        },
+        "classes": [{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
+        "subclasses": [{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
+        "thresholds": {"operating": threshold},
+        "training": dict(training),
+    }
+
+
+def untempered_classifier(checkpoint: Path) -> Classifier:
+    """The classifier of a checkpoint, ready to run, with temperatures of 1 and no threshold."""
+    graph, plan = build_graph(checkpoint, 1.0, 1.0)
+    card = parse_card(toml(card_values(checkpoint.stem, plan, b"", 0.0, {})), str(checkpoint), stem=checkpoint.stem)
+    return Classifier(card, OnnxRuntimeEngine(graph))
+
+
+def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str]) -> Path:
+    """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card."""
+    untempered = evaluate_classifier.evaluate(Model(str(checkpoint)), VALIDATION)
+    temperature, subclass_temperature = fit(untempered)
+    graph, plan = build_graph(checkpoint, temperature, subclass_temperature)
+    _, _, state = load_network(checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    data = graph.SerializeToString()
+    path = out / f"{name}.toml"
+    path.with_suffix(".onnx").write_bytes(data)
+    options = dataclasses.asdict(plan)
+    training = {
+        "data": list(SET_SHARES),
+        "split": "groups of tools.datasets: no picture, overlapping field or slide on two sides",
+        **{key: value for key, value in options.items() if key not in ("input_px", "margin")},
+        "epoch_of_weights": state["epoch"],
+        "temperature": round(temperature, 4),
+        "subclass_temperature": round(subclass_temperature, 4),
+        "threshold_for_errors": risk,
+        "command": train_command(plan),
+        "notes": list(LICENCES),
+    }
+
+    def write(threshold: float, figures: Mapping[str, Any]) -> None:
+        path.write_text(toml({**card_values(name, plan, data, threshold, training), "figures": figures}))
+
+    write(0.0, {})
+    file = str(path.with_suffix(".onnx"))
+    threshold = choose_threshold(evaluate_classifier.evaluate(Model(file), VALIDATION), risk)
+    write(threshold, {})
+    write(threshold, figure_tables(Model(file), name, parts))
+    return path
+
+
+def train_command(plan: Plan) -> str:
+    """The command that trains by this plan."""
+    words = ["python -m tools.train_classifier --out runs/classifier"]
+    for field in dataclasses.fields(Plan):
+        value = getattr(plan, field.name)
+        if value == field.default:
+            continue
+        option = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words.append(f"--{option} {value}")
+    return " ".join(words)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--name", default="mobilenetv3-small")
+    parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
+    parser.add_argument("--risk", type=float, default=0.03, help="share of errors among classified cells (default .03)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS[1:],
+        default=[VALIDATION],
+        help="parts whose figures the card gives; `holdout` is for the model that ships",
+    )
+    args = parser.parse_args(arguments)
+    print(export(args.checkpoint, args.name, args.out, args.risk, args.parts))
+
+
+if __name__ == "__main__":
+    main()
