@@ -31,7 +31,7 @@ from tools.detection.predict import TorchPredictor
 from tools.detection.tiles import TileMaker, TileOptions
 from tools.detection.training import Schedule, Trainer, save_checkpoint
 
-DEFAULT_SHARES = {"txl_pbc": 0.45, "pbc": 0.2, "chula_wbc": 0.35, "simulated": 0.0}
+DEFAULT_SHARES = {"txl_pbc": 0.42, "pbc": 0.2, "bccd": 0.04, "bcd": 0.04, "chula_wbc": 0.3, "simulated": 0.0}
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

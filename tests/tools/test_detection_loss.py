@@ -100,7 +100,7 @@ def test_a_labelled_object_counts_where_nothing_else_is_known() -> None:
     raw = maps()
     with torch.no_grad():
         for m in raw:
-            m.view(3, 5 + CLASSES, -1)[:, 4] = -2
+            m.view(3, 5 + CLASSES, -1)[:, 4] = -6
     target = torch.tensor([[0.0, 0, 30, 30, 16, 16]])
     DetectionLoss(ANCHORS, CLASSES)(raw, target, known())[0].backward()
     objectness = by_kind(raw[1].grad)[4]
