@@ -1,0 +1,40 @@
+"""The public data sets: where they are, what each labels, and which pictures may not be parted.
+
+`readers` turns every set into `Field` (a picture with boxes) and `CellPicture` (one cell with its type);
+`groups` finds the pictures that show the same thing and deals whole groups into train, validation and
+holdout.
+"""
+
+from tools.datasets.groups import HOLDOUT, PARTS, TRAIN, VALIDATION, load_splits
+from tools.datasets.readers import (
+    CELL_CLASSES,
+    FIELD_SETS,
+    SUBCLASSES,
+    CellPicture,
+    DataSetMissing,
+    Field,
+    LabelledBox,
+    blood_label,
+    data_root,
+    read_cells,
+    read_fields,
+)
+
+__all__ = [
+    "CELL_CLASSES",
+    "FIELD_SETS",
+    "HOLDOUT",
+    "PARTS",
+    "SUBCLASSES",
+    "TRAIN",
+    "VALIDATION",
+    "CellPicture",
+    "DataSetMissing",
+    "Field",
+    "LabelledBox",
+    "blood_label",
+    "data_root",
+    "load_splits",
+    "read_cells",
+    "read_fields",
+]
