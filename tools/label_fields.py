@@ -2,9 +2,9 @@
 
     python -m tools.label_fields --checkpoint runs/first/best.pt --out runs/labels.json
 
-A red cell or platelet of at least --sure becomes a box; what the detector is unsure of (down to --possible), and every white
-cell that it sees where none is labelled, becomes a place that teaches nothing; the rest of the frame is then background.
-People's boxes of white cells stay as they are. Only frames of the training split are read.
+A red cell or platelet of at least --sure becomes a box; what the detector is unsure of (down to --possible), and
+every white cell that it sees where none is labelled, becomes a place that teaches nothing; the rest of the frame is
+then background. People's boxes of white cells stay as they are. Only frames of the training split are read.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from engines.geometry import iou_matrix
 from tools.detection import sets
-from tools.detection.average_precision import iou_matrix
 from tools.detection.fields import WBC, Field
 from tools.detection.predict import Found, TorchPredictor
 from tools.detection.training import load_averaged
@@ -33,9 +33,7 @@ def complete_labels(item: Field, found: Found, sure: float) -> tuple[np.ndarray,
     inside = np.zeros(len(centres), bool)
     for x1, y1, x2, y2 in item.boxes_px:
         margin_x, margin_y = 0.15 * (x2 - x1), 0.15 * (y2 - y1)
-        inside |= (
-            (centres > (x1 + margin_x, y1 + margin_y)) & (centres < (x2 - margin_x, y2 - margin_y))
-        ).all(1)
+        inside |= ((centres > (x1 + margin_x, y1 + margin_y)) & (centres < (x2 - margin_x, y2 - margin_y))).all(1)
     labelled_cell = (overlap > 0.4) | inside
     taught = ~labelled_cell & (found.classes != WBC) & (found.scores >= sure)
     doubtful = ~labelled_cell & ~taught

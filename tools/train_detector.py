@@ -3,9 +3,9 @@
     python -m tools.train_detector --out runs/yolov5n-blood --steps 6000
     python -m tools.train_detector --out runs/yolov5n-blood --steps 12000 --resume
 
-Writes into --out: last.pt (model, average, optimiser, step), best.pt (best validation score), log.jsonl (one line an epoch),
-run.json (the command and its settings). A resumed run equals an uninterrupted one; --steps, --shares and --labels may be
-changed on resume (a longer schedule, new data).
+Writes into --out: last.pt (model, average, optimiser, step), best.pt (best validation score), log.jsonl (one line an
+epoch), run.json (the command and its settings). A resumed run equals an uninterrupted one; --steps, --shares and
+--labels may be changed on resume (a longer schedule, new data).
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in --out")
-    parser.add_argument("--start-from", type=Path, help="checkpoint whose averaged weights are the start (not its schedule)")
+    parser.add_argument(
+        "--start-from", type=Path, help="checkpoint whose averaged weights are the start (not its schedule)"
+    )
     parser.add_argument("--size", choices=sorted(SIZES), default="n")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=16)
@@ -46,7 +48,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--side-px", type=int, default=320, help="side of a training tile")
     parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(11.0, 100.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--shares", default="", help="NAME=SHARE,… of the sets in the tiles")
-    parser.add_argument("--labels", type=Path, help="labels by a model for partly labelled fields (tools.label_fields)")
+    parser.add_argument("--labels", type=Path, help="labels by a model for partly labelled fields (label_fields)")
     parser.add_argument("--limit", type=int, default=3000, help="pictures a set at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +60,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """"a=.5,b=.5" over the defaults; ValueError where a part is not NAME=NUMBER or a name is unknown."""
+    """ "a=.5,b=.5" over the defaults; ValueError where a part is not NAME=NUMBER or a name is unknown."""
     shares = dict(DEFAULT_SHARES)
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
@@ -131,9 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         model = yolov5(options.size, len(CLASS_NAMES))
         model.load_state_dict(checkpoint["model" if options.resume else "average"])
-    trainer = Trainer(
-        model, maker, schedule, seed=options.seed, device=options.device, precision=options.precision
-    )
+    trainer = Trainer(model, maker, schedule, seed=options.seed, device=options.device, precision=options.precision)
     if options.resume and checkpoint is not None:
         trainer.restore(checkpoint)
 

@@ -7,17 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from tools.detection.average_precision import ClassTally, average_precision, iou_matrix, match
+from tools.detection.average_precision import ClassTally, average_precision, match
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
     return np.array(rows, np.float32).reshape(-1, 4)
-
-
-def test_iou_of_named_cases() -> None:
-    a = boxes((0, 0, 10, 10))
-    b = boxes((0, 0, 10, 10), (5, 0, 15, 10), (20, 20, 30, 30), (10, 0, 20, 10))
-    np.testing.assert_allclose(iou_matrix(a, b), [[1, 1 / 3, 0, 0]], atol=1e-9)
 
 
 @pytest.mark.parametrize(

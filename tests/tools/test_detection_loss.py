@@ -82,7 +82,8 @@ def test_an_unlabelled_class_gets_no_gradient() -> None:
 
 
 def test_a_seen_unlabelled_class_keeps_its_objectness() -> None:
-    """Where the network sees an unlabelled platelet, objectness is left (nearly) alone; a labelled class is pushed down."""
+    """Where the network sees an unlabelled platelet, objectness is left (nearly) alone; a labelled class is
+    pushed down."""
     gradients = {}
     for label in (0, 2):
         raw = maps()
@@ -116,7 +117,11 @@ def test_the_loss_is_least_for_the_true_box() -> None:
         raw = [m.detach() for m in maps(-6.0)]
         for level, stride in enumerate((8, 16, 32)):
             hit = assign(
-                torch.cat((target[:, :2], target[:, 2:] / stride), 1), ANCHORS[level] / stride, SIDE // stride, SIDE // stride, 4.0
+                torch.cat((target[:, :2], target[:, 2:] / stride), 1),
+                ANCHORS[level] / stride,
+                SIDE // stride,
+                SIDE // stride,
+                4.0,
             )
             view = raw[level].view(1, 3, 5 + CLASSES, SIDE // stride, SIDE // stride)
             for n in range(len(hit.label)):

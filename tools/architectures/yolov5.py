@@ -1,9 +1,9 @@
 """YOLOv5 (release 6 form) in PyTorch: CSPDarknet backbone, SPPF, PANet neck, three anchor-based heads.
 
-Written from the literature: CSPNet (Wang 2020, arXiv:1911.11929), spatial pyramid pooling (He 2014, arXiv:1406.4729; its
-"fast" form chains three 5x5 poolings), PANet (Liu 2018, arXiv:1803.01534), the sizes as published for YOLOv5 6.0
-(width .25 and depth .33 make the "n" size), as used for leukocytes by Zhou 2023. The 6x6 stride-2 stem equals the older
-Focus layer.
+Written from the literature: CSPNet (Wang 2020, arXiv:1911.11929), spatial pyramid pooling (He 2014, arXiv:1406.4729;
+its "fast" form chains three 5x5 poolings), PANet (Liu 2018, arXiv:1803.01534), the sizes as published for YOLOv5 6.0
+(width .25 and depth .33 make the "n" size), as used for leukocytes by Zhou 2023. The 6x6 stride-2 stem equals the
+older Focus layer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, padding: int | None = None):
         super().__init__(
-            nn.Conv2d(
-                inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, bias=False
-            ),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if padding is None else padding, bias=False),
             nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03),
             nn.SiLU(inplace=True),
         )
@@ -52,7 +50,8 @@ class Bottleneck(nn.Module):
 
 
 class C3(nn.Module):
-    """Cross-stage partial block with three 1x1 convolutions: one half through `repeats` bottlenecks, one half past them."""
+    """Cross-stage partial block with three 1x1 convolutions: one half through `repeats` bottlenecks, one half
+    past them."""
 
     def __init__(self, inputs: int, outputs: int, repeats: int, residual: bool = True):
         super().__init__()
@@ -134,9 +133,11 @@ class YOLOv5(nn.Module):
         self.set_prior_biases()
 
     def set_prior_biases(self, objects_per_image: float = 20.0, side_px: int = 320) -> None:
-        """Start each head near the frequencies to expect, so that the first steps aren't spent on learning "nothing here"."""
+        """Start each head near the frequencies to expect, so that the first steps aren't spent on learning
+        "nothing here"."""
         for head, stride in zip(self.heads, STRIDES, strict=True):
-            assert isinstance(head, nn.Conv2d) and head.bias is not None
+            assert isinstance(head, nn.Conv2d)
+            assert head.bias is not None
             bias = head.bias.detach().view(self.anchors_per_level, -1)
             bias[:, 4] = math.log(objects_per_image / 3 / (side_px / stride) ** 2)
             bias[:, 5:] = math.log(0.6 / self.classes)

@@ -1,7 +1,7 @@
 """Anchors fitted to the boxes of the training tiles: k-means on (width, height), then evolution of the fitness.
 
-Fitness as published for YOLOv5: the mean over boxes of the best anchor's worst side ratio, counted where that ratio is
-above 1 / max_ratio (below it the box could not be assigned).
+Fitness as published for YOLOv5: the mean over boxes of the best anchor's worst side ratio, counted where that ratio
+is above 1 / max_ratio (below it the box could not be assigned).
 """
 
 from __future__ import annotations

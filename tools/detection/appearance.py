@@ -9,7 +9,8 @@ LUMINANCE_BGR = np.array([0.114, 0.587, 0.299], np.float32)
 
 
 def vary_colour(rng: np.random.Generator, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Stain and white balance: saturation, hue (a rotation of the colour axes), channel gains, gamma, contrast, brightness."""
+    """Stain and white balance: saturation, hue (a rotation of the colour axes), channel gains, gamma, contrast,
+    brightness."""
     s = strength
     mix = np.eye(3, dtype=np.float32)
     saturation = float(np.exp(rng.normal(0, 0.3 * s)))

@@ -9,17 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engines.geometry import iou_matrix
+
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0, 1, 101)
-
-
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes (n,4) and (m,4), x1 y1 x2 y2; float64 (n,m)."""
-    a, b = a.reshape(-1, 4).astype(np.float64), b.reshape(-1, 4).astype(np.float64)
-    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    overlap = size.clip(min=0).prod(2)
-    area = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)[None] - overlap
-    return overlap / np.maximum(area, 1e-12)
 
 
 def match(boxes: np.ndarray, truth: np.ndarray, iou_thresholds: np.ndarray = IOU_THRESHOLDS) -> np.ndarray:

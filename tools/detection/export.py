@@ -1,4 +1,5 @@
-"""From the trained network to the ONNX file that ships: raw maps first, then the uint8 prefix and the compact head."""
+"""From the trained network to the ONNX file that ships: raw maps first, then the uint8 prefix and the compact
+head."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def fuse_normalisation(network: YOLOv5) -> YOLOv5:
 
 
 def export_raw(network: YOLOv5) -> onnx.ModelProto:
-    """Input `images` float32 (N,3,H,W) in 0..1, outputs the raw logit maps p3, p4, p5; N, H, W free (H, W multiples of 32)."""
+    """Input `images` float32 (N,3,H,W) in 0..1, outputs the raw logit maps p3, p4, p5; N, H, W free (H, W
+    multiples of 32)."""
     free = {0: "N", 2: "H", 3: "W"}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -41,7 +43,7 @@ def export_raw(network: YOLOv5) -> onnx.ModelProto:
             buffer,
             input_names=["images"],
             output_names=list(RAW_OUTPUTS),
-            dynamic_axes={name: free for name in ("images", *RAW_OUTPUTS)},
+            dynamic_axes=dict.fromkeys(("images", *RAW_OUTPUTS), free),
             opset_version=17,
             dynamo=False,
         )

@@ -1,4 +1,5 @@
-"""Fields: pictures with boxes as the detector's training takes them, decoded once and held in memory at training scale."""
+"""Fields: pictures with boxes as the detector's training takes them, decoded once and held in memory at training
+scale."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ WBC, RBC, PLATELET = range(3)
 class Field:
     """One picture: where it is, what is labelled in it, and how large a red cell is.
 
-    boxes_px: float32 (n,4), x1 y1 x2 y2 in pixels of the picture; classes: int64 (n,).
-    complete: bool (classes,), true where every object of that class has a box; an object of another class may be anywhere.
-    ignore_px: float32 (m,4), places that teach nothing (an unclear object, a neighbour that nobody labelled).
-    rbc_diameter_px: of a typical red cell, in pixels of the picture.
+    boxes_px: float32 (n,4), x1 y1 x2 y2 in pixels of the picture; classes: int64 (n,). complete: bool (classes,),
+    true where every object of that class has a box; an object of another class may be anywhere. ignore_px: float32
+    (m,4), places that teach nothing (an unclear object, a neighbour that nobody labelled). rbc_diameter_px: of a
+    typical red cell, in pixels of the picture.
     """
 
     name: str
@@ -50,10 +51,9 @@ def read_picture(path: Path) -> np.ndarray:
     return picture
 
 
-def typical_rbc_diameter(
-    boxes_px: np.ndarray, classes: np.ndarray, width: int, height: int, fallback: float
-) -> float:
-    """Median side of the red-cell boxes that no edge of the picture cuts; `fallback` where there are fewer than three."""
+def typical_rbc_diameter(boxes_px: np.ndarray, classes: np.ndarray, width: int, height: int, fallback: float) -> float:
+    """Median side of the red-cell boxes that no edge of the picture cuts; `fallback` where there are fewer than
+    three."""
     red = boxes_px[classes == RBC]
     inside = (red[:, :2] > 2).all(1) & (red[:, 2] < width - 2) & (red[:, 3] < height - 2)
     red = red[inside]

@@ -1,14 +1,15 @@
 """The YOLOv5 loss (CIoU + objectness + class BCE) for pictures of which some classes or places are not labelled.
 
-Assignment as published for YOLOv5: an object belongs to every anchor, on every level, whose sides differ from its own by
-less than `max_ratio`, in the cell of its centre and in the two nearest neighbours.
+Assignment as published for YOLOv5: an object belongs to every anchor, on every level, whose sides differ from its own
+by less than `max_ratio`, in the cell of its centre and in the two nearest neighbours.
 
-What is not labelled gives no negative evidence. `known` says for each stride-8 cell and class whether the annotation is
-complete there:
+What is not labelled gives no negative evidence. `known` says for each stride-8 cell and class whether the annotation
+is complete there:
 
 * all classes known: the usual objectness BCE, towards 0 where no object is assigned;
-* some known: instead of objectness alone, the product score σ(objectness)·σ(class) of each *known* class goes to 0, so that
-  the class logit of an unlabelled class gets no gradient at all, and objectness next to none where that class is what the network sees;
+* some known: instead of objectness alone, the product score σ(objectness)·σ(class) of each *known* class goes to 0,
+  so that the class logit of an unlabelled class gets no gradient at all, and objectness next to none where that class
+  is what the network sees;
 * none known: no negative term.
 
 Assigned objects always count.
@@ -57,7 +58,8 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The positives of one level: indices (n,) of image, anchor, row, column; class (n,); box (n,4) as x, y, w, h in cells,
+    """The positives of one level: indices (n,) of image, anchor, row, column; class (n,); box (n,4) as x, y, w, h
+    in cells,
     x and y relative to the cell's corner."""
 
     image: Tensor
@@ -69,7 +71,8 @@ class Assignment:
 
 
 def assign(targets: Tensor, anchors: Tensor, rows: int, columns: int, max_ratio: float) -> Assignment:
-    """Targets (n,6) of image, class, centre x, y, w, h in cells of a level with `anchors` (A,2) in cells -> positives."""
+    """Targets (n,6) of image, class, centre x, y, w, h in cells of a level with `anchors` (A,2) in cells ->
+    positives."""
     n_anchors = len(anchors)
     repeated = targets[None].expand(n_anchors, -1, -1)
     ratio = repeated[..., 4:6] / anchors[:, None]

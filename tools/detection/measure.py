@@ -1,4 +1,5 @@
-"""Measure a predictor on fields: average precision where a class is labelled completely, recall alone where it is not."""
+"""Measure a predictor on fields: average precision where a class is labelled completely, recall alone where it is
+not."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tools.detection.average_precision import ClassTally, iou_matrix
+from engines.geometry import iou_matrix
+from tools.detection.average_precision import ClassTally
 from tools.detection.fields import Field
 from tools.detection.predict import Found, Predictor
 
@@ -33,7 +35,8 @@ def tally(
 def summary(
     tallies: Sequence[ClassTally], class_names: Sequence[str], complete: np.ndarray, threshold: float
 ) -> dict[str, Any]:
-    """Figures per class, and their mean over completely labelled classes (`map50`, `map50_95`; null without such a class)."""
+    """Figures per class, and their mean over completely labelled classes (`map50`, `map50_95`; null without such
+    a class)."""
     classes: dict[str, dict[str, float | int | None]] = {}
     means50, means = [], []
     for name, counts, whole in zip(class_names, tallies, complete, strict=True):
@@ -51,12 +54,15 @@ def summary(
         if whole:
             ap = counts.average_precisions()
             best_threshold, f1 = counts.best_f1()
-            entry |= {"ap50": float(ap[0]), "ap50_95": float(ap.mean()), "best_f1": f1, "best_f1_threshold": best_threshold}
+            entry |= {
+                "ap50": float(ap[0]),
+                "ap50_95": float(ap.mean()),
+                "best_f1": f1,
+                "best_f1_threshold": best_threshold,
+            }
             means50.append(float(ap[0]))
             means.append(float(ap.mean()))
-        classes[name] = {
-            key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()
-        }
+        classes[name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()}
     return {
         "pictures": max((t.pictures for t in tallies), default=0),
         "threshold": threshold,

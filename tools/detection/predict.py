@@ -1,19 +1,21 @@
-"""Run a detector over pictures for validation: letterbox, network, decode, NMS per class; from a checkpoint or an ONNX file."""
+"""Run a detector over pictures for validation: letterbox, network, decode, NMS per class; from a checkpoint or an
+ONNX file."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 from torch import Tensor
 
+from engines import geometry
+from engines.graph import fix_input_shape
 from tools.architectures.yolov5 import STRIDES, YOLOv5
-
-STRIDE = 32
-PAD = 114
 
 
 @dataclass(frozen=True)
@@ -26,25 +28,10 @@ class Found:
 
 
 class Predictor(Protocol):
-    """Finds cells in one uint8 (H,W,3) BGR picture, in the picture's own pixels, down to the predictor's least score."""
+    """Finds cells in one uint8 (H,W,3) BGR picture, in the picture's own pixels, down to the predictor's least
+    score."""
 
     def __call__(self, picture: np.ndarray) -> Found: ...
-
-
-def letterbox(picture: np.ndarray, long_side_px: int) -> tuple[np.ndarray, float, tuple[int, int]]:
-    """The picture with its longer side `long_side_px`, padded to multiples of 32; with the factor and the (left, top) padding."""
-    height, width = picture.shape[:2]
-    factor = long_side_px / max(height, width)
-    new_w, new_h = max(1, round(width * factor)), max(1, round(height * factor))
-    small = cv2.resize(
-        picture, (new_w, new_h), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    )
-    pad_w, pad_h = -new_w % STRIDE, -new_h % STRIDE
-    left, top = pad_w // 2, pad_h // 2
-    padded = cv2.copyMakeBorder(
-        small, top, pad_h - top, left, pad_w - left, cv2.BORDER_CONSTANT, value=(PAD, PAD, PAD)
-    )
-    return padded, factor, (left, top)
 
 
 def decode(maps: tuple[Tensor, ...], anchors_px: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,16 +50,6 @@ def decode(maps: tuple[Tensor, ...], anchors_px: Tensor) -> tuple[Tensor, Tensor
     return torch.cat(boxes, 1), torch.cat(scores, 1)
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float, limit: int) -> np.ndarray:
-    """Indices, best first, that greedy NMS per class keeps."""
-    if not len(boxes):
-        return np.zeros(0, np.int64)
-    xywh = boxes.copy()
-    xywh[:, 2:] -= xywh[:, :2]
-    kept = np.asarray(cv2.dnn.NMSBoxesBatched(xywh.tolist(), scores.tolist(), classes.tolist(), 0.0, iou), np.int64)
-    return kept.reshape(-1)[np.argsort(-scores[kept.reshape(-1)], kind="stable")][:limit]
-
-
 class TorchPredictor:
     """A network in PyTorch at one input size."""
 
@@ -84,21 +61,59 @@ class TorchPredictor:
 
     @torch.no_grad()
     def __call__(self, picture: np.ndarray) -> Found:
-        padded, factor, (left, top) = letterbox(picture, self.long_side_px)
+        padded, fit = letterboxed(picture, self.long_side_px)
         device = self.model.anchors_px.device
-        images = torch.from_numpy(padded)[None].to(device).permute(0, 3, 1, 2).float().div_(255)
+        images = torch.from_numpy(padded).to(device).permute(0, 3, 1, 2).float().div_(255)
         boxes, scores = decode(self.model(images), self.model.anchors_px)
         best, label = scores[0].max(1)
-        chosen = best >= self.least_score
-        return finish(
-            boxes[0][chosen].cpu().numpy(),
-            best[chosen].cpu().numpy(),
-            label[chosen].cpu().numpy(),
-            self.nms_iou,
-            factor,
-            (left, top),
-            picture.shape[:2],
-        )
+        chosen = (best >= self.least_score).cpu().numpy()
+        found = (boxes[0].cpu().numpy()[chosen], best.cpu().numpy()[chosen], label.cpu().numpy()[chosen])
+        return finish(*found, self.nms_iou, fit, picture)
+
+
+class OnnxPredictor:
+    """A zoo file (uint8 input, compact head) in ONNX Runtime at one input size; sessions are kept by input shape."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        long_side_px: int,
+        *,
+        least_score: float = 0.01,
+        nms_iou: float = 0.5,
+        threads: int = 1,
+    ):
+        self.model = model
+        self.long_side_px = long_side_px
+        self.least_score = least_score
+        self.nms_iou = nms_iou
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.sessions: dict[tuple[int, int], onnxruntime.InferenceSession] = {}
+        self.network_ms: list[float] = []
+
+    def __call__(self, picture: np.ndarray) -> Found:
+        padded, fit = letterboxed(picture, self.long_side_px)
+        height, width = padded.shape[1:3]
+        if (height, width) not in self.sessions:
+            fixed = fix_input_shape(self.model, 1, height, width).SerializeToString()
+            session = onnxruntime.InferenceSession(fixed, self.options, providers=["CPUExecutionProvider"])
+            session.run(None, {"images": padded})  # the first run allocates
+            self.sessions[height, width] = session
+        started = time.perf_counter()
+        boxes, scores, classes = self.sessions[height, width].run(["boxes", "scores", "classes"], {"images": padded})
+        self.network_ms.append((time.perf_counter() - started) * 1e3)
+        chosen = scores[0] >= self.least_score
+        return finish(boxes[0][chosen], scores[0][chosen], classes[0][chosen], self.nms_iou, fit, picture)
+
+
+def letterboxed(picture: np.ndarray, long_side_px: int) -> tuple[np.ndarray, geometry.Letterbox]:
+    """uint8 (1,h,w,3) as the run-time makes it, and how the picture lies in it."""
+    height, width = picture.shape[:2]
+    fit = geometry.fit_letterbox(width, height, *geometry.input_size(width, height, long_side_px))
+    out = np.empty((1, fit.input_height, fit.input_width, 3), np.uint8)
+    geometry.letterbox(picture, fit, out[0])
+    return out, fit
 
 
 def finish(
@@ -106,14 +121,11 @@ def finish(
     scores: np.ndarray,
     classes: np.ndarray,
     nms_iou: float,
-    factor: float,
-    padding: tuple[int, int],
-    size: tuple[int, int],
+    fit: geometry.Letterbox,
+    picture: np.ndarray,
 ) -> Found:
-    """NMS, then from input px to the pixels of a picture of `size` (height, width)."""
-    kept = suppress(boxes, scores, classes, nms_iou, 1000)
-    height, width = size
-    left, top = padding
-    full = (boxes[kept] - (left, top, left, top)) / factor
-    full = full.clip(0, (width, height, width, height)).astype(np.float32)
+    """NMS per class, then from input px to the pixels of the picture."""
+    kept = geometry.nms(boxes.astype(np.float32), scores, classes, nms_iou)
+    height, width = picture.shape[:2]
+    full = geometry.clip_boxes(fit.to_frame(boxes[kept].astype(np.float32)), width, height)
     return Found(full, scores[kept].astype(np.float32), classes[kept].astype(np.int64))

@@ -1,10 +1,13 @@
 """The public sets as fields of the blood detector: which pictures train and validate it, and what each teaches.
 
 * txl_pbc: everything labelled.
-* bccd, bcd: only pictures that txl_pbc does not show with its better boxes; BCCD is complete for white cells alone, bcd
+* bccd, bcd: only pictures that txl_pbc does not show with its better boxes; BCCD is complete for white cells alone,
+  bcd
   lacks platelets.
 * pbc: everything labelled; pictures without the box of their own cell are dropped (about 2 %).
-* chula_wbc: only some white cells are labelled, so nothing else in a frame is background, until a detector has labelled
+* simulated: fields of the simulated slide, all true boxes known, so that the demo is read as well as real frames are.
+* chula_wbc: only some white cells are labelled, so nothing else in a frame is background, until a detector has
+  labelled
   the rest (`tools.label_fields`).
 """
 
@@ -17,12 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
+from streamer.sources import simulated
 from tools import datasets
 from tools.datasets.groups import build_groups
-from tools.detection.fields import CLASS_NAMES, WBC, Field, read_picture, typical_rbc_diameter
+from tools.detection.fields import CLASS_NAMES, PLATELET, RBC, WBC, Field, read_picture, typical_rbc_diameter
 
 USUAL_RBC_DIAMETER_PX = {"txl_pbc": 75.0, "pbc": 43.0, "bccd": 100.0, "bcd": 48.0, "chula_wbc": 70.0}
-"""Of a set's pictures in which too few red cells are labelled to measure it; for chula_wbc by eye on frames of six slides."""
+"""Of a set's pictures in which too few red cells are labelled to measure it; for chula_wbc by eye on frames of
+six slides."""
+
+SIMULATED_FIELDS = 300
 
 VALIDATION_LONG_SIDE_PX = {"txl_pbc": 416, "chula_wbc": 640}
 
@@ -81,13 +88,36 @@ def with_labels(item: Field, labels: dict[str, list[list[float]]]) -> Field:
     )
 
 
-def training_fields(
-    names: Iterable[str], limit: int, seed: int, labels_file: Path | None
-) -> dict[str, list[Field]]:
-    """Training fields by set, at most `limit` of each, drawn by `seed`; completed from `labels_file` where it has them."""
+def simulated_fields(count: int, seed: int) -> list[Field]:
+    """Fields 640x480 of `count` simulated slides, each with another stain, lamp, focus and scale."""
+    kinds = {"white": WBC, "nucleated red": WBC, "red": RBC, "platelet": PLATELET}
+    made = []
+    drawn = simulated.training_fields(seed, count, 640, 480, red_px=(30.0, 90.0))
+    for number, (image, boxes, names, _) in enumerate(drawn):
+        classes = np.array([kinds[name] for name in names], np.int64)
+        made.append(
+            Field(
+                name=f"simulated/{seed}/{number}",
+                source="simulated",
+                load=partial(np.asarray, image),
+                boxes_px=boxes,
+                classes=classes,
+                complete=np.ones(len(CLASS_NAMES), bool),
+                rbc_diameter_px=typical_rbc_diameter(boxes, classes, 640, 480, fallback=50.0),
+            )
+        )
+    return made
+
+
+def training_fields(names: Iterable[str], limit: int, seed: int, labels_file: Path | None) -> dict[str, list[Field]]:
+    """Training fields by set, at most `limit` of each, drawn by `seed`; completed from `labels_file` where it has
+    them."""
     labels = json.loads(labels_file.read_text()) if labels_file else {}
     chosen: dict[str, list[Field]] = {}
     for name in sorted(names):
+        if name == "simulated":
+            chosen[name] = simulated_fields(min(limit, SIMULATED_FIELDS), seed)
+            continue
         members = fields_of(name, datasets.TRAIN)
         if len(members) > limit:
             order = np.random.default_rng(seed).permutation(len(members))[:limit]
@@ -98,7 +128,8 @@ def training_fields(
 
 
 def validation_fields(limit: int = 120) -> dict[str, tuple[list[Field], int]]:
-    """What training looks at between epochs: (fields, long side in px) of the whole fields and of the camera frames."""
+    """What training looks at between epochs: (fields, long side in px) of the whole fields and of the camera
+    frames."""
     return {
         name: (fields_of(name, datasets.VALIDATION)[:limit], long_side_px)
         for name, long_side_px in VALIDATION_LONG_SIDE_PX.items()

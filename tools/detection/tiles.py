@@ -1,9 +1,9 @@
 """Training tiles: one canvas filled with parts of fields at a chosen cell size, a Mosaic of as many parts as fit.
 
-The canvas is filled from a corner: a field is scaled until its red cells have the wanted diameter, cropped to the free
-region (or laid whole into its corner), turned by a multiple of 90° and mirrored; what stays free on its right and below is
-filled in the same way. So a tile of large cells is one crop, a tile of small ones a mosaic of many fields, as the
-run-time sees a close-up or an overview.
+The canvas is filled from a corner: a field is scaled until its red cells have the wanted diameter, cropped to the
+free region (or laid whole into its corner), turned by a multiple of 90° and mirrored; what stays free on its right
+and below is filled in the same way. So a tile of large cells is one crop, a tile of small ones a mosaic of many
+fields, as the run-time sees a close-up or an overview.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from engines import geometry
 from tools.detection import appearance
 from tools.detection.fields import RBC, Field, FieldPool
 
@@ -35,7 +36,8 @@ class Tile:
 class TileOptions:
     """How tiles are made. rbc_diameter_px: (smallest, largest) red cell, drawn log-uniformly.
 
-    least_visible: part of a box that a cut must leave so that it is still taught; what is less is neither taught nor background.
+    least_visible: part of a box that a cut must leave so that it is still taught; what is less is neither taught
+    nor background.
     """
 
     side_px: int = 320
@@ -116,10 +118,12 @@ class TileMaker:
         crop_h = min(full_h, max(1, round(height / scale)))
         left, top = _crop_corner(rng, item, full_w, full_h, crop_w, crop_h)
         out_w, out_h = min(width, max(1, round(crop_w * scale))), min(height, max(1, round(crop_h * scale)))
+        part = picture[top : top + crop_h, left : left + crop_w]
+        smooth = rng.random() < 0.5
+        if not smooth:  # as the run-time reduces frames: halved, then bilinear
+            part = geometry.halved(part, int(max(0.0, -np.log2(scale))))
         part = cv2.resize(
-            picture[top : top + crop_h, left : left + crop_w],
-            (out_w, out_h),
-            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+            part, (out_w, out_h), interpolation=cv2.INTER_AREA if smooth and scale < 1 else cv2.INTER_LINEAR
         )
         part = np.rot90(part, quarter_turns)
         if mirrored:
@@ -157,7 +161,8 @@ class TileMaker:
 
 
 def turn_boxes(boxes: np.ndarray, width: float, height: float, quarter_turns: int, mirrored: bool) -> np.ndarray:
-    """Boxes (n,4) of a picture of `width` x `height` after np.rot90(picture, quarter_turns), then left-right mirroring."""
+    """Boxes (n,4) of a picture of `width` x `height` after np.rot90(picture, quarter_turns), then left-right
+    mirroring."""
     for _ in range(quarter_turns % 4):
         x1, y1, x2, y2 = boxes.T
         boxes = np.stack((y1, width - x2, y2, width - x1), 1)
@@ -170,7 +175,8 @@ def turn_boxes(boxes: np.ndarray, width: float, height: float, quarter_turns: in
 def _crop_corner(
     rng: np.random.Generator, item: Field, full_w: int, full_h: int, crop_w: int, crop_h: int
 ) -> tuple[int, int]:
-    """Left and top of a crop: around a labelled object for most crops, a white cell or platelet first, else anywhere."""
+    """Left and top of a crop: around a labelled object for most crops, a white cell or platelet first, else
+    anywhere."""
     left, top = rng.integers(full_w - crop_w + 1), rng.integers(full_h - crop_h + 1)
     sought = item.boxes_px[item.classes != RBC] if rng.random() < 0.8 else item.boxes_px
     if len(sought) and (rng.random() < 0.6 or not item.complete.any()):

@@ -1,4 +1,5 @@
-"""One training run as data: `Trainer.step()` takes the next batch, its state is everything that a resumed run needs."""
+"""One training run as data: `Trainer.step()` takes the next batch, its state is everything that a resumed run
+needs."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Schedule:
 
 
 def batch_tensors(tiles: Sequence[Tile], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Images float (N,3,S,S) in 0..1 channels-last, targets (n,6) with the image index first, known bool (N,C,S/8,S/8)."""
+    """Images float (N,3,S,S) in 0..1 channels-last, targets (n,6) with the image index first, known bool
+    (N,C,S/8,S/8)."""
     images = torch.from_numpy(np.stack([tile.image for tile in tiles])).to(device)
     images = images.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
     rows = [np.insert(tile.targets, 0, index, axis=1) for index, tile in enumerate(tiles)]
@@ -57,10 +59,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 class Trainer:
-    """Trains `model` on the tiles of `maker`; `average` is the exponential moving average of the weights, what is evaluated and shipped.
+    """Trains `model` on the tiles of `maker`; `average` is the exponential moving average of the weights, what is
+    evaluated and shipped.
 
-    The tiles of step n are numbers n*batch … of the seed's series and nothing else is random, so state + step continue a run exactly.
-    precision: "bf16" runs the network in autocast (measured 1.6 times as fast as fp32 on a processor with AVX512-BF16), "fp32" does not.
+    The tiles of step n are numbers n*batch … of the seed's series and nothing else is random, so state + step
+    continue a run exactly. precision: "bf16" runs the network in autocast (measured 1.6 times as fast as fp32 on a
+    processor with AVX512-BF16), "fp32" does not.
     """
 
     def __init__(
@@ -126,7 +130,8 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; the schedule and the tiles are this trainer's own and may be longer or other ones."""
+        """Continue where `state` was taken; the schedule and the tiles are this trainer's own and may be longer
+        or other ones."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
