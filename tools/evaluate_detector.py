@@ -107,7 +107,7 @@ def table(results: list[dict[str, Any]]) -> Table:
                 str(entry["false_alarms"]) if whole else f"? ({entry['unlabelled_detections']})",
                 f"{entry['ap50']:.3f}" if whole else "-",
                 f"{entry['ap50_95']:.3f}" if whole else "-",
-                f"{entry['best_f1']:.3f} {entry['best_f1_threshold']:.2f}" if whole else "-",
+                f"{entry['best_f1']:.3f} {entry['best_f1_threshold']:.2f}" if whole and entry["best_f1"] else "-",
             )
     return shown
 

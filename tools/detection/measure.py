@@ -62,7 +62,10 @@ def summary(
             }
             means50.append(float(ap[0]))
             means.append(float(ap.mean()))
-        classes[name] = {key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()}
+        classes[name] = {
+            key: (round(value, 4) if value == value else None) if isinstance(value, float) else value
+            for key, value in entry.items()
+        }
     return {
         "pictures": max((t.pictures for t in tallies), default=0),
         "threshold": threshold,
