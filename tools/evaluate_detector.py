@@ -161,7 +161,8 @@ def main(argv: list[str] | None = None) -> int:
     console.print(table(results))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        figures = {"model": options.model, "ap": "COCO, 101 recalls", "results": results}
+        command = "python -m tools.evaluate_detector " + " ".join(map(str, argv if argv is not None else sys.argv[1:]))
+        figures = {"model": options.model, "command": command, "ap": "COCO, 101 recalls", "results": results}
         (options.out / "figures.json").write_text(json.dumps(figures, indent=1))
         if curves:
             plot(curves, options.out / "precision_recall.png")

@@ -134,7 +134,10 @@ class Trainer:
         or other ones."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizer = copy.deepcopy(state["optimizer"])
+        for entry in optimizer["state"].values():  # a small checkpoint has no first moments
+            entry.setdefault("exp_avg", torch.zeros_like(entry["exp_avg_sq"]))
+        self.optimizer.load_state_dict(optimizer)
         for group, ours in zip(
             self.optimizer.param_groups, parameter_groups(self.model, self.schedule.weight_decay), strict=True
         ):
