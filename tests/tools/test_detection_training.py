@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training is written in PyTorch")
 
+from engines.geometry import iou_matrix  # noqa: E402
 from tests.tools.detection_cases import disc_field, disc_maker  # noqa: E402
 from tools.architectures.yolov5 import yolov5  # noqa: E402
 from tools.detection.anchors import best_ratio, fit_anchors, fitness  # noqa: E402
@@ -137,8 +138,8 @@ def test_the_shipped_graph_finds_what_the_network_finds() -> None:
     b = OnnxPredictor(to_zoo_graph(network), 128, least_score=1e-3)(picture)
     assert len(a.scores) > 5
     np.testing.assert_allclose(b.scores, a.scores, atol=1e-4)
-    np.testing.assert_allclose(b.boxes_px, a.boxes_px, atol=0.05)
-    assert np.array_equal(a.classes, b.classes)
+    overlap = iou_matrix(a.boxes_px, b.boxes_px) * (a.classes[:, None] == b.classes[None])
+    assert (overlap.max(1) > 0.99).all()  # scores equal to 1e-7 may stand in another order
 
 
 def test_a_model_completes_partly_labelled_fields() -> None:
