@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch", reason="the loss is written in PyTorch")
+torch.set_num_threads(1)  # idle threads of a small test spin on busy machines
 
 from tools.detection.loss import DetectionLoss, assign, complete_iou  # noqa: E402
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training is written in PyTorch")
+torch.set_num_threads(1)  # idle threads of a small test spin on busy machines
 
 from engines.geometry import iou_matrix  # noqa: E402
 from tests.tools.detection_cases import disc_field, disc_maker  # noqa: E402

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the networks are defined in PyTorch")
+torch.set_num_threads(1)  # idle threads of a small test spin on busy machines
 
 from tools.architectures.yolov5 import YOLOv5, yolov5  # noqa: E402
 
