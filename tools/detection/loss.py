@@ -33,7 +33,7 @@ class LossWeights:
 
     box: float = 0.05
     objectness: float = 0.25
-    classes: float = 0.04
+    classes: float = 0.15
     balance: tuple[float, float, float] = (4.0, 1.0, 0.4)
     max_ratio: float = 4.0
 

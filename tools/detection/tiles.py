@@ -129,7 +129,7 @@ class TileMaker:
         if mirrored:
             part = part[:, ::-1]
         if rng.random() < 0.9:
-            part = appearance.vary_colour(rng, np.ascontiguousarray(part))
+            part = appearance.vary_colour(rng, np.ascontiguousarray(part), rng.uniform(0.2, 1.1))
 
         def moved(boxes_px: np.ndarray) -> np.ndarray:
             boxes = (boxes_px - (left, top, left, top)) * ((out_w / crop_w, out_h / crop_h) * 2)
