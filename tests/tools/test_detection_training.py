@@ -159,3 +159,19 @@ def test_a_model_completes_partly_labelled_fields() -> None:
     assert boxes.tolist() == [[5, 5, 25, 25]]
     assert classes.tolist() == [1]
     assert ignore.tolist() == [(white[0] + 200).tolist(), [300, 5, 320, 25]]
+
+
+def test_a_label_needs_three_of_four_views() -> None:
+    from tools.detection.predict import Found
+    from tools.label_fields import agreed, mirrored
+
+    def view(*boxes: tuple[float, float, float, float], label: int = 1) -> Found:
+        array = np.array(boxes, np.float32).reshape(-1, 4)
+        return Found(array, np.full(len(array), 0.9, np.float32), np.full(len(array), label))
+
+    a, b = (0, 0, 10, 10), (50, 0, 60, 10)
+    assert agreed([view(a, b), view(a, b), view(a), view(a, b)]).tolist() == [True, True]
+    assert agreed([view(a, b), view(a), view(a), view(b)]).tolist() == [True, False]
+    assert agreed([view(a), view(a), view(a, label=2), view(a, label=2)]).tolist() == [False]
+    assert agreed([view(a), view(), view(), view()]).tolist() == [False]
+    assert mirrored(view((10, 5, 30, 9)), 100).boxes_px.tolist() == [[70, 5, 90, 9]]
