@@ -1,0 +1,173 @@
+"""Measure a detector: AP, recall, false alarms and the best threshold by class, set and part.
+
+    python -m tools.evaluate_detector yolov5n-blood --out runs/evaluation
+    python -m tools.evaluate_detector runs/yolov5n-blood/best.pt --sets chula_wbc --part holdout --draw runs/pictures
+    python -m tools.evaluate_detector yolov5n-blood --long-sides 320,416,512,640
+
+The model is a name of the zoo, an ONNX file with the uint8 input and the compact head, or a checkpoint of
+tools.train_detector. AP is COCO's (101 recalls); classes of which a set labels only some objects get recall alone, and
+detections that match no label are counted beside it, since nobody knows how many of them are cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tools.detection import sets
+from tools.detection.average_precision import ClassTally, precision_recall
+from tools.detection.fields import CLASS_NAMES, WBC, Field
+from tools.detection.measure import summary, tally
+from tools.detection.predict import Found, OnnxPredictor, TorchPredictor
+from tools.detection.training import load_averaged
+
+ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
+COLOURS_BGR = ((0, 200, 0), (40, 40, 230), (230, 80, 20))
+
+
+def make_predictor(model: str, long_side_px: int, threads: int) -> OnnxPredictor | TorchPredictor:
+    """A predictor for a zoo name, an ONNX file or a checkpoint; FileNotFoundError names what was looked for."""
+    path = Path(model)
+    if path.suffix == ".pt":
+        return TorchPredictor(load_averaged(path)[0], long_side_px)
+    if path.suffix != ".onnx":
+        path = ZOO / f"{model}.onnx"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"model: got {model!r} ({path} is not there), expected a zoo name, a .onnx or a .pt file"
+        )
+    return OnnxPredictor(onnx.load(path), long_side_px, threads=threads)
+
+
+def draw(picture: np.ndarray, item: Field, found: Found, threshold: float) -> np.ndarray:
+    """A copy of the picture with the labels (thin, white) and the detections of at least `threshold` (by class, with
+    score for white cells)."""
+    out = picture.copy()
+    line = max(1, round(max(picture.shape) / 700))
+    for x1, y1, x2, y2 in item.boxes_px.round().astype(int):
+        cv2.rectangle(out, (int(x1), int(y1)), (int(x2), int(y2)), (255, 255, 255), line)
+    for box, value, label in zip(found.boxes_px, found.scores, found.classes, strict=True):
+        if value < threshold:
+            continue
+        x1, y1, x2, y2 = (int(v) for v in box.round())
+        cv2.rectangle(out, (x1, y1), (x2, y2), COLOURS_BGR[label % len(COLOURS_BGR)], line + 1)
+        if label == WBC:
+            place = (x1, max(12, y1 - 3))
+            cv2.putText(out, f"{value:.2f}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * line, COLOURS_BGR[WBC], line)
+    return out
+
+
+def plot(tallies: dict[str, list[ClassTally]], file: Path) -> None:
+    """Precision over recall at IoU .5 of every completely labelled class."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 5))
+    for name, members in tallies.items():
+        for label, counts in zip(CLASS_NAMES, members, strict=True):
+            scores, correct = counts.joined()
+            if counts.positives and len(scores):
+                precision, recall = precision_recall(scores, correct[0], counts.positives)
+                axes.plot(recall, precision, label=f"{name} {label}")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="lower left", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """The figures for people."""
+    shown = Table(
+        "set", "long side", "ms", "class", "labels", "recall", "false alarms", "AP@.5", "AP@[.5:.95]", "best F1 at"
+    )
+    for result in results:
+        for name, entry in result["classes"].items():
+            whole = entry["false_alarms"] is not None
+            shown.add_row(
+                f"{result['set']} {result['part']} ({result['pictures']})",
+                str(result["long_side_px"]),
+                "-" if result["network_ms"] is None else f"{result['network_ms']:.1f}",
+                name,
+                str(entry["positives"]),
+                f"{entry['recall']:.3f}",
+                str(entry["false_alarms"]) if whole else f"? ({entry['unlabelled_detections']})",
+                f"{entry['ap50']:.3f}" if whole else "-",
+                f"{entry['ap50_95']:.3f}" if whole else "-",
+                f"{entry['best_f1']:.3f} {entry['best_f1_threshold']:.2f}" if whole and entry["best_f1"] else "-",
+            )
+    return shown
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--sets", default="txl_pbc,chula_wbc", help="names, comma-separated")
+    parser.add_argument("--part", choices=("train", "validation", "holdout"), default="validation")
+    parser.add_argument("--long-sides", default="640", help="longer side of the input in px, comma-separated")
+    parser.add_argument("--threshold", type=float, default=0.35, help="operating score, for recall and false alarms")
+    parser.add_argument("--limit", type=int, default=sys.maxsize, help="pictures a set at most")
+    parser.add_argument("--out", type=Path, help="folder for figures.json and precision_recall.png")
+    parser.add_argument("--draw", type=Path, help="folder for the pictures with labels and detections")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+    results: list[dict[str, Any]] = []
+    curves: dict[str, list[ClassTally]] = {}
+    for name in options.sets.split(","):
+        fields = sets.fields_of(name, options.part)[: options.limit]
+        if not fields:
+            console.print(f"set {name!r}: got no {options.part} picture, expected some; see tools/datasets")
+            return 1
+        for long_side_px in map(int, options.long_sides.split(",")):
+            try:
+                predictor = make_predictor(options.model, long_side_px, options.threads)
+            except FileNotFoundError as error:
+                console.print(str(error))
+                return 2
+            tallies, found = tally(fields, predictor, len(CLASS_NAMES))
+            times = predictor.network_ms if isinstance(predictor, OnnxPredictor) else []
+            results.append(
+                {
+                    "set": name,
+                    "part": options.part,
+                    "long_side_px": long_side_px,
+                    "network_ms": round(statistics.median(times), 2) if times else None,
+                    **summary(tallies, CLASS_NAMES, fields[0].complete, options.threshold),
+                }
+            )
+            if fields[0].complete.any():
+                curves[f"{name} {long_side_px}"] = tallies
+            if options.draw:
+                folder = options.draw / f"{name}-{options.part}-{long_side_px}"
+                folder.mkdir(parents=True, exist_ok=True)
+                for item, detections in found:
+                    picture = draw(item.load(), item, detections, options.threshold)
+                    cv2.imwrite(str(folder / f"{Path(item.name).stem}.png"), picture)
+    console.print(table(results))
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        command = "python -m tools.evaluate_detector " + " ".join(map(str, argv if argv is not None else sys.argv[1:]))
+        figures = {"model": options.model, "command": command, "ap": "COCO, 101 recalls", "results": results}
+        (options.out / "figures.json").write_text(json.dumps(figures, indent=1))
+        if curves:
+            plot(curves, options.out / "precision_recall.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
