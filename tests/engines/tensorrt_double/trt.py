@@ -155,13 +155,14 @@ class TensorRT:
         self.Builder, self.OnnxParser = make_builder(world)
 
         class Runtime:
+            __slots__ = ("__weakref__", "engine_host_code_allowed", "logger")
+
             def __init__(self, logger: ILogger) -> None:
                 world.require_context("Runtime")
                 if world.counted_failure("Runtime"):
                     raise TypeError("pybind11::init(): factory function returned nullptr")
                 self.logger = logger
                 self.engine_host_code_allowed = False
-                self.alive = True
 
             def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
                 world.require_context("deserialize_cuda_engine")
@@ -204,7 +205,7 @@ class TensorRT:
             def get_tensor_dtype(self, name: str) -> DataType:
                 return DataType(self.values[name].type.tensor_type.elem_type)
 
-            def numpy_type(self, name: str) -> np.dtype[Any]:
+            def _numpy_type(self, name: str) -> np.dtype[Any]:
                 return onnx.helper.tensor_dtype_to_np_dtype(self.values[name].type.tensor_type.elem_type)
 
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -327,7 +328,7 @@ class TensorRT:
                     self._stream = None
                     feeds = {}
                     for name, shape in shapes.items():
-                        dtype = self.engine.numpy_type(name)
+                        dtype = self.engine._numpy_type(name)
                         count = int(np.prod(shape)) * dtype.itemsize
                         feeds[name] = blocks[name].data[:count].view(dtype).reshape(shape)
                     outputs = [name for name in self.engine.names if name not in shapes]

@@ -70,15 +70,27 @@ class TimingCache:
 
 
 class Config:
-    """IBuilderConfig."""
+    """IBuilderConfig. Its slots refuse a misspelt property, as pybind11's classes do."""
+
+    __slots__ = (
+        "_cache",
+        "_flags",
+        "_pools",
+        "_profiles",
+        "_world",
+        "builder_optimization_level",
+        "hardware_compatibility_level",
+        "profiling_verbosity",
+        "progress_monitor",
+    )
 
     def __init__(self, world: World) -> None:
         from .trt import HardwareCompatibilityLevel, ProfilingVerbosity
 
         self._world = world
-        self.flags_set: set[int] = set()
-        self.pools: dict[Any, int] = {}
-        self.profiles: list[Profile] = []
+        self._flags: set[int] = set()
+        self._pools: dict[Any, int] = {}
+        self._profiles: list[Profile] = []
         self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
         self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
         self.progress_monitor: Any = None
@@ -86,14 +98,14 @@ class Config:
         self._cache: TimingCache | None = None
 
     def set_flag(self, flag: int) -> None:
-        self.flags_set.add(int(flag))
+        self._flags.add(int(flag))
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
-        self.pools[pool] = pool_size
+        self._pools[pool] = pool_size
 
     def add_optimization_profile(self, profile: Profile) -> int:
-        self.profiles.append(profile)
-        return len(self.profiles) - 1
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache:
         return TimingCache(bytes(serialized_timing_cache))
@@ -142,7 +154,7 @@ def make_builder(world: World) -> tuple[type, type]:
             if threading.get_ident() != self._thread:
                 raise Refused("builder threads", "a builder was used by another thread than the one that made it")
             world.require_context("build_serialized_network")
-            profile = config.profiles[0].shapes if config.profiles else {}
+            profile = config._profiles[0].shapes if config._profiles else {}
             for tensor in network.tensors:
                 if -1 in tensor.shape and tensor.name not in profile:
                     raise Refused("profile missing", f"input {tensor.name!r} of shape {tensor.shape} has no profile")
@@ -157,15 +169,16 @@ def make_builder(world: World) -> tuple[type, type]:
                 self.logger.log(Severity.ERROR, "Error Code 10: Could not find any implementation for node /stem/Conv.")
                 return None
             if config._cache is not None:
-                config._cache.data = f"timings of {world.gpu} {world.version}".encode() + config._cache.data[-8:] + b"+"
+                builds = config._cache.data.count(b"+") + 1
+                config._cache.data = f"timings of {world.gpu} {world.version}".encode() + b"+" * builds
             header = {
                 "version": world.version,
                 "gpu": [world.gpu, list(world.compute_capability)],
                 "profile": profile,
-                "version_compatible": int(BuilderFlag.VERSION_COMPATIBLE) in config.flags_set,
+                "version_compatible": int(BuilderFlag.VERSION_COMPATIBLE) in config._flags,
                 "hardware_compatible": config.hardware_compatibility_level == HardwareCompatibilityLevel.AMPERE_PLUS,
                 "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
-                "workspace": next(iter(config.pools.values()), None),
+                "workspace": next(iter(config._pools.values()), None),
             }
             return _Buffer(pack(header, network.model))
 
