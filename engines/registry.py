@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from engines.base import BackendUnavailableError, CardError, Engine, ModelFormatError, ModelNotFoundError
-from engines.card import Card, Task, card_from_metadata, near, parse_card
+from engines.card import Card, CropInput, Task, card_from_metadata, near, parse_card
 from engines.classifier import Classifier
 from engines.detector import Detector, Engines
 from engines.graph import INPUT, adapt_ultralytics, fix_input_shape, is_compact
@@ -23,6 +23,9 @@ from engines.onnx_editing import dims_of, only_input, spell
 from engines.onnxruntime import OnnxRuntimeEngine, Threads
 
 Backend = Literal["auto", "onnxruntime", "tensorrt"]
+Say = Callable[[str], None]
+Make = Callable[[Card, ModelProto, ModelProto], Engine]
+"""(card, the model, the model with its input fixed) -> an engine."""
 BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt")
 
 
@@ -61,23 +64,24 @@ def load_detector(
     threads: Threads | None = None,
     min_score: float | None = None,
     long_side_px: int | None = None,
+    say: Say = lambda line: None,
 ) -> Detector:
     """Load a shipped detector by name, or an ONNX file: with a card beside it, or YOLOv5 as Ultralytics exports it.
 
-    `frame_size` (width, height) loads the engine for such frames at once. ModelNotFoundError, CardError and
-    ModelFormatError say what is wrong with the model, BackendUnavailableError with the backend.
+    `frame_size` (width, height) loads the engine for such frames at once. `say` is told in one line which backend
+    runs and why, whenever an engine is loaded. ModelNotFoundError, CardError and ModelFormatError say what is wrong
+    with the model, BackendUnavailableError with the backend.
     """
     model = find(name_or_path, "detector")
-    make = _backend(backend, threads)
-    with _naming(model.where):
-        proto = model.proto if is_compact(model.proto) else _adapted(model)
-        batch, height, width, _ = dims_of(only_input(proto))
+    make = _backend(backend, threads, say)
+    proto = compact(model)
+    batch, height, width, _ = dims_of(only_input(proto))
     fixed = (height, width) if height is not None and width is not None else None
 
     def load(height: int, width: int) -> Engine:
         with _naming(model.where):
             # One frame a run: on a CPU a larger batch costs as much per frame and takes its multiple of memory.
-            return make(fix_input_shape(proto, batch or 1, height, width))
+            return make(model.card, proto, fix_input_shape(proto, batch or 1, height, width))
 
     detector = Detector(model.card, Engines(load), min_score=min_score, long_side_px=long_side_px, fixed_size=fixed)
     if frame_size is not None:
@@ -85,10 +89,16 @@ def load_detector(
     return detector
 
 
-def load_classifier(name_or_path: str, *, backend: Backend = "auto", threads: Threads | None = None) -> Classifier:
-    """Load a shipped classifier by name, or an ONNX file with a card beside it."""
+def load_classifier(
+    name_or_path: str,
+    *,
+    backend: Backend = "auto",
+    threads: Threads | None = None,
+    say: Say = lambda line: None,
+) -> Classifier:
+    """Load a shipped classifier by name, or an ONNX file with a card beside it; `say` as for `load_detector`."""
     model = find(name_or_path, "classifier")
-    make = _backend(backend, threads)
+    make = _backend(backend, threads, say)
     with _naming(model.where):
         value = only_input(model.proto)
         if value.type.tensor_type.elem_type != TensorProto.UINT8:
@@ -96,7 +106,7 @@ def load_classifier(name_or_path: str, *, backend: Backend = "auto", threads: Th
                 f"input {value.name!r}: got {spell(value)}, expected {INPUT} uint8 (N,H,W,3); "
                 "export it with its normalisation in the graph"
             )
-        return Classifier(model.card, make(model.proto))
+        return Classifier(model.card, make(model.card, model.proto, model.proto))
 
 
 def find(name_or_path: str, task: Task) -> Model:
@@ -210,18 +220,54 @@ def _adapted(model: Model) -> ModelProto:
     return adapt_ultralytics(model.proto)
 
 
-def _backend(backend: Backend, threads: Threads | None) -> Callable[[ModelProto], Engine]:
-    """What loads a model on that backend."""
+def compact(model: Model) -> ModelProto:
+    """The graph of a detector with the uint8 input and the compact head: its own, or YOLOv5's adapted."""
+    with _naming(model.where):
+        return model.proto if is_compact(model.proto) else _adapted(model)
+
+
+def _backend(backend: Backend, threads: Threads | None, say: Say) -> Make:
+    """What loads a model on that backend. "auto": TensorRT where a plan is there for it, else ONNX Runtime."""
     if backend not in BACKENDS:
         raise BackendUnavailableError(
             f"backend: got {backend!r}, expected {', '.join(BACKENDS)}{near(backend, BACKENDS)}"
         )
     if backend == "tensorrt":
-        raise BackendUnavailableError(
-            "backend 'tensorrt': got no TensorRT, expected its packages; pip install 'leukostream[tensorrt]', "
-            "or use --backend onnxruntime"
-        )
-    return lambda proto: OnnxRuntimeEngine(proto, threads=threads)
+        from engines.tensorrt.libraries import load
+
+        load()  # what is missing is said at once, not at the first frame
+
+    def make(card: Card, proto: ModelProto, fixed: ModelProto) -> Engine:
+        why = "as asked for"
+        if backend != "onnxruntime":
+            from engines.tensorrt.choice import SLOTS, tensorrt_engine
+
+            try:
+                height, width = _size(card, fixed)
+                slots = max(SLOTS, threads.concurrent if threads else 1)
+                engine: Engine = tensorrt_engine(card, proto, height, width, slots=slots)
+            except BackendUnavailableError as error:
+                if backend == "tensorrt":
+                    raise
+                why = str(error).removeprefix("backend 'tensorrt': ")
+            else:
+                say(f"{card.name}: runs on {engine.backend}")
+                return engine
+        engine = OnnxRuntimeEngine(fixed, threads=threads)
+        say(f"{card.name}: runs on {engine.backend} ({why})")
+        return engine
+
+    return make
+
+
+def _size(card: Card, fixed: ModelProto) -> tuple[int, int]:
+    """(height, width) of the input; the card's where the file leaves it open."""
+    height, width = dims_of(only_input(fixed))[1:3]
+    if isinstance(card.input, CropInput):
+        return height or card.input.height_px, width or card.input.width_px
+    assert height is not None
+    assert width is not None
+    return height, width
 
 
 @contextmanager

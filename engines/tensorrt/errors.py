@@ -1,0 +1,25 @@
+"""What can go wrong on a GPU, as errors that say what to do."""
+
+from __future__ import annotations
+
+from engines.base import EngineError
+
+
+class OutOfMemoryError(EngineError):
+    """The GPU, or the host's page-locked memory, has no room left."""
+
+
+class DeviceLostError(EngineError):
+    """The GPU failed or was reset: nothing runs on it any more in this process."""
+
+
+class PlanError(EngineError):
+    """A plan does not deserialise: damaged, of another TensorRT, or of another GPU."""
+
+
+class BuildError(EngineError):
+    """TensorRT could not build a plan from the graph."""
+
+
+class BuildCancelledError(EngineError):
+    """The build was cancelled; nothing was written."""

@@ -1,0 +1,240 @@
+"""`leukostream compile`: a TensorRT plan of a model, with the frames that its precision is compared on."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from engines.base import ModelNotFoundError, UsageError
+from engines.card import Card, DetectorInput, Task
+from engines.conversion import Say, convert
+from engines.geometry import Image
+from engines.registry import Model, compact, find
+from engines.tensorrt.builder import BuildOptions
+from engines.tensorrt.compiler import CompileResult, compile_model, sized
+from engines.tensorrt.libraries import Libraries, load
+from engines.tensorrt.manifest import PlanStore, default_folder
+from engines.tensorrt.operators import check_operators
+from streamer.sources import open_source, parse_source
+from streamer.sources.base import SourceError
+
+FRAMES = 64
+"""Frames kept of the source, spread evenly over it."""
+SIMULATED = "sim:seed=5,cells=200"
+
+
+@dataclass(frozen=True, slots=True)
+class CompileArguments:
+    """What was asked for on the command line."""
+
+    model: str
+    precision: str
+    batch: str
+    calibration: str | None = None
+    size: str = "640x480"
+    """Width x height of the camera's frames; a detector's input follows from it and the card."""
+    workspace_mib: int = 1024
+    optimization_level: int = 3
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    accept_parity_loss: bool = False
+    force: bool = False
+    layers: str | None = None
+    """File for TensorRT's description of the layers, JSON."""
+    onnx: str | None = None
+    """Write the converted graph there and stop: needs no GPU."""
+    device: int = 0
+
+
+def compile_command(
+    arguments: CompileArguments,
+    console: Console,
+    *,
+    libraries: Libraries | None = None,
+    store: PlanStore | None = None,
+) -> int:
+    """Compile and print what was done. Errors are ours: exit status 2 for what can't be meant, 1 for what fails."""
+    batch = _batch(arguments.batch)
+    frame_size = _size(arguments.size)
+    model = _find(arguments.model)
+    proto = compact(model) if model.card.task == "detector" else model.proto
+    if arguments.onnx is None:
+        libraries = libraries or load()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    frames = _frames(arguments, model.card, say)
+    if arguments.onnx is not None:
+        graph = sized(model.card, proto, frame_size)
+        check_operators(graph)
+        converted = convert(
+            model.card,
+            graph,
+            arguments.precision,
+            frames,
+            accept_parity_loss=arguments.accept_parity_loss,
+            say=say,
+        )
+        check_operators(converted.model)
+        onnx.save(converted.model, arguments.onnx)
+        say(f"{arguments.precision}: {converted.parity or 'as trained'}")
+        say(f"wrote {arguments.onnx}: {converted.summary}; TensorRT's parser takes all of its operators")
+        return 0
+    assert libraries is not None
+    with PhaseBars(console) as bars:
+        result = compile_model(
+            model.card,
+            proto,
+            arguments.precision,
+            frames,
+            libraries=libraries,
+            store=store or PlanStore(default_folder()),
+            options=BuildOptions(
+                batch,
+                arguments.workspace_mib,
+                arguments.version_compatible,
+                arguments.hardware_compatible,
+                arguments.optimization_level,
+            ),
+            frame_size=frame_size,
+            device=arguments.device,
+            accept_parity_loss=arguments.accept_parity_loss,
+            force=arguments.force,
+            say=say,
+            progress=bars,
+        )
+    _report(result, arguments.layers, say)
+    return 0
+
+
+def _report(result: CompileResult, layers_file: str | None, say: Say) -> None:
+    if result.reused:
+        say(f"up to date: {result.plan_path}")
+        return
+    size = result.plan_path.stat().st_size / 2**20
+    say(f"built {result.plan_path} ({size:.1f} MiB)")
+    if result.converted is not None:
+        say(f"graph: {result.converted.summary}")
+    if result.layers is not None:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in result.layers.by_type.items())
+        say(f"TensorRT made {result.layers.layers} layers of it: {kinds or 'no names given'}")
+        if layers_file is not None:
+            Path(layers_file).write_text(result.layers.document, "utf-8")
+            say(f"wrote {layers_file}")
+
+
+class PhaseBars:
+    """The phases of a build as bars, each inside its parent; a Progress of engines.tensorrt.builder.
+
+    Called from TensorRT's threads. Where the output is no terminal, rich prints the bars once, at the end.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._tasks: dict[str, tuple[TaskID, int]] = {}
+
+    def __enter__(self) -> PhaseBars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def started(self, phase: str, parent: str | None, steps: int) -> None:
+        with self._lock:
+            if not self._bars.live.is_started and self._bars.console.is_terminal:
+                self._bars.start()
+            depth = self._tasks[parent][1] + 1 if parent in self._tasks else 0
+            self._tasks[phase] = (self._bars.add_task("  " * depth + phase, total=steps), depth)
+
+    def stepped(self, phase: str, done: int) -> None:
+        with self._lock:
+            if phase in self._tasks:
+                self._bars.update(self._tasks[phase][0], completed=done)
+
+    def finished(self, phase: str) -> None:
+        with self._lock:
+            if phase in self._tasks:
+                self._bars.remove_task(self._tasks.pop(phase)[0])
+
+
+def _find(name: str) -> Model:
+    """The model of that name or path, whatever it is for."""
+    tasks: tuple[Task, ...] = ("detector", "classifier")
+    for task in tasks[:-1]:
+        try:
+            return find(name, task)
+        except ModelNotFoundError as error:
+            if "got a classifier" not in str(error):
+                raise
+    return find(name, tasks[-1])
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--batch: got {text!r}, expected MIN,OPT,MAX of 1 and more, for example 1,4,8")
+    low, usual, high = (int(part) for part in parts)
+    if not low <= usual <= high:
+        raise UsageError(f"--batch: got {text!r}, expected MIN <= OPT <= MAX, for example 1,4,8")
+    return low, usual, high
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size: got {text!r}, expected WIDTHxHEIGHT of the frames, for example 640x480")
+    return int(width), int(height)
+
+
+def _frames(arguments: CompileArguments, card: Card, say: Say) -> list[Image]:
+    if arguments.precision == "fp32":
+        return []
+    source = arguments.calibration
+    is_detector = isinstance(card.input, DetectorInput)
+    if source is None:
+        if arguments.precision == "int8" or not is_detector:
+            what = "frames of your microscope" if is_detector else "pictures of single cells"
+            raise UsageError(
+                f"--calibration: got nothing, expected {what} for {arguments.precision} of {card.name}: "
+                "a folder, a video or a glob"
+            )
+        say(f"no --calibration given: fp16 is compared on the simulated slide ({SIMULATED}) only")
+        source = SIMULATED
+    elif arguments.precision == "int8" and parse_source(source).kind == "sim":
+        raise UsageError("--calibration: got the simulated slide, expected real frames: scales made from it would clip")
+    return read_frames(source, FRAMES)
+
+
+def read_frames(source: str, count: int) -> list[Image]:
+    """Up to `count` frames, uint8 (H,W,3) BGR, spread evenly over a source that ends. SourceError where it has none."""
+    opened = open_source(parse_source(source), mode="analysis")
+    kept: list[Image] = []
+    step = seen = 0
+    try:
+        opened.open()
+        while (frame := opened.read()) is not None:
+            image = getattr(frame, "image", None)  # a Skip has none
+            if image is None:
+                continue
+            if seen % (1 << step) == 0:
+                kept.append(image)
+                if len(kept) == 2 * count:
+                    kept, step = kept[::2], step + 1
+            seen += 1
+    finally:
+        opened.close()
+    if not kept:
+        raise SourceError(f"--calibration {source}: got no image, expected frames; give a folder, a video or a glob")
+    if len(kept) <= count:
+        return kept
+    return [kept[i * len(kept) // count] for i in range(count)]
