@@ -40,6 +40,8 @@ class Fusion:
         self._sums = np.zeros((0, 0), np.float32)
         self._subclass_sums = np.zeros((0, 0), np.float32)
         self._count = 0
+        self._siblings: list[npt.NDArray[np.intp]] = []
+        """Columns of the subclasses of each parent."""
 
     @property
     def bytes_used(self) -> int:
@@ -79,12 +81,11 @@ class Fusion:
 
     def probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, C), each row sums to 1; rows without looks are NaN."""
-        return self._pooled(self._sums[rows], rows, np.zeros(len(self.class_names), np.intp))
+        return self._pooled(self._sums[rows], rows, [np.arange(len(self.class_names))])
 
     def subclass_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, S), those of one parent sum to 1; rows without looks are NaN."""
-        parents = np.array([self.class_names.index(parent) for parent in self.subclass_parents], np.intp)
-        return self._pooled(self._subclass_sums[rows], rows, parents)
+        return self._pooled(self._subclass_sums[rows], rows, self._siblings)
 
     def classes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         """(n,) index into `class_names`, -1 for unclassified, cells without looks among them."""
@@ -100,7 +101,7 @@ class Fusion:
         result = np.full(len(rows), -1, np.int16)
         if not self.subclass_names:
             return result
-        parents = np.array([self.class_names.index(parent) for parent in self.subclass_parents])
+        parents = np.array([self.class_names.index(parent) for parent in self.subclass_parents], np.intp)
         fused = np.where(parents == classes[:, None], self.subclass_probabilities(rows), -1.0)
         best = fused.argmax(1)
         clear = fused[np.arange(len(rows)), best] >= self._config.unclassified_below
@@ -111,19 +112,19 @@ class Fusion:
         self.class_names = looks.class_names
         self.subclass_names = looks.subclass_names
         self.subclass_parents = looks.subclass_parents
+        parents = np.array(looks.subclass_parents)
+        self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(looks.subclass_parents)]
         self._sums = np.zeros((len(self._weights), len(self.class_names)), np.float32)
         self._subclass_sums = np.zeros((len(self._weights), len(self.subclass_names)), np.float32)
 
-    def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: npt.NDArray[np.intp]) -> Floats:
+    def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: list[npt.NDArray[np.intp]]) -> Floats:
         weights = self._weights[rows, None]
-        independent = 1 / (1 + np.maximum(weights - 1, 0) * self._config.look_correlation)
-        with np.errstate(invalid="ignore"):
-            pooled = np.where(weights > 0, sums * independent, np.nan)
-        for group in np.unique(groups):
-            one = groups == group
-            odds = np.exp(pooled[:, one] - pooled[:, one].max(1, keepdims=True))
-            pooled[:, one] = odds / odds.sum(1, keepdims=True)
-        return pooled.astype(np.float32)
+        pooled = sums / (1 + np.maximum(weights - 1, 0) * self._config.look_correlation)
+        pooled[weights[:, 0] == 0] = np.nan
+        for columns in groups:
+            odds = np.exp(pooled[:, columns] - pooled[:, columns].max(1, keepdims=True))
+            pooled[:, columns] = odds / odds.sum(1, keepdims=True)
+        return np.asarray(pooled, np.float32)
 
 
 def _grown(array: Floats, size: int) -> Floats:

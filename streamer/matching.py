@@ -61,18 +61,26 @@ def touching_pairs(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
 def overlaps(a: Boxes, a_cut: Cuts, b: Boxes, b_cut: Cuts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(n,) intersection over union, and over the smaller one, of the rows of a and b, each clipped as the other was."""
     a_seen, b_seen = _clipped(a, b, b_cut), _clipped(b, a, a_cut)
-    sides = np.minimum(a_seen[:, 2:], b_seen[:, 2:]) - np.maximum(a_seen[:, :2], b_seen[:, :2])
-    common = np.maximum(sides, 0).prod(1)
-    areas = [np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1) for boxes in (a_seen, b_seen)]
-    union = areas[0] + areas[1] - common
-    smaller = np.minimum(areas[0], areas[1])
-    return common / np.maximum(union, 1e-9), common / np.maximum(smaller, 1e-9)
+    across = np.minimum(a_seen[:, 2], b_seen[:, 2]) - np.maximum(a_seen[:, 0], b_seen[:, 0])
+    down = np.minimum(a_seen[:, 3], b_seen[:, 3]) - np.maximum(a_seen[:, 1], b_seen[:, 1])
+    common = np.maximum(across, 0) * np.maximum(down, 0)
+    first, second = _areas(a_seen), _areas(b_seen)
+    return common / np.maximum(first + second - common, 1e-9), common / np.maximum(np.minimum(first, second), 1e-9)
+
+
+def _areas(boxes: Boxes) -> npt.NDArray[np.float64]:
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
 
 
 def _clipped(boxes: Boxes, other: Boxes, other_cut: Cuts) -> Boxes:
-    low = np.where(other_cut[:, :2], np.maximum(boxes[:, :2], other[:, :2]), boxes[:, :2])
-    high = np.where(other_cut[:, 2:], np.minimum(boxes[:, 2:], other[:, 2:]), boxes[:, 2:])
-    return np.concatenate([low, high], axis=1)
+    rows = np.nonzero(other_cut.any(1))[0]
+    if len(rows) == 0:
+        return boxes
+    own, limit, cut = boxes[rows], other[rows], other_cut[rows]
+    clipped = boxes.copy()
+    clipped[rows, :2] = np.where(cut[:, :2], np.maximum(own[:, :2], limit[:, :2]), own[:, :2])
+    clipped[rows, 2:] = np.where(cut[:, 2:], np.minimum(own[:, 2:], limit[:, 2:]), own[:, 2:])
+    return clipped
 
 
 def one_to_one(i: Ints, j: Ints, likeness: npt.NDArray[np.float64]) -> tuple[Ints, Ints]:

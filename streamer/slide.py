@@ -28,8 +28,9 @@ _FAMILY = np.array([0, 0, 1, 2])
 class SlideConfig:
     min_score: float = 0.0
     """Detections below it are not counted: the detector card's operating threshold."""
-    edge_px: float = 2.0
-    """A box that comes so near to the frame's edge is cut."""
+    edge_share: float = 0.005
+    """A box that comes nearer to the frame's edge than this share of its longer side is cut. A whole cell taken for a
+    cut one waits for its next look; a cut one taken for whole would be counted again when it is seen whole."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts against one at a whole cell."""
     box_memory: int = 8
@@ -129,7 +130,8 @@ class SlideMap:
         if position is not None and accepted:
             rows = np.nonzero(detections.scores >= self._config.min_score)[0]
             boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
-            cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.edge_px)
+            edge_px = self._config.edge_share * max(frame_size_px)
+            cut = cut_sides(detections.boxes_px, *frame_size_px, edge_px)
             where = position.island, 0 if placement.anchor is None else placement.anchor
             numbers[rows], fresh[rows] = self._take_in(
                 boxes, cut[rows], kinds[rows], detections.scores[rows], where, frame_id
@@ -140,10 +142,8 @@ class SlideMap:
                 self.add_looks(numbers[white[taken]], _rows_of(looks, taken), weights[taken])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
-        observations = tuple(
-            Observation(number if number >= 0 else None, is_new, is_counted)
-            for number, is_new, is_counted in zip(numbers.tolist(), fresh.tolist(), counted.tolist(), strict=True)
-        )
+        numbered = (number if number >= 0 else None for number in numbers.tolist())
+        observations = tuple(map(Observation, numbered, fresh.tolist(), counted.tolist()))
         return self._drain(observations)
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
