@@ -20,8 +20,10 @@ import onnx
 import torch
 from rich.console import Console
 
-from tools.detection.export import figures_tables, to_zoo_graph, toml
+from tools.detection.export import figures_tables, to_zoo_graph
 from tools.detection.training import load_averaged
+from tools.export import toml
+from tools.training import load_checkpoint
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 KINDS = {"WBC": "white", "RBC": "red", "platelet": "platelet"}
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small-checkpoint", type=Path, help="also write a small resumable checkpoint here")
     options = parser.parse_args(argv)
     network, description = load_averaged(options.checkpoint)
-    state = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
+    state = load_checkpoint(options.checkpoint)
     model = to_zoo_graph(network)
     onnx.checker.check_model(model)
     file = model.SerializeToString()

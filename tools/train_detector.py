@@ -29,7 +29,8 @@ from tools.detection.fields import CLASS_NAMES, Field, FieldPool
 from tools.detection.measure import summary, tally
 from tools.detection.predict import TorchPredictor
 from tools.detection.tiles import TileMaker, TileOptions
-from tools.detection.training import Schedule, Trainer, save_checkpoint
+from tools.detection.training import Schedule, Trainer, save
+from tools.training import append_result, load_checkpoint
 
 DEFAULT_SHARES = {"txl_pbc": 0.42, "pbc": 0.2, "bccd": 0.04, "bcd": 0.04, "chula_wbc": 0.3, "simulated": 0.0}
 
@@ -121,9 +122,9 @@ def main(argv: list[str] | None = None) -> int:
     last = options.out / "last.pt"
     checkpoint = None
     if options.resume:
-        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+        checkpoint = load_checkpoint(last)
     elif options.start_from:
-        checkpoint = torch.load(options.start_from, map_location="cpu", weights_only=True)
+        checkpoint = load_checkpoint(options.start_from)
     if checkpoint is None:
         sizes = anchor_sizes(maker, options.seed)
         anchors = fit_anchors(sizes, options.seed)
@@ -168,15 +169,14 @@ def main(argv: list[str] | None = None) -> int:
                 "images_per_s": round(n_steps * options.batch / took, 2),
                 **{key: round(value, 5) for key, value in sums.items()},
             }
-            save_checkpoint(last, trainer, description)
+            save(last, trainer, description)
             if epoch % options.validate_every == 0 or trainer.step_number >= options.steps:
                 line["validation"] = validate(trainer, validation)
                 if score(line["validation"]) > best:
                     best = score(line["validation"])
-                    save_checkpoint(options.out / "best.pt", trainer, description)
+                    save(options.out / "best.pt", trainer, description)
                     best_file.write_text(json.dumps({"score": best, **line}, indent=1))
-            with (options.out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
+            append_result(options.out / "log.jsonl", line)
     return 0
 
 

@@ -15,7 +15,7 @@ from tests.tools.detection_cases import disc_field, disc_maker  # noqa: E402
 from tools.architectures.yolov5 import yolov5  # noqa: E402
 from tools.detection.anchors import best_ratio, fit_anchors, fitness  # noqa: E402
 from tools.detection.predict import OnnxPredictor, TorchPredictor, decode  # noqa: E402
-from tools.detection.training import Schedule, Trainer, batch_tensors, load_averaged, save_checkpoint  # noqa: E402
+from tools.detection.training import Schedule, Trainer, batch_tensors, load_averaged, save  # noqa: E402
 
 ANCHORS = [[[10, 10], [14, 14], [18, 18]], [[20, 20], [26, 26], [32, 32]], [[40, 40], [50, 50], [60, 60]]]
 
@@ -45,7 +45,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     first = trainer()
     for _ in range(2):
         first.step()
-    save_checkpoint(tmp_path / "last.pt", first, {})
+    save(tmp_path / "last.pt", first, {})
     second = trainer()
     second.restore(torch.load(tmp_path / "last.pt", weights_only=True))
     for _ in range(2):
@@ -73,7 +73,7 @@ def test_a_small_checkpoint_goes_on(tmp_path: Path) -> None:
 def test_the_average_is_what_a_checkpoint_gives(tmp_path: Path) -> None:
     subject = trainer()
     subject.step()
-    save_checkpoint(tmp_path / "last.pt", subject, {"size": "n", "class_names": ["WBC", "RBC", "platelet"]})
+    save(tmp_path / "last.pt", subject, {"size": "n", "class_names": ["WBC", "RBC", "platelet"]})
     model, description = load_averaged(tmp_path / "last.pt")
     assert description["class_names"] == ["WBC", "RBC", "platelet"]
     for name, value in subject.average.state_dict().items():

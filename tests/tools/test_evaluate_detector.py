@@ -11,10 +11,11 @@ pytest.importorskip("torch", reason="checkpoints are read by PyTorch")
 
 from tests.tools.detection_cases import disc_field
 from tools import evaluate_detector
-from tools.detection.export import figures_tables, toml, toml_value
+from tools.detection.export import figures_tables
 from tools.detection.fields import CLASS_NAMES
 from tools.detection.measure import summary, tally
 from tools.detection.predict import Found
+from tools.export import toml
 from tools.train_detector import parse_shares
 
 
@@ -68,21 +69,6 @@ def test_drawing_leaves_the_picture_alone() -> None:
 def test_an_unknown_model_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FileNotFoundError, match="model: got 'yolov9'"):
         evaluate_detector.make_predictor("yolov9", 640, 1)
-
-
-def test_toml_is_read_back() -> None:
-    tables = {
-        "name": 'a "quoted" µ',
-        "nothing": None,
-        "input": {"range": [11.0, 100.0], "swap": True},
-        "classes": [{"name": "WBC", "kind": "white"}, {"name": "RBC", "kind": "red"}],
-        "figures": {"txl": {"map50": 0.5, "command": "python -m x"}},
-    }
-    read = tomllib.loads(toml(tables))
-    del tables["nothing"]
-    assert read == tables
-    with pytest.raises(TypeError, match="got NoneType"):
-        toml_value(None)
 
 
 def test_figures_become_tables_of_the_card() -> None:

@@ -4,7 +4,6 @@ needs."""
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,16 +16,16 @@ from torch import Tensor, nn
 from tools.architectures.yolov5 import YOLOv5, yolov5
 from tools.detection.loss import DetectionLoss, LossWeights
 from tools.detection.tiles import Tile, TileMaker
+from tools.training import MovingAverage, load_checkpoint, one_cycle, parameter_groups, save_checkpoint
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with linear warm-up, then a cosine down to `final_share` of the peak at step `steps`."""
+    """AdamW with linear warm-up, then a cosine down to a hundredth of the peak at step `steps`."""
 
     steps: int
     batch: int = 16
     peak_lr: float = 2e-3
-    final_share: float = 0.01
     warm_up: int = 200
     weight_decay: float = 0.02
     ema_decay: float = 0.998
@@ -34,10 +33,7 @@ class Schedule:
 
     def lr(self, step: int) -> float:
         """Learning rate of step `step` (0-based)."""
-        if step < self.warm_up:
-            return self.peak_lr * (step + 1) / self.warm_up
-        share = min(1.0, (step - self.warm_up) / max(1, self.steps - self.warm_up))
-        return self.peak_lr * (self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * share)) / 2)
+        return self.peak_lr * one_cycle(step, self.steps, self.warm_up)
 
 
 def batch_tensors(tiles: Sequence[Tile], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,13 +45,6 @@ def batch_tensors(tiles: Sequence[Tile], device: torch.device) -> tuple[Tensor, 
     targets = torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(device)
     known = torch.from_numpy(np.stack([tile.known for tile in tiles])).to(device)
     return images, targets, known
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Convolution weights decay; biases and normalisation don't."""
-    decays = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 class Trainer:
@@ -80,7 +69,7 @@ class Trainer:
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self._average = MovingAverage(self.model, schedule.ema_decay)
         self.maker = maker
         self.schedule = schedule
         self.seed = seed
@@ -105,18 +94,15 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm)
         self.optimizer.step()
         self.step_number += 1
-        self._update_average()
+        self._average.update(self.model)
         return {"loss": float(loss.detach()), **terms}
 
-    def _update_average(self) -> None:
-        keep = self.schedule.ema_decay * (1 - math.exp(-self.step_number / 300))
-        with torch.no_grad():
-            theirs = self.model.state_dict()
-            for name, value in self.average.state_dict().items():
-                if value.dtype.is_floating_point:
-                    value.lerp_(theirs[name], 1 - keep)
-                else:
-                    value.copy_(theirs[name])
+    @property
+    def average(self) -> YOLOv5:
+        """The network of averaged weights, in evaluation mode; changes with every step."""
+        network = self._average.network
+        assert isinstance(network, YOLOv5)
+        return network
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, for torch.save."""
@@ -133,7 +119,7 @@ class Trainer:
         """Continue where `state` was taken; the schedule and the tiles are this trainer's own and may be longer
         or other ones."""
         self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        self._average.load_state_dict({"network": state["average"], "updates": state["step"]})
         optimizer = copy.deepcopy(state["optimizer"])
         for entry in optimizer["state"].values():  # a small checkpoint has no first moments
             entry.setdefault("exp_avg", torch.zeros_like(entry["exp_avg_sq"]))
@@ -146,16 +132,14 @@ class Trainer:
         self.seed = state["seed"]
 
 
-def save_checkpoint(path: Path, trainer: Trainer, description: dict[str, Any]) -> None:
-    """Write atomically: a run killed while saving leaves the previous file whole."""
-    partial = path.with_suffix(".partial")
-    torch.save({**trainer.state(), "description": description}, partial)
-    partial.replace(path)
+def save(path: Path, trainer: Trainer, description: dict[str, Any]) -> None:
+    """Write the trainer's state with a description of the run (plain values only)."""
+    save_checkpoint(path, {**trainer.state(), "description": description})
 
 
 def load_averaged(path: Path) -> tuple[YOLOv5, dict[str, Any]]:
     """The averaged network of a checkpoint, in evaluation mode on the CPU, and the checkpoint's description."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_checkpoint(path)
     description = state["description"]
     model = yolov5(description["size"], len(description["class_names"]))
     weights = {name: value.float() if value.is_floating_point() else value for name, value in state["average"].items()}
