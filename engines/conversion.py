@@ -36,6 +36,8 @@ class Converted:
     """None for fp32, which is the model itself."""
     summary: str
     """In words: how many operators run in which type."""
+    left: tuple[str, ...] = ()
+    """int8: outputs of the operators that were left in fp16 for the sake of parity."""
 
 
 def input_batch(card: Card, model: ModelProto, frames: Sequence[Image]) -> Array:
@@ -123,7 +125,7 @@ def _int8_without(
     quantized, report = to_int8(model, calibration, leave=leave)
     total = len(report.quantized) + len(report.left)
     summary = f"{len(report.quantized)} of {total} convolutions and matrix products in int8, the others in fp16"
-    return Converted(quantized, "int8", _compare(card, model, quantized, frames), summary)
+    return Converted(quantized, "int8", _compare(card, model, quantized, frames), summary, tuple(leave))
 
 
 def _worth(parity: Parity) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from streamer.sources.base import SourceError
 
 FRAMES = 64
 """Frames kept of the source, spread evenly over it."""
-SIMULATED = "sim:seed=5,cells=200"
+SIMULATED = "sim:seed=5,cells=60"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(choice, "load", lambda: both)
     monkeypatch.setattr(libraries, "load", lambda: both)
     yield world
-    gc.collect()
     world.check_clean()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -49,7 +48,6 @@ OPTIONS = BuildOptions((1, 2, 4))
 def world() -> Iterator[World]:
     world = World()
     yield world
-    gc.collect()
     world.check_clean()
 
 

@@ -50,7 +50,6 @@ def load(world: World, *, slots: int = 2, batches: tuple[int, int, int] = (1, 2,
 def world() -> Iterator[World]:
     world = World()
     yield world
-    gc.collect()
     world.check_clean()
 
 

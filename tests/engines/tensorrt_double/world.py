@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 from collections import deque
@@ -193,6 +194,8 @@ class World:
 
     def check_clean(self) -> None:
         """Raise what destructors found, and complain of what is left."""
+        if self.used_bytes or self.queues:
+            gc.collect()  # what only a cycle, of an exception and its frames say, still holds
         if self.violations:
             raise self.violations[0]
         left = [stack for stack in self.stacks if stack]
