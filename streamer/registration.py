@@ -91,6 +91,8 @@ class Shift:
     """Share of the field that both see."""
     ncc: float
     """-1 to 1, correlation on the overlap."""
+    score: float
+    """`ncc` times the square root of the overlap's fine pixels: how unlikely it is by chance."""
     agreement: float
     """0 to 1, share of the overlap's tiles that moved as the whole did."""
     growth: float
@@ -185,20 +187,26 @@ def refine(
         return None
     start = np.array(guess_px) / a.factor
     shift = start
+    fraction = np.zeros(2)
     for _ in range(6):
         base = np.rint(shift).astype(int)
-        tiles = _Tiles.measure(a.fine, b.fine, int(base[0]), int(base[1]), config)
+        tiles = _Tiles.measure(a.fine, b.fine, base, fraction, config)
         if tiles is None:
             return None
         step = tiles.common_step()
-        shift = base + np.clip(step, -1.5, 1.5)
+        shift = base + fraction + np.clip(step, -1.5, 1.5)
         if np.abs(shift - start).max() > config.max_refinement:
             return None
-        if np.abs(step).max() <= 0.75:
-            break
+        if np.abs(step).max() <= (0.75 if not fraction.any() else 0.25):
+            if fraction.any() or np.abs(step).max() < 0.1:
+                break
+            fraction = np.clip(shift - np.rint(shift), -0.5, 0.5)  # once more, with what is left of a pixel taken out
+        else:
+            fraction = np.zeros(2)
     else:
         return None
-    if tiles.ncc < config.min_ncc or tiles.ncc * np.sqrt(tiles.pixels) < config.min_score:
+    score = tiles.ncc * float(np.sqrt(tiles.pixels))
+    if tiles.ncc < config.min_ncc or score < config.min_score:
         return None
     agreement = tiles.agreement(step)
     if agreement < config.min_agreement:
@@ -209,6 +217,7 @@ def refine(
         y_px=float(shift[1]) * a.factor,
         overlap=tiles.pixels / a.fine.size,
         ncc=tiles.ncc,
+        score=score,
         agreement=agreement,
         growth=growth,
         turn_rad=turn,
@@ -233,15 +242,24 @@ class _Tiles:
 
     @classmethod
     def measure(
-        cls, a: npt.NDArray[np.int8], b: npt.NDArray[np.int8], x: int, y: int, config: RegistrationConfig
+        cls,
+        a: npt.NDArray[np.int8],
+        b: npt.NDArray[np.int8],
+        base: npt.NDArray[np.int_],
+        fraction: npt.NDArray[np.float64],
+        config: RegistrationConfig,
     ) -> _Tiles | None:
+        """At the shift `base` + `fraction` (x, y); None where too little is left in common."""
         height, width = a.shape
+        x, y = base.tolist()
         left, right = max(0, -x), min(width, width - x)
         top, bottom = max(0, -y), min(height, height - y)
         if right - left < 8 or bottom - top < 8 or (right - left) * (bottom - top) < config.min_overlap * a.size / 2:
             return None
         first = a[top + y : bottom + y, left + x : right + x].astype(np.float32)
         second = b[top:bottom, left:right].astype(np.float32)
+        if fraction.any():  # half of it each, so that both are blurred alike by the interpolation
+            first, second = _moved(first, fraction / 2), _moved(second, -fraction / 2)
         both = first + second
         along_x = cv2.Sobel(both, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 16)
         along_y = cv2.Sobel(both, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 16)
@@ -356,6 +374,12 @@ def _neighbour_correlation(image: Floats) -> float:
     along_x = float((image[:, 1:] * image[:, :-1]).mean())
     along_y = float((image[1:] * image[:-1]).mean())
     return max(0.0, min(along_x, along_y) / power)
+
+
+def _moved(image: Floats, by: npt.NDArray[np.float64]) -> Floats:
+    """The image as it would look from `by` (x, y; within half a pixel) further on: quadratic interpolation."""
+    taps = [np.array([s * (s - 1) / 2, 1 - s * s, s * (s + 1) / 2]) for s in by.tolist()]
+    return np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, taps[0], taps[1], borderType=cv2.BORDER_REPLICATE))
 
 
 def _smear(image: Floats) -> float:

@@ -37,7 +37,7 @@ from streamer.stagemap import Keyframe, StageMap
 class StageConfig:
     """When a keyframe is made, how far is searched, and what is too poor to start an island."""
 
-    keyframe_overlap: float = 0.6
+    keyframe_overlap: float = 0.75
     """A frame that shares less than this with every keyframe becomes one."""
     keyframe_overlap_islands: float = 0.85
     """The same while there are several islands: any frame may be the one that joins two of them."""
@@ -47,7 +47,7 @@ class StageConfig:
     """Above it a picture is taken for smeared; as a keyframe it is replaced as soon as a sharper one comes."""
     link_overlap: float = 0.06
     """A new keyframe is measured against those that share more than this with it."""
-    max_links: int = 8
+    max_links: int = 6
     max_search: int = 96
     """Keyframes that one frame that fits nowhere is compared with at once."""
     max_search_poor: int = 8
@@ -59,16 +59,24 @@ class StageConfig:
     """Keyframes of different islands compared in passing, at about 0.3 ms each."""
     max_pending: int = 20_000
     """Comparisons between islands that wait; beyond it the oldest are given up."""
+    sure_score: float = 60.0
+    sure_agreement: float = 0.85
+    """A match that reaches both is beyond doubt; others join islands, or find a stage that jumped, only in pairs."""
+    same_px: float = 6.0
+    """Two matches that put an island at places no further apart say the same."""
     max_surprise: float = 0.15
     """A link that would move a keyframe by more than this share of the field is not believed."""
     settle_px: float = 0.25
     """A link that is off by less does not make the island settle anew."""
+    settle_all_px: float = 3.0
+    """A link that is off by less only moves what is near."""
     min_contrast: float = 0.004
     """Of a picture that may start an island; measured fields have 0.008 and more, blank ones with noise 0.002."""
     min_coherence: float = 0.15
     """Of a picture that may start an island; measured fields have 0.55 and more, pure noise 0."""
-    max_turn_rad: float = 0.02
-    max_growth: float = 0.02
+    max_turn_rad: float = 0.008
+    max_growth: float = 0.01
+    """A camera turned or a magnification changed by more is not registered. Real neighbours differ by up to half."""
     max_start_smear: float = 1.5
     """While the stage is being followed, a picture smeared more than this starts no island: it will come to rest."""
 
@@ -85,9 +93,13 @@ class StageTracker:
         self._map = StageMap(announce_px=self._config.settle_px)
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
+        self._found: tuple[PreparedFrame, int, Shift] | None = None
+        """The last frame, its keyframe and the shift from it, where it is good and was not made a keyframe."""
         self._was_found = False
         """Whether the last frame was found on the map; then one that is not may show a turned camera."""
         self._pending: deque[tuple[int, int]] = deque()
+        self._hunches: deque[tuple[int, int, Shift]] = deque(maxlen=256)
+        """Matches between keyframes of different islands that were not sure enough to merge them."""
         self._distorted: dict[int, str] = {}
         self.given_up = 0
         """Comparisons between islands that were given up because too many waited."""
@@ -116,30 +128,27 @@ class StageTracker:
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             before = self._last[1]
             return Placement(before.position, before.anchor, before.reason)
-        touched: set[int] = set()
         merged: list[tuple[int, int]] = []
-        anchor, shift, reason = self._place(frame, may_start, touched)
-        self._compare_islands(self._config.comparisons_per_frame, touched, merged)
-        placement = self._placement(anchor, shift, reason, touched, merged)
+        anchor, shift, reason = self._place(frame, may_start, merged)
+        self._compare_islands(self._config.comparisons_per_frame, merged)
+        placement = self._placement(anchor, shift, reason, merged)
         self._last = (frame, placement)
         return placement
 
     def finish(self) -> Placement:
         """Do what comparisons between islands still wait; a Placement without position, for its corrections."""
-        touched: set[int] = set()
         merged: list[tuple[int, int]] = []
-        self._compare_islands(len(self._pending), touched, merged)
-        return self._placement(None, None, "end", touched, merged)
+        self._compare_islands(len(self._pending), merged)
+        return self._placement(None, None, "end", merged)
 
     def _placement(
         self,
         anchor: int | None,
         shift: Shift | None,
         reason: str | None,
-        touched: set[int],
         merged: list[tuple[int, int]],
     ) -> Placement:
-        corrections = self._map.corrections(sorted(touched))
+        corrections = self._map.corrections()
         if anchor is None:
             return Placement(None, None, reason, corrections, tuple(merged))
         keyframe = self._map[anchor]
@@ -153,27 +162,44 @@ class StageTracker:
         return Placement(position, anchor, None, corrections, tuple(merged))
 
     def _place(
-        self, frame: PreparedFrame, may_start: bool, touched: set[int]
+        self, frame: PreparedFrame, may_start: bool, merged: list[tuple[int, int]]
     ) -> tuple[int | None, Shift | None, str | None]:
         """(keyframe, shift from it, why not)."""
         good = self._may_start(frame, may_start)
-        compared: set[int] = set()
+        compared: dict[int, Shift | None] = {}
         found = self._locate(frame, self._config.max_search if good else self._config.max_search_poor, compared)
         if found is None:
-            smeared = self._was_found and frame.smear > self._config.max_start_smear
-            return self._start(frame, compared) if good and not smeared else self._follow(frame)
+            if not good or (self._was_found and frame.smear > self._config.max_start_smear):
+                return self._follow(frame)
+            self._keep_last()
+            return self._start(frame, compared, merged)
         self._was_found = True
         number, shift = found
         self._reference = number
         keyframe = self._map[number]
         if not good or not self._is_worth_keeping(frame, keyframe, shift):
+            self._found = (frame, number, shift) if good else None
             return number, shift, None
+        self._found = None
+        return self._keep(frame, number, shift).number, None, None
+
+    def _keep(self, frame: PreparedFrame, number: int, shift: Shift) -> Keyframe:
+        """Make a keyframe of a frame that lies `shift` from keyframe `number`."""
+        keyframe = self._map[number]
         new = self._map.add(frame, keyframe.island, keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px)
         self._map.link(number, new.number, shift)
-        self._tie(new, touched, besides=number)
+        self._tie(new, besides=number)
         self._await_comparison(new)
         self._reference = new.number
-        return new.number, None, None
+        return new
+
+    def _keep_last(self) -> None:
+        """Before the stage jumps, keep where it jumped from: another way may lead there."""
+        if self._found is not None:
+            frame, number, shift = self._found
+            self._found = None
+            if shift.overlap < self._config.keyframe_overlap_islands and frame.smear <= self._config.max_smear:
+                self._keep(frame, number, shift)
 
     def _is_worth_keeping(self, frame: PreparedFrame, keyframe: Keyframe, shift: Shift) -> bool:
         """Whether a found frame should become a keyframe."""
@@ -185,8 +211,10 @@ class StageTracker:
         several = len(self._map.islands) > 1
         return shift.overlap < (config.keyframe_overlap_islands if several else config.keyframe_overlap)
 
-    def _start(self, frame: PreparedFrame, compared: set[int]) -> tuple[int | None, Shift | None, str | None]:
-        """A new island with this frame, which fits none of the keyframes `compared`."""
+    def _start(
+        self, frame: PreparedFrame, compared: dict[int, Shift | None], merged: list[tuple[int, int]]
+    ) -> tuple[int | None, Shift | None, str | None]:
+        """A new island with this frame, which fits none of the keyframes `compared` beyond doubt."""
         reason = self._distortion(frame) if self._was_found else None
         self._was_found = False
         new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
@@ -194,6 +222,9 @@ class StageTracker:
             self._distorted[new.island] = reason
         self._await_comparison(new, compared)
         self._reference = new.number
+        for number, shift in compared.items():
+            if shift is not None and reason is None:
+                self._weigh(number, new.number, shift, merged)
         return new.number, None, None
 
     def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
@@ -210,17 +241,22 @@ class StageTracker:
         config = self._config
         return may_start and frame.contrast >= config.min_contrast and frame.coherence >= config.min_coherence
 
-    def _locate(self, frame: PreparedFrame, most: int, compared: set[int]) -> tuple[int, Shift] | None:
-        """The keyframe that sees most of this frame, and the shift from it; at most `most` are tried."""
+    def _locate(self, frame: PreparedFrame, most: int, compared: dict[int, Shift | None]) -> tuple[int, Shift] | None:
+        """The keyframe that sees most of this frame, and the shift from it; at most `most` are tried.
+
+        What is found elsewhere than by the last keyframe must be beyond doubt, or confirmed by a second one.
+        """
         if self._reference is None:
             return None
         for number in islice(self._candidates(self._map[self._reference]), most):
-            compared.add(number)
             shift = register(self._map.frame(number), frame, self._registration)
+            compared[number] = shift
             if shift is None or self._is_distorted(shift):
                 continue
             better = self._best_view(frame, number, shift)
-            if better is not None:
+            if better is None:
+                continue
+            if number == self._reference or better[0] != number or self._is_beyond_doubt(shift):
                 return better
         return None
 
@@ -264,7 +300,7 @@ class StageTracker:
                     return None
         return shift
 
-    def _tie(self, new: Keyframe, touched: set[int], besides: int) -> None:
+    def _tie(self, new: Keyframe, besides: int) -> None:
         """Measure a new keyframe against its neighbours; the island settles anew when they disagree with its place."""
         around = self._map.around(new.island, new.frame, new.x_px, new.y_px)
         off = 0.0
@@ -275,9 +311,7 @@ class StageTracker:
             if shift is not None:
                 off = max(off, self._map.link(number, new.number, shift))
         if off > self._config.settle_px:
-            self._map.settle(new.island)
-            new.announced_px = (new.x_px, new.y_px)
-            touched.add(new.island)
+            self._map.settle(new.island, new.number if off < self._config.settle_all_px else None)
 
     def _is_distorted(self, shift: Shift) -> bool:
         return shift.overlap > 0.3 and (
@@ -309,44 +343,63 @@ class StageTracker:
             self._pending.popleft()
             self.given_up += 1
 
-    def _compare_islands(self, limit: int, touched: set[int], merged: list[tuple[int, int]]) -> None:
+    def _compare_islands(self, limit: int, merged: list[tuple[int, int]]) -> None:
         done = 0
         while self._pending and done < limit:
             a, b = self._pending.pop()
-            first, second = self._map[a], self._map[b]
-            if first.island == second.island:
+            if self._map[a].island == self._map[b].island:
                 continue
             done += 1
             shift = register(self._map.frame(a), self._map.frame(b), self._registration)
-            if shift is None or self._is_distorted(shift):
-                continue
-            if first.island > second.island:
-                a, b, first, second = b, a, second, first
-                shift = shift.reversed()
-            self._merge(first, second, shift, touched, merged)
+            if shift is not None and not self._is_distorted(shift):
+                self._weigh(a, b, shift, merged)
 
-    def _merge(
-        self, first: Keyframe, second: Keyframe, shift: Shift, touched: set[int], merged: list[tuple[int, int]]
-    ) -> None:
-        """Join the island of `second` to that of `first`, unless other keyframes of both contradict it."""
-        x = first.x_px + shift.x_px - second.x_px
-        y = first.y_px + shift.y_px - second.y_px
+    def _is_beyond_doubt(self, shift: Shift) -> bool:
+        return shift.score >= self._config.sure_score and shift.agreement >= self._config.sure_agreement
+
+    def _weigh(self, a: int, b: int, shift: Shift, merged: list[tuple[int, int]]) -> None:
+        """Keyframes of two islands seem to match: merge when that is beyond doubt, or when two matches say the same."""
+        if self._map[a].island > self._map[b].island:
+            a, b, shift = b, a, shift.reversed()
+        first, second = self._map[a], self._map[b]
+        x, y = first.x_px + shift.x_px - second.x_px, first.y_px + shift.y_px - second.y_px
+        confirmed = self._is_beyond_doubt(shift)
+        for other_a, other_b, other in self._hunches:
+            one, two = self._map[other_a], self._map[other_b]
+            if one.island > two.island:
+                one, two, other = two, one, other.reversed()
+            if (one.island, two.island) == (first.island, second.island):
+                off = one.x_px + other.x_px - two.x_px - x, one.y_px + other.y_px - two.y_px - y
+                confirmed |= float(np.hypot(*off)) <= self._config.same_px
+        self._hunches.append((a, b, shift))
+        if not confirmed:
+            return
+        links = self._bridges(first, second, x, y)
+        if links is None:
+            return
         gone, into = second.island, first.island
-        links = []
-        for number in sorted(self._map.members(gone), key=lambda n: abs(n - second.number))[:32]:
+        self._map.merge(gone, into, x, y)
+        for one_end, other_end, seen in [(a, b, shift), *links]:
+            self._map.link(one_end, other_end, seen)
+        self._map.settle(into)
+        merged.append((gone, into))
+
+    def _bridges(
+        self, first: Keyframe, second: Keyframe, x_px: float, y_px: float
+    ) -> list[tuple[int, int, Shift]] | None:
+        """Other matches between the island of `first` and that of `second`, were this at (x_px, y_px) in the other;
+        None where more places should match and do not than do."""
+        links: list[tuple[int, int, Shift]] = []
+        refuted = 0
+        for number in sorted(self._map.members(second.island), key=lambda n: abs(n - second.number))[:32]:
             moved = self._map[number]
-            around = self._map.around(into, moved.frame, moved.x_px + x, moved.y_px + y)
-            for overlap, other in around[:3]:
+            x, y = moved.x_px + x_px, moved.y_px + y_px
+            for overlap, other in self._map.around(first.island, moved.frame, x, y)[:3]:
                 if overlap < self._config.link_overlap or (other, number) == (first.number, second.number):
                     continue
-                seen = self._measure(other, moved.frame, moved.x_px + x, moved.y_px + y)
+                seen = self._measure(other, moved.frame, x, y)
                 if seen is not None:
                     links.append((other, number, seen))
-                elif overlap > 0.4 and shift.overlap < 0.15:
-                    return
-        self._map.merge(gone, into, x, y)
-        for other, number, seen in [(first.number, second.number, shift), *links]:
-            self._map.link(other, number, seen)
-        self._map.settle(into)
-        touched.add(into)
-        merged.append((gone, into))
+                elif overlap > 0.2:
+                    refuted += 1
+        return links if refuted <= len(links) else None

@@ -7,7 +7,6 @@ best, so that drift is spread over a loop when it closes. Links that no other li
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,9 @@ import scipy.sparse.linalg
 
 from streamer.placement import Correction
 from streamer.registration import PreparedFrame, Shift, restored, without_spectrum
+
+LOCAL = 48
+"""Keyframes that settle together when one more is linked to them."""
 
 SPECTRA_KEPT = 256
 """Keyframes whose spectrum stays in memory (0.3 MB each); the others' is computed again when it is needed."""
@@ -57,6 +59,9 @@ class StageMap:
         self._by_place: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         self._with_spectrum: OrderedDict[int, None] = OrderedDict()
         self._islands: dict[int, list[int]] = {}
+        self._moved: set[int] = set()
+        self._new: set[int] = set()
+        """Keyframes made since the last corrections: nobody outside knows of a place that they had before."""
         self._next_island = 0
 
     def __len__(self) -> int:
@@ -83,6 +88,7 @@ class StageMap:
         keyframe = Keyframe(
             len(self._keyframes), island, x_px, y_px, frame, announced_px=(x_px, y_px), announced_island=island
         )
+        self._new.add(keyframe.number)
         self._keyframes.append(keyframe)
         self._islands[island].append(keyframe.number)
         self._by_place[self._place(keyframe)].append(keyframe.number)
@@ -132,30 +138,46 @@ class StageMap:
         first, second = self._keyframes[a], self._keyframes[b]
         return float(np.hypot(second.x_px - first.x_px - shift.x_px, second.y_px - first.y_px - shift.y_px))
 
-    def settle(self, island: int) -> None:
-        """Least squares over an island's links; its first keyframe stays where it is."""
+    def settle(self, island: int, around: int | None = None) -> None:
+        """Least squares over an island's links; its first keyframe stays where it is.
+
+        With `around` only the LOCAL keyframes nearest to that one by links move: for small disagreements, at a cost
+        that does not grow with the island.
+        """
         members = self._islands[island]
-        if len(members) < 2:
+        free = set(members) if around is None else self._linked(around, LOCAL)
+        free.discard(members[0])
+        if not free:
             return
-        index = {number: i for i, number in enumerate(members)}
+        numbers = sorted(free | {to for number in free for to in self._keyframes[number].links})
+        index = {number: i for i, number in enumerate(numbers)}
         links = [
             (index[number], index[link.to], link)
-            for number in members
+            for number in sorted(free)
             for link in self._keyframes[number].links.values()
-            if link.to > number and link.to in index
+            if link.to > number or link.to not in free
         ]
         ends = np.array([(a, b) for a, b, _ in links])
         shifts = np.array([(link.x_px, link.y_px) for *_, link in links])
         weights = np.array([link.weight for *_, link in links])
-        start = np.array([(self._keyframes[n].x_px, self._keyframes[n].y_px) for n in members])
-        places = _solve(ends, shifts, weights, len(members))
+        places = np.array([(self._keyframes[n].x_px, self._keyframes[n].y_px) for n in numbers])
+        movable = np.array([number in free for number in numbers])
+        settled = _solve(ends, shifts, weights, places, movable)
         for _ in range(3):
-            residuals = np.linalg.norm(places[ends[:, 1]] - places[ends[:, 0]] - shifts, axis=1)
+            residuals = np.linalg.norm(settled[ends[:, 1]] - settled[ends[:, 0]] - shifts, axis=1)
             if residuals.max() < 2.0:
                 break
-            places = _solve(ends, shifts, weights / np.maximum(1.0, residuals) ** 2, len(members))
-        for number, (x, y) in zip(members, places + start[0], strict=True):
-            self._move(self._keyframes[number], island, float(x), float(y))
+            settled = _solve(ends, shifts, weights / np.maximum(1.0, residuals) ** 2, places, movable)
+        for i in np.nonzero(movable)[0].tolist():
+            self._move(self._keyframes[numbers[i]], island, float(settled[i, 0]), float(settled[i, 1]))
+
+    def _linked(self, start: int, most: int) -> set[int]:
+        """Up to `most` keyframes that links lead to from `start`, in few steps, itself among them."""
+        found, edge = {start}, [start]
+        while edge and len(found) < most:
+            edge = [to for number in edge for to in self._keyframes[number].links if to not in found]
+            found.update(edge[: most - len(found)])
+        return found
 
     def merge(self, gone: int, into: int, x_px: float, y_px: float) -> None:
         """Island `gone` turns out to lie at (x_px, y_px) in island `into`."""
@@ -165,17 +187,20 @@ class StageMap:
             self._islands[into].append(number)
         self._islands[into].sort()
 
-    def corrections(self, islands: Iterable[int]) -> tuple[Correction, ...]:
-        """What moved in these islands since it was last told, keyframe by keyframe."""
+    def corrections(self) -> tuple[Correction, ...]:
+        """What moved since the last call and was there before it, keyframe by keyframe."""
         told = []
-        for island in islands:
-            for number in self._islands.get(island, ()):
-                keyframe = self._keyframes[number]
-                dx, dy = keyframe.x_px - keyframe.announced_px[0], keyframe.y_px - keyframe.announced_px[1]
-                if keyframe.announced_island != island or max(abs(dx), abs(dy)) >= self._announce_px:
-                    keyframe.announced_px = (keyframe.x_px, keyframe.y_px)
-                    keyframe.announced_island = island
-                    told.append(Correction(number, island, dx, dy))
+        for number in sorted(self._moved):
+            keyframe = self._keyframes[number]
+            dx, dy = keyframe.x_px - keyframe.announced_px[0], keyframe.y_px - keyframe.announced_px[1]
+            elsewhere = keyframe.announced_island != keyframe.island
+            if elsewhere or max(abs(dx), abs(dy)) >= self._announce_px or number in self._new:
+                keyframe.announced_px = (keyframe.x_px, keyframe.y_px)
+                keyframe.announced_island = keyframe.island
+                if number not in self._new:
+                    told.append(Correction(number, keyframe.island, dx, dy))
+        self._moved.clear()
+        self._new.clear()
         return tuple(told)
 
     def _place(self, keyframe: Keyframe) -> tuple[int, int, int]:
@@ -183,6 +208,7 @@ class StageMap:
         return keyframe.island, int(keyframe.x_px // frame.width), int(keyframe.y_px // frame.height)
 
     def _move(self, keyframe: Keyframe, island: int, x_px: float, y_px: float) -> None:
+        self._moved.add(keyframe.number)
         before = self._place(keyframe)
         keyframe.island, keyframe.x_px, keyframe.y_px = island, x_px, y_px
         after = self._place(keyframe)
@@ -199,17 +225,22 @@ class StageMap:
 
 
 def _solve(
-    ends: npt.NDArray[np.intp], shifts: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], count: int
+    ends: npt.NDArray[np.intp],
+    shifts: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    places: npt.NDArray[np.float64],
+    movable: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
-    """(count, 2) positions with the first at 0 that minimise the weighted squares of place[b] - place[a] - shift."""
+    """(n, 2) places that minimise the weighted squares of place[b] - place[a] - shift; only `movable` ones move."""
     rows = np.arange(len(ends))
-    signs = scipy.sparse.csr_array(
+    signs = scipy.sparse.csc_array(
         (np.r_[-np.ones(len(ends)), np.ones(len(ends))], (np.r_[rows, rows], np.r_[ends[:, 0], ends[:, 1]])),
-        shape=(len(ends), count),
-    )[:, 1:]
-    weighted = signs.T @ scipy.sparse.diags_array(weights)
-    places = np.zeros((count, 2))
-    solve = scipy.sparse.linalg.factorized((weighted @ signs).tocsc())
-    right = weighted @ shifts
-    places[1:, 0], places[1:, 1] = solve(right[:, 0]), solve(right[:, 1])
-    return places
+        shape=(len(ends), len(places)),
+    )
+    free = signs[:, np.nonzero(movable)[0]]
+    weighted = free.T @ scipy.sparse.diags_array(weights)
+    solve = scipy.sparse.linalg.factorized((weighted @ free).tocsc())
+    right = weighted @ (shifts - signs @ np.where(movable[:, None], 0.0, places))
+    settled = places.copy()
+    settled[movable, 0], settled[movable, 1] = solve(right[:, 0]), solve(right[:, 1])
+    return settled
