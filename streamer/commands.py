@@ -19,6 +19,7 @@ from streamer.analysis import Analyser
 from streamer.config import Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.jsonl import JsonLines
+from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.model_table import accuracy_note
 from streamer.naming import Naming
@@ -50,6 +51,7 @@ def run(config: Config) -> int:
     """Analyse the sources of the configuration until they end or the user stops it."""
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
+    keep_freed_memory()
     sources = _open_sources(config)
     detector, classifier = _load_models(config)
     # Where the messages go to standard output, everything for people goes to standard error.

@@ -1,3 +1,4 @@
+import random
 import socket
 
 import pytest
@@ -5,7 +6,16 @@ import pytest
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port of this machine that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of this machine that nobody uses.
+
+    Below the ports that the system gives to connecting sockets: a subscriber that tries a free port of that range
+    again and again may one day be connected to itself.
+    """
+    for port in random.sample(range(20_000, 30_000), 50):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 20000 and 30000")
