@@ -29,7 +29,7 @@ from streamer.records import Mode, Skip
 from streamer.session import SlideSession
 from streamer.sources import Source, open_source, parse_source, unique_names
 from streamer.subscriber import Subscriber
-from streamer.wire import Envelope, HealthMessage, Sink
+from streamer.wire import DifferentialMessage, Envelope, Sink
 
 DEMO_SOURCE = "slide=sim:seed=7,cells=200"
 DEMO_SOURCE_PLAIN = "slide=sim:seed=7,cells=100"
@@ -42,9 +42,6 @@ DEMO_LIMIT_S = 45.0
 """After so long the demo ends where output is no terminal; a slow machine shows less of the slide."""
 
 MOST_WORKERS = 4
-
-ENDED = ("ended", "failed")
-"""States of a source of which nothing more will come."""
 
 
 def run(config: Config) -> int:
@@ -208,17 +205,14 @@ def watch(endpoint: str, *, dashboard: bool | None, picture: bool) -> int:
     """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves."""
     front = _front(Config(dashboard=dashboard, picture=picture), sys.stdout, None)
     with Subscriber(endpoint) as subscriber, front:
-        ended: dict[str, bool] = {}
-        while not front.quit_requested:
-            wait_s = front.tick(time.monotonic_ns())
-            received = subscriber.receive(wait_s)
+        final: dict[str, bool] = {}
+        while not front.quit_requested and not (final and all(final.values())):
+            received = subscriber.receive(front.tick(time.monotonic_ns()))
             while received is not None:
                 message = received.message
                 if not isinstance(message, Envelope):
                     front.publish(message, received.payload)
-                    if isinstance(message, HealthMessage):
-                        ended.update({name: status.state in ENDED for name, status in message.sources.items()})
+                    known = final.setdefault(message.source, False)
+                    final[message.source] = message.final if isinstance(message, DifferentialMessage) else known
                 received = subscriber.receive(0)
-            if ended and all(ended.values()):
-                break
     return 0

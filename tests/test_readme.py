@@ -66,14 +66,12 @@ def test_what_is_here(name, capfd):
     assert "yolov5n-blood" in capfd.readouterr().out
 
 
-def test_publish_subscribe_and_watch(folders, free_port):
+def test_publish_subscribe_and_watch(free_port):
     """The three commands that meet at one address, on a port that is free here."""
 
     def started(words):
         words = [word.replace("5555", str(free_port)) for word in words]
-        return subprocess.Popen(
-            [sys.executable, "-m", "streamer", *words], stdout=subprocess.PIPE, text=True, cwd=folders, env=None
-        )
+        return subprocess.Popen([sys.executable, "-m", "streamer", *words], stdout=subprocess.PIPE, text=True)
 
     watching = started(command("watch"))
     subscribed = started([*command("subscribe"), "--count", "3"])
