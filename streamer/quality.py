@@ -130,7 +130,7 @@ def _smear(along_x: npt.NDArray[Any], along_y: npt.NDArray[Any]) -> float:
 def _cover(image: npt.NDArray[Any]) -> float:
     """Share of the field that is darker, in green, than the ground that shows between the cells."""
     green = cv2.GaussianBlur(image[:, :, 1], (0, 0), 1.0)
-    side = max(3, max(green.shape) // 8)
+    side = max(3, max(green.shape) // 3)
     ground = cv2.blur(cv2.morphologyEx(green, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)), (side, side))
     level = cv2.divide(green, ground, scale=200)
     threshold, _ = cv2.threshold(level, 0, 255, cv2.THRESH_OTSU)

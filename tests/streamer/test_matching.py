@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.matching import cut_sides, one_to_one, overlaps, touching_pairs
+
+NO = [False] * 4
+
+
+def boxes(*rows):
+    return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def cuts(*rows):
+    return np.array(rows, bool).reshape(-1, 4)
+
+
+coordinates = st.integers(0, 60)
+box = st.tuples(coordinates, coordinates, st.integers(1, 25), st.integers(1, 25)).map(
+    lambda r: (r[0], r[1], r[0] + r[2], r[1] + r[3])
+)
+
+
+@settings(deadline=None)
+@given(st.lists(box, max_size=12), st.lists(box, max_size=12))
+def test_touching_pairs_are_all_that_share_area_and_no_others(a, b):
+    i, j = touching_pairs(boxes(*a), boxes(*b))
+    expected = {
+        (m, n)
+        for m, one in enumerate(a)
+        for n, two in enumerate(b)
+        if min(one[2], two[2]) > max(one[0], two[0]) and min(one[3], two[3]) > max(one[1], two[1])
+    }
+    assert set(zip(i.tolist(), j.tolist(), strict=True)) == expected
+    assert len(i) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "a_cut", "b", "b_cut", "iou", "containment"),
+    [
+        pytest.param((0, 0, 10, 10), NO, (0, 0, 10, 10), NO, 1, 1, id="the same"),
+        pytest.param((0, 0, 10, 10), NO, (5, 0, 15, 10), NO, 1 / 3, 1 / 2, id="half over"),
+        pytest.param((0, 0, 10, 10), NO, (2, 2, 6, 7), NO, 0.2, 1, id="inside"),
+        pytest.param((0, 0, 10, 10), NO, (20, 0, 30, 10), NO, 0, 0, id="apart"),
+        pytest.param((0, 0, 4, 10), (0, 0, 1, 0), (0, 0, 10, 10), NO, 1, 1, id="a strip of it, cut at the right"),
+        pytest.param((0, 0, 4, 10), NO, (0, 0, 10, 10), NO, 0.4, 1, id="a strip that is not cut is a smaller cell"),
+        pytest.param((6, 0, 10, 10), (1, 0, 0, 0), (0, 0, 10, 10), NO, 1, 1, id="cut at the left"),
+        pytest.param((0, 6, 10, 10), (0, 1, 0, 0), (0, 0, 10, 10), NO, 1, 1, id="cut at the top"),
+        pytest.param((0, 0, 6, 10), (0, 0, 1, 0), (4, 0, 10, 10), (1, 0, 0, 0), 1, 1, id="cut from both sides"),
+        pytest.param(
+            (0, 0, 4, 10), (0, 0, 1, 0), (5, 0, 10, 10), (1, 0, 0, 0), 0, 0, id="two cut ones, no common part"
+        ),
+    ],
+)
+def test_overlap(a, a_cut, b, b_cut, iou, containment):
+    got = overlaps(boxes(a), cuts(a_cut), boxes(b), cuts(b_cut))
+    assert (got[0][0], got[1][0]) == pytest.approx((iou, containment))
+    swapped = overlaps(boxes(b), cuts(b_cut), boxes(a), cuts(a_cut))
+    assert (swapped[0][0], swapped[1][0]) == pytest.approx((iou, containment))
+
+
+def test_cut_sides():
+    found = cut_sides(np.float32([[0, 0, 10, 10], [5, 5, 100, 10], [3, 3, 97, 47], [20, 20, 30, 50]]), 100, 50, 2.0)
+    assert found.tolist() == [
+        [True, True, False, False],
+        [False, False, True, False],
+        [False, False, False, False],
+        [False, False, False, True],
+    ]
+
+
+def test_the_likest_pairs_win_and_none_is_used_twice():
+    i, j = np.array([0, 0, 1, 2]), np.array([0, 1, 0, 2])
+    likeness = np.array([0.9, 0.8, 0.95, 0.1])
+    chosen = one_to_one(i, j, likeness)
+    assert set(zip(chosen[0].tolist(), chosen[1].tolist(), strict=True)) == {(1, 0), (0, 1), (2, 2)}
