@@ -68,26 +68,17 @@ def assess(image: npt.NDArray[np.uint8], config: QualityConfig | None = None) ->
 
 
 def _survey(image: npt.NDArray[np.uint8], long_side: int) -> tuple[float | None, npt.NDArray[Any], npt.NDArray[Any]]:
-    """(focus of the reduced image, grey float32 at half its size, BGR uint8 at half its size).
-
-    Band by band: buffers of a full image's size would be given back to the system and asked for again with every
-    frame, which costs more than all the arithmetic.
-    """
-    factor = max(1, round(max(image.shape[:2]) / long_side))
-    band = 64 * factor
-    halves, tinies, focuses = [], [], []
-    for top in range(0, max(1, image.shape[0] - band // 2), band):
-        bottom = image.shape[0] if image.shape[0] - top < 1.5 * band else top + band
-        small = _shrink(image[top:bottom], factor)
-        grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
-        if top // band % 2 == 0:  # every other band stands for all of them
-            along_x, along_y, curvature = _derivatives(grey)
-            focuses.append((_power(along_x) + _power(along_y), _power(curvature)))
-        halves.append(_shrink(grey, 2))
-        tinies.append(_shrink(small, 2))
-    gradient, curved = np.sum(focuses, axis=0).tolist()
+    """(focus of the reduced image, grey float32 at half its size, BGR uint8 at half its size)."""
+    small = _shrink(image, max(1, round(max(image.shape[:2]) / long_side)))
+    grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
+    band = grey.shape[0] // 4  # the upper and the lower middle stand for all of it
+    gradient = curved = 0.0
+    for top in (band // 2, band // 2 + 2 * band) if band > 16 else (0,):
+        along_x, along_y, curvature = _derivatives(grey[top : top + band] if band > 16 else grey)
+        gradient += _power(along_x) + _power(along_y)
+        curved += _power(curvature)
     focus = None if gradient < 1e-6 * image.size else float(np.sqrt(curved / gradient))
-    return focus, np.concatenate(halves), np.concatenate(tinies)
+    return focus, _shrink(grey, 2), _shrink(small, 2)
 
 
 def _contrast(half: npt.NDArray[Any]) -> float:

@@ -4,7 +4,8 @@
 
 All rows are measured in one run on the same frames with the same graphs: each step alone on one thread (what the
 cores allow is cores / core-seconds a frame), a plain loop that does one thing after the other, and the pipeline with
-publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians.
+publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians. The
+steps and the loop run with the C library's memory settings as they are, the pipeline with its own (streamer/memory.py).
 With `--live` a simulated camera of 30 frames a second is analysed live as well: drops and latency. With `--dense`, what
 350 detections a frame cost over 20 in everything but the models (which are scripted for it).
 """
@@ -35,6 +36,7 @@ from engines.registry import load_classifier, load_detector
 from engines.scripted import ScriptedEngine, candidates, detector_specs
 from streamer.analysis import Analyser
 from streamer.config import Config
+from streamer.memory import give_freed_memory_back, keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
@@ -128,8 +130,12 @@ def run_pipeline(
         Limits(workers=plan.workers),
         service=publisher.service,
     )
-    pipeline.start()
-    pipeline.finish()
+    keep_freed_memory()
+    try:
+        pipeline.start()
+        pipeline.finish()
+    finally:
+        give_freed_memory_back()
     at = collector.published_ns[warm_up:]
     return (len(at) - 1) * 1e9 / (at[-1] - at[0]), collector
 
