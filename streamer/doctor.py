@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from engines.base import EngineError
@@ -55,10 +56,8 @@ def doctor(console: Console) -> int:
     failed = False
     for finding in examine():
         mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
-        detail = (
-            finding.detail if finding.ok or not finding.remedy else f"{finding.detail}; to have it: {finding.remedy}"
-        )
-        table.add_row(mark, finding.what, detail)
+        remedy = f"; to have it: {finding.remedy}" if finding.remedy and not finding.ok else ""
+        table.add_row(mark, finding.what, escape(finding.detail + remedy))  # an extra's name stands in brackets
         failed |= finding.needed and not finding.ok
     console.print(table)
     verdict = "leukostream can't run here yet: see the lines marked missing" if failed else "leukostream can run here"

@@ -11,31 +11,53 @@ from rich.table import Table
 from engines.card import Card
 from engines.registry import models
 
+CAMERA_SET = "chula_wbc"
+"""The data set whose pictures come from a microscope camera, as the stream's do."""
+
+HEADLINES = {
+    "map50": "mAP@0.5",
+    "map50_95": "mAP@[.5:.95]",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "calibration_error": "calibration error",
+}
+"""Figures that sum a model up, as they are called; the card has all of them."""
+
 
 def print_models(console: Console) -> int:
-    """One block a model: what it is, what it names, how well, and the command that measured it."""
+    """One block a model: what it is, what it names, how well on which data."""
     for card in models():
-        console.print(f"[bold]{card.name}[/]  {card.task}, {card.architecture}  {card.summary}", highlight=False)
-        console.print(f"  classes: {', '.join(card.class_names)}", highlight=False)
+        console.print(f"[bold]{card.name}[/]  {card.task}: {card.summary}", highlight=False)
+        console.print(f"  names {', '.join(card.class_names)}", highlight=False)
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 2))
         for data_set, figures in card.figures.items():
-            table.add_row(data_set, ", ".join(_measured(figures)))
-        console.print(table)
+            table.add_row(data_set.replace("_", " "), ", ".join(_headlines(figures)) or _recalls(figures))
+        console.print(table, highlight=False)
+    console.print(
+        "All figures, and the commands that measured them, are in the cards: engines/zoo/NAME.toml", highlight=False
+    )
     return 0
 
 
 def accuracy_note(card: Card) -> str | None:
-    """What the classifier gets wrong, in a few words for the display; None where the card has no such figure."""
+    """What the classifier gets wrong on camera pictures, for the display; None where the card has no such figure."""
     for data_set, figures in card.figures.items():
         accuracy = figures.get("accuracy")
-        if isinstance(accuracy, float):
-            return f"{100 * (1 - accuracy):.0f} % of {data_set.replace('_', ' ')}"
+        if data_set.startswith(CAMERA_SET) and isinstance(accuracy, float):
+            return f"{100 * (1 - accuracy):.0f} % of the cells of {data_set.replace('_', ' ')}"
     return None
 
 
-def _measured(figures: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in figures.items():
-        if isinstance(value, float):
-            yield f"{name} {value:.3f}"
-        elif isinstance(value, (int, str)):
-            yield f"{name} {value}"
+def _headlines(figures: Mapping[str, Any]) -> Iterator[str]:
+    for key, name in HEADLINES.items():
+        if isinstance(figures.get(key), float):
+            yield f"{name} {figures[key]:.3f}"
+
+
+def _recalls(figures: Mapping[str, Any]) -> str:
+    """For sets whose labels are too incomplete for more."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value:.3f}"
+        for key, value in figures.items()
+        if key.endswith("recall") and isinstance(value, float)
+    )
