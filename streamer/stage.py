@@ -93,6 +93,8 @@ class TrackerState:
     was_found: bool
     last: tuple[PreparedFrame, Placement] | None
     """The last frame and what became of it, without the corrections that came with it."""
+    found: tuple[PreparedFrame, int, Shift] | None
+    hunches: tuple[tuple[int, int, Shift], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,6 +179,8 @@ class StageTracker:
             given_up=self.given_up,
             was_found=self._was_found,
             last=last,
+            found=self._found,
+            hunches=tuple(self._hunches),
         )
         changed = tuple((state, self._map[state.number].frame) for state in self._map.take_changed())
         return StageChanges(changed, tracker)
@@ -190,6 +194,8 @@ class StageTracker:
         self.given_up = tracker.given_up
         self._was_found = tracker.was_found
         self._last = tracker.last
+        self._found = tracker.found
+        self._hunches.extend(tracker.hunches)
 
     def _placement(
         self,

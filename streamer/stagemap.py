@@ -7,6 +7,7 @@ best, so that drift is spread over a loop when it closes. Links that no other li
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -15,12 +15,15 @@ from streamer.journal.rows import Rules, SeenFrame, unpacked, unpacked_correctio
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.placement import Correction, Placement
 from streamer.records import Detections, StagePosition
-from streamer.registration import PreparedFrame
+from streamer.registration import PreparedFrame, Shift
 from streamer.stage import TrackerState
 from streamer.stagemap import KeyframeState, Link
 
 LAST_PICTURE = -1
 """The number under which the picture of the last frame is kept."""
+
+FOUND_PICTURE = -2
+"""The same of the last frame that was found well, where it is another one."""
 
 
 class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +35,10 @@ class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
     distorted: dict[int, str]
     given_up: int
     was_found: bool
+    found: tuple[int, Shift] | None
+    found_is_last: bool
+    """Whether `found` is of the last frame."""
+    hunches: tuple[tuple[int, int, Shift], ...]
     position: tuple[int, float, float, float] | None
     """Of the last frame: island, x_px, y_px, quality."""
     anchor: int | None
@@ -191,10 +198,13 @@ class StoredSession:
 
     def last_picture(self) -> PreparedFrame | None:
         """Of the last frame; None before the first."""
+        return self._picture(LAST_PICTURE)
+
+    def _picture(self, number: int) -> PreparedFrame | None:
         row = self.database.execute(
             "SELECT height, width, factor, contrast, coherence, smear, rows, fine FROM keyframe_pictures"
             " WHERE session = ? AND number = ?",
-            (self.number, LAST_PICTURE),
+            (self.number, number),
         ).fetchone()
         return None if row is None else _prepared(*row)
 
@@ -205,6 +215,10 @@ class StoredSession:
         if row is None or picture is None:
             return None
         state = msgspec.json.decode(row[0], type=TrackerRow)
+        found = None
+        if state.found is not None:
+            of = picture if state.found_is_last else self._picture(FOUND_PICTURE)
+            found = None if of is None else (of, *state.found)
         position = None if state.position is None else StagePosition(*state.position)
         return TrackerState(
             next_island=state.next_island,
@@ -213,6 +227,8 @@ class StoredSession:
             distorted=state.distorted,
             given_up=state.given_up,
             was_found=state.was_found,
+            found=found,
+            hunches=state.hunches,
             last=(picture, Placement(position, state.anchor, state.reason)),
         )
 

@@ -116,7 +116,7 @@ CREATE TABLE keyframes (
 ) WITHOUT ROWID;
 CREATE TABLE keyframe_pictures (
     session INTEGER NOT NULL,
-    number INTEGER NOT NULL,       -- -1: the last frame, keyframe or not
+    number INTEGER NOT NULL,       -- -1: the last frame, keyframe or not, -2: the last well found
     height INTEGER NOT NULL, width INTEGER NOT NULL, factor INTEGER NOT NULL,
     contrast REAL NOT NULL, coherence REAL NOT NULL, smear REAL NOT NULL,
     rows INTEGER NOT NULL,

@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.base import UsageError
 from streamer import __version__
-from streamer.journal.reader import LAST_PICTURE, StoredSession, TrackerRow, read_sessions
+from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
 from streamer.journal.rows import Rules, SeenFrame, packed, packed_corrections
 from streamer.journal.schema import connect, connect_readonly, create, fault
 from streamer.placement import Correction
@@ -103,6 +103,7 @@ class SessionJournal:
         self._number = stored.number
         self._db = journal.database
         self._last: PreparedFrame | None = None
+        self._found: PreparedFrame | None = None
         self._pictures: set[int] = {
             row[0]
             for row in self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
@@ -225,6 +226,10 @@ class SessionJournal:
         if last is not None and last[0] is not self._last:
             self._last = last[0]
             self._picture(LAST_PICTURE, last[0])
+        found = changes.tracker.found
+        if found is not None and found[0] is not self._last and found[0] is not self._found:
+            self._found = found[0]
+            self._picture(FOUND_PICTURE, found[0])
         self._db.execute(
             "INSERT OR REPLACE INTO trackers VALUES (?, ?)", (self._number, _tracker_json(changes.tracker))
         )
@@ -263,6 +268,9 @@ def _tracker_json(state: TrackerState) -> str:
         distorted=dict(state.distorted),
         given_up=state.given_up,
         was_found=state.was_found,
+        found=None if state.found is None else state.found[1:],
+        found_is_last=state.found is not None and state.last is not None and state.found[0] is state.last[0],
+        hunches=state.hunches,
         position=position,
         anchor=anchor,
         reason=reason,
