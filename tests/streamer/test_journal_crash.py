@@ -195,9 +195,9 @@ def test_a_journal_in_use_is_refused_and_the_run_that_uses_it_is_not_disturbed(f
     journal = folder / "shared.db"
     slow = Runner(folder / "slow.txt")
     try:
-        child = slow.start("run", "--source", "slide=sim:cells=4", "--mode", "live", "--journal", journal)
+        child = slow.start("run", "--source", "slide=sim:cells=60", "--mode", "live", "--journal", journal)
         deadline = time.monotonic() + 60
-        while not journal.exists() and time.monotonic() < deadline:
+        while not (journal.exists() and journal.with_name("shared.db-wal").exists()) and time.monotonic() < deadline:
             time.sleep(0.01)
         for arguments in (("run", "--source", f"slide={frames}", "--resume", "--journal"), ("recount",)):
             status, said = runner.run(*arguments, journal)
