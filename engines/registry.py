@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -176,6 +177,8 @@ def _find_file(name_or_path: str, task: Task) -> Model:
         card = card_from_metadata(
             metadata, stem=model_path.stem, long_side_px=max(sizes, default=None), where=str(model_path)
         )
+    if card.sha256 is None:
+        card = replace(card, sha256=hashlib.sha256(data).hexdigest())
     return Model(card, proto, str(model_path))
 
 

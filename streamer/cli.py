@@ -59,6 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--long-side-px", type=int, metavar="PX", help="longer side of the detector's input")
     run.add_argument("--stop-at", type=int, metavar="N", help="end when N white cells were counted")
     _add_output_options(run)
+    run.add_argument("--journal", metavar="FILE", help="keep everything that is seen, so that no count is lost")
+    run.add_argument("--resume", action="store_true", default=None, help="go on with the sessions of the journal")
     run.add_argument("--workers", type=int, metavar="N", help="frames analysed side by side")
     run.add_argument("--threads", type=int, metavar="N", help="threads of one model call")
     run.add_argument("--config", metavar="FILE.toml", help="the same options as keys of a file")
@@ -77,6 +79,17 @@ def build_parser() -> argparse.ArgumentParser:
     subscribe.add_argument("endpoint", metavar="ENDPOINT")
     subscribe.add_argument("--topic", default="", metavar="PREFIX", help="for example: differential")
     subscribe.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
+
+    recount = commands.add_parser("recount", help="count a journal again", allow_abbrev=False)
+    recount.set_defaults(call=_recount)
+    recount.add_argument("journal", metavar="JOURNAL")
+
+    export = commands.add_parser("export", help="cells, boxes and pictures of a journal", allow_abbrev=False)
+    export.set_defaults(call=_export)
+    export.add_argument("journal", metavar="JOURNAL")
+    export.add_argument("--format", choices=("csv", "coco", "json"), required=True)
+    export.add_argument("-o", dest="out", metavar="FILE|-", required=True)
+    export.add_argument("--pictures", metavar="DIR", help="write the cells' pictures there")
 
     classify = commands.add_parser("classify", help="name already cropped cells", allow_abbrev=False)
     classify.set_defaults(call=_classify)
@@ -163,6 +176,18 @@ def _subscribe(options: Options) -> int:
             if number == options["count"]:
                 break
     return 0
+
+
+def _recount(options: Options) -> int:
+    from streamer.recount import recount
+
+    return recount(options["journal"])
+
+
+def _export(options: Options) -> int:
+    from streamer.export import export
+
+    return export(options["journal"], options["format"], options["out"], options["pictures"])
 
 
 def _classify(options: Options) -> int:

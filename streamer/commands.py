@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, TextIO
+
+import msgspec
 
 from engines.base import UsageError
 from engines.classifier import Classifier
@@ -18,6 +21,7 @@ from engines.registry import load_classifier, load_detector
 from streamer.analysis import Analyser
 from streamer.config import Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
+from streamer.journal import JournaledSource, Rules, RunJournal, rules_of
 from streamer.jsonl import JsonLines
 from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
@@ -27,7 +31,7 @@ from streamer.pipeline import Limits, Pipeline
 from streamer.publisher import Publisher
 from streamer.records import Mode, Skip
 from streamer.session import SlideSession
-from streamer.sources import Source, open_source, parse_source, unique_names
+from streamer.sources import Source, SourceAddress, open_source, parse_source, unique_names
 from streamer.subscriber import Subscriber
 from streamer.wire import DifferentialMessage, Envelope, Sink
 
@@ -58,21 +62,33 @@ def run(config: Config) -> int:
     for remark in detector.card.notes:
         _tell(remark)
     with contextlib.ExitStack() as stack:
-        jsonl = JsonLines(config.jsonl, on_fault=_tell) if config.jsonl is not None else None
+        run_id = new_id()
+        journal = _journal(config, sources, rules_of(detector, classifier), run_id)
+        if journal is not None:
+            stack.callback(journal.close)
+            sources = [(source, mode) for source, (_, mode) in zip(journal.sources, sources, strict=True)]
+        append = journal is not None and journal.journal.resumed
+        jsonl = JsonLines(config.jsonl, append=append, on_fault=_tell) if config.jsonl is not None else None
         publisher = _publisher(config, people)
         sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
-        run_id = new_id()
 
         def new_session(source: str) -> SlideSession:
-            factory = MessageFactory(source, session=new_id(), run_id=run_id)
+            kept = journal.session(source) if journal else None
+            factory = MessageFactory(
+                source,
+                session=kept.stored.id if kept else new_id(),
+                run_id=run_id,
+                next_session_seq=kept.stored.next_seq if kept else 0,
+            )
             return SlideSession(
                 factory,
                 Naming.of(classifier) if classifier else None,
                 operating_score=detector.card.thresholds.operating,
                 min_score=config.min_score,
                 reference_ranges=config.reference_ranges,
+                journal=kept,
             )
 
         pipeline = Pipeline(
@@ -118,6 +134,34 @@ def _open_sources(config: Config) -> list[tuple[Source, Mode]]:
         source = open_source(address, mode=config.mode)
         sources.append((source, config.mode or source.default_mode))
     return sources
+
+
+def _journal(config: Config, sources: Sequence[tuple[Source, Mode]], rules: Rules, run_id: str) -> RunJournal | None:
+    if config.journal is None:
+        if config.resume:
+            raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
+        return None
+    addresses = unique_names([parse_source(text) for text in config.source])
+    journaled = [
+        JournaledSource(source, _whole_address(address))
+        for (source, _), address in zip(sources, addresses, strict=True)
+    ]
+    configuration = msgspec.json.encode(config).decode()
+    return RunJournal(
+        config.journal,
+        journaled,
+        rules,
+        resume=config.resume,
+        run_id=run_id,
+        configuration=configuration,
+        on_remark=_tell,
+    )
+
+
+def _whole_address(address: SourceAddress) -> str:
+    """The same for the same source, from whatever folder it is named."""
+    shown = os.path.realpath(os.path.expanduser(address.shown)) if address.kind == "path" else address.shown
+    return f"{address.kind}:{shown}"
 
 
 def _load_models(config: Config) -> tuple[Detector, Classifier | None]:

@@ -55,6 +55,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     insecure: bool = False
     jsonl: str | None = None
     """A file, or "-" for standard output."""
+    journal: str | None = None
+    """A file that keeps everything, so that a killed run can be resumed and its counts be had again."""
+    resume: bool = False
+    """Go on with the sessions of an existing journal; where there is none yet, start it."""
     dashboard: bool | None = None
     """None: on where standard output is a terminal."""
     picture: bool = True

@@ -280,7 +280,7 @@ class Pipeline:
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
             )
-            self._send(lane.session.factory.health(health))
+            self._send(*lane.session.health(health))
 
     def _publish_finals(self) -> None:
         try:

@@ -6,7 +6,7 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -17,13 +17,14 @@ from streamer.analysis import Analysed
 from streamer.config import FIVE_PART_RANGES
 from streamer.differential import NOT_LEUKOCYTES, Tally, differential
 from streamer.fusion import FusionConfig
+from streamer.journal import Emission, JournalError, SeenFrame, SessionJournal
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
-from streamer.placement import Placement
-from streamer.records import Cell, CellId, Differential
+from streamer.placement import Correction, Placement
+from streamer.records import Cell, CellId, Differential, Health
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
-from streamer.wire import AnyMessage, FrameMessage
+from streamer.wire import FrameMessage
 
 PICTURE_MARGIN = 1.2
 """Side of a cell's picture, in longer sides of its box."""
@@ -35,9 +36,6 @@ DIFFERENTIAL_EVERY_FRAMES = 15
 
 STAGE = StageConfig(max_search=6, comparisons_per_frame=2, max_pending=1500)
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
-
-Emission = tuple[AnyMessage, bytes | None]
-"""A message and its payload."""
 
 
 class SlideSession:
@@ -51,10 +49,12 @@ class SlideSession:
         operating_score: float,
         min_score: float | None = None,
         reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
+        journal: SessionJournal | None = None,
     ) -> None:
         """`naming`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
-        published, counted or not; None publishes all."""
+        published, counted or not; None publishes all. What `journal` holds already is taken over, and everything is
+        written there before it is given out."""
         self.factory = factory
         self._naming = naming
         self._min_score = min_score
@@ -69,6 +69,10 @@ class SlideSession:
         self._accepted = 0
         self._told: tuple[object, ...] = ()
         self._told_at_frame = 0
+        self._operating_score = operating_score
+        self._journal = journal
+        if journal is not None:
+            self._take_over(journal)
 
     @property
     def total(self) -> int:
@@ -77,33 +81,132 @@ class SlideSession:
 
     def update(self, analysed: Analysed) -> Iterator[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
-        frame, detections, quality = analysed.frame, analysed.detections, analysed.quality
-        placement = self._tracker.update(analysed.prepared, frame.frame_id, may_start=quality.accepted)
+        placement = self._tracker.update(
+            analysed.prepared, analysed.frame.frame_id, may_start=analysed.quality.accepted
+        )
+        seen = self._seen(analysed, placement)
+        update = self.take_in(seen)
+        if self._journal is None:
+            yield from self._messages(analysed, placement, update)
+            return
+        emissions = list(self._messages(analysed, placement, update))
+        self._journal.frame(seen, update, self._tracker.take_changes(), emissions)
+        yield from emissions
+
+    def take_in(self, seen: SeenFrame) -> SlideUpdate:
+        """Count what a frame shows: all that a frame does to the counts, so that a journal's frames give them again."""
         update = self._slide.update(
-            placement,
-            detections,
-            (frame.width, frame.height),
-            frame.frame_id,
-            analysed.classifications,
-            accepted=quality.accepted,
+            seen.placement,
+            seen.detections,
+            (seen.width, seen.height),
+            seen.frame_id,
+            seen.looks,
+            accepted=seen.accepted,
         )
         self._frames += 1
-        self._accepted += quality.accepted and placement.position is not None
+        self._accepted += seen.accepted and seen.placement.position is not None
         self._remember(update)
+        return update
+
+    def finish(self) -> Iterator[Emission]:
+        """The end of the slide: cells only seen cut by an edge are counted, and the differential is final.
+
+        Where the journal can't be written any more, the differential is that of what it holds: what was published.
+        """
+        if self._journal is not None and self._journal.broken:
+            yield from self._as_journaled(self._journal).finish()
+            return
+        corrections = self._tracker.finish().corrections
+        update, state = self.end(corrections)
+        emissions: list[Emission] = [(self.factory.cell(cell), None) for cell in update.cells]
+        emissions.append((self.factory.differential(state), None))
+        fault = None
+        if self._journal is not None:
+            try:
+                self._journal.end(corrections, update, emissions)
+            except JournalError as error:  # every frame is in it, so that this differential can be had again
+                fault = error
+        yield from emissions
+        if fault is not None:
+            raise fault
+
+    def end(self, corrections: Sequence[Correction]) -> tuple[SlideUpdate, Differential]:
+        """What the end changes, after the stage's last corrections, and the final differential."""
+        update = self._slide.finish(corrections)
+        self._remember(update)
+        return update, self.state(final=True)
+
+    def health(self, health: Health) -> Emission:
+        """The message of it."""
+        message = self.factory.health(health)
+        if self._journal is not None and not self._journal.broken:
+            self._journal.other([(message, None)])
+        return message, None
+
+    def cells(self) -> Iterator[Cell]:
+        """The counted white and nucleated red cells, oldest first."""
+        return self._slide.cells()
+
+    def cell(self, cell_id: CellId) -> Cell:
+        """A cell by its number; one that turned out to be another one gives that."""
+        return self._slide.cell(cell_id)
+
+    def due(self) -> bool:
+        """Whether the differential is to be published after this frame; to be asked once a frame."""
+        counts = self._slide.counts()
+        key = (counts.white, counts.nucleated_red, tuple(counts.classes.items()))
+        if key == self._told and self._frames - self._told_at_frame < DIFFERENTIAL_EVERY_FRAMES:
+            return False
+        self._told, self._told_at_frame = key, self._frames
+        return True
+
+    def _take_over(self, journal: SessionJournal) -> None:
+        tracker = journal.stored.tracker()
+        if tracker is None:
+            return
+        self._tracker.restore(journal.stored.keyframes(), tracker)
+        for seen in journal.stored.frames():
+            self.take_in(seen)
+            self.due()
+
+    def _as_journaled(self, journal: SessionJournal) -> SlideSession:
+        """This session as the journal has it, writing to none."""
+        session = SlideSession(
+            self.factory,
+            self._naming,
+            operating_score=self._operating_score,
+            min_score=self._min_score,
+            reference_ranges=self._ranges,
+            journal=journal,
+        )
+        session._journal = None
+        return session
+
+    def _seen(self, analysed: Analysed, placement: Placement) -> SeenFrame:
+        frame, quality = analysed.frame, analysed.quality
+        return SeenFrame(
+            frame_id=frame.frame_id,
+            width=frame.width,
+            height=frame.height,
+            placement=placement,
+            detections=analysed.detections,
+            looks=analysed.classifications,
+            accepted=quality.accepted,
+            reasons=quality.reasons,
+            focus=quality.focus,
+            file=frame.file,
+            captured_utc=self.factory.utc(frame.captured_ns),
+        )
+
+    def _messages(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> Iterator[Emission]:
         yield self._frame(analysed, placement, update), None
         boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
         for cell in update.cells:
             box = boxes.get(cell.cell_id)
-            yield self.factory.cell(cell), None if box is None else _picture(frame.image, detections.boxes_px[box])
-        yield from self._differential()
-
-    def finish(self) -> Iterator[Emission]:
-        """The end of the slide: cells only seen cut by an edge are counted, and the differential is final."""
-        update = self._slide.finish(self._tracker.finish().corrections)
-        self._remember(update)
-        for cell in update.cells:
-            yield self.factory.cell(cell), None
-        yield self.factory.differential(self._state(final=True)), None
+            picture = None if box is None else _picture(analysed.frame.image, analysed.detections.boxes_px[box])
+            yield self.factory.cell(cell), picture
+        if self.due():
+            yield self.factory.differential(self.state(final=False)), None
 
     def _frame(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> FrameMessage:
         detections, observations = analysed.detections, update.observations
@@ -127,15 +230,8 @@ class SlideSession:
             timings_ms=analysed.timings_ms,
         )
 
-    def _differential(self) -> Iterator[Emission]:
-        counts = self._slide.counts()
-        key = (counts.white, counts.nucleated_red, tuple(counts.classes.items()))
-        if key == self._told and self._frames - self._told_at_frame < DIFFERENTIAL_EVERY_FRAMES:
-            return
-        self._told, self._told_at_frame = key, self._frames
-        yield self.factory.differential(self._state(final=False)), None
-
-    def _state(self, *, final: bool) -> Differential:
+    def state(self, *, final: bool) -> Differential:
+        """The differential of what was counted so far."""
         counts = self._slide.counts()
         classes = Counter(counts.classes)
         classes["erythroblast"] += counts.nucleated_red

@@ -12,7 +12,7 @@ their features, said to be so, and given no position.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -30,7 +30,7 @@ from streamer.registration import (
     refine,
     register,
 )
-from streamer.stagemap import Keyframe, StageMap
+from streamer.stagemap import Keyframe, KeyframeState, StageMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,31 @@ class StageConfig:
     """A camera turned or a magnification changed by more is not registered. Real neighbours differ by up to half."""
     max_start_smear: float = 1.5
     """While the stage is being followed, a picture smeared more than this starts no island: it will come to rest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackerState:
+    """What a tracker remembers besides its keyframes."""
+
+    next_island: int
+    reference: int | None
+    pending: tuple[tuple[int, int], ...]
+    distorted: Mapping[int, str]
+    given_up: int
+    was_found: bool
+    last: tuple[PreparedFrame, Placement] | None
+    """The last frame and what became of it, without the corrections that came with it."""
+    found: tuple[PreparedFrame, int, Shift] | None
+    hunches: tuple[tuple[int, int, Shift], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageChanges:
+    """What is new in a tracker since it was last asked."""
+
+    keyframes: tuple[tuple[KeyframeState, PreparedFrame], ...]
+    """Those that are new or changed; a keyframe's picture never changes."""
+    tracker: TrackerState
 
 
 class StageTracker:
@@ -140,6 +165,37 @@ class StageTracker:
         merged: list[tuple[int, int]] = []
         self._compare_islands(len(self._pending), merged)
         return self._placement(None, None, "end", merged)
+
+    def take_changes(self) -> StageChanges:
+        """What `restore` needs besides all that this gave before: small, so that it can be kept after every frame."""
+        last = self._last
+        if last is not None:
+            last = last[0], Placement(last[1].position, last[1].anchor, last[1].reason)
+        tracker = TrackerState(
+            next_island=self._map.next_island,
+            reference=self._reference,
+            pending=tuple(self._pending),
+            distorted=dict(self._distorted),
+            given_up=self.given_up,
+            was_found=self._was_found,
+            last=last,
+            found=self._found,
+            hunches=tuple(self._hunches),
+        )
+        changed = tuple((state, self._map[state.number].frame) for state in self._map.take_changed())
+        return StageChanges(changed, tracker)
+
+    def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], tracker: TrackerState) -> None:
+        """Make a new tracker go on as the one that `keyframes` (all, by number) and `tracker` were taken from."""
+        self._map.restore(keyframes, tracker.next_island)
+        self._reference = tracker.reference
+        self._pending = deque(tracker.pending)
+        self._distorted = dict(tracker.distorted)
+        self.given_up = tracker.given_up
+        self._was_found = tracker.was_found
+        self._last = tracker.last
+        self._found = tracker.found
+        self._hunches.extend(tracker.hunches)
 
     def _placement(
         self,

@@ -7,6 +7,7 @@ best, so that drift is spread over a loop when it closes. Links that no other li
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,20 @@ class Keyframe:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyframeState:
+    """All of a keyframe but its picture, as it is kept outside."""
+
+    number: int
+    island: int
+    x_px: float
+    y_px: float
+    announced_px: tuple[float, float]
+    announced_island: int
+    links: tuple[Link, ...]
+    """In the order in which they were found: least squares add up in that order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A measured shift: slide position of `to` minus that of the keyframe that holds it."""
 
@@ -63,6 +78,7 @@ class StageMap:
         self._new: set[int] = set()
         """Keyframes made since the last corrections: nobody outside knows of a place that they had before."""
         self._next_island = 0
+        self._changed: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -93,7 +109,37 @@ class StageMap:
         self._islands[island].append(keyframe.number)
         self._by_place[self._place(keyframe)].append(keyframe.number)
         self._remember_spectrum(keyframe)
+        self._changed.add(keyframe.number)
         return keyframe
+
+    @property
+    def next_island(self) -> int:
+        return self._next_island
+
+    def take_changed(self) -> list[KeyframeState]:
+        """The keyframes that are new or not as they were when this was last asked."""
+        changed, self._changed = sorted(self._changed), set()
+        return [_state_of(self._keyframes[number]) for number in changed]
+
+    def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], next_island: int) -> None:
+        """Fill an empty map with all keyframes of another one, in the order of their numbers."""
+        self._next_island = next_island
+        members: dict[int, list[int]] = defaultdict(list)
+        for state, frame in keyframes:
+            keyframe = Keyframe(
+                number=state.number,
+                island=state.island,
+                x_px=state.x_px,
+                y_px=state.y_px,
+                frame=frame,
+                links={link.to: link for link in state.links},
+                announced_px=state.announced_px,
+                announced_island=state.announced_island,
+            )
+            self._keyframes.append(keyframe)
+            self._by_place[self._place(keyframe)].append(keyframe.number)
+            members[keyframe.island].append(keyframe.number)
+        self._islands = {island: members[island] for island in sorted(members)}
 
     def frame(self, number: int) -> PreparedFrame:
         """A keyframe's picture, ready to correlate."""
@@ -135,6 +181,7 @@ class StageMap:
         weight = shift.overlap * max(shift.ncc, 0.1) / smear**8
         self._keyframes[a].links[b] = Link(b, shift.x_px, shift.y_px, weight)
         self._keyframes[b].links[a] = Link(a, -shift.x_px, -shift.y_px, weight)
+        self._changed.update((a, b))
         first, second = self._keyframes[a], self._keyframes[b]
         return float(np.hypot(second.x_px - first.x_px - shift.x_px, second.y_px - first.y_px - shift.y_px))
 
@@ -197,6 +244,7 @@ class StageMap:
             if elsewhere or max(abs(dx), abs(dy)) >= self._announce_px or number in self._new:
                 keyframe.announced_px = (keyframe.x_px, keyframe.y_px)
                 keyframe.announced_island = keyframe.island
+                self._changed.add(number)
                 if number not in self._new:
                     told.append(Correction(number, keyframe.island, dx, dy))
         self._moved.clear()
@@ -211,6 +259,7 @@ class StageMap:
         self._moved.add(keyframe.number)
         before = self._place(keyframe)
         keyframe.island, keyframe.x_px, keyframe.y_px = island, x_px, y_px
+        self._changed.add(keyframe.number)
         after = self._place(keyframe)
         if after != before:
             self._by_place[before].remove(keyframe.number)
@@ -222,6 +271,18 @@ class StageMap:
         if len(self._with_spectrum) > SPECTRA_KEPT:
             oldest = self._keyframes[self._with_spectrum.popitem(last=False)[0]]
             oldest.frame = without_spectrum(oldest.frame)
+
+
+def _state_of(keyframe: Keyframe) -> KeyframeState:
+    return KeyframeState(
+        keyframe.number,
+        keyframe.island,
+        keyframe.x_px,
+        keyframe.y_px,
+        keyframe.announced_px,
+        keyframe.announced_island,
+        tuple(keyframe.links.values()),
+    )
 
 
 def _solve(

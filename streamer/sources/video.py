@@ -77,6 +77,12 @@ class VideoFileSource:
         self._due_ns = self._now_ns()
         self._frames.start(capture)
 
+    def seek(self, frame_id: int) -> None:
+        """Read on to a frame, without a pause: a position given to FFmpeg is not exact with every codec."""
+        while self._frames.given < frame_id and self._frames.read(self._now_ns) is not None:
+            pass
+        self._due_ns = self._now_ns()
+
     def read(self) -> Frame | Skip | None:
         if self._period_ns:
             self._wait()

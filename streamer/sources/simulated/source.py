@@ -45,6 +45,11 @@ class SimulatedSource:
         self._next_id = 0
         self._due_ns = None
 
+    def seek(self, frame_id: int) -> None:
+        """Go to a frame of the pass."""
+        self._next_id = frame_id
+        self._due_ns = None
+
     def read(self) -> Frame | None:
         """The next frame, or None after the last one."""
         if self._next_id >= len(self.slide):

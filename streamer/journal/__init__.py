@@ -1,0 +1,45 @@
+"""The journal: an SQLite file of what was seen, so that no count is lost.
+
+Every frame is one transaction, made before anything of it is published: the frame, its boxes and looks as exact
+numbers, what became of its cells, the messages, and what the stage tracker changed. So what was published is in the
+journal, whenever the process is killed; and what the journal has beyond that was not published, or is the same message.
+
+How a session is resumed. The slide map is not kept: it is a pure function of the frames' places, boxes and looks, all
+kept, and is made again by running them through the same code (some ms a frame). `recount` does the very same, so
+that it shows what a resumed session would start from. The stage tracker can't be made again that way without a
+picture of every frame (80 KB each). Its state is kept instead: keyframes and their links as data, written when they
+change, one reduced picture a keyframe, and that of the last frame. This one also shows whether a source is the same
+slide: on resuming, the last frame is read once more and compared. Keeping the whole state as a blob every so many
+frames was rejected: it grows with the slide, and what comes between two of them would be lost.
+
+Speed and safety. WAL with synchronous = NORMAL: a commit is a write to the log without waiting for the disk, which
+survives the process (kill -9), and the file is never corrupt. A power cut or a crash of the system can cost what the
+system had not written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames): the
+journal then ends earlier than what was published.
+
+rows: what is kept. schema: tables, opening, faults. writer: a session's way in. reader: its way back. run: what a run
+goes on with.
+"""
+
+from streamer.journal.reader import JournalReader, StoredSession
+from streamer.journal.rows import ModelId, Rules, SeenFrame, naming_of, rules_of
+from streamer.journal.run import JournaledSource, RunJournal
+from streamer.journal.schema import JournalError, fault
+from streamer.journal.writer import Emission, Journal, SessionJournal
+
+__all__ = [
+    "Emission",
+    "Journal",
+    "JournalError",
+    "JournalReader",
+    "JournaledSource",
+    "ModelId",
+    "Rules",
+    "RunJournal",
+    "SeenFrame",
+    "SessionJournal",
+    "StoredSession",
+    "fault",
+    "naming_of",
+    "rules_of",
+]

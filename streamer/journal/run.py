@@ -1,0 +1,114 @@
+"""A run's way into its journal: new sessions for its sources, or those that it goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamer.journal.reader import JournalReader, StoredSession
+from streamer.journal.rows import Rules
+from streamer.journal.writer import Journal, SessionJournal
+from streamer.message_factory import new_id
+from streamer.records import Frame
+from streamer.registration import PreparedFrame, RegistrationConfig, prepare
+from streamer.sources import Source
+from streamer.sources.resumed import NumberedOnSource, ReadOnSource
+
+
+@dataclass(frozen=True, slots=True)
+class JournaledSource:
+    """A source and where its frames come from, as the journal names it."""
+
+    source: Source
+    address: str
+
+
+class RunJournal:
+    """The open journal of a run. `sources` are those to read, each where its session goes on."""
+
+    def __init__(
+        self,
+        path: str,
+        sources: Sequence[JournaledSource],
+        rules: Rules,
+        *,
+        resume: bool,
+        run_id: str,
+        configuration: str,
+        on_remark: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`configuration` is JSON. `on_remark` gets lines for people.
+
+        UsageError and JournalError as Journal says, JournalError and SourceError where a session was one of other
+        models, of another source or another slide. Nothing is written until all is found good.
+        """
+        self.sources: list[Source] = [one.source for one in sources]
+        self._sessions: dict[str, SessionJournal] = {}
+        with contextlib.ExitStack() as undo:
+            for source in self.sources:
+                undo.callback(source.close)
+            if resume and Path(path).exists():
+                self.sources = _gone_on_with(path, sources, rules)
+            self.journal = Journal(path, resume=resume)
+            undo.callback(self.journal.close)
+            if resume and not self.journal.resumed:
+                on_remark(f"--journal {path}: got no such file to resume, starting a new one")
+            for one in sources:
+                self._sessions[one.source.name] = self._open(one, rules, run_id, configuration, on_remark)
+            undo.pop_all()
+
+    def session(self, source: str) -> SessionJournal:
+        return self._sessions[source]
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def _open(
+        self, one: JournaledSource, rules: Rules, run_id: str, configuration: str, on_remark: Callable[[str], None]
+    ) -> SessionJournal:
+        name = one.source.name
+        session = self.journal.session(name)
+        if session is None:
+            live = one.source.default_mode == "live"
+            session = self.journal.new_session(name, new_id(), address=one.address, live=live, rules=rules)
+        last = session.stored.last_frame()
+        if last is not None:
+            on_remark(f"{name}: going on after frame {last[0]} of the journal")
+        session.begin_run(run_id, configuration)
+        return session
+
+
+def _gone_on_with(path: str, sources: Sequence[JournaledSource], rules: Rules) -> list[Source]:
+    """The sources, each where its newest session goes on; nothing is opened before all is known to fit."""
+    with JournalReader(path) as reader:
+        stored = {session.source: session for session in reader.sessions}
+        for one in sources:
+            if one.source.name in stored:
+                stored[one.source.name].check(path, address=one.address, rules=rules)
+        return [
+            _gone_on(one.source, stored[one.source.name]) if one.source.name in stored else one.source
+            for one in sources
+        ]
+
+
+def _gone_on(source: Source, session: StoredSession) -> Source:
+    last, picture = session.last_frame(), session.last_picture()
+    if last is None or picture is None:
+        return source
+    if source.default_mode == "live":
+        return NumberedOnSource(source, last[0] + 1)
+
+    def is_same(frame: Frame) -> bool:
+        return last[1] == frame.file and _shows(frame, picture)
+
+    return ReadOnSource(source, last[0], is_same)
+
+
+def _shows(frame: Frame, picture: PreparedFrame) -> bool:
+    if (frame.width, frame.height) != (picture.width, picture.height):
+        return False
+    return np.array_equal(prepare(frame.image, RegistrationConfig()).fine, picture.fine)

@@ -1,0 +1,261 @@
+"""The journal's tables, and how its file is opened: every way in which that can fail is one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from engines.base import LeukostreamError
+
+APPLICATION_ID = 0x4C45554B
+"""Tells a journal from other SQLite files: "LEUK"."""
+
+FORMAT_VERSION = 1
+"""Of the tables and of what their blobs mean. A program reads the format that it writes, and no other."""
+
+BUSY_MS = 1000
+"""How long a lock of another process is waited for."""
+
+PAGE_BYTES = 8192
+"""Twice SQLite's usual, for pictures of 80 KB; larger ones make the log grow, which takes whole pages."""
+
+SCHEMA = """
+CREATE TABLE sessions (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    source TEXT NOT NULL,
+    address TEXT NOT NULL,      -- where its frames come from
+    live INTEGER NOT NULL,      -- 1: a camera or stream, 0: what can be read on from the next frame
+    created_utc TEXT NOT NULL,
+    rules TEXT NOT NULL,        -- JSON: models with their hashes, thresholds, names
+    next_seq INTEGER NOT NULL,  -- of the next message
+    end_corrections BLOB,       -- what the stage map moved at the end; NULL: not ended
+    ended INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE runs (
+    session INTEGER NOT NULL REFERENCES sessions,
+    run_id TEXT NOT NULL,
+    started_utc TEXT NOT NULL,
+    program TEXT NOT NULL,        -- version of leukostream
+    configuration TEXT NOT NULL,  -- JSON
+    PRIMARY KEY (session, run_id)
+) WITHOUT ROWID;
+CREATE TABLE frames (
+    session INTEGER NOT NULL REFERENCES sessions,
+    frame_id INTEGER NOT NULL,
+    captured_utc TEXT NOT NULL,
+    file TEXT,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    island INTEGER, x_px REAL, y_px REAL, quality REAL,  -- NULL: no place was found
+    anchor INTEGER,
+    lost TEXT,                 -- why no place was found
+    corrections BLOB,          -- (anchor i4, island i4, dx f8, dy f8) each
+    accepted INTEGER NOT NULL,
+    reasons TEXT NOT NULL,     -- JSON
+    focus REAL,
+    truncated INTEGER NOT NULL,
+    boxes BLOB NOT NULL,       -- (n, 4) f4, x1 y1 x2 y2 in the frame
+    scores BLOB NOT NULL,      -- (n,) f4
+    labels BLOB NOT NULL,      -- (n,) i2 into the rules' label_names
+    cells BLOB NOT NULL,       -- (n,) i4 cell of each box as it was told, -1 for none
+    looked INTEGER NOT NULL,   -- 1: looks has a row for each white box
+    PRIMARY KEY (session, frame_id)
+);
+CREATE TABLE looks (
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,
+    box INTEGER NOT NULL,
+    cell_id INTEGER,
+    probabilities BLOB NOT NULL,  -- f4, by the rules' class_names
+    subclass_probabilities BLOB NOT NULL,
+    PRIMARY KEY (session, frame_id, box)
+) WITHOUT ROWID;
+CREATE TABLE cell_changes (
+    session INTEGER NOT NULL,
+    frame_id INTEGER,             -- NULL: at the end
+    cell_id INTEGER NOT NULL,
+    joined_to INTEGER,            -- it turned out to be this cell
+    class TEXT,                   -- NULL: it turned out to be no white cell, or another one
+    subclass TEXT,
+    top_class TEXT,
+    probabilities TEXT,           -- JSON
+    island INTEGER, x_px REAL, y_px REAL,
+    looks INTEGER, partial INTEGER, first_frame_id INTEGER, last_frame_id INTEGER
+);
+CREATE VIEW cells AS
+    SELECT * FROM cell_changes WHERE rowid IN (SELECT max(rowid) FROM cell_changes GROUP BY session, cell_id)
+    AND class IS NOT NULL;
+CREATE TABLE pictures (
+    session INTEGER NOT NULL,
+    session_seq INTEGER NOT NULL,  -- of the message that it came with
+    cell_id INTEGER NOT NULL,
+    jpeg BLOB NOT NULL,
+    PRIMARY KEY (session, session_seq)
+);
+CREATE TABLE messages (
+    session INTEGER NOT NULL,
+    session_seq INTEGER NOT NULL,
+    run_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    header BLOB NOT NULL,          -- JSON as published
+    PRIMARY KEY (session, session_seq)
+);
+CREATE INDEX messages_by_type ON messages (session, type, session_seq);
+CREATE TABLE keyframes (
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    island INTEGER NOT NULL, x_px REAL NOT NULL, y_px REAL NOT NULL,
+    announced_island INTEGER NOT NULL, announced_x_px REAL NOT NULL, announced_y_px REAL NOT NULL,
+    links BLOB NOT NULL,           -- (to, x, y, weight) f8 each
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+CREATE TABLE keyframe_pictures (
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,       -- -1: the last frame, keyframe or not, -2: the last well found
+    height INTEGER NOT NULL, width INTEGER NOT NULL, factor INTEGER NOT NULL,
+    contrast REAL NOT NULL, coherence REAL NOT NULL, smear REAL NOT NULL,
+    rows INTEGER NOT NULL,
+    fine BLOB NOT NULL,            -- (rows, n) i1
+    PRIMARY KEY (session, number)
+);
+CREATE TABLE trackers (
+    session INTEGER PRIMARY KEY,
+    state TEXT NOT NULL            -- JSON
+);
+"""
+
+
+class JournalError(LeukostreamError):
+    """A journal that can't be used, or could not be written."""
+
+
+def create(path: Path) -> None:
+    """Make an empty journal. It appears under its name when it is whole, so that no crash leaves half of one."""
+    unfinished = path.with_name(f"{path.name}.new")
+    with _faults(path):
+        try:
+            unfinished.unlink(missing_ok=True)
+            database = sqlite3.connect(unfinished, isolation_level=None)
+            with contextlib.closing(database):
+                database.executescript(
+                    f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA application_id = {APPLICATION_ID};"
+                    f"PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {SCHEMA} COMMIT;"
+                )
+            os.replace(unfinished, path)
+        except OSError as error:
+            raise JournalError(
+                f"journal {path}: got '{error.strerror}', expected a folder that can be written"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a journal that was found good for writing, alone: until it is closed, or the process ends however it ends,
+    others are refused."""
+    if not os.access(path, os.W_OK):
+        raise JournalError(
+            f"journal {path}: got a file that can't be written, expected one that can; check its permissions and the"
+            " disk"
+        )
+    with _faults(path):
+        # Used by one thread at a time: made by the one that starts the pipeline, written by the one that publishes.
+        database = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            # Only after a first access: so the log's index is a file, as other connections expect and clean up.
+            database.execute("SELECT count(*) FROM sessions").fetchone()
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("COMMIT")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Open a good journal for reading; its file stays as it is. JournalError says what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise JournalError(f"journal {path}: got '{error.strerror}', expected the journal of a run") from error
+    if not start.startswith(b"SQLite format 3\0"):
+        what = "an empty file" if not start else "another kind of file"
+        raise JournalError(f"journal {path}: got {what}, expected a journal; check the path")
+    # A log beside the file holds what was written last, and reading it needs a writable folder. Without one the
+    # file is complete, and may lie on a disk that can't be written at all.
+    alone = not os.path.exists(f"{path}-wal")
+    address = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
+    with _faults(path):
+        database = sqlite3.connect(
+            address, uri=True, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _check(database, path)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def _check(database: sqlite3.Connection, path: Path) -> None:
+    application, version = (
+        database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application != APPLICATION_ID:
+        raise JournalError(f"journal {path}: got an SQLite file of another program, expected a journal; check the path")
+    if version != FORMAT_VERSION:
+        raise JournalError(
+            f"journal {path}: got format {version}, expected {FORMAT_VERSION}; use the version of leukostream that"
+            " wrote it, or another --journal"
+        )
+    found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+@contextlib.contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise fault(path, error) from error
+
+
+def fault(path: Path, error: sqlite3.Error) -> JournalError:
+    """What went wrong, in words for people."""
+    code = getattr(error, "sqlite_errorcode", None)
+    code = None if code is None else code & 0xFF
+    said = " ".join(str(error).split())
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return JournalError(
+            f"journal {path}: got a file that another process has locked, expected to be alone; end that run first"
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return JournalError(
+            f"journal {path}: got '{said}', expected room; make room, then go on with --resume: it holds everything"
+            " that was published"
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return JournalError(
+            f"journal {path}: got '{said}', expected a file that can be written, in a folder that can; check the"
+            " permissions and the disk"
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return JournalError(
+            f"journal {path}: got '{said}', expected a working disk with room; it holds everything that was published:"
+            " go on with --resume"
+        )
+    return JournalError(
+        f"journal {path}: got a damaged file ({said}), expected a whole one; take a copy of it that is, or start anew"
+        " with another --journal"
+    )

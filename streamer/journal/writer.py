@@ -1,0 +1,290 @@
+"""Writing a journal: one transaction a frame, committed before anything of it is published."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engines.base import UsageError
+from streamer import __version__
+from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
+from streamer.journal.rows import Rules, SeenFrame, packed, packed_corrections
+from streamer.journal.schema import connect, connect_readonly, create, fault
+from streamer.placement import Correction
+from streamer.records import Cell
+from streamer.registration import PreparedFrame
+from streamer.slide import SlideUpdate
+from streamer.stage import StageChanges, TrackerState
+from streamer.stagemap import KeyframeState
+from streamer.wire import AnyMessage, CellMessage, encode, type_of
+
+Emission = tuple[AnyMessage, bytes | None]
+"""A message and its payload."""
+
+
+class Journal:
+    """The journal of a run: one file, a session for each source. Used by one thread at a time."""
+
+    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        """Make a new file, or with `resume` go on with what is there, if anything is.
+
+        UsageError for a file that is there already without `resume`. JournalError for one that can't be gone on with;
+        it is left as it is.
+        """
+        self.path = Path(path)
+        self.resumed = self.path.exists()
+        """Whether there was a file to go on with."""
+        if self.resumed and not resume:
+            raise UsageError(
+                f"--journal {path}: got a file that exists, expected a new one; add --resume to go on with its"
+                " sessions, or give another name"
+            )
+        if self.resumed:
+            connect_readonly(self.path).close()
+        else:
+            create(self.path)
+        self.database = connect(self.path)
+        self.broken = False
+        """Whether writing has failed; nothing is written any more then."""
+
+    def session(self, source: str) -> SessionJournal | None:
+        """The newest session of a source, to be gone on with; None where there is none."""
+        found = [stored for stored in read_sessions(self.database) if stored.source == source]
+        return SessionJournal(self, found[-1]) if found else None
+
+    def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
+        """`address` is where its frames come from; `live`: it can't be read again."""
+        with self.transaction():
+            self.database.execute(
+                "INSERT INTO sessions (id, source, address, live, created_utc, rules, next_seq)"
+                " VALUES (?, ?, ?, ?, ?, ?, 0)",
+                (id_, source, address, live, _now(), msgspec.json.encode(rules).decode()),
+            )
+        return SessionJournal(self, read_sessions(self.database)[-1])
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is written within is in the file when it ends, or none of it is. JournalError when it can't be."""
+        try:
+            self.database.execute("BEGIN IMMEDIATE")
+            yield
+            self.database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self.broken = True
+            self._roll_back()
+            raise fault(self.path, error) from error
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self.database.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # what is not committed is undone when the file is opened next
+                self.database.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Harmless when called twice."""
+        with contextlib.suppress(sqlite3.Error):  # the log that could not be moved into the file stays beside it
+            self.database.close()
+
+
+class SessionJournal:
+    """One session of a journal: what `SlideSession` writes, and reads back when it goes on."""
+
+    def __init__(self, journal: Journal, stored: StoredSession) -> None:
+        self.journal = journal
+        self.stored = stored
+        self._number = stored.number
+        self._db = journal.database
+        self._last: PreparedFrame | None = None
+        self._found: PreparedFrame | None = None
+        self._pictures: set[int] = {
+            row[0]
+            for row in self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
+        }
+
+    @property
+    def broken(self) -> bool:
+        return self.journal.broken
+
+    def begin_run(self, run_id: str, configuration: str) -> None:
+        """Note that a process goes on with this session; an end that was noted is undone."""
+        with self.journal.transaction():
+            self._db.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, _now(), __version__, configuration)
+            )
+            self._db.execute("UPDATE sessions SET ended = 0, end_corrections = NULL WHERE number = ?", (self._number,))
+
+    def frame(self, seen: SeenFrame, update: SlideUpdate, changes: StageChanges, emissions: Sequence[Emission]) -> None:
+        """Keep one frame with all that it changed and the messages that tell of it."""
+        detections, placement = seen.detections, seen.placement
+        position = placement.position
+        place: tuple[object, ...] = (None,) * 4
+        if position is not None:
+            place = position.island, float(position.x_px), float(position.y_px), float(position.quality)
+        cells = np.array([-1 if one.cell_id is None else one.cell_id for one in update.observations], np.int32)
+        with self.journal.transaction():
+            self._db.execute(
+                "INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(self._number, seen.frame_id, seen.captured_utc, seen.file, seen.width, seen.height, *place),
+                    *(placement.anchor, placement.reason, packed_corrections(placement.corrections)),
+                    *(seen.accepted, msgspec.json.encode(seen.reasons).decode()),
+                    *(None if seen.focus is None else float(seen.focus), detections.truncated),
+                    *(packed(detections.boxes_px, "<f4"), packed(detections.scores, "<f4")),
+                    *(packed(detections.labels, "<i2"), packed(cells, "<i4"), seen.looks is not None),
+                ),
+            )
+            self._looks(seen, cells)
+            self._cell_changes(seen.frame_id, update)
+            self._stage(changes)
+            self._messages(emissions)
+
+    def end(self, corrections: Sequence[Correction], update: SlideUpdate, emissions: Sequence[Emission]) -> None:
+        """Keep the end of the session."""
+        with self.journal.transaction():
+            self._cell_changes(None, update)
+            self._db.execute(
+                "UPDATE sessions SET ended = 1, end_corrections = ? WHERE number = ?",
+                (packed_corrections(corrections), self._number),
+            )
+            self._messages(emissions)
+
+    def other(self, emissions: Sequence[Emission]) -> None:
+        """Keep messages that change nothing."""
+        with self.journal.transaction():
+            self._messages(emissions)
+
+    def _looks(self, seen: SeenFrame, cells: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
+        looks = seen.looks
+        if looks is None:
+            return
+        is_white = np.array([kind == "white" for kind in seen.detections.kinds])
+        white = np.flatnonzero(is_white[seen.detections.labels]).tolist()
+        classes = looks.probabilities.astype("<f4", copy=False)
+        subclasses = looks.subclass_probabilities.astype("<f4", copy=False)
+        self._db.executemany(
+            "INSERT INTO looks VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    *(self._number, seen.frame_id, box, None if cells[box] < 0 else int(cells[box])),
+                    *(classes[row].tobytes(), subclasses[row].tobytes()),
+                )
+                for row, box in enumerate(white)
+            ],
+        )
+
+    def _cell_changes(self, frame_id: int | None, update: SlideUpdate) -> None:
+        if update.removed:
+            self._db.executemany(
+                "INSERT INTO cell_changes (session, frame_id, cell_id, joined_to) VALUES (?, ?, ?, ?)",
+                [(self._number, frame_id, cell_id, joined_to) for cell_id, joined_to in update.removed],
+            )
+        if update.cells:
+            self._db.executemany(
+                "INSERT INTO cell_changes VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(self._number, frame_id, *_cell_row(cell)) for cell in update.cells],
+            )
+
+    def _messages(self, emissions: Sequence[Emission]) -> None:
+        if not emissions:
+            return
+        self._db.executemany(
+            "INSERT INTO messages VALUES (?, ?, ?, ?, ?)",
+            [
+                (self._number, message.session_seq, message.run_id, type_of(message), encode(message))
+                for message, _ in emissions
+            ],
+        )
+        pictures = [
+            (self._number, message.session_seq, message.cell_id, payload)
+            for message, payload in emissions
+            if isinstance(message, CellMessage) and payload is not None
+        ]
+        if pictures:
+            self._db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", pictures)
+        self._db.execute(
+            "UPDATE sessions SET next_seq = ? WHERE number = ?", (emissions[-1][0].session_seq + 1, self._number)
+        )
+
+    def _stage(self, changes: StageChanges) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(self._number, *_keyframe_row(state)) for state, _ in changes.keyframes],
+        )
+        for state, picture in changes.keyframes:
+            if state.number not in self._pictures:
+                self._pictures.add(state.number)
+                self._picture(state.number, picture)
+        last = changes.tracker.last
+        if last is not None and last[0] is not self._last:
+            self._last = last[0]
+            self._picture(LAST_PICTURE, last[0])
+        found = changes.tracker.found
+        if found is not None and found[0] is not self._last and found[0] is not self._found:
+            self._found = found[0]
+            self._picture(FOUND_PICTURE, found[0])
+        self._db.execute(
+            "INSERT OR REPLACE INTO trackers VALUES (?, ?)", (self._number, _tracker_json(changes.tracker))
+        )
+
+    def _picture(self, number: int, frame: PreparedFrame) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO keyframe_pictures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(self._number, number, frame.height, frame.width, frame.factor),
+                *(float(frame.contrast), float(frame.coherence), float(frame.smear)),
+                *(len(frame.fine), packed(frame.fine, "i1")),
+            ),
+        )
+
+
+def _keyframe_row(state: KeyframeState) -> tuple[object, ...]:
+    links = np.array([(link.to, link.x_px, link.y_px, link.weight) for link in state.links], "<f8")
+    return (
+        *(state.number, state.island, float(state.x_px), float(state.y_px)),
+        *(state.announced_island, *map(float, state.announced_px), links.tobytes()),
+    )
+
+
+def _tracker_json(state: TrackerState) -> str:
+    position = reason = anchor = None
+    if state.last is not None:
+        placement = state.last[1]
+        anchor, reason = placement.anchor, placement.reason
+        if placement.position is not None:
+            at = placement.position
+            position = at.island, float(at.x_px), float(at.y_px), float(at.quality)
+    row = TrackerRow(
+        next_island=state.next_island,
+        reference=state.reference,
+        pending=state.pending,
+        distorted=dict(state.distorted),
+        given_up=state.given_up,
+        was_found=state.was_found,
+        found=None if state.found is None else state.found[1:],
+        found_is_last=state.found is not None and state.last is not None and state.found[0] is state.last[0],
+        hunches=state.hunches,
+        position=position,
+        anchor=anchor,
+        reason=reason,
+    )
+    return msgspec.json.encode(row).decode()
+
+
+def _cell_row(cell: Cell) -> tuple[object, ...]:
+    return (
+        *(cell.cell_id, cell.class_name, cell.subclass, cell.top_class),
+        msgspec.json.encode(cell.class_probabilities).decode(),
+        *(cell.island, cell.x_px, cell.y_px, cell.looks, cell.partial, cell.first_frame_id, cell.last_frame_id),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,96 @@
+"""A source that a resumed session goes on with: from the frame after its last one, or, where frames can't be read
+again, numbered on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from streamer.records import Frame, Mode, Skip
+from streamer.sources.base import Source, SourceError
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """What a source has that can go to a frame faster than by reading all before it."""
+
+    def seek(self, frame_id: int) -> None:
+        """After `open`: the next `read` gives this frame, or None where there is no such frame."""
+
+
+class ReadOnSource:
+    """A finite source behind a frame that was analysed before. Opened already: its first `open` does nothing."""
+
+    def __init__(self, source: Source, last_frame_id: int, is_same: Callable[[Frame], bool]) -> None:
+        """Opens `source` and goes to its frame `last_frame_id`, which `is_same` must recognise; SourceError where it
+        does not, or where there is no such frame. What was skipped on the way is not told again."""
+        self._source = source
+        self._is_open = True
+        source.open()
+        try:
+            frame = _go_to(source, last_frame_id)
+            if frame is None or not is_same(frame):
+                got = "fewer frames" if frame is None else "another picture"
+                raise SourceError(
+                    f"source {source.name}: got {got} at frame {last_frame_id} than the journal, expected the same"
+                    " slide; give the source that the session was started with, or another --journal"
+                )
+        except BaseException:
+            source.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def default_mode(self) -> Mode:
+        return self._source.default_mode
+
+    def open(self) -> None:
+        if not self._is_open:
+            self._source.open()
+        self._is_open = False
+
+    def read(self) -> Frame | Skip | None:
+        return self._source.read()
+
+    def close(self) -> None:
+        self._is_open = False
+        self._source.close()
+
+
+class NumberedOnSource:
+    """A live source whose frames are numbered on from those of an earlier run."""
+
+    def __init__(self, source: Source, first_frame_id: int) -> None:
+        self._source = source
+        self._first = first_frame_id
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def default_mode(self) -> Mode:
+        return self._source.default_mode
+
+    def open(self) -> None:
+        self._source.open()
+
+    def read(self) -> Frame | Skip | None:
+        item = self._source.read()
+        return replace(item, frame_id=self._first + item.frame_id) if isinstance(item, Frame) else item
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _go_to(source: Source, frame_id: int) -> Frame | None:
+    if isinstance(source, Seekable):
+        source.seek(frame_id)
+    while True:
+        item = source.read()
+        if item is None or (isinstance(item, Frame) and item.frame_id >= frame_id):
+            return item
