@@ -73,7 +73,7 @@ LOOKS: dict[str, Look] = {
     "band neutrophil": Look(1.02, 0.06, 0.05, 0.015, 0.004),
     "eosinophil": Look(1.06, 0.06, 0.05, 0.015, 0.010),
     "basophil": Look(1.00, 0.07, 0.06, 0.020, 0.018),
-    "lymphocyte": Look(0.82, 0.11, 0.05, 0.025, 0.008),
+    "lymphocyte": Look(0.76, 0.11, 0.06, 0.035, 0.012),
     "monocyte": Look(1.26, 0.09, 0.09, 0.050, 0.009),
     "metamyelocyte": Look(1.08, 0.06, 0.05, 0.020, 0.004),
     "myelocyte": Look(1.12, 0.06, 0.05, 0.020, 0.004),
@@ -252,7 +252,7 @@ def _eosinophil(c: _Canvas) -> None:
     c.lay((-0.12, -0.28, -0.14), c.specks(0.06, 0.022))
     size, apart = (0.43, 1.95) if lobes == 2 else (0.32, 1.5)
     nucleus = _lobed(c, lobes, size=size, ring=0.47, apart=apart * c.rng.uniform(0.9, 1.12))
-    _paint_nucleus(c, nucleus, clumps=0.028)
+    _paint_nucleus(c, nucleus, clumps=0.022)
 
 
 def _basophil(c: _Canvas) -> None:
@@ -265,17 +265,17 @@ def _basophil(c: _Canvas) -> None:
 
 
 def _lymphocyte(c: _Canvas) -> None:
-    edge = np.clip(1 - c.depth_px / (0.22 * c.radius_px), 0, 1)
-    c.lay(BLUE_CYTOPLASM, 0.80 + 0.50 * edge + 0.12 * c.grain(0.04))
-    size = c.rng.uniform(0.79, 0.92)
+    edge = np.clip(1 - c.depth_px / (0.16 * c.radius_px), 0, 1)
+    c.lay(BLUE_CYTOPLASM, 0.50 + 0.35 * edge + 0.12 * c.grain(0.04))
+    size = c.rng.uniform(0.88, 0.97)  # a thin rim of cytoplasm, wider on one side
     nucleus = _oval(
         c,
         a=size,
-        b=size * c.rng.uniform(0.90, 0.98),
-        off=c.rng.uniform(0.02, 0.10),
+        b=size * c.rng.uniform(0.88, 0.97),
+        off=c.rng.uniform(0.02, 0.08),
         dent=0.22 if c.rng.random() < 0.25 else 0.0,
     )
-    _paint_nucleus(c, nucleus, clumps=0.030)
+    _paint_nucleus(c, nucleus, loose=True)
 
 
 def _monocyte(c: _Canvas) -> None:
