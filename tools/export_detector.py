@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 
 from tools.detection.export import figures_tables, to_zoo_graph
+from tools.detection.predict import NMS_IOU
 from tools.detection.training import load_averaged
 from tools.export import toml
 from tools.training import load_checkpoint
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ZOO)
     parser.add_argument("--long-side-px", type=int, default=640)
     parser.add_argument("--threshold", type=float, default=0.35)
-    parser.add_argument("--nms-iou", type=float, default=0.5)
+    parser.add_argument("--nms-iou", type=float, default=NMS_IOU)
     parser.add_argument("--figures", type=Path, action="append", default=[], help="figures.json, may be repeated")
     parser.add_argument("--summary", default="White cells, red cells and platelets of stained blood smears")
     parser.add_argument("--training-command", default="", help="the command that trained the checkpoint")
@@ -117,8 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     file = model.SerializeToString()
     figures: dict[str, Any] = {}
     for path in options.figures:
-        measured = json.loads(path.read_text())
-        figures |= figures_tables(measured, measured["command"])
+        figures |= figures_tables(json.loads(path.read_text()), options.long_side_px)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{options.name}.onnx").write_bytes(file)
     text = card(options.name, description, state["step"], file, options, figures)

@@ -76,12 +76,13 @@ def test_figures_become_tables_of_the_card() -> None:
     tallies, _ = tally([item], all_but_one_red, 3)
     result = {"set": "discs", "part": "validation", "long_side_px": 128, "network_ms": None}
     result |= summary(tallies, CLASS_NAMES, item.complete, 0.35)
-    tables = figures_tables({"results": [result]}, "the command")
-    assert set(tables) == {"discs_validation_128px"}
-    read = tomllib.loads(toml({"figures": tables}))["figures"]["discs_validation_128px"]
+    measured = {"command": "the command", "results": [result]}
+    assert set(figures_tables(measured, 416)) == {"discs_validation_128px"}
+    tables = figures_tables(measured, 128)
+    read = tomllib.loads(toml({"figures": tables}))["figures"]["discs_validation"]
     assert read["command"] == "the command"
     assert read["rbc_recall"] == 0.75
-    assert "network_ms_one_core" not in read
+    assert "network_ms_p10" not in read
 
 
 def test_shares_are_parsed_or_refused() -> None:

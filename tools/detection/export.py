@@ -27,22 +27,24 @@ def to_zoo_graph(network: YOLOv5) -> onnx.ModelProto:
     return add_yolov5_head(model, anchors_px=network.anchors_px.cpu().numpy(), strides=STRIDES)
 
 
-def figures_tables(figures: Mapping[str, Any], command: str) -> dict[str, dict[str, Any]]:
-    """The figures of tools.evaluate_detector as the card's tables, one a set, part and input size."""
+def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, dict[str, Any]]:
+    """The figures of tools.evaluate_detector as the card's tables, one a set and part; those at another input size than
+    the card's `long_side_px` are named by it."""
     tables: dict[str, dict[str, Any]] = {}
     for result in figures["results"]:
         entry: dict[str, Any] = {
-            "command": command,
+            "command": figures["command"],
             "pictures": result["pictures"],
             "long_side_px": result["long_side_px"],
             "threshold": result["threshold"],
             "map50": result["map50"],
             "map50_95": result["map50_95"],
-            "network_ms_one_core": result["network_ms"],
+            "network_ms_p10": result["network_ms"],
         }
         for name, values in result["classes"].items():
             for key in ("positives", "recall", "precision", "ap50", "ap50_95", "best_f1", "best_f1_threshold"):
                 entry[f"{name.lower()}_{key}"] = values.get(key)
             entry[f"{name.lower()}_unlabelled_detections"] = values["unlabelled_detections"]
-        tables[f"{result['set']}_{result['part']}_{result['long_side_px']}px"] = entry
+        size = "" if result["long_side_px"] == long_side_px else f"_{result['long_side_px']}px"
+        tables[f"{result['set']}_{result['part']}{size}"] = entry
     return tables

@@ -17,6 +17,9 @@ from engines import geometry
 from engines.graph import fix_input_shape
 from tools.architectures.yolov5 import STRIDES, YOLOv5
 
+NMS_IOU = 0.45
+"""Measured on TXL-PBC validation at .35 … .55: fewest double boxes of touching red cells without loss of AP."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -53,7 +56,7 @@ def decode(maps: tuple[Tensor, ...], anchors_px: Tensor) -> tuple[Tensor, Tensor
 class TorchPredictor:
     """A network in PyTorch at one input size."""
 
-    def __init__(self, model: YOLOv5, long_side_px: int, *, least_score: float = 0.01, nms_iou: float = 0.5):
+    def __init__(self, model: YOLOv5, long_side_px: int, *, least_score: float = 0.01, nms_iou: float = NMS_IOU):
         self.model = model.eval()
         self.long_side_px = long_side_px
         self.least_score = least_score
@@ -80,7 +83,7 @@ class OnnxPredictor:
         long_side_px: int,
         *,
         least_score: float = 0.01,
-        nms_iou: float = 0.5,
+        nms_iou: float = NMS_IOU,
         threads: int = 1,
     ):
         self.model = model
