@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from engines.classifier import Classifier
 from engines.detector import Detector
+from engines.geometry import halved
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality
 from streamer.registration import PreparedFrame, RegistrationConfig, prepare
@@ -73,8 +74,9 @@ class Analyser:
         results = []
         for frame, detections, chosen, look in zip(frames, found, white, looks, strict=True):
             begin = clock()
-            prepared = prepare(frame.image, self._registration)
-            quality = assess(frame.image)
+            half = halved(frame.image, 1)
+            prepared = prepare(frame.image, self._registration, half)
+            quality = assess(frame.image, half=half)
             timings = {
                 "queue": (begun_ns - frame.captured_ns) / 1e6,
                 "detect": detect_ms,

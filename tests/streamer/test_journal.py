@@ -84,8 +84,9 @@ def test_cells_and_their_changes_are_there_for_sql(written):
     database = sqlite3.connect(path)
     found = dict(database.execute("SELECT cell_id, class FROM cells").fetchall())
     database.close()
-    assert found == last
-    assert len(found) == 16
+    assert found.items() <= last.items()  # less those that turned out to be others
+    final = [message for message, _ in published if isinstance(message, DifferentialMessage)][-1]
+    assert len(found) == final.total == 16
 
 
 def test_cells_that_turned_out_to_be_others_are_not_among_the_cells(tmp_path):
@@ -123,7 +124,7 @@ def test_all_that_a_stage_tracker_remembers_is_kept():
     given = {"_config", "_registration", "_lenient", "_map"}
     kept = {"_reference", "_last", "_found", "_was_found", "_pending", "_hunches", "_distorted", "given_up"}
     assert set(vars(StageTracker())) == given | kept
-    follows = {"_by_place", "_with_spectrum", "_islands", "_moved", "_new", "_changed"}
+    follows = {"_by_place", "_with_spectrum", "_with_picture", "forgotten", "_islands", "_moved", "_new", "_changed"}
     assert set(vars(StageMap(1.0))) == {"_announce_px", "_keyframes", "_next_island"} | follows
     keyframe, state = (
         {field.name for field in dataclasses.fields(kind)} - {"frame"} for kind in (Keyframe, KeyframeState)
