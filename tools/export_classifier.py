@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="mobilenetv3-small")
     parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
-    parser.add_argument("--risk", type=float, default=0.03, help="share of errors among classified cells (default .03)")
+    parser.add_argument("--risk", type=float, default=0.07, help="share of errors among classified cells (default .07)")
     parser.add_argument(
         "--parts",
         nargs="+",
