@@ -61,10 +61,10 @@ def compile_command(
     """Compile and print what was done. Errors are ours: exit status 2 for what can't be meant, 1 for what fails."""
     batch = _batch(arguments.batch)
     frame_size = _size(arguments.size)
-    model = _find(arguments.model)
-    proto = compact(model) if model.card.task == "detector" else model.proto
     if arguments.onnx is None:
         libraries = libraries or load()
+    model = _find(arguments.model)
+    proto = compact(model) if model.card.task == "detector" else model.proto
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

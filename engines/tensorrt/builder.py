@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Any, Protocol
 
 from onnx import ModelProto
@@ -86,25 +86,30 @@ def build(
     check_batch(options.batch, model)
     check_operators(model)
     gpu = Device(libraries, device)
-    cancelled = threading.Event()
+    cancelled, finished = Event(), Event()
     result: list[Built] = []
     failure: list[BaseException] = []
 
     def work() -> None:
         try:
-            with gpu.active(), gpu.failures("building the plan"):
-                result.append(_build(model, options, libraries, timing_cache, progress, cancelled))
+            if not cancelled.is_set():
+                with gpu.active(), gpu.failures("building the plan"):
+                    result.append(_build(model, options, libraries, timing_cache, progress, cancelled))
         except BaseException as error:
             failure.append(error)
+        finally:
+            finished.set()
 
-    worker = threading.Thread(target=work, name="tensorrt-build")
-    worker.start()
+    worker = Thread(target=work, name="tensorrt-build")
     try:
-        while worker.is_alive():
-            worker.join(_POLL_S)
+        worker.start()  # Ctrl-C may come in here already
+        while not finished.wait(_POLL_S):
+            pass
     except BaseException:
         cancelled.set()
-        worker.join()
+        # Not join: one that Ctrl-C interrupts takes a running thread for an ended one (CPython 3.11, bpo-45274).
+        if worker.ident is not None:
+            finished.wait()
         raise
     if failure:
         raise failure[0]
@@ -117,7 +122,7 @@ def _build(
     libraries: Libraries,
     timing_cache: bytes,
     progress: Progress | None,
-    cancelled: threading.Event,
+    cancelled: Event,
 ) -> Built:
     trt = libraries.trt
     log = LogLines()
@@ -179,7 +184,7 @@ def _add_profile(builder: Any, network: Any, config: Any, batch: tuple[int, int,
         raise BuildError(f"TensorRT refused the profile for batches {batch}; expected MIN <= OPT <= MAX")
 
 
-def _make_monitor(trt: Any, progress: Progress | None, cancelled: threading.Event) -> Any:
+def _make_monitor(trt: Any, progress: Progress | None, cancelled: Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -16,8 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 from engines.base import ModelFormatError
 
 OPSETS = range(9, 25)
-MAX_TOP_K = 3839
-"""'`K` input must be less than 3840.'"""
+MAX_TOP_K = 3840
+"""INetworkDefinition.add_topk, 10.12 to 11.4: "Currently only values of K up to 3840 are supported." The parser's table
+says "less than 3840", its error "K exceeds the maximum value allowed (3840)"."""
 
 _T = TypeVar("_T")
 

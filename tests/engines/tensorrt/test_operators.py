@@ -84,7 +84,7 @@ def test_an_open_batch_leaves_no_other_size_open() -> None:
         (one("Transpose", ["x"], number=2), "input 'x' is uint8"),
         (one("Sigmoid", ["x"], number=7), "input 'x' is int64"),
         (top_k(constants=[array("k", [4])], sorted=0), "`sorted` must be 1"),
-        (top_k(constants=[array("k", [3840])]), "K is 3840, at most 3839"),
+        (top_k(constants=[array("k", [3841])]), "K is 3841, at most 3840"),
         (top_k(), "K must be a number by now: fix the sizes"),
         (one("MaxPool", ["x"], kernel_shape=[2, 2], dilations=[2, 2]), "`dilations` must be empty or all ones"),
         (one("MaxPool", ["x"], kernel_shape=[2]), "2D or 3D pooling only"),
