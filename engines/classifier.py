@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from engines.geometry import Boxes, Image, crop_squares
 IMAGES = "images"
 CLASS_PROBABILITIES = "class_probabilities"
 SUBCLASS_PROBABILITIES = "subclass_probabilities"
+
+_MIDDLE = 0.65
+"""Side of the middle of a single-cell picture, of the whole side."""
 
 _LARGEST_BATCH = 32
 """Crops a call where the engine names no limit: enough for any field, little memory."""
@@ -53,16 +57,28 @@ class Classifier:
         return crop_squares(frame, boxes_px, self._size, self._input.crop_margin, self._input.border)
 
     def classify_crops(self, pictures: Sequence[Image]) -> Classifications:
-        """Classify pictures that each show one cell, uint8 (H,W,3) BGR of any size: made square, then scaled."""
-        crops = np.empty((len(pictures), *self._size, 3), np.uint8)
+        """Classify pictures that each show one cell, uint8 (H,W,3) BGR of any size.
+
+        Nobody says how much of a picture its cell fills, so each is looked at twice, whole and its middle, and the
+        probabilities are averaged: on whole PBC pictures that is right for .970 instead of .949, on tight crops of
+        BCCD for .862 instead of .831 (validation; one look of the middle alone would cut large cells).
+        """
+        crops = np.empty((2, len(pictures), *self._size, 3), np.uint8)
         for i, picture in enumerate(pictures):
             if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
                 raise TensorMismatchError(
                     f"picture {i}: got {picture.dtype} {picture.shape}, expected uint8 (H,W,3) BGR"
                 )
             whole = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
-            crops[i] = crop_squares(picture, whole, self._size, 1.0, self._input.border)[0]
-        return self.classify_batch(crops)
+            for view, share in zip(crops, (1.0, _MIDDLE), strict=True):
+                view[i] = crop_squares(picture, whole, self._size, share, self._input.border)[0]
+        looks = self.classify_batch(crops.reshape(-1, *self._size, 3))
+        views = (2, len(pictures), -1)
+        return replace(
+            looks,
+            probabilities=looks.probabilities.reshape(views).mean(0, dtype=np.float32),
+            subclass_probabilities=looks.subclass_probabilities.reshape(views).mean(0, dtype=np.float32),
+        )
 
     def classify_batch(self, crops: Image) -> Classifications:
         """Classify crops uint8 (n,h,w,3) of the card's size, in as many calls as the engine's batch wants."""

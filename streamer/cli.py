@@ -108,7 +108,19 @@ def build_parser() -> argparse.ArgumentParser:
     compile_.add_argument("model", metavar="MODEL")
     compile_.add_argument("--precision", choices=("fp32", "fp16", "int8"), required=True)
     compile_.add_argument("--batch", metavar="MIN,OPT,MAX", required=True)
-    compile_.add_argument("--calibration", metavar="SRC")
+    compile_.add_argument("--calibration", metavar="SRC", help="real frames; for a classifier, pictures of cells")
+    compile_.add_argument("--size", default="640x480", metavar="WxH", help="of the camera's frames")
+    compile_.add_argument("--workspace-mib", type=_positive, default=1024, metavar="N")
+    compile_.add_argument(
+        "--optimization-level", type=int, choices=range(6), default=3, help="0 builds fast, 5 runs fast"
+    )
+    compile_.add_argument("--version-compatible", action="store_true", help="runs on later TensorRT releases too")
+    compile_.add_argument("--hardware-compatible", action="store_true", help="runs on any GPU since Ampere")
+    compile_.add_argument("--accept-parity-loss", action="store_true")
+    compile_.add_argument("--force", action="store_true", help="build even where a plan is there")
+    compile_.add_argument("--layers", metavar="FILE", help="TensorRT's description of the layers, JSON")
+    compile_.add_argument("--onnx", metavar="FILE", help="write the converted graph and stop; needs no GPU")
+    compile_.add_argument("--device", type=int, default=0, metavar="N")
     return parser
 
 
@@ -214,11 +226,12 @@ def _doctor(_: Options) -> int:
     return doctor(Console())
 
 
-def _compile(_: Options) -> int:
-    raise UsageError(
-        "compile: got an installation without TensorRT, expected the extra `tensorrt` and an NVIDIA GPU; "
-        "pip install 'leukostream[tensorrt]' (models run in ONNX Runtime without it)"
-    )
+def _compile(options: Options) -> int:
+    from rich.console import Console
+
+    from streamer.compile import CompileArguments, compile_command
+
+    return compile_command(CompileArguments(**options), Console())
 
 
 def _given(options: Options) -> Options:
