@@ -73,11 +73,13 @@ class Classifier:
             for view, share in zip(crops, (1.0, _MIDDLE), strict=True):
                 view[i] = crop_squares(picture, whole, self._size, share, self._input.border)[0]
         looks = self.classify_batch(crops.reshape(-1, *self._size, 3))
-        views = (2, len(pictures), -1)
+        n = len(pictures)
         return replace(
             looks,
-            probabilities=looks.probabilities.reshape(views).mean(0, dtype=np.float32),
-            subclass_probabilities=looks.subclass_probabilities.reshape(views).mean(0, dtype=np.float32),
+            probabilities=np.mean([looks.probabilities[:n], looks.probabilities[n:]], 0, np.float32),
+            subclass_probabilities=np.mean(
+                [looks.subclass_probabilities[:n], looks.subclass_probabilities[n:]], 0, np.float32
+            ),
         )
 
     def classify_batch(self, crops: Image) -> Classifications:
