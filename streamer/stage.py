@@ -52,16 +52,14 @@ class StageConfig:
     """Keyframes that one frame that fits nowhere is compared with at once."""
     max_search_poor: int = 8
     """The same for a frame that is too poor to be counted."""
-    poor_score: float = 30.0
-    poor_agreement: float = 0.5
+    poor_strength: float = 18.0
     """What is asked of a match of such a frame; it only says where the stage is, and no cell depends on it."""
     comparisons_per_frame: int = 24
     """Keyframes of different islands compared in passing, at about 0.3 ms each."""
     max_pending: int = 20_000
     """Comparisons between islands that wait; beyond it the oldest are given up."""
-    sure_score: float = 60.0
-    sure_agreement: float = 0.85
-    """A match that reaches both is beyond doubt; others join islands, or find a stage that jumped, only in pairs."""
+    sure_strength: float = 52.0
+    """A match this strong is beyond doubt; others join islands, or find a stage that jumped, only in pairs."""
     same_px: float = 6.0
     """Two matches that put an island at places no further apart say the same."""
     max_surprise: float = 0.15
@@ -112,9 +110,7 @@ class StageTracker:
     def __init__(self, config: StageConfig | None = None, registration: RegistrationConfig | None = None) -> None:
         self._config = config or StageConfig()
         self._registration = registration or RegistrationConfig()
-        self._lenient = replace(
-            self._registration, min_score=self._config.poor_score, min_agreement=self._config.poor_agreement
-        )
+        self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
         self._map = StageMap(announce_px=self._config.settle_px)
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
@@ -411,7 +407,7 @@ class StageTracker:
                 self._weigh(a, b, shift, merged)
 
     def _is_beyond_doubt(self, shift: Shift) -> bool:
-        return shift.score >= self._config.sure_score and shift.agreement >= self._config.sure_agreement
+        return shift.strength >= self._config.sure_strength
 
     def _weigh(self, a: int, b: int, shift: Shift, merged: list[tuple[int, int]]) -> None:
         """Keyframes of two islands seem to match: merge when that is beyond doubt, or when two matches say the same."""

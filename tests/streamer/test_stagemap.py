@@ -11,7 +11,7 @@ FRAME = prepare(view(0, 0), RegistrationConfig())
 
 
 def shift(x, y, overlap=0.5, ncc=0.9):
-    return Shift(x, y, overlap, ncc, 100.0, 1.0, 0.0, 0.0)
+    return Shift(x, y, overlap, ncc, 1.0, 100.0, 0.0, 0.0)
 
 
 def loop_with_drift(count=12, drift=1.0):
