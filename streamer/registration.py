@@ -133,7 +133,7 @@ def prepare(image: npt.NDArray[np.uint8], config: RegistrationConfig) -> Prepare
 
 def restored(frame: PreparedFrame) -> PreparedFrame:
     """The frame with its spectrum, computed again where it was dropped to save memory."""
-    return replace(frame, spectrum=_spectrum_of(frame))
+    return replace(frame, spectrum=_spectrum_of(frame)) if frame.fine.size else frame
 
 
 def _spectrum_of(frame: PreparedFrame) -> npt.NDArray[np.complex64]:
@@ -145,9 +145,14 @@ def without_spectrum(frame: PreparedFrame) -> PreparedFrame:
     return replace(frame, spectrum=None)
 
 
+def forgotten(frame: PreparedFrame) -> PreparedFrame:
+    """The frame without its picture: it matches nothing any more."""
+    return replace(frame, fine=np.zeros((0, 0), np.int8), spectrum=None)
+
+
 def comparable(a: PreparedFrame, b: PreparedFrame) -> bool:
-    """Whether two frames come from the same camera setting: of the same size."""
-    return (a.height, a.width) == (b.height, b.width)
+    """Whether two frames can be compared: of the same size, and neither one forgotten."""
+    return (a.height, a.width) == (b.height, b.width) and min(a.fine.size, b.fine.size) > 0
 
 
 def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> Shift | None:

@@ -134,6 +134,11 @@ class StageTracker:
     def keyframes(self) -> int:
         return len(self._map)
 
+    @property
+    def forgotten(self) -> int:
+        """Keyframes whose picture was given up because too many were kept; their places are not recognised again."""
+        return self._map.forgotten
+
     def anchor_position(self, anchor: int) -> StagePosition:
         """Where a keyframe lies by now."""
         keyframe = self._map[anchor]

@@ -16,13 +16,16 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from streamer.placement import Correction
-from streamer.registration import PreparedFrame, Shift, restored, without_spectrum
+from streamer.registration import PreparedFrame, Shift, forgotten, restored, without_spectrum
 
 LOCAL = 48
 """Keyframes that settle together when one more is linked to them."""
 
 SPECTRA_KEPT = 256
 """Keyframes whose spectrum stays in memory (0.3 MB each); the others' is computed again when it is needed."""
+
+PICTURES_KEPT = 8192
+"""Keyframes whose picture stays in memory (0.08 MB each). A place whose picture is gone is not recognised again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +76,9 @@ class StageMap:
         self._keyframes: list[Keyframe] = []
         self._by_place: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         self._with_spectrum: OrderedDict[int, None] = OrderedDict()
+        self._with_picture: OrderedDict[int, None] = OrderedDict()
+        self.forgotten = 0
+        """Keyframes whose picture was given up because too many were kept."""
         self._islands: dict[int, list[int]] = {}
         self._moved: set[int] = set()
         self._new: set[int] = set()
@@ -108,7 +114,7 @@ class StageMap:
         self._keyframes.append(keyframe)
         self._islands[island].append(keyframe.number)
         self._by_place[self._place(keyframe)].append(keyframe.number)
-        self._remember_spectrum(keyframe)
+        self._remember(keyframe)
         self._changed.add(keyframe.number)
         return keyframe
 
@@ -145,7 +151,7 @@ class StageMap:
         """A keyframe's picture, ready to correlate."""
         keyframe = self._keyframes[number]
         keyframe.frame = restored(keyframe.frame)
-        self._remember_spectrum(keyframe)
+        self._remember(keyframe)
         return keyframe.frame
 
     def overlap(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> float:
@@ -265,12 +271,20 @@ class StageMap:
             self._by_place[before].remove(keyframe.number)
             self._by_place[after].append(keyframe.number)
 
-    def _remember_spectrum(self, keyframe: Keyframe) -> None:
-        self._with_spectrum[keyframe.number] = None
-        self._with_spectrum.move_to_end(keyframe.number)
-        if len(self._with_spectrum) > SPECTRA_KEPT:
-            oldest = self._keyframes[self._with_spectrum.popitem(last=False)[0]]
-            oldest.frame = without_spectrum(oldest.frame)
+    def _remember(self, keyframe: Keyframe) -> None:
+        """Of the pictures keep those that were used last."""
+        if keyframe.frame.fine.size == 0:
+            return
+        for kept, most, reduce in (
+            (self._with_spectrum, SPECTRA_KEPT, without_spectrum),
+            (self._with_picture, PICTURES_KEPT, forgotten),
+        ):
+            kept[keyframe.number] = None
+            kept.move_to_end(keyframe.number)
+            if len(kept) > most:
+                oldest = self._keyframes[kept.popitem(last=False)[0]]
+                oldest.frame = reduce(oldest.frame)
+                self.forgotten += reduce is forgotten
 
 
 def _state_of(keyframe: Keyframe) -> KeyframeState:

@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -204,14 +206,15 @@ def turned(x, y, degrees, scale=1.0):
 
 @pytest.mark.parametrize(
     ("degrees", "scale", "reason"),
-    [(4.0, 1.0, "camera turned by 4.0 degrees"), (0.0, 1.3, "magnification changed to 130 %")],
+    [(4.0, 1.0, r"camera turned by (4\.0|3\.9|4\.1) degrees"), (0.0, 1.3, r"magnification changed to 1(29|30|31) %")],
 )
 def test_a_changed_camera_is_said_to_be_so_and_gives_no_positions(degrees, scale, reason):
     run = Run()
     run.go((500, 400), (520, 400))
-    assert run.show(turned(520, 400, degrees, scale)).reason == reason
+    said = run.show(turned(520, 400, degrees, scale)).reason
+    assert re.fullmatch(reason, said)
     moved = run.show(turned(560, 400, degrees, scale))
-    assert (moved.position, moved.reason) == (None, reason)
+    assert (moved.position, moved.reason) == (None, said)
     assert run.go((540, 400)).position.island == 0
     assert run.tracker.islands == (0,)
 

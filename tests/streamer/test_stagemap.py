@@ -3,7 +3,7 @@ import pytest
 
 from streamer import stagemap
 from streamer.placement import Correction
-from streamer.registration import RegistrationConfig, Shift, prepare
+from streamer.registration import RegistrationConfig, Shift, prepare, refine, register
 from streamer.stagemap import StageMap
 from tests.streamer.stage_cases import HEIGHT, WIDTH, view
 
@@ -129,6 +129,19 @@ def test_only_so_many_spectra_stay_in_memory(monkeypatch):
     assert [made[i].frame.spectrum is None for i in range(5)] == [True, True, False, False, False]
     assert made.frame(0).spectrum is not None
     assert [made[i].frame.spectrum is None for i in range(5)] == [False, True, True, False, False]
+
+
+def test_only_so_many_pictures_stay_in_memory_and_the_loss_is_counted(monkeypatch):
+    monkeypatch.setattr(stagemap, "PICTURES_KEPT", 3)
+    made = StageMap(announce_px=0.25)
+    island = made.new_island()
+    for i in range(5):
+        made.add(FRAME, island, 1000 * i, 0)
+    assert made.forgotten == 2
+    config = RegistrationConfig()
+    assert [register(made.frame(i), FRAME, config) is not None for i in range(5)] == [False, False, True, True, True]
+    assert refine(made.frame(0), FRAME, (0, 0), config) is None
+    assert made.around(island, FRAME, 10, 0) == [(pytest.approx(1 - 10 / WIDTH), 0)]
 
 
 def test_smeared_keyframes_hold_less():
