@@ -96,3 +96,44 @@ def one_to_one(i: Ints, j: Ints, likeness: npt.NDArray[np.float64]) -> tuple[Int
             chosen.append(pair)
     rows = np.array(chosen, np.intp)
     return i[rows], j[rows]
+
+
+def new_and_double(
+    known: npt.NDArray[np.bool_],
+    boxes: Boxes,
+    cut: Cuts,
+    families: Ints,
+    scores: npt.NDArray[np.float32],
+    config: MatchConfig,
+) -> tuple[Ints, Ints, Ints]:
+    """Of one frame's boxes those that are not `known`: (new ones, doubles of another box, that other box).
+
+    Whole boxes come before cut ones and better ones before worse: they are the new ones, and the rest are doubles.
+    """
+    open_boxes = np.nonzero(~known)[0]
+    i, j = touching_pairs(boxes[open_boxes], boxes)
+    i = open_boxes[i]
+    uncut = np.zeros((len(i), 4), bool)
+    iou, containment = overlaps(boxes[i], uncut, boxes[j], uncut)
+    one = np.where(
+        families[i] == families[j],
+        (iou >= config.min_iou_same_frame) | (containment >= config.min_containment_same_frame),
+        iou >= config.min_iou_other_family,
+    )
+    one &= i != j
+    rivals: dict[int, list[int]] = {}
+    for a, b in zip(i[one].tolist(), j[one].tolist(), strict=True):
+        rivals.setdefault(a, []).append(b)
+    if not rivals:
+        return open_boxes, np.zeros(0, np.intp), np.zeros(0, np.intp)
+    settled = set(np.nonzero(known)[0].tolist())
+    new, doubles, originals = [], [], []
+    for box in open_boxes[np.lexsort((-scores[open_boxes], cut[open_boxes].any(1)))].tolist():
+        original = next((rival for rival in rivals.get(box, ()) if rival in settled), None)
+        if original is None:
+            new.append(box)
+            settled.add(box)
+        else:
+            doubles.append(box)
+            originals.append(original)
+    return np.array(new, np.intp), np.array(doubles, np.intp), np.array(originals, np.intp)

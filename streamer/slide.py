@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from streamer.cellstore import KINDS, CellStore
 from streamer.fusion import Fusion, FusionConfig
-from streamer.matching import Boxes, Cuts, Ints, MatchConfig, cut_sides, one_to_one, overlaps, touching_pairs
+from streamer.matching import (
+    Boxes,
+    Cuts,
+    Ints,
+    MatchConfig,
+    cut_sides,
+    new_and_double,
+    one_to_one,
+    overlaps,
+    touching_pairs,
+)
 from streamer.placement import Correction, Placement
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation
 
@@ -137,9 +147,10 @@ class SlideMap:
                 boxes, cut[rows], kinds[rows], detections.scores[rows], where, frame_id
             )
             if looks is not None:
-                taken = numbers[white] >= 0
+                rows = np.nonzero(numbers[white] >= 0)[0]
+                rows = rows[_best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
                 weights = np.where(cut[white].any(1), weight * self._config.cut_weight, weight).astype(np.float32)
-                self.add_looks(numbers[white[taken]], _rows_of(looks, taken), weights[taken])
+                self.add_looks(numbers[white[rows]], _rows_of(looks, rows), weights[rows])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
         numbered = (number if number >= 0 else None for number in numbers.tolist())
@@ -188,14 +199,16 @@ class SlideMap:
         known, found = one_to_one(i, j, likeness)
         numbers = np.full(len(boxes), -1, np.intp)
         numbers[known] = near[found]
-        new, doubles, originals = self._new_and_double(numbers, boxes, cut, kinds, scores)
+        families = _FAMILY[kinds]
+        new, doubles, originals = new_and_double(numbers >= 0, boxes, cut, families, scores, self._config.match)
         numbers[new] = cells.append(boxes[new], cut[new], island, anchor, frame_id)
         numbers[doubles] = numbers[originals]
         touched, where = np.unique(numbers, return_inverse=True)
         before = self._counted(touched)
         with self._tally(touched):
             self._improve(numbers[known], boxes[known], cut[known], anchor)
-            np.add.at(cells.evidence, (numbers, kinds), scores)
+            best = _best_of_each(where, scores)  # a second box on the same cell is no second opinion
+            cells.evidence[touched, kinds[best]] += scores[best]
             cells.looks[touched] += 1
             cells.last_frame[touched] = frame_id
         newly = self._counted(touched) & ~before
@@ -216,40 +229,6 @@ class SlideMap:
         like = np.where(same, iou >= enough, iou >= config.min_iou_other_family)
         like |= same & ~whole & (containment >= config.min_containment_cut)
         return i[like], j[like], iou[like] + same[like]
-
-    def _new_and_double(
-        self, numbers: Ints, boxes: Boxes, cut: Cuts, kinds: Ints, scores: npt.NDArray[np.float32]
-    ) -> tuple[Ints, Ints, Ints]:
-        """Of the boxes without a cell those that are new ones, and those that show the cell of another box (which)."""
-        config = self._config.match
-        open_boxes = np.nonzero(numbers < 0)[0]
-        i, j = touching_pairs(boxes[open_boxes], boxes)
-        i = open_boxes[i]
-        uncut = np.zeros((len(i), 4), bool)
-        iou, containment = overlaps(boxes[i], uncut, boxes[j], uncut)
-        same = _FAMILY[kinds[i]] == _FAMILY[kinds[j]]
-        one = np.where(
-            same,
-            (iou >= config.min_iou_same_frame) | (containment >= config.min_containment_same_frame),
-            iou >= config.min_iou_other_family,
-        )
-        one &= i != j
-        rivals: dict[int, list[int]] = {}
-        for a, b in zip(i[one].tolist(), j[one].tolist(), strict=True):
-            rivals.setdefault(a, []).append(b)
-        if not rivals:
-            return open_boxes, np.zeros(0, np.intp), np.zeros(0, np.intp)
-        settled = set(np.nonzero(numbers >= 0)[0].tolist())
-        new, doubles, originals = [], [], []
-        for box in open_boxes[np.lexsort((-scores[open_boxes], cut[open_boxes].any(1)))].tolist():
-            original = next((rival for rival in rivals.get(box, ()) if rival in settled), None)
-            if original is None:
-                new.append(box)
-                settled.add(box)
-            else:
-                doubles.append(box)
-                originals.append(original)
-        return np.array(new, np.intp), np.array(doubles, np.intp), np.array(originals, np.intp)
 
     def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
         """Let the boxes of known cells learn from one more look; whole looks replace cut ones."""
@@ -423,7 +402,13 @@ def white_boxes(detections: Detections) -> Ints:
     return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]
 
 
-def _rows_of(looks: Classifications, rows: npt.NDArray[np.bool_]) -> Classifications:
+def _best_of_each(groups: Ints, scores: npt.NDArray[np.float32]) -> Ints:
+    """Index of the best score of each group, in the order of the groups' numbers."""
+    order = np.lexsort((-scores, groups))
+    return np.asarray(order[np.diff(groups[order], prepend=-1) != 0], np.intp)
+
+
+def _rows_of(looks: Classifications, rows: Ints) -> Classifications:
     return replace(
         looks, probabilities=looks.probabilities[rows], subclass_probabilities=looks.subclass_probabilities[rows]
     )

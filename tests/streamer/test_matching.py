@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.matching import cut_sides, one_to_one, overlaps, touching_pairs
+from streamer.matching import MatchConfig, cut_sides, new_and_double, one_to_one, overlaps, touching_pairs
 
 NO = [False] * 4
 
@@ -75,3 +75,22 @@ def test_the_likest_pairs_win_and_none_is_used_twice():
     likeness = np.array([0.9, 0.8, 0.95, 0.1])
     chosen = one_to_one(i, j, likeness)
     assert set(zip(chosen[0].tolist(), chosen[1].tolist(), strict=True)) == {(1, 0), (0, 1), (2, 2)}
+
+
+def test_of_boxes_on_one_cell_the_whole_and_better_one_is_new_and_the_rest_are_doubles():
+    found = boxes((0, 0, 10, 10), (1, 0, 11, 10), (0, 1, 10, 11), (30, 0, 40, 10), (31, 0, 41, 10))
+    known = np.array([False, False, False, True, False])
+    cut = cuts((1, 0, 0, 0), NO, NO, NO, NO)
+    scores = np.float32([0.9, 0.5, 0.7, 0.8, 0.9])
+    new, doubles, originals = new_and_double(known, found, cut, np.zeros(5, int), scores, MatchConfig())
+    assert new.tolist() == [2]
+    assert dict(zip(doubles.tolist(), originals.tolist(), strict=True)) == {0: 2, 1: 2, 4: 3}
+
+
+def test_boxes_of_different_families_are_one_cell_only_when_they_are_nearly_the_same():
+    found = boxes((0, 0, 10, 10), (3, 0, 13, 10), (20, 0, 30, 10), (21, 0, 31, 10))
+    families, scores = np.array([0, 1, 0, 1]), np.float32([0.9, 0.8, 0.7, 0.6])
+    new, doubles, originals = new_and_double(
+        np.zeros(4, bool), found, cuts(NO, NO, NO, NO), families, scores, MatchConfig()
+    )
+    assert (new.tolist(), doubles.tolist(), originals.tolist()) == ([0, 1, 2], [3], [2])

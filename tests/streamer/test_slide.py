@@ -243,6 +243,20 @@ def test_a_cell_taken_for_a_red_one_once_stays_one_cell_and_white():
     assert (counts.white, counts.red) == (1, 0)
 
 
+def test_a_second_box_on_a_cell_is_no_second_opinion():
+    """Neither on its kind, nor on its class: the better box of each frame speaks for the cell."""
+    slide = Slide()
+    for _ in range(4):
+        boxes = (100, 100, 160, 160), (102, 101, 161, 160), (108, 108, 158, 158)
+        found = detections(*boxes, labels=[WHITE, RED, WHITE], scores=(0.6, 0.55, 0.4))
+        slide.feed(placed(), found, looks(NEUTROPHIL, LYMPHOCYTE))
+    counts = slide.map.counts()
+    assert (counts.white, counts.red) == (1, 0)
+    [cell] = slide.map.cells()
+    assert (cell.class_name, cell.looks) == ("neutrophil", 4)
+    assert cell.class_probabilities["neutrophil"] > 0.9
+
+
 def test_what_turns_out_to_be_no_white_cell_is_taken_back():
     slide = Slide()
     slide.feed(placed(), detections((100, 100, 160, 160), scores=(0.5,)))
