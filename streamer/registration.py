@@ -228,18 +228,17 @@ def refine(
 class _Tiles:
     """The normal equations of a translation, tile by tile of the overlap, at an integer shift."""
 
-    def __init__(self, sums: Floats, centres: Floats, pixels: int) -> None:
+    def __init__(self, sums: npt.NDArray[np.float64], centres: Floats, pixels: int) -> None:
         self.pixels = pixels
         self._centres = centres  # (t, 2) x, y in fine pixels of `b`
-        xx, xy, yy, xe, ye, ab, aa, bb = sums
-        self._hessian = np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -2)
-        self._gradient = np.stack([xe, ye], -1)
+        self._normal = sums[:5]  # xx, xy, yy, x gap, y gap
+        ab, aa, bb = sums[5:]
         self._power = np.sqrt(aa * bb)
         self._ncc = ab / np.maximum(self._power, 1e-6)
         self.ncc = float(ab.sum() / max(float(np.sqrt(aa.sum() * bb.sum())), 1e-6))
         # A tile without an edge in one direction still has a step: the ridge keeps it near zero there.
-        ridge = 0.05 * float(np.trace(self._hessian.mean(0))) * np.eye(2) + 1e-6 * np.eye(2)
-        self._steps = np.linalg.solve(self._hessian + ridge, self._gradient[..., None])[..., 0]
+        ridge = 0.05 * float((sums[0] + sums[2]).mean()) + 1e-6
+        self._steps = np.stack(_solved(self._normal, ridge), axis=-1)
 
     @classmethod
     def measure(
@@ -273,20 +272,19 @@ class _Tiles:
         )  # fmt: skip
         pixels = (right - left) * (bottom - top)
         per_row, per_column = _bins(bottom - top, rows), _bins(right - left, columns).T
-        sums = np.stack([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors])
+        sums = np.array([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors], np.float64)
         x_centres = left + (np.arange(columns, dtype=np.float32) + 0.5) * (right - left) / columns
         y_centres = top + (np.arange(rows, dtype=np.float32) + 0.5) * (bottom - top) / rows
         centres = np.stack(np.meshgrid(x_centres, y_centres), -1).reshape(-1, 2)
-        return cls(sums.astype(np.float64), centres, pixels)
+        return cls(sums, centres, pixels)
 
     def common_step(self) -> npt.NDArray[np.float64]:
         """The step (x, y) in fine pixels that all tiles agree on, tiles far from it having little to say."""
         weights = np.ones(len(self._steps))
-        step = np.zeros(2)
         for _ in range(3):
-            hessian = np.tensordot(weights, self._hessian, 1) + 1e-6 * np.eye(2)
-            step = np.linalg.solve(hessian, weights @ self._gradient)
-            weights = 1 / np.maximum(1.0, np.linalg.norm(self._steps - step, axis=1) / 0.5)
+            step = np.array(_solved(self._normal @ weights, 1e-6))
+            away = self._steps - step
+            weights = 1 / np.maximum(1.0, np.sqrt((away * away).sum(1)) / 0.5)
         return step
 
     def agreement(self, step: npt.NDArray[np.float64]) -> float:
@@ -375,6 +373,14 @@ def _neighbour_correlation(image: Floats) -> float:
     along_x = float((image[:, 1:] * image[:, :-1]).mean())
     along_y = float((image[1:] * image[:-1]).mean())
     return max(0.0, min(along_x, along_y) / power)
+
+
+def _solved(normal: npt.NDArray[np.float64], ridge: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(x, y) of the 2 x 2 equations whose coefficients xx, xy, yy and right sides x, y are the rows of `normal`."""
+    xx, xy, yy, right_x, right_y = normal
+    xx, yy = xx + ridge, yy + ridge
+    determinant = xx * yy - xy * xy
+    return (yy * right_x - xy * right_y) / determinant, (xx * right_y - xy * right_x) / determinant
 
 
 def _moved(image: Floats, by: npt.NDArray[np.float64]) -> Floats:
