@@ -123,7 +123,7 @@ def test_all_that_a_stage_tracker_remembers_is_kept():
     given = {"_config", "_registration", "_lenient", "_map"}
     kept = {"_reference", "_last", "_found", "_was_found", "_pending", "_hunches", "_distorted", "given_up"}
     assert set(vars(StageTracker())) == given | kept
-    follows = {"_by_place", "_with_spectrum", "_islands", "_moved", "_new", "_changed"}
+    follows = {"_by_place", "_with_spectrum", "_with_picture", "forgotten", "_islands", "_moved", "_new", "_changed"}
     assert set(vars(StageMap(1.0))) == {"_announce_px", "_keyframes", "_next_island"} | follows
     keyframe, state = (
         {field.name for field in dataclasses.fields(kind)} - {"frame"} for kind in (Keyframe, KeyframeState)
