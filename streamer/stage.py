@@ -318,10 +318,13 @@ class StageTracker:
         return None
 
     def _candidates(self, reference: Keyframe) -> Iterator[int]:
-        """Keyframes to look for a frame by: the last one first; the others are only sorted when they are needed."""
+        """Keyframes to look for a frame by: the last one, those around it, and only then all by their distance."""
         yield reference.number
+        around = self._map.around(reference.island, reference.frame, reference.x_px, reference.y_px)
+        tried = {reference.number, *(number for _, number in around)}
+        yield from (number for _, number in around if number != reference.number)
         for number in self._map.nearest(reference.island, reference.x_px, reference.y_px):
-            if number != reference.number:
+            if number not in tried:
                 yield number
 
     def _best_view(self, frame: PreparedFrame, number: int, shift: Shift) -> tuple[int, Shift] | None:
