@@ -25,6 +25,8 @@ class MatchConfig:
     min_iou_cut: float = 0.25
     min_containment_cut: float = 0.6
     """Where an edge cut one of them, either of these is enough: slivers have few pixels to agree on."""
+    min_iou_together: float = 0.6
+    """Cells that were seen at the same time, at places that turned out to be one, are the same from this on."""
     min_iou_same_frame: float = 0.55
     min_containment_same_frame: float = 0.8
     """Two boxes of one frame and one family are one cell from either of these on; cells side by side stay below."""

@@ -281,21 +281,33 @@ class SlideMap:
         cells = self._cells
         for island in np.unique(cells.island[rows]).tolist():
             own = rows[cells.island[rows] == island]
-            reach = np.concatenate([cells.boxes[own, :2].min(0), cells.boxes[own, 2:].max(0)])
-            near = cells.within(island, reach)
-            i, j, likeness = self._like(cells.boxes[own], cells.cut[own], cells.kind(own), near)
-            a, b = own[i], near[j]
-            # Cells told apart in a frame have the same anchor: only what different frames saw can be a double.
-            apart = (a != b) & ((cells.anchor[a] != cells.anchor[b]) | cells.partial[a] | cells.partial[b])
-            apart &= ~((cells.first_frame[a] == cells.first_frame[b]) & (cells.last_frame[a] == cells.last_frame[b]))
-            a, b, likeness = a[apart], b[apart], likeness[apart]
-            if len(a) == 0:
-                continue
-            with self._tally(np.unique(np.concatenate([a, b]))):
-                for pair in np.argsort(-likeness, kind="stable").tolist():
-                    one, two = sorted((int(a[pair]), int(b[pair])))
-                    if cells.alive[one] and cells.alive[two]:
-                        self._join(one, two)
+            while len(own):  # a cell that was joined has another box: its neighbours are looked at anew
+                a, b = self._doubles(own, island)
+                with self._tally(np.unique(np.concatenate([a, b]))):
+                    for one, two in zip(a.tolist(), b.tolist(), strict=True):
+                        self._join(min(one, two), max(one, two))
+                own = np.unique(np.minimum(a, b))
+
+    def _doubles(self, own: Ints, island: int) -> tuple[Ints, Ints]:
+        """Pairs (a, b) of cells, the first among `own`, that are the same; no cell comes twice."""
+        cells = self._cells
+        near = cells.within(island, np.concatenate([cells.boxes[own, :2].min(0), cells.boxes[own, 2:].max(0)]))
+        i, j, likeness = self._like(cells.boxes[own], cells.cut[own], cells.kind(own), near)
+        a, b = own[i], near[j]
+        # Cells that were there at the same time were told apart then, unless one of them lay elsewhere on the map.
+        together = (cells.first_frame[a] <= cells.last_frame[b]) & (cells.first_frame[b] <= cells.last_frame[a])
+        surely = (cells.anchor[a] != cells.anchor[b]) & (likeness >= 1 + self._config.match.min_iou_together)
+        chosen = (a != b) & (~together | surely)
+        a, b = np.minimum(a, b)[chosen], np.maximum(a, b)[chosen]
+        taken: set[int] = set()
+        pairs = []
+        for pair in np.argsort(-likeness[chosen], kind="stable").tolist():
+            one, two = int(a[pair]), int(b[pair])
+            if one not in taken and two not in taken:
+                taken |= {one, two}
+                pairs.append(pair)
+        rows = np.array(pairs, np.intp)
+        return a[rows], b[rows]
 
     def _join(self, kept: int, gone: int) -> None:
         cells = self._cells

@@ -72,9 +72,9 @@ class StageConfig:
     """Of a picture that may start an island; measured fields have 0.008 and more, blank ones with noise 0.002."""
     min_coherence: float = 0.15
     """Of a picture that may start an island; measured fields have 0.55 and more, pure noise 0."""
-    max_turn_rad: float = 0.008
-    max_growth: float = 0.01
-    """A camera turned or a magnification changed by more is not registered. Real neighbours differ by up to half."""
+    max_turn_rad: float = 0.015
+    max_growth: float = 0.015
+    """A camera turned or a magnification changed by more is not registered. Real neighbours differ by up to 0.009."""
     max_start_smear: float = 1.5
     """While the stage is being followed, a picture smeared more than this starts no island: it will come to rest."""
 
@@ -280,7 +280,7 @@ class StageTracker:
         self._await_comparison(new, compared)
         self._reference = new.number
         for number, shift in compared.items():
-            if shift is not None and reason is None:
+            if shift is not None:
                 self._weigh(number, new.number, shift, merged)
         return new.number, None, None
 
@@ -318,10 +318,13 @@ class StageTracker:
         return None
 
     def _candidates(self, reference: Keyframe) -> Iterator[int]:
-        """Keyframes to look for a frame by: the last one first; the others are only sorted when they are needed."""
+        """Keyframes to look for a frame by: the last one, those around it, and only then all by their distance."""
         yield reference.number
+        around = self._map.around(reference.island, reference.frame, reference.x_px, reference.y_px)
+        tried = {reference.number, *(number for _, number in around)}
+        yield from (number for _, number in around if number != reference.number)
         for number in self._map.nearest(reference.island, reference.x_px, reference.y_px):
-            if number != reference.number:
+            if number not in tried:
                 yield number
 
     def _best_view(self, frame: PreparedFrame, number: int, shift: Shift) -> tuple[int, Shift] | None:
@@ -379,7 +382,7 @@ class StageTracker:
         """Whether a frame that fits nowhere shows what the last one showed, turned or at another magnification."""
         if self._last is None or self._last[1].anchor is None:
             return None
-        similarity = find_similarity(self._last[0], frame)
+        similarity = find_similarity(self._last[0], frame, self._registration)
         if similarity is None:
             return None
         growth, turn_rad = similarity
@@ -390,10 +393,8 @@ class StageTracker:
         return None
 
     def _await_comparison(self, new: Keyframe, compared: Collection[int] = ()) -> None:
-        if len(self._map.islands) < 2 or new.island in self._distorted:
-            return
         for island in self._map.islands:
-            if island != new.island and island not in self._distorted:
+            if island != new.island:
                 others = self._map.members(island)
                 self._pending.extend((number, new.number) for number in others if number not in compared)
         while len(self._pending) > self._config.max_pending:
@@ -436,6 +437,9 @@ class StageTracker:
             return
         gone, into = second.island, first.island
         self._map.merge(gone, into, x, y)
+        reason = self._distorted.pop(gone, None)
+        if reason is None:  # what fits an island of the unchanged camera was not taken by a changed one
+            self._distorted.pop(into, None)
         for one_end, other_end, seen in [(a, b, shift), *links]:
             self._map.link(one_end, other_end, seen)
         self._map.settle(into)

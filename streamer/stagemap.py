@@ -144,6 +144,7 @@ class StageMap:
             )
             self._keyframes.append(keyframe)
             self._by_place[self._place(keyframe)].append(keyframe.number)
+            self._remember(keyframe)
             members[keyframe.island].append(keyframe.number)
         self._islands = {island: members[island] for island in sorted(members)}
 

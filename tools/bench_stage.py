@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for slide in options.slides or slides:
         truth = slides[slide]
-        files = list(truth["positions"])
+        files = sorted(truth["positions"])
         size = (image_of[names[files[0]]]["width"], image_of[names[files[0]]]["height"])
         boxes = {name: np.array(labelled[names[name]], np.float64).reshape(-1, 4) for name in files}
         result = run_slide(root / "images", files, boxes)

@@ -142,15 +142,15 @@ def test_a_turned_or_rescaled_camera_is_recognised(degrees, scale):
     picture = view(*HOME)
     matrix = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), -degrees, scale)
     other = cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
-    found = find_similarity(prepare(picture), prepare(other))
+    found = find_similarity(prepare(picture), prepare(other), CONFIG)
     assert found is not None
     growth, turn_rad = found
-    assert growth == pytest.approx(scale - 1, abs=0.02)
-    assert np.degrees(turn_rad) == pytest.approx(degrees, abs=0.5)
+    assert growth == pytest.approx(scale - 1, abs=0.005)
+    assert np.degrees(turn_rad) == pytest.approx(degrees, abs=0.2)
 
 
 def test_other_places_are_not_taken_for_a_turned_camera():
-    assert find_similarity(at(0, 0), prepare(view(*HOME, seed=2))) is None
+    assert find_similarity(at(0, 0), prepare(view(*HOME, seed=2)), CONFIG) is None
 
 
 def test_slight_turn_shows_in_the_tiles():

@@ -363,6 +363,16 @@ def test_doubles_that_a_closed_loop_reveals_are_joined_and_neighbours_are_not():
     assert set(update.removed) == {(2, 0), (3, 1)}
 
 
+def test_a_strip_that_lies_over_two_cells_is_joined_to_one_of_them_and_joins_no_two():
+    slide = Slide((402, 150, 60, WHITE))
+    slide.show(0, 0, island=0, anchor=0)  # 372 to 400 is seen, cut at the right
+    slide.cells = ((378, 128, 44, WHITE), (380, 173, 44, WHITE))
+    slide.show(300, 0, island=1, anchor=1)
+    assert (slide.white, slide.map.counts().partial_white) == (2, 1)
+    slide.map.finish([Correction(1, 0, 0.0, 0.0)])
+    assert (slide.white, slide.map.counts().partial_white) == (2, 0)
+
+
 def test_a_small_correction_joins_nothing():
     slide = Slide((100, 100, 60, WHITE), (160, 100, 60, WHITE))
     slide.show(0, 0, anchor=0)

@@ -219,6 +219,14 @@ def test_a_changed_camera_is_said_to_be_so_and_gives_no_positions(degrees, scale
     assert run.tracker.islands == (0,)
 
 
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_a_jump_to_another_field_is_not_taken_for_a_turn(seed):
+    run = Run()
+    run.go((500, 400), (520, 400))
+    assert run.go((500, 400), seed=seed).reason is None
+    assert run.tracker.islands == (0, 1)
+
+
 def test_frames_of_another_size_are_an_island_of_their_own():
     run = Run()
     run.go((500, 400))
