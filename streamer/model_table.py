@@ -44,7 +44,7 @@ def accuracy_note(card: Card) -> str | None:
     for data_set, figures in card.figures.items():
         accuracy = figures.get("accuracy")
         if data_set.startswith(CAMERA_SET) and isinstance(accuracy, float):
-            return f"{100 * (1 - accuracy):.0f} % of the cells of {data_set.replace('_', ' ')}"
+            return f"classifier errors {100 * (1 - accuracy):.0f} % ({data_set.replace('_', ' ')})"
     return None
 
 
