@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
+import cv2
 import msgspec
 
 from engines.base import UsageError
@@ -53,6 +54,7 @@ def run(config: Config) -> int:
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     keep_freed_memory()
+    cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
     sources = _open_sources(config)
     detector, classifier = _load_models(config)
     # Where the messages go to standard output, everything for people goes to standard error.

@@ -34,7 +34,7 @@ PICTURE_QUALITY = 90
 DIFFERENTIAL_EVERY_FRAMES = 15
 """How often the differential is published while only red cells, platelets and frames are added to it."""
 
-STAGE = StageConfig(max_search=4, comparisons_per_frame=1, max_pending=1500, max_links=4)
+STAGE = StageConfig(max_search=12, comparisons_per_frame=1, max_pending=1500, max_links=4)
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 
