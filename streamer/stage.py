@@ -54,7 +54,7 @@ class StageConfig:
     """The same for a frame that is too poor to be counted."""
     poor_strength: float = 18.0
     """What is asked of a match of such a frame; it only says where the stage is, and no cell depends on it."""
-    comparisons_per_frame: int = 20
+    comparisons_per_frame: int = 12
     """Keyframes of different islands compared in passing, at about 0.1 ms each."""
     max_pending: int = 20_000
     """Comparisons between islands that wait; beyond it the oldest are given up."""
