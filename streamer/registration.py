@@ -45,6 +45,9 @@ class RegistrationConfig:
     """Shifts that leave less of the field in common are not looked at."""
     min_peak: float = 9.0
     """Standard deviations of its own surface; true peaks reach 16 and more, most wrong ones 6, some 20."""
+    min_low_peak: float = 7.0
+    """The same for the lower half of the frequencies, which is tried first at a quarter of the cost: true peaks reach 9
+    and more, nine in ten wrong ones less than 7."""
     min_ncc: float = 0.2
     """Correlation on the fine overlap; true ones 0.7 and more, with the focus changed 0.35."""
     min_strength: float = 38.0
@@ -174,17 +177,28 @@ def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) ->
         return None
     shape = _coarse_shape(a.fine)
     padded = _padded(shape)
-    weights, valid = _overlap_weights(shape, config.min_overlap)
-    surface = scipy.fft.irfft2(_spectrum_of(a) * _spectrum_of(b).conj(), padded)
-    surface *= weights
-    row, column = divmod(int(surface.argmax()), padded[1])
-    spread = float(np.sqrt(np.vdot(surface, surface) / valid))
-    if spread == 0 or surface[row, column] < config.min_peak * spread:
+    product = _spectrum_of(a) * _spectrum_of(b).conj()
+    height, width = (size // 4 * 2 for size in padded)
+    low = np.concatenate([product[: height // 2, : width // 2 + 1], product[-(height // 2) :, : width // 2 + 1]])
+    surface = scipy.fft.irfft2(low, (height, width))
+    if _peak(surface, *_low_weights(shape, config.min_overlap))[0] < config.min_low_peak:
+        return None
+    surface = scipy.fft.irfft2(product, padded)
+    peak, row, column = _peak(surface, *_overlap_weights(shape, config.min_overlap))
+    if peak < config.min_peak:
         return None
     shift_y = row if row < shape[0] else row - padded[0]
     shift_x = column if column < shape[1] else column - padded[1]
     scale = 2 * a.factor
     return float(shift_x * scale), float(shift_y * scale)
+
+
+def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int]:
+    """(height in standard deviations, row, column) of the peak of a surface, which is weighted in place."""
+    surface *= weights
+    row, column = divmod(int(surface.argmax()), surface.shape[1])
+    spread = float(np.sqrt(np.vdot(surface, surface) / valid))
+    return float(surface[row, column]) / max(spread, 1e-12), row, column
 
 
 def refine(
@@ -448,3 +462,12 @@ def _overlap_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats
     enough = pixels >= min_overlap * shape[0] * shape[1]
     weights = np.where(enough, 1 / np.sqrt(np.maximum(pixels, 1)), 0).astype(np.float32)
     return weights, int(enough.sum())
+
+
+@lru_cache(maxsize=16)
+def _low_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats, int]:
+    """The same for the shifts of the surface at half the resolution."""
+    weights, _ = _overlap_weights(shape, min_overlap)
+    rows, columns = (np.rint(np.arange(n // 4 * 2) * n / (n // 4 * 2)).astype(int) for n in weights.shape)
+    low = weights[np.ix_(rows, columns)]
+    return low, int(np.count_nonzero(low))

@@ -48,14 +48,14 @@ class StageConfig:
     link_overlap: float = 0.06
     """A new keyframe is measured against those that share more than this with it."""
     max_links: int = 6
-    max_search: int = 96
+    max_search: int = 256
     """Keyframes that one frame that fits nowhere is compared with at once."""
     max_search_poor: int = 8
     """The same for a frame that is too poor to be counted."""
     poor_strength: float = 18.0
     """What is asked of a match of such a frame; it only says where the stage is, and no cell depends on it."""
-    comparisons_per_frame: int = 24
-    """Keyframes of different islands compared in passing, at about 0.3 ms each."""
+    comparisons_per_frame: int = 12
+    """Keyframes of different islands compared in passing, at about 0.1 ms each."""
     max_pending: int = 20_000
     """Comparisons between islands that wait; beyond it the oldest are given up."""
     sure_strength: float = 52.0

@@ -21,7 +21,7 @@ from streamer.registration import PreparedFrame, Shift, forgotten, restored, wit
 LOCAL = 48
 """Keyframes that settle together when one more is linked to them."""
 
-SPECTRA_KEPT = 256
+SPECTRA_KEPT = 512
 """Keyframes whose spectrum stays in memory (0.3 MB each); the others' is computed again when it is needed."""
 
 PICTURES_KEPT = 8192
