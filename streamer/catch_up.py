@@ -211,7 +211,7 @@ class CatchUp:
             answer = yield ReplayRequest(id=_new_id(), session=session, after=after, until=until, topics=topics)
             if answer is None:
                 self._unanswered += 1
-                return
+                continue
             self._unanswered = 0
             reply, parts = answer
             if isinstance(reply, ReplayReply):

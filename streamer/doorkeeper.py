@@ -8,7 +8,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 from zmq.utils.z85 import encode as z85
 
-from streamer.keys import AuthorisedKeys
+from streamer.keys import AuthorisedKeys, KeyPair
 from streamer.service_desk import Peer
 
 DOMAIN = "leukostream"
@@ -129,6 +129,11 @@ class Doorkeeper:
                 user = (_CONTROLLER if owner.may_control else _READER) + owner.name.encode("utf-8", "replace")
         self._leaving += status != b"200"
         return [b"1.0", id_, status, text, user, b""]
+
+
+def new_pair() -> KeyPair:
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public, secret)
 
 
 def peer_of(user_id: str) -> Peer:

@@ -77,15 +77,8 @@ class StopAt(Command, frozen=True, kw_only=True, tag="stop_at"):
     """None: no limit."""
 
 
-class Reclassify(Command, frozen=True, kw_only=True, tag="reclassify", rename={"class_": "class"}):
-    """A person's word on the class of a white cell; it holds whatever later looks say."""
-
-    cell_id: Annotated[int, Meta(ge=0, le=2**62)]
-    class_: Annotated[str, Meta(min_length=1, max_length=64)]
-
-
-AnyCommand = Pause | Resume | NewSlide | StopAt | Reclassify
-AnyRequest = SnapshotRequest | ReplayRequest | StatusRequest | Pause | Resume | NewSlide | StopAt | Reclassify
+AnyCommand = Pause | Resume | NewSlide | StopAt
+AnyRequest = SnapshotRequest | ReplayRequest | StatusRequest | Pause | Resume | NewSlide | StopAt
 REQUEST_TYPES: dict[str, type[AnyRequest]] = {
     "snapshot": SnapshotRequest,
     "replay": ReplayRequest,
@@ -94,7 +87,6 @@ REQUEST_TYPES: dict[str, type[AnyRequest]] = {
     "resume": Resume,
     "new_slide": NewSlide,
     "stop_at": StopAt,
-    "reclassify": Reclassify,
 }
 
 

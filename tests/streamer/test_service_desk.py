@@ -18,7 +18,6 @@ from streamer.service_messages import (
     DoneReply,
     NewSlide,
     Pause,
-    Reclassify,
     RefusedReply,
     ReplayReply,
     ReplayRequest,
@@ -111,7 +110,7 @@ def test_replays_that_can_not_be(desk: Desk, fields: dict[str, Any], code: str) 
 
 @pytest.mark.parametrize(
     ("kind", "fields"),
-    [(Pause, {}), (Resume, {}), (NewSlide, {}), (StopAt, {"cells": 100}), (Reclassify, {"cell_id": 3, "class_": "x"})],
+    [(Pause, {}), (Resume, {}), (NewSlide, {}), (StopAt, {"cells": 100})],
 )
 def test_commands_are_carried_out_and_acknowledged(desk: Desk, kind: Any, fields: dict[str, Any]) -> None:
     reply, _ = desk.ask(encoded(kind, id="one", **fields))
