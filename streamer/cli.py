@@ -72,11 +72,13 @@ def build_parser() -> argparse.ArgumentParser:
     watch = commands.add_parser("watch", help="the dashboard of a streamer elsewhere", allow_abbrev=False)
     watch.set_defaults(call=_watch)
     watch.add_argument("endpoint", metavar="ENDPOINT")
+    _add_key_options(watch)
     _add_dashboard_options(watch)
 
     subscribe = commands.add_parser("subscribe", help="print messages as JSON Lines", allow_abbrev=False)
     subscribe.set_defaults(call=_subscribe)
     subscribe.add_argument("endpoint", metavar="ENDPOINT")
+    _add_key_options(subscribe)
     subscribe.add_argument("--topic", default="", metavar="PREFIX", help="for example: differential")
     subscribe.add_argument("--count", type=_positive, metavar="N", help="end after N messages")
 
@@ -97,6 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
     classify.add_argument("--classifier", metavar="NAME|FILE", default="mobilenetv3-small")
     classify.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
     classify.add_argument("--jsonl", required=True, metavar="FILE|-")
+
+    keys = commands.add_parser("keys", help="CURVE keys for encrypted publishing", allow_abbrev=False)
+    keys_commands = keys.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    keys_new = keys_commands.add_parser("new", help="make a key folder", allow_abbrev=False)
+    keys_new.set_defaults(call=_keys_new)
+    keys_new.add_argument("folder", metavar="DIR")
 
     models = commands.add_parser("models", help="the models and their measured figures", allow_abbrev=False)
     models.set_defaults(call=_models)
@@ -127,8 +135,15 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--publish", metavar="ENDPOINT", help="for example tcp://127.0.0.1:5555")
     parser.add_argument("--insecure", action="store_true", default=None, help="publish beyond this machine unencrypted")
+    parser.add_argument("--keys", metavar="DIR", help="publish encrypted, to those whose keys are in this key folder")
+    parser.add_argument("--control", action="store_true", default=None, help="take commands without keys")
     parser.add_argument("--jsonl", metavar="FILE|-", help="write the messages, one a line")
     _add_dashboard_options(parser)
+
+
+def _add_key_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keys", metavar="DIR", help="one's own key folder")
+    parser.add_argument("--server-key", metavar="FILE", help="the publisher's public key")
 
 
 def _add_dashboard_options(parser: argparse.ArgumentParser) -> None:
@@ -175,18 +190,32 @@ def _demo(options: Options) -> int:
 def _watch(options: Options) -> int:
     from streamer.commands import watch
 
-    return watch(options["endpoint"], dashboard=options["dashboard"], picture=options["picture"] is not False)
+    picture, keys = options["picture"] is not False, (options["keys"], options["server_key"])
+    return watch(options["endpoint"], dashboard=options["dashboard"], picture=picture, keys=keys)
 
 
 def _subscribe(options: Options) -> int:
     from streamer.subscriber import Subscriber
 
-    with Subscriber(options["endpoint"], [options["topic"]]) as subscriber:
+    keys = {"keys": options["keys"], "server_key": options["server_key"]}
+    with Subscriber(options["endpoint"], [options["topic"]], **keys) as subscriber:
         for number, received in enumerate(subscriber, start=1):
             sys.stdout.buffer.write(received.raw_header + b"\n")
             sys.stdout.flush()
             if number == options["count"]:
                 break
+    return 0
+
+
+def _keys_new(options: Options) -> int:
+    from pathlib import Path
+
+    from streamer.doorkeeper import new_pair
+    from streamer.keys import write_key_folder
+
+    folder = Path(options["folder"])
+    write_key_folder(folder, new_pair())
+    print(f"made {folder}: give away leukostream.key only; put the public keys of others into authorised/")
     return 0
 
 

@@ -22,15 +22,17 @@ from engines.registry import load_classifier, load_detector
 from streamer.analysis import Analyser
 from streamer.config import Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
-from streamer.journal import JournaledSource, Rules, RunJournal, rules_of
+from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, rules_of
 from streamer.jsonl import JsonLines
 from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.model_table import accuracy_note
 from streamer.naming import Naming
+from streamer.pictures import PictureMaker
 from streamer.pipeline import Limits, Pipeline
 from streamer.publisher import Publisher
 from streamer.records import Mode, Skip
+from streamer.replay_window import History
 from streamer.session import SlideSession
 from streamer.sources import Source, SourceAddress, open_source, parse_source, unique_names
 from streamer.subscriber import Subscriber
@@ -47,6 +49,9 @@ DEMO_LIMIT_S = 45.0
 """After so long the demo ends where output is no terminal; a slow machine shows less of the slide."""
 
 MOST_WORKERS = 4
+
+FAREWELL_S = 0.5
+"""How long, at the end, subscribers may still ask for what they missed."""
 
 
 def run(config: Config) -> int:
@@ -71,7 +76,7 @@ def run(config: Config) -> int:
             sources = [(source, mode) for source, (_, mode) in zip(journal.sources, sources, strict=True)]
         append = journal is not None and journal.journal.resumed
         jsonl = JsonLines(config.jsonl, append=append, on_fault=_tell) if config.jsonl is not None else None
-        publisher = _publisher(config, people)
+        publisher = _publisher(config, people, JournalHistory(journal.stored()) if journal else None)
         sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
@@ -101,9 +106,14 @@ def run(config: Config) -> int:
             _limits(config),
             service=publisher.service if publisher else lambda: None,
             show=front.show,
+            next_session=new_session if journal is None else None,
+            picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
+            stream=publisher.health if publisher else lambda: None,
             on_skip=_tell_skip,
             models=("onnxruntime cpu", detector.card.name, classifier.card.name if classifier else None),
         )
+        if publisher is not None:
+            publisher.obey(pipeline)
         try:
             with _stop_on_signals(pipeline), front:
                 pipeline.start()
@@ -188,10 +198,17 @@ def _limits(config: Config) -> Limits:
     )
 
 
-def _publisher(config: Config, people: TextIO) -> Publisher | None:
+def _publisher(config: Config, people: TextIO, history: History | None) -> Publisher | None:
     if config.publish is None:
         return None
-    publisher = Publisher(config.publish, insecure=config.insecure)
+    publisher = Publisher(
+        config.publish,
+        insecure=config.insecure,
+        keys=config.keys,
+        control=config.control,
+        history=history,
+        farewell_s=FAREWELL_S,
+    )
     print(f"publishing on {publisher.endpoint}", file=people, flush=True)
     return publisher
 
@@ -247,10 +264,12 @@ def _tell_skip(skip: Skip) -> None:
     _tell(f"{skip.source}: skipped {skip.what}: {skip.detail}")
 
 
-def watch(endpoint: str, *, dashboard: bool | None, picture: bool) -> int:
+def watch(
+    endpoint: str, *, dashboard: bool | None, picture: bool, keys: tuple[str | None, str | None] = (None, None)
+) -> int:
     """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves."""
     front = _front(Config(dashboard=dashboard, picture=picture), sys.stdout, None)
-    with Subscriber(endpoint) as subscriber, front:
+    with Subscriber(endpoint, keys=keys[0], server_key=keys[1]) as subscriber, front:
         final: dict[str, bool] = {}
         while not front.quit_requested and not (final and all(final.values())):
             received = subscriber.receive(front.tick(time.monotonic_ns()))

@@ -53,6 +53,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """End the run after so long."""
     publish: str | None = None
     insecure: bool = False
+    keys: str | None = None
+    """A key folder: publish encrypted, to those whose keys are in it."""
+    control: bool = False
+    """Whoever subscribes without keys may give commands."""
     jsonl: str | None = None
     """A file, or "-" for standard output."""
     journal: str | None = None

@@ -67,3 +67,24 @@ def is_local(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def service_endpoint(endpoint: str) -> str:
+    """Where the service socket beside a (well-formed, resolved) address is: on the next port, or at PATH.service.
+
+    UsageError where there is none.
+    """
+    transport, _, place = endpoint.partition("://")
+    if transport != "tcp":
+        if transport == "ipc" and len(os.fsencode(place)) + len(".service") > _IPC_PATH_MAX:
+            raise UsageError(
+                f"endpoint {endpoint}: got a path of {len(os.fsencode(place))} bytes, expected at most "
+                f"{_IPC_PATH_MAX - len('.service')}: the service socket lies beside it as PATH.service"
+            )
+        return f"{endpoint}.service"
+    host, _, port = place.rpartition(":")
+    if int(port) >= 65535:
+        raise UsageError(
+            f"endpoint {endpoint}: got port {port}, expected at most 65534: the next port is for the service socket"
+        )
+    return f"tcp://{host}:{int(port) + 1}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 import uuid
@@ -22,8 +23,10 @@ from streamer.wire import (
     DifferentialMessage,
     FrameMessage,
     HealthMessage,
+    PictureMessage,
     SourceStatus,
     Stage,
+    StreamStatus,
 )
 
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -268,8 +271,25 @@ class MessageFactory:
                 )
                 for name, status in health.sources.items()
             },
+            last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
+            stream=None if health.stream is None else StreamStatus(**dataclasses.asdict(health.stream)),
             **self._stamp("health"),
         )
+
+    def picture(self, frame: Frame, width: int, height: int) -> PictureMessage:
+        """Of a frame that was encoded at `width` x `height` pixels."""
+        return PictureMessage(
+            frame_id=frame.frame_id,
+            captured_ns=frame.captured_ns,
+            width=width,
+            height=height,
+            scale=round(width / frame.width, 6),
+            **self._stamp("picture"),
+        )
+
+    def go_on_from(self, earlier: MessageFactory) -> None:
+        """Take over the numbering of the topics from the session before this one on the same source."""
+        self._next_seq = earlier._next_seq.copy()
 
     def _stamp(self, type_: str) -> dict[str, Any]:
         """The common fields. Called last, so that a message that can't be built takes no number."""

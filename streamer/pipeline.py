@@ -17,8 +17,10 @@ import numpy as np
 
 from streamer.analysis import Analysed, Analyser
 from streamer.batcher import Batcher, InOrder, SequencedFrame
-from streamer.records import Frame, Health, Mode, Skip, SourceHealth
+from streamer.gate import Gate
+from streamer.records import Frame, Health, Mode, Skip, SourceHealth, StreamHealth
 from streamer.ring import Ring
+from streamer.service_messages import AnyCommand, Pause, RequestRefused, Resume, SourceState, StopAt
 from streamer.session import SlideSession
 from streamer.sources.base import Source
 from streamer.sources.reader import SourceReader
@@ -80,12 +82,23 @@ class _Lane:
         self.session = session
         self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if mode == "live" else "block")
         self.stop = threading.Event()
-        self.reader = SourceReader(source, self.ring, self.stop, on_skip=on_skip)
+        self.gate = Gate(self.ring)
+        self.stop_at: int | None = None
+        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
         self.published = 0
         self.ignored: Counter[str] = Counter()
         self.recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES_KEPT)
         """(published_ns, milliseconds from grab to publish) of the last frames."""
+
+    def state(self) -> SourceState:
+        session = self.session
+        return SourceState(
+            session=session.factory.session,
+            paused=self.gate.paused,
+            stop_at=self.stop_at,
+            white_cells=session.total,
+        )
 
     def health(self, lost_in_batcher: Mapping[str, int]) -> SourceHealth:
         status = self.reader.status
@@ -95,7 +108,13 @@ class _Lane:
         if self.recent:
             values = np.percentile([ms for _, ms in self.recent], (50, 95, 99)).tolist()
             latency = dict(zip(("p50", "p95", "p99"), values, strict=True))
-        dropped = Counter(self.ring.dropped) + Counter(status.dropped) + Counter(lost_in_batcher) + self.ignored
+        dropped = (
+            Counter(self.ring.dropped)
+            + Counter(status.dropped)
+            + Counter(lost_in_batcher)
+            + self.ignored
+            + Counter(self.gate.dropped)
+        )
         return SourceHealth(
             state=status.state,
             mode=self.mode,
@@ -130,10 +149,15 @@ class Pipeline:
         show: Callable[[Frame], None] = lambda frame: None,
         on_skip: Callable[[Skip], None] = lambda skip: None,
         models: tuple[str, str, str | None] = ("", "", None),
+        next_session: Callable[[str], SlideSession] | None = None,
+        picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None,
+        stream: Callable[[], StreamHealth | None] = lambda: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`service` is called on the publishing thread some twenty times a second, for sinks that have peers to answer.
-        `show` gets every frame published. `models`: backend, detector and classifier as `health` names them."""
+        `show` gets every frame published. `models`: backend, detector and classifier as `health` names them.
+        `next_session` makes that of another slide under a source; None where that can't be. `picture` gives the JPEG,
+        width and height to publish of a frame, if any. `stream`: how the sockets do."""
         self._analyser = analyser
         self._sinks = sinks
         self._limits = limits
@@ -143,6 +167,11 @@ class Pipeline:
         self._now_ns = now_ns
         self._started_ns = now_ns()
         self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip) for s, mode in sources}
+        for lane in self._lanes.values():
+            lane.stop_at = limits.stop_at
+        self._next_session = next_session
+        self._picture = picture
+        self._stream = stream
         self._batcher = Batcher(
             {name: lane.ring for name, lane in self._lanes.items()},
             now_ns=now_ns,
@@ -178,6 +207,44 @@ class Pipeline:
         for lane in self._lanes.values():
             lane.stop.set()
             lane.ring.close()
+
+    def states(self) -> dict[str, SourceState]:
+        """What commands have done, by source. On the publishing thread."""
+        return {name: lane.state() for name, lane in self._lanes.items()}
+
+    def execute(self, command: AnyCommand, *, by: str) -> SourceState:
+        """Carry out a command. On the publishing thread. RequestRefused where it makes no sense."""
+        lane = self._lanes.get(command.source)
+        if lane is None:
+            raise RequestRefused(
+                "unknown source", f"got source {command.source!r}, expected one of {', '.join(self._lanes)}"
+            )
+        if lane.ring.closed:
+            raise RequestRefused("not possible", f"source {lane.name} has ended")
+        if isinstance(command, Pause | Resume):
+            if lane.gate.paused == isinstance(command, Pause):
+                raise RequestRefused(
+                    "not possible", f"source {lane.name} is {'' if lane.gate.paused else 'not '}paused already"
+                )
+            (lane.gate.pause if isinstance(command, Pause) else lane.gate.resume)()
+        elif isinstance(command, StopAt):
+            if command.cells is not None and command.cells <= lane.session.total:
+                raise RequestRefused(
+                    "not possible", f"got {command.cells} cells, expected more than the {lane.session.total} counted"
+                )
+            lane.stop_at = command.cells
+        else:
+            self._begin_slide(lane)
+        return lane.state()
+
+    def _begin_slide(self, lane: _Lane) -> None:
+        if self._next_session is None:
+            raise RequestRefused("not possible", "this run keeps a journal of one slide for each source")
+        session = self._next_session(lane.name)
+        for message, payload in lane.session.finish():
+            self._send(message, payload)
+        session.factory.go_on_from(lane.session.factory)
+        lane.session = session
 
     def finish(self) -> None:
         """Wait until all is published; raise the first failure of a worker, of the tail, or of a source."""
@@ -257,6 +324,9 @@ class Pipeline:
             lane.ignored["analysis failed" if analysed is None else "enough cells"] += 1
             return
         self._show(analysed.frame)
+        picture = self._picture(analysed.frame, self._now_ns())
+        if picture is not None:
+            self._send(*lane.session.picture(analysed.frame, picture))
         for message, payload in lane.session.update(analysed):
             self._send(message, payload)
             if isinstance(message, FrameMessage):
@@ -267,7 +337,7 @@ class Pipeline:
             lane.ring.close()
 
     def _is_enough(self, lane: _Lane) -> bool:
-        return self._limits.stop_at is not None and lane.session.total >= self._limits.stop_at
+        return lane.stop_at is not None and lane.session.total >= lane.stop_at
 
     def _publish_health(self) -> None:
         backend, detector, classifier = self._models
@@ -279,6 +349,7 @@ class Pipeline:
                 classifier=classifier,
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
+                stream=self._stream(),
             )
             self._send(*lane.session.health(health))
 

@@ -1,34 +1,52 @@
-"""The socket that messages leave by: XPUB, multipart [topic, header, payload…]."""
+"""The sockets that others connect to: XPUB for the stream, multipart [topic, header, payload…]; ROUTER for requests."""
 
 from __future__ import annotations
 
-import errno
-import socket as unix
-import stat
+import time
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
 import zmq
 
-from engines.base import LeukostreamError, UsageError
+from engines.base import UsageError
+from streamer.binding import bind_both
+from streamer.doorkeeper import CONNECTIONS_MAX, HANDSHAKE_S, Doorkeeper, peer_of
 from streamer.endpoints import check_endpoint, is_ipv6, is_local
-from streamer.wire import AnyMessage, encode, topic_of, type_of
+from streamer.keys import AuthorisedKeys, KeyPair, read_key_pair
+from streamer.records import StreamHealth
+from streamer.replay_window import History, ReplayWindow
+from streamer.service_desk import Controls, Peer, ServiceDesk
+from streamer.service_messages import REQUEST_MAX_BYTES
+from streamer.wire import AnyMessage, PictureMessage, encode, topic_of, type_of
 
 LAST_VALUE_TYPES = frozenset({"differential", "health"})
 """Types of which a late subscriber gets the newest message at once."""
 
+WINDOW_MAX_BYTES = 32 * 1024 * 1024
+
 _SUBSCRIPTIONS_PER_SERVICE = 1000
 _SUBSCRIPTION_MAX_BYTES = 4096
+_PREFIXES_MAX = 10_000
+_REQUESTS_NS_PER_SERVICE = 2_000_000
+"""So long requests are answered before the publishing thread goes on; those left wait for the next time."""
+
+_REPLIES_WAITING_MAX = 8
+"""Replies of one peer that doesn't read them, of 256 KiB each at most; further ones are lost to it."""
+
+_REQUESTS_WAITING_MAX = 64
 _HEARTBEAT_MS = 5_000
-_HEARTBEAT_TIMEOUT_MS = 15_000
+_FAREWELL_STEP_MS = 10
+
+Socket = zmq.Socket[bytes]
 
 
 class Publisher:
-    """A sink that publishes to whoever subscribes.
+    """A sink that publishes to whoever subscribes, and answers who asks for what was missed.
 
     The one publishing thread owns it: it calls `publish` for every message and, when there is none, `service`
-    several times a second, so that late subscribers get their last values. Neither ever waits for a subscriber: one
-    that doesn't keep up loses messages, beyond `high_water_mark` of them in its queue.
+    several times a second, so that late subscribers get their last values and requests their replies. Neither ever
+    waits for a subscriber: one that doesn't keep up loses messages, beyond `high_water_mark` of them in its queue.
     """
 
     def __init__(
@@ -36,86 +54,149 @@ class Publisher:
         endpoint: str,
         *,
         insecure: bool = False,
+        keys: str | Path | None = None,
+        control: bool = False,
         high_water_mark: int = 500,
+        heartbeat_ms: int = _HEARTBEAT_MS,
+        connections_max: int = CONNECTIONS_MAX,
+        window_max_bytes: int = WINDOW_MAX_BYTES,
+        history: History | None = None,
         linger_ms: int = 1000,
-        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        farewell_s: float = 0.0,
+        context: zmq.Context[Socket] | None = None,
     ) -> None:
-        """Bind `endpoint`. `linger_ms`: how long `close` may wait for what is still to be sent.
-        `context`: for inproc, the one that the subscribers use.
+        """Bind `endpoint`, and the service socket beside it.
 
-        UsageError for a malformed address, and for TCP that other machines can reach unless `insecure`;
-        LeukostreamError for one that is in use or can't be had.
+        `keys`: a key folder (streamer/keys.py); only those whose keys are in it come in, and only those who have the
+        right give commands. Without keys everyone comes in, and may give commands where `control` is set.
+        `heartbeat_ms`: a peer that did not answer for three of these is cut off. `history`: older messages than the
+        window of `window_max_bytes` holds. `linger_ms`: how long `close` may wait for what is still to be sent;
+        `farewell_s`: how long, before that, it goes on to answer subscribers that still ask. `context`: for inproc
+        only, the one that the subscribers use.
+
+        UsageError for a malformed address, bad keys, and for TCP that other machines can reach unless with `keys`
+        or `insecure`; LeukostreamError for an address that is in use or can't be had.
         """
         check_endpoint(endpoint, "--publish", side="bind")
-        if not insecure and not is_local(endpoint):
+        inproc = endpoint.startswith("inproc://")
+        if (context is None) == inproc:
+            raise ValueError(f"endpoint {endpoint}: a context is for inproc, and inproc needs one")
+        local = is_local(endpoint)
+        if keys is None and not insecure and not local:
             raise UsageError(
                 f"--publish {endpoint}: got an address that other machines can reach, where anyone could read along; "
-                "expected tcp://127.0.0.1:PORT or ipc://PATH, or --insecure to allow it"
+                "expected --keys DIR, an address like tcp://127.0.0.1:PORT or ipc://PATH, or --insecure to allow it"
             )
-        if endpoint.startswith("ipc://"):
-            _check_ipc_path(endpoint)
+        if control and keys is None and not local:
+            raise UsageError(
+                f"--control with --publish {endpoint}: got an address that other machines can reach, "
+                "where anyone could give commands; expected --keys DIR, or an address of this machine only"
+            )
+        if keys is not None and inproc:
+            raise UsageError(f"--keys with {endpoint}: inproc is not encrypted, expected a tcp or ipc address")
+        pair = None if keys is None else read_key_pair(keys)
+        authorised = None if keys is None else AuthorisedKeys(keys)
+        self.lost: Counter[str] = Counter()
+        """Messages that at least one subscriber was too slow for, by type."""
         self._last: dict[bytes, list[bytes]] = {}
         self._prefixes: set[bytes] = set()
+        self._requests = 0
+        self._replies_lost = 0
+        self._farewell_s = farewell_s
+        self._desk = ServiceDesk(ReplayWindow(window_max_bytes, history), now_ns=time.monotonic_ns)
+        self._inproc_peer = Peer("anyone", control)
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
-        self._socket = self._context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription, not only the first of its prefix
-        self._socket.setsockopt(zmq.SNDHWM, high_water_mark)
-        self._socket.setsockopt(zmq.LINGER, linger_ms)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
-        self._socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
+        self._door = (
+            None
+            if inproc
+            else Doorkeeper(
+                self._context, authorised, anyone_controls=control and keys is None, connections_max=connections_max
+            )
+        )
+        self._stream = self._context.socket(zmq.XPUB)
+        self._stream.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription, not only the first of its prefix
+        self._stream.setsockopt(zmq.SNDHWM, high_water_mark)
+        self._stream.setsockopt(zmq.LINGER, linger_ms)
+        self._stream.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
+        self._service = self._context.socket(zmq.ROUTER)
+        self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a reply that can't be delivered is told, and counted
+        self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
+        self._service.setsockopt(zmq.RCVHWM, _REQUESTS_WAITING_MAX)
+        self._service.setsockopt(zmq.LINGER, linger_ms)
+        self._service.setsockopt(zmq.MAXMSGSIZE, 2 * REQUEST_MAX_BYTES)  # so that a little too long is told, not cut
         try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
+            for socket in (self._stream, self._service):
+                self._prepare(socket, endpoint, heartbeat_ms, pair)
+            self.endpoint, self.service_endpoint = bind_both(self._stream, self._service, endpoint)
+        except BaseException:
+            self._farewell_s = 0.0
             self.close()
-            raise LeukostreamError(f"--publish {endpoint}: {_bind_fault(error)}") from error
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        """The address bound, wildcards resolved."""
+            raise
+
+    @property
+    def window(self) -> ReplayWindow:
+        return self._desk.window
+
+    def obey(self, controls: Controls) -> None:
+        """From now on, carry out the commands of those who may give them."""
+        self._desk.controls = controls
 
     def publish(self, message: AnyMessage, payload: bytes | None = None) -> None:
         self.service()
         topic = topic_of(message).encode()
-        keep = type_of(message) in LAST_VALUE_TYPES
-        wanted = self._is_wanted(topic)
-        if not (keep or wanted):
-            return  # nobody to encode it for
         parts = [topic, encode(message)] if payload is None else [topic, encode(message), payload]
-        if keep:
+        # A picture is worth something while it is new, and would push everything else out of the window.
+        self._desk.record(message, parts[:2] if isinstance(message, PictureMessage) else parts)
+        type_ = type_of(message)
+        if type_ in LAST_VALUE_TYPES:
             self._last[topic] = parts
-        if wanted:
-            self._socket.send_multipart(parts)
+        if self._is_wanted(topic):
+            self._send(parts, type_)
 
     def service(self) -> None:
-        """Take in subscriptions and send the last values that they ask for.
+        """Let subscribers in, send the last values that new ones ask for, and answer requests.
 
         A last value reaches every subscriber of its topic, not the new one alone: those who have it already
         see its `seq` again and ignore it. Many subscriptions at once cost one repeat.
         """
-        newcomers: set[bytes] = set()
-        for _ in range(_SUBSCRIPTIONS_PER_SERVICE):
-            try:
-                parts = self._socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            event = parts[0]
-            if event[:1] == b"\1":
-                self._prefixes.add(event[1:])
-                newcomers.add(event[1:])
-            elif event[:1] == b"\0":  # the last subscriber of this prefix left
-                self._prefixes.discard(event[1:])
-        for topic, message in self._last.items():
-            if any(topic.startswith(prefix) for prefix in newcomers):
-                self._socket.send_multipart(message)
+        if self._door is not None:
+            self._door.service()
+        self._take_subscriptions()
+        self._answer_requests()
 
     def wants(self, type_: str, source: str) -> bool:
         """Whether anyone subscribes to TYPE.SOURCE, as of the last `service`."""
         return self._is_wanted(f"{type_}.{source}".encode())
 
+    def wants_picture(self, source: str) -> bool:
+        """Whether anyone asks for pictures of a source by name; who takes everything doesn't, but gets them too."""
+        topic = f"picture.{source}".encode()
+        return any(prefix.startswith(b"picture") and topic.startswith(prefix) for prefix in self._prefixes)
+
+    def health(self) -> StreamHealth:
+        refused = Counter(self._desk.refused)
+        if self._door is not None:
+            refused.update(self._door.refused)
+        if self._replies_lost:
+            refused["reply not taken"] = self._replies_lost
+        return StreamHealth(
+            connections=None if self._door is None else self._door.connections,
+            lost=dict(self.lost),
+            requests=self._requests,
+            refused=dict(refused),
+            window_bytes=self.window.bytes_used,
+        )
+
     def close(self) -> None:
-        """Send what is still queued, within `linger_ms`, and free the address. Safe to call twice."""
-        self._socket.close()
+        """Answer who still asks, send what is still queued, and free the addresses. Safe to call twice."""
+        if self._stream.closed:
+            return
+        self._say_farewell()
+        if self._door is not None:
+            self._door.close([self._stream, self._service])
+        self._stream.close()
+        self._service.close()
         if self._own_context:
             self._context.term()
 
@@ -127,38 +208,88 @@ class Publisher:
     ) -> None:
         self.close()
 
+    def _prepare(self, socket: Socket, endpoint: str, heartbeat_ms: int, pair: KeyPair | None) -> None:
+        socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, round(1000 * HANDSHAKE_S))
+        socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
+        if pair is not None:
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+        if self._door is not None:
+            self._door.guard(socket)
+
     def _is_wanted(self, topic: bytes) -> bool:
         return any(topic.startswith(prefix) for prefix in self._prefixes)
 
+    def _send(self, parts: list[bytes], type_: str) -> None:
+        """To everyone whose queue has room. XPUB drops without a word; asked not to, it says that it would have to."""
+        self._stream.setsockopt(zmq.XPUB_NODROP, 1)
+        if not self._try_to_send(self._stream, parts):
+            self.lost[type_] += 1
+            self._stream.setsockopt(zmq.XPUB_NODROP, 0)
+            self._stream.send_multipart(parts, zmq.DONTWAIT)
 
-def _check_ipc_path(endpoint: str) -> None:
-    """ZeroMQ deletes what lies at the path before it binds: a file of the user's, a running publisher's socket."""
-    path = Path(endpoint.removeprefix("ipc://"))
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise UsageError(f"--publish {endpoint}: got a path where a file or folder lies, expected a free one")
-    with unix.socket(unix.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return  # left over by a process that ended
-    raise LeukostreamError(f"--publish {endpoint}: {_IN_USE}")
+    def _try_to_send(self, socket: Socket, parts: list[bytes]) -> bool:
+        """False, with nothing sent, where a queue is full or the peer has gone."""
+        for _ in range(2):
+            try:
+                socket.send_multipart(parts, zmq.DONTWAIT)
+                return True
+            except zmq.ZMQError as error:
+                if error.errno == zmq.EHOSTUNREACH:
+                    return False
+                if error.errno != zmq.EAGAIN:
+                    raise
+            # ZeroMQ hears of room in its queues once a millisecond only, or when it is asked for its state.
+            socket.getsockopt(zmq.EVENTS)
+        return False
 
+    def _take_subscriptions(self) -> None:
+        newcomers: set[bytes] = set()
+        for _ in range(_SUBSCRIPTIONS_PER_SERVICE):
+            try:
+                parts = self._stream.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            event = parts[0]
+            if event[:1] == b"\1" and len(self._prefixes) < _PREFIXES_MAX:
+                self._prefixes.add(event[1:])
+                newcomers.add(event[1:])
+            elif event[:1] == b"\0":  # the last subscriber of this prefix left
+                self._prefixes.discard(event[1:])
+        for topic, message in self._last.items():
+            if any(topic.startswith(prefix) for prefix in newcomers):
+                self._send(message, topic.partition(b".")[0].decode())
 
-_IN_USE = "address in use by another program, expected a free one: choose another, or stop the program that has it"
+    def _answer_requests(self) -> int:
+        """How many were answered."""
+        until_ns = 0
+        answered = 0
+        while True:
+            try:
+                frames = self._service.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return answered
+            answered += 1
+            now_ns = time.monotonic_ns()
+            until_ns = until_ns or now_ns + _REQUESTS_NS_PER_SERVICE
+            self._answer(frames)
+            if now_ns >= until_ns:
+                return answered
 
+    def _answer(self, frames: list[zmq.Frame]) -> None:
+        self._requests += 1
+        peer = self._inproc_peer if self._door is None else peer_of(str(frames[-1].get("User-Id")))
+        parts = [frame.bytes for frame in frames]
+        # A REQ socket puts an empty part before its request, and wants one before the reply.
+        envelope = parts[:2] if len(parts) > 1 and not parts[1] else parts[:1]
+        reply = self._desk.answer(parts[len(envelope) :], peer)
+        if not self._try_to_send(self._service, [*envelope, *reply]):
+            self._replies_lost += 1
 
-def _bind_fault(error: zmq.ZMQError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return _IN_USE
-    if error.errno == errno.EACCES:
-        return "got permission denied, expected a port above 1023 or a folder where you may write"
-    if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
-        return "got an address that this machine does not have, expected one of its own, such as 127.0.0.1"
-    if error.errno == errno.ENOENT:
-        return "got a folder that does not exist, expected an existing one: create it first"
-    return f"got {zmq.strerror(error.errno or 0)}, expected an address that can be bound"
+    def _say_farewell(self) -> None:
+        until = time.monotonic() + self._farewell_s
+        while self._prefixes and time.monotonic() < until:
+            self._service.poll(_FAREWELL_STEP_MS)
+            self.service()

@@ -182,9 +182,26 @@ class SourceHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamHealth:
+    """How the publishing sockets do; all counts since the start."""
+
+    connections: int | None
+    """Peers connected now, over all sockets; None where that is not measured."""
+    lost: dict[str, int]
+    """Messages that at least one subscriber was too slow for, by type."""
+    requests: int
+    refused: dict[str, int]
+    """Connections, requests and replies, by reason."""
+    window_bytes: int
+    """What the messages kept for replay take."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     backend: str
     detector: str
     classifier: str | None
     uptime_s: float
     sources: dict[str, SourceHealth] = field(default_factory=dict)
+    stream: StreamHealth | None = None
+    """None where nothing is published over sockets."""

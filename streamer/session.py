@@ -21,7 +21,7 @@ from streamer.journal import Emission, JournalError, SeenFrame, SessionJournal
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
 from streamer.placement import Correction, Placement
-from streamer.records import Cell, CellId, Differential, Health
+from streamer.records import Cell, CellId, Differential, Frame, Health
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
 from streamer.wire import FrameMessage
@@ -142,6 +142,13 @@ class SlideSession:
         if self._journal is not None and not self._journal.broken:
             self._journal.other([(message, None)])
         return message, None
+
+    def picture(self, frame: Frame, encoded: tuple[bytes, int, int]) -> Emission:
+        """The message of a frame's picture: (JPEG, width, height)."""
+        message = self.factory.picture(frame, *encoded[1:])
+        if self._journal is not None and not self._journal.broken:
+            self._journal.other([(message, None)])
+        return message, encoded[0]
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""

@@ -1,51 +1,31 @@
-"""Receive what a publisher sends: typed messages, with losses and restarts told."""
+"""Receive what a publisher sends: typed messages in order, losses repaired, restarts told."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import zmq
 
-from engines.base import LeukostreamError
-from streamer.endpoints import check_endpoint, is_ipv6
-from streamer.wire import AnyMessage, Envelope, WireError, decode
+from streamer.catch_up import Answer, CatchUp, Received, Steps
+from streamer.connection import Socket, Watch, check_options, drain, prepare, read_answer, watched_events
+from streamer.service_messages import AnyReply, AnyRequest, encode_request
+from streamer.wire import DifferentialMessage
 
-_HEARTBEAT_MS = 5_000
-_HEARTBEAT_TIMEOUT_MS = 15_000
-_RECONNECT_MS = 100
-_RECONNECT_MAX_MS = 5_000
-_MESSAGE_MAX_BYTES = 64 * 1024 * 1024
+__all__ = ["Received", "Subscriber"]
 
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One message as it came."""
-
-    topic: str
-    message: AnyMessage | Envelope
-    """An Envelope where a later minor version added the type; `raw_header` holds all of it."""
-    raw_header: bytes
-    """The JSON object, UTF-8."""
-    payloads: tuple[bytes, ...]
-    lost_before: int
-    """Messages of this topic that were published since the last one received here, and lost."""
-    restarted: bool
-    """True for the first message of a run that replaced one seen before: counts may start again."""
-
-    @property
-    def payload(self) -> bytes | None:
-        """The first payload, such as the picture of a cell; None without one."""
-        return self.payloads[0] if self.payloads else None
+_SLICE_MS = 500
+"""How long to wait at most before looking whether the publisher refuses us."""
 
 
 class Subscriber:
     """Iterates over the messages of a publisher, in order, repeats left out.
 
-    Connects in the background, before or after the publisher starts, and again after every break. Delivery is at
-    most once: what is lost is counted in `lost` and in `lost_before` of the next message. One thread uses it.
+    Connects in the background, before or after the publisher starts, and again after every break. What is lost is
+    asked for again; what the publisher no longer has is counted in `lost` and in `lost_before` of the next message.
+    One thread uses it.
 
         with Subscriber("tcp://127.0.0.1:5555", ["differential."]) as subscriber:
             for received in subscriber:
@@ -58,60 +38,115 @@ class Subscriber:
         topics: Sequence[str] = ("",),
         *,
         timeout_s: float | None = None,
+        replay: bool = True,
+        history: bool = False,
+        newest_only: bool = False,
+        keys: str | Path | None = None,
+        server_key: str | Path | None = None,
+        reply_timeout_s: float = 2.0,
         high_water_mark: int = 1000,
-        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        context: zmq.Context[Socket] | None = None,
     ) -> None:
         """`topics`: prefixes of TYPE.SOURCE; "frame." is every source's frames, "" everything.
-        `timeout_s`: silence that ends the iteration; None for never. `context`: for inproc, the publisher's.
+        `timeout_s`: silence that ends the iteration; None for never. `replay`: ask for what was missed.
+        `history`: begin with the beginning of the session, as far as the publisher has it. `newest_only`: of every
+        topic only the newest message, for who shows and doesn't count; what is passed over is in `passed_over`.
+        `keys`: one's own key folder, `server_key`: the publisher's public key file; both or neither.
+        `context`: for inproc, the publisher's.
 
-        UsageError for a malformed address.
+        UsageError for a malformed address or keys that can't be used.
         """
-        check_endpoint(endpoint, "endpoint", side="connect")
+        curve = check_options(endpoint, keys, server_key)
         self.endpoint = endpoint
-        self.lost = 0
-        """Messages published and not received, over all topics."""
-        self.repeats = 0
-        """Last values that were here already: the publisher repeats them when somebody joins."""
-        self.restarts = 0
-        """How often a source's run was replaced by a new one."""
+        self.passed_over = 0
         self._timeout_s = timeout_s
-        self._runs: dict[str, str] = {}
-        self._last_seq: dict[tuple[str, str], int] = {}
+        self._newest_only = newest_only
+        self._reply_timeout_s = reply_timeout_s
+        self._catch_up = CatchUp(topics, replay=replay and not newest_only, history=history)
+        self._watch = Watch(endpoint, bool(curve))
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, high_water_mark)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_MAX_BYTES)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
-        self._socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
-        for topic in topics:
-            self._socket.subscribe(topic)
+        self._stream = self._context.socket(zmq.SUB)
+        self._service = self._context.socket(zmq.DEALER)
+        self._monitor: Socket = self._stream.get_monitor_socket(watched_events())
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as error:
+            prepare(self._stream, self._service, endpoint, self._catch_up.subscriptions, high_water_mark, curve)
+        except BaseException:
             self.close()
-            raise LeukostreamError(
-                f"endpoint {endpoint}: got {zmq.strerror(error.errno or 0)}, expected an address that can be reached"
-            ) from error
+            raise
+
+    @property
+    def lost(self) -> int:
+        """Messages published and not received, over the topics asked for."""
+        return self._catch_up.lost
+
+    @property
+    def replayed(self) -> int:
+        """Messages that were missed and came by asking for them."""
+        return self._catch_up.replayed
+
+    @property
+    def repeats(self) -> int:
+        """Last values that were here already: the publisher repeats them when somebody joins."""
+        return self._catch_up.repeats
+
+    @property
+    def restarts(self) -> int:
+        """How often a source's run was replaced by a new one."""
+        return self._catch_up.restarts
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources heard of so far."""
+        return self._catch_up.sources()
+
+    def run_of(self, source: str) -> str | None:
+        """The run that publishes a source, which commands must name; None: nothing was heard of it."""
+        return self._catch_up.run_of(source)
+
+    def state(self, source: str | None = None) -> DifferentialMessage | None:
+        """The differential as of all that was received; None before the first. Never an older one than before.
+
+        `source` may be left out where there is one only. `refresh` before it asks the publisher.
+        """
+        return self._catch_up.state(source)
+
+    def refresh(self) -> None:
+        """Ask the publisher for its newest differentials; where it does not answer, `state` stays as it is."""
+        self._run(self._catch_up.refresh())
 
     def receive(self, timeout_s: float | None = None) -> Received | None:
         """The next message; None when none came for `timeout_s` (None: wait for ever; 0: only what is here).
 
         ProtocolVersionError for a message of another major version, WireError for what is no message; receiving
-        may go on after either.
+        may go on after either. RefusedError where the publisher does not let us in.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            wait_ms = None if until is None else max(0, round(1000 * (until - time.monotonic())))
-            if not self._socket.poll(wait_ms):
-                return None
-            received = self._read(self._socket.recv_multipart())
-            if received is not None:
-                return received
+            if self._catch_up.ready and not self._newest_only:
+                return self._catch_up.ready.popleft()
+            left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
+            arrived = self._stream.poll(min(left_ms, _SLICE_MS))
+            if not arrived:
+                self._look_at_handshakes()
+                if until is not None and time.monotonic() >= until and not self._catch_up.ready:
+                    return None
+            elif self._newest_only:
+                for parts in drain(self._stream):
+                    self._run(self._catch_up.take(parts))
+            else:
+                self._run(self._catch_up.take(self._stream.recv_multipart()))
+            if self._newest_only and self._catch_up.ready:
+                self.passed_over += keep_newest(self._catch_up)
+                return self._catch_up.ready.popleft()
+
+    def ask(self, request: AnyRequest, timeout_s: float | None = None) -> AnyReply | None:
+        """Make a request of the publisher's service socket; None where no reply came in time.
+
+        A command may be given again with the same id: it is carried out once.
+        """
+        answer = self._ask(request, self._reply_timeout_s if timeout_s is None else timeout_s)
+        return None if answer is None else answer[0]
 
     def __iter__(self) -> Iterator[Received]:
         return self
@@ -124,7 +159,12 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect; what was not yet received is dropped. Safe to call twice."""
-        self._socket.close()
+        if self._stream.closed:
+            return
+        self._stream.disable_monitor()
+        self._monitor.close(0)
+        self._stream.close()
+        self._service.close(0)
         if self._own_context:
             self._context.term()
 
@@ -136,22 +176,32 @@ class Subscriber:
     ) -> None:
         self.close()
 
-    def _read(self, parts: list[bytes]) -> Received | None:
-        """The message in `parts`; None for a repeat."""
-        if len(parts) < 2:
-            raise WireError(f"{self.endpoint}: got a message of {len(parts)} part, expected topic, header and payloads")
-        message = decode(parts[1])
-        topic = parts[0].decode("utf-8", "replace")
-        restarted = self._runs.get(message.source, message.run_id) != message.run_id
-        if restarted:
-            self.restarts += 1
-            self._last_seq = {key: seq for key, seq in self._last_seq.items() if key[0] != message.source}
-        self._runs[message.source] = message.run_id
-        last_seq = self._last_seq.get((message.source, topic))
-        if last_seq is not None and message.seq <= last_seq:
-            self.repeats += 1
-            return None
-        self._last_seq[message.source, topic] = message.seq
-        lost = 0 if last_seq is None else message.seq - last_seq - 1
-        self.lost += lost
-        return Received(topic, message, parts[1], tuple(parts[2:]), lost, restarted)
+    def _run(self, steps: Steps) -> None:
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(self._ask(request, self._reply_timeout_s))
+        except StopIteration:
+            pass
+
+    def _ask(self, request: AnyRequest, timeout_s: float) -> Answer | None:
+        until = time.monotonic() + timeout_s
+        self._service.send(encode_request(request), zmq.DONTWAIT)
+        while self._service.poll(max(0, round(1000 * (until - time.monotonic())))):
+            answer = read_answer(self._service.recv_multipart(), request.id)
+            if answer is not None:
+                return answer
+        return None
+
+    def _look_at_handshakes(self) -> None:
+        for event in drain(self._monitor):
+            self._watch.note(event)
+
+
+def keep_newest(catch_up: CatchUp) -> int:
+    """Leave of every topic only the newest message ready; how many were passed over."""
+    newest = {received.topic: received for received in catch_up.ready}
+    passed_over = len(catch_up.ready) - len(newest)
+    catch_up.ready.clear()
+    catch_up.ready.extend(newest.values())
+    return passed_over

@@ -137,20 +137,45 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None
 
 
+class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    connections: int | None
+    lost: dict[str, int]
+    """Messages that at least one subscriber was too slow for, by type."""
+    requests: int
+    refused: dict[str, int]
+    window_bytes: int
+
+
 class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     backend: str
     detector: str
     classifier: str | None
     uptime_s: float
     sources: dict[str, SourceStatus]
+    last_seq: dict[str, int] | None = None
+    """By other message type of this source, `seq` of the newest: what tells that the last of a topic was lost."""
+    stream: StreamStatus | None = None
 
 
-AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage
+class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):
+    """A frame as JPEG; only made while somebody subscribes to it."""
+
+    frame_id: int
+    captured_ns: int
+    width: int
+    """Of the JPEG, in pixels."""
+    height: int
+    scale: float
+    """Pixels of the JPEG per pixel of the frame."""
+
+
+AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage | PictureMessage
 MESSAGE_TYPES: dict[str, type[AnyMessage]] = {
     "frame": FrameMessage,
     "cell": CellMessage,
     "differential": DifferentialMessage,
     "health": HealthMessage,
+    "picture": PictureMessage,
 }
 
 

@@ -1,37 +1,45 @@
-"""Write the JSON Schemas of the protocol's messages, docs/schema/TYPE.json: python -m tools.make_schemas"""
+"""Write the JSON Schemas of the protocol's messages, docs/schema/*.json: python -m tools.make_schemas"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from streamer import wire
+from streamer import service_messages, wire
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schema"
 
 
 def make_schemas() -> dict[str, str]:
-    """The text of each schema by message type, from the structs of streamer/wire.py."""
-    structs = list(wire.MESSAGE_TYPES.values())
+    """The text of each schema by name: TYPE for messages, request-NAME and reply-NAME of the service socket."""
+    kinds: list[tuple[str, str, Mapping[str, type[msgspec.Struct]]]] = [
+        ("", "Message", wire.MESSAGE_TYPES),
+        ("request-", "Request", service_messages.REQUEST_TYPES),
+        ("reply-", "Reply", service_messages.REPLY_TYPES),
+    ]
+    structs = [struct for _, _, types in kinds for struct in types.values()]
     _, components = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
-    for name in components:
-        _require_all_that_is_always_sent(components[name], getattr(wire, name))
+    asked = {struct.__name__ for struct in service_messages.REQUEST_TYPES.values()}
+    for name in components.keys() - asked:
+        _require_all_that_is_always_sent(components[name], getattr(wire, name, None) or getattr(service_messages, name))
     texts = {}
-    for type_, struct in wire.MESSAGE_TYPES.items():
-        schema: dict[str, Any] = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "description": f"Message {type_!r} of the leukostream protocol {wire.PROTOCOL_VERSION}. "
-            "Later minor versions may add fields.",
-            **components[struct.__name__],
-        }
-        used = _references(schema, components)
-        if used:
-            schema["$defs"] = {name: components[name] for name in sorted(used)}
-        texts[type_] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    for prefix, what, types in kinds:
+        for type_, struct in types.items():
+            schema: dict[str, Any] = {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "description": f"{what} {type_!r} of the leukostream protocol {wire.PROTOCOL_VERSION}. "
+                "Later minor versions may add fields.",
+                **components[struct.__name__],
+            }
+            used = _references(schema, components)
+            if used:
+                schema["$defs"] = {name: components[name] for name in sorted(used)}
+            texts[prefix + type_] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     return texts
 
 

@@ -73,7 +73,7 @@ class Inbox:
                 self._cells.setdefault(message.source, deque(maxlen=CELLS_KEPT)).append((message, payload))
             elif isinstance(message, wire.DifferentialMessage):
                 self._differentials[message.source] = message
-            else:
+            elif isinstance(message, wire.HealthMessage):
                 self._health[message.source] = message
 
     def show(self, frame: Frame) -> None:

@@ -84,7 +84,7 @@ class DashboardState:
             view.frame, view.picture = message, picture
         elif isinstance(message, wire.DifferentialMessage):
             view.differential = message
-        else:
+        elif isinstance(message, wire.CellMessage):
             _add_cell(view, message, picture)
 
     def view(self, name: str) -> SourceView:

@@ -21,6 +21,7 @@ rows: what is kept. schema: tables, opening, faults. writer: a session's way in.
 goes on with.
 """
 
+from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredSession
 from streamer.journal.rows import ModelId, Rules, SeenFrame, naming_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
@@ -31,6 +32,7 @@ __all__ = [
     "Emission",
     "Journal",
     "JournalError",
+    "JournalHistory",
     "JournalReader",
     "JournaledSource",
     "ModelId",

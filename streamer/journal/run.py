@@ -64,6 +64,10 @@ class RunJournal:
     def session(self, source: str) -> SessionJournal:
         return self._sessions[source]
 
+    def stored(self) -> list[StoredSession]:
+        """The sessions that the run goes on with, as they can be read."""
+        return [session.stored for session in self._sessions.values()]
+
     def close(self) -> None:
         self.journal.close()
 

@@ -13,14 +13,14 @@ import pytest
 
 from engines.base import UsageError
 from streamer.export import export
-from streamer.journal import Journal, JournaledSource, JournalError, JournalReader, ModelId, RunJournal
+from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
 from streamer.records import Cell
 from streamer.recount import recount, recounted
 from streamer.slide import SlideUpdate
 from streamer.sources import SourceError
 from streamer.stage import StageTracker
 from streamer.stagemap import Keyframe, KeyframeState, StageMap
-from streamer.wire import CellMessage, DifferentialMessage, encode
+from streamer.wire import CellMessage, DifferentialMessage, encode, topic_of
 from tests.cases import ScriptedSource
 from tests.streamer.journal_cases import PLACES, analysed, images, new_session, rules, session_of
 
@@ -443,3 +443,24 @@ def test_two_sources_have_a_session_each(tmp_path):
     assert [len(second.session(name).stored.runs()) for name in ("left", "right")] == [2, 2]
     second.close()
     assert len(set(ids)) == 2
+
+
+def test_a_replay_from_the_journal_is_what_was_published(written):
+    path, published = written
+    with JournalReader(path) as journal:
+        history = JournalHistory(journal.sessions)
+        id_ = journal.sessions[0].id
+        got, after = [], -1
+        topics = [b"cell.", b"frame."]
+        while (batch := history.read(id_, after, 10**9, topics, max_messages=3, max_bytes=10**6)) is not None:
+            got += batch.messages
+            after = batch.through
+        wanted = [(m, p) for m, p in published if topic_of(m).startswith(("cell.", "frame."))]
+        assert [parts[1] for parts in got] == [encode(message) for message, _ in wanted]
+        assert [parts[0] for parts in got] == [topic_of(message).encode() for message, _ in wanted]
+        assert [parts[2] if len(parts) > 2 else None for parts in got] == [payload for _, payload in wanted]
+        assert after == published[-1][0].session_seq
+        only = history.read(id_, 4, 6, [b""], max_messages=99, max_bytes=10**6)
+        assert only is not None
+        assert ([parts[1] for parts in only.messages], only.through) == ([encode(m) for m, _ in published[5:7]], 6)
+        assert history.read("another", -1, 5, [b""], max_messages=1, max_bytes=1) is None

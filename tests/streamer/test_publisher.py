@@ -164,7 +164,9 @@ def test_nobody_is_there() -> None:
 
 @pytest.mark.parametrize("endpoint", ["tcp://*:*", "tcp://0.0.0.0:*"])
 def test_what_other_machines_can_reach_needs_insecure(endpoint: str) -> None:
-    with pytest.raises(UsageError, match=r"other machines can reach.*expected tcp://127\.0\.0\.1:PORT.*--insecure"):
+    with pytest.raises(
+        UsageError, match=r"other machines can reach.*expected --keys DIR.*tcp://127\.0\.0\.1:PORT.*--insecure"
+    ):
         Publisher(endpoint)
     with Publisher(endpoint, insecure=True) as publisher:
         assert publisher.endpoint.startswith("tcp://0.0.0.0:")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer import wire
+from streamer import service_messages, wire
 from streamer.wire import (
     MESSAGE_TYPES,
     AnyMessage,
@@ -107,9 +107,9 @@ def test_fields_that_a_minor_version_added_are_ignored(message: AnyMessage) -> N
 
 
 def test_a_type_that_a_minor_version_added_is_an_envelope(message: AnyMessage) -> None:
-    envelope = decode(as_sent(message, type="picture", version="1.1"))
+    envelope = decode(as_sent(message, type="movie", version="1.1"))
     assert isinstance(envelope, Envelope)
-    assert (topic_of(envelope), envelope.seq, envelope.version) == ("picture.cam", 0, "1.1")
+    assert (topic_of(envelope), envelope.seq, envelope.version) == ("movie.cam", 0, "1.1")
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "10.0", ""])
@@ -144,8 +144,8 @@ def test_a_field_of_the_wrong_type_is_named(message: AnyMessage) -> None:
 
 
 def test_a_new_type_without_the_common_fields(message: AnyMessage) -> None:
-    with pytest.raises(WireError, match=r"message of type 'picture'.*missing required field `session`"):
-        decode(b'{"type": "picture", "version": "1.1"}')
+    with pytest.raises(WireError, match=r"message of type 'movie'.*missing required field `session`"):
+        decode(b'{"type": "movie", "version": "1.1"}')
 
 
 @given(st.binary(max_size=60) | st.integers(0, 400).map(lambda n: encode(make_factory().cell(make_cell()))[:n]))
@@ -190,6 +190,12 @@ def test_the_schemas_describe_what_is_sent() -> None:
 def test_every_field_is_in_the_document_and_none_else() -> None:
     rows = re.findall(r"^\| (`[^|]*) \|", PROTOCOL.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    structs = [*MESSAGE_TYPES.values(), wire.Stage, wire.Detection, wire.ClassShare, wire.SourceStatus]
+    structs = [
+        *MESSAGE_TYPES.values(),
+        *service_messages.REQUEST_TYPES.values(),
+        *service_messages.REPLY_TYPES.values(),
+        *(wire.Stage, wire.Detection, wire.ClassShare, wire.SourceStatus, wire.StreamStatus),
+        *(service_messages.SourceSnapshot, service_messages.SourceState),
+    ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
-    assert documented == fields | {"type"}
+    assert documented == fields | {"type", "request", "reply"}

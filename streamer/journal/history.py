@@ -1,0 +1,44 @@
+"""The journal as what is behind the publisher's window: every message of its sessions, from the first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from streamer.journal.reader import StoredSession
+from streamer.replay_window import Batch
+from streamer.wire import decode, topic_of
+
+_SCAN_MAX = 500
+"""Messages looked at for one batch, which is read on the publishing thread."""
+
+
+class JournalHistory:
+    """A `History` (streamer/replay_window.py) of some sessions of a journal."""
+
+    def __init__(self, sessions: Iterable[StoredSession]) -> None:
+        self._sessions = {session.id: session for session in sessions}
+
+    def read(
+        self, session: str, after: int, until: int, topics: Sequence[bytes], *, max_messages: int, max_bytes: int
+    ) -> Batch | None:
+        stored = self._sessions.get(session)
+        if stored is None:
+            return None
+        found: list[Sequence[bytes]] = []
+        size, through = 0, after
+        try:
+            for header, payload in stored.messages_after(after, _SCAN_MAX):
+                message = decode(header)
+                if message.session_seq > until:
+                    break
+                topic = topic_of(message).encode()
+                if topic.startswith(tuple(topics)):
+                    size += len(header) + len(payload or b"")
+                    if found and (len(found) >= max_messages or size > max_bytes):
+                        break
+                    found.append((topic, header) if payload is None else (topic, header, payload))
+                through = message.session_seq
+        except sqlite3.Error:  # a disk that fails is told by who writes to it
+            return None
+        return Batch(tuple(found), through) if through > after else None

@@ -1,0 +1,59 @@
+"""Each example runs as its first line says."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from streamer.publisher import Publisher
+from tests.streamer.message_cases import make_cell, make_differential, make_factory
+from tests.streamer.service_cases import PATIENCE_S, Served, wait_for
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def started(name: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=EXAMPLES.parent,
+        env={"PYTHONPATH": str(EXAMPLES.parent)},
+    )
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    with process:
+        return process.communicate(timeout=PATIENCE_S)[0]
+
+
+def subscribed(server: Served) -> bool:
+    return bool(server.do(lambda publisher: publisher.wants("differential", "cam")))
+
+
+def test_alarm() -> None:
+    factory = make_factory()
+    with Served(lambda: Publisher("tcp://127.0.0.1:*")) as server:
+        server.publish(factory.differential(make_differential(12)))
+        alarm = started("alarm.py", server.endpoint, "neutrophil", "2")
+        assert said(alarm) == "cam: neutrophil 100.0 % of 12 cells\n"
+        quiet = started("alarm.py", server.endpoint, "monocyte", "2")
+        wait_for(lambda: subscribed(server))
+        server.publish(factory.differential(make_differential(13, final=True)))
+        assert said(quiet) == "cam: the slide ended, no alarm\n"
+
+
+def test_csv_logger_started_late(tmp_path: Path) -> None:
+    factory = make_factory()
+    with Served(lambda: Publisher("tcp://127.0.0.1:*")) as server:
+        server.publish(*(factory.cell(make_cell(number)) for number in range(400)))
+        server.publish(factory.differential(make_differential(400)))
+        logger = started("csv_logger.py", server.endpoint, str(tmp_path / "cells.csv"))
+        wait_for(lambda: subscribed(server))
+        server.publish(*(factory.cell(make_cell(number)) for number in range(400, 420)))
+        server.publish(factory.differential(make_differential(420, final=True)))
+        assert said(logger) == "0 messages were lost\n"
+    with (tmp_path / "cells.csv").open() as file:
+        assert [int(row["cell_id"]) for row in csv.DictReader(file)] == list(range(420))
