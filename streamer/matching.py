@@ -32,6 +32,25 @@ class MatchConfig:
     """Two boxes of one frame and one family are one cell from either of these on; cells side by side stay below."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """The frame that is being taken in, and where it lies on the slide."""
+
+    island: int
+    anchor: int
+    frame_id: int
+    corner: npt.NDArray[np.float64]
+    size: npt.NDArray[np.float64]
+
+    def seen(self, boxes: Boxes) -> Boxes:
+        """What of these boxes lies in the field."""
+        return boxes.clip(np.tile(self.corner, 2), np.tile(self.corner + self.size, 2))
+
+    def beyond(self, boxes: Boxes) -> Cuts:
+        """(n, 4): which sides of these boxes lie outside the field."""
+        return np.concatenate([boxes[:, :2] < self.corner, boxes[:, 2:] > self.corner + self.size], axis=1)
+
+
 def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_px: float) -> Cuts:
     """(n, 4): whether left, top, right, bottom of each box lie within `edge_px` of the frame's edge."""
     return np.stack(
@@ -139,3 +158,9 @@ def new_and_double(
             doubles.append(box)
             originals.append(original)
     return np.array(new, np.intp), np.array(doubles, np.intp), np.array(originals, np.intp)
+
+
+def best_of_each(groups: Ints, scores: npt.NDArray[np.float32]) -> Ints:
+    """Index of the best score of each group, in the order of the groups' numbers."""
+    order = np.lexsort((-scores, groups))
+    return np.asarray(order[np.diff(groups[order], prepend=-1) != 0], np.intp)

@@ -19,8 +19,10 @@ from streamer.fusion import Fusion, FusionConfig
 from streamer.matching import (
     Boxes,
     Cuts,
+    Field,
     Ints,
     MatchConfig,
+    best_of_each,
     cut_sides,
     new_and_double,
     one_to_one,
@@ -38,7 +40,7 @@ _FAMILY = np.array([0, 0, 1, 2])
 class SlideConfig:
     min_score: float = 0.0
     """Detections below it are not counted: the detector card's operating threshold."""
-    edge_share: float = 0.005
+    edge_share: float = 0.01
     """A box that comes nearer to the frame's edge than this share of its longer side is cut. A whole cell taken for a
     cut one waits for its next look; a cut one taken for whole would be counted again when it is seen whole."""
     cut_weight: float = 0.3
@@ -142,13 +144,17 @@ class SlideMap:
             boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
             edge_px = self._config.edge_share * max(frame_size_px)
             cut = cut_sides(detections.boxes_px, *frame_size_px, edge_px)
-            where = position.island, 0 if placement.anchor is None else placement.anchor
-            numbers[rows], fresh[rows] = self._take_in(
-                boxes, cut[rows], kinds[rows], detections.scores[rows], where, frame_id
+            field = Field(
+                island=position.island,
+                anchor=0 if placement.anchor is None else placement.anchor,
+                frame_id=frame_id,
+                corner=np.array([position.x_px, position.y_px]),
+                size=np.array(frame_size_px, np.float64),
             )
+            numbers[rows], fresh[rows] = self._take_in(boxes, cut[rows], kinds[rows], detections.scores[rows], field)
             if looks is not None:
                 rows = np.nonzero(numbers[white] >= 0)[0]
-                rows = rows[_best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
+                rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
                 weights = np.where(cut[white].any(1), weight * self._config.cut_weight, weight).astype(np.float32)
                 self.add_looks(numbers[white[rows]], _rows_of(looks, rows), weights[rows])
         counted = np.zeros(len(numbers), bool)
@@ -186,43 +192,47 @@ class SlideMap:
         cut: Cuts,
         kinds: Ints,
         scores: npt.NDArray[np.float32],
-        placement: tuple[int, int],
-        frame_id: int,
+        field: Field,
     ) -> tuple[Ints, npt.NDArray[np.bool_]]:
-        """Cell number of each box, and whether this box made it a counted cell; `placement` is (island, anchor)."""
+        """Cell number of each box, and whether this box made it a counted cell."""
         if len(boxes) == 0:
             return np.zeros(0, np.intp), np.zeros(0, bool)
-        island, anchor = placement
         cells = self._cells
-        near = cells.within(island, np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]))
-        i, j, likeness = self._like(boxes, cut, kinds, near)
+        near = cells.within(field.island, np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]))
+        i, j, likeness = self._like(boxes, cut, kinds, near, field)
         known, found = one_to_one(i, j, likeness)
         numbers = np.full(len(boxes), -1, np.intp)
         numbers[known] = near[found]
         families = _FAMILY[kinds]
         new, doubles, originals = new_and_double(numbers >= 0, boxes, cut, families, scores, self._config.match)
-        numbers[new] = cells.append(boxes[new], cut[new], island, anchor, frame_id)
+        numbers[new] = cells.append(boxes[new], cut[new], field.island, field.anchor, field.frame_id)
         numbers[doubles] = numbers[originals]
         touched, where = np.unique(numbers, return_inverse=True)
         before = self._counted(touched)
         with self._tally(touched):
-            self._improve(numbers[known], boxes[known], cut[known], anchor)
-            best = _best_of_each(where, scores)  # a second box on the same cell is no second opinion
+            beyond = field.beyond(cells.boxes[numbers[known]])
+            self._improve(numbers[known], boxes[known], cut[known] | beyond, field.anchor)
+            best = best_of_each(where, scores)  # a second box on the same cell is no second opinion
             cells.evidence[touched, kinds[best]] += scores[best]
             cells.looks[touched] += 1
-            cells.last_frame[touched] = frame_id
+            cells.last_frame[touched] = field.frame_id
         newly = self._counted(touched) & ~before
         # The first box of a cell speaks for it: a double would make it look like two new cells.
         leads = np.zeros(len(boxes), bool)
         leads[known] = leads[new] = True
         return numbers, leads & newly[where]
 
-    def _like(self, boxes: Boxes, cut: Cuts, kinds: Ints, near: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
-        """(i, j, likeness): box i may show cell near[j]."""
+    def _like(
+        self, boxes: Boxes, cut: Cuts, kinds: Ints, near: Ints, field: Field | None = None
+    ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+        """(i, j, likeness): box i, seen in `field`, may show cell near[j]."""
         cells, config = self._cells, self._config.match
-        i, j = touching_pairs(boxes, cells.boxes[near])
+        known = cells.boxes[near]
+        if field is not None:  # more of a cell than lies in the field can't be seen
+            known = field.seen(known)
+        i, j = touching_pairs(boxes, known)
         rows = near[j]
-        iou, containment = overlaps(boxes[i], cut[i], cells.boxes[rows], cells.cut[rows])
+        iou, containment = overlaps(boxes[i], cut[i], known[j], cells.cut[rows])
         same = _FAMILY[kinds[i]] == _FAMILY[cells.kind(rows)]
         whole = ~(cut[i].any(1) | cells.cut[rows].any(1))
         enough = np.where(whole, config.min_iou, config.min_iou_cut)
@@ -412,12 +422,6 @@ class SlideMap:
 def white_boxes(detections: Detections) -> Ints:
     """Indices of the detections of kind "white": those that `looks` has rows for, in this order."""
     return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]
-
-
-def _best_of_each(groups: Ints, scores: npt.NDArray[np.float32]) -> Ints:
-    """Index of the best score of each group, in the order of the groups' numbers."""
-    order = np.lexsort((-scores, groups))
-    return np.asarray(order[np.diff(groups[order], prepend=-1) != 0], np.intp)
 
 
 def _rows_of(looks: Classifications, rows: Ints) -> Classifications:

@@ -78,3 +78,18 @@ def test_any_size_is_judged(size):
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(LeukostreamError, match="expected uint8"):
         assess(image)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["chula_wbc", "bccd", "txl_pbc", "bcd"])
+def test_real_fields_are_accepted(name):
+    from tools.datasets.readers import DataSetMissing, data_root
+
+    try:
+        images = sorted((data_root() / name / "images").iterdir())[::9]
+    except (DataSetMissing, FileNotFoundError) as missing:
+        pytest.skip(str(missing))
+    rejected = {
+        path.name: quality.reasons for path in images if not (quality := assess(cv2.imread(str(path)))).accepted
+    }
+    assert len(rejected) <= max(1, 0.01 * len(images)), rejected

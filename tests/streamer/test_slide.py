@@ -160,6 +160,26 @@ def test_what_was_only_seen_cut_is_counted_at_the_end_as_partial():
     assert slide.white == 2
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["cut first", "whole first"])
+def test_a_cut_box_that_ends_a_little_before_the_edge_is_the_same_cell(order):
+    """Detectors do that: half a cell, and a box 3 px short of the edge."""
+    slide = Slide()
+    frames = (placed(0, 0), detections((368, 120, 397, 180))), (placed(200, 0), detections((170, 120, 230, 180)))
+    for frame in order:
+        slide.feed(*frames[frame])
+    slide.map.finish()
+    assert slide.white == 1
+
+
+def test_a_whole_box_at_the_edge_is_a_look_at_the_cell_that_is_known_there():
+    slide = Slide()
+    slide.feed(placed(200, 0), detections((170, 120, 230, 180)))
+    update = slide.feed(placed(0, 0), detections((372, 120, 394, 180)))
+    assert [o.is_new for o in update.observations] == [False]
+    assert slide.white == 1
+    assert next(slide.map.cells()).x_px == 400  # and teaches nothing of where its far side is
+
+
 def test_a_cell_cut_from_both_sides_is_one_partial_cell():
     slide = Slide((400, 150, 60, WHITE))
     left = slide.show(0, 0).observations[0].cell_id  # shows 370 to 400
@@ -196,7 +216,7 @@ def test_any_path_counts_just_the_cells_that_some_frame_showed_whole(grid, path)
     slide = Slide(*cells)
     for x, y in path:
         slide.show(x, y)
-    edge = 0.005 * WIDTH
+    edge = 0.01 * WIDTH
     whole = {
         (cx, cy)
         for cx, cy, size, _ in cells
