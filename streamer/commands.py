@@ -50,6 +50,9 @@ DEMO_LIMIT_S = 45.0
 
 MOST_WORKERS = 4
 
+USUAL_CAMERA = (640, 480)
+"""Width and height that most cameras start with, and the simulated one."""
+
 FAREWELL_S = 0.5
 """How long, at the end, subscribers may still ask for what they missed."""
 
@@ -62,6 +65,8 @@ def run(config: Config) -> int:
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
     sources = _open_sources(config)
     detector, classifier = _load_models(config)
+    if any(mode == "live" for _, mode in sources):
+        detector.prepare(*USUAL_CAMERA)  # or the first frames would be dropped while the engine loads
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     note = accuracy_note(classifier.card) if classifier else None
