@@ -59,7 +59,7 @@ def assess(
     if _contrast(half) < config.min_contrast:
         reasons.append("empty field")  # all else would be measured on its noise
     else:
-        if _cover(_shrink(tiny, 2)) > config.max_cover:
+        if _cover(tiny) > config.max_cover:
             reasons.append("too dense")
         along_x, along_y, curvature = _derivatives(half)
         coarse_focus = _focus(along_x, along_y, curvature)
@@ -73,18 +73,18 @@ def assess(
 def _survey(
     image: npt.NDArray[np.uint8], long_side: int, halved: npt.NDArray[np.uint8] | None
 ) -> tuple[float | None, npt.NDArray[Any], npt.NDArray[Any]]:
-    """(focus of the reduced image, grey float32 at half its size, BGR uint8 at half its size)."""
+    """(focus of the reduced image, grey float32 at half its size, BGR uint8 at a quarter of its size)."""
     factor = max(1, round(max(image.shape[:2]) / long_side))
     small = halved if factor == 2 and halved is not None else _shrink(image, factor)
     grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
-    band = grey.shape[0] // 4  # the upper and the lower middle stand for all of it
+    band = grey.shape[0] // 8  # one in the upper and one in the lower half stand for all of it
     gradient = curved = 0.0
-    for top in (band // 2, band // 2 + 2 * band) if band > 16 else (0,):
+    for top in (2 * band, 5 * band) if band > 16 else (0,):
         along_x, along_y, curvature = _derivatives(grey[top : top + band] if band > 16 else grey)
         gradient += _power(along_x) + _power(along_y)
         curved += _power(curvature)
     focus = None if gradient < 1e-6 * image.size else float(np.sqrt(curved / gradient))
-    return focus, _shrink(grey, 2), _shrink(small, 2)
+    return focus, _shrink(grey, 2), _shrink(_shrink(small, 2), 2)
 
 
 def _contrast(half: npt.NDArray[Any]) -> float:
@@ -135,7 +135,8 @@ def _cover(image: npt.NDArray[Any]) -> float:
 
 
 def _shrink(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
-    if factor == 1:
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    if factor == 1 or not height or not width:
         return image
-    size = (max(1, image.shape[1] // factor), max(1, image.shape[0] // factor))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    whole = image[: height * factor, : width * factor]  # by exactly two, cv2 takes a tenth of the time
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
