@@ -135,6 +135,8 @@ class CatchUp:
             yield from self._repair(known, message, topic)
         known.session = message.session
         self._accept(known, topic, message, parts, replayed=False)
+        if self._replay and isinstance(message, HealthMessage) and message.last_seq is not None:
+            known.baseline = -1  # not before: the health messages that came before this one, or joining, are no loss
 
     def adopt(self, snapshot: SnapshotReply) -> None:
         """Take the newest differentials from a snapshot."""
@@ -191,7 +193,6 @@ class CatchUp:
                 else:
                     continue
                 known.given_up[other] = seq
-            known.baseline = -1
         elif last is None and known.baseline is not None and message.seq > known.baseline + 1:
             behind.append((message.session, -1))
         if not behind:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from streamer.async_subscriber import AsyncSubscriber
+from streamer.catch_up import CatchUp
 from streamer.publisher import Publisher
-from streamer.service_messages import ReplayRequest, SnapshotReply, SnapshotRequest
+from streamer.service_messages import ReplayReply, ReplayRequest, SnapshotReply, SnapshotRequest
 from streamer.subscriber import Received, Subscriber
-from streamer.wire import AnyMessage, DifferentialMessage, HealthMessage, encode
+from streamer.wire import AnyMessage, DifferentialMessage, HealthMessage, encode, topic_of
 from tests.streamer.message_cases import make_differential, make_factory, make_health
 from tests.streamer.service_cases import PATIENCE_S, Served, request_of, slide
 
@@ -37,6 +38,10 @@ def lose(server: Served, messages: Iterable[AnyMessage]) -> None:
         publisher._prefixes |= prefixes
 
     server.do(job)
+
+
+def parts_of(message: AnyMessage) -> list[bytes]:
+    return [topic_of(message).encode(), encode(message)]
 
 
 def until(subscriber: Subscriber, last: AnyMessage) -> list[Received]:
@@ -88,6 +93,38 @@ def test_who_joins_late_may_have_it_all_from_the_beginning() -> None:
             got = until(subscriber, last)
             assert sorted(r.message.session_seq for r in got) == list(range(last.session_seq + 1))
             assert subscriber.lost == 0
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_what_was_published_before_joining_is_no_loss(replay: bool) -> None:
+    messages = slide(make_factory(), 60)
+    health = [number for number, message in enumerate(messages) if isinstance(message, HealthMessage)]
+    for first in (health[2], health[2] + 1, health[3] - 1):  # the first health to come is the third or the fourth
+        steps = CatchUp([""], replay=replay, history=False)
+        for message in messages[first:]:
+            assert list(steps.take(parts_of(message))) == []
+        assert [received.message for received in steps.ready] == messages[first:]
+        assert [received.lost_before for received in steps.ready] == [0] * len(steps.ready)
+
+
+def test_health_messages_missed_after_joining_come_again_and_those_before_are_no_loss() -> None:
+    messages = slide(make_factory(), 60)
+    third, fourth = [number for number, message in enumerate(messages) if isinstance(message, HealthMessage)][2:4]
+    core = CatchUp([""], replay=True, history=False)
+    for message in messages[third - 8 : third - 2]:
+        assert list(core.take(parts_of(message))) == []
+    steps = core.take(parts_of(messages[fourth]))
+    request = next(steps)
+    assert isinstance(request, ReplayRequest)
+    assert (request.after < third - 2, request.until) == (True, fourth - 1)
+    missed = messages[request.after + 1 : fourth]
+    reply = ReplayReply(
+        id=request.id, run_id="run-1", session="slide-1", through=fourth - 1, last=fourth, messages=[2] * len(missed)
+    )
+    with pytest.raises(StopIteration):
+        steps.send((reply, [part for message in missed for part in parts_of(message)]))
+    assert [received.message for received in core.ready] == messages[third - 8 : fourth + 1]
+    assert core.lost == 0
 
 
 def test_what_the_window_no_longer_has_is_counted_and_the_rest_comes() -> None:
