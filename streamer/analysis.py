@@ -64,7 +64,8 @@ class Analyser:
         clock = time.perf_counter
         begun_ns = self._now_ns()
         started = clock()
-        found = self.detector.detect([frame.image for frame in frames])
+        halves = [halved(frame.image, 1) for frame in frames]
+        found = self.detector.detect([frame.image for frame in frames], halves)
         detected = clock()
         white = [np.flatnonzero(self._is_white[detections.labels]) for detections in found]
         looks = self._classify(frames, found, white)
@@ -72,9 +73,8 @@ class Analyser:
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for frame, detections, chosen, look in zip(frames, found, white, looks, strict=True):
+        for frame, half, detections, chosen, look in zip(frames, halves, found, white, looks, strict=True):
             begin = clock()
-            half = halved(frame.image, 1)
             prepared = prepare(frame.image, self._registration, half)
             quality = assess(frame.image, half=half)
             timings = {

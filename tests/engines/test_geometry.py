@@ -12,6 +12,7 @@ from engines.geometry import (
     crop_squares,
     diameters,
     fit_letterbox,
+    halved,
     input_size,
     iou_matrix,
     letterbox,
@@ -83,6 +84,17 @@ def test_letterbox_round_trip(width: int, height: int, long_side: int, seed: int
     assert fit.top >= 0
     assert fit.left + fit.inner_width <= fit.input_width
     assert fit.top + fit.inner_height <= fit.input_height
+
+
+@pytest.mark.parametrize("frame", [(640, 480), (1440, 900), (900, 1440), (1441, 901), (2880, 1800), (100, 100)])
+def test_a_half_that_is_given_changes_nothing(frame: tuple[int, int]) -> None:
+    width, height = frame
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    fit = fit_letterbox(width, height, *input_size(width, height, 320))
+    alone, helped = np.zeros((2, fit.input_height, fit.input_width, 3), np.uint8)
+    letterbox(image, fit, alone)
+    letterbox(image, fit, helped, half=halved(image, 1))
+    np.testing.assert_array_equal(alone, helped)
 
 
 @pytest.mark.parametrize("frame", [(640, 480), (1440, 900), (900, 1440), (333, 77), (1441, 901), (100, 100)])
