@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engines.classifier import Classifier
 from engines.detector import Detector
-from engines.geometry import halved
+from engines.geometry import Image, halved
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality
 from streamer.registration import PreparedFrame, RegistrationConfig, prepare
@@ -75,8 +75,7 @@ class Analyser:
         results = []
         for frame, half, detections, chosen, look in zip(frames, halves, found, white, looks, strict=True):
             begin = clock()
-            prepared = prepare(frame.image, self._registration, half)
-            quality = assess(frame.image, half=half)
+            prepared, quality = self._measured(frame, half)
             timings = {
                 "queue": (begun_ns - frame.captured_ns) / 1e6,
                 "detect": detect_ms,
@@ -85,6 +84,10 @@ class Analyser:
             }
             results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings))
         return results
+
+    def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
+        """What the stage and the gate need to know of a frame."""
+        return prepare(frame.image, self._registration, half), assess(frame.image, half=half)
 
     def _classify(
         self, frames: Sequence[Frame], found: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]

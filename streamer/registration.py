@@ -177,13 +177,15 @@ def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) ->
         return None
     shape = _coarse_shape(a.fine)
     padded = _padded(shape)
-    product = _spectrum_of(a) * _spectrum_of(b).conj()
+    first, second = _spectrum_of(a), _spectrum_of(b)
     height, width = (size // 4 * 2 for size in padded)
-    low = np.concatenate([product[: height // 2, : width // 2 + 1], product[-(height // 2) :, : width // 2 + 1]])
-    surface = scipy.fft.irfft2(low, (height, width))
+    low = np.empty((height, width // 2 + 1), np.complex64)
+    for rows, out in ((slice(height // 2), low[: height // 2]), (slice(-(height // 2), None), low[height // 2 :])):
+        np.multiply(first[rows, : width // 2 + 1], second[rows, : width // 2 + 1].conj(), out=out)
+    surface = scipy.fft.irfft2(low, (height, width), overwrite_x=True)
     if _peak(surface, *_low_weights(shape, config.min_overlap))[0] < config.min_low_peak:
         return None
-    surface = scipy.fft.irfft2(product, padded)
+    surface = scipy.fft.irfft2(first * second.conj(), padded, overwrite_x=True)
     peak, row, column = _peak(surface, *_overlap_weights(shape, config.min_overlap))
     if peak < config.min_peak:
         return None

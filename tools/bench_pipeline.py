@@ -6,6 +6,8 @@ All rows are measured in one run on the same frames with the same graphs: each s
 cores allow is cores / core-seconds a frame), a plain loop that does one thing after the other, and the pipeline with
 publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians. The
 steps and the loop run with the C library's memory settings as they are, the pipeline with its own (streamer/memory.py).
+The row "the loop's work" is the pipeline without what the loop does not do either: it places no frame on the slide and
+judges none, so that cells are counted anew in every frame.
 With `--live` a simulated camera of 30 frames a second is analysed live as well: drops and latency. With `--dense`, what
 350 detections a frame cost over 20 in everything but the models (which are scripted for it).
 """
@@ -20,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,11 +43,14 @@ from streamer.memory import give_freed_memory_back, keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
+from streamer.placement import Placement
 from streamer.publisher import Publisher
-from streamer.records import Frame, Mode, Skip
+from streamer.records import Frame, FrameQuality, Mode, Skip, StagePosition
+from streamer.registration import PreparedFrame
 from streamer.session import SlideSession
 from streamer.sources import Source, open_source, parse_source
 from streamer.sources.images import Picture, list_images, read_image
+from streamer.stage import StageTracker
 from streamer.wire import AnyMessage, FrameMessage, HealthMessage
 
 
@@ -101,6 +107,33 @@ class Collector:
         return [(b - a) / 1e6 for a, b in zip(self.captured_ns, self.published_ns, strict=True)]
 
 
+class LoopsWork(Analyser):
+    """An analyser that takes every frame for good and prepares nothing for the stage."""
+
+    def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
+        height, width = frame.image.shape[:2]
+        nothing = PreparedFrame(height, width, 1, np.zeros((0, 0), np.int8), None, 0.0, 0.0, 1.0)
+        return nothing, FrameQuality(focus=None, accepted=True)
+
+
+class EachFrameAlone(StageTracker):
+    """A tracker that makes an island of every frame."""
+
+    def update(self, frame: PreparedFrame, frame_id: int, may_start: bool = True) -> Placement:
+        return Placement(StagePosition(frame_id, 0.0, 0.0, 1.0), anchor=0)
+
+    def finish(self) -> Placement:
+        return Placement(None)
+
+
+class CountedAnew(SlideSession):
+    """A session that counts the cells of every frame."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._tracker = EachFrameAlone()
+
+
 def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:
     threads = Threads(plan.threads, plan.workers)
     detector = load_detector(config.detector, threads=threads, long_side_px=config.long_side_px)
@@ -108,14 +141,21 @@ def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:
 
 
 def run_pipeline(
-    source: Source, mode: Mode, plan: Plan, models: tuple[Detector, Classifier | None], warm_up: int
+    source: Source,
+    mode: Mode,
+    plan: Plan,
+    models: tuple[Detector, Classifier | None],
+    warm_up: int,
+    *,
+    only_the_loops_work: bool = False,
 ) -> tuple[float, Collector]:
     """(frames a second after `warm_up` frames, what was published)."""
     detector, classifier = models
     collector = Collector()
+    analyser, session = (LoopsWork, CountedAnew) if only_the_loops_work else (Analyser, SlideSession)
 
     def new_session(name: str) -> SlideSession:
-        return SlideSession(
+        return session(
             MessageFactory(name, session=new_id(), run_id=new_id()),
             Naming.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
@@ -124,7 +164,7 @@ def run_pipeline(
     publisher = Publisher("tcp://127.0.0.1:*")
     pipeline = Pipeline(
         [(source, mode)],
-        Analyser(detector, classifier),
+        analyser(detector, classifier),
         new_session,
         [publisher, collector],
         Limits(workers=plan.workers),
@@ -241,15 +281,18 @@ def main() -> None:
         plain_loop(paths[:warm_up], pair)
     alone: list[dict[str, float]] = []
     loops: dict[Plan, list[float]] = {plan: [] for plan in models if plan.workers == 1}
-    runs: dict[Plan, list[tuple[float, list[float]]]] = {plan: [] for plan in plans}
+    runs: dict[tuple[Plan, bool], list[tuple[float, list[float]]]] = {(plan, False): [] for plan in plans}
+    runs[plans[0], True] = []
     for _ in range(arguments.rounds):
         alone.append(steps_alone(paths, models[Plan(1, 1)]))
         for plan, rates in loops.items():
             rates.append(plain_loop(paths, models[plan]))
-        for plan in plans:
+        for (plan, loops_work), results in runs.items():
             source = FirstFrames(open_source(parse_source(f"bench={arguments.source}")), len(paths))
-            rate, collector = run_pipeline(source, "analysis", plan, models[plan], warm_up)
-            runs[plan].append((rate, collector.latency_ms()))
+            rate, collector = run_pipeline(
+                source, "analysis", plan, models[plan], warm_up, only_the_loops_work=loops_work
+            )
+            results.append((rate, collector.latency_ms()))
     steps = {name: median(round_[name] for round_ in alone) for name in alone[0]}
     allowed = cores * 1000 / sum(steps.values())
     loop_best = max(median(rates) for rates in loops.values())
@@ -265,12 +308,13 @@ def main() -> None:
         "pipeline": [
             {
                 **asdict(plan),
+                "only_the_loops_work": loops_work,
                 "fps": [rate for rate, _ in results],
                 "latency_ms": percentiles([ms for _, all_ms in results for ms in all_ms]),
                 "of_allowed": median(rate for rate, _ in results) / allowed,
                 "of_best_plain_loop": median(rate for rate, _ in results) / loop_best,
             }
-            for plan, results in runs.items()
+            for (plan, loops_work), results in runs.items()
         ],
     }
     if arguments.live:
@@ -318,7 +362,8 @@ def show(report: dict) -> None:
         )
     for row in report["pipeline"]:
         rows.add_row(
-            f"pipeline, {row['workers']} workers x {row['threads']} threads",
+            f"pipeline, {row['workers']} workers x {row['threads']} threads"
+            + (", the loop's work" if row["only_the_loops_work"] else ""),
             f"{median(row['fps']):.1f}",
             f"{row['of_allowed']:.2f}",
             f"{row['of_best_plain_loop']:.2f}",
