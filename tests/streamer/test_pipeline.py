@@ -139,10 +139,10 @@ def test_a_failing_model_ends_the_run_and_what_was_counted_is_published():
     detector = find_by_script(one_cell_in_view(20))
     analyse = detector.detect
 
-    def failing(images):
+    def failing(images, halves=None):
         if images[0][0, 0, 0] == 9:
             raise EngineError("engine: got nonsense, expected sense")
-        return analyse(images)
+        return analyse(images, halves)
 
     detector.detect = failing
     published = Collected()

@@ -25,9 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_row_is_measured_on_all_frames(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_row_is_measured_on_all_frames(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tmp_path / "bench.json"
     monkeypatch.setattr(
         sys, "argv", ["bench", "--source", str(folder), "--rounds", "1", "--plans", "2x1", "--json", str(result)]
@@ -43,4 +41,3 @@ def test_every_row_is_measured_on_all_frames(
     for row in report["pipeline"]:
         assert row["of_allowed"] == pytest.approx(row["fps"][0] / report["allowed_fps"])
         assert len(row["fps"]) == 1
-    assert "the loop's" in capsys.readouterr().out
