@@ -28,8 +28,9 @@ class CellStore:
         self.boxes = np.zeros((0, 4))
         """x1, y1, x2, y2 on the slide."""
         self.cut = np.zeros((0, 4), bool)
-        """Which of these sides is the edge of the frame and not of the cell; all False once the cell was seen whole."""
+        """Which of these sides may be the frame's edge, not the cell's; all False once it was seen clear of edges."""
         self.partial = np.zeros(0, bool)
+        """Never seen whole."""
         self.alive = np.zeros(0, bool)
         self.joined_to = np.zeros(0, np.int32)
         self.island = np.zeros(0, np.int32)
@@ -95,9 +96,9 @@ class CellStore:
 
     def join(self, kept: int, gone: int) -> None:
         """`gone` turned out to be the cell `kept`; all but the class sums is taken over."""
-        if self.partial[kept] and not self.partial[gone]:
+        self.partial[kept] &= self.partial[gone]
+        if self.cut[kept].any() and not self.cut[gone].any():
             self.boxes[kept], self.cut[kept] = self.boxes[gone], self.cut[gone]
-            self.partial[kept] = False
             self.anchor[kept], self.island[kept] = self.anchor[gone], self.island[gone]
             self.moved(np.array([kept]))
         self.evidence[kept] += self.evidence[gone]

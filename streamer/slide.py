@@ -40,9 +40,11 @@ _FAMILY = np.array([0, 0, 1, 2])
 class SlideConfig:
     min_score: float = 0.0
     """Detections below it are not counted: the detector card's operating threshold."""
-    edge_share: float = 0.01
-    """A box that comes nearer to the frame's edge than this share of its longer side is cut. A whole cell taken for a
-    cut one waits for its next look; a cut one taken for whole would be counted again when it is seen whole."""
+    cut_share: float = 0.004
+    """A box that comes nearer to the frame's edge than this share of its longer side shows no whole cell."""
+    maybe_cut_share: float = 0.015
+    """A box that comes so near may show no whole cell: detectors end the boxes of cut cells some pixels early. It is
+    counted, and replaced by the first box that is clear of the edges."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts against one at a whole cell."""
     box_memory: int = 8
@@ -142,8 +144,10 @@ class SlideMap:
         if position is not None and accepted:
             rows = np.nonzero(detections.scores >= self._config.min_score)[0]
             boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
-            edge_px = self._config.edge_share * max(frame_size_px)
-            cut = cut_sides(detections.boxes_px, *frame_size_px, edge_px)
+            longer = max(frame_size_px)
+            cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.maybe_cut_share * longer)
+            surely_cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.cut_share * longer)
+            whole: npt.NDArray[np.bool_] = np.logical_not(surely_cut.any(axis=1))
             field = Field(
                 island=position.island,
                 anchor=0 if placement.anchor is None else placement.anchor,
@@ -151,11 +155,13 @@ class SlideMap:
                 corner=np.array([position.x_px, position.y_px]),
                 size=np.array(frame_size_px, np.float64),
             )
-            numbers[rows], fresh[rows] = self._take_in(boxes, cut[rows], kinds[rows], detections.scores[rows], field)
+            numbers[rows], fresh[rows] = self._take_in(
+                boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
+            )
             if looks is not None:
                 rows = np.nonzero(numbers[white] >= 0)[0]
                 rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
-                weights = np.where(cut[white].any(1), weight * self._config.cut_weight, weight).astype(np.float32)
+                weights = np.where(whole[white], weight, weight * self._config.cut_weight).astype(np.float32)
                 self.add_looks(numbers[white[rows]], _rows_of(looks, rows), weights[rows])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
@@ -190,6 +196,7 @@ class SlideMap:
         self,
         boxes: Boxes,
         cut: Cuts,
+        whole: npt.NDArray[np.bool_],
         kinds: Ints,
         scores: npt.NDArray[np.float32],
         field: Field,
@@ -212,6 +219,8 @@ class SlideMap:
         with self._tally(touched):
             beyond = field.beyond(cells.boxes[numbers[known]])
             self._improve(numbers[known], boxes[known], cut[known] | beyond, field.anchor)
+            cells.partial[numbers[known[whole[known] & ~beyond.any(1)]]] = False
+            cells.partial[numbers[new]] = ~whole[new]
             best = best_of_each(where, scores)  # a second box on the same cell is no second opinion
             cells.evidence[touched, kinds[best]] += scores[best]
             cells.looks[touched] += 1
@@ -241,18 +250,17 @@ class SlideMap:
         return i[like], j[like], iou[like] + same[like]
 
     def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
-        """Let the boxes of known cells learn from one more look; whole looks replace cut ones."""
+        """Let the boxes of known cells learn from one more look; looks clear of the edges replace cut ones."""
         cells = self._cells
-        is_cut, was_partial = cut.any(1), cells.partial[rows]
-        mean = ~is_cut & ~was_partial
+        is_cut, was_cut = cut.any(1), cells.cut[rows].any(1)
+        mean = ~is_cut & ~was_cut
         share = 1 / np.minimum(cells.whole_looks[rows[mean]] + 1, self._config.box_memory)
         cells.boxes[rows[mean]] += (boxes[mean] - cells.boxes[rows[mean]]) * share[:, None]
-        first = ~is_cut & was_partial
+        first = ~is_cut & was_cut
         cells.boxes[rows[first]] = boxes[first]
         cells.cut[rows[first]] = False
-        cells.partial[rows[first]] = False
         cells.anchor[rows[first]] = anchor
-        wider = is_cut & was_partial
+        wider = is_cut & was_cut
         both, known = boxes[wider], rows[wider]
         outward = np.array([-1.0, -1.0, 1.0, 1.0])
         # A side that either look saw stays where it was seen; of two cut ones the outer is nearer to the truth.

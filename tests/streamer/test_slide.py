@@ -216,7 +216,7 @@ def test_any_path_counts_just_the_cells_that_some_frame_showed_whole(grid, path)
     slide = Slide(*cells)
     for x, y in path:
         slide.show(x, y)
-    edge = 0.01 * WIDTH
+    edge = 0.004 * WIDTH
     whole = {
         (cx, cy)
         for cx, cy, size, _ in cells
