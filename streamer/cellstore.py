@@ -36,7 +36,7 @@ class CellStore:
         self.island = np.zeros(0, np.int32)
         self.anchor = np.zeros(0, np.int32)
         self.evidence = np.zeros((0, len(KINDS)), np.float32)
-        """Sum of the detection scores for each kind."""
+        """Sum of the detection scores for each kind, those of cut boxes counting less."""
         self.looks = np.zeros(0, np.int32)
         self.whole_looks = np.zeros(0, np.int32)
         self.first_frame = np.zeros(0, np.int64)

@@ -46,9 +46,10 @@ class Field:
         """What of these boxes lies in the field."""
         return boxes.clip(np.tile(self.corner, 2), np.tile(self.corner + self.size, 2))
 
-    def beyond(self, boxes: Boxes) -> Cuts:
-        """(n, 4): which sides of these boxes lie outside the field."""
-        return np.concatenate([boxes[:, :2] < self.corner, boxes[:, 2:] > self.corner + self.size], axis=1)
+    def beyond(self, boxes: Boxes, by_px: float) -> Cuts:
+        """(n, 4): which sides of these boxes lie more than `by_px` outside the field."""
+        low, high = self.corner - by_px, self.corner + self.size + by_px
+        return np.concatenate([boxes[:, :2] < low, boxes[:, 2:] > high], axis=1)
 
 
 def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_px: float) -> Cuts:

@@ -47,6 +47,8 @@ class SlideConfig:
     counted, and replaced by the first box that is clear of the edges."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts against one at a whole cell."""
+    cut_evidence: float = 0.1
+    """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
     box_memory: int = 8
     """A cell's box is the mean of about so many looks."""
     double_check_px: float = 5.0
@@ -217,12 +219,14 @@ class SlideMap:
         touched, where = np.unique(numbers, return_inverse=True)
         before = self._counted(touched)
         with self._tally(touched):
-            beyond = field.beyond(cells.boxes[numbers[known]])
+            tolerance_px = self._config.maybe_cut_share * float(field.size.max())
+            beyond = field.beyond(cells.boxes[numbers[known]], tolerance_px)
             self._improve(numbers[known], boxes[known], cut[known] | beyond, field.anchor)
             cells.partial[numbers[known[whole[known] & ~beyond.any(1)]]] = False
             cells.partial[numbers[new]] = ~whole[new]
             best = best_of_each(where, scores)  # a second box on the same cell is no second opinion
-            cells.evidence[touched, kinds[best]] += scores[best]
+            clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
+            cells.evidence[touched, kinds[best]] += scores[best] * clear
             cells.looks[touched] += 1
             cells.last_frame[touched] = field.frame_id
         newly = self._counted(touched) & ~before

@@ -180,6 +180,16 @@ def test_a_whole_box_at_the_edge_is_a_look_at_the_cell_that_is_known_there():
     assert next(slide.map.cells()).x_px == 400  # and teaches nothing of where its far side is
 
 
+def test_a_cell_put_together_from_two_cut_looks_is_whole_once_a_frame_shows_it_whole():
+    """The two looks make it a little larger than it is, so that it seems to reach out of the frame that shows it."""
+    slide = Slide()
+    slide.feed(placed(0, 0), detections((340, 240, 399, 300)))
+    slide.feed(placed(0, 260), detections((338, 0, 398, 42)))
+    assert slide.white == 0
+    slide.feed(placed(0, 4), detections((340, 237, 396, 294)))
+    assert slide.white == 1
+
+
 def test_a_cell_cut_from_both_sides_is_one_partial_cell():
     slide = Slide((400, 150, 60, WHITE))
     left = slide.show(0, 0).observations[0].cell_id  # shows 370 to 400
@@ -259,6 +269,17 @@ def test_a_cell_taken_for_a_red_one_once_stays_one_cell_and_white():
     slide = Slide()
     slide.feed(placed(), detections((100, 100, 160, 160), scores=(0.9,)))
     slide.feed(placed(), detections((101, 99, 161, 160), labels=[RED], scores=(0.6,)))
+    counts = slide.map.counts()
+    assert (counts.white, counts.red) == (1, 0)
+
+
+def test_what_kind_a_cell_is_its_whole_looks_say():
+    """The rim of a white cell at the frame's edge was taken for a red cell, eight times."""
+    slide = Slide()
+    for _ in range(8):
+        slide.feed(placed(0, 0), detections((375, 100, 400, 160), labels=[RED], scores=(0.8,)))
+    update = slide.feed(placed(100, 0), detections((275, 98, 340, 162), scores=(0.9,)))
+    assert [o.is_new for o in update.observations] == [True]
     counts = slide.map.counts()
     assert (counts.white, counts.red) == (1, 0)
 
