@@ -79,6 +79,11 @@ class SlideSession:
         """Unique white cells counted so far."""
         return sum(n for name, n in self._slide.counts().classes.items() if name not in NOT_LEUKOCYTES)
 
+    @property
+    def islands(self) -> tuple[int, ...]:
+        """Those that there are now; see StageTracker."""
+        return self._tracker.islands
+
     def update(self, analysed: Analysed) -> Iterator[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
         placement = self._tracker.update(
