@@ -7,6 +7,8 @@ points to it. About 130 bytes a cell.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,13 +78,14 @@ class CellStore:
         return rows
 
     def within(self, island: int, box: npt.NDArray[np.float64]) -> Ints:
-        """Living cells whose centres lie in or near a rectangle (x1, y1, x2, y2) of an island."""
+        """Living cells whose centres lie in or near a rectangle (x1, y1, x2, y2) of an island, by number."""
         left, top, right, bottom = (int(value // self._bucket_px) for value in box)
         found: list[int] = []
         for column in range(left - 1, right + 2):
             for row in range(top - 1, bottom + 2):
                 found += self._buckets.get((island, column, row), ())
-        rows = np.array(found, np.intp)
+        # By number: in what order cells came to their places must not decide which of two alike is matched.
+        rows = np.array(sorted(found), np.intp)
         return rows[self.alive[rows]] if len(rows) else rows
 
     def moved(self, rows: Ints) -> None:
@@ -109,6 +112,22 @@ class CellStore:
         self.alive[gone] = False
         self.joined_to[gone] = kept
         self._buckets[tuple(self._bucket[gone].tolist())].remove(gone)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """All that there is to know, one row a cell; `restore` makes an equal store of it."""
+        return {name: value[: self.count] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill an empty store with another one's columns, which it keeps. ValueError for others."""
+        for name, own in vars(self).items():
+            if isinstance(own, np.ndarray) and (name not in columns or columns[name].dtype != own.dtype):
+                raise ValueError(f"column {name}: got {sorted(columns)}, expected it among them, of {own.dtype}")
+        for name, value in columns.items():
+            setattr(self, name, value)
+        self.count = len(self.boxes)
+        for row, (island, column, line) in enumerate(self._bucket.tolist()):
+            if self.alive[row]:
+                self._buckets[island, column, line].append(row)
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence."""

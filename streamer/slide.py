@@ -7,15 +7,16 @@ that turn out to lie on the same spot become one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamer.cellstore import KINDS, CellStore
-from streamer.fusion import Fusion, FusionConfig
+from streamer.fusion import Fusion, FusionConfig, Names
 from streamer.matching import (
     Boxes,
     Cuts,
@@ -81,8 +82,21 @@ class SlideCounts:
     platelets: int
     classes: dict[str, int]
     """White cells of each class, `unclassified` among them."""
+    subclasses: dict[str, int]
+    """White cells of each subclass; those without one are in none."""
     partial_white: int
     """White cells that no frame showed whole yet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideState:
+    """All that a slide map knows between two frames, as data."""
+
+    cells: Mapping[str, npt.NDArray[Any]]
+    """Columns of the cell store."""
+    sums: Mapping[str, npt.NDArray[np.float32]]
+    """Columns of the fusion."""
+    names: Names
 
 
 class SlideMap:
@@ -95,6 +109,8 @@ class SlideMap:
         self._partial = np.zeros(len(KINDS), np.int64)
         self._classes = np.zeros(1, np.int64)
         """Unclassified first, then the fusion's classes."""
+        self._subclasses = np.zeros(1, np.int64)
+        """None first, then the fusion's subclasses."""
         self._changed: dict[int, None] = {}
         self._removed: list[tuple[int, int | None]] = []
 
@@ -106,7 +122,8 @@ class SlideMap:
         names = (UNCLASSIFIED, *self._fusion.class_names)
         white, nucleated_red, red, platelets = self._kinds.tolist()
         classes = dict(zip(names, self._classes.tolist(), strict=True))
-        return SlideCounts(white, nucleated_red, red, platelets, classes, int(self._partial[0]))
+        subclasses = dict(zip(self._fusion.subclass_names, self._subclasses[1:].tolist(), strict=True))
+        return SlideCounts(white, nucleated_red, red, platelets, classes, subclasses, int(self._partial[0]))
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
@@ -119,6 +136,20 @@ class SlideMap:
         while self._cells.joined_to[cell_id] >= 0:
             cell_id = int(self._cells.joined_to[cell_id])
         return self._cell(cell_id)
+
+    def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
+        """Those of these cells that are counted white or nucleated red ones, as they are now."""
+        return {number: self._cell(number) for number in cell_ids if self._cells.told[number]}
+
+    def state(self) -> SlideState:
+        """What `restore` needs, between two frames; views that are valid until the next one."""
+        return SlideState(self._cells.columns(), self._fusion.columns(), self._fusion.names)
+
+    def restore(self, state: SlideState) -> None:
+        """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays."""
+        self._cells.restore(state.cells)
+        self._fusion.restore(state.sums, state.names)
+        self._kinds, self._partial, self._classes, self._subclasses = self._contribution(self._living())
 
     def update(
         self,
@@ -366,12 +397,10 @@ class SlideMap:
         classes = cells.class_index[rows].copy(), cells.subclass_index[rows].copy()
         yield
         after = self._contribution(rows)
-        if len(after[2]) > len(self._classes):
-            self._classes = np.concatenate([self._classes, np.zeros(len(after[2]) - len(self._classes), np.int64)])
         self._kinds += after[0] - before[0]
         self._partial += after[1] - before[1]
-        self._classes += after[2]
-        self._classes[: len(before[2])] -= before[2]
+        self._classes = _added(self._classes, after[2], before[2])
+        self._subclasses = _added(self._subclasses, after[3], before[3])
         changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
         shown = self._counted(rows) & (cells.kind(rows) <= 1)
         for row in rows[shown & (changed | ~cells.told[rows])].tolist():
@@ -382,8 +411,8 @@ class SlideMap:
             self._changed.pop(row, None)
             self._removed.append((row, None if cells.alive[row] else int(cells.joined_to[row])))
 
-    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
-        """What cells add to (kinds counted, kinds only seen in part, classes)."""
+    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses)."""
         cells = self._cells
         counted, kinds = self._counted(rows), cells.kind(rows)
         partial = cells.alive[rows] & cells.partial[rows] & (cells.looks[rows] > 0)
@@ -392,6 +421,7 @@ class SlideMap:
             np.bincount(kinds[counted], minlength=len(KINDS)),
             np.bincount(kinds[partial], minlength=len(KINDS)),
             np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(self._fusion.class_names)),
+            np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(self._fusion.subclass_names)),
         )
 
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
@@ -429,6 +459,14 @@ class SlideMap:
             first_frame_id=int(cells.first_frame[row]),
             last_frame_id=int(cells.last_frame[row]),
         )
+
+
+def _added(counts: Ints, plus: Ints, minus: Ints) -> Ints:
+    """The names are known from the first look on: `plus` may be longer than what was counted before."""
+    result = plus.copy()
+    result[: len(counts)] += counts
+    result[: len(minus)] -= minus
+    return result
 
 
 def white_boxes(detections: Detections) -> Ints:

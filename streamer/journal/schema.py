@@ -14,7 +14,7 @@ from engines.base import LeukostreamError
 APPLICATION_ID = 0x4C45554B
 """Tells a journal from other SQLite files: "LEUK"."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the tables and of what their blobs mean. A program reads the format that it writes, and no other."""
 
 BUSY_MS = 1000
@@ -126,6 +126,11 @@ CREATE TABLE keyframe_pictures (
 CREATE TABLE trackers (
     session INTEGER PRIMARY KEY,
     state TEXT NOT NULL            -- JSON
+);
+CREATE TABLE checkpoints (
+    session INTEGER PRIMARY KEY,
+    frame_id INTEGER NOT NULL,
+    state BLOB NOT NULL            -- msgpack: the slide map and the counts as they stood after that frame
 );
 """
 

@@ -1,5 +1,7 @@
 """Scripted slides: who lies where is known, so is every count."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from streamer.fusion import FusionConfig
 from streamer.placement import Correction, Placement
 from streamer.records import UNCLASSIFIED, Classifications, Detections, StagePosition
-from streamer.slide import SlideConfig, SlideMap, white_boxes
+from streamer.slide import SlideConfig, SlideMap, SlideState, white_boxes
 
 WIDTH, HEIGHT = 400, 300
 LABELS = ("WBC", "RBC", "platelet", "erythroblast")
@@ -95,6 +97,41 @@ def test_each_kind_has_its_own_count():
     assert (counts.white, counts.red, counts.platelets, counts.nucleated_red) == (1, 1, 1, 1)
     assert counts.classes == {UNCLASSIFIED: 1}
     assert [cell.kind for cell in slide.map.cells()] == ["white", "nucleated red"]
+
+
+def test_a_restored_map_goes_on_as_the_original():
+    """After every frame of a walk with cut cells, two islands that become one, and looks that change classes."""
+    rng = np.random.default_rng(8)
+    cells = [(*rng.uniform(20, 900, 2), 40, label) for label in (WHITE,) * 12 + (RED,) * 20 + (NUCLEATED,) * 3]
+    original = Slide(*cells, jitter=1.5)
+    restored = SlideMap()
+    walk = [(x, y, x // 300) for y in (0, 200, 400) for x in (0, 100, 200, 300, 400, 500)] * 2
+    for number, (x, y, island) in enumerate(walk):
+        joined = number >= len(walk) // 2
+        anchor, island = island, 0 if joined else island
+        corrections = [Correction(1, 0, 0.0, 0.0)] if number == len(walk) // 2 else []
+        state = original.map.state()
+        columns = {name: column.copy() for name, column in state.cells.items()}
+        sums = {name: column.copy() for name, column in state.sums.items()}
+        restored = SlideMap()
+        restored.restore(SlideState(columns, sums, state.names))
+        original.rng = np.random.default_rng(number)
+        given = len(original.updates)
+        found = original.show(x, y, island=island, anchor=anchor, corrections=corrections)
+        seen = [o.cell_id for o in found.observations if o.cell_id is not None]
+        assert len(original.updates) == given + 1
+        original.rng = np.random.default_rng(number)
+        again = Slide(*cells, jitter=1.5)
+        again.map, again.frames, again.rng = restored, number, np.random.default_rng(number)
+        assert again.show(x, y, island=island, anchor=anchor, corrections=corrections).observations == (
+            found.observations
+        )
+        look = looks(*rng.dirichlet((1, 1), len(seen)))
+        for one in (original.map, restored):
+            one.add_looks(np.array(seen, np.intp), look, np.ones(len(seen), np.float32))
+        assert restored.counts() == original.map.counts()
+        assert list(map(asdict, restored.cells())) == list(map(asdict, original.map.cells()))
+    assert (original.map.counts().white, original.map.counts().partial_white) == (10, 1)
 
 
 @pytest.mark.parametrize(
