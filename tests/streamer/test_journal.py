@@ -301,6 +301,14 @@ def test_a_file_that_is_no_good_journal_is_refused(copy, spoil, expected):
     assert copy.read_bytes() == before
 
 
+def test_a_file_that_is_too_large_to_be_read_through_is_refused_when_it_was_cut_off(copy, monkeypatch):
+    monkeypatch.setattr("streamer.journal.schema.CHECKED_BYTES", 0)
+    JournalReader(copy).close()
+    truncated(copy)
+    with pytest.raises(JournalError, match="damaged"):
+        JournalReader(copy)
+
+
 def test_a_missing_journal_can_not_be_read(tmp_path):
     with pytest.raises(JournalError, match="No such file"):
         JournalReader(tmp_path / "missing.db")
