@@ -7,6 +7,8 @@ points to it. About 130 bytes a cell.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +30,15 @@ class CellStore:
         self.boxes = np.zeros((0, 4))
         """x1, y1, x2, y2 on the slide."""
         self.cut = np.zeros((0, 4), bool)
-        """Which of these sides is the edge of the frame and not of the cell; all False once the cell was seen whole."""
+        """Which of these sides may be the frame's edge, not the cell's; all False once it was seen clear of edges."""
         self.partial = np.zeros(0, bool)
+        """Never seen whole."""
         self.alive = np.zeros(0, bool)
         self.joined_to = np.zeros(0, np.int32)
         self.island = np.zeros(0, np.int32)
         self.anchor = np.zeros(0, np.int32)
         self.evidence = np.zeros((0, len(KINDS)), np.float32)
-        """Sum of the detection scores for each kind."""
+        """Sum of the detection scores for each kind, those of cut boxes counting less."""
         self.looks = np.zeros(0, np.int32)
         self.whole_looks = np.zeros(0, np.int32)
         self.first_frame = np.zeros(0, np.int64)
@@ -75,13 +78,14 @@ class CellStore:
         return rows
 
     def within(self, island: int, box: npt.NDArray[np.float64]) -> Ints:
-        """Living cells whose centres lie in or near a rectangle (x1, y1, x2, y2) of an island."""
+        """Living cells whose centres lie in or near a rectangle (x1, y1, x2, y2) of an island, by number."""
         left, top, right, bottom = (int(value // self._bucket_px) for value in box)
         found: list[int] = []
         for column in range(left - 1, right + 2):
             for row in range(top - 1, bottom + 2):
                 found += self._buckets.get((island, column, row), ())
-        rows = np.array(found, np.intp)
+        # By number: in what order cells came to their places must not decide which of two alike is matched.
+        rows = np.array(sorted(found), np.intp)
         return rows[self.alive[rows]] if len(rows) else rows
 
     def moved(self, rows: Ints) -> None:
@@ -95,9 +99,9 @@ class CellStore:
 
     def join(self, kept: int, gone: int) -> None:
         """`gone` turned out to be the cell `kept`; all but the class sums is taken over."""
-        if self.partial[kept] and not self.partial[gone]:
+        self.partial[kept] &= self.partial[gone]
+        if self.cut[kept].any() and not self.cut[gone].any():
             self.boxes[kept], self.cut[kept] = self.boxes[gone], self.cut[gone]
-            self.partial[kept] = False
             self.anchor[kept], self.island[kept] = self.anchor[gone], self.island[gone]
             self.moved(np.array([kept]))
         self.evidence[kept] += self.evidence[gone]
@@ -108,6 +112,22 @@ class CellStore:
         self.alive[gone] = False
         self.joined_to[gone] = kept
         self._buckets[tuple(self._bucket[gone].tolist())].remove(gone)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """All that there is to know, one row a cell; `restore` makes an equal store of it."""
+        return {name: value[: self.count] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+
+    def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill an empty store with another one's columns, which it keeps. ValueError for others."""
+        for name, own in vars(self).items():
+            if isinstance(own, np.ndarray) and (name not in columns or columns[name].dtype != own.dtype):
+                raise ValueError(f"column {name}: got {sorted(columns)}, expected it among them, of {own.dtype}")
+        for name, value in columns.items():
+            setattr(self, name, value)
+        self.count = len(self.boxes)
+        for row, (island, column, line) in enumerate(self._bucket.tolist()):
+            if self.alive[row]:
+                self._buckets[island, column, line].append(row)
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence."""

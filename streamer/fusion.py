@@ -8,6 +8,7 @@ independent ones, r being the correlation of their errors (the design effect, Ki
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,20 +29,30 @@ class FusionConfig:
     """Cells whose best class stays below it are `unclassified`: the classifier card's operating threshold."""
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Of the classes that looks speak of; empty before the first look."""
+
+    classes: tuple[str, ...] = ()
+    subclasses: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    """The class that each subclass belongs to."""
+
+
 class Fusion:
     """Sums of weighted log probabilities, one row a white cell, in arrays that grow."""
 
     def __init__(self, config: FusionConfig) -> None:
         self._config = config
-        self.class_names: tuple[str, ...] = ()
-        self.subclass_names: tuple[str, ...] = ()
-        self.subclass_parents: tuple[str, ...] = ()
+        self._name(Names())
         self._weights = np.zeros(0, np.float32)
         self._sums = np.zeros((0, 0), np.float32)
         self._subclass_sums = np.zeros((0, 0), np.float32)
         self._count = 0
-        self._siblings: list[npt.NDArray[np.intp]] = []
-        """Columns of the subclasses of each parent."""
+
+    @property
+    def names(self) -> Names:
+        return Names(self.class_names, self.subclass_names, self.subclass_parents)
 
     @property
     def bytes_used(self) -> int:
@@ -56,6 +67,17 @@ class Fusion:
             self._sums = _grown(self._sums, size)
             self._subclass_sums = _grown(self._subclass_sums, size)
         return np.arange(first, self._count)
+
+    def columns(self) -> dict[str, Floats]:
+        """The sums, one row a white cell; with the names, `restore` makes an equal one of them."""
+        sums = {"weights": self._weights, "sums": self._sums, "subclass_sums": self._subclass_sums}
+        return {name: value[: self._count] for name, value in sums.items()}
+
+    def restore(self, columns: Mapping[str, Floats], names: Names) -> None:
+        """Go on with another one's sums, which it keeps."""
+        self._weights, self._sums, self._subclass_sums = (columns[n] for n in ("weights", "sums", "subclass_sums"))
+        self._count = len(self._weights)
+        self._name(names)
 
     def add(self, rows: npt.NDArray[np.intp], looks: Classifications, weights: Floats) -> None:
         """Add look i, with weights[i] of 0 to 1, to rows[i]; a row may come more than once."""
@@ -109,13 +131,17 @@ class Fusion:
         return result
 
     def _take_names(self, looks: Classifications) -> None:
-        self.class_names = looks.class_names
-        self.subclass_names = looks.subclass_names
-        self.subclass_parents = looks.subclass_parents
-        parents = np.array(looks.subclass_parents)
-        self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(looks.subclass_parents)]
+        self._name(Names(looks.class_names, looks.subclass_names, looks.subclass_parents))
         self._sums = np.zeros((len(self._weights), len(self.class_names)), np.float32)
         self._subclass_sums = np.zeros((len(self._weights), len(self.subclass_names)), np.float32)
+
+    def _name(self, names: Names) -> None:
+        self.class_names = names.classes
+        self.subclass_names = names.subclasses
+        self.subclass_parents = names.parents
+        parents = np.array(names.parents)
+        self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(names.parents)]
+        """Columns of the subclasses of each parent."""
 
     def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: list[npt.NDArray[np.intp]]) -> Floats:
         weights = self._weights[rows, None]

@@ -46,9 +46,10 @@ class Field:
         """What of these boxes lies in the field."""
         return boxes.clip(np.tile(self.corner, 2), np.tile(self.corner + self.size, 2))
 
-    def beyond(self, boxes: Boxes) -> Cuts:
-        """(n, 4): which sides of these boxes lie outside the field."""
-        return np.concatenate([boxes[:, :2] < self.corner, boxes[:, 2:] > self.corner + self.size], axis=1)
+    def beyond(self, boxes: Boxes, by_px: float) -> Cuts:
+        """(n, 4): which sides of these boxes lie more than `by_px` outside the field."""
+        low, high = self.corner - by_px, self.corner + self.size + by_px
+        return np.concatenate([boxes[:, :2] < low, boxes[:, 2:] > high], axis=1)
 
 
 def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_px: float) -> Cuts:
@@ -64,10 +65,32 @@ def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_p
     )
 
 
+_BAND = 256
+"""Boxes that are compared at once: the sweep over x alone would meet all that share a column with them."""
+
+
 def touching_pairs(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
-    """Indices (i, j) of all boxes a[i] and b[j] that share some area; in time about proportional to how many do."""
+    """Indices (i, j) of all boxes a[i] and b[j] that share some area, in memory proportional to how many do."""
     if len(a) == 0 or len(b) == 0:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    if len(a) <= _BAND:
+        return _swept(a, b)
+    found = []
+    order = np.argsort(a[:, 1], kind="stable")
+    for start in range(0, len(a), _BAND):
+        rows = order[start : start + _BAND]
+        near = np.nonzero((b[:, 3] > a[rows[0], 1]) & (b[:, 1] < a[rows, 3].max()))[0]
+        if len(near):
+            i, j = _swept(a[rows], b[near])
+            found.append((rows[i], near[j]))
+    return (
+        np.concatenate([np.zeros(0, np.intp), *(i for i, _ in found)]),
+        np.concatenate([np.zeros(0, np.intp), *(j for _, j in found)]),
+    )
+
+
+def _swept(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
+    """The same by a sweep over x, for boxes of which few share a column."""
     order = np.argsort(b[:, 0], kind="stable")
     lefts = b[order, 0]
     widest = float((b[:, 2] - b[:, 0]).max())

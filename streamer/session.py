@@ -17,7 +17,7 @@ from streamer.analysis import Analysed
 from streamer.config import FIVE_PART_RANGES
 from streamer.differential import NOT_LEUKOCYTES, Tally, differential
 from streamer.fusion import FusionConfig
-from streamer.journal import Emission, JournalError, SeenFrame, SessionJournal
+from streamer.journal import Checkpoint, Emission, JournalError, SeenFrame, SessionJournal, Told
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
 from streamer.placement import Correction, Placement
@@ -33,6 +33,9 @@ PICTURE_QUALITY = 90
 
 DIFFERENTIAL_EVERY_FRAMES = 15
 """How often the differential is published while only red cells, platelets and frames are added to it."""
+
+CHECKPOINT_EVERY_FRAMES = 1000
+"""How often the journal keeps what was counted as it stands: to go on, the frames since then are counted again."""
 
 STAGE = StageConfig(max_search=12, comparisons_per_frame=1, max_pending=1500, max_links=4)
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
@@ -62,12 +65,9 @@ class SlideSession:
         self._tracker = StageTracker(STAGE)
         fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
         self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
-        self._cells: dict[CellId, Cell] = {}
-        """White and nucleated red cells that were told of, as last told."""
-        self._subclasses: Counter[str | None] = Counter()
         self._frames = 0
         self._accepted = 0
-        self._told: tuple[object, ...] = ()
+        self._told: Told = ()
         self._told_at_frame = 0
         self._operating_score = operating_score
         self._journal = journal
@@ -78,6 +78,11 @@ class SlideSession:
     def total(self) -> int:
         """Unique white cells counted so far."""
         return sum(n for name, n in self._slide.counts().classes.items() if name not in NOT_LEUKOCYTES)
+
+    @property
+    def islands(self) -> tuple[int, ...]:
+        """Those that there are now; see StageTracker."""
+        return self._tracker.islands
 
     def update(self, analysed: Analysed) -> Iterator[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
@@ -90,7 +95,8 @@ class SlideSession:
             yield from self._messages(analysed, placement, update)
             return
         emissions = list(self._messages(analysed, placement, update))
-        self._journal.frame(seen, update, self._tracker.take_changes(), emissions)
+        checkpoint = self._checkpoint(seen.frame_id) if self._frames % CHECKPOINT_EVERY_FRAMES == 0 else None
+        self._journal.frame(seen, update, self._tracker.take_changes(), emissions, checkpoint)
         yield from emissions
 
     def take_in(self, seen: SeenFrame) -> SlideUpdate:
@@ -105,7 +111,6 @@ class SlideSession:
         )
         self._frames += 1
         self._accepted += seen.accepted and seen.placement.position is not None
-        self._remember(update)
         return update
 
     def finish(self) -> Iterator[Emission]:
@@ -133,7 +138,6 @@ class SlideSession:
     def end(self, corrections: Sequence[Correction]) -> tuple[SlideUpdate, Differential]:
         """What the end changes, after the stage's last corrections, and the final differential."""
         update = self._slide.finish(corrections)
-        self._remember(update)
         return update, self.state(final=True)
 
     def health(self, health: Health) -> Emission:
@@ -172,9 +176,24 @@ class SlideSession:
         if tracker is None:
             return
         self._tracker.restore(journal.stored.keyframes(), tracker)
-        for seen in journal.stored.frames():
+        checkpoint = journal.stored.checkpoint()
+        if checkpoint is not None:
+            self._slide.restore(checkpoint.slide)
+            self._frames, self._accepted = checkpoint.frames, checkpoint.accepted
+            self._told, self._told_at_frame = checkpoint.told, checkpoint.told_at_frame
+        for seen in journal.stored.frames(after=-1 if checkpoint is None else checkpoint.frame_id):
             self.take_in(seen)
             self.due()
+
+    def _checkpoint(self, frame_id: int) -> Checkpoint:
+        return Checkpoint(
+            frame_id=frame_id,
+            frames=self._frames,
+            accepted=self._accepted,
+            told=self._told,
+            told_at_frame=self._told_at_frame,
+            slide=self._slide.state(),
+        )
 
     def _as_journaled(self, journal: SessionJournal) -> SlideSession:
         """This session as the journal has it, writing to none."""
@@ -233,7 +252,7 @@ class SlideSession:
             quality=analysed.quality,
             observations=observations,
             looks=looks,
-            cells={number: self._cells[number] for number in seen & self._cells.keys()},
+            cells=self._slide.told(seen),
             timings_ms=analysed.timings_ms,
         )
 
@@ -242,10 +261,9 @@ class SlideSession:
         counts = self._slide.counts()
         classes = Counter(counts.classes)
         classes["erythroblast"] += counts.nucleated_red
-        subclasses = {name: count for name, count in self._subclasses.items() if name is not None}
         tally = Tally(
             classes=classes,
-            subclasses=subclasses,
+            subclasses=counts.subclasses,
             rbc=counts.red,
             platelets=counts.platelets,
             frames=self._frames,
@@ -254,13 +272,6 @@ class SlideSession:
         names = self._naming.class_names if self._naming else ()
         subclass_names = self._naming.subclass_names if self._naming else ()
         return differential(tally, names, subclass_names=subclass_names, ranges=self._ranges, final=final)
-
-    def _remember(self, update: SlideUpdate) -> None:
-        gone = [self._cells.pop(number, None) for number, _ in update.removed]
-        gone += [self._cells.get(cell.cell_id) for cell in update.cells]
-        self._subclasses.subtract(cell.subclass for cell in gone if cell is not None)
-        self._subclasses.update(cell.subclass for cell in update.cells)
-        self._cells.update((cell.cell_id, cell) for cell in update.cells)
 
 
 def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:

@@ -7,15 +7,16 @@ that turn out to lie on the same spot become one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamer.cellstore import KINDS, CellStore
-from streamer.fusion import Fusion, FusionConfig
+from streamer.fusion import Fusion, FusionConfig, Names
 from streamer.matching import (
     Boxes,
     Cuts,
@@ -40,11 +41,15 @@ _FAMILY = np.array([0, 0, 1, 2])
 class SlideConfig:
     min_score: float = 0.0
     """Detections below it are not counted: the detector card's operating threshold."""
-    edge_share: float = 0.01
-    """A box that comes nearer to the frame's edge than this share of its longer side is cut. A whole cell taken for a
-    cut one waits for its next look; a cut one taken for whole would be counted again when it is seen whole."""
+    cut_share: float = 0.004
+    """A box that comes nearer to the frame's edge than this share of its longer side shows no whole cell."""
+    maybe_cut_share: float = 0.015
+    """A box that comes so near may show no whole cell: detectors end the boxes of cut cells some pixels early. It is
+    counted, and replaced by the first box that is clear of the edges."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts against one at a whole cell."""
+    cut_evidence: float = 0.1
+    """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
     box_memory: int = 8
     """A cell's box is the mean of about so many looks."""
     double_check_px: float = 5.0
@@ -77,8 +82,21 @@ class SlideCounts:
     platelets: int
     classes: dict[str, int]
     """White cells of each class, `unclassified` among them."""
+    subclasses: dict[str, int]
+    """White cells of each subclass; those without one are in none."""
     partial_white: int
     """White cells that no frame showed whole yet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideState:
+    """All that a slide map knows between two frames, as data."""
+
+    cells: Mapping[str, npt.NDArray[Any]]
+    """Columns of the cell store."""
+    sums: Mapping[str, npt.NDArray[np.float32]]
+    """Columns of the fusion."""
+    names: Names
 
 
 class SlideMap:
@@ -91,6 +109,8 @@ class SlideMap:
         self._partial = np.zeros(len(KINDS), np.int64)
         self._classes = np.zeros(1, np.int64)
         """Unclassified first, then the fusion's classes."""
+        self._subclasses = np.zeros(1, np.int64)
+        """None first, then the fusion's subclasses."""
         self._changed: dict[int, None] = {}
         self._removed: list[tuple[int, int | None]] = []
 
@@ -102,7 +122,8 @@ class SlideMap:
         names = (UNCLASSIFIED, *self._fusion.class_names)
         white, nucleated_red, red, platelets = self._kinds.tolist()
         classes = dict(zip(names, self._classes.tolist(), strict=True))
-        return SlideCounts(white, nucleated_red, red, platelets, classes, int(self._partial[0]))
+        subclasses = dict(zip(self._fusion.subclass_names, self._subclasses[1:].tolist(), strict=True))
+        return SlideCounts(white, nucleated_red, red, platelets, classes, subclasses, int(self._partial[0]))
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
@@ -115,6 +136,20 @@ class SlideMap:
         while self._cells.joined_to[cell_id] >= 0:
             cell_id = int(self._cells.joined_to[cell_id])
         return self._cell(cell_id)
+
+    def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
+        """Those of these cells that are counted white or nucleated red ones, as they are now."""
+        return {number: self._cell(number) for number in cell_ids if self._cells.told[number]}
+
+    def state(self) -> SlideState:
+        """What `restore` needs, between two frames; views that are valid until the next one."""
+        return SlideState(self._cells.columns(), self._fusion.columns(), self._fusion.names)
+
+    def restore(self, state: SlideState) -> None:
+        """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays."""
+        self._cells.restore(state.cells)
+        self._fusion.restore(state.sums, state.names)
+        self._kinds, self._partial, self._classes, self._subclasses = self._contribution(self._living())
 
     def update(
         self,
@@ -142,8 +177,10 @@ class SlideMap:
         if position is not None and accepted:
             rows = np.nonzero(detections.scores >= self._config.min_score)[0]
             boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
-            edge_px = self._config.edge_share * max(frame_size_px)
-            cut = cut_sides(detections.boxes_px, *frame_size_px, edge_px)
+            longer = max(frame_size_px)
+            cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.maybe_cut_share * longer)
+            surely_cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.cut_share * longer)
+            whole: npt.NDArray[np.bool_] = np.logical_not(surely_cut.any(axis=1))
             field = Field(
                 island=position.island,
                 anchor=0 if placement.anchor is None else placement.anchor,
@@ -151,11 +188,13 @@ class SlideMap:
                 corner=np.array([position.x_px, position.y_px]),
                 size=np.array(frame_size_px, np.float64),
             )
-            numbers[rows], fresh[rows] = self._take_in(boxes, cut[rows], kinds[rows], detections.scores[rows], field)
+            numbers[rows], fresh[rows] = self._take_in(
+                boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
+            )
             if looks is not None:
                 rows = np.nonzero(numbers[white] >= 0)[0]
                 rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
-                weights = np.where(cut[white].any(1), weight * self._config.cut_weight, weight).astype(np.float32)
+                weights = np.where(whole[white], weight, weight * self._config.cut_weight).astype(np.float32)
                 self.add_looks(numbers[white[rows]], _rows_of(looks, rows), weights[rows])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
@@ -190,6 +229,7 @@ class SlideMap:
         self,
         boxes: Boxes,
         cut: Cuts,
+        whole: npt.NDArray[np.bool_],
         kinds: Ints,
         scores: npt.NDArray[np.float32],
         field: Field,
@@ -210,10 +250,14 @@ class SlideMap:
         touched, where = np.unique(numbers, return_inverse=True)
         before = self._counted(touched)
         with self._tally(touched):
-            beyond = field.beyond(cells.boxes[numbers[known]])
+            tolerance_px = self._config.maybe_cut_share * float(field.size.max())
+            beyond = field.beyond(cells.boxes[numbers[known]], tolerance_px)
             self._improve(numbers[known], boxes[known], cut[known] | beyond, field.anchor)
+            cells.partial[numbers[known[whole[known] & ~beyond.any(1)]]] = False
+            cells.partial[numbers[new]] = ~whole[new]
             best = best_of_each(where, scores)  # a second box on the same cell is no second opinion
-            cells.evidence[touched, kinds[best]] += scores[best]
+            clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
+            cells.evidence[touched, kinds[best]] += scores[best] * clear
             cells.looks[touched] += 1
             cells.last_frame[touched] = field.frame_id
         newly = self._counted(touched) & ~before
@@ -241,18 +285,17 @@ class SlideMap:
         return i[like], j[like], iou[like] + same[like]
 
     def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
-        """Let the boxes of known cells learn from one more look; whole looks replace cut ones."""
+        """Let the boxes of known cells learn from one more look; looks clear of the edges replace cut ones."""
         cells = self._cells
-        is_cut, was_partial = cut.any(1), cells.partial[rows]
-        mean = ~is_cut & ~was_partial
+        is_cut, was_cut = cut.any(1), cells.cut[rows].any(1)
+        mean = ~is_cut & ~was_cut
         share = 1 / np.minimum(cells.whole_looks[rows[mean]] + 1, self._config.box_memory)
         cells.boxes[rows[mean]] += (boxes[mean] - cells.boxes[rows[mean]]) * share[:, None]
-        first = ~is_cut & was_partial
+        first = ~is_cut & was_cut
         cells.boxes[rows[first]] = boxes[first]
         cells.cut[rows[first]] = False
-        cells.partial[rows[first]] = False
         cells.anchor[rows[first]] = anchor
-        wider = is_cut & was_partial
+        wider = is_cut & was_cut
         both, known = boxes[wider], rows[wider]
         outward = np.array([-1.0, -1.0, 1.0, 1.0])
         # A side that either look saw stays where it was seen; of two cut ones the outer is nearer to the truth.
@@ -354,12 +397,10 @@ class SlideMap:
         classes = cells.class_index[rows].copy(), cells.subclass_index[rows].copy()
         yield
         after = self._contribution(rows)
-        if len(after[2]) > len(self._classes):
-            self._classes = np.concatenate([self._classes, np.zeros(len(after[2]) - len(self._classes), np.int64)])
         self._kinds += after[0] - before[0]
         self._partial += after[1] - before[1]
-        self._classes += after[2]
-        self._classes[: len(before[2])] -= before[2]
+        self._classes = _added(self._classes, after[2], before[2])
+        self._subclasses = _added(self._subclasses, after[3], before[3])
         changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
         shown = self._counted(rows) & (cells.kind(rows) <= 1)
         for row in rows[shown & (changed | ~cells.told[rows])].tolist():
@@ -370,8 +411,8 @@ class SlideMap:
             self._changed.pop(row, None)
             self._removed.append((row, None if cells.alive[row] else int(cells.joined_to[row])))
 
-    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints]:
-        """What cells add to (kinds counted, kinds only seen in part, classes)."""
+    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses)."""
         cells = self._cells
         counted, kinds = self._counted(rows), cells.kind(rows)
         partial = cells.alive[rows] & cells.partial[rows] & (cells.looks[rows] > 0)
@@ -380,6 +421,7 @@ class SlideMap:
             np.bincount(kinds[counted], minlength=len(KINDS)),
             np.bincount(kinds[partial], minlength=len(KINDS)),
             np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(self._fusion.class_names)),
+            np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(self._fusion.subclass_names)),
         )
 
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
@@ -417,6 +459,14 @@ class SlideMap:
             first_frame_id=int(cells.first_frame[row]),
             last_frame_id=int(cells.last_frame[row]),
         )
+
+
+def _added(counts: Ints, plus: Ints, minus: Ints) -> Ints:
+    """The names are known from the first look on: `plus` may be longer than what was counted before."""
+    result = plus.copy()
+    result[: len(counts)] += counts
+    result[: len(minus)] -= minus
+    return result
 
 
 def white_boxes(detections: Detections) -> Ints:

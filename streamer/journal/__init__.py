@@ -4,13 +4,14 @@ Every frame is one transaction, made before anything of it is published: the fra
 numbers, what became of its cells, the messages, and what the stage tracker changed. So what was published is in the
 journal, whenever the process is killed; and what the journal has beyond that was not published, or is the same message.
 
-How a session is resumed. The slide map is not kept: it is a pure function of the frames' places, boxes and looks, all
-kept, and is made again by running them through the same code (some ms a frame). `recount` does the very same, so
-that it shows what a resumed session would start from. The stage tracker can't be made again that way without a
-picture of every frame (80 KB each). Its state is kept instead: keyframes and their links as data, written when they
-change, one reduced picture a keyframe, and that of the last frame. This one also shows whether a source is the same
-slide: on resuming, the last frame is read once more and compared. Keeping the whole state as a blob every so many
-frames was rejected: it grows with the slide, and what comes between two of them would be lost.
+How a session is resumed. The slide map is a pure function of the frames' places, boxes and looks, all kept, and could
+be made again by running them through the same code (some ms a frame); `recount` does just that. So that a long session
+is resumed in seconds, the slide map and the counts are kept every 1000 frames as they stand, one checkpoint a session,
+in the frame's own transaction, and only the frames since then are run through. (Keeping cells as they change was
+rejected: most frames change hundreds.) The stage tracker can't be made again that way without a picture of every frame
+(80 KB each). Its state is kept instead: keyframes and their links as data, written when they change, one reduced
+picture a keyframe, and that of the last frame. This one also shows whether a source is the same slide: on resuming, the
+last frame is read once more and compared.
 
 Speed and safety. WAL with synchronous = NORMAL: a commit is a write to the log without waiting for the disk, which
 survives the process (kill -9), and the file is never corrupt. A power cut or a crash of the system can cost what the
@@ -23,12 +24,13 @@ goes on with.
 
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredSession
-from streamer.journal.rows import ModelId, Rules, SeenFrame, naming_of, rules_of
+from streamer.journal.rows import Checkpoint, ModelId, Rules, SeenFrame, Told, naming_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
 from streamer.journal.schema import JournalError, fault
 from streamer.journal.writer import Emission, Journal, SessionJournal
 
 __all__ = [
+    "Checkpoint",
     "Emission",
     "Journal",
     "JournalError",
@@ -41,6 +43,7 @@ __all__ = [
     "SeenFrame",
     "SessionJournal",
     "StoredSession",
+    "Told",
     "fault",
     "naming_of",
     "rules_of",

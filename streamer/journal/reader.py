@@ -11,7 +11,15 @@ from types import TracebackType
 
 import msgspec
 
-from streamer.journal.rows import Rules, SeenFrame, unpacked, unpacked_corrections, unpacked_looks
+from streamer.journal.rows import (
+    Checkpoint,
+    Rules,
+    SeenFrame,
+    unpacked,
+    unpacked_checkpoint,
+    unpacked_corrections,
+    unpacked_looks,
+)
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.placement import Correction, Placement
 from streamer.records import Detections, StagePosition
@@ -101,13 +109,18 @@ class StoredSession:
         ).fetchone()
         return None if row is None else (int(row[0]), row[1])
 
-    def frames(self) -> Iterator[SeenFrame]:
-        """All frames in their order, exactly as the slide map took them in."""
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest; None before the first."""
+        row = self.database.execute("SELECT state FROM checkpoints WHERE session = ?", (self.number,)).fetchone()
+        return None if row is None else unpacked_checkpoint(row[0])
+
+    def frames(self, after: int = -1) -> Iterator[SeenFrame]:
+        """All frames numbered above `after` in their order, exactly as the slide map took them in."""
         rows = self.database.execute(
             "SELECT frame_id, captured_utc, file, width, height, island, x_px, y_px, quality, anchor, lost,"
             " corrections, accepted, reasons, focus, truncated, boxes, scores, labels, looked"
-            " FROM frames WHERE session = ? ORDER BY frame_id",
-            (self.number,),
+            " FROM frames WHERE session = ? AND frame_id > ? ORDER BY frame_id",
+            (self.number, after),
         )
         for frame_id, utc, file, width, height, island, x, y, quality, anchor, lost, corrections, *rest in rows:
             accepted, reasons, focus, truncated, boxes, scores, labels, looked = rest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from engines.classifier import Classifier
 from engines.detector import Detector
+from streamer.fusion import Names
 from streamer.naming import Naming
 from streamer.placement import Correction, Placement
 from streamer.records import Classifications, Detections
+from streamer.slide import SlideState
 
 _CORRECTION = np.dtype([("anchor", "<i4"), ("island", "<i4"), ("dx_px", "<f8"), ("dy_px", "<f8")])
 
@@ -36,6 +38,36 @@ class SeenFrame:
     focus: float | None
     file: str | None
     captured_utc: str
+
+
+Told = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
+"""(white, nucleated red, white cells by class) as the differential was published last; empty before the first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """All that the frames up to one have come to. What the stage tracker remembers is kept with every frame."""
+
+    frame_id: int
+    """The last of these frames."""
+    frames: int
+    accepted: int
+    told: Told
+    told_at_frame: int
+    """How many frames there were when that was published."""
+    slide: SlideState
+
+
+class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
+    frame_id: int
+    frames: int
+    accepted: int
+    told: tuple[int, int, tuple[tuple[str, int], ...]] | None
+    told_at_frame: int
+    names: Names
+    cells: dict[str, tuple[str, tuple[int, ...], bytes]]
+    """(dtype, shape, bytes) of each column."""
+    sums: dict[str, tuple[str, tuple[int, ...], bytes]]
 
 
 class ModelId(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,3 +160,38 @@ def unpacked_looks(rules: Rules, rows: Sequence[tuple[bytes, bytes]]) -> Classif
         subclass_names=rules.subclass_names,
         subclass_parents=rules.subclass_parents,
     )
+
+
+def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
+    row = _CheckpointRow(
+        frame_id=checkpoint.frame_id,
+        frames=checkpoint.frames,
+        accepted=checkpoint.accepted,
+        told=checkpoint.told or None,
+        told_at_frame=checkpoint.told_at_frame,
+        names=checkpoint.slide.names,
+        cells=_packed_columns(checkpoint.slide.cells),
+        sums=_packed_columns(checkpoint.slide.sums),
+    )
+    return msgspec.msgpack.encode(row)
+
+
+def unpacked_checkpoint(blob: bytes) -> Checkpoint:
+    """ValueError for what is none."""
+    row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
+    slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
+    return Checkpoint(row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, slide)
+
+
+def _packed_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    dtypes = {name: column.dtype.newbyteorder("<") for name, column in columns.items()}
+    return {
+        name: (dtypes[name].str, column.shape, packed(column, dtypes[name].str)) for name, column in columns.items()
+    }
+
+
+def _unpacked_columns(columns: Mapping[str, tuple[str, tuple[int, ...], bytes]]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        name: unpacked(blob, dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="), copy=False)
+        for name, (dtype, shape, blob) in columns.items()
+    }

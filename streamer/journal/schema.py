@@ -14,7 +14,7 @@ from engines.base import LeukostreamError
 APPLICATION_ID = 0x4C45554B
 """Tells a journal from other SQLite files: "LEUK"."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the tables and of what their blobs mean. A program reads the format that it writes, and no other."""
 
 BUSY_MS = 1000
@@ -22,6 +22,10 @@ BUSY_MS = 1000
 
 PAGE_BYTES = 8192
 """Twice SQLite's usual, for pictures of 80 KB; larger ones make the log grow, which takes whole pages."""
+
+CHECKED_BYTES = 256 << 20
+"""Larger files are not read through before they are used: minutes from a slow disk. SQLite finds one that was cut off by
+its length, and other damage where it is read."""
 
 SCHEMA = """
 CREATE TABLE sessions (
@@ -127,6 +131,11 @@ CREATE TABLE trackers (
     session INTEGER PRIMARY KEY,
     state TEXT NOT NULL            -- JSON
 );
+CREATE TABLE checkpoints (
+    session INTEGER PRIMARY KEY,
+    frame_id INTEGER NOT NULL,
+    state BLOB NOT NULL            -- msgpack: the slide map and the counts as they stood after that frame
+);
 """
 
 
@@ -218,6 +227,9 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
             f"journal {path}: got format {version}, expected {FORMAT_VERSION}; use the version of leukostream that"
             " wrote it, or another --journal"
         )
+    database.execute("SELECT count(*) FROM sessions").fetchone()
+    if path.stat().st_size > CHECKED_BYTES:
+        return
     found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(found)

@@ -14,7 +14,7 @@ import numpy as np
 from engines.base import UsageError
 from streamer import __version__
 from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
-from streamer.journal.rows import Rules, SeenFrame, packed, packed_corrections
+from streamer.journal.rows import Checkpoint, Rules, SeenFrame, packed, packed_checkpoint, packed_corrections
 from streamer.journal.schema import connect, connect_readonly, create, fault
 from streamer.placement import Correction
 from streamer.records import Cell
@@ -121,8 +121,15 @@ class SessionJournal:
             )
             self._db.execute("UPDATE sessions SET ended = 0, end_corrections = NULL WHERE number = ?", (self._number,))
 
-    def frame(self, seen: SeenFrame, update: SlideUpdate, changes: StageChanges, emissions: Sequence[Emission]) -> None:
-        """Keep one frame with all that it changed and the messages that tell of it."""
+    def frame(
+        self,
+        seen: SeenFrame,
+        update: SlideUpdate,
+        changes: StageChanges,
+        emissions: Sequence[Emission],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Keep one frame with all that it changed and the messages that tell of it; `checkpoint` replaces the last."""
         detections, placement = seen.detections, seen.placement
         position = placement.position
         place: tuple[object, ...] = (None,) * 4
@@ -145,6 +152,11 @@ class SessionJournal:
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)
+            if checkpoint is not None:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)",
+                    (self._number, checkpoint.frame_id, packed_checkpoint(checkpoint)),
+                )
 
     def end(self, corrections: Sequence[Correction], update: SlideUpdate, emissions: Sequence[Emission]) -> None:
         """Keep the end of the session."""

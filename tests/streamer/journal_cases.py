@@ -119,6 +119,7 @@ def new_session(journal: Journal) -> SessionJournal:
 
 
 def _serve() -> None:
+    session.CHECKPOINT_EVERY_FRAMES = 5
     commands.load_detector = lambda *_, **__: detector()
     commands.load_classifier = lambda *_, **__: classifier()
     answers = os.fdopen(os.dup(1), "w")
@@ -148,7 +149,7 @@ def _run(arguments: list[str]) -> NoReturn:
 if __name__ == "__main__":
     import resource
 
-    from streamer import commands
+    from streamer import commands, session
     from streamer.cli import main
 
     _serve()

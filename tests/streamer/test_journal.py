@@ -103,19 +103,36 @@ def test_cells_that_turned_out_to_be_others_are_not_among_the_cells(tmp_path):
     journal.close()
 
 
+def told(emissions):
+    """Messages without what every run stamps anew."""
+    stamps = {"run_id", "seq", "published_ns", "published_utc", "captured_utc"}
+    return [
+        ({key: value for key, value in msgspec.to_builtins(message).items() if key not in stamps}, payload)
+        for message, payload in emissions
+    ]
+
+
+@pytest.mark.parametrize("every", [1000, 4])
 @pytest.mark.parametrize("cut", range(1, len(PLACES), 5))
-def test_a_session_cut_off_after_any_frame_goes_on_to_the_same(tmp_path, seen, written, cut):
+def test_a_session_cut_off_after_any_frame_goes_on_to_the_same(tmp_path, seen, written, cut, every, monkeypatch):
+    monkeypatch.setattr("streamer.session.CHECKPOINT_EVERY_FRAMES", every)
     path = tmp_path / "cut.db"
     published = run_over(path, seen[:cut], finish=False)
     published += run_over(path, seen[cut:], resume=True)
-    stamps = {"run_id", "seq", "published_ns", "published_utc", "captured_utc"}
+    assert told(published) == told(written[1])
 
-    def told(emissions):
-        return [
-            ({key: value for key, value in msgspec.to_builtins(message).items() if key not in stamps}, payload)
-            for message, payload in emissions
-        ]
 
+def test_only_the_frames_since_the_checkpoint_are_counted_again(tmp_path, seen, written, monkeypatch):
+    monkeypatch.setattr("streamer.session.CHECKPOINT_EVERY_FRAMES", 10)
+    path = tmp_path / "cut.db"
+    published = run_over(path, seen[:28], finish=False)
+    database = sqlite3.connect(path)
+    (frame_id,) = database.execute("SELECT frame_id FROM checkpoints").fetchone()
+    assert frame_id == seen[19].frame.frame_id
+    database.execute("DELETE FROM frames WHERE frame_id <= ?", (frame_id,))
+    database.commit()
+    database.close()
+    published += run_over(path, seen[28:], resume=True)
     assert told(published) == told(written[1])
 
 
@@ -264,7 +281,7 @@ def damaged(path):
 
 
 BAD = {
-    other_version: "got format 7, expected 1",
+    other_version: "got format 7, expected 2",
     other_program: "another program",
     truncated: "damaged",
     damaged: "damaged",
@@ -282,6 +299,14 @@ def test_a_file_that_is_no_good_journal_is_refused(copy, spoil, expected):
             refusing()
         assert expected in one_line(error)
     assert copy.read_bytes() == before
+
+
+def test_a_file_that_is_too_large_to_be_read_through_is_refused_when_it_was_cut_off(copy, monkeypatch):
+    monkeypatch.setattr("streamer.journal.schema.CHECKED_BYTES", 0)
+    JournalReader(copy).close()
+    truncated(copy)
+    with pytest.raises(JournalError, match="damaged"):
+        JournalReader(copy)
 
 
 def test_a_missing_journal_can_not_be_read(tmp_path):

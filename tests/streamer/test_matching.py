@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,6 +36,24 @@ def test_touching_pairs_are_all_that_share_area_and_no_others(a, b):
     }
     assert set(zip(i.tolist(), j.tolist(), strict=True)) == expected
     assert len(i) == len(expected)
+
+
+def test_touching_pairs_of_a_whole_slide_need_no_more_memory_than_there_are_pairs():
+    """A column as high as the slide holds thousands of cells; only those in the same place are compared."""
+    rng = np.random.default_rng(4)
+    corners = rng.uniform(0, (3000, 60_000), (9000, 2))
+    slide = np.concatenate([corners, corners + rng.uniform(20, 60, (9000, 2))], axis=1)
+    tracemalloc.start()
+    i, j = touching_pairs(slide, slide)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 30e6
+    few = np.nonzero(slide[:, 1] < 2000)[0]
+    k, m = touching_pairs(slide[few[:200]], slide)
+    chosen = np.isin(i, few[:200])
+    pairs = set(zip(few[:200][k].tolist(), m.tolist(), strict=True))
+    assert pairs == set(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True))
+    assert len(i) == len(set(zip(i.tolist(), j.tolist(), strict=True)))
 
 
 @pytest.mark.parametrize(
