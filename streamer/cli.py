@@ -58,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")
     run.add_argument("--long-side-px", type=int, metavar="PX", help="longer side of the detector's input")
     run.add_argument("--stop-at", type=int, metavar="N", help="end when N white cells were counted")
+    run.add_argument(
+        "--stop-at-precision",
+        type=float,
+        metavar="PERCENT",
+        help="end when the 95 %% limits of every class are within +/- so many percentage points",
+    )
     _add_output_options(run)
     run.add_argument("--journal", metavar="FILE", help="keep everything that is seen, so that no count is lost")
     run.add_argument("--resume", action="store_true", default=None, help="go on with the sessions of the journal")

@@ -236,9 +236,11 @@ class MessageFactory:
                 for name, share in differential.classes.items()
             },
             limits_method=differential.limits_method,
+            limits_note=differential.limits_note,
             unclassified=differential.unclassified,
             nrbc=differential.nrbc,
             nrbc_per_100_wbc=differential.nrbc_per_100_wbc,
+            not_seen=dict(differential.not_seen),
             flags=list(differential.flags),
             not_assessed=list(differential.not_assessed),
             rbc_seen=differential.rbc_seen,

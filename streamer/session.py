@@ -15,7 +15,15 @@ import numpy.typing as npt
 from engines.geometry import Image
 from streamer.analysis import Analysed
 from streamer.config import FIVE_PART_RANGES
-from streamer.differential import NOT_LEUKOCYTES, Tally, differential
+from streamer.differential import (
+    CLOPPER_PEARSON,
+    CONFIDENCE_SEQUENCE,
+    NOT_LEUKOCYTES,
+    Tally,
+    differential,
+    share,
+    widest,
+)
 from streamer.fusion import FusionConfig
 from streamer.journal import Emission, JournalError, SeenFrame, SessionJournal
 from streamer.message_factory import Looks, MessageFactory
@@ -49,16 +57,19 @@ class SlideSession:
         operating_score: float,
         min_score: float | None = None,
         reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
+        stop_at_precision: float | None = None,
         journal: SessionJournal | None = None,
     ) -> None:
         """`naming`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
-        published, counted or not; None publishes all. What `journal` holds already is taken over, and everything is
-        written there before it is given out."""
+        published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
+        points, at which the source is to end; then the final limits are valid at every look too. What `journal` holds
+        already is taken over, and everything is written there before it is given out."""
         self.factory = factory
         self._naming = naming
         self._min_score = min_score
         self._ranges = reference_ranges
+        self._precision = stop_at_precision
         self._tracker = StageTracker(STAGE)
         fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
         self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
@@ -78,6 +89,15 @@ class SlideSession:
     def total(self) -> int:
         """Unique white cells counted so far."""
         return sum(n for name, n in self._slide.counts().classes.items() if name not in NOT_LEUKOCYTES)
+
+    def is_precise(self) -> bool:
+        """Whether the limits of all classes are as narrow as was asked for; cheap enough to ask after every frame."""
+        if self._precision is None or self._naming is None:
+            return False
+        total, classes = self.total, self._slide.counts().classes
+        names = (name for name in self._naming.class_names if name not in NOT_LEUKOCYTES)
+        half = widest(share(classes.get(name, 0), total, CONFIDENCE_SEQUENCE) for name in names)
+        return half is not None and half <= self._precision
 
     def update(self, analysed: Analysed) -> Iterator[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
@@ -184,6 +204,7 @@ class SlideSession:
             operating_score=self._operating_score,
             min_score=self._min_score,
             reference_ranges=self._ranges,
+            stop_at_precision=self._precision,
             journal=journal,
         )
         session._journal = None
@@ -253,7 +274,11 @@ class SlideSession:
         )
         names = self._naming.class_names if self._naming else ()
         subclass_names = self._naming.subclass_names if self._naming else ()
-        return differential(tally, names, subclass_names=subclass_names, ranges=self._ranges, final=final)
+        # A count that its own limits ended was not fixed in advance, and neither is one that is still running.
+        method = CLOPPER_PEARSON if final and self._precision is None else CONFIDENCE_SEQUENCE
+        return differential(
+            tally, names, subclass_names=subclass_names, ranges=self._ranges, method=method, final=final
+        )
 
     def _remember(self, update: SlideUpdate) -> None:
         gone = [self._cells.pop(number, None) for number, _ in update.removed]

@@ -111,9 +111,13 @@ class DifferentialMessage(Message, frozen=True, kw_only=True, tag="differential"
     total: int
     classes: dict[str, ClassShare]
     limits_method: str
+    limits_note: str = ""
+    """What the limits leave out, in a sentence for people."""
     unclassified: int
     nrbc: int
     nrbc_per_100_wbc: float | None
+    not_seen: dict[str, float] = {}
+    """Upper limit of the percentage, by class or subclass that the classifier can name and no cell has."""
     flags: list[str]
     not_assessed: list[str]
     rbc_seen: int
