@@ -155,6 +155,12 @@ def _add_key_options(parser: argparse.ArgumentParser) -> None:
 def _add_dashboard_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dashboard", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--picture", action=argparse.BooleanOptionalAction, default=None, help="draw the current frame")
+    parser.add_argument(
+        "--map",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="draw the map of the slide in the place of the frame",
+    )
 
 
 def _positive(text: str) -> int:
@@ -196,8 +202,9 @@ def _demo(options: Options) -> int:
 def _watch(options: Options) -> int:
     from streamer.commands import watch
 
-    picture, keys = options["picture"] is not False, (options["keys"], options["server_key"])
-    return watch(options["endpoint"], dashboard=options["dashboard"], picture=picture, keys=keys)
+    keys = (options["keys"], options["server_key"])
+    shown = {name: options[name] for name in ("dashboard", "picture", "map") if options[name] is not None}
+    return watch(options["endpoint"], shown, keys=keys)
 
 
 def _subscribe(options: Options) -> int:

@@ -249,7 +249,7 @@ def _front(config: Config, people: TextIO, note: str | None) -> Front:
             "--dashboard: got an output that is no terminal, expected one; leave the option out for plain lines"
         )
     if usable and config.dashboard is not False:
-        return Dashboard(people, picture=config.picture, note=note, ranges=config.reference_ranges)
+        return Dashboard(people, picture=config.picture, map_=config.map, note=note, ranges=config.reference_ranges)
     return PlainReporter(people, note=note)
 
 
@@ -292,11 +292,12 @@ def _tell_skip(skip: Skip) -> None:
     _tell(f"{skip.source}: skipped {skip.what}: {skip.detail}")
 
 
-def watch(
-    endpoint: str, *, dashboard: bool | None, picture: bool, keys: tuple[str | None, str | None] = (None, None)
-) -> int:
-    """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves."""
-    front = _front(Config(dashboard=dashboard, picture=picture), sys.stdout, None)
+def watch(endpoint: str, shown: dict[str, bool], *, keys: tuple[str | None, str | None] = (None, None)) -> int:
+    """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves.
+
+    `shown`: what is to be shown, by field of Config.
+    """
+    front = _front(load_config(None, shown), sys.stdout, None)
     with Subscriber(endpoint, keys=keys[0], server_key=keys[1]) as subscriber, front:
         final: dict[str, bool] = {}
         while not front.quit_requested and not (final and all(final.values())):

@@ -70,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """None: on where standard output is a terminal."""
     picture: bool = True
     """The current frame, drawn in the dashboard."""
+    map: bool = False
+    """The map of the slide, drawn large in the dashboard; a large terminal has it beside the picture anyway."""
     workers: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Frames analysed side by side; None: as many as this machine has cores, at most 4."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

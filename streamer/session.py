@@ -28,7 +28,7 @@ from streamer.fusion import FusionConfig
 from streamer.journal import Emission, JournalError, SeenFrame, SessionJournal
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
-from streamer.placement import Correction, Placement
+from streamer.placement import Correction, IslandBook, MergedIsland, Placement
 from streamer.records import Cell, CellId, Differential, Frame, Health
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
@@ -71,6 +71,9 @@ class SlideSession:
         self._ranges = reference_ranges
         self._precision = stop_at_precision
         self._tracker = StageTracker(STAGE)
+        self._islands = IslandBook()
+        self._merged: tuple[MergedIsland, ...] = ()
+        """Islands, by the last frame."""
         fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
         self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
         self._cells: dict[CellId, Cell] = {}
@@ -123,6 +126,7 @@ class SlideSession:
             seen.looks,
             accepted=seen.accepted,
         )
+        self._merged = self._islands.update(seen.placement)
         self._frames += 1
         self._accepted += seen.accepted and seen.placement.position is not None
         self._remember(update)
@@ -255,6 +259,7 @@ class SlideSession:
             observations=observations,
             looks=looks,
             cells={number: self._cells[number] for number in seen & self._cells.keys()},
+            merged_islands=self._merged,
             timings_ms=analysed.timings_ms,
         )
 
