@@ -58,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")
     run.add_argument("--long-side-px", type=int, metavar="PX", help="longer side of the detector's input")
     run.add_argument("--stop-at", type=int, metavar="N", help="end when N white cells were counted")
+    run.add_argument(
+        "--stop-at-precision",
+        type=float,
+        metavar="PERCENT",
+        help="end when the 95 %% limits of every class are within +/- so many percentage points",
+    )
     _add_output_options(run)
     run.add_argument("--journal", metavar="FILE", help="keep everything that is seen, so that no count is lost")
     run.add_argument("--resume", action="store_true", default=None, help="go on with the sessions of the journal")
@@ -149,6 +155,12 @@ def _add_key_options(parser: argparse.ArgumentParser) -> None:
 def _add_dashboard_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dashboard", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--picture", action=argparse.BooleanOptionalAction, default=None, help="draw the current frame")
+    parser.add_argument(
+        "--map",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="draw the map of the slide in the place of the frame",
+    )
 
 
 def _positive(text: str) -> int:
@@ -190,8 +202,9 @@ def _demo(options: Options) -> int:
 def _watch(options: Options) -> int:
     from streamer.commands import watch
 
-    picture, keys = options["picture"] is not False, (options["keys"], options["server_key"])
-    return watch(options["endpoint"], dashboard=options["dashboard"], picture=picture, keys=keys)
+    keys = (options["keys"], options["server_key"])
+    shown = {name: options[name] for name in ("dashboard", "picture", "map") if options[name] is not None}
+    return watch(options["endpoint"], shown, keys=keys)
 
 
 def _subscribe(options: Options) -> int:

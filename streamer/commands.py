@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import signal
 import sys
@@ -20,8 +21,9 @@ from engines.detector import Detector
 from engines.onnxruntime import Threads, usable_cores
 from engines.registry import load_classifier, load_detector
 from streamer.analysis import Analyser
-from streamer.config import Config, load_config
+from streamer.config import FIVE_PART_RANGES, Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
+from streamer.differential import KNOWN_CONDITIONS
 from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, rules_of
 from streamer.jsonl import JsonLines
 from streamer.memory import keep_freed_memory
@@ -67,6 +69,7 @@ def run(config: Config) -> int:
     detector, classifier = _load_models(config)
     if any(mode == "live" for _, mode in sources):
         detector.prepare(*USUAL_CAMERA)  # or the first frames would be dropped while the engine loads
+    _check_statistics(config, classifier)
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     note = accuracy_note(classifier.card) if classifier else None
@@ -100,6 +103,7 @@ def run(config: Config) -> int:
                 operating_score=detector.card.thresholds.operating,
                 min_score=config.min_score,
                 reference_ranges=config.reference_ranges,
+                stop_at_precision=config.stop_at_precision,
                 journal=kept,
             )
 
@@ -143,6 +147,25 @@ def demo(options: dict[str, Any]) -> int:
     if not watched:
         overrides["stop_after_s"] = DEMO_LIMIT_S
     return run(load_config(None, overrides))
+
+
+def _check_statistics(config: Config, classifier: Classifier | None) -> None:
+    """UsageError where what was asked for can't be computed from the classes of this classifier."""
+    if classifier is None:
+        if config.stop_at_precision is not None:
+            raise UsageError(
+                "--stop-at-precision: got no classifier, expected one: without classes there are no limits; "
+                "use --stop-at N"
+            )
+        return
+    card = classifier.card
+    known = [*card.class_names, *(entry.name for entry in card.subclasses), *KNOWN_CONDITIONS, *FIVE_PART_RANGES]
+    for name in config.reference_ranges:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if name not in known and near:
+            raise UsageError(
+                f"reference_ranges: got {name!r}, which {card.name} does not name; did you mean {near[0]!r}?"
+            )
 
 
 def _open_sources(config: Config) -> list[tuple[Source, Mode]]:
@@ -226,7 +249,7 @@ def _front(config: Config, people: TextIO, note: str | None) -> Front:
             "--dashboard: got an output that is no terminal, expected one; leave the option out for plain lines"
         )
     if usable and config.dashboard is not False:
-        return Dashboard(people, picture=config.picture, note=note, ranges=config.reference_ranges)
+        return Dashboard(people, picture=config.picture, map_=config.map, note=note, ranges=config.reference_ranges)
     return PlainReporter(people, note=note)
 
 
@@ -269,11 +292,12 @@ def _tell_skip(skip: Skip) -> None:
     _tell(f"{skip.source}: skipped {skip.what}: {skip.detail}")
 
 
-def watch(
-    endpoint: str, *, dashboard: bool | None, picture: bool, keys: tuple[str | None, str | None] = (None, None)
-) -> int:
-    """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves."""
-    front = _front(Config(dashboard=dashboard, picture=picture), sys.stdout, None)
+def watch(endpoint: str, shown: dict[str, bool], *, keys: tuple[str | None, str | None] = (None, None)) -> int:
+    """The dashboard of a streamer elsewhere, until it publishes its final differential or the user leaves.
+
+    `shown`: what is to be shown, by field of Config.
+    """
+    front = _front(load_config(None, shown), sys.stdout, None)
     with Subscriber(endpoint, keys=keys[0], server_key=keys[1]) as subscriber, front:
         final: dict[str, bool] = {}
         while not front.quit_requested and not (final and all(final.values())):

@@ -49,6 +49,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Longer side of the detector's input; None: the card's."""
     stop_at: Count | None = None
     """End a source when so many white cells were counted on it."""
+    stop_at_precision: Annotated[float, Meta(gt=0.0, lt=50.0)] | None = None
+    """End a source when the 95 % limits of every class lie within so many percentage points of the middle between
+    them. All limits of such a run, the final ones too, are those that are valid at every look."""
     stop_after_s: Annotated[float, Meta(gt=0.0)] | None = None
     """End the run after so long."""
     publish: str | None = None
@@ -67,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """None: on where standard output is a terminal."""
     picture: bool = True
     """The current frame, drawn in the dashboard."""
+    map: bool = False
+    """The map of the slide, drawn large in the dashboard; a large terminal has it beside the picture anyway."""
     workers: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Frames analysed side by side; None: as many as this machine has cores, at most 4."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -78,7 +83,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long a batch may wait for frames of other sources."""
     health_interval_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 1.0
     reference_ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(FIVE_PART_RANGES))
-    """Usual percentages per class, as [low, high]."""
+    """Usual percentages per class or subclass, as [low, high]; those that a file leaves out are FIVE_PART_RANGES."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.reference_ranges.items():
+            if not 0.0 <= low <= high <= 100.0:
+                raise ValueError(
+                    f"reference_ranges.{name}: got [{low:g}, {high:g}], expected percentages [low, high], "
+                    "0 to 100, low not above high"
+                )
 
 
 def load_config(path: str | None, overrides: dict[str, Any]) -> Config:
@@ -98,6 +111,8 @@ def load_config(path: str | None, overrides: dict[str, Any]) -> Config:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"--config {path}: got {error}, expected a valid TOML file") from error
         _convert(values, where)  # so that a fault of the file is said to be the file's
+        if "reference_ranges" in values:
+            values["reference_ranges"] = {**FIVE_PART_RANGES, **values["reference_ranges"]}
     return _convert({**values, **overrides}, where if not overrides else "the command line")
 
 

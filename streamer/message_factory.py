@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from engines.base import Classifications, Detections, UsageError
+from streamer import wire
+from streamer.placement import MergedIsland
 from streamer.records import Cell, CellId, Differential, Frame, FrameQuality, Health, Observation, StagePosition
 from streamer.wire import (
     CellMessage,
@@ -180,6 +182,7 @@ class MessageFactory:
         observations: Sequence[Observation],
         looks: Looks | None = None,
         cells: Mapping[CellId, Cell] | None = None,
+        merged_islands: Sequence[MergedIsland] = (),
         timings_ms: Mapping[str, float] | None = None,
     ) -> FrameMessage:
         """`observations`: one a detection, in order. `looks`: this frame's crops; None where no classifier ran.
@@ -201,6 +204,15 @@ class MessageFactory:
                 y_px=round(float(stage.y_px), 2),
                 quality=round(float(stage.quality), 4),
             ),
+            merged_islands=[
+                wire.MergedIsland(
+                    island=one.island,
+                    into=one.into,
+                    dx_px=round(float(one.dx_px), 2),
+                    dy_px=round(float(one.dy_px), 2),
+                )
+                for one in merged_islands
+            ],
             focus=quality.focus,
             accepted=quality.accepted,
             reasons=list(quality.reasons),
@@ -236,9 +248,11 @@ class MessageFactory:
                 for name, share in differential.classes.items()
             },
             limits_method=differential.limits_method,
+            limits_note=differential.limits_note,
             unclassified=differential.unclassified,
             nrbc=differential.nrbc,
             nrbc_per_100_wbc=differential.nrbc_per_100_wbc,
+            not_seen=dict(differential.not_seen),
             flags=list(differential.flags),
             not_assessed=list(differential.not_assessed),
             rbc_seen=differential.rbc_seen,

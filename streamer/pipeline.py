@@ -337,7 +337,9 @@ class Pipeline:
             lane.ring.close()
 
     def _is_enough(self, lane: _Lane) -> bool:
-        return lane.stop_at is not None and lane.session.total >= lane.stop_at
+        if lane.stop_at is not None and lane.session.total >= lane.stop_at:
+            return True
+        return lane.session.is_precise()
 
     def _publish_health(self) -> None:
         backend, detector, classifier = self._models

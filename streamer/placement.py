@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streamer.records import StagePosition
@@ -20,6 +21,16 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
+class MergedIsland:
+    """All of an island lies in another one: slide point there = slide point before + (dx_px, dy_px)."""
+
+    island: int
+    into: int
+    dx_px: float
+    dy_px: float
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """What became of one frame. `corrections` come first: `position` is already in the corrected map."""
 
@@ -32,3 +43,26 @@ class Placement:
     corrections: tuple[Correction, ...] = ()
     merged_islands: tuple[tuple[int, int], ...] = ()
     """(gone, into) for every island that turned out to be part of another one."""
+
+
+class IslandBook:
+    """Which islands turned out to be parts of others, and where they lie there: from the corrections alone."""
+
+    def __init__(self, anchors: Mapping[int, int] | None = None) -> None:
+        """`anchors`: those of another book, to go on as it would."""
+        self.anchors = dict(anchors or {})
+        """One keyframe of each island."""
+
+    def update(self, placement: Placement) -> tuple[MergedIsland, ...]:
+        """The islands that this placement merged; to be given every placement of a slide."""
+        merged = []
+        if placement.corrections:
+            moved = {correction.anchor: correction for correction in placement.corrections}
+            for island, anchor in list(self.anchors.items()):
+                move = moved.get(anchor)
+                if move is not None and move.island != island:
+                    del self.anchors[island]
+                    merged.append(MergedIsland(island, move.island, move.dx_px, move.dy_px))
+        if placement.position is not None and placement.anchor is not None:
+            self.anchors.setdefault(placement.position.island, placement.anchor)
+        return tuple(merged)

@@ -149,9 +149,14 @@ class Differential:
     """White cells, `unclassified` included; erythroblasts, platelets and artefacts excluded."""
     classes: dict[str, Share]
     limits_method: str
+    limits_note: str
+    """What the limits leave out, in a sentence for people."""
     unclassified: int
     nrbc: int
     nrbc_per_100_wbc: float | None
+    not_seen: dict[str, float]
+    """Classes and subclasses that the classifier can name and no cell has: upper limit of the percentage. Empty while
+    nothing was counted."""
     flags: tuple[str, ...]
     not_assessed: tuple[str, ...]
     rbc_seen: int

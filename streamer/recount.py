@@ -7,9 +7,10 @@ import contextlib
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard import format_differential
@@ -34,11 +35,14 @@ class Recounted:
 def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda seen: None) -> Recounted:
     """Run a session's frames through the count; `each` gets every frame once it was taken in."""
     rules = stored.rules
+    runs = stored.runs()
+    configuration = json.loads(runs[-1].configuration) if runs else {}
     session = SlideSession(
         MessageFactory(stored.source, session=stored.id, run_id=new_id()),
         naming_of(rules),
         operating_score=rules.operating_score,
-        reference_ranges=_ranges(stored),
+        reference_ranges=_ranges(configuration),
+        stop_at_precision=configuration.get("stop_at_precision"),
     )
     due: Differential | None = None
     for seen in stored.frames():
@@ -111,10 +115,9 @@ def _differences(again: DifferentialMessage, published: DifferentialMessage) -> 
     ]
 
 
-def _ranges(stored: StoredSession) -> dict[str, tuple[float, float]]:
+def _ranges(configuration: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Those of the last run."""
-    runs = stored.runs()
-    configured = json.loads(runs[-1].configuration).get("reference_ranges") if runs else None
+    configured = configuration.get("reference_ranges")
     return (
         dict(FIVE_PART_RANGES)
         if configured is None

@@ -15,12 +15,20 @@ import numpy.typing as npt
 from engines.geometry import Image
 from streamer.analysis import Analysed
 from streamer.config import FIVE_PART_RANGES
-from streamer.differential import NOT_LEUKOCYTES, Tally, differential
+from streamer.differential import (
+    CLOPPER_PEARSON,
+    CONFIDENCE_SEQUENCE,
+    NOT_LEUKOCYTES,
+    Tally,
+    differential,
+    share,
+    widest,
+)
 from streamer.fusion import FusionConfig
 from streamer.journal import Checkpoint, Emission, JournalError, SeenFrame, SessionJournal, Told
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
-from streamer.placement import Correction, Placement
+from streamer.placement import Correction, IslandBook, MergedIsland, Placement
 from streamer.records import Cell, CellId, Differential, Frame, Health
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
@@ -52,17 +60,23 @@ class SlideSession:
         operating_score: float,
         min_score: float | None = None,
         reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
+        stop_at_precision: float | None = None,
         journal: SessionJournal | None = None,
     ) -> None:
         """`naming`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
-        published, counted or not; None publishes all. What `journal` holds already is taken over, and everything is
-        written there before it is given out."""
+        published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
+        points, at which the source is to end; then the final limits are valid at every look too. What `journal` holds
+        already is taken over, and everything is written there before it is given out."""
         self.factory = factory
         self._naming = naming
         self._min_score = min_score
         self._ranges = reference_ranges
+        self._precision = stop_at_precision
         self._tracker = StageTracker(STAGE)
+        self._islands = IslandBook()
+        self._merged: tuple[MergedIsland, ...] = ()
+        """Islands, by the last frame."""
         fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
         self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
         self._frames = 0
@@ -83,6 +97,15 @@ class SlideSession:
     def islands(self) -> tuple[int, ...]:
         """Those that there are now; see StageTracker."""
         return self._tracker.islands
+
+    def is_precise(self) -> bool:
+        """Whether the limits of all classes are as narrow as was asked for; cheap enough to ask after every frame."""
+        if self._precision is None or self._naming is None:
+            return False
+        total, classes = self.total, self._slide.counts().classes
+        names = (name for name in self._naming.class_names if name not in NOT_LEUKOCYTES)
+        half = widest(share(classes.get(name, 0), total, CONFIDENCE_SEQUENCE) for name in names)
+        return half is not None and half <= self._precision
 
     def update(self, analysed: Analysed) -> Iterator[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
@@ -109,6 +132,7 @@ class SlideSession:
             seen.looks,
             accepted=seen.accepted,
         )
+        self._merged = self._islands.update(seen.placement)
         self._frames += 1
         self._accepted += seen.accepted and seen.placement.position is not None
         return update
@@ -181,6 +205,7 @@ class SlideSession:
             self._slide.restore(checkpoint.slide)
             self._frames, self._accepted = checkpoint.frames, checkpoint.accepted
             self._told, self._told_at_frame = checkpoint.told, checkpoint.told_at_frame
+            self._islands = IslandBook(checkpoint.islands)
         for seen in journal.stored.frames(after=-1 if checkpoint is None else checkpoint.frame_id):
             self.take_in(seen)
             self.due()
@@ -192,6 +217,7 @@ class SlideSession:
             accepted=self._accepted,
             told=self._told,
             told_at_frame=self._told_at_frame,
+            islands=self._islands.anchors,
             slide=self._slide.state(),
         )
 
@@ -203,6 +229,7 @@ class SlideSession:
             operating_score=self._operating_score,
             min_score=self._min_score,
             reference_ranges=self._ranges,
+            stop_at_precision=self._precision,
             journal=journal,
         )
         session._journal = None
@@ -253,6 +280,7 @@ class SlideSession:
             observations=observations,
             looks=looks,
             cells=self._slide.told(seen),
+            merged_islands=self._merged,
             timings_ms=analysed.timings_ms,
         )
 
@@ -271,7 +299,11 @@ class SlideSession:
         )
         names = self._naming.class_names if self._naming else ()
         subclass_names = self._naming.subclass_names if self._naming else ()
-        return differential(tally, names, subclass_names=subclass_names, ranges=self._ranges, final=final)
+        # A count that its own limits ended was not fixed in advance, and neither is one that is still running.
+        method = CLOPPER_PEARSON if final and self._precision is None else CONFIDENCE_SEQUENCE
+        return differential(
+            tally, names, subclass_names=subclass_names, ranges=self._ranges, method=method, final=final
+        )
 
 
 def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:

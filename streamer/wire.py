@@ -53,6 +53,16 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     quality: float
 
 
+class MergedIsland(msgspec.Struct, frozen=True, kw_only=True):
+    """An island that turned out to be part of another one."""
+
+    island: int
+    into: int
+    dx_px: float
+    """A slide point of `island` is this one of `into` when (dx_px, dy_px) is added."""
+    dy_px: float
+
+
 class Detection(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     box_px: tuple[float, float, float, float]
     label: str
@@ -77,6 +87,8 @@ class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
     height: int
     file: str | None
     stage: Stage | None
+    merged_islands: list[MergedIsland] = []
+    """Since the frame before; they come first, `stage` is in the islands that are left."""
     focus: float | None
     accepted: bool
     reasons: list[str]
@@ -111,9 +123,13 @@ class DifferentialMessage(Message, frozen=True, kw_only=True, tag="differential"
     total: int
     classes: dict[str, ClassShare]
     limits_method: str
+    limits_note: str = ""
+    """What the limits leave out, in a sentence for people."""
     unclassified: int
     nrbc: int
     nrbc_per_100_wbc: float | None
+    not_seen: dict[str, float] = {}
+    """Upper limit of the percentage, by class or subclass that the classifier can name and no cell has."""
     flags: list[str]
     not_assessed: list[str]
     rbc_seen: int

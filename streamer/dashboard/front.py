@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from streamer import wire
+from streamer.dashboard.chart import Step, step_of
 from streamer.dashboard.state import CELLS_KEPT, DashboardState, Picture
 from streamer.records import Frame
 
@@ -50,9 +51,14 @@ class Front(Protocol):
     ) -> None: ...
 
 
+STEPS_KEPT = 4096
+"""Of each source, for the map: more than come between two ticks, unless the terminal stands still for a minute."""
+
+
 class Inbox:
     """The newest messages between two ticks. Older frames, differentials and health messages are replaced, of the cells
-    of a source the newest CELLS_KEPT stay: what is lost here is only not shown."""
+    of a source the newest CELLS_KEPT stay: what is lost here is only not shown. The map gets the place of all frames
+    and cells; what is too much for it is counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,10 +67,17 @@ class Inbox:
         self._cells: dict[str, deque[tuple[wire.CellMessage, bytes | None]]] = {}
         self._differentials: dict[str, wire.DifferentialMessage] = {}
         self._health: dict[str, wire.HealthMessage] = {}
+        self._steps: dict[str, deque[Step]] = {}
+        self._missed: Counter[str] = Counter()
 
     def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
         """Keep a message until `take_into`. Any thread."""
+        step = step_of(message)
         with self._lock:
+            if step is not None:
+                steps = self._steps.setdefault(message.source, deque(maxlen=STEPS_KEPT))
+                self._missed[message.source] += len(steps) == STEPS_KEPT
+                steps.append(step)
             if isinstance(message, wire.FrameMessage):
                 shown = self._shown.get(message.source)
                 matches = shown is not None and shown.frame_id == message.frame_id
@@ -91,6 +104,8 @@ class Inbox:
             frames, self._frames = self._frames, {}
             cells, self._cells = self._cells, {}
             differentials, self._differentials = self._differentials, {}
+            steps, self._steps = self._steps, {}
+            missed, self._missed = self._missed, Counter()
         for frame, picture in frames.values():
             state.update(frame, picture, now_ns)
         for source in cells.values():
@@ -98,6 +113,8 @@ class Inbox:
                 state.update(cell, decoded(payload), now_ns)
         for differential in differentials.values():
             state.update(differential, None, now_ns)
+        for name, of_source in steps.items():
+            state.follow(name, of_source, missed[name])
         for newest in health.values():
             state.update(newest, None, now_ns)
         return bool(frames or cells or differentials or health)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamer.dashboard.canvas import Line, Screenful, beside, fit, to_height
+from streamer.dashboard.map_panel import map_panel
 from streamer.dashboard.palette import FAINT
 from streamer.dashboard.panels import (
     cells_panel,
@@ -22,6 +23,8 @@ from streamer.dashboard.words import NOT_A_DEVICE
 
 LEAST_LIST = 4
 """Rows for which a panel of cells is worth its borders."""
+LEAST_MAP = 9
+"""Rows for which a map is."""
 LEAST_FILM = 8
 """Rows for which a panel of cell pictures is."""
 PANELS_FROM = (72, 18)
@@ -54,12 +57,14 @@ def _panels(state: DashboardState, width: int, height: int, now_ns: int | None, 
     sources = sources_panel(state, width, sources_height(state, height), elsewhere)
     room = height - 1 - len(sources)
     right = min(max(44, width * 2 // 5), 84)
-    if state.picture:
+    if state.map:
+        body = beside([map_panel(state, width - right, room, colours), _side(state, right, room, colours, film=True)])
+    elif state.picture:
         body = _with_picture(state, width - right, right, room, colours)
     else:
         right = min(max(26, width * 2 // 5), 84)
         left = differential_panel(state, width - right, room)
-        body = beside([left, cells_panel(state, right, room, colours, film=True)])
+        body = beside([left, _cells_and_map(state, right, room, colours, film=True)])
     return [header(state, width, now_ns), *body, *sources]
 
 
@@ -70,8 +75,7 @@ def _with_picture(state: DashboardState, left: int, right: int, room: int, colou
     spare = 0
     if frame is not None:
         spare = max(0, room - 2 - rows_needed(frame.width, frame.height, left - 2))
-    table = differential_height(state, right)
-    list_at_right = room - table >= LEAST_LIST
+    list_at_right = room - differential_height(state, right) >= LEAST_LIST
     film_at_left = spare >= LEAST_FILM and list_at_right and has_film(view, colours)
     below: list[Line] = []
     if film_at_left:
@@ -79,8 +83,23 @@ def _with_picture(state: DashboardState, left: int, right: int, room: int, colou
     elif spare >= LEAST_LIST and not list_at_right:
         below = cells_panel(state, left, spare, colours, film=False)
     pictures = [*picture_panel(state, left, room - len(below), colours), *below]
-    if not list_at_right:
-        return beside([pictures, differential_panel(state, right, room)])
-    side = differential_panel(state, right, table)
-    side += cells_panel(state, right, room - table, colours, film=not film_at_left)
-    return beside([pictures, side])
+    return beside([pictures, _side(state, right, room, colours, film=not film_at_left)])
+
+
+def _side(state: DashboardState, width: int, room: int, colours: Colours, film: bool) -> list[Line]:
+    """The differential, and below it the cells and the map where there is room for them."""
+    table = differential_height(state, width)
+    if room - table < LEAST_LIST:
+        return differential_panel(state, width, room)
+    below = _cells_and_map(state, width, room - table, colours, film)
+    return [*differential_panel(state, width, table), *below]
+
+
+def _cells_and_map(state: DashboardState, width: int, height: int, colours: Colours, film: bool) -> list[Line]:
+    """The newest cells, and below them the map where it is not drawn large and has room."""
+    cells = LEAST_FILM + 2 if film and has_film(state.current, colours) else 2 * LEAST_LIST
+    if state.map or height - cells < LEAST_MAP:
+        return cells_panel(state, width, height, colours, film=film)
+    rows = min(height - cells, max(LEAST_MAP, (width - 2) * 3 // 8 + 3))
+    newest = cells_panel(state, width, height - rows, colours, film=film)
+    return [*newest, *map_panel(state, width, rows, colours)]

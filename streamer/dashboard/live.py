@@ -24,7 +24,7 @@ from streamer.dashboard.state import DashboardState
 from streamer.dashboard.terminal import HeldErrors, Keys
 from streamer.records import Frame
 
-KEY_HINT = "q quit · p picture · tab source"
+KEY_HINT = "q quit · p picture · m map · tab source"
 REPAINT_NS = 5_000_000_000
 """All rows are sent anew this often: it heals what another program wrote over the screen."""
 # Synchronised output: a terminal that knows it shows all or nothing of what is between; others ignore it.
@@ -53,12 +53,13 @@ class Dashboard:
         stream: TextIO | None = None,
         *,
         picture: bool = True,
+        map_: bool = False,
         note: str | None = None,
         ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
         refresh_per_s: float = 8.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.state = DashboardState(picture=picture, note=note, ranges=ranges)
+        self.state = DashboardState(picture=picture, map=map_, note=note, ranges=ranges)
         self._stream = stream if stream is not None else sys.stdout
         self._interval_ns = int(1e9 / refresh_per_s)
         self._clock = clock
@@ -147,7 +148,10 @@ class Dashboard:
             if key == "q":
                 self._quit = True
             elif key == "p":
-                self.state.picture = not self.state.picture
+                self.state.picture = self.state.map or not self.state.picture
+                self.state.map = False
+            elif key == "m":
+                self.state.map = not self.state.map
             elif key == "\t":
                 self.state.select_next()
         return bool(keys)

@@ -109,7 +109,7 @@ def draw(
             _outline(pixels, box, box_colour(detection.kind, _class_of(detection)))
     labels = [_label(detection, where, box) for detection, box in whites]
     texts = _texts(labels, where) if columns >= LABEL_COLUMNS else {}
-    return _half_blocks(pixels, where, columns, rows, texts, colours)
+    return half_blocks(pixels, where, columns, rows, texts, colours)
 
 
 def thumbnail(picture: Picture, columns: int, rows: int, colours: Colours) -> list[Line]:
@@ -120,7 +120,7 @@ def thumbnail(picture: Picture, columns: int, rows: int, colours: Colours) -> li
     left, top = (width - across) // 2, (height - down) // 2
     pixels = np.empty((rows * 2, columns, 3), np.uint8)
     shrink(picture[top : top + down, left : left + across], pixels)
-    return _half_blocks(pixels, Placement(1.0, 1.0, 0, 0, columns, rows * 2), columns, rows, {}, colours)
+    return half_blocks(pixels, Placement(1.0, 1.0, 0, 0, columns, rows * 2), columns, rows, {}, colours)
 
 
 def shrink(picture: Picture, into: npt.NDArray[np.uint8]) -> None:
@@ -196,7 +196,7 @@ def _texts(labels: Sequence[_Label], where: Placement) -> dict[int, list[tuple[i
     return used
 
 
-def _half_blocks(
+def half_blocks(
     pixels: npt.NDArray[np.uint8],
     where: Placement,
     columns: int,

@@ -13,7 +13,7 @@ from streamer import wire
 from streamer.dashboard.canvas import clean
 from streamer.dashboard.front import Inbox
 from streamer.dashboard.state import DashboardState, SourceView
-from streamer.dashboard.words import NOT_A_DEVICE, SAMPLING_ONLY, class_rows, number, tally
+from streamer.dashboard.words import METHODS, NOT_A_DEVICE, SAMPLING_ONLY, class_rows, not_seen, number, tally
 from streamer.records import Frame
 
 
@@ -43,9 +43,11 @@ def format_differential(message: wire.DifferentialMessage, note: str | None = No
     )
     if message.flags:
         lines.append(f"flags: {'; '.join(map(clean, message.flags))}")
+    if message.not_seen:
+        lines.append(clean(not_seen(message)))
     if message.not_assessed:
         lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
-    method = f" ({clean(message.limits_method)})" if message.limits_method else ""
+    method = f" ({METHODS.get(message.limits_method, clean(message.limits_method))})" if message.limits_method else ""
     lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{': ' + note if note else ''}")
     return "\n".join(lines)
 

@@ -13,7 +13,8 @@ from streamer import wire
 from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
 from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
 from streamer.dashboard.state import DashboardState
-from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, number
+from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, not_seen, number
+from streamer.differential import CONFIDENCE_SEQUENCE
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -163,6 +164,7 @@ def _merged(cells: Sequence[Span]) -> list[Span]:
 def _summary(message: wire.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
     """What stands below the table, the most important first; texts take at most `most` lines each."""
     lines: list[Line] = []
+    always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""
     if message.flags:
         lines += _wrapped(f"flags: {'; '.join(message.flags)}", ink(BAD, bold=True), width, most)
     per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
@@ -173,7 +175,9 @@ def _summary(message: wire.DifferentialMessage, note: str | None, width: int, mo
     seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
     spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
     lines.append(fit(spans[:-1], width))
-    lines += _wrapped(f"{SAMPLING_ONLY}{'; ' + note if note else ''}", FAINT, width, most)
+    if message.not_seen:
+        lines += _wrapped(not_seen(message), FAINT, width, most)
+    lines += _wrapped(f"{SAMPLING_ONLY}{always}{'; ' + note if note else ''}", FAINT, width, most)
     if message.not_assessed:
         lines += _wrapped(f"not assessed: {', '.join(message.not_assessed)}", FAINT, width, most)
     return lines

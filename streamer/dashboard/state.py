@@ -3,7 +3,7 @@ elsewhere can be shown in the same way as one in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from streamer import wire
 from streamer.config import FIVE_PART_RANGES
+from streamer.dashboard.chart import Chart, Step, step_of
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""
@@ -36,6 +37,8 @@ class SourceView:
     """Crops of the cells that came with one."""
     renamed: dict[int, str] = field(default_factory=dict)
     """Class that a cell had before its newest message, where that changed it."""
+    chart: Chart = field(default_factory=Chart)
+    """Where the stage has been since this began to listen."""
 
     def newest_cells(self) -> list[wire.CellMessage]:
         """Newest first."""
@@ -46,6 +49,7 @@ class SourceView:
         self.cells.clear()
         self.cell_pictures.clear()
         self.renamed.clear()
+        self.chart = Chart()
 
 
 @dataclass(slots=True)
@@ -54,6 +58,9 @@ class DashboardState:
 
     picture: bool = True
     """Whether the current frame is drawn."""
+    map: bool = False
+    """Whether the map of the slide is drawn large, in the place of the current frame; it is drawn small where there is
+    room."""
     note: str | None = None
     """What the classifier gets wrong, from its card, in a few words; shown beside the limits."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: FIVE_PART_RANGES)
@@ -80,12 +87,24 @@ class DashboardState:
         if view.session != message.session:
             view._forget_slide()
             view.session = message.session
+        step = step_of(message)
+        if step is not None:
+            view.chart.take(step)
         if isinstance(message, wire.FrameMessage):
             view.frame, view.picture = message, picture
         elif isinstance(message, wire.DifferentialMessage):
             view.differential = message
         elif isinstance(message, wire.CellMessage):
             _add_cell(view, message, picture)
+
+    def follow(self, source: str, steps: Iterable[Step], missed: int) -> None:
+        """Draw on the map what also those messages told that `update` does not get: all of them, in their order, those
+        that it got among them; `missed` were lost before."""
+        view = self.view(source)
+        view.chart.missed += missed
+        for step in steps:
+            if step.session == view.session:
+                view.chart.take(step)
 
     def view(self, name: str) -> SourceView:
         """The view of a source, new where it was not known."""

@@ -6,11 +6,13 @@ import math
 
 from streamer import wire
 from streamer.dashboard.palette import in_order
-from streamer.differential import share
+from streamer.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.records import UNCLASSIFIED
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
+METHODS = {CLOPPER_PEARSON: CLOPPER_PEARSON, CONFIDENCE_SEQUENCE: "confidence sequence, valid at every look"}
+"""How limits were made, in words."""
 
 
 def number(value: float | int | None, decimals: int = 0) -> str:
@@ -38,10 +40,21 @@ def tally(counts: dict[str, int]) -> str:
     return ", ".join(f"{number(count)} {reason}" for reason, count in counts.items() if count)
 
 
+def not_seen(message: wire.DifferentialMessage) -> str:
+    """What the classifier can name and no cell has: how often it may still be; empty where there is none."""
+    if not message.not_seen:
+        return ""
+    at_most = math.ceil(10.0 * max(message.not_seen.values())) / 10.0
+    cells = "1 cell" if message.total == 1 else f"{number(message.total)} cells"
+    each = "" if len(message.not_seen) == 1 else " each"
+    return f"0 in {cells}, at most {number(at_most, 1)} %{each}: {', '.join(in_order(list(message.not_seen)))}"
+
+
 def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, wire.ClassShare]]:
     """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
     shares = dict(message.classes)
     if UNCLASSIFIED not in shares:
-        left = share(message.unclassified, message.total)
+        method = message.limits_method if message.limits_method in LIMITS else CLOPPER_PEARSON
+        left = share(message.unclassified, message.total, method)
         shares[UNCLASSIFIED] = wire.ClassShare(count=left.count, percent=left.percent, low=left.low, high=left.high)
     return [(name, shares[name]) for name in in_order(list(shares))]

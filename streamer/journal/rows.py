@@ -55,6 +55,8 @@ class Checkpoint:
     told: Told
     told_at_frame: int
     """How many frames there were when that was published."""
+    islands: Mapping[int, int]
+    """What the island book knows."""
     slide: SlideState
 
 
@@ -64,6 +66,7 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     told: tuple[int, int, tuple[tuple[str, int], ...]] | None
     told_at_frame: int
+    islands: dict[int, int]
     names: Names
     cells: dict[str, tuple[str, tuple[int, ...], bytes]]
     """(dtype, shape, bytes) of each column."""
@@ -169,6 +172,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         accepted=checkpoint.accepted,
         told=checkpoint.told or None,
         told_at_frame=checkpoint.told_at_frame,
+        islands=dict(checkpoint.islands),
         names=checkpoint.slide.names,
         cells=_packed_columns(checkpoint.slide.cells),
         sums=_packed_columns(checkpoint.slide.sums),
@@ -180,7 +184,7 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint:
     """ValueError for what is none."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
-    return Checkpoint(row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, slide)
+    return Checkpoint(row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide)
 
 
 def _packed_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

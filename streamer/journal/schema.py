@@ -24,8 +24,8 @@ PAGE_BYTES = 8192
 """Twice SQLite's usual, for pictures of 80 KB; larger ones make the log grow, which takes whole pages."""
 
 CHECKED_BYTES = 256 << 20
-"""Larger files are not read through before they are used: minutes from a slow disk. SQLite finds one that was cut off by
-its length, and other damage where it is read."""
+"""Larger files are not read through before they are used: minutes from a slow disk. SQLite finds one that was cut off
+by its length, and other damage where it is read."""
 
 SCHEMA = """
 CREATE TABLE sessions (

@@ -1,7 +1,7 @@
 import pytest
 
 from engines.base import UsageError
-from streamer.config import Config, load_config
+from streamer.config import FIVE_PART_RANGES, Config, load_config
 
 
 def write(tmp_path, text):
@@ -43,3 +43,23 @@ def test_a_faulty_file_is_one_clear_line(tmp_path, text, said):
 def test_a_missing_file_is_named():
     with pytest.raises(UsageError, match=r"nowhere\.toml: got No such file"):
         load_config("nowhere.toml", {})
+
+
+def test_ranges_that_a_file_leaves_out_are_the_usual_ones(tmp_path):
+    path = write(tmp_path, "[reference_ranges]\nneutrophil = [35, 71]\n'band neutrophil' = [0, 10]\n")
+    expected = {**FIVE_PART_RANGES, "neutrophil": (35.0, 71.0), "band neutrophil": (0.0, 10.0)}
+    assert load_config(path, {"queue": 3}).reference_ranges == expected
+
+
+@pytest.mark.parametrize("pair", ["[60, 40]", "[-1, 4]", "[90, 101]", "[nan, 4]"])
+def test_a_range_that_is_none_is_refused(tmp_path, pair):
+    path = write(tmp_path, f"[reference_ranges]\nneutrophil = {pair}\n")
+    with pytest.raises(UsageError, match=r"reference_ranges\.neutrophil: got \[.*\], expected percentages") as caught:
+        load_config(path, {})
+    assert path in str(caught.value)
+
+
+@pytest.mark.parametrize("percent", [0.0, -3.0, 50.0, float("nan")])
+def test_a_precision_that_no_count_or_any_reaches_is_refused(percent):
+    with pytest.raises(UsageError, match="stop_at_precision: expected `float`"):
+        load_config(None, {"stop_at_precision": percent})

@@ -12,7 +12,7 @@ from streamer import wire
 from streamer.dashboard import DashboardState, Screenful, render
 from streamer.dashboard.canvas import clean, crop, fit, span_len
 from streamer.dashboard.palette import CLASS_COLOURS, KIND_COLOURS, PLAIN, class_colour, in_order
-from streamer.dashboard.share_table import bar
+from streamer.dashboard.share_table import bar, differential_panel
 from streamer.dashboard.words import NOT_A_DEVICE, limits
 from tests.streamer.dashboard_cases import FIVE, busy_state, cell, differential, frame, health, status
 
@@ -141,6 +141,17 @@ def test_not_assessed_and_the_note_of_the_card_are_shown():
     screen = text_of(render(state, 160, 45))
     assert "not assessed: blast" in screen
     assert "limits are of sampling only; classifier: 4 of 100 wrong" in screen
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 40), (44, 22)])
+def test_what_was_not_seen_and_what_the_limits_are_stand_beside_the_table(width, height):
+    state = busy_state()
+    not_seen = {"immature granulocyte": 3.62}
+    state.update(differential(FIVE, 3, limits_method="confidence-sequence", not_seen=not_seen))
+    lines = differential_panel(state, width, height)
+    panel = " ".join("".join(segment.text for line in lines for segment in line).replace("│", " ").split())
+    assert "0 in 100 cells, at most 3.7 %: immature granulocyte" in panel
+    assert "limits are of sampling only, valid at every look" in panel
 
 
 def test_losses_are_told_by_reason():

@@ -41,6 +41,24 @@ def test_the_table_of_a_differential():
     ]
 
 
+def test_what_was_not_seen_may_still_be_there():
+    not_seen = {"promyelocyte": 3.62167, "basophil": 3.62167}
+    lines = format_differential(differential(FIVE, 3, not_seen=not_seen)).splitlines()
+    assert "0 in 100 cells, at most 3.7 % each: promyelocyte, basophil" in lines
+    (alone,) = (
+        line
+        for line in format_differential(differential({"a": 1}, not_seen={"b": 97.5})).splitlines()
+        if "0 in" in line
+    )
+    assert alone == "0 in 1 cell, at most 97.5 %: b"
+
+
+def test_limits_of_a_running_count_are_said_to_hold_at_every_look():
+    lines = format_differential(differential(FIVE, 3, limits_method="confidence-sequence")).splitlines()
+    assert lines[-1].startswith("limits are of sampling only (confidence sequence, valid at every look); what the")
+    assert lines[7].split()[-1] == "0.2–13.0"
+
+
 def test_nothing_counted_has_no_percentage():
     lines = format_differential(differential({"neutrophil": 0})).splitlines()
     assert lines[0] == "differential so far of slide: 0 white cells in 1 frame"

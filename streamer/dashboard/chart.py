@@ -1,0 +1,224 @@
+"""Where the stage has been and which white cells lie there, learned from messages, in bounded memory.
+
+A Chart keeps a grid of square tiles for each island: seen or not, and the class of a white cell in it. An island that
+outgrows its grid gets tiles twice as large. What was drawn stays where it was told to be: later corrections of a
+position, smaller than a tile as a rule, don't move it; an island that turned out to be part of another one moves whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer import wire
+
+TILES_A_FRAME = 16
+"""Tiles along the longer side of a frame; a tile is about as large as a white cell then."""
+MOST_TILES = 256
+"""Along a side of an island's grid."""
+MOST_ISLANDS = 64
+"""Those that were left longest ago are given up beyond it, and counted."""
+MOST_CLASSES = 254
+USUAL_TILE_PX = 40.0
+"""Before the first frame told how large frames are."""
+
+PASSED = 1
+"""The stage was there, and no frame of it was counted."""
+COUNTED = 2
+
+Grid = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A frame's part of the chart. `stage` is None for a frame that could not be placed."""
+
+    session: str
+    stage: wire.Stage | None
+    width: int
+    height: int
+    accepted: bool
+    merged_islands: tuple[wire.MergedIsland, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A white cell's part of the chart."""
+
+    session: str
+    island: int
+    x_px: float
+    y_px: float
+    class_name: str
+
+
+Step = Visit | Mark
+
+
+def step_of(message: wire.AnyMessage) -> Step | None:
+    """What a message adds to the chart, in a few bytes; None where it adds nothing."""
+    if isinstance(message, wire.FrameMessage):
+        merged = tuple(message.merged_islands)
+        return Visit(message.session, message.stage, message.width, message.height, message.accepted, merged)
+    if isinstance(message, wire.CellMessage):
+        return Mark(message.session, message.island, message.x_px, message.y_px, message.class_)
+    return None
+
+
+class Island:
+    """One grid. Slide point = (`left` + column, `top` + row) * `tile_px` for the upper left corner of a tile."""
+
+    __slots__ = ("cells", "left", "seen", "tile_px", "top")
+
+    def __init__(self, tile_px: float) -> None:
+        self.tile_px = tile_px
+        self.left = self.top = 0
+        self.seen: Grid = np.zeros((0, 0), np.uint8)
+        """(rows, columns): 0, PASSED or COUNTED."""
+        self.cells: Grid = np.zeros((0, 0), np.uint8)
+        """(rows, columns): 0, or 1 + the index into `Chart.class_names` of a white cell there."""
+
+    @property
+    def size_px(self) -> tuple[float, float]:
+        """Width and height on the slide."""
+        return self.seen.shape[1] * self.tile_px, self.seen.shape[0] * self.tile_px
+
+    def visit(self, x_px: float, y_px: float, width: int, height: int, value: int) -> None:
+        """Take in a frame that lies at (x_px, y_px)."""
+        self._reach(x_px, y_px, x_px + width, y_px + height)
+        tile = self.tile_px
+        columns = slice(math.floor(x_px / tile + 0.5) - self.left, math.floor((x_px + width) / tile + 0.5) - self.left)
+        rows = slice(math.floor(y_px / tile + 0.5) - self.top, math.floor((y_px + height) / tile + 0.5) - self.top)
+        part = self.seen[rows, columns]
+        np.maximum(part, value, out=part)
+
+    def mark(self, x_px: float, y_px: float, code: int) -> None:
+        """Take in a cell."""
+        self._reach(x_px, y_px, x_px, y_px)
+        self.cells[math.floor(y_px / self.tile_px) - self.top, math.floor(x_px / self.tile_px) - self.left] = code
+
+    def take_over(self, gone: Island, dx_px: float, dy_px: float) -> None:
+        """Lay all of another island over this one, moved by (dx_px, dy_px)."""
+        while self.tile_px < gone.tile_px:
+            self._coarsen()
+        rows, columns = np.nonzero(gone.seen | gone.cells)
+        if not len(rows):
+            return
+        x = (gone.left + columns + 0.5) * gone.tile_px + dx_px
+        y = (gone.top + rows + 0.5) * gone.tile_px + dy_px
+        self._reach(x.min(), y.min(), x.max(), y.max())
+        here = (
+            np.floor(y / self.tile_px).astype(np.intp) - self.top,
+            np.floor(x / self.tile_px).astype(np.intp) - self.left,
+        )
+        np.maximum.at(self.seen, here, gone.seen[rows, columns])
+        codes = gone.cells[rows, columns]
+        new = (codes > 0) & (self.cells[here] == 0)
+        self.cells[here[0][new], here[1][new]] = codes[new]
+
+    def _reach(self, x1_px: float, y1_px: float, x2_px: float, y2_px: float) -> None:
+        """Make the grid hold the tiles of both corners and all between: larger or, at its largest, coarser."""
+        while True:
+            left, right = math.floor(x1_px / self.tile_px), math.floor(x2_px / self.tile_px) + 1
+            top, bottom = math.floor(y1_px / self.tile_px), math.floor(y2_px / self.tile_px) + 1
+            rows, columns = self.seen.shape
+            if self.seen.size:
+                left, right = min(left, self.left), max(right, self.left + columns)
+                top, bottom = min(top, self.top), max(bottom, self.top + rows)
+            if max(right - left, bottom - top) <= MOST_TILES:
+                break
+            self._coarsen()
+        if (left, top, right - left, bottom - top) != (self.left, self.top, columns, rows):
+            self._resize(left, top, right - left, bottom - top)
+
+    def _coarsen(self) -> None:
+        """Make tiles twice as large; of several cells in one tile, one is kept."""
+        rows, columns = self.seen.shape
+        left, top = self.left // 2, self.top // 2
+        right, bottom = -(-(self.left + columns) // 2), -(-(self.top + rows) // 2)
+        self._resize(2 * left, 2 * top, 2 * (right - left), 2 * (bottom - top))
+        self.seen, self.cells = _halved(self.seen), _halved(self.cells)
+        self.left, self.top, self.tile_px = left, top, 2.0 * self.tile_px
+
+    def _resize(self, left: int, top: int, columns: int, rows: int) -> None:
+        """Make the grid these tiles, among which are all it has."""
+        old_rows, old_columns = self.seen.shape
+        seen, cells = np.zeros((rows, columns), np.uint8), np.zeros((rows, columns), np.uint8)
+        x, y = self.left - left, self.top - top
+        if self.seen.size:
+            seen[y : y + old_rows, x : x + old_columns] = self.seen
+            cells[y : y + old_rows, x : x + old_columns] = self.cells
+        self.seen, self.cells, self.left, self.top = seen, cells, left, top
+
+
+def _halved(grid: Grid) -> Grid:
+    """The largest of each two by two; both sides are even."""
+    return np.maximum(np.maximum(grid[0::2, 0::2], grid[1::2, 0::2]), np.maximum(grid[0::2, 1::2], grid[1::2, 1::2]))
+
+
+class Chart:
+    """All islands of one slide, the one that was touched last at the end."""
+
+    def __init__(self) -> None:
+        self.islands: dict[int, Island] = {}
+        self.given_up = 0
+        """Islands that were left out because there were too many."""
+        self.missed = 0
+        """Steps that were lost before they reached the chart: it is not whole."""
+        self.class_names: list[str] = []
+        self._tile_px = USUAL_TILE_PX
+        self._frame_px2 = 0.0
+
+    @property
+    def fields(self) -> tuple[float, float]:
+        """The area of the slide that was counted, and that which was only passed, in areas of a frame."""
+        if not self._frame_px2:
+            return 0.0, 0.0
+        counted = sum(np.count_nonzero(one.seen == COUNTED) * one.tile_px**2 for one in self.islands.values())
+        passed = sum(np.count_nonzero(one.seen == PASSED) * one.tile_px**2 for one in self.islands.values())
+        return counted / self._frame_px2, passed / self._frame_px2
+
+    def take(self, step: Step) -> None:
+        """Draw one step. Steps that were taken before change nothing when they come again."""
+        if isinstance(step, Mark):
+            code = self._code(step.class_name)
+            if _is_place(step.x_px, step.y_px):
+                self._island(step.island).mark(step.x_px, step.y_px, code)
+            return
+        for merged in step.merged_islands:
+            self._merge(merged)
+        if not self._frame_px2 and min(step.width, step.height) > 0:
+            self._frame_px2 = float(step.width * step.height)
+            self._tile_px = max(step.width, step.height) / TILES_A_FRAME
+        stage = step.stage
+        if stage is not None and _is_place(stage.x_px, stage.y_px):
+            value = COUNTED if step.accepted else PASSED
+            self._island(stage.island).visit(stage.x_px, stage.y_px, step.width, step.height, value)
+
+    def _island(self, number: int) -> Island:
+        island = self.islands.pop(number, None) or Island(self._tile_px)
+        self.islands[number] = island
+        if len(self.islands) > MOST_ISLANDS:
+            del self.islands[next(iter(self.islands))]
+            self.given_up += 1
+        return island
+
+    def _merge(self, merged: wire.MergedIsland) -> None:
+        gone = self.islands.pop(merged.island, None)
+        if gone is not None and _is_place(merged.dx_px, merged.dy_px):
+            self._island(merged.into).take_over(gone, merged.dx_px, merged.dy_px)
+
+    def _code(self, class_name: str) -> int:
+        if class_name not in self.class_names:
+            if len(self.class_names) == MOST_CLASSES:
+                return MOST_CLASSES + 1
+            self.class_names.append(class_name)
+        return 1 + self.class_names.index(class_name)
+
+
+def _is_place(x_px: float, y_px: float) -> bool:
+    """Whether a slide can be so large: what comes over a network may be anything."""
+    return abs(x_px) < 1e9 and abs(y_px) < 1e9
