@@ -46,6 +46,8 @@ class Engines:
         self._load = load
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[int, int], Engine] = OrderedDict()
+        self.backends: tuple[str, ...] = ()
+        """What runs those that are loaded, each once; read without waiting for one that is being loaded."""
 
     def get(self, height: int, width: int) -> Engine:
         with self._lock:  # a second caller for the same size waits rather than loads the model twice
@@ -54,6 +56,7 @@ class Engines:
                 engine = self._load(height, width)
                 _check_head(engine)
                 self._loaded[height, width] = engine
+                self.backends = tuple(dict.fromkeys((*self.backends, engine.backend)))
                 if len(self._loaded) > _ENGINES_KEPT:
                     self._loaded.popitem(last=False)  # not closed: another thread may be inside it
             self._loaded.move_to_end((height, width))
@@ -81,6 +84,7 @@ class Detector:
         min_score: float | None = None,
         long_side_px: int | None = None,
         fixed_size: tuple[int, int] | None = None,
+        batch: int = 1,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         """`long_side_px` overrides the card's; `fixed_size` (height, width) is that of a file that takes no other."""
@@ -95,6 +99,8 @@ class Detector:
         self._input = card.input
         self.fixed_size = fixed_size
         """(height, width) of the only input that the file takes; None for a file of free size."""
+        self.batch = batch
+        """Frames that one run takes to advantage; `detect` takes any number."""
         self._engines = engines
         self._clock_ns = clock_ns
         self._local = threading.local()
@@ -102,6 +108,11 @@ class Detector:
         names = list(dict.fromkeys(card.kinds))
         self._groups = np.array([names.index(kind) if by_kind else label for label, kind in enumerate(card.kinds)])
         self._names, self._kinds = card.class_names, card.kinds
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """What runs the engines that are loaded; empty before the first frame, as for Engine.backend."""
+        return self._engines.backends
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the network's input for frames of a size."""
@@ -122,6 +133,7 @@ class Detector:
             min_score=self.min_score,
             long_side_px=long_side_px,
             fixed_size=self.fixed_size,
+            batch=self.batch,
             clock_ns=self._clock_ns,
         )
 
@@ -148,14 +160,15 @@ class Detector:
             for start in range(0, len(members), step):
                 batch = members[start : start + step]
                 t0 = self._clock_ns()
-                fits = [fit_letterbox(*frames[i].shape[1::-1], input_width, input_height) for i in batch]
+                sizes = [frames[i].shape for i in batch]
+                fits = [fit_letterbox(size[1], size[0], input_width, input_height) for size in sizes]
                 known = None if halves is None else [halves[i] for i in batch]
                 images = self._letterboxed([frames[i] for i in batch], known, fits, engine)
                 t1 = self._clock_ns()
                 outputs = engine.infer({INPUT: images})
                 t2 = self._clock_ns()
                 for n, i in enumerate(batch):
-                    size = frames[i].shape[:2]
+                    size = (sizes[n][0], sizes[n][1])
                     found[i] = self._read(outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], fits[n], size)
                 t3 = self._clock_ns()
                 for stage, taken in enumerate((t1 - t0, t2 - t1, t3 - t2)):

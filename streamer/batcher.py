@@ -108,7 +108,7 @@ class Gathering:
         return not ring.closed and not ring.full and not (name in self._stale_after_ns and len(ring))
 
     def _full_group(self, heads: Mapping[str, Frame]) -> _Full | None:
-        """The group that has a whole batch waiting, as far as the first frames of the rings tell; by turn if several."""
+        """The group that has a whole batch waiting, as far as the first frames of the rings tell; by turn."""
         waiting: Counter[Hashable] = Counter()
         groups = {name: self._group(head) for name, head in heads.items()}
         for name, group in groups.items():
