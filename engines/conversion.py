@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,7 +147,11 @@ def compare_engines(
     card: Card, reference: Engine, candidate: Engine, model: ModelProto, frames: Sequence[Image]
 ) -> Parity:
     """How far two engines of one model agree on frames; `model` gives the size of their input."""
-    batches = _batches(card, model, frames)
+    return parity_of(card, reference, candidate, _batches(card, model, frames))
+
+
+def parity_of(card: Card, reference: Engine, candidate: Engine, batches: Iterable[Array]) -> Parity:
+    """How far two engines of one model agree on batches of their input, uint8 (N,h,w,3)."""
     if isinstance(card.input, DetectorInput):
         kinds = list(dict.fromkeys(card.kinds))
         across = card.thresholds.nms_across == "kind"

@@ -46,6 +46,8 @@ class Engines:
         self._load = load
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[int, int], Engine] = OrderedDict()
+        self.backends: tuple[str, ...] = ()
+        """What runs those that are loaded, each once; read without waiting for one that is being loaded."""
 
     def get(self, height: int, width: int) -> Engine:
         with self._lock:  # a second caller for the same size waits rather than loads the model twice
@@ -54,6 +56,7 @@ class Engines:
                 engine = self._load(height, width)
                 _check_head(engine)
                 self._loaded[height, width] = engine
+                self.backends = tuple(dict.fromkeys((*self.backends, engine.backend)))
                 if len(self._loaded) > _ENGINES_KEPT:
                     self._loaded.popitem(last=False)  # not closed: another thread may be inside it
             self._loaded.move_to_end((height, width))
@@ -81,6 +84,7 @@ class Detector:
         min_score: float | None = None,
         long_side_px: int | None = None,
         fixed_size: tuple[int, int] | None = None,
+        batch: int = 1,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         """`long_side_px` overrides the card's; `fixed_size` (height, width) is that of a file that takes no other."""
@@ -95,6 +99,8 @@ class Detector:
         self._input = card.input
         self.fixed_size = fixed_size
         """(height, width) of the only input that the file takes; None for a file of free size."""
+        self.batch = batch
+        """Frames that one run takes to advantage; `detect` takes any number."""
         self._engines = engines
         self._clock_ns = clock_ns
         self._local = threading.local()
@@ -102,6 +108,11 @@ class Detector:
         names = list(dict.fromkeys(card.kinds))
         self._groups = np.array([names.index(kind) if by_kind else label for label, kind in enumerate(card.kinds)])
         self._names, self._kinds = card.class_names, card.kinds
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """What runs the engines that are loaded; empty before the first frame, as for Engine.backend."""
+        return self._engines.backends
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the network's input for frames of a size."""
@@ -122,6 +133,7 @@ class Detector:
             min_score=self.min_score,
             long_side_px=long_side_px,
             fixed_size=self.fixed_size,
+            batch=self.batch,
             clock_ns=self._clock_ns,
         )
 
@@ -142,42 +154,53 @@ class Detector:
         """`detect`, with where the time went."""
         spent = [0, 0, 0]
         found: list[Detections | None] = [None] * len(frames)
-        for size, members in _by_size(frames).items():
-            height, width = size
-            input_width, input_height = self.input_size(width, height)
-            fit = fit_letterbox(width, height, input_width, input_height)
+        for (input_width, input_height), members in self._by_input_size(frames).items():
             engine = self._engines.get(input_height, input_width)
             step = engine.max_batch or len(members)
             for start in range(0, len(members), step):
                 batch = members[start : start + step]
                 t0 = self._clock_ns()
+                sizes = [frames[i].shape for i in batch]
+                fits = [fit_letterbox(size[1], size[0], input_width, input_height) for size in sizes]
                 known = None if halves is None else [halves[i] for i in batch]
-                images = self._letterboxed([frames[i] for i in batch], known, fit, engine)
+                images = self._letterboxed([frames[i] for i in batch], known, fits, engine)
                 t1 = self._clock_ns()
                 outputs = engine.infer({INPUT: images})
                 t2 = self._clock_ns()
                 for n, i in enumerate(batch):
-                    found[i] = self._read(outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], fit, size)
+                    size = (sizes[n][0], sizes[n][1])
+                    found[i] = self._read(outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], fits[n], size)
                 t3 = self._clock_ns()
                 for stage, taken in enumerate((t1 - t0, t2 - t1, t3 - t2)):
                     spent[stage] += taken
         return [one for one in found if one is not None], DetectTimings(*(ns / 1e6 for ns in spent))
 
+    def _by_input_size(self, frames: Sequence[Image]) -> dict[tuple[int, int], list[int]]:
+        """Positions of the frames by (width, height) of the network's input, which one run takes together."""
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for i, frame in enumerate(frames):
+            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
+                raise TensorMismatchError(
+                    f"frame {i}: got {frame.dtype} {frame.shape}, expected uint8 (H,W,3) BGR with at least one pixel"
+                )
+            sizes.setdefault(self.input_size(frame.shape[1], frame.shape[0]), []).append(i)
+        return sizes
+
     def _letterboxed(
-        self, frames: Sequence[Image], halves: Sequence[Image] | None, fit: Letterbox, engine: Engine
+        self, frames: Sequence[Image], halves: Sequence[Image] | None, fits: Sequence[Letterbox], engine: Engine
     ) -> Image:
         """The batch as the engine takes it; valid until this thread's next call, or as long as the frame itself."""
         fixed_batch = engine.inputs[0].shape[0]
         n = fixed_batch or len(frames)
-        shape = (n, fit.input_height, fit.input_width, 3)
+        shape = (n, fits[0].input_height, fits[0].input_width, 3)
         if n == 1 and frames[0].shape == shape[1:] and frames[0].flags.c_contiguous:
             return frames[0][None]
         buffer: Image | None = getattr(self._local, "buffer", None)
-        if buffer is None or buffer.shape != shape:
+        if buffer is None or buffer.shape[1:] != shape[1:] or len(buffer) < n:
             buffer = self._local.buffer = np.zeros(shape, np.uint8)
-        for i, frame in enumerate(frames):  # a file of fixed batch is filled up with old frames
+        for i, (frame, fit) in enumerate(zip(frames, fits, strict=True)):  # a fixed batch is filled up with old frames
             letterbox(frame, fit, buffer[i], self._input.pad_value, None if halves is None else halves[i])
-        return buffer
+        return buffer[:n]
 
     def _read(self, boxes: Array, scores: Array, classes: Array, fit: Letterbox, size: tuple[int, int]) -> Detections:
         """Candidates of one frame, best first -> detections."""
@@ -203,18 +226,6 @@ class Detector:
             kinds=self._kinds,
             truncated=truncated,
         )
-
-
-def _by_size(frames: Sequence[Image]) -> dict[tuple[int, int], list[int]]:
-    """Positions of the frames by (height, width)."""
-    sizes: dict[tuple[int, int], list[int]] = {}
-    for i, frame in enumerate(frames):
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
-            raise TensorMismatchError(
-                f"frame {i}: got {frame.dtype} {frame.shape}, expected uint8 (H,W,3) BGR with at least one pixel"
-            )
-        sizes.setdefault((frame.shape[0], frame.shape[1]), []).append(i)
-    return sizes
 
 
 def _check_head(engine: Engine) -> None:

@@ -1,33 +1,30 @@
-"""Model name or path -> card -> engine. The only place that picks a backend."""
+"""Model name or path -> card -> engine."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from engines.base import BackendUnavailableError, CardError, Engine, ModelFormatError, ModelNotFoundError
-from engines.card import Card, CropInput, Task, card_from_metadata, near, parse_card
+from engines.backends import BACKENDS, Backend, EngineMaker, Say
+from engines.base import CardError, Engine, ModelFormatError, ModelNotFoundError
+from engines.card import Card, Task, card_from_metadata, near, parse_card
 from engines.classifier import Classifier
 from engines.detector import Detector, Engines
-from engines.graph import INPUT, adapt_ultralytics, fix_input_shape, is_compact
+from engines.graph import INPUT, adapt_ultralytics, is_compact
 from engines.onnx_editing import dims_of, only_input, spell
-from engines.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.onnxruntime import Threads
+from engines.shadow import ShadowTally
 
-Backend = Literal["auto", "onnxruntime", "tensorrt"]
-Say = Callable[[str], None]
-Make = Callable[[Card, ModelProto, ModelProto], Engine]
-"""(card, the model, the model with its input fixed) -> an engine."""
-BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt")
+__all__ = ["BACKENDS", "Backend", "Model", "compact", "find", "load_classifier", "load_detector", "models", "zoo_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +60,36 @@ def load_detector(
     backend: Backend = "auto",
     frame_size: tuple[int, int] | None = None,
     threads: Threads | None = None,
+    batch: int | None = None,
     min_score: float | None = None,
     long_side_px: int | None = None,
+    shadow: ShadowTally | None = None,
     say: Say = lambda line: None,
 ) -> Detector:
     """Load a shipped detector by name, or an ONNX file: with a card beside it, or YOLOv5 as Ultralytics exports it.
 
-    `frame_size` (width, height) loads the engine for such frames at once. `say` is told in one line which backend
-    runs and why, whenever an engine is loaded. ModelNotFoundError, CardError and ModelFormatError say what is wrong
-    with the model, BackendUnavailableError with the backend.
+    `frame_size` (width, height) loads the engine for such frames at once. `batch`: frames of one run, by default as
+    many as suit the backend. `shadow`: compare a GPU with the CPU now and then, and count it there. `say` is told in
+    one line which backend runs and why, whenever an engine is loaded. ModelNotFoundError, CardError and
+    ModelFormatError say what is wrong with the model, BackendUnavailableError with the backend.
     """
     model = find(name_or_path, "detector")
-    make = _backend(backend, threads, say)
     proto = compact(model)
-    batch, height, width, _ = dims_of(only_input(proto))
-    fixed = (height, width) if height is not None and width is not None else None
+    make = EngineMaker(model.card, proto, backend=backend, threads=threads, batch=batch, shadow=shadow, say=say)
+    _, height, width, _ = dims_of(only_input(proto))
 
     def load(height: int, width: int) -> Engine:
         with _naming(model.where):
-            # One frame a run: on a CPU a larger batch costs as much per frame and takes its multiple of memory.
-            return make(model.card, proto, fix_input_shape(proto, batch or 1, height, width))
+            return make(height, width)
 
-    detector = Detector(model.card, Engines(load), min_score=min_score, long_side_px=long_side_px, fixed_size=fixed)
+    detector = Detector(
+        model.card,
+        Engines(load),
+        min_score=min_score,
+        long_side_px=long_side_px,
+        fixed_size=(height, width) if height is not None and width is not None else None,
+        batch=make.batch,
+    )
     if frame_size is not None:
         detector.prepare(*frame_size)
     return detector
@@ -95,11 +100,11 @@ def load_classifier(
     *,
     backend: Backend = "auto",
     threads: Threads | None = None,
+    shadow: ShadowTally | None = None,
     say: Say = lambda line: None,
 ) -> Classifier:
-    """Load a shipped classifier by name, or an ONNX file with a card beside it; `say` as for `load_detector`."""
+    """Load a shipped classifier by name, or an ONNX file with a card beside it; `shadow` and `say` as above."""
     model = find(name_or_path, "classifier")
-    make = _backend(backend, threads, say)
     with _naming(model.where):
         value = only_input(model.proto)
         if value.type.tensor_type.elem_type != TensorProto.UINT8:
@@ -107,7 +112,8 @@ def load_classifier(
                 f"input {value.name!r}: got {spell(value)}, expected {INPUT} uint8 (N,H,W,3); "
                 "export it with its normalisation in the graph"
             )
-        return Classifier(model.card, make(model.card, model.proto, model.proto))
+        make = EngineMaker(model.card, model.proto, backend=backend, threads=threads, shadow=shadow, say=say)
+        return Classifier(model.card, make(None, None))
 
 
 def find(name_or_path: str, task: Task) -> Model:
@@ -227,50 +233,6 @@ def compact(model: Model) -> ModelProto:
     """The graph of a detector with the uint8 input and the compact head: its own, or YOLOv5's adapted."""
     with _naming(model.where):
         return model.proto if is_compact(model.proto) else _adapted(model)
-
-
-def _backend(backend: Backend, threads: Threads | None, say: Say) -> Make:
-    """What loads a model on that backend. "auto": TensorRT where a plan is there for it, else ONNX Runtime."""
-    if backend not in BACKENDS:
-        raise BackendUnavailableError(
-            f"backend: got {backend!r}, expected {', '.join(BACKENDS)}{near(backend, BACKENDS)}"
-        )
-    if backend == "tensorrt":
-        from engines.tensorrt.libraries import load
-
-        load()  # what is missing is said at once, not at the first frame
-
-    def make(card: Card, proto: ModelProto, fixed: ModelProto) -> Engine:
-        why = "as asked for"
-        if backend != "onnxruntime":
-            from engines.tensorrt.choice import SLOTS, tensorrt_engine
-
-            try:
-                height, width = _size(card, fixed)
-                slots = max(SLOTS, threads.concurrent if threads else 1)
-                engine: Engine = tensorrt_engine(card, proto, height, width, slots=slots)
-            except BackendUnavailableError as error:
-                if backend == "tensorrt":
-                    raise
-                why = str(error).removeprefix("backend 'tensorrt': ")
-            else:
-                say(f"{card.name}: runs on {engine.backend}")
-                return engine
-        engine = OnnxRuntimeEngine(fixed, threads=threads)
-        say(f"{card.name}: runs on {engine.backend} ({why})")
-        return engine
-
-    return make
-
-
-def _size(card: Card, fixed: ModelProto) -> tuple[int, int]:
-    """(height, width) of the input; the card's where the file leaves it open."""
-    height, width = dims_of(only_input(fixed))[1:3]
-    if isinstance(card.input, CropInput):
-        return height or card.input.height_px, width or card.input.width_px
-    assert height is not None
-    assert width is not None
-    return height, width
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,6 +15,9 @@ from streamer.records import Frame
 from streamer.ring import Ring
 
 Result = TypeVar("Result")
+
+Group = Callable[[Frame], Hashable]
+"""What frames of one batch have in common: the same for frames that one run of one model takes together."""
 
 STALE = "stale"
 """The reason under which frames older than the budget are counted."""
@@ -37,15 +40,25 @@ class Wait:
     """Ask again after so long even if no frame comes; None: nothing will change until one does."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Full:
+    """A group with a whole batch; a class of its own because None is a group too."""
+
+    group: Hashable
+
+
 class Gathering:
     """Which frames make the next batch. Not for several threads at once; takes from the rings, never waits.
 
-    A batch is ready with `max_frames`, or when its oldest frame was captured `max_wait_ms` ago, or when no ring can
-    give more before something is taken. Sources take turns, one frame each, and the turn carries over to the next
-    batch, so that a fast source can't keep a slow one waiting. The frames of a source stay in their order.
+    A batch is of one group: frames that one run of a model takes together. It is ready with `max_frames`, or when the
+    oldest frame of all was captured `max_wait_ms` ago, or when no ring that may give another frame is awaited; the
+    group of a frame that is due goes before one that is full. Sources of a group take turns, one frame each, and the
+    turn carries over to the next batch, so that a fast source can't keep a slow one waiting. The frames of a source
+    stay in their order.
 
     `stale_after_ms` is the budget of each live source: what is older when its turn comes is dropped and counted. A
-    source that has none loses nothing here.
+    source that has none loses nothing here. A live source that has a frame waiting is not waited for: its next one is
+    a whole frame time away.
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class Gathering:
         max_frames: int,
         max_wait_ms: float,
         stale_after_ms: Mapping[str, float] | None = None,
+        group: Group = lambda frame: None,
     ) -> None:
         if max_frames < 1:
             raise ValueError(f"max_frames: got {max_frames}, expected 1 or more")
@@ -63,6 +77,7 @@ class Gathering:
         self._max_frames = max_frames
         self._max_wait_ns = round(max_wait_ms * 1e6)
         self._stale_after_ns = {name: round(ms * 1e6) for name, ms in (stale_after_ms or {}).items()}
+        self._group = group
         self._next_order = dict.fromkeys(rings, 0)
         self._turn = 0
         self.dropped: dict[str, Counter[str]] = {name: Counter() for name in rings}
@@ -72,25 +87,44 @@ class Gathering:
         while True:
             if all(ring.drained for ring in self._rings.values()):
                 return None
-            heads = [head for ring in self._rings.values() if (head := ring.peek()) is not None]
+            heads = {name: head for name, ring in self._rings.items() if (head := ring.peek()) is not None}
             if not heads:
                 return Wait(None)
-            due_in_ns = min(head.captured_ns for head in heads) + self._max_wait_ns - now_ns
-            complete = sum(map(len, self._rings.values())) >= self._max_frames
-            more_may_come = any(not ring.closed and not ring.full for ring in self._rings.values())
-            if due_in_ns > 0 and not complete and more_may_come:
-                return Wait(due_in_ns)
-            batch = self._take(now_ns)
+            oldest = min(heads.values(), key=lambda head: head.captured_ns)
+            due_in_ns = oldest.captured_ns + self._max_wait_ns - now_ns
+            group = self._group(oldest)
+            if due_in_ns > 0:
+                full = self._full_group(heads)
+                if full is not None:
+                    group = full.group
+                elif any(self._may_give(name, ring) for name, ring in self._rings.items()):
+                    return Wait(due_in_ns)
+            batch = self._take(group, now_ns)
             if batch:
                 return batch
 
-    def _take(self, now_ns: int) -> list[SequencedFrame]:
+    def _may_give(self, name: str, ring: Ring[Frame]) -> bool:
+        """Whether another frame may come into the ring before one is taken out, soon enough to wait for."""
+        return not ring.closed and not ring.full and not (name in self._stale_after_ns and len(ring))
+
+    def _full_group(self, heads: Mapping[str, Frame]) -> _Full | None:
+        """The group that has a whole batch waiting, as far as the first frames of the rings tell; by turn."""
+        waiting: Counter[Hashable] = Counter()
+        groups = {name: self._group(head) for name, head in heads.items()}
+        for name, group in groups.items():
+            waiting[group] += len(self._rings[name])
+        for name in self._names[self._turn :] + self._names[: self._turn]:
+            if name in groups and waiting[groups[name]] >= self._max_frames:
+                return _Full(groups[name])
+        return None
+
+    def _take(self, group: Hashable, now_ns: int) -> list[SequencedFrame]:
         batch: list[SequencedFrame] = []
         passed_by = 0
         while len(batch) < self._max_frames and passed_by < len(self._names):
             name = self._names[self._turn]
             self._turn = (self._turn + 1) % len(self._names)
-            frame = self._fresh(name, now_ns)
+            frame = self._fresh(name, group, now_ns)
             if frame is None:
                 passed_by += 1
                 continue
@@ -99,10 +133,13 @@ class Gathering:
             self._next_order[name] += 1
         return batch
 
-    def _fresh(self, name: str, now_ns: int) -> Frame | None:
-        budget_ns = self._stale_after_ns.get(name)
-        while (frame := self._rings[name].get(timeout=0)) is not None:
-            if budget_ns is None or now_ns - frame.captured_ns <= budget_ns:
+    def _fresh(self, name: str, group: Hashable, now_ns: int) -> Frame | None:
+        """The next frame of a source that is not stale; None where there is none, or it is of another group."""
+        ring, budget_ns = self._rings[name], self._stale_after_ns.get(name)
+        while (head := ring.peek()) is not None and self._group(head) == group:
+            # Another one than `head` where a camera pushed it out meanwhile; a camera's frames are all of one group.
+            frame = ring.get(timeout=0)
+            if frame is None or budget_ns is None or now_ns - frame.captured_ns <= budget_ns:
                 return frame
             self.dropped[name][STALE] += 1
         return None
@@ -119,11 +156,12 @@ class Batcher:
         max_frames: int,
         max_wait_ms: float,
         stale_after_ms: Mapping[str, float] | None = None,
+        group: Group = lambda frame: None,
     ) -> None:
         self._now_ns = now_ns
         self._changed = threading.Condition()
         self._gathering = Gathering(
-            rings, max_frames=max_frames, max_wait_ms=max_wait_ms, stale_after_ms=stale_after_ms
+            rings, max_frames=max_frames, max_wait_ms=max_wait_ms, stale_after_ms=stale_after_ms, group=group
         )
         for ring in rings.values():
             ring.listen(self._wake)
@@ -131,7 +169,7 @@ class Batcher:
     def next_batch(self, timeout: float | None = None) -> list[SequencedFrame] | None:
         """The next frames; an empty list where none were ready within `timeout` seconds (None: wait for ever).
 
-        None when all rings are closed and empty: there will be no more. The frames may differ in size.
+        None when all rings are closed and empty: there will be no more.
         """
         until_ns = None if timeout is None else self._now_ns() + round(timeout * 1e9)
         with self._changed:

@@ -24,7 +24,9 @@ from streamer.sources import open_source, parse_source
 from streamer.sources.base import SourceError
 
 FRAMES = 64
-"""Frames kept of the source, spread evenly over it."""
+"""Frames kept of the source of a detector, spread evenly over it."""
+CROPS = 512
+"""Pictures of cells kept for a classifier: of fewer, one class changed would already be more than parity allows."""
 SIMULATED = "sim:seed=5,cells=60"
 
 
@@ -212,7 +214,7 @@ def _frames(arguments: CompileArguments, card: Card, say: Say) -> list[Image]:
         source = SIMULATED
     elif arguments.precision == "int8" and parse_source(source).kind == "sim":
         raise UsageError("--calibration: got the simulated slide, expected real frames: scales made from it would clip")
-    return read_frames(source, FRAMES)
+    return read_frames(source, FRAMES if is_detector else CROPS)
 
 
 def read_frames(source: str, count: int) -> list[Image]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import platform
@@ -15,11 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from engines.backends import onnxruntime_has_cuda
 from engines.base import EngineError
 from engines.registry import find, models
+from engines.tensorrt.libraries import pieces
+from engines.tensorrt.manifest import PlanStore, default_folder
 
 REQUIRED = ("opencv-python", "numpy", "onnx", "onnxruntime", "pyzmq", "msgspec", "rich", "scipy")
-GPU_INSTALL = "pip install 'leukostream[tensorrt]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,8 @@ def examine() -> Iterable[Finding]:
         yield _package(name, needed=True, remedy=f"pip install {name}")
     yield from _models()
     yield _onnxruntime()
-    yield _cuda_driver()
-    yield _package("tensorrt", needed=False, remedy=GPU_INSTALL)
-    yield _package("pycuda", needed=False, remedy=GPU_INSTALL)
+    yield _onnxruntime_cuda()
+    yield from _tensorrt()
     yield _package("torch", needed=False, remedy="pip install 'leukostream[train]' (only for training)")
     yield from _cameras()
 
@@ -102,17 +102,27 @@ def _onnxruntime() -> Finding:
     return Finding("backend onnxruntime", True, f"providers: {providers}", needed=True)
 
 
-def _cuda_driver() -> Finding:
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        cuda = ctypes.CDLL(library)
-    except OSError:
-        return Finding("NVIDIA driver", False, f"{library} not found", remedy="NVIDIA's driver for your GPU")
-    count = ctypes.c_int(0)
-    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-    if status or not count.value:
-        return Finding("NVIDIA driver", False, f"no GPU answers (status {status})", remedy="a GPU and its driver")
-    return Finding("NVIDIA driver", True, f"{count.value} GPU(s)")
+def _onnxruntime_cuda() -> Finding:
+    what = "backend onnxruntime cuda"
+    if onnxruntime_has_cuda():
+        return Finding(what, True, "its provider is installed; a run says whether it starts")
+    remedy = "with a GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+    return Finding(what, False, "this ONNX Runtime has no CUDA", remedy=remedy)
+
+
+def _tensorrt() -> Iterable[Finding]:
+    """Every piece that TensorRT needs, then the plans of each model."""
+    ready = True
+    for piece in pieces():
+        yield Finding(piece.name, piece.present, piece.detail, remedy=piece.remedy)
+        ready &= piece.present
+    store = PlanStore(default_folder())
+    for card in models():
+        plans = store.of_model(card.name)
+        detail = ", ".join(plan.stem for plan in plans) or "none was built"
+        remedy = f"leukostream compile {card.name} --precision fp16 --batch 1,4,8 --calibration SRC"
+        if plans or ready:
+            yield Finding(f"plan {card.name}", bool(plans), detail, remedy=remedy)
 
 
 def _cameras() -> Iterable[Finding]:

@@ -16,6 +16,18 @@ SLOTS = 2
 """Enough to hide copies behind work; more cost memory, and help only where batches are very small."""
 
 
+def largest_batch(name: str, *, store: PlanStore | None = None) -> int | None:
+    """The largest batch of the newest plan of a model; None where TensorRT can't run here or has no plan of it."""
+    plans = (store or PlanStore(default_folder())).of_model(name)
+    if not plans:
+        return None
+    try:
+        load()
+    except BackendUnavailableError:
+        return None
+    return plans[0].spec.batch[2]
+
+
 def tensorrt_engine(
     card: Card,
     proto: ModelProto,

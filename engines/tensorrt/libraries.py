@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.metadata
+import importlib.util
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +17,11 @@ from engines.base import BackendUnavailableError
 
 MIN_VERSION = (10, 12)
 INSTALL = "pip install 'leukostream[tensorrt]'"
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+class NoDriverError(BackendUnavailableError):
+    """This machine has no NVIDIA driver, and so nothing to run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,17 @@ class Libraries:
 def version_of(trt: Any) -> tuple[int, ...]:
     """(11, 4, 0, 106) of a `tensorrt` module."""
     return tuple(int(part) for part in str(trt.__version__).split(".") if part.isdigit())
+
+
+def check_driver() -> None:
+    """NoDriverError where this machine has no NVIDIA driver: nothing else need be looked for then."""
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError as error:
+        raise NoDriverError(
+            f"backend 'tensorrt': got no NVIDIA driver ({_DRIVER} is not here), expected an NVIDIA GPU and its driver; "
+            f"install the driver for your GPU, then {INSTALL}"
+        ) from error
 
 
 def load_tensorrt() -> Any:
@@ -72,7 +93,60 @@ def load_cuda() -> Any:
 
 def load() -> Libraries:
     """Both modules; BackendUnavailableError says which is missing and how to get it."""
+    check_driver()
     return Libraries(load_tensorrt(), load_cuda())
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One thing that TensorRT needs here."""
+
+    name: str
+    present: bool
+    detail: str
+    remedy: str
+    """The command or the step that brings it; empty where it is there."""
+
+
+def pieces() -> list[Piece]:
+    """What TensorRT needs, in the order in which to install it. Never raises; GPUs are asked, none is used."""
+    return [_driver_piece(), _module_piece("tensorrt", load_tensorrt), _module_piece("pycuda", load_cuda)]
+
+
+def _driver_piece() -> Piece:
+    name = "NVIDIA driver"
+    try:
+        check_driver()
+    except NoDriverError:
+        return Piece(name, False, "no driver library here", "NVIDIA's driver for your GPU; then nvidia-smi lists it")
+    try:
+        count = gpu_count()
+    except BackendUnavailableError as error:
+        return Piece(name, False, str(error), "see what nvidia-smi and the kernel log (dmesg | grep -i nvidia) say")
+    return Piece(name, True, f"{count} GPU(s)", "")
+
+
+def _module_piece(name: str, load_module: Callable[[], Any]) -> Piece:
+    if importlib.util.find_spec(name) is None:
+        remedy = f"{INSTALL} (pycuda compiles: CUDA's headers first)" if name == "pycuda" else INSTALL
+        return Piece(name, False, "not installed", remedy)
+    try:
+        module = load_module()
+    except BackendUnavailableError as error:
+        got, _, remedy = str(error).removeprefix("backend 'tensorrt': ").rpartition("; ")
+        return Piece(name, False, got, remedy)
+    version = getattr(module, "__version__", None) or importlib.metadata.version(name)
+    return Piece(name, True, str(version), "")
+
+
+def gpu_count() -> int:
+    """GPUs that the driver sees; BackendUnavailableError where it does not start or sees none."""
+    cuda = ctypes.CDLL(_DRIVER)
+    count = ctypes.c_int(0)
+    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        raise BackendUnavailableError(f"the driver is here, but no GPU answers (CUDA status {status})")
+    return count.value
 
 
 class LogLines:

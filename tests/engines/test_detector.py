@@ -165,6 +165,23 @@ def test_frames_of_several_sizes_in_one_call_keep_their_order() -> None:
     assert detector.detect([]) == []
 
 
+def test_frames_of_several_sizes_and_one_input_size_go_into_one_run() -> None:
+    load = Scripted(one_box((16, 16, 48, 48)), batch=8)
+    detector = Detector(card_of(), Engines(load))
+    found = detector.detect([np.zeros((side, side, 3), np.uint8) for side in (64, 128, 320)])
+    assert [len(call["images"]) for call in load.engines[0].calls] == [3]
+    for side, one in zip((64, 128, 320), found, strict=True):
+        np.testing.assert_allclose(one.boxes_px, [[side / 4, side / 4, side * 3 / 4, side * 3 / 4]])
+
+
+def test_a_smaller_batch_after_a_larger_one_holds_only_its_own_frames() -> None:
+    load = Scripted(one_box((0, 0, 9, 9)), batch=8)
+    detector = Detector(card_of(), Engines(load))
+    for count in (3, 2, 1):
+        assert len(detector.detect([np.zeros((50, 64, 3), np.uint8)] * count)) == count
+    assert [call["images"].shape for call in load.engines[0].calls] == [(n, 64, 64, 3) for n in (3, 2, 1)]
+
+
 def test_a_frame_of_the_inputs_size_is_passed_on_untouched() -> None:
     load = Scripted(one_box((0, 0, 9, 9)))
     frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

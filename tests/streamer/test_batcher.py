@@ -76,6 +76,40 @@ def test_all_stale_is_no_batch() -> None:
     assert gathering.dropped == {"a": {STALE: 5}}
 
 
+def by_letter(frame: Frame) -> str:
+    """ "a" and "c" are of one size, "b" and "d" of another."""
+    return "odd" if frame.source in "ac" else "even"
+
+
+def test_a_batch_is_of_one_group() -> None:
+    gathering = Gathering(rings(3, 3, 3, 1), max_frames=4, max_wait_ms=1000, group=by_letter)
+    assert shown(gathering.step(0)) == ["a0", "c0", "a1", "c1"]
+    assert shown(gathering.step(0)) == ["d0", "b0", "b1", "b2"]
+    assert gathering.step(2 * MS) == Wait(1000 * MS)
+    assert shown(gathering.step(1002 * MS)) == ["c2", "a2"]
+
+
+def test_the_oldest_frame_that_is_due_goes_before_a_full_group() -> None:
+    made = rings(6, 0)
+    made["b"].put(frame(0, -10 * MS, "b"))
+    gathering = Gathering(made, max_frames=3, max_wait_ms=5, group=by_letter)
+    assert shown(gathering.step(0)) == ["b0"]
+    assert shown(gathering.step(0)) == ["a0", "a1", "a2"]
+
+
+def test_frames_of_one_source_that_change_their_group_stay_in_order() -> None:
+    gathering = Gathering(rings(6), max_frames=4, max_wait_ms=0, group=lambda frame: frame.frame_id // 2)
+    assert [shown(gathering.step(9 * MS)) for _ in range(3)] == [["a0", "a1"], ["a2", "a3"], ["a4", "a5"]]
+
+
+def test_a_live_source_that_has_just_given_a_frame_is_not_waited_for() -> None:
+    made = rings(1, 1)
+    gathering = Gathering(made, max_frames=8, max_wait_ms=1000, stale_after_ms={"a": 500, "b": 500})
+    assert shown(gathering.step(0)) == ["a0", "b0"]
+    made["a"].put(frame(1, 0, "a"))
+    assert gathering.step(0) == Wait(1000 * MS)  # the other camera may give one
+
+
 def test_a_batch_holds_at_least_one_frame() -> None:
     with pytest.raises(ValueError, match="max_frames: got 0"):
         Gathering(rings(1), max_frames=0, max_wait_ms=0)
@@ -85,14 +119,19 @@ def test_a_batch_holds_at_least_one_frame() -> None:
     sizes=st.lists(st.integers(0, 8), min_size=1, max_size=4),
     max_frames=st.integers(1, 9),
     budget_ms=st.none() | st.integers(0, 12),
+    groups=st.integers(1, 3),
     times_ms=st.lists(st.integers(0, 5), max_size=20),
 )
 def test_every_frame_comes_once_in_order_or_is_counted(
-    sizes: list[int], max_frames: int, budget_ms: int | None, times_ms: list[int]
+    sizes: list[int], max_frames: int, budget_ms: int | None, groups: int, times_ms: list[int]
 ) -> None:
     made = rings(*sizes)
     stale = {} if budget_ms is None else {"a": budget_ms}
-    gathering = Gathering(made, max_frames=max_frames, max_wait_ms=3, stale_after_ms=stale)
+
+    def group(frame: Frame) -> int:
+        return "abcd".index(frame.source) % groups
+
+    gathering = Gathering(made, max_frames=max_frames, max_wait_ms=3, stale_after_ms=stale, group=group)
     for ring in made.values():
         ring.close()
     now_ms = 0
@@ -104,10 +143,12 @@ def test_every_frame_comes_once_in_order_or_is_counted(
             break
         assert isinstance(batch, list)
         assert 1 <= len(batch) <= max_frames
+        assert len({group(item.frame) for item in batch}) == 1
         spread = Counter(item.frame.source for item in batch)
         assert all(
-            len(made[name]) == 0 or count >= max(spread.values()) - 1
-            for name, count in ((name, spread[name]) for name in made)
+            len(made[name]) == 0 or spread[name] >= max(spread.values()) - 1
+            for name in made
+            if "abcd".index(name) % groups == group(batch[0].frame)
         )
         taken += batch
     assert gathering.step(now_ms * MS) is None
