@@ -6,8 +6,10 @@
 
 The model is a name of the zoo, an ONNX file with the uint8 input and the compact head, or a checkpoint of
 tools.train_detector. AP is COCO's (101 recalls); classes of which a set labels only some objects get recall alone, and
-detections that match no label are counted beside it, since nobody knows how many of them are cells. Milliseconds are
-those of the network on --threads cores, the 10th percentile: what else the machine does can only add to it.
+detections that match no label are counted beside it, since nobody knows how many of them are cells (--as-labelled
+takes them for mistakes, as published figures of BCCD do). Limits are of 95 %: Clopper-Pearson for recall, a bootstrap
+over pictures for AP. Milliseconds are those of the network on --threads cores, the 10th percentile: what else the
+machine does can only add to it.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.detection import sets
-from tools.detection.average_precision import ClassTally, precision_recall
+from tools.detection.average_precision import ClassTally
+from tools.detection.errors import COLOURS_BGR, Mistake, mistakes, sheet
 from tools.detection.fields import CLASS_NAMES, WBC, Field
-from tools.detection.measure import summary, tally
+from tools.detection.measure import confusion, summary, tally
+from tools.detection.plots import plot_confusion, plot_precision_recall
 from tools.detection.predict import Found, OnnxPredictor, TorchPredictor
 from tools.detection.training import load_averaged
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
-COLOURS_BGR = ((0, 200, 0), (40, 40, 230), (230, 80, 20))
 
 
 def make_predictor(model: str, long_side_px: int, threads: int) -> OnnxPredictor | TorchPredictor:
@@ -68,27 +71,6 @@ def draw(picture: np.ndarray, item: Field, found: Found, threshold: float) -> np
     return out
 
 
-def plot(tallies: dict[str, list[ClassTally]], file: Path) -> None:
-    """Precision over recall at IoU .5 of every completely labelled class."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 5))
-    for name, members in tallies.items():
-        for label, counts in zip(CLASS_NAMES, members, strict=True):
-            scores, correct = counts.joined()
-            if counts.positives and len(scores):
-                precision, recall = precision_recall(scores, correct[0], counts.positives)
-                axes.plot(recall, precision, label=f"{name} {label}")
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="lower left", fontsize="small")
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)
-
-
 def table(results: list[dict[str, Any]]) -> Table:
     """The figures for people."""
     shown = Table(
@@ -103,13 +85,28 @@ def table(results: list[dict[str, Any]]) -> Table:
                 "-" if result["network_ms"] is None else f"{result['network_ms']:.1f}",
                 name,
                 str(entry["positives"]),
-                f"{entry['recall']:.3f}",
+                f"{entry['recall']:.3f} [{entry['recall_low']:.3f}, {entry['recall_high']:.3f}]",
                 str(entry["false_alarms"]) if whole else f"? ({entry['unlabelled_detections']})",
-                f"{entry['ap50']:.3f}" if whole else "-",
+                f"{entry['ap50']:.3f}{interval(entry, 'ap50')}" if whole else "-",
                 f"{entry['ap50_95']:.3f}" if whole else "-",
                 f"{entry['best_f1']:.3f} {entry['best_f1_threshold']:.2f}" if whole and entry["best_f1"] else "-",
             )
+        if result["map50"] is not None:
+            shown.add_row("", "", "", "mean", "", "", "", f"{result['map50']:.3f}{interval(result, 'map50')}")
     return shown
+
+
+def interval(entry: dict[str, Any], name: str) -> str:
+    """The limits of a figure for people, nothing where it has none."""
+    return f" [{entry[f'{name}_low']:.3f}, {entry[f'{name}_high']:.3f}]" if f"{name}_low" in entry else ""
+
+
+def write_errors(errors: list[Mistake], folder: Path, threshold: float, each: int = 20, sheets: int = 5) -> None:
+    """errors.json with all, and the worst as sheets of `each` pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "errors.json").write_text(json.dumps([mistake.as_dict() for mistake in errors], indent=1))
+    for number in range(min(sheets, -(-len(errors) // each))):
+        cv2.imwrite(str(folder / f"{number + 1:02}.png"), sheet(errors[each * number :][:each], threshold))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,7 +117,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--long-sides", default="640", help="longer side of the input in px, comma-separated")
     parser.add_argument("--threshold", type=float, default=0.35, help="operating score, for recall and false alarms")
     parser.add_argument("--limit", type=int, default=sys.maxsize, help="pictures a set at most")
-    parser.add_argument("--out", type=Path, help="folder for figures.json and precision_recall.png")
+    parser.add_argument("--as-labelled", action="store_true", help="take the labels of every class for complete")
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap; 0: no limits of AP")
+    parser.add_argument("--out", type=Path, help="folder for figures.json, precision_recall.png and confusion.png")
+    parser.add_argument("--errors", type=Path, help="folder for the mistakes, worst first: errors.json and sheets")
+    parser.add_argument("--error-classes", default=",".join(CLASS_NAMES), help="classes whose mistakes are listed")
     parser.add_argument("--draw", type=Path, help="folder for the pictures with labels and detections")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
@@ -128,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     results: list[dict[str, Any]] = []
     curves: dict[str, list[ClassTally]] = {}
+    tables: dict[str, np.ndarray] = {}
+    errors: list[Mistake] = []
     for name in options.sets.split(","):
         fields = sets.fields_of(name, options.part)[: options.limit]
         if not fields:
@@ -140,6 +143,7 @@ def main(argv: list[str] | None = None) -> int:
                 console.print(str(error))
                 return 2
             tallies, found = tally(fields, predictor, len(CLASS_NAMES))
+            complete = np.ones(len(CLASS_NAMES), bool) if options.as_labelled else fields[0].complete
             times = predictor.network_ms if isinstance(predictor, OnnxPredictor) else []
             results.append(
                 {
@@ -147,11 +151,17 @@ def main(argv: list[str] | None = None) -> int:
                     "part": options.part,
                     "long_side_px": long_side_px,
                     "network_ms": round(float(np.percentile(times, 10)), 2) if times else None,
-                    **summary(tallies, CLASS_NAMES, fields[0].complete, options.threshold),
+                    "as_labelled": options.as_labelled,
+                    **summary(tallies, CLASS_NAMES, complete, options.threshold, draws=options.draws),
                 }
             )
-            if fields[0].complete.any():
+            if complete.any():
                 curves[f"{name} {long_side_px}"] = tallies
+            if complete.all():
+                tables[f"{name} {long_side_px}"] = confusion(found, len(CLASS_NAMES), options.threshold)
+            if options.errors:
+                chosen = [CLASS_NAMES.index(c) for c in options.error_classes.split(",")]
+                errors += mistakes(found, options.threshold, chosen)
             if options.draw:
                 folder = options.draw / f"{name}-{options.part}-{long_side_px}"
                 folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +175,11 @@ def main(argv: list[str] | None = None) -> int:
         figures = {"model": options.model, "command": command, "ap": "COCO, 101 recalls", "results": results}
         (options.out / "figures.json").write_text(json.dumps(figures, indent=1))
         if curves:
-            plot(curves, options.out / "precision_recall.png")
+            plot_precision_recall(curves, CLASS_NAMES, options.out / "precision_recall.png")
+        if tables:
+            plot_confusion(tables, CLASS_NAMES, options.out / "confusion.png")
+    if options.errors:
+        write_errors(sorted(errors, key=lambda mistake: -mistake.score), options.errors, options.threshold)
     return 0
 
 

@@ -4,8 +4,8 @@
     python -m tools.train_detector --out runs/yolov5n-blood --steps 12000 --resume
 
 Writes into --out: last.pt (model, average, optimiser, step), best.pt (best validation score), log.jsonl (one line an
-epoch), run.json (the command and its settings). A resumed run equals an uninterrupted one; --steps, --shares and
---labels may be changed on resume (a longer schedule, new data).
+epoch), loss.png, run.json (the command and its settings). A resumed run equals an uninterrupted one; --steps, --shares
+and --labels may be changed on resume (a longer schedule, new data).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from tools.architectures.yolov5 import SIZES, yolov5
 from tools.detection import sets
 from tools.detection.anchors import best_ratio, fit_anchors
 from tools.detection.fields import CLASS_NAMES, Field, FieldPool
+from tools.detection.loss import LossWeights
 from tools.detection.measure import summary, tally
+from tools.detection.plots import plot_loss
 from tools.detection.predict import TorchPredictor
 from tools.detection.tiles import TileMaker, TileOptions
 from tools.detection.training import Schedule, Trainer, save
@@ -48,6 +50,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peak-lr", type=float, default=2e-3)
     parser.add_argument("--side-px", type=int, default=320, help="side of a training tile")
     parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(11.0, 100.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--large-side-px", type=int, default=448, help="side of a large tile, for the largest cells")
+    parser.add_argument("--large-rbc-diameter-px", type=float, nargs=2, default=(60.0, 160.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--large-share", type=float, default=0.0, help="share of the steps that take large tiles")
+    parser.add_argument("--box-gain", type=float, default=LossWeights.box, help="weight of the CIoU term")
     parser.add_argument("--shares", default="", help="NAME=SHARE,… of the sets in the tiles")
     parser.add_argument("--labels", type=Path, help="labels by a model for partly labelled fields (label_fields)")
     parser.add_argument("--limit", type=int, default=3000, help="pictures a set at most")
@@ -110,10 +116,14 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     low, high = options.rbc_diameter_px
+    large_low, large_high = options.large_rbc_diameter_px
+    largest = max(high, large_high) if options.large_share else high
     tile_options = TileOptions(side_px=options.side_px, rbc_diameter_px=(low, high))
     fields = sets.training_fields({n for n, s in shares.items() if s > 0}, options.limit, options.seed, options.labels)
-    pools = {name: FieldPool(members, largest_rbc_px=0.8 * high) for name, members in fields.items()}
+    pools = {name: FieldPool(members, largest_rbc_px=0.8 * largest) for name, members in fields.items()}
     maker = TileMaker(pools, {name: shares[name] for name in pools}, len(CLASS_NAMES), tile_options)
+    large_options = TileOptions(side_px=options.large_side_px, rbc_diameter_px=(large_low, large_high))
+    large_maker = TileMaker(pools, {name: shares[name] for name in pools}, len(CLASS_NAMES), large_options)
     validation = sets.validation_fields()
     for name, pool in pools.items():
         console.print(f"{name}: {len(pool)} fields, {pool.nbytes / 1e6:.0f} MB")
@@ -134,7 +144,17 @@ def main(argv: list[str] | None = None) -> int:
     else:
         model = yolov5(options.size, len(CLASS_NAMES))
         model.load_state_dict(checkpoint["model" if options.resume else "average"])
-    trainer = Trainer(model, maker, schedule, seed=options.seed, device=options.device, precision=options.precision)
+    trainer = Trainer(
+        model,
+        maker,
+        schedule,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+        weights=LossWeights(box=options.box_gain),
+        large_maker=large_maker,
+        large_share=options.large_share,
+    )
     if options.resume and checkpoint is not None:
         trainer.restore(checkpoint)
 
@@ -177,6 +197,8 @@ def main(argv: list[str] | None = None) -> int:
                     save(options.out / "best.pt", trainer, description)
                     best_file.write_text(json.dumps({"score": best, **line}, indent=1))
             append_result(options.out / "log.jsonl", line)
+            if "validation" in line:
+                plot_loss(options.out / "log.jsonl", options.out / "loss.png")
     return 0
 
 

@@ -34,7 +34,7 @@ def test_boxes_turn_with_the_picture(turns: int, mirrored: bool, x: int, y: int,
 
 
 def test_white_cells_are_dark_where_the_targets_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    for vary in ("vary_colour", "vary_light", "vary_optics", "vary_sensor"):
+    for vary in ("vary_colour", "vary_stain", "vary_light", "vary_haze", "vary_optics", "vary_sensor"):
         monkeypatch.setattr(appearance, vary, lambda _rng, picture, *_: picture)
     maker = disc_maker(side_px=256, rbc_px=(10, 40))
     seen = 0

@@ -30,6 +30,26 @@ def vary_colour(rng: np.random.Generator, picture: np.ndarray, strength: float =
     return cv2.LUT(out, (ramp * brightness * 255).clip(0, 255).astype(np.uint8))
 
 
+def vary_stain(rng: np.random.Generator, picture: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """Another stain: what dyes absorb (optical density) is mixed anew between the channels and made paler or darker,
+    the glass keeps its colour."""
+    density = (-np.log((np.arange(256, dtype=np.float32) + 4) / 260)).astype(np.float32)
+    glass = density[np.percentile(picture.reshape(-1, 3)[::7], 90, axis=0).astype(np.uint8)]
+    mix = np.eye(3) + rng.normal(0, 0.15 * strength, (3, 3))
+    mix *= np.exp(rng.normal(-0.1 * strength, 0.35 * strength)) / mix.sum(1, keepdims=True).clip(0.3)
+    offset = glass - mix @ glass
+    dyed = cv2.transform(cv2.LUT(picture, density), np.column_stack((mix, offset)).astype(np.float32))
+    cv2.exp(cv2.multiply(dyed, -1.0, dst=dyed), dst=dyed)
+    return cv2.subtract(cv2.multiply(dyed, 260.0, dst=dyed), 4.0, dtype=cv2.CV_8U)
+
+
+def vary_haze(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    """Low contrast: a veil of one light colour over everything, as stray light and dirty immersion oil lay it."""
+    share = rng.uniform(0.1, 0.5)
+    veil = (rng.uniform(110, 240) * np.exp(rng.normal(0, 0.06, 3))).clip(0, 255)
+    return cv2.transform(picture, np.column_stack((np.eye(3) * (1 - share), veil * share)).astype(np.float32))
+
+
 def vary_light(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """Uneven light: a smooth field of gain and colour over the picture, with or without a vignette."""
     height, width = picture.shape[:2]
@@ -41,11 +61,12 @@ def vary_light(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     return cv2.multiply(picture, gain, dtype=cv2.CV_8U)
 
 
-def vary_optics(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """One of: defocus, motion blur, dark or bright rims (out of focus on the other side), or nothing."""
+def vary_optics(rng: np.random.Generator, picture: np.ndarray, rbc_diameter_px: float = 0.0) -> np.ndarray:
+    """One of: defocus (the wider the larger the cells are), motion blur, dark or bright rims (out of focus on the
+    other side), or nothing."""
     kind = rng.random()
     if kind < 0.2:
-        return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
+        return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, max(1.6, 0.035 * rbc_diameter_px)))
     if kind < 0.27:
         length = int(rng.integers(3, 8))
         kernel = np.zeros((length, length), np.float32)

@@ -5,6 +5,7 @@ AP@0.5 uses one IoU threshold, AP@[.5:.95] is the mean over 0.50, 0.55 … 0.95.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +61,7 @@ class ClassTally:
 
     positives: int = 0
     pictures: int = 0
+    positives_by_picture: list[int] = field(default_factory=list)
     scores: list[np.ndarray] = field(default_factory=list)
     correct: list[np.ndarray] = field(default_factory=list)
 
@@ -68,6 +70,7 @@ class ClassTally:
         order = np.argsort(-scores, kind="stable")
         self.pictures += 1
         self.positives += len(truth)
+        self.positives_by_picture.append(len(truth))
         self.scores.append(scores[order])
         self.correct.append(match(boxes[order], truth))
 
@@ -98,3 +101,30 @@ class ClassTally:
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         best = int(f1.argmax())
         return float(np.sort(scores)[::-1][best]), float(f1[best])
+
+    def drawn(self, pictures: np.ndarray) -> ClassTally:
+        """The tally of these pictures (n,) by number, each as often as it is named."""
+        return ClassTally(
+            positives=int(np.array(self.positives_by_picture, int)[pictures].sum()),
+            pictures=len(pictures),
+            positives_by_picture=[self.positives_by_picture[i] for i in pictures],
+            scores=[self.scores[i] for i in pictures],
+            correct=[self.correct[i] for i in pictures],
+        )
+
+    def ap50(self) -> float:
+        """AP at IoU .5, nan without positives."""
+        scores, correct = self.joined()
+        return average_precision(scores, correct[0], self.positives)
+
+
+def bootstrapped_ap50(tallies: Sequence[ClassTally], draws: int, seed: int) -> np.ndarray:
+    """AP@0.5 of each class, float (draws, classes), nan without positives: pictures drawn with replacement, the same
+    for every class."""
+    rng = np.random.default_rng(seed)
+    pictures = tallies[0].pictures
+    found = np.empty((draws, len(tallies)))
+    for draw in range(draws):
+        chosen = rng.integers(pictures, size=pictures)
+        found[draw] = [tally.drawn(chosen).ap50() for tally in tallies]
+    return found

@@ -12,6 +12,21 @@ from engines.graph import add_uint8_input, add_yolov5_head
 from tools.architectures.yolov5 import STRIDES, YOLOv5
 from tools.export import to_onnx
 
+FIGURES = (
+    "positives",
+    "recall",
+    "recall_low",
+    "recall_high",
+    "precision",
+    "ap50",
+    "ap50_low",
+    "ap50_high",
+    "ap50_95",
+    "best_f1",
+    "best_f1_threshold",
+)
+"""What the card says of a class, in this order."""
+
 RAW_OUTPUTS = ("p3", "p4", "p5")
 
 
@@ -38,13 +53,16 @@ def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, d
             "long_side_px": result["long_side_px"],
             "threshold": result["threshold"],
             "map50": result["map50"],
+            "map50_low": result.get("map50_low"),
+            "map50_high": result.get("map50_high"),
             "map50_95": result["map50_95"],
             "network_ms_p10": result["network_ms"],
         }
         for name, values in result["classes"].items():
-            for key in ("positives", "recall", "precision", "ap50", "ap50_95", "best_f1", "best_f1_threshold"):
+            for key in FIGURES:
                 entry[f"{name.lower()}_{key}"] = values.get(key)
             entry[f"{name.lower()}_unlabelled_detections"] = values["unlabelled_detections"]
         size = "" if result["long_side_px"] == long_side_px else f"_{result['long_side_px']}px"
-        tables[f"{result['set']}_{result['part']}{size}"] = entry
+        kind = "_as_labelled" if result.get("as_labelled") else ""
+        tables[f"{result['set']}_{result['part']}{kind}{size}"] = entry
     return tables

@@ -1,14 +1,12 @@
 """The public sets as fields of the blood detector: which pictures train and validate it, and what each teaches.
 
 * txl_pbc: everything labelled.
-* bccd, bcd: only pictures that txl_pbc does not show with its better boxes; BCCD is complete for white cells alone,
-  bcd
-  lacks platelets.
+* bccd, bcd: trained on only the pictures that txl_pbc does not show with its better boxes; BCCD is complete for white
+  cells alone, bcd lacks platelets.
 * pbc: everything labelled; pictures without the box of their own cell are dropped (about 2 %).
 * simulated: fields of the simulated slide, all true boxes known, so that the demo is read as well as real frames are.
 * chula_wbc: only some white cells are labelled, so nothing else in a frame is background, until a detector has
-  labelled
-  the rest (`tools.label_fields`).
+  labelled the rest (`tools.label_fields`).
 """
 
 from __future__ import annotations
@@ -61,13 +59,15 @@ def usable(item: Field) -> bool:
 def fields_of(name: str, part: str) -> list[Field]:
     """The usable fields of a set in one part of the leak-free split ("train", "validation", "holdout").
 
-    All of wbc_masks is "holdout": two laboratories that no detector here was trained on.
+    Pictures of bccd and bcd that txl_pbc shows too are left out of the training part, where txl_pbc's boxes teach
+    them; in the other parts each set is measured by its own boxes. All of wbc_masks is "holdout": two laboratories
+    that no detector here was trained on.
     """
     if name == "wbc_masks":
         return masked_cells() if part == datasets.HOLDOUT else []
     parts = datasets.load_splits()
     found = [as_field(f) for f in datasets.read_fields(sets=(name,)) if parts.get(f.key) == part]
-    if name in ("bccd", "bcd"):
+    if name in ("bccd", "bcd") and part == datasets.TRAIN:
         twins = {
             key
             for members in build_groups().values()

@@ -92,7 +92,9 @@ class TileMaker:
             regions.append((x, y + used_h, width, height - used_h))
         if rng.random() < 0.6:
             image = appearance.vary_light(rng, image)
-        image = appearance.vary_sensor(rng, appearance.vary_optics(rng, image))
+        if rng.random() < 0.12:
+            image = appearance.vary_haze(rng, image)
+        image = appearance.vary_sensor(rng, appearance.vary_optics(rng, image, diameter))
         return Tile(image, np.concatenate(targets), known)
 
     def _place(
@@ -128,6 +130,8 @@ class TileMaker:
         part = np.rot90(part, quarter_turns)
         if mirrored:
             part = part[:, ::-1]
+        if rng.random() < 0.2:
+            part = appearance.vary_stain(rng, np.ascontiguousarray(part))
         if rng.random() < 0.9:
             part = appearance.vary_colour(rng, np.ascontiguousarray(part), rng.uniform(0.2, 1.1))
 
