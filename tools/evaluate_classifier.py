@@ -3,7 +3,9 @@
     python -m tools.evaluate_classifier mobilenetv3-small --part validation --json figures.json --plots runs/plots
 
 MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
-`validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only.
+`validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
+are single-cell pictures as a whole, "chula_wbc fused" has one entry a physical cell with all its looks pooled, and
+"wbc_masks" are two laboratories that no weights have seen, together.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engines.base import Classifications
 from engines.registry import load_classifier
 from tools.classification import measures
-from tools.classification.crops import SUBCLASS_NAMES, read_image
+from tools.classification.crops import SUBCLASS_NAMES, part_of_cell, read_image, set_name
+from tools.classification.unique import UNIQUE_CELLS, fused, looks_of_cells
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, load_splits, read_cells
 
 SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crops")
@@ -29,11 +33,20 @@ SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crop
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of n cells: probabilities (n, 8) and subclass probabilities (n, 5), beside the truth."""
+    """What a model said of n cells, beside the truth."""
 
     cells: list[CellPicture]
-    probabilities: np.ndarray
-    subclass_probabilities: np.ndarray
+    looks: Classifications
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32 (n, 8)."""
+        return self.looks.probabilities
+
+    @property
+    def subclass_probabilities(self) -> np.ndarray:
+        """float32 (n, 5)."""
+        return self.looks.subclass_probabilities
 
     @property
     def truth(self) -> np.ndarray:
@@ -67,31 +80,46 @@ class Model:
 
     def predict(self, cells: Sequence[CellPicture], *, whole: bool = False) -> Predictions:
         """Probabilities of cells, cropped by their boxes, or the whole pictures."""
-        classes, subclasses = [], []
+        found = []
         for cell in cells:
             image = read_image(cell.path)
             if whole:
-                found = self.classifier.classify_crops([image])
+                found.append(self.classifier.classify_crops([image]))
             else:
-                found = self.classifier.classify(image, np.array([cell.box_px], np.float32))
-            classes.append(found.probabilities[0])
-            subclasses.append(found.subclass_probabilities[0])
-        return Predictions(list(cells), np.array(classes), np.array(subclasses))
+                found.append(self.classifier.classify(image, np.array([cell.box_px], np.float32)))
+        return Predictions(list(cells), joined(found))
 
 
-def set_name(cell: CellPicture) -> str:
-    """The set of a cell; the two laboratories of wbc_masks count as two sets."""
-    return "/".join(cell.key.split("/")[:2]) if cell.dataset == "wbc_masks" else cell.dataset
+def joined(parts: Sequence[Classifications]) -> Classifications:
+    """Classifications of one model, one after the other; ValueError where there are none."""
+    if not parts:
+        raise ValueError("classifications: got none to join, expected at least one")
+    return replace(
+        parts[0],
+        probabilities=np.concatenate([p.probabilities for p in parts]),
+        subclass_probabilities=np.concatenate([p.subclass_probabilities for p in parts]),
+    )
 
 
-def collect(model: Model, cells: Sequence[CellPicture]) -> dict[str, Predictions]:
-    """Predictions by set; "NAME whole" are whole pictures of single-cell sets."""
+def collect(model: Model, cells: Sequence[CellPicture], root: Path) -> dict[str, Predictions]:
+    """Predictions by set, with those that the module's first lines tell of."""
     out: dict[str, Predictions] = {}
     for name in sorted({set_name(c) for c in cells}):
         mine = [c for c in cells if set_name(c) == name]
         out[name] = model.predict(mine)
         if name in SINGLE_CELL_SETS:
             out[f"{name} whole"] = model.predict(mine, whole=True)
+        if name == "chula_wbc" and (root / UNIQUE_CELLS).exists():
+            groups = looks_of_cells(mine, root)
+            firsts = [mine[group[0]] for group in groups]
+            out["chula_wbc fused"] = Predictions(firsts, fused(out[name].looks, mine, groups))
+    for way in ("", " whole"):
+        parts = [
+            found for name, found in out.items() if name in (f"wbc_masks/jtsc{way}", f"wbc_masks/cellavision{way}")
+        ]
+        if parts:
+            cells_of_parts = [c for part in parts for c in part.cells]
+            out[f"wbc_masks{way}"] = Predictions(cells_of_parts, joined([part.looks for part in parts]))
     return out
 
 
@@ -181,7 +209,7 @@ def evaluate(model: Model, part: str, root: Path | None = None) -> dict[str, Pre
         raise ValueError(f"part: got {part!r}, expected one of {', '.join(PARTS)}")
     root = data_root() if root is None else root
     splits = load_splits(root)
-    return collect(model, [c for c in read_cells(root) if splits[c.key] == part])
+    return collect(model, [c for c in read_cells(root) if part_of_cell(c, splits) == part], root)
 
 
 def main(arguments: list[str] | None = None) -> None:

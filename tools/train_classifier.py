@@ -25,12 +25,14 @@ from torch import Tensor, nn
 from tools import training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification import measures
+from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.classification.augment import Augmentation, make_batch
-from tools.classification.crops import SUBCLASS_NAMES, StoredCells, class_crop, load_stored
+from tools.classification.crops import SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
-SET_SHARES = {"pbc": 0.6, "chula_wbc": 0.18, "bccd": 0.1, "wbc_masks": 0.12}
-"""Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn."""
+SET_SHARES = {"pbc": 0.64, "chula_wbc": 0.22, "bccd": 0.14}
+"""Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn;
+wbc_masks is the laboratory that no weights have seen."""
 SUBCLASS_OF = [[i for i, s in enumerate(SUBCLASS_NAMES) if SUBCLASSES[s] == c] for c in CELL_CLASSES]
 
 
@@ -52,28 +54,40 @@ class Plan:
     weight_decay: float = 0.03
     smoothing: float = 0.05
     subclass_weight: float = 0.4
+    style_share: float = 0.5
     average_decay: float = 0.998
     warmup_epochs: float = 1.0
     standardise: bool = True
+    by_density: bool = False
     seed: int = 0
 
 
 def build_network(plan: Plan) -> MobileNetV3Small:
     """The untrained network of a plan, its weights laid out channels last (1.7 times faster on a CPU)."""
-    network = MobileNetV3Small(len(CELL_CLASSES), len(SUBCLASS_NAMES), standardise=plan.standardise)
+    network = MobileNetV3Small(
+        len(CELL_CLASSES),
+        len(SUBCLASS_NAMES),
+        standardise=plan.standardise,
+        by_density=plan.by_density,
+        style_share=plan.style_share,
+    )
     return network.to(memory_format=torch.channels_last)
 
 
-def sampling_weights(datasets: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """float64 (n,) that sum to one: sets by `SET_SHARES`, classes of a set by the square root of their size, so that
-    neither a rare class vanishes nor its few cells fill the epoch."""
+def sampling_weights(datasets: np.ndarray, classes: np.ndarray, slides: np.ndarray) -> np.ndarray:
+    """float64 (n,) that sum to one: sets by `SET_SHARES`; classes of a set and slides of a class by the square root of
+    their size, so that neither a rare one vanishes nor its few cells fill the epoch."""
     weights = np.zeros(len(datasets))
     for name, share in SET_SHARES.items():
         of_set = datasets == name
         present, sizes = np.unique(classes[of_set], return_counts=True)
         roots = np.sqrt(sizes)
-        for c, size, root in zip(present, sizes, roots, strict=True):
-            weights[of_set & (classes == c)] = share * root / roots.sum() / size
+        for c, root in zip(present, roots, strict=True):
+            mine = of_set & (classes == c)
+            found, cells = np.unique(slides[mine], return_counts=True)
+            for slide, count in zip(found, cells, strict=True):
+                part = share * root / roots.sum() * np.sqrt(count) / np.sqrt(cells).sum()
+                weights[mine & (slides == slide)] = part / count
     if weights.sum() == 0:
         raise ValueError(f"training cells: got none of {', '.join(SET_SHARES)}, expected at least one set")
     return np.asarray(weights / weights.sum())
@@ -107,11 +121,12 @@ class Looks:
 
 
 def validation_looks(stored: StoredCells, plan: Plan) -> dict[str, Looks]:
-    """Per set the validation cells as the detector would crop them, and single-cell pictures as a whole."""
+    """Per set the validation cells (of pbc every third) as the detector would crop them, pbc also as whole pictures."""
     looks: dict[str, Looks] = {}
     inside = stored.select(VALIDATION)
-    for name in sorted({stored.cells[i].dataset for i in inside}):
-        chosen = [i for i in inside if stored.cells[i].dataset == name]
+    names = np.array([set_name(cell) for cell in stored.cells])
+    for name in sorted(set(names[inside].tolist())):
+        chosen = inside[names[inside] == name][:: 3 if name == "pbc" else 1]
         ways = {name: False} | ({f"{name} whole": True} if name == "pbc" else {})
         for title, whole in ways.items():
             looks[title] = Looks(
@@ -172,6 +187,8 @@ class Trainer:
         out: Path,
         *,
         augmentation: Augmentation | None = None,
+        appearances: Appearances | None = None,
+        start: Path | None = None,
         resume: bool = False,
         device: str = "cpu",
     ) -> None:
@@ -179,10 +196,15 @@ class Trainer:
         self.how = augmentation or Augmentation(margin=plan.margin)
         self.device = torch.device(device)
         self.inside = stored.select(TRAIN)
-        datasets = np.array([stored.cells[i].dataset for i in self.inside])
-        self.weights = sampling_weights(datasets, stored.classes[self.inside])
+        self.laboratories = np.array([c.dataset for c in stored.cells])
+        self.appearances = appearances
+        datasets = self.laboratories[self.inside]
+        slides = np.array([stored.cells[i].slide or "" for i in self.inside])
+        self.weights = sampling_weights(datasets, stored.classes[self.inside], slides)
         training.seed_everything(plan.seed, -1 % 2**32)
         self.network = build_network(plan).to(self.device)
+        if start is not None:
+            self.network.load_state_dict(training.load_checkpoint(start)["average"]["network"])
         self.average = training.MovingAverage(self.network, plan.average_decay)
         groups = training.parameter_groups(self.network, plan.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=plan.rate)
@@ -248,7 +270,10 @@ class Trainer:
 
     def _step(self, indices: np.ndarray, rng: np.random.Generator) -> float:
         stored = self.stored
-        x = make_batch(stored.squares, stored.boxes, indices, self.training_px, rng, self.how).to(self.device)
+        names = self.laboratories[indices].tolist()
+        x = make_batch(
+            stored.squares, stored.boxes, indices, self.training_px, rng, self.how, names, self.appearances
+        ).to(self.device)
         classes = torch.from_numpy(stored.classes[indices]).to(self.device)
         subclasses = torch.from_numpy(stored.subclasses[indices]).to(self.device)
         # bf16 on a CPU was measured at half the speed of float32 here (depthwise convolutions): only a GPU gets it.
@@ -278,6 +303,15 @@ class Trainer:
             training.save_checkpoint(self.out / "best.pt", state)
 
 
+def laboratory_appearances(stored: StoredCells) -> Appearances:
+    """The looks of all laboratories with cells to train on, typed or not."""
+    inside = stored.select(TRAIN)
+    names = np.array([stored.cells[i].dataset for i in inside])
+    inside, names = inside[np.isin(names, list(SET_SHARES))], names[np.isin(names, list(SET_SHARES))]
+    typed = typed_crops([stored.squares[i] for i in inside], stored.boxes[inside], names)
+    return gather({**typed, **untyped_crops(data_root())})
+
+
 def load_network(path: Path) -> tuple[MobileNetV3Small, Plan, dict[str, Any]]:
     """The averaged network of a checkpoint, its plan and the whole checkpoint."""
     state = training.load_checkpoint(path)
@@ -293,6 +327,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
+    parser.add_argument("--start", type=Path, help="begin with the averaged weights of this checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     for field in dataclasses.fields(Plan):
@@ -307,7 +342,16 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Plan)})
     stored = load_stored(data_root(), args.cells)
     looks = validation_looks(stored, plan)
-    Trainer(plan, stored, looks, args.out, resume=args.resume, device=args.device).run()
+    Trainer(
+        plan,
+        stored,
+        looks,
+        args.out,
+        appearances=laboratory_appearances(stored),
+        start=args.start,
+        resume=args.resume,
+        device=args.device,
+    ).run()
 
 
 if __name__ == "__main__":

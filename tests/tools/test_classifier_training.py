@@ -10,12 +10,13 @@ from onnx import numpy_helper
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
+from engines.base import Classifications  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
 from tests.tools.cases import make_data, smear  # noqa: E402
 from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
-from tools.architectures.mobilenetv3 import MobileNetV3Small, standardised  # noqa: E402
-from tools.classification import augment, crops  # noqa: E402
-from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
+from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
+from tools.classification import appearance, augment, crops, unique  # noqa: E402
+from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture  # noqa: E402
 from tools.export import toml, toml_value  # noqa: E402
 from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
 
@@ -72,6 +73,36 @@ def test_standardised_cancels_brightness_contrast_and_white_balance() -> None:
     assert torch.allclose(standardised(x), standardised(changed), atol=0.05)
 
 
+def test_standardised_density_cancels_a_coloured_lamp_and_gamma() -> None:
+    x = 0.2 + 0.7 * torch.rand(2, 3, 20, 20)
+    changed = (x * torch.tensor([0.9, 0.6, 0.8])[:, None, None]) ** 1.2
+    assert torch.allclose(standardised(density(x)), standardised(density(changed)), atol=0.05)
+    assert not torch.allclose(standardised(x), standardised(changed), atol=0.05)
+
+
+def test_mixed_styles_lie_between_those_of_two_pictures_and_keep_the_shapes() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(8, 4, 10, 10) * torch.rand(8, 4, 1, 1) + torch.rand(8, 4, 1, 1)
+    mixed = mix_styles(x)
+    means = x.mean((2, 3))
+    assert (mixed.mean((2, 3)) >= means.min(0).values - 1e-5).all()
+    assert (mixed.mean((2, 3)) <= means.max(0).values + 1e-5).all()
+    assert not torch.allclose(mixed, x, atol=0.01)
+    for a, b in zip(x.flatten(0, 1), mixed.flatten(0, 1), strict=True):
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.999
+
+
+def test_styles_are_mixed_in_training_only() -> None:
+    network = MobileNetV3Small(8, 5, dropout=0.0, style_share=1.0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    x = torch.rand(4, 3, 32, 32)
+    assert torch.equal(network.eval()(x)[0], network(x)[0])
+    network.training = True
+    assert not torch.equal(network(x)[0], network(x)[0])
+
+
 def test_average_follows_with_growing_decay() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(network.weight, 0.0)
@@ -95,16 +126,18 @@ def test_one_cycle_warms_up_then_falls_to_its_end() -> None:
     assert training.one_cycle(100, 100, 10) == pytest.approx(0.01)
 
 
-def test_sampling_gives_sets_their_share_and_rare_classes_their_root() -> None:
-    datasets = np.array(["pbc"] * 100 + ["chula_wbc"] * 4 + ["bccd_crops"] * 5)
-    classes = np.array([0] * 81 + [1] * 19 + [2] * 4 + [0] * 5)
-    weights = sampling_weights(datasets, classes)
+def test_sampling_gives_sets_their_share_and_rare_classes_and_slides_their_root() -> None:
+    datasets = np.array(["pbc"] * 100 + ["chula_wbc"] * 10 + ["bccd_crops"] * 5 + ["wbc_masks"] * 2)
+    classes = np.array([0] * 81 + [1] * 19 + [2] * 10 + [0] * 7)
+    slides = np.array([""] * 100 + ["B-30"] * 9 + ["B-42"] + [""] * 7)
+    weights = sampling_weights(datasets, classes, slides)
     shares = train_classifier.SET_SHARES
     assert weights[:100].sum() == pytest.approx(shares["pbc"] / (shares["pbc"] + shares["chula_wbc"]))
     assert weights[:81].sum() / weights[81:100].sum() == pytest.approx((81 / 19) ** 0.5)
-    assert weights[104:].sum() == 0  # the crops of bccd are its cells once more
+    assert weights[100:109].sum() / weights[109] == pytest.approx(3)
+    assert weights[110:].sum() == 0  # the crops of bccd are its cells once more; wbc_masks is for measuring
     with pytest.raises(ValueError, match="got none of pbc"):
-        sampling_weights(np.array(["all_idb2"]), np.array([0]))
+        sampling_weights(np.array(["all_idb2"]), np.array([0]), np.array([""]))
 
 
 def test_unknown_subclass_adds_nothing_to_the_loss() -> None:
@@ -141,10 +174,109 @@ def test_relighting_keeps_shape_and_range_and_strength_nothing_changes_nothing()
     assert out.min() >= 0
     assert out.max() <= 1
     off = augment.Augmentation(
-        stain=0, mixing=0, gamma=0, white_balance=0, brightness=0, gradient=0, hue_rad=0, saturation=(1, 1), noise=0
+        stain=0,
+        mixing=0,
+        gamma=0,
+        white_balance=0,
+        brightness=0,
+        gradient=0,
+        hue_rad=0,
+        saturation=(1, 1),
+        haze_share=0,
+        noise=0,
     )
     same = augment.relight(images, np.random.default_rng(0), off)
     assert torch.allclose(same, (images.permute(0, 3, 1, 2).float() + 1) / 256, atol=1e-4)
+
+
+def test_haze_takes_contrast_and_leaves_the_mean() -> None:
+    images = torch.from_numpy(np.stack([smear(s, 48, 48) for s in range(12)]))
+    calm = dict.fromkeys(("stain", "mixing", "gamma", "white_balance", "brightness", "gradient", "hue_rad", "noise"), 0)
+    clear, hazy = (
+        augment.relight(
+            images, np.random.default_rng(0), augment.Augmentation(**calm, saturation=(1, 1), haze_share=share)
+        )
+        for share in (0.0, 1.0)
+    )
+    assert torch.allclose(clear.mean((2, 3)), hazy.mean((2, 3)), atol=1e-3)
+    ratios = (hazy.std((1, 2, 3)) / clear.std((1, 2, 3))).numpy()
+    assert 0.2 < ratios.min() < 0.5
+    assert ratios.max() < 1.01
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_blur_fringe_and_sharpening_leave_even_places_alone_and_light_where_it_was(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    even = np.full((64, 64, 3), (90, 140, 200), np.uint8)
+    assert np.abs(augment.blurred(even, 1.0, rng).astype(int) - even).max() <= 1
+    np.testing.assert_array_equal(augment.fringed(even, 1.0, rng), even)
+    point = np.zeros((65, 65, 3), np.uint8)
+    point[30:35, 30:35] = 250
+    soft = augment.blurred(point, 1.0, rng).astype(float)
+    assert soft.sum() == pytest.approx(point.sum(), rel=0.1)
+    middle = (soft.sum(2) * np.arange(65)).sum(1).sum() / soft.sum()
+    assert middle == pytest.approx(32, abs=0.6)
+
+
+def test_a_cell_takes_on_the_colours_of_another_laboratory() -> None:
+    rng = np.random.default_rng(0)
+    here, there = (rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) * 0.1 + m for m in (0.3, 0.8))
+    covariances = np.cov(here.T), np.cov(there.T)
+    matrix = appearance.colour_map(*covariances)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+    np.testing.assert_allclose(np.cov((here @ matrix).T), covariances[1], atol=2e-3)
+    looks = appearance.Appearances(
+        {"a": here.mean(0)[None], "b": there.mean(0)[None]}, {"a": covariances[0][None], "b": covariances[1][None]}
+    )
+    matrices, offsets = looks.maps(["a"] * 60, rng)
+    moved = np.array([here.mean(0) @ m + o for m, o in zip(matrices, offsets, strict=True)])
+    reach = (moved - here.mean(0)) @ (there.mean(0) - here.mean(0)) / np.sum((there.mean(0) - here.mean(0)) ** 2)
+    assert reach.min() == pytest.approx(0, abs=1e-6)  # its own laboratory was drawn
+    assert 0.3 < reach.max() <= 1 + 1e-6
+    assert 10 < (reach > 0.29).sum() < 50
+
+
+def test_appearances_are_gathered_from_typed_and_untyped_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_data(tmp_path / "data")
+    monkeypatch.setenv("LEUKOSTREAM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    looks = train_classifier.laboratory_appearances(stored_cells())
+    assert {name: len(means) for name, means in looks.means.items()} == {"chula_wbc": 4, "pbc": 4}
+    x = augment.make_batch(
+        stored_cells().squares,
+        stored_cells().boxes,
+        np.arange(4),
+        32,
+        np.random.default_rng(0),
+        augment.Augmentation(appearance_share=1.0),
+        ["pbc"] * 4,
+        looks,
+    )
+    assert x.shape == (4, 3, 32, 32)
+    assert torch.isfinite(x).all()
+
+
+def test_looks_at_one_cell_are_found_by_place_and_fused(tmp_path: Path) -> None:
+    (tmp_path / "chula_wbc").mkdir()
+    places = {f"S_{n}.jpg": {"island": 0 if n < 4 else 1, "x_px": x, "y_px": 0} for n, x in ((1, 0), (2, 90), (4, 0))}
+    (tmp_path / unique.UNIQUE_CELLS).write_text(json.dumps({"S": {"positions": places}}))
+    cells = [
+        CellPicture("chula_wbc", name, Path(name), 288, 180, (x, 60, x + 40, 100), "basophil", slide="S")
+        for name, x in (("S_1.jpg", 100.0), ("S_2.jpg", 12.0), ("S_2.jpg", 200.0), ("S_4.jpg", 100.0), ("S_9.jpg", 0.2))
+    ]
+    groups = unique.looks_of_cells(cells, tmp_path)
+    assert groups == [[0, 1], [2], [3], [4]]  # one cell in two frames, its neighbour, another island, a lone frame
+    p = np.full((5, 8), 0.02, np.float32)
+    p[0, 0], p[1, 0], p[1, 1] = 0.86, 0.1, 0.78
+    p[2:, 6] = 0.86
+    families = np.float32([[0.5, 0.5, 0.2, 0.3, 0.5]] * 5)
+    names = crops.SUBCLASS_NAMES
+    looks = Classifications(p, CELL_CLASSES, families, names, tuple(SUBCLASSES[n] for n in names))
+    cut = unique.fused(looks, [dataclasses.replace(cells[0], box_px=(0.0, 60.0, 40.0, 100.0)), *cells[1:]], groups)
+    whole = unique.fused(looks, cells, groups)
+    assert whole.probabilities.argmax(1).tolist() == [0, 6, 6, 6]
+    assert cut.probabilities.argmax(1).tolist() == [1, 6, 6, 6]  # the look at the cut cell says less
+    np.testing.assert_allclose(whole.probabilities.sum(1), 1, atol=1e-5)
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -271,3 +403,12 @@ def test_stored_square_keeps_the_box(tmp_path: Path) -> None:
     outside = square.copy()
     outside[y1 - 3 : y2 + 3, x1 - 3 : x2 + 3] = 200
     assert (outside == 200).all()
+
+
+def test_a_cell_alone_keeps_the_cell_and_loses_its_neighbours() -> None:
+    square = np.full((224, 224, 3), 230, np.uint8)
+    square[90:130, 100:140] = (200, 30, 90)
+    square[10:50, 10:60] = (60, 60, 200)
+    out = augment.alone(square, np.float32([100, 90, 140, 130]), np.random.default_rng(1))
+    np.testing.assert_array_equal(out[100:120, 110:130], square[100:120, 110:130])
+    assert (out[10:50, 10:60] == 230).all()

@@ -101,15 +101,47 @@ def standardised(x: Tensor) -> Tensor:
     return x / (x.square().mean((1, 2, 3), keepdim=True) + 1e-3).sqrt()
 
 
+def density(x: Tensor) -> Tensor:
+    """Optical density of float32 (N, 3, H, W) in 0..1: a lamp's colour is an offset there, gamma a factor."""
+    return -torch.log(x * (255 / 256) + 1 / 256)
+
+
+def mix_styles(x: Tensor) -> Tensor:
+    """(N, C, h, w) whose channels' means and spreads are mixed with those of another picture of the batch.
+
+    They carry stain and light more than shape (MixStyle, Zhou et al., 2021); most mixes stay near to one of the two.
+    """
+    mean = x.mean((2, 3), keepdim=True).detach()
+    spread = ((x - mean).square().mean((2, 3), keepdim=True) + 1e-5).sqrt().detach()
+    share = torch.distributions.Beta(0.2, 0.2).sample((len(x), 1, 1, 1)).to(x.device, x.dtype)
+    other = torch.randperm(len(x), device=x.device)
+    wanted_spread = share * spread + (1 - share) * spread[other]
+    wanted_mean = share * mean + (1 - share) * mean[other]
+    return (x - mean) / spread * wanted_spread + wanted_mean
+
+
 class MobileNetV3Small(nn.Module):
     """float32 (N, 3, H, W) in 0..1 -> class logits (N, classes) and subclass logits (N, subclasses).
 
-    `standardise` makes the network see each picture through `standardised`.
+    `standardise` makes the network see each picture through `standardised`, its optical density where `by_density`,
+    so that the lamp's colour cancels as well. In training, `style_share` of the batches
+    pass each of the first three blocks through `mix_styles`.
     """
 
-    def __init__(self, classes: int, subclasses: int, dropout: float = 0.2, *, standardise: bool = False) -> None:
+    def __init__(
+        self,
+        classes: int,
+        subclasses: int,
+        dropout: float = 0.2,
+        *,
+        standardise: bool = False,
+        by_density: bool = False,
+        style_share: float = 0.0,
+    ) -> None:
         super().__init__()
         self.standardise = standardise
+        self.by_density = by_density
+        self.style_share = style_share
         widths = (STEM, *(row.out for row in SMALL))
         self.features = nn.Sequential(
             _conv(3, STEM, 3, 2, 1, nn.Hardswish),
@@ -132,7 +164,13 @@ class MobileNetV3Small(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """float32 (N, 3, H, W) in 0..1 -> float32 (N, classes), float32 (N, subclasses)."""
+        if self.by_density:
+            x = density(x)
         x = standardised(x) if self.standardise else (x - 0.5) * 4
-        x = self.features(x).mean((2, 3))
+        for i, block in enumerate(self.features):
+            x = block(x)
+            if self.training and i < 3 and float(torch.rand(())) < self.style_share:
+                x = mix_styles(x)
+        x = x.mean((2, 3))
         x = self.dropout(self.activation(self.hidden(x)))
         return self.classes(x), self.subclasses(x)

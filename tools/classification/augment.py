@@ -6,12 +6,15 @@ stain is a matrix, gamma a factor, white balance an offset and a lamp's gradient
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from tools.classification.appearance import Appearances
 
 _STAINS_RGB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density of haematoxylin, eosin and a residual in R, G, B: Ruifrok & Johnston 2001."""
@@ -32,18 +35,23 @@ class Augmentation:
     whole_share: float = 0.2
     wide_share: float = 0.2
     stain: float = 0.3
-    mixing: float = 0.05
+    mixing: float = 0.08
     gamma: float = 0.25
-    white_balance: float = 0.12
+    white_balance: float = 0.25
     brightness: float = 0.15
     gradient: float = 0.25
-    hue_rad: float = 0.2
-    saturation: tuple[float, float] = (0.4, 1.5)
-    blur_share: float = 0.25
+    hue_rad: float = 0.3
+    saturation: tuple[float, float] = (0.1, 1.6)
+    appearance_share: float = 0.35
+    haze_share: float = 0.2
+    blur_share: float = 0.35
+    fringe_share: float = 0.15
+    sharpen_share: float = 0.12
     coarse_share: float = 0.3
     jpeg_share: float = 0.25
     cut_share: float = 0.08
-    noise: float = 0.03
+    alone_share: float = 0.15
+    noise: float = 0.04
 
 
 def crop(
@@ -82,6 +90,17 @@ def crop(
     return np.asarray(out), factor
 
 
+def alone(square: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The cell without neighbours: outside an ellipse a little larger than the box lies even plasma, of the lightness
+    of the picture's lighter parts."""
+    centre, reach = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * rng.uniform(1.05, 1.3)
+    y, x = np.mgrid[: square.shape[0], : square.shape[1]].astype(np.float32)
+    distance = np.hypot((x - centre[0]) / reach[0], (y - centre[1]) / reach[1])
+    mask = np.clip((1 - distance) / rng.uniform(0.02, 0.15) + 0.5, 0, 1)[..., None]
+    plasma = np.percentile(square[::4, ::4].reshape(-1, 3), rng.uniform(75, 95), axis=0).astype(np.float32)
+    return np.asarray(square * mask + plasma * (1 - mask), np.uint8)
+
+
 def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
     """Focus, motion, JPEG and a frame's edge, each with its own probability; uint8 (h, w, 3). The blur is relative
     to the cell: `factor` is the crop's side over the box's."""
@@ -92,26 +111,62 @@ def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Aug
         turned = np.rot90(image, k := int(rng.integers(4))).copy()
         turned[:depth] = turned[depth]
         image = np.rot90(turned, -k).copy()
+    unit = detail * size / 128
     if rng.random() < how.blur_share:
-        if rng.random() < 0.7 or detail < 0.6:
-            image = cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(0.4, 2.0) * detail * size / 128))
-        else:
-            length = int(rng.integers(3, 9))
-            angle = rng.uniform(0, np.pi)
-            kernel = np.zeros((length, length), np.float32)
-            middle = (length - 1) / 2
-            reach = np.array([np.cos(angle), np.sin(angle)]) * middle
-            ends = [tuple(round(v) for v in middle + s * reach) for s in (-1, 1)]
-            cv2.line(kernel, ends[0], ends[1], 1.0)
-            image = cv2.filter2D(image, -1, kernel / kernel.sum())
+        image = blurred(image, unit, rng)
+    if rng.random() < how.fringe_share:
+        image = fringed(image, unit, rng)
+    if rng.random() < how.sharpen_share:  # cameras do it: dark cells get a bright rim
+        soft = cv2.GaussianBlur(image, (0, 0), max(0.5, rng.uniform(0.8, 2.5) * unit))
+        strength = rng.uniform(0.3, 1.5)
+        image = np.asarray(cv2.addWeighted(image, 1 + strength, soft, -strength, 0))
     if rng.random() < how.jpeg_share:
         _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))))
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     return np.asarray(image)
 
 
-def relight(images: Tensor, rng: np.random.Generator, how: Augmentation) -> Tensor:
-    """Colour and light of a batch: uint8 (N, h, w, 3) BGR -> float32 (N, 3, h, w) in 0..1, channels last."""
+def blurred(image: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndarray:
+    """Out of focus (a disc, or a Gaussian for less) or moved, mildly as a rule; `unit` is a 128th of a detector's
+    crop in px."""
+    kind = rng.random()
+    if kind < 0.5:
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(0.4, 2.5) * unit)))
+    length = max(2.0, (2 + 9 * rng.random() ** 1.5) * unit)
+    kernel = np.zeros((2 * int(length / 2) + 3,) * 2, np.float32)
+    middle = kernel.shape[0] // 2
+    if kind < 0.8:
+        y, x = np.mgrid[: kernel.shape[0], : kernel.shape[0]] - middle
+        kernel[:] = np.clip(length / 2 + 0.5 - np.hypot(x, y), 0, 1)
+    else:
+        angle = rng.uniform(0, np.pi)
+        reach = np.array([np.cos(angle), np.sin(angle)]) * length / 2
+        start, end = (tuple(round(v) for v in middle + s * reach) for s in (-1, 1))
+        cv2.line(kernel, start, end, 1.0)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()))
+
+
+def fringed(image: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndarray:
+    """Blue and red a little beside green, as lenses make coloured rims."""
+    image = image.copy()
+    move = rng.normal(0, 0.8 * unit, 2)
+    for channel, sign in ((0, 1), (2, -1)):
+        affine = np.array([[1, 0, sign * move[0]], [0, 1, sign * move[1]]])
+        plane = np.ascontiguousarray(image[:, :, channel])
+        size = (image.shape[1], image.shape[0])
+        image[:, :, channel] = cv2.warpAffine(plane, affine, size, borderMode=cv2.BORDER_REPLICATE)
+    return image
+
+
+def relight(
+    images: Tensor,
+    rng: np.random.Generator,
+    how: Augmentation,
+    laboratories: Sequence[str] = (),
+    appearances: Appearances | None = None,
+) -> Tensor:
+    """Colour and light of a batch: uint8 (N, h, w, 3) BGR -> float32 (N, 3, h, w) in 0..1, channels last. Where
+    `appearances` are given, some pictures of the laboratories (one name a picture) take on those of others."""
     n, height, width, _ = images.shape
     density = _DENSITY[images.to(torch.int32)].reshape(n, height * width, 3)
     strength = rng.uniform(0, 1, n) ** 0.5  # some pictures stay near to what they were
@@ -120,13 +175,22 @@ def relight(images: Tensor, rng: np.random.Generator, how: Augmentation) -> Tens
     matrix += rng.normal(0, how.mixing, (n, 3, 3)) * strength[:, None, None]
     matrix *= np.exp(rng.normal(0, how.gamma, n) * strength)[:, None, None]
     offset = rng.normal(0, how.white_balance, (n, 3)) + rng.normal(0, how.brightness, (n, 1))
+    offset *= strength[:, None]
+    if appearances is not None:
+        borrowed = np.nonzero(rng.random(n) < how.appearance_share)[0]
+        maps, moves = appearances.maps([laboratories[i] for i in borrowed], rng)
+        offset[borrowed] += np.einsum("nj,njk->nk", moves, matrix[borrowed])
+        matrix[borrowed] = maps @ matrix[borrowed]
     places = _places(height, width)
     lamp = rng.normal(0, 1, (n, 5, 1)) * 0.7 + rng.normal(0, 1, (n, 5, 3)) * 0.7
     lamp *= (how.gradient * rng.uniform(0, 1, n) ** 2 * (rng.random(n) < 0.5))[:, None, None]
-    terms = torch.from_numpy(np.concatenate([offset[:, None] * strength[:, None, None], lamp], 1).astype(np.float32))
+    terms = torch.from_numpy(np.concatenate([offset[:, None], lamp], 1).astype(np.float32))
     light = torch.matmul(places, terms)
     x = torch.baddbmm(light, density, torch.from_numpy(matrix.astype(np.float32))).neg_().exp_()
     x = torch.bmm(x, torch.from_numpy(_hue_matrices(rng, n, how, strength)))
+    haze = np.where(rng.random(n) < how.haze_share, rng.uniform(0, 0.75, n), 0).astype(np.float32)
+    veil = torch.from_numpy(haze)[:, None, None]
+    x += veil * (x.mean((1,), keepdim=True) - x)
     noise = torch.from_numpy((rng.random(n) ** 3 * how.noise).astype(np.float32))
     x += torch.randn_like(x) * noise[:, None, None]
     return x.clamp_(0, 1).reshape(n, height, width, 3).permute(0, 3, 1, 2)
@@ -161,10 +225,14 @@ def make_batch(
     input_px: int,
     rng: np.random.Generator,
     how: Augmentation,
+    laboratories: Sequence[str] = (),
+    appearances: Appearances | None = None,
 ) -> Tensor:
-    """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`."""
+    """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`; `laboratories`
+    and `appearances` as in `relight`, one name for every index."""
     crops = np.empty((len(indices), input_px, input_px, 3), np.uint8)
     for out, i in zip(crops, indices, strict=True):
-        cut, factor = crop(squares[i], boxes[i], input_px, rng, how)
+        square = alone(squares[i], boxes[i], rng) if rng.random() < how.alone_share else squares[i]
+        cut, factor = crop(square, boxes[i], input_px, rng, how)
         out[:] = degrade(cut, factor, rng, how)
-    return relight(torch.from_numpy(crops), rng, how)
+    return relight(torch.from_numpy(crops), rng, how, laboratories, appearances)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from engines.geometry import crop_squares
-from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, load_splits, read_cells
+from tools.datasets import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, load_splits, read_cells
 
 STORED_PX = 224
 SUBCLASS_NAMES = tuple(SUBCLASSES)
@@ -82,7 +82,7 @@ def load_stored(root: Path, folder: Path) -> StoredCells:
         classes=np.array([CELL_CLASSES.index(c.cell_class) for c in cells]),
         subclasses=np.array([SUBCLASS_NAMES.index(c.subclass) if c.subclass else -1 for c in cells]),
         cells=cells,
-        parts=[splits[c.key] for c in cells],
+        parts=[part_of_cell(c, splits) for c in cells],
     )
 
 
@@ -97,6 +97,17 @@ def _fill(path: Path, boxes_path: Path, cells: Sequence[CellPicture]) -> None:
     squares.flush()
     np.save(boxes_path, boxes)
     part.replace(path)
+
+
+def part_of_cell(cell: CellPicture, splits: Mapping[str, str]) -> str:
+    """The part of a cell by its picture's group; all of wbc_masks is for validation: two laboratories that no weights
+    have seen (nor may: its licence binds what is made from it)."""
+    return VALIDATION if cell.dataset == "wbc_masks" else splits[cell.key]
+
+
+def set_name(cell: CellPicture) -> str:
+    """The set of a cell; the two laboratories of wbc_masks count as two sets."""
+    return "/".join(cell.key.split("/")[:2]) if cell.dataset == "wbc_masks" else cell.dataset
 
 
 def class_crop(cell: CellPicture, input_px: int, margin: float, *, whole: bool = False) -> np.ndarray:
