@@ -17,11 +17,13 @@ from streamer import wire
 
 TILES_A_FRAME = 16
 """Tiles along the longer side of a frame; a tile is about as large as a white cell then."""
-MOST_TILES = 256
+MOST_TILES = 512
 """Along a side of an island's grid."""
 MOST_ISLANDS = 64
 """Those that were left longest ago are given up beyond it, and counted."""
 MOST_CLASSES = 254
+FINE = 2.0
+"""Tiles up to so many times as large as the first ones tell areas well."""
 USUAL_TILE_PX = 40.0
 """Before the first frame told how large frames are."""
 
@@ -71,10 +73,10 @@ def step_of(message: wire.AnyMessage) -> Step | None:
 class Island:
     """One grid. Slide point = (`left` + column, `top` + row) * `tile_px` for the upper left corner of a tile."""
 
-    __slots__ = ("cells", "left", "seen", "tile_px", "top")
+    __slots__ = ("cells", "first_tile_px", "left", "seen", "tile_px", "top")
 
     def __init__(self, tile_px: float) -> None:
-        self.tile_px = tile_px
+        self.tile_px = self.first_tile_px = tile_px
         self.left = self.top = 0
         self.seen: Grid = np.zeros((0, 0), np.uint8)
         """(rows, columns): 0, PASSED or COUNTED."""
@@ -90,9 +92,7 @@ class Island:
         """Take in a frame that lies at (x_px, y_px)."""
         self._reach(x_px, y_px, x_px + width, y_px + height)
         tile = self.tile_px
-        columns = slice(math.floor(x_px / tile + 0.5) - self.left, math.floor((x_px + width) / tile + 0.5) - self.left)
-        rows = slice(math.floor(y_px / tile + 0.5) - self.top, math.floor((y_px + height) / tile + 0.5) - self.top)
-        part = self.seen[rows, columns]
+        part = self.seen[_tiles(y_px, height, tile, self.top), _tiles(x_px, width, tile, self.left)]
         np.maximum(part, value, out=part)
 
     def mark(self, x_px: float, y_px: float, code: int) -> None:
@@ -135,12 +135,14 @@ class Island:
             self._resize(left, top, right - left, bottom - top)
 
     def _coarsen(self) -> None:
-        """Make tiles twice as large; of several cells in one tile, one is kept."""
+        """Make tiles twice as large, seen where half of it was; of several cells in one tile, one is kept."""
         rows, columns = self.seen.shape
         left, top = self.left // 2, self.top // 2
         right, bottom = -(-(self.left + columns) // 2), -(-(self.top + rows) // 2)
         self._resize(2 * left, 2 * top, 2 * (right - left), 2 * (bottom - top))
-        self.seen, self.cells = _halved(self.seen), _halved(self.cells)
+        seen, self.cells = _quarters(self.seen), _quarters(self.cells).max(0)
+        # A single frame must not vanish when tiles are larger than it.
+        self.seen = np.sort(seen, axis=0)[2] if self.tile_px <= FINE * self.first_tile_px else seen.max(0)
         self.left, self.top, self.tile_px = left, top, 2.0 * self.tile_px
 
     def _resize(self, left: int, top: int, columns: int, rows: int) -> None:
@@ -154,9 +156,19 @@ class Island:
         self.seen, self.cells, self.left, self.top = seen, cells, left, top
 
 
-def _halved(grid: Grid) -> Grid:
-    """The largest of each two by two; both sides are even."""
-    return np.maximum(np.maximum(grid[0::2, 0::2], grid[1::2, 0::2]), np.maximum(grid[0::2, 1::2], grid[1::2, 1::2]))
+def _quarters(grid: Grid) -> Grid:
+    """(4, rows / 2, columns / 2): the four of each two by two; both sides of the grid are even."""
+    return np.stack([grid[0::2, 0::2], grid[0::2, 1::2], grid[1::2, 0::2], grid[1::2, 1::2]])
+
+
+def _tiles(start_px: float, length_px: float, tile_px: float, first: int) -> slice:
+    """The tiles that a length covers by half or more, one at least, counted from tile `first`."""
+    start = math.floor(start_px / tile_px + 0.5)
+    stop = math.floor((start_px + length_px) / tile_px + 0.5)
+    if stop <= start:
+        start = math.floor(start_px / tile_px)
+        stop = start + 1
+    return slice(start - first, stop - first)
 
 
 class Chart:
@@ -180,6 +192,11 @@ class Chart:
         counted = sum(np.count_nonzero(one.seen == COUNTED) * one.tile_px**2 for one in self.islands.values())
         passed = sum(np.count_nonzero(one.seen == PASSED) * one.tile_px**2 for one in self.islands.values())
         return counted / self._frame_px2, passed / self._frame_px2
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether `fields` is more than a guess."""
+        return all(one.tile_px <= FINE * one.first_tile_px for one in self.islands.values())
 
     def take(self, step: Step) -> None:
         """Draw one step. Steps that were taken before change nothing when they come again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -22,8 +22,8 @@ from streamer.dashboard.words import number
 LARGEST_FRAME = 0.3
 """Of the panel's shorter side: what a single frame is drawn at, so that a map that begins doesn't shrink at once."""
 SEARCH_STEPS = 20
-LEGEND_FROM = (30, 10)
-"""Columns and rows, borders included, from which the colours are named below the map."""
+LEGEND_FROM = 10
+"""Rows, borders included, from which the colours are named below the map."""
 
 # Greys, which terminals of 256 colours keep apart too.
 # Ground, passed, counted.
@@ -62,7 +62,7 @@ def map_panel(state: DashboardState, width: int, height: int, colours: Colours) 
         return framed([nothing], width, height, title=title)
     if len(state.sources) > 1:
         title.append((f" of {view.name}", PLAIN))
-    legend = _legend(view.chart, width - 2) if (width, height) >= LEGEND_FROM and height >= LEGEND_FROM[1] else []
+    legend = _legend(view.chart, width - 2) if height >= LEGEND_FROM else []
     lines = draw_map(view, width - 2, height - 2 - len(legend), colours)
     return framed([*lines, *legend], width, height, title=title, aside=_islands(view), foot=_extent(view.chart))
 
@@ -217,23 +217,21 @@ def _islands(view: SourceView) -> list[Span]:
 
 def _extent(chart: Chart) -> list[Span]:
     counted, passed = chart.fields
-    spans: list[Span] = [(f"{number(counted, 1)} fields counted", FAINT)]
+    about, decimals = ("", 1) if chart.is_fine else ("about ", 0)
+    spans: list[Span] = [(f"{about}{number(counted, decimals)} fields counted", FAINT)]
     if passed >= 0.05:
-        spans.append((f", {number(passed, 1)} only passed", FAINT))
+        spans.append((f", {number(passed, decimals)} only passed", FAINT))
     if chart.missed:
         spans.append((f", {number(chart.missed)} frames and cells not drawn", ink(CAUTION)))
     return spans
 
 
 def _legend(chart: Chart, width: int) -> list[Line]:
-    """The classes on the map with their colours, as many as fit."""
+    """The classes on the map with their colours; none where not all fit, since the differential has them too."""
     spans: list[Span] = []
     for name in in_order(list(chart.class_names)):
-        more: Sequence[Span] = [(" ● ", ink(class_colour(name))), (name, FAINT)]
-        if span_len([*spans, *more]) > width:
-            break
-        spans += more
-    return [fit(spans, width, "centre")] if spans else []
+        spans += [(" ● ", ink(class_colour(name))), (name, FAINT)]
+    return [fit(spans, width, "centre")] if spans and span_len(spans) <= width else []
 
 
 def _frame_long_px(view: SourceView) -> float:

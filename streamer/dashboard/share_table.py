@@ -61,9 +61,12 @@ def differential_lines(state: DashboardState, width: int, height: int) -> list[L
         return to_height([fit([("nothing counted yet", FAINT)], width)], width, height)
     rows = class_rows(message)
     room = height - 1 - len(rows)
-    summary = _summary(message, state.note, width)
-    if len(summary) > room:
-        summary = _summary(message, state.note, width, most=1)[: max(room, 1)]
+    summary: list[Line] = []
+    for most in (3, 2, 1):
+        summary = _summary(message, state.note, width, most)
+        if len(summary) <= room:
+            break
+    summary = summary[: max(room, 1)]
     gap = room > len(summary)
     fitting = max(1, height - 1 - len(summary))
     hidden: list[tuple[str, wire.ClassShare]] = []
