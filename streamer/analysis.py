@@ -7,7 +7,7 @@ frames (place on the slide, cells, counts) is in `session.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,10 @@ class Analyser:
         self.classifier = classifier
         self._registration = RegistrationConfig()
         self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
+
+    def group(self, frame: Frame) -> Hashable:
+        """The same for frames that one run of the detector takes together: those of one input size."""
+        return id(self), self.detector.input_size(frame.width, frame.height)
 
     def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
         """One result a frame, in their order.

@@ -52,9 +52,11 @@ def build_parser() -> argparse.ArgumentParser:
     run.set_defaults(call=_run)
     run.add_argument("--source", action="extend", nargs="+", metavar="[NAME=]SRC", help=SRC_HELP)
     run.add_argument("--mode", choices=("live", "analysis"), help="newest frame first, or no frame lost")
-    run.add_argument("--detector", metavar="NAME|FILE")
-    run.add_argument("--classifier", metavar="NAME|FILE", help='or "none"')
+    model = "[SOURCE=]NAME|FILE"
+    run.add_argument("--detector", action="extend", nargs="+", metavar=model, help="for all sources, or the one named")
+    run.add_argument("--classifier", action="extend", nargs="+", metavar=model, help='likewise; or "none"')
     run.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"))
+    run.add_argument("--batch", type=int, metavar="N", help="frames of one run of the detector")
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")
     run.add_argument("--long-side-px", type=int, metavar="PX", help="longer side of the detector's input")
     run.add_argument("--stop-at", type=int, metavar="N", help="end when N white cells were counted")
@@ -248,7 +250,10 @@ def _classify(options: Options) -> int:
     from engines.registry import load_classifier
     from streamer.classify import classify
 
-    classifier = load_classifier(options["classifier"], backend=options["backend"])
+    def say(line: str) -> None:
+        print(f"leukostream: {line}", file=sys.stderr)
+
+    classifier = load_classifier(options["classifier"], backend=options["backend"], say=say)
     return classify(options["source"], classifier, options["jsonl"])
 
 

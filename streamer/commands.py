@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
@@ -17,10 +17,7 @@ import msgspec
 
 from engines.base import UsageError
 from engines.classifier import Classifier
-from engines.detector import Detector
 from engines.onnxruntime import Threads, usable_cores
-from engines.registry import load_classifier, load_detector
-from streamer.analysis import Analyser
 from streamer.config import FIVE_PART_RANGES, Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.differential import KNOWN_CONDITIONS
@@ -29,6 +26,7 @@ from streamer.jsonl import JsonLines
 from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.model_table import accuracy_note
+from streamer.models import Analysers, load_models
 from streamer.naming import Naming
 from streamer.pictures import PictureMaker
 from streamer.pipeline import Limits, Pipeline
@@ -66,19 +64,25 @@ def run(config: Config) -> int:
     keep_freed_memory()
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
     sources = _open_sources(config)
-    detector, classifier = _load_models(config)
-    if any(mode == "live" for _, mode in sources):
-        detector.prepare(*USUAL_CAMERA)  # or the first frames would be dropped while the engine loads
-    _check_statistics(config, classifier)
+    models = load_models(
+        config, [source.name for source, _ in sources], Threads(config.threads, _workers(config)), _tell
+    )
+    for source, mode in sources:
+        if mode == "live":
+            models[source.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
+    for one in dict.fromkeys(models.values()):
+        _check_statistics(config, one.classifier)
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
-    note = accuracy_note(classifier.card) if classifier else None
+    classifiers = [one.classifier for one in models.values() if one.classifier is not None]
+    note = " ".join(dict.fromkeys(filter(None, (accuracy_note(classifier.card) for classifier in classifiers)))) or None
     front = _front(config, people, note)
-    for remark in detector.card.notes:
+    for remark in dict.fromkeys(remark for one in models.values() for remark in one.detector.card.notes):
         _tell(remark)
     with contextlib.ExitStack() as stack:
         run_id = new_id()
-        journal = _journal(config, sources, rules_of(detector, classifier), run_id)
+        rules = {name: rules_of(one.detector, one.classifier) for name, one in models.items()}
+        journal = _journal(config, sources, rules, run_id)
         if journal is not None:
             stack.callback(journal.close)
             sources = [(source, mode) for source, (_, mode) in zip(journal.sources, sources, strict=True)]
@@ -97,10 +101,11 @@ def run(config: Config) -> int:
                 run_id=run_id,
                 next_session_seq=kept.stored.next_seq if kept else 0,
             )
+            own = models[source]
             return SlideSession(
                 factory,
-                Naming.of(classifier) if classifier else None,
-                operating_score=detector.card.thresholds.operating,
+                Naming.of(own.classifier) if own.classifier else None,
+                operating_score=own.detector.card.thresholds.operating,
                 min_score=config.min_score,
                 reference_ranges=config.reference_ranges,
                 stop_at_precision=config.stop_at_precision,
@@ -109,17 +114,17 @@ def run(config: Config) -> int:
 
         pipeline = Pipeline(
             sources,
-            Analyser(detector, classifier),
+            Analysers({name: one.analyser for name, one in models.items()}),
             new_session,
             [*sinks, front],
-            _limits(config),
+            _limits(config, max(one.detector.batch for one in models.values())),
             service=publisher.service if publisher else lambda: None,
             show=front.show,
             next_session=new_session if journal is None else None,
             picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
             stream=publisher.health if publisher else lambda: None,
             on_skip=_tell_skip,
-            models=("onnxruntime cpu", detector.card.name, classifier.card.name if classifier else None),
+            models=lambda source: models[source].health(),
         )
         if publisher is not None:
             publisher.obey(pipeline)
@@ -176,7 +181,9 @@ def _open_sources(config: Config) -> list[tuple[Source, Mode]]:
     return sources
 
 
-def _journal(config: Config, sources: Sequence[tuple[Source, Mode]], rules: Rules, run_id: str) -> RunJournal | None:
+def _journal(
+    config: Config, sources: Sequence[tuple[Source, Mode]], rules: Mapping[str, Rules], run_id: str
+) -> RunJournal | None:
     if config.journal is None:
         if config.resume:
             raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
@@ -204,21 +211,15 @@ def _whole_address(address: SourceAddress) -> str:
     return f"{address.kind}:{shown}"
 
 
-def _load_models(config: Config) -> tuple[Detector, Classifier | None]:
-    options: dict[str, Any] = {"backend": config.backend, "threads": Threads(config.threads, _workers(config))}
-    detector = load_detector(config.detector, min_score=config.min_score, long_side_px=config.long_side_px, **options)
-    if config.classifier in (None, "none"):
-        return detector, None
-    return detector, load_classifier(config.classifier, **options)
-
-
 def _workers(config: Config) -> int:
     return config.workers or min(usable_cores(), MOST_WORKERS)
 
 
-def _limits(config: Config) -> Limits:
+def _limits(config: Config, max_batch: int) -> Limits:
     return Limits(
         workers=_workers(config),
+        max_batch=max_batch,
+        stale_after_ms=config.stale_after_ms,
         max_wait_ms=config.max_wait_ms,
         queue=config.queue,
         health_interval_s=config.health_interval_s,

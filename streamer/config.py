@@ -39,10 +39,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source: tuple[str, ...] = ()
     """Each `[NAME=]SRC`."""
     mode: Mode | None = None
-    detector: str = "yolov5n-blood"
-    classifier: str | None = "mobilenetv3-small"
-    """A name, a file, or "none" to detect only."""
+    detector: str | tuple[str, ...] = "yolov5n-blood"
+    """Each `[NAME=]MODEL`: a name or a file, for the source of that name; without one, for all others."""
+    classifier: str | tuple[str, ...] | None = "mobilenetv3-small"
+    """Likewise; "none" to detect only."""
     backend: Backend = "auto"
+    batch: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""
     min_score: Fraction | None = None
     """Lowest score published; None: the detector card's operating threshold."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None
@@ -81,6 +84,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     None: 4 in analysis mode; 2 in live mode, where what waits is old."""
     max_wait_ms: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
     """How long a batch may wait for frames of other sources."""
+    stale_after_ms: Annotated[float, Meta(gt=0.0)] = 1000.0
+    """A camera's frame that is older when its turn comes is dropped, and counted as "stale"."""
+    shadow_every: Count = 1000
+    """On a GPU, one frame of so many is also analysed on the CPU, and `health` says how far the two agree."""
     health_interval_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 1.0
     reference_ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(FIVE_PART_RANGES))
     """Usual percentages per class or subclass, as [low, high]; those that a file leaves out are FIVE_PART_RANGES."""

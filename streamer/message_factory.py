@@ -17,7 +17,17 @@ import numpy as np
 from engines.base import Classifications, Detections, UsageError
 from streamer import wire
 from streamer.placement import MergedIsland
-from streamer.records import Cell, CellId, Differential, Frame, FrameQuality, Health, Observation, StagePosition
+from streamer.records import (
+    Cell,
+    CellId,
+    Differential,
+    Frame,
+    FrameQuality,
+    Health,
+    Observation,
+    ShadowHealth,
+    StagePosition,
+)
 from streamer.wire import (
     CellMessage,
     ClassShare,
@@ -26,6 +36,7 @@ from streamer.wire import (
     FrameMessage,
     HealthMessage,
     PictureMessage,
+    ShadowStatus,
     SourceStatus,
     Stage,
     StreamStatus,
@@ -130,6 +141,10 @@ def _text(name: str) -> str:
 def new_id() -> str:
     """An id for a session or a run that no other has: 32 hexadecimal digits."""
     return uuid.uuid4().hex
+
+
+def _shadow(health: ShadowHealth) -> ShadowStatus:
+    return ShadowStatus(**dataclasses.asdict(health))
 
 
 class MessageFactory:
@@ -287,6 +302,7 @@ class MessageFactory:
             },
             last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
             stream=None if health.stream is None else StreamStatus(**dataclasses.asdict(health.stream)),
+            shadow=None if health.shadow is None else {name: _shadow(one) for name, one in health.shadow.items()},
             **self._stamp("health"),
         )
 

@@ -18,7 +18,8 @@ import numpy as np
 from streamer.analysis import Analysed, Analyser
 from streamer.batcher import Batcher, InOrder, SequencedFrame
 from streamer.gate import Gate
-from streamer.records import Frame, Health, Mode, Skip, SourceHealth, StreamHealth
+from streamer.models import Analysers
+from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
 from streamer.ring import Ring
 from streamer.service_messages import AnyCommand, Pause, RequestRefused, Resume, SourceState, StopAt
 from streamer.session import SlideSession
@@ -46,7 +47,10 @@ class Limits:
 
     workers: int
     max_batch: int = 1
+    """Frames of one run of the models."""
     max_wait_ms: float = 5.0
+    stale_after_ms: float = 1000.0
+    """A live source's frame that is older when its turn comes is dropped."""
     queue: int | None = None
     """Frames of one source that may wait; None: by mode."""
     health_interval_s: float = 1.0
@@ -140,7 +144,7 @@ class Pipeline:
     def __init__(
         self,
         sources: Sequence[tuple[Source, Mode]],
-        analyser: Analyser,
+        analyser: Analyser | Analysers,
         new_session: Callable[[str], SlideSession],
         sinks: Sequence[Sink],
         limits: Limits,
@@ -148,14 +152,14 @@ class Pipeline:
         service: Callable[[], None] = lambda: None,
         show: Callable[[Frame], None] = lambda frame: None,
         on_skip: Callable[[Skip], None] = lambda skip: None,
-        models: tuple[str, str, str | None] = ("", "", None),
+        models: Callable[[str], ModelHealth] = lambda source: ModelHealth(),
         next_session: Callable[[str], SlideSession] | None = None,
         picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None,
         stream: Callable[[], StreamHealth | None] = lambda: None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`service` is called on the publishing thread some twenty times a second, for sinks that have peers to answer.
-        `show` gets every frame published. `models`: backend, detector and classifier as `health` names them.
+        `show` gets every frame published. `models`: what analyses a source, for `health`.
         `next_session` makes that of another slide under a source; None where that can't be. `picture` gives the JPEG,
         width and height to publish of a frame, if any. `stream`: how the sockets do."""
         self._analyser = analyser
@@ -177,6 +181,8 @@ class Pipeline:
             now_ns=now_ns,
             max_frames=limits.max_batch,
             max_wait_ms=limits.max_wait_ms,
+            stale_after_ms={name: limits.stale_after_ms for name, lane in self._lanes.items() if lane.mode == "live"},
+            group=analyser.group,
         )
         # A worker takes a place before it takes frames, so the frame that all wait for always has one.
         self._places = threading.Semaphore(2 * limits.workers)
@@ -342,13 +348,14 @@ class Pipeline:
         return lane.session.is_precise()
 
     def _publish_health(self) -> None:
-        backend, detector, classifier = self._models
         lost = self._batcher.dropped
         for lane in self._lanes.values():
+            models = self._models(lane.name)
             health = Health(
-                backend=backend,
-                detector=detector,
-                classifier=classifier,
+                backend=models.backend,
+                detector=models.detector,
+                classifier=models.classifier,
+                shadow=models.shadow,
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
                 stream=self._stream(),

@@ -25,7 +25,9 @@ __all__ = [
     "FrameQuality",
     "Health",
     "Mode",
+    "ModelHealth",
     "Observation",
+    "ShadowHealth",
     "Share",
     "Skip",
     "SourceHealth",
@@ -202,6 +204,34 @@ class StreamHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowHealth:
+    """How far a GPU's results agree with the CPU's, on the images that ran on both."""
+
+    checked: int
+    """Images."""
+    compared: int
+    """Boxes or crops that the CPU found in them."""
+    agreed: int
+    """Of these, those that the GPU gave the same class, boxes at the same place."""
+    extra: int
+    """Boxes that only the GPU found."""
+    failed: int
+    """Checks that gave nothing to compare: an image without cells, or a fault of the CPU's engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHealth:
+    """What analyses a source."""
+
+    backend: str = ""
+    """For people; empty before anything runs."""
+    detector: str = ""
+    classifier: str | None = None
+    shadow: dict[str, ShadowHealth] | None = None
+    """By "detector" and "classifier"; None where nothing was compared, as on the CPU itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     backend: str
     detector: str
@@ -210,3 +240,5 @@ class Health:
     sources: dict[str, SourceHealth] = field(default_factory=dict)
     stream: StreamHealth | None = None
     """None where nothing is published over sockets."""
+    shadow: dict[str, ShadowHealth] | None = None
+    """As in ModelHealth."""

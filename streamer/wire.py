@@ -162,6 +162,14 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     window_bytes: int
 
 
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    checked: int
+    compared: int
+    agreed: int
+    extra: int
+    failed: int
+
+
 class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     backend: str
     detector: str
@@ -171,6 +179,8 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     last_seq: dict[str, int] | None = None
     """By other message type of this source, `seq` of the newest: what tells that the last of a topic was lost."""
     stream: StreamStatus | None = None
+    shadow: dict[str, ShadowStatus] | None = None
+    """By model, "detector" and "classifier": how far a GPU agrees with the CPU; None where that is not compared."""
 
 
 class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):

@@ -21,7 +21,7 @@ from streamer.dashboard.palette import (
 )
 from streamer.dashboard.picture import Colours, draw, thumbnail
 from streamer.dashboard.state import DashboardState, SourceView
-from streamer.dashboard.words import NOT_A_DEVICE, duration, number, tally
+from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, duration, number, tally
 from streamer.records import UNCLASSIFIED
 
 FILM_ROWS = 6
@@ -58,8 +58,12 @@ def _header_left(state: DashboardState, now_ns: int | None) -> list[Span]:
         left.append(("  waiting for the first message", FAINT))
     else:
         left += [("  ", PLAIN), (duration(health.uptime_s), PLAIN)]
-        for part in (health.backend, health.detector, health.classifier or "no classifier"):
+        for part in filter(None, (health.backend, health.detector, health.classifier or "no classifier")):
             left += [(" · ", FAINT), (part, PLAIN)]
+        agreed = agreement(health)
+        if agreed is not None:
+            style = PLAIN if agreed >= LEAST_AGREEMENT else ink(BAD, bold=True)
+            left += [(" · ", FAINT), (f"{100 * agreed:.1f} % as the CPU", style)]
     if now_ns is not None and state.updated_ns is not None and now_ns - state.updated_ns > STALE_AFTER_NS:
         silent = (now_ns - state.updated_ns) // 1_000_000_000
         left[2:2] = [("  ", PLAIN), (f"no message for {silent} s", ink(BAD, bold=True))]

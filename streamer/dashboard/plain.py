@@ -13,7 +13,17 @@ from streamer import wire
 from streamer.dashboard.canvas import clean
 from streamer.dashboard.front import Inbox
 from streamer.dashboard.state import DashboardState, SourceView
-from streamer.dashboard.words import METHODS, NOT_A_DEVICE, SAMPLING_ONLY, class_rows, not_seen, number, tally
+from streamer.dashboard.words import (
+    LEAST_AGREEMENT,
+    METHODS,
+    NOT_A_DEVICE,
+    SAMPLING_ONLY,
+    agreement,
+    class_rows,
+    not_seen,
+    number,
+    tally,
+)
 from streamer.records import Frame
 
 
@@ -71,6 +81,7 @@ class PlainReporter:
         self._inbox = Inbox()
         self._due_ns: int | None = None
         self._introduced = False
+        self._told_disagreement = False
         self._told_losses: dict[tuple[str, str, str], int] = {}
         self._told_states: dict[str, tuple[str, str | None]] = {}
         self._told_progress: dict[str, str] = {}
@@ -104,6 +115,7 @@ class PlainReporter:
         """Print what is new; returns the seconds after which to call again."""
         self._inbox.take_into(self.state, now_ns)
         self._introduce()
+        self._tell_disagreement()
         for view in self.state.sources.values():
             self._tell_faults(view)
         if self._due_ns is None:
@@ -120,6 +132,7 @@ class PlainReporter:
     def _finish(self) -> None:
         self._inbox.take_into(self.state, self._clock())
         self._introduce()
+        self._tell_disagreement()
         for view in self.state.sources.values():
             self._tell_faults(view)
             if view.differential is not None:
@@ -131,7 +144,19 @@ class PlainReporter:
             return
         self._introduced = True
         models = " + ".join(name for name in (health.detector, health.classifier) if name)
-        self._print(f"leukostream: {models} on {health.backend}; {NOT_A_DEVICE}")
+        backend = f" on {health.backend}" if health.backend else ""
+        self._print(f"leukostream: {models}{backend}; {NOT_A_DEVICE}")
+
+    def _tell_disagreement(self) -> None:
+        """Once, when the GPU's results are not those of the CPU any more."""
+        agreed = agreement(self.state.health) if self.state.health is not None else None
+        if agreed is None or agreed >= LEAST_AGREEMENT or self._told_disagreement:
+            return
+        self._told_disagreement = True
+        self._print(
+            f"leukostream: the GPU agrees with the CPU on {100 * agreed:.1f} % only, expected "
+            f"{100 * LEAST_AGREEMENT:.0f} % or more; run with --backend onnxruntime, or compile the models again"
+        )
 
     def _tell_faults(self, view: SourceView) -> None:
         status = view.status

@@ -50,6 +50,19 @@ def not_seen(message: wire.DifferentialMessage) -> str:
     return f"0 in {cells}, at most {number(at_most, 1)} %{each}: {', '.join(in_order(list(message.not_seen)))}"
 
 
+LEAST_AGREEMENT = 0.97
+"""Below it the GPU can't be said to give the results of the CPU any more."""
+
+
+def agreement(message: wire.HealthMessage) -> float | None:
+    """The share of boxes and crops on which a GPU agrees with the CPU, those that only one has counted against it;
+    the lower one of detector and classifier. None where nothing was compared."""
+    shares = [
+        one.agreed / (one.compared + one.extra) for one in (message.shadow or {}).values() if one.compared + one.extra
+    ]
+    return min(shares, default=None)
+
+
 def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, wire.ClassShare]]:
     """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
     shares = dict(message.classes)

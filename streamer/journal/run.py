@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +34,14 @@ class RunJournal:
         self,
         path: str,
         sources: Sequence[JournaledSource],
-        rules: Rules,
+        rules: Mapping[str, Rules],
         *,
         resume: bool,
         run_id: str,
         configuration: str,
         on_remark: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`configuration` is JSON. `on_remark` gets lines for people.
+        """`rules` by source. `configuration` is JSON. `on_remark` gets lines for people.
 
         UsageError and JournalError as Journal says, JournalError and SourceError where a session was one of other
         models, of another source or another slide. Nothing is written until all is found good.
@@ -58,7 +58,9 @@ class RunJournal:
             if resume and not self.journal.resumed:
                 on_remark(f"--journal {path}: got no such file to resume, starting a new one")
             for one in sources:
-                self._sessions[one.source.name] = self._open(one, rules, run_id, configuration, on_remark)
+                self._sessions[one.source.name] = self._open(
+                    one, rules[one.source.name], run_id, configuration, on_remark
+                )
             undo.pop_all()
 
     def session(self, source: str) -> SessionJournal:
@@ -86,13 +88,13 @@ class RunJournal:
         return session
 
 
-def _gone_on_with(path: str, sources: Sequence[JournaledSource], rules: Rules) -> list[Source]:
+def _gone_on_with(path: str, sources: Sequence[JournaledSource], rules: Mapping[str, Rules]) -> list[Source]:
     """The sources, each where its newest session goes on; nothing is opened before all is known to fit."""
     with JournalReader(path) as reader:
         stored = {session.source: session for session in reader.sessions}
         for one in sources:
             if one.source.name in stored:
-                stored[one.source.name].check(path, address=one.address, rules=rules)
+                stored[one.source.name].check(path, address=one.address, rules=rules[one.source.name])
         return [
             _gone_on(one.source, stored[one.source.name]) if one.source.name in stored else one.source
             for one in sources

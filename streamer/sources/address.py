@@ -40,21 +40,27 @@ class SourceAddress:
         return without_credentials(self.target) if self.kind == "stream" else self.target
 
 
+def split_name(text: str, option: str) -> tuple[str | None, str]:
+    """`[NAME=]REST` of an option's value -> (name or None, rest); UsageError for a name that can't be one."""
+    head, equals, rest = text.partition("=")
+    if not equals or not _LIKE_A_NAME.fullmatch(head):
+        return None, text.strip()
+    name = head.strip()
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{option} {text!r}: got the name {name!r}, expected letters, digits, '_' and '-', a letter first;"
+            " write a path that has a '=' as ./PATH"
+        )
+    return name, rest.strip()
+
+
 def parse_source(text: str) -> SourceAddress:
     """`[NAME=]SRC`; UsageError for a name that can't be one and for an empty or unknown SRC.
 
     What stands before the first `=` is a name when it looks like one, so that `sim:seed=7` and a URL's query keep
     theirs; a path that has a `=` is written with a `/`: `./a=b.mp4`.
     """
-    head, equals, rest = text.partition("=")
-    name, source = None, text.strip()
-    if equals and _LIKE_A_NAME.fullmatch(head):
-        name, source = head.strip(), rest.strip()
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"--source {text!r}: got the name {name!r}, expected letters, digits, '_' and '-', a letter first;"
-                " write a path that has a '=' as ./PATH"
-            )
+    name, source = split_name(text, "--source")
     if not source:
         raise UsageError(
             f"--source {text!r}: got no source, expected [NAME=]SRC, such as 0, rtsp://HOST/PATH or DIRECTORY"

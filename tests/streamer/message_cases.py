@@ -16,6 +16,7 @@ from streamer.records import (
     FrameQuality,
     Health,
     Observation,
+    ShadowHealth,
     Share,
     SourceHealth,
     StagePosition,
@@ -145,7 +146,14 @@ def make_health() -> Health:
         reopened=0,
         latency_ms={"p50": 31.23456, "p95": 40.0, "p99": 55.0},
     )
-    return Health(backend="scripted", detector="fake", classifier=None, uptime_s=10.00049, sources={"cam": source})
+    return Health(
+        backend="scripted",
+        detector="fake",
+        classifier=None,
+        uptime_s=10.00049,
+        sources={"cam": source},
+        shadow={"detector": ShadowHealth(checked=3, compared=40, agreed=39, extra=2, failed=1)},
+    )
 
 
 def frame_message(factory: MessageFactory, file: str | None = None) -> FrameMessage:

@@ -20,6 +20,13 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     assert (config.detector, config.queue, config.reference_ranges["neutrophil"]) == ("b", 7, (30.0, 70.0))
 
 
+def test_models_of_a_file_are_one_or_several(tmp_path):
+    path = write(tmp_path, 'detector = ["a", "left=b"]\nclassifier = "c"\n')
+    config = load_config(path, {})
+    assert (config.detector, config.classifier) == (("a", "left=b"), "c")
+    assert load_config(path, {"classifier": ("none", "left=d")}).classifier == ("none", "left=d")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -96,6 +96,27 @@ def test_header_tells_backend_models_and_uptime():
         assert part in first
 
 
+def shadow(**given):
+    """What the comparison with the CPU found: 12 of 400 boxes are others."""
+    plain = {"checked": 9, "compared": 400, "agreed": 388, "extra": 0, "failed": 1}
+    return wire.ShadowStatus(**{**plain, **given})
+
+
+def test_header_tells_how_far_the_gpu_agrees_with_the_cpu():
+    state = busy_state()
+    for compared, said in (
+        ({"detector": shadow()}, "97.0 % as the CPU"),
+        ({"detector": shadow(), "classifier": shadow(compared=50, agreed=40)}, "80.0 % as the CPU"),
+        ({"detector": shadow(compared=400, agreed=400, extra=100)}, "80.0 % as the CPU"),
+    ):
+        state.update(health({"slide": status()}, backend="tensorrt fp16", shadow=compared))
+        first = text_of(render(state, 200, 50)).splitlines()[0]
+        assert "tensorrt fp16" in first
+        assert said in first
+    state.update(health({"slide": status()}, shadow={"detector": shadow(compared=0, agreed=0)}))
+    assert "as the CPU" not in text_of(render(state, 200, 50)).splitlines()[0]
+
+
 @pytest.mark.parametrize(("width", "height"), [*SIZES, (40, 12), (50, 14), (72, 18)])
 def test_that_this_is_no_medical_device_is_said_once(width, height):
     assert text_of(render(busy_state(), width, height)).count(NOT_A_DEVICE) == 1

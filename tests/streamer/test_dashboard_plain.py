@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from streamer import wire
 from streamer.dashboard import PlainReporter, format_differential
 from tests.streamer.dashboard_cases import FIVE, differential, health, status
 
@@ -97,6 +98,27 @@ def test_a_run_in_plain_lines():
     lines = out.getvalue().splitlines()
     assert lines.count("slide: ended (live)") == 1
     assert lines[-6] == "differential of slide: 3 white cells in 1 frame"
+
+
+def test_a_gpu_that_disagrees_with_the_cpu_is_told_once():
+    out = io.StringIO()
+    good, bad = (wire.ShadowStatus(checked=5, compared=100, agreed=agreed, extra=0, failed=0) for agreed in (97, 90))
+    with PlainReporter(out, clock=lambda: 0) as reporter:
+        for second, one in enumerate((good, bad, bad)):
+            reporter.publish(health({"slide": status()}, backend="tensorrt int8", shadow={"detector": one}))
+            reporter.tick(second * SECOND)
+    told = [line for line in out.getvalue().splitlines() if "agrees" in line]
+    assert told == [
+        "leukostream: the GPU agrees with the CPU on 90.0 % only, expected 97 % or more; "
+        "run with --backend onnxruntime, or compile the models again"
+    ]
+
+
+def test_before_anything_is_loaded_no_backend_is_named():
+    out = io.StringIO()
+    with PlainReporter(out, clock=lambda: 0) as reporter:
+        reporter.publish(health({"slide": status()}, backend=""))
+    assert out.getvalue().startswith("leukostream: yolov5n-blood + mobilenetv3-small; research use only")
 
 
 def test_a_message_after_close_is_still_reported_at_the_end():

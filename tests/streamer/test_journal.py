@@ -337,7 +337,7 @@ def resumed(path, *, source=None, address="path:/frames", **changes):
     return RunJournal(
         str(path),
         [JournaledSource(source or ScriptedSource(images()), address)],
-        msgspec.structs.replace(rules(), **changes),
+        {"slide": msgspec.structs.replace(rules(), **changes)},
         resume=True,
         run_id="later",
         configuration="{}",
@@ -460,10 +460,11 @@ def test_a_full_disk_ends_with_the_differential_of_the_journal_and_nothing_is_ha
 def test_two_sources_have_a_session_each(tmp_path):
     path = str(tmp_path / "two.db")
     sources = [JournaledSource(ScriptedSource([], name=name), f"path:/{name}") for name in ("left", "right")]
-    first = RunJournal(path, sources, rules(), resume=False, run_id="1", configuration="{}")
+    both = {"left": rules(), "right": rules()}
+    first = RunJournal(path, sources, both, resume=False, run_id="1", configuration="{}")
     ids = [first.session(name).stored.id for name in ("left", "right")]
     first.close()
-    second = RunJournal(path, sources, rules(), resume=True, run_id="2", configuration="{}")
+    second = RunJournal(path, sources, both, resume=True, run_id="2", configuration="{}")
     assert [second.session(name).stored.id for name in ("left", "right")] == ids
     assert [len(second.session(name).stored.runs()) for name in ("left", "right")] == [2, 2]
     second.close()

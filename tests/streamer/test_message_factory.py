@@ -236,7 +236,11 @@ def test_health() -> None:
     assert (status.captured, status.published, status.dropped, status.skipped) == (300, 290, {"queue full": 10}, {})
     assert status.latency_ms == {"p50": 31.235, "p95": 40.0, "p99": 55.0}
     assert status.detail is None
-    assert make_factory().health(Health("b", "d", "c", 0.0)).sources == {}
+    assert message.shadow is not None
+    shadow = message.shadow["detector"]
+    assert (shadow.checked, shadow.compared, shadow.agreed, shadow.extra, shadow.failed) == (3, 40, 39, 2, 1)
+    bare = make_factory().health(Health("b", "d", "c", 0.0))
+    assert (bare.sources, bare.shadow) == ({}, None)
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20).filter(lambda weights: sum(weights) > 1e-3))

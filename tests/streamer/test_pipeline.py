@@ -10,6 +10,7 @@ from streamer.analysis import Analyser
 from streamer.message_factory import MessageFactory
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
+from streamer.records import ModelHealth
 from streamer.session import SlideSession
 from streamer.sources.base import SourceError, SourceLostError
 from streamer.wire import CellMessage, DifferentialMessage, FrameMessage, HealthMessage
@@ -38,7 +39,9 @@ def one_cell_in_view(frames: int, step_px: int = 40) -> dict:
     return script
 
 
-def run(sources, detector, classifier, *, workers=2, stop_at=None, min_score=None, sink=None, mode="analysis"):
+def run(
+    sources, detector, classifier, *, workers=2, stop_at=None, min_score=None, sink=None, mode="analysis", **limits
+):
     """(what was published, the pipeline); raises what the run raised."""
     collected = sink or Collected()
 
@@ -55,8 +58,8 @@ def run(sources, detector, classifier, *, workers=2, stop_at=None, min_score=Non
         Analyser(detector, classifier),
         new_session,
         [collected],
-        Limits(workers=workers, stop_at=stop_at),
-        models=("scripted", "detector", "classifier"),
+        Limits(workers=workers, stop_at=stop_at, **limits),
+        models=lambda source: ModelHealth("scripted", "detector", "classifier"),
     )
     pipeline.start()
     try:
@@ -201,3 +204,55 @@ def test_nothing_is_left_running_after_the_end():
     before = threading.active_count()
     run([ScriptedSource(panned(3))], find_by_script(one_cell_in_view(3)), always(0), workers=4)
     assert threading.active_count() == before
+
+
+def counted(detector, classifier):
+    """Both, and the sizes of the batches that their engines were given."""
+    sizes = {"detector": [], "classifier": []}
+    for name, owner, method in (("detector", detector, "detect"), ("classifier", classifier, "classify_batch")):
+        plain = getattr(owner, method)
+
+        def call(items, *rest, plain=plain, name=name):
+            sizes[name].append(len(items))
+            return plain(items, *rest)
+
+        setattr(owner, method, call)
+    return sizes
+
+
+def test_frames_of_many_sources_go_into_one_batch_and_come_back_in_order():
+    count, frames = 4, 6
+    sources = [ScriptedSource(panned(frames), name=f"camera{i}") for i in range(count)]
+    detector, classifier = find_by_script(one_cell_in_view(frames)), always(0)
+    sizes = counted(detector, classifier)
+    published = run(sources, detector, classifier, workers=1, max_batch=4, max_wait_ms=10_000.0, queue=2)
+    assert sizes["detector"] == [4] * frames
+    assert sum(sizes["classifier"]) == count * sum(
+        label == WHITE for rows in one_cell_in_view(frames).values() for _, _, label in rows
+    )
+    assert max(sizes["classifier"]) == count
+    for source in sources:
+        mine = [message for message in published.of(FrameMessage) if message.source == source.name]
+        assert [message.frame_id for message in mine] == list(range(frames))
+    assert {m.source: m.total for m in published.of(DifferentialMessage) if m.final} == dict.fromkeys(
+        [source.name for source in sources], 1
+    )
+
+
+def test_sources_of_other_sizes_have_batches_of_their_own():
+    wide, tall = ([np.zeros((*size, 3), np.uint8)] * 5 for size in ((HEIGHT, WIDTH), (WIDTH, HEIGHT)))
+    sources = [ScriptedSource(images, name=name) for name, images in (("a", wide), ("b", tall), ("c", wide))]
+    detector, classifier = find_by_script({}), always(0)
+    shapes = []
+    plain = detector.detect
+    detector.detect = lambda images, *rest: shapes.append({image.shape for image in images}) or plain(images, *rest)
+    published = run(sources, detector, classifier, max_batch=2)
+    assert len(published.of(FrameMessage)) == 15
+    assert all(len(one) == 1 for one in shapes)
+
+
+def test_a_live_frame_too_old_to_matter_is_dropped_for_that_reason():
+    """Scripted frames are as old as the machine is up."""
+    published = run([ScriptedSource(panned(3))], find_by_script({}), always(0), mode="live", queue=8)
+    status = published.of(HealthMessage)[-1].sources["slide"]
+    assert (status.published, status.dropped) == (0, {"stale": 3})

@@ -1,0 +1,126 @@
+"""The models of each source: `[NAME=]MODEL`, loaded once each, however many sources use them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from engines.backends import Say
+from engines.base import UsageError
+from engines.card import near
+from engines.classifier import Classifier
+from engines.detector import Detector
+from engines.onnxruntime import Threads
+from engines.registry import load_classifier, load_detector
+from engines.shadow import ShadowTally
+from streamer.analysis import Analysed, Analyser
+from streamer.config import Config
+from streamer.records import Frame, ModelHealth, ShadowHealth
+from streamer.sources.address import split_name
+
+NONE = "none"
+"""In the place of a classifier: detect only."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceModels:
+    """What looks at the frames of a source. Sources of the same models share one of these."""
+
+    detector: Detector
+    classifier: Classifier | None
+    analyser: Analyser
+    shadows: Mapping[str, ShadowTally]
+    """The comparisons with the CPU, by what is compared: "detector", "classifier"."""
+
+    def health(self) -> ModelHealth:
+        shadow = {name: ShadowHealth(**asdict(tally.counts)) for name, tally in self.shadows.items()}
+        compared = {name: one for name, one in shadow.items() if one.checked or one.failed}
+        return ModelHealth(
+            backend=_backend_of(self.detector, self.classifier),
+            detector=self.detector.card.name,
+            classifier=self.classifier.card.name if self.classifier else None,
+            shadow=compared or None,
+        )
+
+
+class Analysers:
+    """An Analyser for sources of several models: each batch goes to the one of its source."""
+
+    def __init__(self, by_source: Mapping[str, Analyser]) -> None:
+        self._by_source = dict(by_source)
+
+    def group(self, frame: Frame) -> Hashable:
+        """Frames of one group may be analysed together, see `Analyser.group`."""
+        return self._by_source[frame.source].group(frame)
+
+    def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
+        """One result a frame, in their order; all frames are of one group."""
+        return self._by_source[frames[0].source].analyse(frames)
+
+
+def load_models(config: Config, sources: Iterable[str], threads: Threads, say: Say) -> dict[str, SourceModels]:
+    """The models of each source of the run, by its name. UsageError for a model given to a source that there is not."""
+    names = list(sources)
+    detectors = choose("--detector", config.detector, names)
+    classifiers = choose("--classifier", config.classifier or NONE, names)
+    tallies: dict[str, ShadowTally] = {}
+    found: dict[str, Detector] = {}
+    looked: dict[str, Classifier] = {}
+    pairs: dict[tuple[str, str], SourceModels] = {}
+    models: dict[str, SourceModels] = {}
+    for name in names:
+        pair = one, other = detectors[name], classifiers[name]
+        if one not in found:
+            found[one] = load_detector(
+                one,
+                backend=config.backend,
+                threads=threads,
+                batch=config.batch,
+                min_score=config.min_score,
+                long_side_px=config.long_side_px,
+                shadow=tallies.setdefault(one, ShadowTally(config.shadow_every)),
+                say=say,
+            )
+        if other != NONE and other not in looked:
+            tally = tallies.setdefault(other, ShadowTally(config.shadow_every))
+            looked[other] = load_classifier(other, backend=config.backend, threads=threads, shadow=tally, say=say)
+        if pair not in pairs:
+            classifier = looked.get(other)
+            shadows = {"detector": tallies[one]} | ({"classifier": tallies[other]} if classifier else {})
+            pairs[pair] = SourceModels(found[one], classifier, Analyser(found[one], classifier), shadows)
+        models[name] = pairs[pair]
+    return models
+
+
+def choose(option: str, given: str | Sequence[str], sources: Sequence[str]) -> dict[str, str]:
+    """The model of each source from values `[NAME=]MODEL`: its own, else the one without a name.
+
+    UsageError for a name that no source has, for two models of one source, and for a source left without one.
+    """
+    chosen: dict[str | None, str] = {}
+    for value in (given,) if isinstance(given, str) else given:
+        name, model = split_name(value, option)
+        if name is not None and name not in sources:
+            hint = near(name, list(sources))
+            raise UsageError(
+                f"{option} {value!r}: got the source {name!r}, which this run has not{hint or ';'} "
+                f"expected one of: {', '.join(sources)}"
+            )
+        if name in chosen:
+            whose = f"source {name!r}" if name else "all sources"
+            raise UsageError(f"{option}: got {chosen[name]!r} and {model!r} for {whose}, expected one of them")
+        chosen[name] = model
+    models = {source: chosen.get(source, chosen.get(None)) for source in sources}
+    without = [source for source, model in models.items() if model is None]
+    if without:
+        raise UsageError(f"{option}: got none for {', '.join(without)}, expected one; add a model without a name")
+    return {source: model for source, model in models.items() if model is not None}
+
+
+def _backend_of(detector: Detector, classifier: Classifier | None) -> str:
+    """In words for people. A detector that no frame came to yet has none; empty where no classifier has one either."""
+    parts = {"detector": " and ".join(detector.backends), "classifier": classifier.engine.backend if classifier else ""}
+    known = {name: backend for name, backend in parts.items() if backend}
+    if len(set(known.values())) > 1:
+        return ", ".join(f"{backend} ({name})" for name, backend in known.items())
+    return next(iter(known.values()), "")
