@@ -69,6 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output_options(run)
     run.add_argument("--journal", metavar="FILE", help="keep everything that is seen, so that no count is lost")
     run.add_argument("--resume", action="store_true", default=None, help="go on with the sessions of the journal")
+    run.add_argument("--record", metavar="FILE", help="keep the frames and the messages, to play them again")
+    run.add_argument(
+        "--record-as", choices=("got", "jpeg"), help="keep frames without loss (the default), or small, as JPEG"
+    )
     run.add_argument("--workers", type=int, metavar="N", help="frames analysed side by side")
     run.add_argument("--threads", type=int, metavar="N", help="threads of one model call")
     run.add_argument("--config", metavar="FILE.toml", help="the same options as keys of a file")

@@ -31,7 +31,8 @@ from streamer.naming import Naming
 from streamer.pictures import PictureMaker
 from streamer.pipeline import Limits, Pipeline
 from streamer.publisher import Publisher
-from streamer.records import Mode, Skip
+from streamer.recording import Recorder, TrackInfo
+from streamer.records import Mode, RecordingHealth, Skip
 from streamer.replay_window import History
 from streamer.session import SlideSession
 from streamer.sources import Source, SourceAddress, open_source, parse_source, unique_names
@@ -87,6 +88,10 @@ def run(config: Config) -> int:
             stack.callback(journal.close)
             sources = [(source, mode) for source, (_, mode) in zip(journal.sources, sources, strict=True)]
         append = journal is not None and journal.journal.resumed
+        utc_offset_ns = time.time_ns() - time.monotonic_ns()
+        recorder = _recorder(config, sources, run_id, utc_offset_ns)
+        if recorder is not None:
+            stack.callback(recorder.abandon)
         jsonl = JsonLines(config.jsonl, append=append, on_fault=_tell) if config.jsonl is not None else None
         publisher = _publisher(config, people, JournalHistory(journal.stored()) if journal else None)
         sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
@@ -100,6 +105,7 @@ def run(config: Config) -> int:
                 session=kept.stored.id if kept else new_id(),
                 run_id=run_id,
                 next_session_seq=kept.stored.next_seq if kept else 0,
+                utc_offset_ns=utc_offset_ns,
             )
             own = models[source]
             return SlideSession(
@@ -123,6 +129,7 @@ def run(config: Config) -> int:
             next_session=new_session if journal is None else None,
             picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
             stream=publisher.health if publisher else lambda: None,
+            recorder=recorder,
             on_skip=_tell_skip,
             models=lambda source: models[source].health(),
         )
@@ -137,6 +144,8 @@ def run(config: Config) -> int:
             if isinstance(front, Dashboard):  # its screen is gone; the plain front printed them itself
                 for final in pipeline.finals.values():
                     print(format_differential(final, note), file=people)
+            if recorder is not None:
+                print(_told_recording(config.record, recorder.health()), file=people)
     return 0
 
 
@@ -178,6 +187,8 @@ def _open_sources(config: Config) -> list[tuple[Source, Mode]]:
     for address in unique_names([parse_source(text) for text in config.source]):
         source = open_source(address, mode=config.mode)
         sources.append((source, config.mode or source.default_mode))
+        for remark in getattr(source, "remarks", ()):
+            _tell(remark)
     return sources
 
 
@@ -203,6 +214,34 @@ def _journal(
         configuration=configuration,
         on_remark=_tell,
     )
+
+
+def _recorder(
+    config: Config, sources: Sequence[tuple[Source, Mode]], run_id: str, utc_offset_ns: int
+) -> Recorder | None:
+    if config.record is None:
+        return None
+    addresses = unique_names([parse_source(text) for text in config.source])
+    tracks = [
+        TrackInfo(source.name, _whole_address(address), mode)
+        for (source, mode), address in zip(sources, addresses, strict=True)
+    ]
+    return Recorder(
+        config.record,
+        tracks,
+        run_id=run_id,
+        keep=config.record_as,
+        go_on=config.resume,
+        utc_offset_ns=utc_offset_ns,
+        on_fault=_tell,
+    )
+
+
+def _told_recording(path: str | None, health: RecordingHealth) -> str:
+    lost = {"frames": health.frames_lost, "messages": health.messages_lost}
+    told = [f"lost {count} {what} ({reason})" for what, reasons in lost.items() for reason, count in reasons.items()]
+    size = f"{health.file_bytes / 1e6:.1f} MB"
+    return "; ".join([f"recorded {health.frames} frames and {health.messages} messages to {path}, {size}", *told])
 
 
 def _whole_address(address: SourceAddress) -> str:

@@ -21,6 +21,7 @@ from streamer.records import Mode
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=1)]
 Backend = Literal["auto", "onnxruntime", "tensorrt"]
+Keep = Literal["got", "jpeg"]
 
 
 FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
@@ -69,6 +70,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A file that keeps everything, so that a killed run can be resumed and its counts be had again."""
     resume: bool = False
     """Go on with the sessions of an existing journal; where there is none yet, start it."""
+    record: str | None = None
+    """A file that keeps the frames and the messages, to be played again."""
+    record_as: Keep = "got"
+    """How it keeps frames: as got, that is without loss, or as JPEG."""
     dashboard: bool | None = None
     """None: on where standard output is a terminal."""
     picture: bool = True

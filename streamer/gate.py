@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from streamer.records import Frame
 from streamer.ring import Ring
@@ -18,8 +19,10 @@ class Gate:
     camera stays alive, and its frames are counted in `dropped`. Any thread opens and closes it.
     """
 
-    def __init__(self, ring: Ring[Frame]) -> None:
+    def __init__(self, ring: Ring[Frame], taken: Callable[[Frame], None] = lambda frame: None) -> None:
+        """`taken` gets every frame that went into the ring, on the reader's thread."""
         self._ring = ring
+        self._taken = taken
         self._open = threading.Event()
         self._open.set()
         self._dropped = 0
@@ -46,7 +49,10 @@ class Gate:
                 return not self._ring.closed
             if not self._open.wait(timeout):
                 return False
-        return self._ring.put(item, timeout)
+        if not self._ring.put(item, timeout):
+            return False
+        self._taken(item)
+        return True
 
     def close(self) -> None:
         self._ring.close()

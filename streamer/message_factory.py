@@ -36,6 +36,7 @@ from streamer.wire import (
     FrameMessage,
     HealthMessage,
     PictureMessage,
+    RecordingStatus,
     ShadowStatus,
     SourceStatus,
     Stage,
@@ -147,6 +148,10 @@ def _shadow(health: ShadowHealth) -> ShadowStatus:
     return ShadowStatus(**dataclasses.asdict(health))
 
 
+def _iso(utc_ns: int) -> str:
+    return (datetime(1970, 1, 1) + timedelta(microseconds=utc_ns // 1000)).isoformat(timespec="microseconds") + "Z"
+
+
 class MessageFactory:
     """Makes the messages of one session (one source, one slide) of one run, numbered and dated.
 
@@ -166,15 +171,17 @@ class MessageFactory:
         next_session_seq: int = 0,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         utc_ns: Callable[[], int] = time.time_ns,
+        utc_offset_ns: int | None = None,
     ) -> None:
-        """`next_session_seq`: for a resumed session, one more than the last number that it used."""
+        """`next_session_seq`: for a resumed session, one more than the last number that it used. `utc_offset_ns`: UTC
+        minus monotonic time, for who must date things alike; None: that of now."""
         if not SOURCE_NAME.fullmatch(source):
             raise UsageError(f"source name: got {source!r}, expected letters, digits, '_' and '-', with a letter first")
         self.source = source
         self.session = session
         self.run_id = run_id
         self._monotonic_ns = monotonic_ns
-        self._utc_offset_ns = utc_ns() - monotonic_ns()
+        self._utc_offset_ns = utc_ns() - monotonic_ns() if utc_offset_ns is None else utc_offset_ns
         self._next_seq: Counter[str] = Counter()
         self._next_session_seq = next_session_seq
 
@@ -184,8 +191,11 @@ class MessageFactory:
 
     def utc(self, monotonic_ns: int) -> str:
         """A monotonic time of this machine as ISO 8601 with microseconds and Z."""
-        microseconds = (monotonic_ns + self._utc_offset_ns) // 1000
-        return (datetime(1970, 1, 1) + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds") + "Z"
+        return _iso(monotonic_ns + self._utc_offset_ns)
+
+    def captured_utc(self, frame: Frame) -> str:
+        """When a frame was grabbed; of a recording's, when it was recorded."""
+        return self.utc(frame.captured_ns) if frame.captured_utc_ns is None else _iso(frame.captured_utc_ns)
 
     def frame(
         self,
@@ -207,7 +217,7 @@ class MessageFactory:
         return FrameMessage(
             frame_id=frame.frame_id,
             captured_ns=frame.captured_ns,
-            captured_utc=self.utc(frame.captured_ns),
+            captured_utc=self.captured_utc(frame),
             width=frame.width,
             height=frame.height,
             file=None if frame.file is None else _text(frame.file),
@@ -303,6 +313,7 @@ class MessageFactory:
             last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
             stream=None if health.stream is None else StreamStatus(**dataclasses.asdict(health.stream)),
             shadow=None if health.shadow is None else {name: _shadow(one) for name, one in health.shadow.items()},
+            recording=None if health.recording is None else RecordingStatus(**dataclasses.asdict(health.recording)),
             **self._stamp("health"),
         )
 

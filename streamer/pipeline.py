@@ -1,4 +1,5 @@
-"""The only place where threads start: one reader a source, some workers, one tail.
+"""The only place where threads start: one reader a source, some workers, one tail, and one
+writer where the run is recorded.
 
 reader (source > ring)  >  workers (batch > detector > classifier)  >  tail (in order: place, cells, counts, publish)
 
@@ -19,6 +20,7 @@ from streamer.analysis import Analysed, Analyser
 from streamer.batcher import Batcher, InOrder, SequencedFrame
 from streamer.gate import Gate
 from streamer.models import Analysers
+from streamer.recording import Recorder
 from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
 from streamer.ring import Ring
 from streamer.service_messages import AnyCommand, Pause, RequestRefused, Resume, SourceState, StopAt
@@ -79,14 +81,20 @@ class _Lane:
     """One source on its way: reader, ring, session and what is measured of it."""
 
     def __init__(
-        self, source: Source, mode: Mode, session: SlideSession, queue: int | None, on_skip: Callable[[Skip], None]
+        self,
+        source: Source,
+        mode: Mode,
+        session: SlideSession,
+        queue: int | None,
+        on_skip: Callable[[Skip], None],
+        taken: Callable[[Frame], None],
     ) -> None:
         self.name = source.name
         self.mode = mode
         self.session = session
         self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if mode == "live" else "block")
         self.stop = threading.Event()
-        self.gate = Gate(self.ring)
+        self.gate = Gate(self.ring, taken)
         self.stop_at: int | None = None
         self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
@@ -156,21 +164,26 @@ class Pipeline:
         next_session: Callable[[str], SlideSession] | None = None,
         picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None,
         stream: Callable[[], StreamHealth | None] = lambda: None,
+        recorder: Recorder | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`service` is called on the publishing thread some twenty times a second, for sinks that have peers to answer.
         `show` gets every frame published. `models`: what analyses a source, for `health`.
         `next_session` makes that of another slide under a source; None where that can't be. `picture` gives the JPEG,
-        width and height to publish of a frame, if any. `stream`: how the sockets do."""
+        width and height to publish of a frame, if any. `stream`: how the sockets do. `recorder` keeps what goes in and
+        what comes out; it is closed with the sinks."""
         self._analyser = analyser
-        self._sinks = sinks
+        self._sinks = [*sinks, recorder] if recorder else sinks
+        self._recorder = recorder
+        self._writer = threading.Thread(target=recorder.run, name="recorder", daemon=True) if recorder else None
         self._limits = limits
         self._service = service
         self._show = show
         self._models = models
         self._now_ns = now_ns
         self._started_ns = now_ns()
-        self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip) for s, mode in sources}
+        taken = recorder.frame if recorder else lambda frame: None
+        self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip, taken) for s, mode in sources}
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
         self._next_session = next_session
@@ -199,6 +212,8 @@ class Pipeline:
         self.finals: dict[str, DifferentialMessage] = {}
 
     def start(self) -> None:
+        if self._writer is not None:
+            self._writer.start()
         for lane in self._lanes.values():
             lane.thread.start()
         for thread in (*self._workers, self._tail):
@@ -258,6 +273,8 @@ class Pipeline:
             self._tail.join(0.5)
         for lane in self._lanes.values():
             lane.thread.join(JOIN_READER_S)
+        if self._writer is not None:
+            self._writer.join()
         if self._failure is not None:
             raise self._failure
         for lane in self._lanes.values():
@@ -359,6 +376,7 @@ class Pipeline:
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
                 stream=self._stream(),
+                recording=self._recorder.health() if self._recorder else None,
             )
             self._send(*lane.session.health(health))
 

@@ -21,12 +21,14 @@ __all__ = [
     "Classifications",
     "Detections",
     "Differential",
+    "EncodedImage",
     "Frame",
     "FrameQuality",
     "Health",
     "Mode",
     "ModelHealth",
     "Observation",
+    "RecordingHealth",
     "ShadowHealth",
     "Share",
     "Skip",
@@ -44,6 +46,15 @@ UNCLASSIFIED = "unclassified"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class EncodedImage:
+    """The image file that a frame was decoded from, as it was read."""
+
+    data: bytes
+    bits: int
+    """Significant bits of a sample as stored: 8, 10, 12, 14 or 16."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image from a source."""
 
@@ -56,6 +67,10 @@ class Frame:
     """(H, W, 3) BGR. Owned by the frame: nobody writes into it."""
     file: str | None = None
     """Base name, for image files; None for cameras, videos and the simulated slide."""
+    encoded: EncodedImage | None = None
+    """What a source read that decodes whole files; None for any other."""
+    captured_utc_ns: int | None = None
+    """When it was grabbed first, in nanoseconds since 1970, for the frames of a recording; None: `captured_ns` is."""
 
     @property
     def height(self) -> int:
@@ -232,6 +247,18 @@ class ModelHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingHealth:
+    """How the recording of a run does; all counts since the start."""
+
+    frames: int
+    messages: int
+    file_bytes: int
+    frames_lost: dict[str, int]
+    """Frames that could not be kept, by reason: "queue full", "not written"."""
+    messages_lost: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     backend: str
     detector: str
@@ -242,3 +269,5 @@ class Health:
     """None where nothing is published over sockets."""
     shadow: dict[str, ShadowHealth] | None = None
     """As in ModelHealth."""
+    recording: RecordingHealth | None = None
+    """None where nothing is recorded."""

@@ -248,7 +248,7 @@ class SlideSession:
             reasons=quality.reasons,
             focus=quality.focus,
             file=frame.file,
-            captured_utc=self.factory.utc(frame.captured_ns),
+            captured_utc=self.factory.captured_utc(frame),
         )
 
     def _messages(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> Iterator[Emission]:

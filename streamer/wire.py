@@ -170,6 +170,15 @@ class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed: int
 
 
+class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    frames: int
+    messages: int
+    file_bytes: int
+    frames_lost: dict[str, int]
+    """What could not be kept, by reason."""
+    messages_lost: dict[str, int]
+
+
 class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     backend: str
     detector: str
@@ -181,6 +190,8 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     stream: StreamStatus | None = None
     shadow: dict[str, ShadowStatus] | None = None
     """By model, "detector" and "classifier": how far a GPU agrees with the CPU; None where that is not compared."""
+
+    recording: RecordingStatus | None = None
 
 
 class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):

@@ -28,9 +28,9 @@ def open_source(
 ) -> Source:
     """The source of an address, constructed and not yet opened.
 
-    `mode` "live" plays a video file and the simulated slide at their own rate; else they go as fast as they are read.
-    SourceError for a path that does not exist, UsageError for a kind that this version does not have. Each kind is
-    imported when it is asked for, so that who only shows messages does not load OpenCV.
+    `mode` "live" plays a video file, a recording and the simulated slide at their own rate; else they go as fast as
+    they are read. SourceError for a path that does not exist, UsageError for a kind that this version does not have.
+    Each kind is imported when it is asked for, so that who only shows messages does not load OpenCV.
     """
     if address.kind == "camera":
         from streamer.sources.camera import CameraSource
@@ -47,9 +47,13 @@ def open_source(
 
         parameters = SlideParameters.parse(address.target)
         return SimulatedSource(parameters, name=address.name, live=mode == "live", now_ns=now_ns)
+    if address.kind == "replay":
+        from streamer.sources.replay import ReplaySource
+
+        return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
     raise UsageError(
         f"--source {address.kind}:{address.target}: got a kind of source that comes with a later version, expected"
-        " a camera, a stream, a video file, a folder or glob of images, or sim:"
+        " a camera, a stream, a video file, a folder or glob of images, sim: or replay:"
     )
 
 

@@ -91,6 +91,18 @@ def unique_names(addresses: Iterable[SourceAddress]) -> tuple[SourceAddress, ...
     return tuple(unique)
 
 
+def split_options(target: str) -> tuple[str, str]:
+    """(path, options) of a recording: `FILE,speed=2,source=left`, or `FILE?speed=2&source=left`."""
+    found = re.search(r"[,?](?=\w+=[^/\\]*$)", target)
+    return (target[: found.start()], target[found.end() :]) if found else (target, "")
+
+
+def named_track(target: str) -> str | None:
+    """The source of a recording that the options name."""
+    found = re.search(r"(?:^|[,&])source=([^,&]+)", split_options(target)[1])
+    return found[1].strip() if found else None
+
+
 def without_credentials(url: str) -> str:
     """The URL without `user:password@`."""
     parts = urlsplit(url)
@@ -136,6 +148,8 @@ def _short_name(kind: Kind, target: str) -> str:
     if kind == "stream":
         text = _host(target)
     elif kind in ("path", "replay"):
+        if kind == "replay":
+            target = named_track(target) or split_options(target)[0]
         # A glob is named after the folder that it looks into.
         parts = [part for part in PurePath(target).parts if not re.search(r"[*?\[]", part)]
         text = PurePath(parts[-1]).stem if parts else ""

@@ -49,6 +49,8 @@ class Picture:
     """(H, W, 3) BGR, owned by the caller."""
     bits: int
     """Significant bits of a sample as stored: 8, 10, 12, 14 or 16."""
+    data: bytes
+    """The file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def decode(data: bytes, header: ImageHeader, at_least_bits: int = 8) -> Picture 
         bits = next(depth for depth in _DEPTHS if depth >= largest)
         if header.inverted:  # OpenCV does this for 8 bits only
             stored = ((1 << bits) - 1) - stored
-    return Picture(_to_bgr(stored, bits), bits)
+    return Picture(_to_bgr(stored, bits), bits, data)
 
 
 def _to_bgr(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from streamer.records import Frame, Mode, Skip
+from streamer.records import EncodedImage, Frame, Mode, Skip
 from streamer.sources.base import SourceError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image
 from streamer.sources.imageheader import FORMATS, read_header
@@ -75,7 +75,8 @@ class ImagesSource:
         if isinstance(picture, Unreadable):
             return Skip(self._name, file, picture.reason, f"{file}: {picture.detail}")
         self._bits = picture.bits
-        frame = Frame(self._name, self._frame_id, captured_ns, picture.pixels, file)
+        encoded = EncodedImage(picture.data, picture.bits)
+        frame = Frame(self._name, self._frame_id, captured_ns, picture.pixels, file, encoded)
         self._frame_id += 1
         return frame
 

@@ -59,7 +59,7 @@ def test_what_cannot_be_meant(text: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["replay:night.rec", "imagezmq:tcp://h:5555"])
+@pytest.mark.parametrize("text", ["imagezmq:tcp://h:5555"])
 def test_what_comes_with_a_later_version(text: str) -> None:
     with pytest.raises(UsageError, match="comes with a later version"):
         open_source(parse_source(text))
