@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -22,7 +23,8 @@ RESEARCH_USE = "Research use only: not a medical device."
 
 SRC_HELP = (
     "[NAME=]SRC; SRC is a camera (0, /dev/video0), a stream (rtsp://…, http://…), a video file, a directory of "
-    "images, a glob, or the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster)"
+    "images, a glob, the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster), or a recording "
+    "(replay:FILE,speed=2,source=NAME)"
 )
 
 
@@ -105,6 +107,19 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("-o", dest="out", metavar="FILE|-", required=True)
     export.add_argument("--pictures", metavar="DIR", help="write the cells' pictures there")
 
+    play = commands.add_parser("play", help="publish the messages of a recording again", allow_abbrev=False)
+    play.set_defaults(call=_play)
+    play.add_argument("recording", metavar="RECORDING")
+    play.add_argument("--publish", metavar="ENDPOINT", required=True, help="for example tcp://127.0.0.1:5555")
+    play.add_argument("--speed", default="1", metavar="N|max", help="times as fast as they were published")
+    play.add_argument("--source", metavar="NAME", help="one source of the recording; else all")
+    play.add_argument("--as-new", action="store_true", help="with new session and run ids, as a run of its own")
+    play.add_argument(
+        "--wait-s", type=_seconds, default=2.0, metavar="S", help="wait so long for the first subscriber (2)"
+    )
+    play.add_argument("--insecure", action="store_true", help="publish beyond this machine unencrypted")
+    play.add_argument("--keys", metavar="DIR", help="publish encrypted, to those whose keys are in this key folder")
+
     classify = commands.add_parser("classify", help="name already cropped cells", allow_abbrev=False)
     classify.set_defaults(call=_classify)
     classify.add_argument("--source", required=True, metavar="DIR")
@@ -167,6 +182,12 @@ def _add_dashboard_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="draw the map of the slide in the place of the frame",
     )
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected seconds, such as 5 or 0")
+    return float(text)
 
 
 def _positive(text: str) -> int:
@@ -248,6 +269,12 @@ def _export(options: Options) -> int:
     from streamer.export import export
 
     return export(options["journal"], options["format"], options["out"], options["pictures"])
+
+
+def _play(options: Options) -> int:
+    from streamer.play import play
+
+    return play(**options)
 
 
 def _classify(options: Options) -> int:

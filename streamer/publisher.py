@@ -165,6 +165,11 @@ class Publisher:
         self._take_subscriptions()
         self._answer_requests()
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anyone subscribes to anything, as of the last `service`."""
+        return bool(self._prefixes)
+
     def wants(self, type_: str, source: str) -> bool:
         """Whether anyone subscribes to TYPE.SOURCE, as of the last `service`."""
         return self._is_wanted(f"{type_}.{source}".encode())

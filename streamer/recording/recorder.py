@@ -95,6 +95,7 @@ class Recorder:
         self._numbers = {track.name: number for number, track in enumerate(tracks)}
         self._waits = {track.name: track.mode == "analysis" for track in tracks}
         self._keep = keep
+        self._utc_offset_ns = utc_offset_ns
         self._on_fault = on_fault
         self._now_ns = now_ns
         self._waiting_max = waiting_max_bytes
@@ -216,6 +217,7 @@ class Recorder:
             lost[NOT_WRITTEN] += 1
             return
         encoding, head, data = self._encoded(frame)
+        utc_ns = frame.captured_utc_ns
         done = self._put_away(
             msgspec.json.encode(head),
             data,
@@ -223,7 +225,7 @@ class Recorder:
             encoding=encoding,
             source=self._numbers[frame.source],
             number=frame.frame_id,
-            time_ns=frame.captured_ns,
+            time_ns=frame.captured_ns if utc_ns is None else utc_ns - self._utc_offset_ns,
         )
         self.frames += done
         lost[NOT_WRITTEN] += not done
