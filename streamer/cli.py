@@ -120,6 +120,18 @@ def build_parser() -> argparse.ArgumentParser:
     play.add_argument("--insecure", action="store_true", help="publish beyond this machine unencrypted")
     play.add_argument("--keys", metavar="DIR", help="publish encrypted, to those whose keys are in this key folder")
 
+    mosaic = commands.add_parser("mosaic", help="the visited area as one picture, cells marked", allow_abbrev=False)
+    mosaic.set_defaults(call=_mosaic)
+    mosaic.add_argument("journal", metavar="JOURNAL")
+    mosaic.add_argument(
+        "recording", metavar="RECORDING", nargs="?", help="of the same run; else its own, or its source"
+    )
+    mosaic.add_argument("-o", dest="out", metavar="FILE", required=True, help="a .png, .jpg or .tif")
+    mosaic.add_argument("--max-side", type=_positive, default=6000, metavar="PX", help="of the picture (6000)")
+    mosaic.add_argument("--source", metavar="NAME", help="which session, where the journal has several")
+    mosaic.add_argument("--island", type=int, metavar="N", help="only this one; else all, side by side")
+    mosaic.add_argument("--marks", action=argparse.BooleanOptionalAction, default=True, help="mark the counted cells")
+
     classify = commands.add_parser("classify", help="name already cropped cells", allow_abbrev=False)
     classify.set_defaults(call=_classify)
     classify.add_argument("--source", required=True, metavar="DIR")
@@ -275,6 +287,12 @@ def _play(options: Options) -> int:
     from streamer.play import play
 
     return play(**options)
+
+
+def _mosaic(options: Options) -> int:
+    from streamer.mosaic.command import mosaic
+
+    return mosaic(options.pop("journal"), options.pop("recording"), options.pop("out"), **options)
 
 
 def _classify(options: Options) -> int:
