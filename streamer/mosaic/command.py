@@ -18,7 +18,7 @@ from engines.geometry import Image
 from streamer.journal import JournalError, SeenFrame, StoredSession
 from streamer.mosaic import marks
 from streamer.mosaic.layout import layout
-from streamer.mosaic.light import Light, estimate, ground_of
+from streamer.mosaic.light import Light, estimate, reduced
 from streamer.mosaic.marks import Mark
 from streamer.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
 from streamer.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
@@ -79,11 +79,11 @@ def mosaic(
         picture, scale = compose(visited, chosen, pictures, max_side, session.source, with_marks=marks)
     _write(picture, out)
     frames = sum(len(visited.islands[number]) for number in chosen)
-    missing = f"; {visited.lost} frames have no place and are not in it" if visited.lost else ""
+    cells = sum(len(visited.cells.get(number, ())) for number in chosen)
+    missing = f"; {_counted(visited.lost, 'frame')} without a place, not in it" if visited.lost else ""
     print(
-        f"{out}: {picture.shape[1]} x {picture.shape[0]} px, 1:{1 / scale:.3g}, {len(chosen)}"
-        f" island{'s' * (len(chosen) != 1)}, {frames} frames,"
-        f" {sum(len(visited.cells.get(number, ())) for number in chosen)} cells{missing}"
+        f"{out}: {picture.shape[1]} x {picture.shape[0]} px, 1:{1 / scale:.3g}, {_counted(len(chosen), 'island')},"
+        f" {_counted(frames, 'frame')}, {_counted(cells, 'cell')}{missing}"
     )
     return 0
 
@@ -141,10 +141,15 @@ def compose(
             marks.draw(part, (_mark(cell, extents[number], placed.scale, visited.sides_px) for cell in cells))
         height, width = part.shape[:2]
         canvas[y : y + height, x : x + width] = part
-        marks.caption(canvas, f"island {number}: {len(visited.islands[number])} frames", (x, y))
+        marks.caption(canvas, f"island {number}: {_counted(len(visited.islands[number]), 'frame')}", (x, y))
     frames = sum(len(visited.islands[number]) for number in chosen)
-    title = f"{source}: {sum(counts.values())} cells, {frames} frames, 1:{1 / placed.scale:.3g}. Research use only."
+    size = f"{_counted(counts.total(), 'cell')}, {_counted(frames, 'frame')}, 1:{1 / placed.scale:.3g}"
+    title = f"{source}: {size}. Research use only."
     return marks.with_legend(canvas, title, counts if with_marks else {}), placed.scale
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _mark(cell: Cell, extent: Extent, scale: float, sides_px: Mapping[int, float]) -> Mark:
@@ -162,12 +167,12 @@ def _light(frames: Sequence[PlacedFrame], pictures: Pictures) -> Light:
     sizes = Counter((frame.width, frame.height) for frame in frames)
     size = max(sizes, key=lambda size: sizes[size])
     alike = sorted((frame for frame in frames if (frame.width, frame.height) == size), key=lambda frame: frame.frame_id)
-    grounds = [ground_of(image) for _, image in pictures.of(some(alike, LIGHT_FRAMES))]
-    if not grounds:
+    small = [reduced(image) for _, image in pictures.of(some(alike, LIGHT_FRAMES))]
+    if not small:
         raise LeukostreamError(
             "mosaic: got no picture of any frame, expected those of the journal; give the recording of the same run"
         )
-    return estimate(grounds)
+    return estimate(small)
 
 
 def _refuse_recording(path: str) -> None:

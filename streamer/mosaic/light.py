@@ -4,7 +4,8 @@ The ground between the cells is blank glass, and as bright as the lamp there. In
 (a maximum, then a minimum, over windows wider than a cell); where no ground shows, other frames have some, and the
 median over them finds it. The lamp and its vignette are smooth, so a polynomial of fourth order in the logarithm, one a
 colour, is all of it, and noise and cells that are left have no say. Exposure and white balance are one factor a colour
-and frame.
+and frame. A closing takes the last stretch before the field's edge for as bright as what is further in; so the light is
+estimated again from frames that it was taken out of, until nothing is left of that.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ GROUND = 236.0
 GAIN_MAX = 4.0
 """A place darker than this is not ground, whatever was made of it."""
 ORDER = 4
+PASSES = 8
 
 
 class Light:
@@ -42,9 +44,9 @@ class Light:
         """(height, width, 3) logarithm, of mean about 0."""
         return _evaluated(self._coefficients, height, width)
 
-    def corrected(self, image: Image, ground: Floats) -> Floats:
-        """(H, W, 3) float32, 0 to 255 with its light taken out. `ground` is that of the frame: `ground_of`."""
-        level = np.median((ground - self.over(*ground.shape[:2])).reshape(-1, 3), axis=0)
+    def corrected(self, image: Image, small: Floats) -> Floats:
+        """(H, W, 3) float32, 0 to 255 with its light taken out. `small` is the frame as `reduced` makes it."""
+        level = np.median(_ground(small - self.over(*small.shape[:2])).reshape(-1, 3), axis=0)
         if self._inverse.shape != image.shape:
             self._inverse = np.minimum(np.exp(-self.over(*image.shape[:2])), np.float32(GAIN_MAX))
         gain = np.clip(GROUND / np.exp(level), 1 / GAIN_MAX, GAIN_MAX).astype(np.float32)
@@ -54,32 +56,46 @@ class Light:
         return bright
 
 
-def ground_of(image: Image) -> Floats:
-    """(h, w, 3) logarithm of how bright the ground is over a uint8 (H, W, 3) frame, much reduced."""
+def reduced(image: Image) -> Floats:
+    """(h, w, 3) logarithm of a uint8 (H, W, 3) frame, much reduced."""
     height, width = image.shape[:2]
     scale = min(1.0, LONG_SIDE / max(height, width))
     size = max(8, round(width * scale)), max(8, round(height * scale))
-    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    side = max(3, round(WINDOW * min(size)) | 1)
-    closed = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    return np.log(np.maximum(closed, 1).astype(np.float32))
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+    logarithm: Floats = np.log(np.maximum(small, 1))
+    return logarithm
 
 
-def estimate(grounds: Iterable[Floats]) -> Light:
-    """The light that frames of one size have in common; `grounds` as `ground_of` gives them."""
-    centred = [ground - np.median(ground.reshape(-1, 3), axis=0) for ground in grounds]
-    typical = np.median(np.stack(centred), axis=0)
-    height, width = typical.shape[:2]
+def estimate(frames: Iterable[Floats]) -> Light:
+    """The light that frames of one size have in common, at least one; `frames` as `reduced` makes them."""
+    stack = [frame - np.median(frame.reshape(-1, 3), axis=0).astype(np.float32) for frame in frames]
+    height, width = stack[0].shape[:2]
     powers = _powers(height, width)
-    values = typical.reshape(-1, 3).astype(np.float64)
-    weights = np.ones((len(values), 1))
-    for _ in range(5):  # what is darker than the light allows is no ground
-        coefficients, *_ = np.linalg.lstsq(powers * weights, values * weights, rcond=None)
-        off = values - powers @ coefficients
-        spread = np.maximum(1.5 * np.median(np.abs(off), axis=0), 0.004)
-        weights = np.minimum(1.0, spread / np.maximum(np.abs(off), 1e-9)).min(axis=1, keepdims=True)
+    coefficients = np.zeros((powers.shape[1], 3))
+    for _ in range(PASSES):
+        light = _evaluated(coefficients, height, width)
+        grounds = [_ground(frame - light) for frame in stack]
+        typical = np.median([ground - np.median(ground.reshape(-1, 3), axis=0) for ground in grounds], axis=0)
+        coefficients += _fitted(powers, typical.reshape(-1, 3).astype(np.float64))
     coefficients[0] -= (powers @ coefficients).mean(axis=0)  # the first power is 1
-    return Light(coefficients.astype(np.float64))
+    return Light(coefficients)
+
+
+def _ground(logarithm: Floats) -> Floats:
+    """How bright the ground is: the same without what is darker and narrower than WINDOW."""
+    side = max(3, round(WINDOW * min(logarithm.shape[:2])) | 1)
+    return np.asarray(cv2.morphologyEx(logarithm, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)), np.float32)
+
+
+def _fitted(powers: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(terms, 3) coefficients that (pixels, 3) values have, but for what is far off."""
+    weights = np.ones((len(values), 1))
+    for _ in range(5):
+        coefficients, *_ = np.linalg.lstsq(powers * weights, values * weights, rcond=None)
+        off = np.abs(values - powers @ coefficients)
+        spread = np.maximum(1.5 * np.median(off, axis=0), 0.004)
+        weights = np.minimum(1.0, spread / np.maximum(off, 1e-9)).min(axis=1, keepdims=True)
+    return coefficients.astype(np.float64)
 
 
 def _powers(height: int, width: int) -> npt.NDArray[np.float64]:

@@ -47,8 +47,8 @@ def draw(canvas: Image, marks: Iterable[Mark]) -> None:
     """Ring each cell in the colour of its class, with its letters beside it; thin rings for cells only seen cut."""
     for mark in marks:
         centre = round(mark.x_px), round(mark.y_px)
-        radius = max(4, round(0.66 * mark.side_px))
-        thick = 1 if mark.partial else max(2, round(radius / 18))
+        radius = max(4, round(0.62 * mark.side_px))
+        thick = 1 if mark.partial else max(2, round(radius / 26))
         colour = _bgr(class_colour(mark.class_name))
         cv2.circle(canvas, centre, radius, PAPER, thick + 2, cv2.LINE_AA)
         cv2.circle(canvas, centre, radius, colour, thick, cv2.LINE_AA)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from engines.geometry import Image
-from streamer.mosaic.light import Floats, Light, ground_of
+from streamer.mosaic.light import Floats, Light, reduced
 from streamer.mosaic.pictures import Pictures
 from streamer.mosaic.places import Extent, PlacedFrame
 
@@ -52,7 +52,7 @@ def _band(
     total = np.zeros((*shape, 3), np.float32)
     weight = np.zeros(shape, np.float32)
     for frame, image in pictures.of(frames):
-        ground = ground_of(image)
+        small = reduced(image)
         size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
         if scale < 1:
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -60,7 +60,7 @@ def _band(
         left, upper = int(np.floor(x)), int(np.floor(y))
         move = np.array([[1, 0, x - left], [0, 1, y - upper]], np.float32)
         moved = (size[0] + 1, size[1] + 1)
-        pixels = cv2.warpAffine(light.corrected(image, ground), move, moved, borderMode=cv2.BORDER_REPLICATE)
+        pixels = cv2.warpAffine(light.corrected(image, small), move, moved, borderMode=cv2.BORDER_REPLICATE)
         counts = cv2.warpAffine(_weights(*size), move, moved)
         to_y, of_y = _common(upper, moved[1], shape[0])
         to_x, of_x = _common(left, moved[0], shape[1])
