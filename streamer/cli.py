@@ -300,7 +300,7 @@ def _classify(options: Options) -> int:
     from streamer.classify import classify
 
     def say(line: str) -> None:
-        print(f"leukostream: {line}", file=sys.stderr)
+        print(f"leukostream: {line}", file=sys.stderr if options["jsonl"] == "-" else sys.stdout)
 
     classifier = load_classifier(options["classifier"], backend=options["backend"], say=say)
     return classify(options["source"], classifier, options["jsonl"])

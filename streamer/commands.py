@@ -65,16 +65,16 @@ def run(config: Config) -> int:
     keep_freed_memory()
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
     sources = _open_sources(config)
-    models = load_models(
-        config, [source.name for source, _ in sources], Threads(config.threads, _workers(config)), _tell
-    )
+    # Where the messages go to standard output, everything for people goes to standard error.
+    people = sys.stderr if config.jsonl == "-" else sys.stdout
+    # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
+    say = _Lines(sys.stderr if _on_dashboard(config, people) else people)
+    models = load_models(config, [source.name for source, _ in sources], Threads(config.threads, _workers(config)), say)
     for source, mode in sources:
         if mode == "live":
             models[source.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
-    # Where the messages go to standard output, everything for people goes to standard error.
-    people = sys.stderr if config.jsonl == "-" else sys.stdout
     classifiers = [one.classifier for one in models.values() if one.classifier is not None]
     note = " ".join(dict.fromkeys(filter(None, (accuracy_note(classifier.card) for classifier in classifiers)))) or None
     front = _front(config, people, note)
@@ -135,6 +135,7 @@ def run(config: Config) -> int:
         )
         if publisher is not None:
             publisher.obey(pipeline)
+        say.begin()
         try:
             with _stop_on_signals(pipeline), front:
                 pipeline.start()
@@ -147,6 +148,25 @@ def run(config: Config) -> int:
             if recorder is not None:
                 print(_told_recording(config.record, recorder.health()), file=people)
     return 0
+
+
+class _Lines:
+    """Lines for people that are kept until the run begins: one that can't begin says only why."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._kept: list[str] | None = []
+
+    def __call__(self, line: str) -> None:
+        if self._kept is None:
+            print(f"leukostream: {line}", file=self._out, flush=True)
+        else:
+            self._kept.append(line)
+
+    def begin(self) -> None:
+        kept, self._kept = self._kept or [], None
+        for line in kept:
+            self(line)
 
 
 def demo(options: dict[str, Any]) -> int:
@@ -281,14 +301,17 @@ def _publisher(config: Config, people: TextIO, history: History | None) -> Publi
     return publisher
 
 
+def _on_dashboard(config: Config, people: TextIO) -> bool:
+    return config.dashboard is not False and is_usable(people)
+
+
 def _front(config: Config, people: TextIO, note: str | None) -> Front:
     """The dashboard where people watch a terminal, else plain lines."""
-    usable = is_usable(people)
-    if config.dashboard and not usable:
+    if config.dashboard and not is_usable(people):
         raise UsageError(
             "--dashboard: got an output that is no terminal, expected one; leave the option out for plain lines"
         )
-    if usable and config.dashboard is not False:
+    if _on_dashboard(config, people):
         return Dashboard(people, picture=config.picture, map_=config.map, note=note, ranges=config.reference_ranges)
     return PlainReporter(people, note=note)
 
