@@ -60,6 +60,20 @@ def test_pictures_of_single_cells(folders, capfd):
     assert len(capfd.readouterr().out.splitlines()) == 2
 
 
+def test_a_recording_its_replay_its_messages_and_the_picture_of_the_slide(folders, free_port, capfd):
+    assert main(command("run", "--source", "fields/", "--journal")) == 0
+    assert main(command("mosaic")) == 0
+    assert "1 island, 2 frames" in capfd.readouterr().out
+    assert cv2.imread(str(folders / "slide.png")).shape[1] > 380
+    assert main(command("run", "--source", "fields/", "--record")) == 0
+    assert "recorded 2 frames" in capfd.readouterr().out
+    assert main(command("run", "--source", "replay:slide.rec")) == 0
+    assert "in 2 frames" in capfd.readouterr().out
+    words = [word.replace("5555", str(free_port)) for word in command("play")]
+    assert main([*words, "--speed", "max", "--wait-s", "0"]) == 0
+    assert "of fields" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["models", "doctor"])
 def test_what_is_here(name, capfd):
     assert main(command(name)) == 0
