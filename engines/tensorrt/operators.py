@@ -17,8 +17,9 @@ from engines.base import ModelFormatError
 
 OPSETS = range(9, 25)
 MAX_TOP_K = 3840
-"""INetworkDefinition.add_topk, 10.12 to 11.4: "Currently only values of K up to 3840 are supported." The parser's table
-says "less than 3840", its error "K exceeds the maximum value allowed (3840)"."""
+"""Itself allowed. INetworkDefinition.add_topk, 10.12 to 11.4: "Currently only values of K up to 3840 are supported";
+its builder: "K exceeds the maximum value allowed (3840)". Only the parser's table says "less than 3840".
+tests/engines/tensorrt/test_contract.py reads the sentence in the real binding."""
 
 _T = TypeVar("_T")
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+from engines.base import EngineError
 from engines.graph import add_uint8_input, add_yolov5_head
+from engines.registry import find
 from engines.tensorrt.libraries import Libraries
 from engines.tensorrt.runtime import StreamTimes, TensorRTEngine
 from tests.engines.networks import ANCHORS
 from tests.engines.small_detector import detector, pictures, raw_body
 from tests.engines.tensorrt_double import World
-from tools import onnxruntime_slots
+from tests.engines.tensorrt_double.cuda_provider import session_class
+from tools import check_gpu, onnxruntime_slots
 from tools.check_gpu import CHECKS, main, overlapping_share
 
 
@@ -63,6 +69,84 @@ def test_overlap_of_two_streams() -> None:
     # copies take 4 ms, computing 4 ms; (1,2) lies beside (1,3), and (3,4) beside (3,5)
     assert overlapping_share(beside) == 0.5
     assert overlapping_share([]) == 0
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A machine with a GPU, TensorRT and ONNX Runtime's CUDA provider, all of them doubles."""
+    world = World(total_bytes=1 << 32)
+    monkeypatch.setattr(check_gpu, "_PLANS", {})
+    monkeypatch.setattr(check_gpu, "load_cuda", lambda: world.cuda)
+    monkeypatch.setattr(check_gpu, "load_tensorrt", lambda: world.trt)
+    world.trt.__name__ = "tensorrt_lean"
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", world.trt)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session_class(world))
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    yield world
+    world.check_clean()
+
+
+def test_every_check_runs_to_its_end_on_the_double(
+    tmp_path: Path, model: str, gpu: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no line of it is run for the first time where GPU time is dear. The double's streams don't overlap."""
+    monkeypatch.setattr(check_gpu, "LEAST_OVERLAP", 0.0)
+    report = tmp_path / "gpu.json"
+    arguments = ["--model", model, "--json", str(report), "--seconds", "0.1", "--sources", "1", "3", "--batch", "2"]
+    status = main(arguments)
+    document = json.loads(report.read_text())
+    results = {result["check"]: result for result in document["results"]}
+    assert {check: (one["status"], one["detail"]) for check, one in results.items() if one["status"] != "ok"} == {}
+    assert (status, list(results)) == (0, list(CHECKS))
+    assert results["machine"]["figures"] == {
+        "tensorrt": "11.4.0.106",
+        "gpu": "NVIDIA Double",
+        "compute_capability": "90",
+        "cuda": "13.0",
+        "driver": "13.0",
+    }
+    assert list(results["broken plans"]["figures"]) == ["garbage", "empty", "zeros"]
+    assert "build it again" in results["truncated plan"]["figures"]["message"]
+    for backend in ("tensorrt", "onnxruntime cuda"):
+        figures = results[f"{backend} slots"]["figures"]
+        assert list(figures["frames_per_s"]) == ["1", "3"]
+        assert all(rate > 0 for rate in figures["frames_per_s"].values())
+        cameras = results[f"{backend} cameras"]["figures"]
+        assert list(cameras) == ["1", "3"]
+        assert cameras["3"]["offered_per_s"] == 90
+        assert results[f"{backend} numbers"]["figures"]["boxes"] > 0
+
+
+def test_streams_that_do_not_overlap_fail_the_check(model: str, gpu: World) -> None:
+    machine = check_gpu.Machine(find(model, "detector"), [], 0.05, [1], 2, 1)
+    result = check_gpu._run("tensorrt slots", CHECKS["tensorrt slots"], machine)
+    assert result.status == "failed"
+    assert "of the shorter overlaps, expected 80 %" in result.detail
+
+
+def test_other_numbers_than_the_cpus_fail_the_check(model: str, gpu: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = list(pictures(8))
+    machine = check_gpu.Machine(find(model, "detector"), frames, 0.05, [1], 2, 2)
+    plain = TensorRTEngine.infer
+
+    def blind(engine: TensorRTEngine, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = plain(engine, feeds)
+        return {**outputs, "scores": np.zeros_like(outputs["scores"])}
+
+    monkeypatch.setattr(TensorRTEngine, "infer", blind)
+    result = check_gpu._run("tensorrt numbers", CHECKS["tensorrt numbers"], machine)
+    assert result.status == "failed"
+    assert "0 boxes, the CPU finds" in result.detail
+
+
+def test_a_failed_check_is_the_exit_status(model: str, gpu: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(machine: object) -> tuple[str, dict[str, object]]:
+        raise EngineError("out of order")
+
+    monkeypatch.setattr(check_gpu, "CHECKS", {"one": broken})
+    monkeypatch.setattr(check_gpu, "read_frames", lambda source, count: list(pictures(count)))
+    assert main(["--model", model]) == 1
 
 
 def test_onnxruntime_stands_in_for_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:

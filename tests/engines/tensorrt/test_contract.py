@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import enum
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 import engines.tensorrt
+from engines.graph import TOP_K
+from engines.tensorrt.operators import MAX_TOP_K
 
 from ..tensorrt_double import World, trt_build
 from ..tensorrt_double.trt import ILogger, IProgressMonitor
@@ -168,6 +171,14 @@ def test_a_misspelt_name_is_found(real: dict[str, Any]) -> None:
     overloads = bindings.signatures(doc, "set_input_shape")
     assert len(overloads) == 3
     assert not any(fits(wrong, overload) for overload in overloads)
+
+
+def test_the_limit_of_top_k_is_the_one_that_the_binding_names(real: dict[str, Any]) -> None:
+    doc = real["classes"]["INetworkDefinition"]["add_topk"]["doc"]
+    said = re.search(r"only values of K up to (\d+) are supported", doc)
+    assert said is not None
+    assert int(said[1]) == MAX_TOP_K
+    assert TOP_K <= MAX_TOP_K
 
 
 def test_no_removed_api_is_used(real: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ from engines.graph import adapt_ultralytics, add_uint8_input, add_yolov5_head
 from engines.onnx_editing import dims_of, only_input
 from engines.precision import to_fp16
 from engines.quantization import calibrate, to_int8
-from engines.registry import find, models
-from engines.tensorrt.operators import check_operators, problems_of
+from engines.registry import find, models, zoo_names
+from engines.tensorrt.compiler import sized
+from engines.tensorrt.operators import MAX_TOP_K, check_operators, problems_of
 from engines.tensorrt.sizes import with_sizes
 
 from ..networks import ANCHORS, classifier_file, model_of, ultralytics_file
@@ -34,13 +35,40 @@ def test_adapted_files_are_accepted() -> None:
     check_operators(classifier_file())
 
 
-def test_shipped_models_are_accepted() -> None:
-    for card in models():
-        model = find(card.name, card.task).proto
-        height, width = dims_of(only_input(model))[1:3]
-        fixed = with_sizes(model, None, height or 384, width or 512)
-        check_operators(fixed)
-        check_operators(to_fp16(fixed)[0])
+FRAME_SIZES = [(640, 480), (1920, 1080), (1024, 1024), (480, 640)]
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("name", zoo_names())
+def test_every_operator_of_a_shipped_model_is_in_the_table_in_every_precision(name: str, batch: int | None) -> None:
+    """The very graphs that a build parses, the batch open, and of one frame as the CPU runs them."""
+    card = next(card for card in models() if card.name == name)
+    model = find(name, card.task).proto
+    for frame_size in FRAME_SIZES if card.task == "detector" and batch is None else FRAME_SIZES[:1]:
+        graph = sized(card, model, frame_size)
+        if batch is not None:
+            graph = with_sizes(graph, batch, None, None)
+        assert problems_of(graph) == []
+        check_operators(graph)
+        check_operators(to_fp16(graph)[0])
+        assert all(k <= MAX_TOP_K for k in top_ks(graph))
+        assert card.task != "detector" or top_ks(graph)
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_every_operator_of_a_shipped_model_in_int8_is_in_the_table(name: str) -> None:
+    card = next(card for card in models() if card.name == name)
+    graph = sized(card, find(name, card.task).proto, (320, 256))
+    height, width = (size or 0 for size in dims_of(only_input(graph))[1:3])
+    int8, report = to_int8(graph, calibrate(graph, [pictures(2, height=height, width=width)]))
+    assert len(report.quantized) > 10
+    check_operators(int8)
+
+
+def top_ks(model: ModelProto) -> list[int]:
+    """The K of every TopK of a graph."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return [int(constants[node.input[1]].item()) for node in model.graph.node if node.op_type == "TopK"]
 
 
 def one(kind: str, inputs: list[str], *, number: int = 1, constants: object = (), **attributes: object) -> ModelProto:
