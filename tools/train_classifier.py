@@ -26,13 +26,17 @@ from tools import training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification import measures
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
-from tools.classification.augment import Augmentation, make_batch
+from tools.classification.augment import Augmentation, Lending, make_batch
 from tools.classification.crops import SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
 SET_SHARES = {"pbc": 0.64, "chula_wbc": 0.22, "bccd": 0.14}
 """Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn;
 wbc_masks is the laboratory that no weights have seen."""
+HOME = "pbc"
+HOME_ONLY_FOREIGN = 0.3
+"""How much as often as others cells are made to look foreign whose class only the home set has. What is foreign was
+taken for them otherwise: lymphocytes of wbc_masks for platelets, monocytes for immature granulocytes."""
 SUBCLASS_OF = [[i for i, s in enumerate(SUBCLASS_NAMES) if SUBCLASSES[s] == c] for c in CELL_CLASSES]
 
 
@@ -198,6 +202,8 @@ class Trainer:
         self.inside = stored.select(TRAIN)
         self.laboratories = np.array([c.dataset for c in stored.cells])
         self.appearances = appearances
+        away = np.unique(stored.classes[self.inside][self.laboratories[self.inside] != HOME])
+        self.foreign = np.where(np.isin(stored.classes, away), 1.0, HOME_ONLY_FOREIGN)
         datasets = self.laboratories[self.inside]
         slides = np.array([stored.cells[i].slide or "" for i in self.inside])
         self.weights = sampling_weights(datasets, stored.classes[self.inside], slides)
@@ -270,10 +276,11 @@ class Trainer:
 
     def _step(self, indices: np.ndarray, rng: np.random.Generator) -> float:
         stored = self.stored
-        names = self.laboratories[indices].tolist()
-        x = make_batch(
-            stored.squares, stored.boxes, indices, self.training_px, rng, self.how, names, self.appearances
-        ).to(self.device)
+        lending = None
+        if self.appearances is not None:
+            lending = Lending(self.appearances, self.laboratories[indices].tolist(), self.foreign[indices])
+        x = make_batch(stored.squares, stored.boxes, indices, self.training_px, rng, self.how, lending)
+        x = x.to(self.device)
         classes = torch.from_numpy(stored.classes[indices]).to(self.device)
         subclasses = torch.from_numpy(stored.subclasses[indices]).to(self.device)
         # bf16 on a CPU was measured at half the speed of float32 here (depthwise convolutions): only a GPU gets it.

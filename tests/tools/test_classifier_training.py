@@ -249,8 +249,7 @@ def test_appearances_are_gathered_from_typed_and_untyped_cells(tmp_path: Path, m
         32,
         np.random.default_rng(0),
         augment.Augmentation(appearance_share=1.0),
-        ["pbc"] * 4,
-        looks,
+        augment.Lending(looks, ["pbc"] * 4, np.ones(4)),
     )
     assert x.shape == (4, 3, 32, 32)
     assert torch.isfinite(x).all()
