@@ -50,6 +50,7 @@ def stored_cells(n: int = 12) -> crops.StoredCells:
         subclasses=np.where(classes == 6, 1, np.where(classes == 3, 3, -1)),
         cells=cells,
         parts=["validation" if i % 3 == 0 else "train" for i in range(n)],
+        attributes=np.where((np.arange(n) % 2 == 1)[:, None], np.arange(11) % 2, -1),
     )
 
 
@@ -152,6 +153,47 @@ def test_unknown_subclass_adds_nothing_to_the_loss() -> None:
     assert sub.grad is not None
     assert sub.grad[1].abs().sum() == 0
     assert sub.grad[0, 2:].abs().sum() == 0  # only the children of its own parent compete
+
+
+def test_attributes_count_where_somebody_looked() -> None:
+    sizes = train_classifier.ATTRIBUTE_SIZES
+    logits = torch.zeros(2, sum(sizes), requires_grad=True)
+    known = torch.zeros(11, dtype=torch.long)
+    loss = train_classifier.attribute_loss(logits, torch.stack([known, known - 1]))
+    assert loss.item() == pytest.approx(np.log(sizes).sum() / 22, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[0] != 0).all()
+    assert (logits.grad[1] == 0).all()
+    assert train_classifier.attribute_loss(logits, torch.full((2, 11), -1)).item() == 0
+
+
+def test_a_run_may_start_from_another_and_get_the_head_for_attributes(tmp_path: Path) -> None:
+    stored = stored_cells()
+    first = Trainer(PLAN, stored, {}, tmp_path / "first")
+    first._epoch()
+    plan = dataclasses.replace(PLAN, attribute_weight=0.2, rate=1e-3)
+    second = Trainer(plan, stored, {}, tmp_path / "second", start=tmp_path / "first/last.pt")
+    a, b = first.average.network.state_dict(), second.network.state_dict()
+    assert set(b) - set(a) == {"attributes.weight", "attributes.bias"}
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    before = b["attributes.weight"].clone()
+    second._epoch()
+    assert not torch.equal(before, second.network.state_dict()["attributes.weight"])
+    with pytest.raises(ValueError, match="expected those of the same network"):
+        Trainer(PLAN, stored, {}, tmp_path / "third", start=tmp_path / "second/last.pt")
+
+
+def test_attributes_are_read_from_the_table(tmp_path: Path) -> None:
+    (tmp_path / "pbc").mkdir()
+    names = list(crops.ATTRIBUTES)
+    values = [crops.ATTRIBUTES[n][-1] for n in names]
+    table = [["file", *names], ["a.jpg", *values], ["b.jpg", *[""] * 11]]
+    (tmp_path / "pbc/labels.csv").write_text("\n".join(",".join(row) for row in table) + "\n")
+    cells = [dataclasses.replace(stored_cells(1).cells[0], key=f"pbc/images/{k}.jpg") for k in "abc"]
+    found = crops.read_attributes(tmp_path, cells)
+    assert found[0].tolist() == [n - 1 for n in train_classifier.ATTRIBUTE_SIZES]
+    assert (found[1:] == -1).all()
 
 
 @pytest.mark.parametrize("seed", range(6))
