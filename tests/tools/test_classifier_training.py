@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +12,13 @@ from onnx import numpy_helper
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from engines.base import Classifications  # noqa: E402
+from engines.base import Classifications, Detections  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
 from tests.tools.cases import make_data, smear  # noqa: E402
 from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
 from tools.classification import appearance, augment, crops, unique  # noqa: E402
-from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture  # noqa: E402
+from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, read_cells  # noqa: E402
 from tools.export import toml, toml_value  # noqa: E402
 from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
 
@@ -402,6 +404,10 @@ def test_export_writes_a_card_with_measured_figures(
     card = model.classifier.card
     assert card.figures["chula_wbc_validation"]["cells"] == 1
     assert card.figures["chula_wbc_holdout"]["cells"] == 1
+    assert (
+        card.figures["wbc_masks_validation"]["cells"] == card.figures["wbc_masks_jtsc_whole_validation"]["cells"] == 1
+    )
+    assert not [name for name in card.figures if "wbc_masks" in name and name.endswith("holdout")]
     assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
     assert card.training["epoch_of_weights"] == 3
     options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
@@ -453,3 +459,23 @@ def test_a_cell_alone_keeps_the_cell_and_loses_its_neighbours() -> None:
     out = augment.alone(square, np.float32([100, 90, 140, 130]), np.random.default_rng(1))
     np.testing.assert_array_equal(out[100:120, 110:130], square[100:120, 110:130])
     assert (out[10:50, 10:60] == 230).all()
+
+
+class ScriptedDetector:
+    """Finds one red and two nucleated cells in every picture, one of them below the card's threshold."""
+
+    card = SimpleNamespace(name="scripted", thresholds=SimpleNamespace(operating=0.4))
+
+    def detect(self, frames: Sequence[np.ndarray]) -> list[Detections]:
+        boxes = np.float32([[99, 61, 141, 105], [100, 60, 140, 104], [102, 60, 150, 104]])
+        names = ("RBC", "WBC", "erythroblast")
+        scores = np.float32([0.9, 0.3, 0.8])
+        return [Detections(boxes, scores, np.arange(3), names, ("red", "white", "nucleated red"), False)]
+
+
+def test_a_detector_gives_the_boxes_of_fields(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    cells = [c for c in read_cells(tmp_path) if c.dataset in ("chula_wbc", "wbc_masks", "bccd")]
+    found = evaluate_classifier.boxed_by(ScriptedDetector(), cells)  # type: ignore[arg-type]
+    assert {c.dataset for c in found} == {"chula_wbc"}  # the cell of bccd lies elsewhere
+    assert [c.box_px for c in found] == [(102, 60, 150, 104)] * 3
