@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from engines.base import Classifications
-from engines.registry import load_classifier
+from engines.detector import Detector
+from engines.geometry import iou_matrix
+from engines.registry import load_classifier, load_detector
 from tools.classification import measures
 from tools.classification.crops import SUBCLASS_NAMES, part_of_cell, read_image, set_name
 from tools.classification.unique import UNIQUE_CELLS, fused, looks_of_cells
@@ -29,6 +31,8 @@ from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_ro
 
 SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crops")
 """Sets whose pictures hold one cell, so that they are measured as whole pictures too."""
+FIELDS = ("chula_wbc", "bccd")
+"""Sets of whole fields, in which a detector may look for the cells."""
 
 
 @dataclass(frozen=True)
@@ -203,13 +207,36 @@ def plot(found: Predictions, title: str, path: Path) -> None:
     pyplot.close(figure)
 
 
-def evaluate(model: Model, part: str, root: Path | None = None) -> dict[str, Predictions]:
-    """Predictions for all cells of one part of all sets."""
+def boxed_by(detector: Detector, cells: Sequence[CellPicture]) -> list[CellPicture]:
+    """The cells of fields that a detector finds, with its box (of nucleated cells the one that overlaps the label's
+    most, by half at least) instead of the label's."""
+    out = []
+    for cell in cells:
+        if cell.dataset not in FIELDS:
+            continue
+        found = detector.detect([read_image(cell.path)])[0]
+        nucleated = np.isin(np.array(found.kinds)[found.labels], ("white", "nucleated red"))
+        boxes = found.boxes_px[nucleated & (found.scores >= detector.card.thresholds.operating)]
+        overlaps = iou_matrix(np.array([cell.box_px], np.float32), boxes)[0]
+        if len(boxes) and overlaps.max() >= 0.5:
+            out.append(replace(cell, box_px=tuple(boxes[overlaps.argmax()].tolist())))
+    return out
+
+
+def evaluate(
+    model: Model, part: str, root: Path | None = None, detector: Detector | None = None
+) -> dict[str, Predictions]:
+    """Predictions for all cells of one part of all sets; with a detector, for those of fields that it finds."""
     if part not in PARTS:
         raise ValueError(f"part: got {part!r}, expected one of {', '.join(PARTS)}")
     root = data_root() if root is None else root
     splits = load_splits(root)
-    return collect(model, [c for c in read_cells(root) if part_of_cell(c, splits) == part], root)
+    cells = [c for c in read_cells(root) if part_of_cell(c, splits) == part]
+    if detector is not None:
+        named = len([c for c in cells if c.dataset in FIELDS])
+        cells = boxed_by(detector, cells)
+        print(f"{detector.card.name} finds {len(cells)} of {named} cells of {', '.join(FIELDS)}", file=sys.stderr)
+    return collect(model, cells, root)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -217,14 +244,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
     parser.add_argument("--part", choices=PARTS, default="validation")
+    parser.add_argument("--detector", metavar="NAME|FILE", help="crop fields by its boxes, not by the labels'")
     parser.add_argument("--json", type=Path, help="write all figures here (default: standard output)")
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices and reliability diagrams")
     args = parser.parse_args(arguments)
     model = Model(args.model)
-    found = evaluate(model, args.part)
+    found = evaluate(model, args.part, detector=load_detector(args.detector) if args.detector else None)
     result = {
         "model": args.model,
         "part": args.part,
+        "detector": args.detector,
         "sets": {
             name: {**figures(f, model.threshold, model.temperature), "worst": worst(f)} for name, f in found.items()
         },

@@ -33,11 +33,14 @@ from tools.evaluate_classifier import Model, Predictions
 from tools.export import to_onnx, toml
 from tools.train_classifier import SET_SHARES, Plan, load_network
 
+CALIBRATED_ON = ("pbc", "pbc whole", "bccd", "chula_wbc")
+"""Sets that temperatures and threshold are fitted on: not wbc_masks, which stays unseen, and no cell as two sets."""
 KINDS = {"platelet": "platelet", "erythroblast": "nucleated red"}
 OUTPUTS = ("class_probabilities", "subclass_probabilities")
 LICENCES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
-    "bccd: MIT; chula_wbc: MIT; wbc_masks: zxaoyou/segmentation_WBC, GPL-3.0 data, used for training only",
+    "bccd, chula_wbc: MIT; the colours of txl_pbc and bcd, MIT, were lent to cells of the others",
+    "wbc_masks (zxaoyou/segmentation_WBC, GPL-3.0 data): measured on only, neither weights nor temperature saw it",
 )
 
 
@@ -72,6 +75,14 @@ def laboratory_weights(found: Mapping[str, Predictions]) -> np.ndarray:
     away = sum(len(f.cells) for name, f in found.items() if not name.startswith("pbc"))
     per_set = [np.full(len(f.cells), 1 / max(1, home if name.startswith("pbc") else away)) for name, f in found.items()]
     return np.concatenate(per_set)
+
+
+def for_calibration(found: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """The sets of `CALIBRATED_ON` that were measured. Raises ValueError where none was."""
+    chosen = {name: f for name, f in found.items() if name in CALIBRATED_ON}
+    if not chosen:
+        raise ValueError(f"calibration: got {', '.join(found)}, expected at least one of {', '.join(CALIBRATED_ON)}")
+    return chosen
 
 
 def fit(found: Mapping[str, Predictions]) -> tuple[float, float]:
@@ -166,7 +177,7 @@ def untempered_classifier(checkpoint: Path) -> Classifier:
 
 def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str]) -> Path:
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card."""
-    untempered = evaluate_classifier.evaluate(Model(str(checkpoint)), VALIDATION)
+    untempered = for_calibration(evaluate_classifier.evaluate(Model(str(checkpoint)), VALIDATION))
     temperature, subclass_temperature = fit(untempered)
     graph, plan = build_graph(checkpoint, temperature, subclass_temperature)
     _, _, state = load_network(checkpoint)
@@ -192,7 +203,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
 
     write(0.0, {})
     file = str(path.with_suffix(".onnx"))
-    threshold = choose_threshold(evaluate_classifier.evaluate(Model(file), VALIDATION), risk)
+    threshold = choose_threshold(for_calibration(evaluate_classifier.evaluate(Model(file), VALIDATION)), risk)
     write(threshold, {})
     write(threshold, figure_tables(Model(file), name, parts))
     return path

@@ -26,13 +26,18 @@ from tools import training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification import measures
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
-from tools.classification.augment import Augmentation, make_batch
-from tools.classification.crops import SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
+from tools.classification.augment import Augmentation, Lending, make_batch
+from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
 SET_SHARES = {"pbc": 0.64, "chula_wbc": 0.22, "bccd": 0.14}
 """Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn;
 wbc_masks is the laboratory that no weights have seen."""
+ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
+HOME = "pbc"
+HOME_ONLY_FOREIGN = 0.3
+"""How much as often as others cells are made to look foreign whose class only the home set has. What is foreign was
+taken for them otherwise: lymphocytes of wbc_masks for platelets, monocytes for immature granulocytes."""
 SUBCLASS_OF = [[i for i, s in enumerate(SUBCLASS_NAMES) if SUBCLASSES[s] == c] for c in CELL_CLASSES]
 
 
@@ -54,6 +59,7 @@ class Plan:
     weight_decay: float = 0.03
     smoothing: float = 0.05
     subclass_weight: float = 0.4
+    attribute_weight: float = 0.0
     style_share: float = 0.5
     average_decay: float = 0.998
     warmup_epochs: float = 1.0
@@ -70,6 +76,7 @@ def build_network(plan: Plan) -> MobileNetV3Small:
         standardise=plan.standardise,
         by_density=plan.by_density,
         style_share=plan.style_share,
+        attributes=sum(ATTRIBUTE_SIZES) if plan.attribute_weight else 0,
     )
     return network.to(memory_format=torch.channels_last)
 
@@ -109,6 +116,15 @@ def cell_loss(class_logits: Tensor, subclass_logits: Tensor, classes: Tensor, su
             )
             loss = loss + plan.subclass_weight * among / len(classes)
     return loss
+
+
+def attribute_loss(logits: Tensor, attributes: Tensor) -> Tensor:
+    """Mean over the batch of the mean cross-entropy of each cell's attributes; logits (N, 31) of all side by side,
+    attributes (N, 11); cells without any add nothing."""
+    loss = logits.sum() * 0
+    for head, truth in zip(logits.split(ATTRIBUTE_SIZES, 1), attributes.T, strict=True):
+        loss = loss + nn.functional.cross_entropy(head, truth, ignore_index=-1, reduction="sum")
+    return loss / attributes.numel()
 
 
 @dataclass(frozen=True)
@@ -198,13 +214,20 @@ class Trainer:
         self.inside = stored.select(TRAIN)
         self.laboratories = np.array([c.dataset for c in stored.cells])
         self.appearances = appearances
+        away = np.unique(stored.classes[self.inside][self.laboratories[self.inside] != HOME])
+        self.foreign = np.where(np.isin(stored.classes, away), 1.0, HOME_ONLY_FOREIGN)
         datasets = self.laboratories[self.inside]
         slides = np.array([stored.cells[i].slide or "" for i in self.inside])
         self.weights = sampling_weights(datasets, stored.classes[self.inside], slides)
         training.seed_everything(plan.seed, -1 % 2**32)
         self.network = build_network(plan).to(self.device)
         if start is not None:
-            self.network.load_state_dict(training.load_checkpoint(start)["average"]["network"])
+            weights = training.load_checkpoint(start)["average"]["network"]
+            missing, unknown = self.network.load_state_dict(weights, strict=False)
+            if unknown or any(not name.startswith("attributes.") for name in missing):
+                raise ValueError(
+                    f"weights of {start}: got no {missing} but {unknown}, expected those of the same network"
+                )
         self.average = training.MovingAverage(self.network, plan.average_decay)
         groups = training.parameter_groups(self.network, plan.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=plan.rate)
@@ -270,16 +293,21 @@ class Trainer:
 
     def _step(self, indices: np.ndarray, rng: np.random.Generator) -> float:
         stored = self.stored
-        names = self.laboratories[indices].tolist()
-        x = make_batch(
-            stored.squares, stored.boxes, indices, self.training_px, rng, self.how, names, self.appearances
-        ).to(self.device)
+        lending = None
+        if self.appearances is not None:
+            lending = Lending(self.appearances, self.laboratories[indices].tolist(), self.foreign[indices])
+        x = make_batch(stored.squares, stored.boxes, indices, self.training_px, rng, self.how, lending)
+        x = x.to(self.device)
         classes = torch.from_numpy(stored.classes[indices]).to(self.device)
         subclasses = torch.from_numpy(stored.subclasses[indices]).to(self.device)
         # bf16 on a CPU was measured at half the speed of float32 here (depthwise convolutions): only a GPU gets it.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            class_logits, subclass_logits = self.network(x)
+            hidden = self.network.describe(x)
+            class_logits, subclass_logits = self.network.classes(hidden), self.network.subclasses(hidden)
         loss = cell_loss(class_logits.float(), subclass_logits.float(), classes, subclasses, self.plan)
+        if self.network.attributes is not None:
+            attributes = torch.from_numpy(stored.attributes[indices]).to(self.device)
+            loss = loss + self.plan.attribute_weight * attribute_loss(self.network.attributes(hidden), attributes)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +12,13 @@ from onnx import numpy_helper
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from engines.base import Classifications  # noqa: E402
+from engines.base import Classifications, Detections  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
 from tests.tools.cases import make_data, smear  # noqa: E402
 from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
 from tools.classification import appearance, augment, crops, unique  # noqa: E402
-from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture  # noqa: E402
+from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, read_cells  # noqa: E402
 from tools.export import toml, toml_value  # noqa: E402
 from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
 
@@ -50,6 +52,7 @@ def stored_cells(n: int = 12) -> crops.StoredCells:
         subclasses=np.where(classes == 6, 1, np.where(classes == 3, 3, -1)),
         cells=cells,
         parts=["validation" if i % 3 == 0 else "train" for i in range(n)],
+        attributes=np.where((np.arange(n) % 2 == 1)[:, None], np.arange(11) % 2, -1),
     )
 
 
@@ -154,6 +157,47 @@ def test_unknown_subclass_adds_nothing_to_the_loss() -> None:
     assert sub.grad[0, 2:].abs().sum() == 0  # only the children of its own parent compete
 
 
+def test_attributes_count_where_somebody_looked() -> None:
+    sizes = train_classifier.ATTRIBUTE_SIZES
+    logits = torch.zeros(2, sum(sizes), requires_grad=True)
+    known = torch.zeros(11, dtype=torch.long)
+    loss = train_classifier.attribute_loss(logits, torch.stack([known, known - 1]))
+    assert loss.item() == pytest.approx(np.log(sizes).sum() / 22, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[0] != 0).all()
+    assert (logits.grad[1] == 0).all()
+    assert train_classifier.attribute_loss(logits, torch.full((2, 11), -1)).item() == 0
+
+
+def test_a_run_may_start_from_another_and_get_the_head_for_attributes(tmp_path: Path) -> None:
+    stored = stored_cells()
+    first = Trainer(PLAN, stored, {}, tmp_path / "first")
+    first._epoch()
+    plan = dataclasses.replace(PLAN, attribute_weight=0.2, rate=1e-3)
+    second = Trainer(plan, stored, {}, tmp_path / "second", start=tmp_path / "first/last.pt")
+    a, b = first.average.network.state_dict(), second.network.state_dict()
+    assert set(b) - set(a) == {"attributes.weight", "attributes.bias"}
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    before = b["attributes.weight"].clone()
+    second._epoch()
+    assert not torch.equal(before, second.network.state_dict()["attributes.weight"])
+    with pytest.raises(ValueError, match="expected those of the same network"):
+        Trainer(PLAN, stored, {}, tmp_path / "third", start=tmp_path / "second/last.pt")
+
+
+def test_attributes_are_read_from_the_table(tmp_path: Path) -> None:
+    (tmp_path / "pbc").mkdir()
+    names = list(crops.ATTRIBUTES)
+    values = [crops.ATTRIBUTES[n][-1] for n in names]
+    table = [["file", *names], ["a.jpg", *values], ["b.jpg", *[""] * 11]]
+    (tmp_path / "pbc/labels.csv").write_text("\n".join(",".join(row) for row in table) + "\n")
+    cells = [dataclasses.replace(stored_cells(1).cells[0], key=f"pbc/images/{k}.jpg") for k in "abc"]
+    found = crops.read_attributes(tmp_path, cells)
+    assert found[0].tolist() == [n - 1 for n in train_classifier.ATTRIBUTE_SIZES]
+    assert (found[1:] == -1).all()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_crops_show_the_cell(seed: int) -> None:
     square = np.full((224, 224, 3), 200, np.uint8)
@@ -249,8 +293,7 @@ def test_appearances_are_gathered_from_typed_and_untyped_cells(tmp_path: Path, m
         32,
         np.random.default_rng(0),
         augment.Augmentation(appearance_share=1.0),
-        ["pbc"] * 4,
-        looks,
+        augment.Lending(looks, ["pbc"] * 4, np.ones(4)),
     )
     assert x.shape == (4, 3, 32, 32)
     assert torch.isfinite(x).all()
@@ -361,6 +404,10 @@ def test_export_writes_a_card_with_measured_figures(
     card = model.classifier.card
     assert card.figures["chula_wbc_validation"]["cells"] == 1
     assert card.figures["chula_wbc_holdout"]["cells"] == 1
+    assert (
+        card.figures["wbc_masks_validation"]["cells"] == card.figures["wbc_masks_jtsc_whole_validation"]["cells"] == 1
+    )
+    assert not [name for name in card.figures if "wbc_masks" in name and name.endswith("holdout")]
     assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
     assert card.training["epoch_of_weights"] == 3
     options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
@@ -412,3 +459,23 @@ def test_a_cell_alone_keeps_the_cell_and_loses_its_neighbours() -> None:
     out = augment.alone(square, np.float32([100, 90, 140, 130]), np.random.default_rng(1))
     np.testing.assert_array_equal(out[100:120, 110:130], square[100:120, 110:130])
     assert (out[10:50, 10:60] == 230).all()
+
+
+class ScriptedDetector:
+    """Finds one red and two nucleated cells in every picture, one of them below the card's threshold."""
+
+    card = SimpleNamespace(name="scripted", thresholds=SimpleNamespace(operating=0.4))
+
+    def detect(self, frames: Sequence[np.ndarray]) -> list[Detections]:
+        boxes = np.float32([[99, 61, 141, 105], [100, 60, 140, 104], [102, 60, 150, 104]])
+        names = ("RBC", "WBC", "erythroblast")
+        scores = np.float32([0.9, 0.3, 0.8])
+        return [Detections(boxes, scores, np.arange(3), names, ("red", "white", "nucleated red"), False)]
+
+
+def test_a_detector_gives_the_boxes_of_fields(tmp_path: Path) -> None:
+    make_data(tmp_path)
+    cells = [c for c in read_cells(tmp_path) if c.dataset in ("chula_wbc", "wbc_masks", "bccd")]
+    found = evaluate_classifier.boxed_by(ScriptedDetector(), cells)  # type: ignore[arg-type]
+    assert {c.dataset for c in found} == {"chula_wbc"}  # the cell of bccd lies elsewhere
+    assert [c.box_px for c in found] == [(102, 60, 150, 104)] * 3

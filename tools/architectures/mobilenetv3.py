@@ -125,7 +125,7 @@ class MobileNetV3Small(nn.Module):
 
     `standardise` makes the network see each picture through `standardised`, its optical density where `by_density`,
     so that the lamp's colour cancels as well. In training, `style_share` of the batches
-    pass each of the first three blocks through `mix_styles`.
+    pass each of the first three blocks through `mix_styles`. A third head of `attributes` logits is for training only.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class MobileNetV3Small(nn.Module):
         standardise: bool = False,
         by_density: bool = False,
         style_share: float = 0.0,
+        attributes: int = 0,
     ) -> None:
         super().__init__()
         self.standardise = standardise
@@ -153,6 +154,7 @@ class MobileNetV3Small(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classes = nn.Linear(HIDDEN, classes)
         self.subclasses = nn.Linear(HIDDEN, subclasses)
+        self.attributes = nn.Linear(HIDDEN, attributes) if attributes else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -164,6 +166,11 @@ class MobileNetV3Small(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """float32 (N, 3, H, W) in 0..1 -> float32 (N, classes), float32 (N, subclasses)."""
+        hidden = self.describe(x)
+        return self.classes(hidden), self.subclasses(hidden)
+
+    def describe(self, x: Tensor) -> Tensor:
+        """float32 (N, 3, H, W) in 0..1 -> float32 (N, 1024), what all heads see."""
         if self.by_density:
             x = density(x)
         x = standardised(x) if self.standardise else (x - 0.5) * 4
@@ -172,5 +179,5 @@ class MobileNetV3Small(nn.Module):
             if self.training and i < 3 and float(torch.rand(())) < self.style_share:
                 x = mix_styles(x)
         x = x.mean((2, 3))
-        x = self.dropout(self.activation(self.hidden(x)))
-        return self.classes(x), self.subclasses(x)
+        hidden: Tensor = self.dropout(self.activation(self.hidden(x)))
+        return hidden

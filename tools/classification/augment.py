@@ -32,15 +32,15 @@ class Augmentation:
     margin: float = 1.3
     scale: tuple[float, float] = (0.8, 1.3)
     shift: float = 0.1
-    whole_share: float = 0.2
-    wide_share: float = 0.2
-    stain: float = 0.3
-    mixing: float = 0.08
+    whole_share: float = 0.25
+    wide_share: float = 0.25
+    stain: float = 0.45
+    mixing: float = 0.1
     gamma: float = 0.25
     white_balance: float = 0.25
     brightness: float = 0.15
     gradient: float = 0.25
-    hue_rad: float = 0.3
+    hue_rad: float = 0.4
     saturation: tuple[float, float] = (0.1, 1.6)
     appearance_share: float = 0.35
     haze_share: float = 0.2
@@ -52,6 +52,16 @@ class Augmentation:
     cut_share: float = 0.08
     alone_share: float = 0.15
     noise: float = 0.04
+
+
+@dataclass(frozen=True)
+class Lending:
+    """For n cells: the looks that they may take on, the laboratory of each, and how much it is shown as foreign
+    (float (n,): factor of `appearance_share` and `alone_share`)."""
+
+    appearances: Appearances
+    laboratories: Sequence[str]
+    foreign: np.ndarray
 
 
 def crop(
@@ -162,11 +172,10 @@ def relight(
     images: Tensor,
     rng: np.random.Generator,
     how: Augmentation,
-    laboratories: Sequence[str] = (),
-    appearances: Appearances | None = None,
+    lending: Lending | None = None,
 ) -> Tensor:
-    """Colour and light of a batch: uint8 (N, h, w, 3) BGR -> float32 (N, 3, h, w) in 0..1, channels last. Where
-    `appearances` are given, some pictures of the laboratories (one name a picture) take on those of others."""
+    """Colour and light of a batch: uint8 (N, h, w, 3) BGR -> float32 (N, 3, h, w) in 0..1, channels last. With
+    `lending` some pictures take on the colours of other laboratories."""
     n, height, width, _ = images.shape
     density = _DENSITY[images.to(torch.int32)].reshape(n, height * width, 3)
     strength = rng.uniform(0, 1, n) ** 0.5  # some pictures stay near to what they were
@@ -176,9 +185,9 @@ def relight(
     matrix *= np.exp(rng.normal(0, how.gamma, n) * strength)[:, None, None]
     offset = rng.normal(0, how.white_balance, (n, 3)) + rng.normal(0, how.brightness, (n, 1))
     offset *= strength[:, None]
-    if appearances is not None:
-        borrowed = np.nonzero(rng.random(n) < how.appearance_share)[0]
-        maps, moves = appearances.maps([laboratories[i] for i in borrowed], rng)
+    if lending is not None:
+        borrowed = np.nonzero(rng.random(n) < how.appearance_share * lending.foreign)[0]
+        maps, moves = lending.appearances.maps([lending.laboratories[i] for i in borrowed], rng)
         offset[borrowed] += np.einsum("nj,njk->nk", moves, matrix[borrowed])
         matrix[borrowed] = maps @ matrix[borrowed]
     places = _places(height, width)
@@ -225,14 +234,14 @@ def make_batch(
     input_px: int,
     rng: np.random.Generator,
     how: Augmentation,
-    laboratories: Sequence[str] = (),
-    appearances: Appearances | None = None,
+    lending: Lending | None = None,
 ) -> Tensor:
-    """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`; `laboratories`
-    and `appearances` as in `relight`, one name for every index."""
+    """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`; `lending` is of
+    these cells."""
     crops = np.empty((len(indices), input_px, input_px, 3), np.uint8)
-    for out, i in zip(crops, indices, strict=True):
-        square = alone(squares[i], boxes[i], rng) if rng.random() < how.alone_share else squares[i]
+    for n, (out, i) in enumerate(zip(crops, indices, strict=True)):
+        share = how.alone_share * (lending.foreign[n] if lending else 1.0)
+        square = alone(squares[i], boxes[i], rng) if rng.random() < share else squares[i]
         cut, factor = crop(square, boxes[i], input_px, rng, how)
         out[:] = degrade(cut, factor, rng, how)
-    return relight(torch.from_numpy(crops), rng, how, laboratories, appearances)
+    return relight(torch.from_numpy(crops), rng, how, lending)

@@ -7,6 +7,7 @@ cut later.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -24,6 +25,27 @@ STORED_PX = 224
 SUBCLASS_NAMES = tuple(SUBCLASSES)
 MARGINS = {"bccd": 1.9, "bccd_crops": 1.0, "wbc_masks": 1.9, "chula_wbc": 1.9}
 """Crops of 1.3 times the box, turned by any angle, fit into 1.9 times the box; bccd_crops hold nothing outside."""
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "cell_size": ("small", "big"),
+    "cell_shape": ("round", "irregular"),
+    "nucleus_shape": (
+        "unsegmented-round",
+        "unsegmented-indented",
+        "unsegmented-band",
+        "segmented-bilobed",
+        "segmented-multilobed",
+        "irregular",
+    ),
+    "nuclear_cytoplasmic_ratio": ("low", "high"),
+    "chromatin_density": ("loosely", "densely"),
+    "cytoplasm_vacuole": ("no", "yes"),
+    "cytoplasm_texture": ("clear", "frosted"),
+    "cytoplasm_colour": ("light blue", "blue", "purple blue"),
+    "granule_type": ("nil", "small", "round", "coarse"),
+    "granule_colour": ("nil", "pink", "purple", "red"),
+    "granularity": ("no", "yes"),
+}
+"""The morphological attributes that WBCAtt names for cells of pbc, and their values."""
 _CACHE_VERSION = 1
 
 
@@ -38,6 +60,8 @@ class StoredCells:
     subclasses: np.ndarray
     cells: list[CellPicture]
     parts: list[str]
+    attributes: np.ndarray
+    """int64 (n, 11), index into the values of each of `ATTRIBUTES`, -1 where nobody looked."""
 
     def select(self, part: str) -> np.ndarray:
         """int64 indices of the cells of one part."""
@@ -83,7 +107,21 @@ def load_stored(root: Path, folder: Path) -> StoredCells:
         subclasses=np.array([SUBCLASS_NAMES.index(c.subclass) if c.subclass else -1 for c in cells]),
         cells=cells,
         parts=[part_of_cell(c, splits) for c in cells],
+        attributes=read_attributes(root, cells),
     )
+
+
+def read_attributes(root: Path, cells: Sequence[CellPicture]) -> np.ndarray:
+    """int64 (n, 11) of cells: what pbc/labels.csv says, -1 where it says nothing."""
+    with open(root / "pbc" / "labels.csv", newline="") as file:
+        rows = {f"pbc/images/{row['file']}": row for row in csv.DictReader(file)}
+    found = np.full((len(cells), len(ATTRIBUTES)), -1, np.int64)
+    for out, cell in zip(found, cells, strict=True):
+        row = rows.get(cell.key, {})
+        for i, (name, values) in enumerate(ATTRIBUTES.items()):
+            if row.get(name):
+                out[i] = values.index(row[name])
+    return found
 
 
 def _fill(path: Path, boxes_path: Path, cells: Sequence[CellPicture]) -> None:
