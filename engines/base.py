@@ -120,13 +120,22 @@ class Detections:
     counted); as long as `label_names`."""
     truncated: bool
     """True when the head's last candidate was still above the threshold: there may be more cells than these."""
+    class_scores: npt.NDArray[np.float32] | None = None
+    """(n, labels) the network's score of every label for each box, 0 to 1, not a distribution; None where the model
+    gives only the best one."""
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, rows: slice) -> Detections:
         """Some of the boxes, as views."""
-        return replace(self, boxes_px=self.boxes_px[rows], scores=self.scores[rows], labels=self.labels[rows])
+        return replace(
+            self,
+            boxes_px=self.boxes_px[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            class_scores=None if self.class_scores is None else self.class_scores[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,6 +55,8 @@ class CropInput:
 class ClassEntry:
     name: str
     kind: str
+    parent: str | None = None
+    """Detector whose classes are kinds of leukocyte: the class of the differential that this one is a subclass of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,9 @@ class Thresholds:
     nms_iou: float = 0.45
     nms_across: Literal["class", "kind"] = "class"
     """Which boxes suppress one another: those of a class, or all of a kind (several classes of white cell)."""
+    naming: float | None = None
+    """Detector whose classes are kinds of leukocyte: the share of its class scores below which a cell is
+    "unclassified". None: its classes do not say what a white cell is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,8 @@ def near(name: str, known: Sequence[str]) -> str:
 
 
 def _class(row: _Table) -> ClassEntry:
-    read = ClassEntry(row.text("name"), row.choice("kind", KINDS))
+    parent = row.text("parent") if "parent" in row else None
+    read = ClassEntry(row.text("name"), row.choice("kind", KINDS), parent)
     row.done()
     return read
 
@@ -250,6 +256,7 @@ def _thresholds(settings: _Table, task: Task) -> Thresholds:
             operating,
             settings.number("nms_iou", 0.45, low=0, high=1),
             settings.choice("nms_across", ("class", "kind"), "class"),
+            settings.number("naming", low=0, high=1) if "naming" in settings else None,
         )
     else:
         read = Thresholds(operating)

@@ -21,7 +21,7 @@ from engines.geometry import (
     letterbox,
     nms,
 )
-from engines.graph import BOXES, CLASSES, INPUT, SCORES
+from engines.graph import BOXES, CLASS_SCORES, CLASSES, INPUT, SCORES
 
 LoadEngine = Callable[[int, int], Engine]
 """(height, width) of the input -> an engine for that size: uint8 `images`, the compact head."""
@@ -169,7 +169,10 @@ class Detector:
                 t2 = self._clock_ns()
                 for n, i in enumerate(batch):
                     size = (sizes[n][0], sizes[n][1])
-                    found[i] = self._read(outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], fits[n], size)
+                    every = outputs[CLASS_SCORES][n] if CLASS_SCORES in outputs else None
+                    found[i] = self._read(
+                        outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], every, fits[n], size
+                    )
                 t3 = self._clock_ns()
                 for stage, taken in enumerate((t1 - t0, t2 - t1, t3 - t2)):
                     spent[stage] += taken
@@ -202,8 +205,10 @@ class Detector:
             letterbox(frame, fit, buffer[i], self._input.pad_value, None if halves is None else halves[i])
         return buffer[:n]
 
-    def _read(self, boxes: Array, scores: Array, classes: Array, fit: Letterbox, size: tuple[int, int]) -> Detections:
-        """Candidates of one frame, best first -> detections."""
+    def _read(
+        self, boxes: Array, scores: Array, classes: Array, every: Array | None, fit: Letterbox, size: tuple[int, int]
+    ) -> Detections:
+        """Candidates of one frame, best first -> detections. `every`: each candidate's scores of all classes."""
         count = int(np.count_nonzero(scores >= np.float32(self.threshold)))
         truncated = count == len(scores)
         labels = classes[:count].astype(np.intp)
@@ -225,6 +230,7 @@ class Detector:
             label_names=self._names,
             kinds=self._kinds,
             truncated=truncated,
+            class_scores=None if every is None else every[kept],
         )
 
 

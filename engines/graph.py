@@ -35,6 +35,8 @@ INPUT = "images"
 """Name of the uint8 (N, H, W, 3) input of every model that leukostream runs."""
 BOXES, SCORES, CLASSES = "boxes", "scores", "classes"
 """Outputs of the compact head: float32 (N,K,4) xyxy in input px, float32 (N,K) descending, int64 (N,K)."""
+CLASS_SCORES = "class_scores"
+"""Output of a compact head that gives every class's score of each candidate: float32 (N,K,C), 0 to 1."""
 TOP_K = 3840
 """Candidates that leave the network. YOLOv5 gives 7 to 9 for each cell, so that 1000 hold only some 130 cells; this
 is the most that TensorRT's TopK takes, and costs 0.5 ms more than 1000 on a CPU core."""
@@ -96,13 +98,15 @@ def add_yolov5_head(
     anchors_px: Sequence[Sequence[Sequence[float]]] | npt.NDArray[np.floating[Any]],
     strides: Sequence[int] = (8, 16, 32),
     top_k: int = TOP_K,
+    class_scores: bool = False,
 ) -> ModelProto:
     """Replace the raw logit maps of a YOLOv5 network by the compact head.
 
     The outputs must be one map per stride, float (N, A*(5+C), h, w), channel = anchor*(5+C) + (x, y, w, h,
     objectness, classes...). `anchors_px` is (levels, A, 2), width and height. The new outputs are the `top_k` best
-    candidates, or all where there are fewer: `boxes`, `scores` = objectness * best class, `classes`. Selection comes
-    before decoding, so that only `top_k` boxes are decoded.
+    candidates, or all where there are fewer: `boxes`, `scores` = objectness * best class, `classes`; with
+    `class_scores` every class's score of each as well. Selection comes before decoding, so that only `top_k` boxes are
+    decoded.
     """
     anchors = np.asarray(anchors_px, np.float32)
     levels = len(strides)
@@ -146,7 +150,10 @@ def add_yolov5_head(
     candidates = emit.op("Reshape", [emit.op("Mul", [objectness, best_class]), emit.constant(np.array([0, -1]))])
     index = _select(emit, candidates, top_k)
     kept = _gather_candidates(emit, table, index, features, axis=2)
-    emit.op("ArgMax", [emit.slice(kept, 5, features, axis=1)], axis=1, keepdims=0, out=CLASSES)
+    named = emit.slice(kept, 5, features, axis=1)
+    emit.op("ArgMax", [named], axis=1, keepdims=0, out=CLASSES)
+    if class_scores:
+        emit.op("Transpose", [emit.op("Sigmoid", [named])], perm=[0, 2, 1], out=CLASS_SCORES)
 
     # Where each kept candidate comes from, by arithmetic on its index: no grid of all candidates is ever stored.
     counts = [emit.op("Mul", [plane, emit.constant(np.array([per_cell]))]) for plane in planes]
@@ -183,7 +190,7 @@ def add_yolov5_head(
     half = emit.op("Mul", [emit.op("Mul", [spread, spread]), anchor_px])
     corners = [emit.op("Sub", [centre, half]), emit.op("Add", [centre, half])]
     emit.op("Concat", corners, axis=2, out=BOXES)
-    return _with_compact_outputs(model, emit, batch)
+    return _with_compact_outputs(model, emit, batch, classes=features - 5 if class_scores else 0)
 
 
 def adapt_ultralytics(model: ModelProto, *, top_k: int = TOP_K) -> ModelProto:
@@ -282,8 +289,9 @@ def _gather_candidates(emit: Emitter, table: str, index: str, features: int, *, 
     return emit.op("GatherElements", [table, wide], axis=axis)
 
 
-def _with_compact_outputs(model: ModelProto, emit: Emitter, batch: int | None) -> ModelProto:
-    taken = {BOXES, SCORES, CLASSES} & {name for node in model.graph.node for name in node.output}
+def _with_compact_outputs(model: ModelProto, emit: Emitter, batch: int | None, classes: int = 0) -> ModelProto:
+    """`classes`: width of the output of class scores, 0 where there is none."""
+    taken = {BOXES, SCORES, CLASSES, CLASS_SCORES} & {name for node in model.graph.node for name in node.output}
     for name in taken:
         rename(model.graph, name, f"network/{name}")
         emit.rename_inputs(name, f"network/{name}")
@@ -298,4 +306,6 @@ def _with_compact_outputs(model: ModelProto, emit: Emitter, batch: int | None) -
             tensor_value(CLASSES, TensorProto.INT64, [n, None]),
         ]
     )
+    if classes:
+        model.graph.output.append(tensor_value(CLASS_SCORES, TensorProto.FLOAT, [n, None, classes]))
     return checked(model)

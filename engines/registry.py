@@ -23,6 +23,7 @@ from engines.graph import INPUT, adapt_ultralytics, is_compact
 from engines.onnx_editing import dims_of, only_input, spell
 from engines.onnxruntime import Threads
 from engines.shadow import ShadowTally
+from engines.storage import widened
 
 __all__ = ["BACKENDS", "Backend", "Model", "compact", "find", "load_classifier", "load_detector", "models", "zoo_names"]
 
@@ -212,7 +213,7 @@ def _parse(data: bytes, where: str) -> ModelProto:
         ) from error
     if not proto.graph.node:
         raise ModelFormatError(f"{where}: got an ONNX file without any operator, expected a network; export it again")
-    return proto
+    return widened(proto)
 
 
 def _adapted(model: Model) -> ModelProto:

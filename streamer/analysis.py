@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.geometry import Image, halved
+from engines.own_classes import OwnClasses
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality
 from streamer.registration import PreparedFrame, RegistrationConfig, prepare
@@ -32,7 +33,7 @@ class Analysed:
     white: npt.NDArray[np.intp]
     """Which detections are white cells; rows of `classifications` are in this order."""
     classifications: Classifications | None
-    """None where the run has no classifier."""
+    """None where nothing says what the white cells are."""
     prepared: PreparedFrame
     quality: FrameQuality
     timings_ms: dict[str, float]
@@ -44,11 +45,12 @@ class Analyser:
     def __init__(
         self,
         detector: Detector,
-        classifier: Classifier | None,
+        classifier: Classifier | OwnClasses | None,
         *,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`now_ns`: the clock by which frames were captured."""
+        """`classifier`: what says the class of a white cell, a network that looks at its crop or the detector's own
+        classes; None: nothing does. `now_ns`: the clock by which frames were captured."""
         self._now_ns = now_ns
         self.detector = detector
         self.classifier = classifier
@@ -99,6 +101,8 @@ class Analyser:
         """The white cells of all frames in one batch, given back frame by frame."""
         if self.classifier is None:
             return [None] * len(frames)
+        if isinstance(self.classifier, OwnClasses):
+            return [self.classifier.looks(found, chosen) for found, chosen in zip(found, white, strict=True)]
         crops = [
             self.classifier.crop(frame.image, detections.boxes_px[chosen])
             for frame, detections, chosen in zip(frames, found, white, strict=True)

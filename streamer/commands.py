@@ -18,6 +18,7 @@ import msgspec
 from engines.base import UsageError
 from engines.classifier import Classifier
 from engines.onnxruntime import Threads, usable_cores
+from engines.own_classes import OwnClasses
 from streamer.config import FIVE_PART_RANGES, Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.differential import KNOWN_CONDITIONS

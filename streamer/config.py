@@ -24,6 +24,9 @@ Backend = Literal["auto", "onnxruntime", "tensorrt"]
 Keep = Literal["got", "jpeg"]
 
 
+AUTO = "auto"
+DEFAULT_CLASSIFIER = "mobilenetv3-small"
+
 FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
     "neutrophil": (40.0, 60.0),
     "lymphocyte": (20.0, 40.0),
@@ -42,8 +45,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mode: Mode | None = None
     detector: str | tuple[str, ...] = "yolov5n-blood"
     """Each `[NAME=]MODEL`: a name or a file, for the source of that name; without one, for all others."""
-    classifier: str | tuple[str, ...] | None = "mobilenetv3-small"
-    """Likewise; "none" to detect only."""
+    classifier: str | tuple[str, ...] | None = AUTO
+    """Likewise; "auto": the detector's own classes where its card says that they are kinds of leukocyte, else
+    `DEFAULT_CLASSIFIER`; "none": the detector's own classes or none at all."""
     backend: Backend = "auto"
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""

@@ -11,15 +11,16 @@ from engines.card import near
 from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.onnxruntime import Threads
+from engines.own_classes import OwnClasses
 from engines.registry import load_classifier, load_detector
 from engines.shadow import ShadowTally
 from streamer.analysis import Analysed, Analyser
-from streamer.config import Config
+from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
 from streamer.records import Frame, ModelHealth, ShadowHealth
 from streamer.sources.address import split_name
 
 NONE = "none"
-"""In the place of a classifier: detect only."""
+"""In the place of a classifier: no network but the detector."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +28,8 @@ class SourceModels:
     """What looks at the frames of a source. Sources of the same models share one of these."""
 
     detector: Detector
-    classifier: Classifier | None
+    classifier: Classifier | OwnClasses | None
+    """What says the class of a white cell: a network that looks at its crop, the detector itself, or nothing."""
     analyser: Analyser
     shadows: Mapping[str, ShadowTally]
     """The comparisons with the CPU, by what is compared: "detector", "classifier"."""
@@ -81,12 +83,15 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
                 shadow=tallies.setdefault(one, ShadowTally(config.shadow_every)),
                 say=say,
             )
-        if other != NONE and other not in looked:
+        own = OwnClasses.of(found[one].card) if other in (AUTO, NONE) else None
+        if other == AUTO and own is None:
+            pair = one, other = one, DEFAULT_CLASSIFIER
+        if other not in (AUTO, NONE) and other not in looked:
             tally = tallies.setdefault(other, ShadowTally(config.shadow_every))
             looked[other] = load_classifier(other, backend=config.backend, threads=threads, shadow=tally, say=say)
         if pair not in pairs:
-            classifier = looked.get(other)
-            shadows = {"detector": tallies[one]} | ({"classifier": tallies[other]} if classifier else {})
+            classifier = own or looked.get(other)
+            shadows = {"detector": tallies[one]} | ({"classifier": tallies[other]} if other in looked else {})
             pairs[pair] = SourceModels(found[one], classifier, Analyser(found[one], classifier), shadows)
         models[name] = pairs[pair]
     return models
@@ -117,9 +122,10 @@ def choose(option: str, given: str | Sequence[str], sources: Sequence[str]) -> d
     return {source: model for source, model in models.items() if model is not None}
 
 
-def _backend_of(detector: Detector, classifier: Classifier | None) -> str:
+def _backend_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> str:
     """In words for people. A detector that no frame came to yet has none; empty where no classifier has one either."""
-    parts = {"detector": " and ".join(detector.backends), "classifier": classifier.engine.backend if classifier else ""}
+    looks = classifier.engine.backend if isinstance(classifier, Classifier) else ""
+    parts = {"detector": " and ".join(detector.backends), "classifier": looks}
     known = {name: backend for name, backend in parts.items() if backend}
     if len(set(known.values())) > 1:
         return ", ".join(f"{backend} ({name})" for name, backend in known.items())

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.classifier import Classifier
+from engines.own_classes import OwnClasses
 from streamer.records import UNCLASSIFIED
 
 
@@ -24,7 +25,7 @@ class Naming:
     """The class that each subclass belongs to."""
 
     @classmethod
-    def of(cls, classifier: Classifier) -> Naming:
+    def of(cls, classifier: Classifier | OwnClasses) -> Naming:
         card = classifier.card
         return cls(
             class_names=card.class_names,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from engines.classifier import Classifier
 from engines.detector import Detector
+from engines.own_classes import OwnClasses
 from streamer.fusion import Names
 from streamer.naming import Naming
 from streamer.placement import Correction, Placement
@@ -101,7 +102,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     subclass_parents: tuple[str, ...] = ()
 
 
-def rules_of(detector: Detector, classifier: Classifier | None) -> Rules:
+def rules_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> Rules:
     card = detector.card
     rules = Rules(
         detector=ModelId(name=card.name, sha256=card.sha256),

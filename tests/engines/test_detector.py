@@ -139,6 +139,19 @@ def test_truncated_when_the_last_candidate_is_above_the_threshold(last: float, t
     assert found.truncated is truncated
 
 
+def test_class_scores_stay_with_their_boxes() -> None:
+    rows = [((0, 0, 20, 20), 0.9, 0), ((1, 0, 21, 20), 0.8, 0), ((40, 40, 60, 60), 0.7, 1)]
+    every = np.arange(12, dtype=np.float32).reshape(1, 4, 3) / 12
+    load = Scripted([{**candidates([rows], top_k=4), "class_scores": every}], top_k=4)
+    (found,) = Detector(card_of(), Engines(load)).detect([np.zeros((64, 64, 3), np.uint8)])
+    assert found.labels.tolist() == [0, 1]
+    assert found.class_scores is not None
+    np.testing.assert_array_equal(found.class_scores, every[0, [0, 2]])
+    sliced = found[1:].class_scores
+    assert sliced is not None
+    np.testing.assert_array_equal(sliced, every[0, [2]])
+
+
 def test_suppression_across_a_kind_where_the_card_says_so() -> None:
     classes = (ClassEntry("myelocyte", "white"), ClassEntry("metamyelocyte", "white"), ClassEntry("RBC", "red"))
     rows = [((0, 0, 20, 20), 0.9, 0), ((1, 0, 21, 20), 0.8, 1), ((0, 1, 20, 21), 0.7, 2)]

@@ -178,6 +178,26 @@ def test_heads_that_do_not_fit_the_maps(anchors: np.ndarray, strides: tuple[int,
         add_yolov5_head(raw_network(), anchors_px=anchors, strides=strides)
 
 
+def test_class_scores_on_demand() -> None:
+    network = raw_network(4, seed=5)
+    images = picture(5, 2, 64, 32, 3)
+    plain = run(add_yolov5_head(add_uint8_input(network), anchors_px=ANCHORS, top_k=9), {"images": images})
+    model = add_yolov5_head(add_uint8_input(network), anchors_px=ANCHORS, top_k=9, class_scores=True)
+    assert is_compact(model)
+    assert [value.name for value in model.graph.output] == ["boxes", "scores", "classes", "class_scores"]
+    got = run(model, {"images": images})
+    for a, b in zip(got[:3], plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert got[3].shape == (2, 9, 4)
+    np.testing.assert_array_equal(got[3].argmax(2), got[2])
+    maps = run(network, {"images": (images.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)})
+    every = np.concatenate([m.reshape(2, 3, 9, -1).transpose(0, 1, 3, 2).reshape(2, -1, 9) for m in maps], 1)
+    scores = 1 / (1 + np.exp(-every))
+    best = np.argsort(-(scores[..., 4] * scores[..., 5:].max(-1)), axis=1, kind="stable")[:, :9]
+    expected = np.take_along_axis(scores[..., 5:], best[..., None], 1)
+    np.testing.assert_allclose(got[3], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("top_k", [0, 3841])
 def test_top_k_out_of_what_tensorrt_takes(top_k: int) -> None:
     with pytest.raises(ModelFormatError, match=f"top_k: got {top_k}, expected 1 to 3840"):

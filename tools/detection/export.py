@@ -36,10 +36,12 @@ def export_raw(network: YOLOv5) -> onnx.ModelProto:
     return to_onnx(network, torch.zeros(1, 3, 64, 64), RAW_OUTPUTS, {0: "N", 2: "H", 3: "W"})
 
 
-def to_zoo_graph(network: YOLOv5) -> onnx.ModelProto:
-    """The graph that ships: uint8 (N,H,W,3) BGR `images` in; `boxes`, `scores`, `classes` of the compact head out."""
+def to_zoo_graph(network: YOLOv5, *, class_scores: bool = False) -> onnx.ModelProto:
+    """The graph that ships: uint8 (N,H,W,3) BGR `images` in; `boxes`, `scores`, `classes` of the compact head out, and
+    on demand the scores of every class."""
     model = add_uint8_input(export_raw(network), scale=1 / 255, channels="bgr")
-    return add_yolov5_head(model, anchors_px=network.anchors_px.cpu().numpy(), strides=STRIDES)
+    anchors_px = network.anchors_px.cpu().numpy()
+    return add_yolov5_head(model, anchors_px=anchors_px, strides=STRIDES, class_scores=class_scores)
 
 
 def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, dict[str, Any]]:

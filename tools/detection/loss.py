@@ -29,13 +29,17 @@ from tools.architectures.yolov5 import STRIDES
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Gains of the three terms; `balance` weighs the objectness of the three levels (small objects most)."""
+    """Gains of the three terms; `balance` weighs the objectness of the three levels (small objects most).
+
+    `of_class`: what an object of each class weighs in the class term; empty where all weigh the same.
+    """
 
     box: float = 0.05
     objectness: float = 0.25
     classes: float = 0.15
     balance: tuple[float, float, float] = (4.0, 1.0, 0.4)
     max_ratio: float = 4.0
+    of_class: tuple[float, ...] = ()
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -109,6 +113,9 @@ class DetectionLoss:
         self.anchors_px = anchors_px.detach().float()
         self.classes = classes
         self.weights = weights or LossWeights()
+        if len(self.weights.of_class) not in (0, classes):
+            raise ValueError(f"of_class: got {len(self.weights.of_class)} weights, expected {classes}, one a class")
+        self.importance = torch.tensor(self.weights.of_class or (1.0,) * classes)
 
     def __call__(self, maps: tuple[Tensor, ...], targets: Tensor, known: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The weighted loss (scalar, per image) and its three terms before weighting.
@@ -139,7 +146,9 @@ class DetectionLoss:
                 ciou = complete_iou(torch.cat((xy, wh), 1), hit.box)
                 box_loss = box_loss + (1 - ciou).mean()
                 one_hot = F.one_hot(hit.label, self.classes).float()
-                class_loss = class_loss + F.binary_cross_entropy_with_logits(chosen[:, 5:], one_hot)
+                importance = self.importance.to(device)[hit.label]
+                entropy = F.binary_cross_entropy_with_logits(chosen[:, 5:], one_hot, reduction="none").mean(1)
+                class_loss = class_loss + (entropy * importance).sum() / importance.sum()
                 flat = ((hit.image * n_anchors + hit.anchor) * rows + hit.row) * columns + hit.column
                 wanted.scatter_reduce_(0, flat, ciou.detach().clamp(0), "amax")
                 assigned[flat] = True

@@ -36,6 +36,7 @@ class Tile:
 class TileOptions:
     """How tiles are made. rbc_diameter_px: (smallest, largest) red cell, drawn log-uniformly.
 
+    colour: (least, most) strength of the change of stain. red: label of the red cells, which crops are not sought for.
     least_visible: part of a box that a cut must leave so that it is still taught; what is less is neither taught
     nor background.
     """
@@ -43,6 +44,8 @@ class TileOptions:
     side_px: int = 320
     rbc_diameter_px: tuple[float, float] = (11.0, 100.0)
     jitter: float = 0.15
+    colour: tuple[float, float] = (0.2, 1.1)
+    red: int = RBC
     largest_enlargement: float = 2.5
     least_visible: float = 0.4
     least_side_px: float = 4.0
@@ -118,7 +121,7 @@ class TileMaker:
         full_h, full_w = picture.shape[:2]
         crop_w = min(full_w, max(1, round(width / scale)))
         crop_h = min(full_h, max(1, round(height / scale)))
-        left, top = _crop_corner(rng, item, full_w, full_h, crop_w, crop_h)
+        left, top = _crop_corner(rng, item, full_w, full_h, crop_w, crop_h, o.red)
         out_w, out_h = min(width, max(1, round(crop_w * scale))), min(height, max(1, round(crop_h * scale)))
         part = picture[top : top + crop_h, left : left + crop_w]
         smooth = rng.random() < 0.5
@@ -133,7 +136,7 @@ class TileMaker:
         if rng.random() < 0.2:
             part = appearance.vary_stain(rng, np.ascontiguousarray(part))
         if rng.random() < 0.9:
-            part = appearance.vary_colour(rng, np.ascontiguousarray(part), rng.uniform(0.2, 1.1))
+            part = appearance.vary_colour(rng, np.ascontiguousarray(part), rng.uniform(*o.colour))
 
         def moved(boxes_px: np.ndarray) -> np.ndarray:
             boxes = (boxes_px - (left, top, left, top)) * ((out_w / crop_w, out_h / crop_h) * 2)
@@ -177,12 +180,12 @@ def turn_boxes(boxes: np.ndarray, width: float, height: float, quarter_turns: in
 
 
 def _crop_corner(
-    rng: np.random.Generator, item: Field, full_w: int, full_h: int, crop_w: int, crop_h: int
+    rng: np.random.Generator, item: Field, full_w: int, full_h: int, crop_w: int, crop_h: int, red: int
 ) -> tuple[int, int]:
     """Left and top of a crop: around a labelled object for most crops, a white cell or platelet first, else
     anywhere."""
     left, top = rng.integers(full_w - crop_w + 1), rng.integers(full_h - crop_h + 1)
-    sought = item.boxes_px[item.classes != RBC] if rng.random() < 0.8 else item.boxes_px
+    sought = item.boxes_px[item.classes != red] if rng.random() < 0.8 else item.boxes_px
     if len(sought) and (rng.random() < 0.6 or not item.complete.any()):
         box = sought[int(rng.integers(len(sought)))]
         centre = (box[:2] + box[2:]) / 2
