@@ -161,3 +161,16 @@ class Classifications:
             probabilities=self.probabilities[rows],
             subclass_probabilities=self.subclass_probabilities[rows],
         )
+
+    def mean(self, views: int | None = None) -> Classifications:
+        """The mean over `views` looks at each cell, all cells of one view before those of the next; None: one cell."""
+        views = len(self) if views is None else views
+        return replace(
+            self,
+            probabilities=_mean(self.probabilities, views),
+            subclass_probabilities=_mean(self.subclass_probabilities, views),
+        )
+
+
+def _mean(rows: npt.NDArray[np.float32], views: int) -> npt.NDArray[np.float32]:
+    return np.asarray(rows.reshape(views, len(rows) // views, rows.shape[1]).mean(0), np.float32)

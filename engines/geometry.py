@@ -184,14 +184,19 @@ def crop_squares(
     """
     out = np.empty((len(boxes_px), *size, 3), np.uint8)
     for box, crop in zip(boxes_px.tolist(), out, strict=True):
-        x1, y1, x2, y2 = box
-        side = max(1, round(margin * max(x2 - x1, y2 - y1)))
-        left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
+        left, top, side = square_around(box, margin)
         square = _window(image, left, top, side, border)
         while side >= 2 * max(size):
             square, side = halved(square, 1), side // 2
         _resize_into(square, crop)
     return out
+
+
+def square_around(box: Sequence[float], margin: float = 1.0) -> tuple[int, int, int]:
+    """(left, top, side) in whole pixels of the square around a box: its side is `margin` times the longer side."""
+    x1, y1, x2, y2 = box
+    side = max(1, round(margin * max(x2 - x1, y2 - y1)))
+    return round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2), side
 
 
 def _window(image: Image, left: int, top: int, side: int, border: Border) -> Image:

@@ -19,13 +19,26 @@ from engines.base import CardError, Engine, ModelFormatError, ModelNotFoundError
 from engines.card import Card, Task, card_from_metadata, near, parse_card
 from engines.classifier import Classifier
 from engines.detector import Detector, Engines
+from engines.explainer import Explainer
+from engines.gradcam import add_gradcam
 from engines.graph import INPUT, adapt_ultralytics, is_compact
 from engines.onnx_editing import dims_of, only_input, spell
 from engines.onnxruntime import Threads
 from engines.shadow import ShadowTally
 from engines.storage import widened
 
-__all__ = ["BACKENDS", "Backend", "Model", "compact", "find", "load_classifier", "load_detector", "models", "zoo_names"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Model",
+    "compact",
+    "find",
+    "load_classifier",
+    "load_detector",
+    "load_explainer",
+    "models",
+    "zoo_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,15 @@ def load_classifier(
             )
         make = EngineMaker(model.card, model.proto, backend=backend, threads=threads, shadow=shadow, say=say)
         return Classifier(model.card, make(None, None))
+
+
+def load_explainer(name_or_path: str, *, threads: Threads | None = None) -> Explainer:
+    """A classifier with Grad-CAM in its graph, for every class; on ONNX Runtime. Errors as of `load_classifier`, and
+    ModelFormatError for a graph that Grad-CAM has no closed form for."""
+    model = find(name_or_path, "classifier")
+    with _naming(model.where):
+        graph = add_gradcam(model.proto, every_class=True)
+        return Explainer(model.card, EngineMaker(model.card, graph, backend="onnxruntime", threads=threads)(None, None))
 
 
 def find(name_or_path: str, task: Task) -> Model:

@@ -41,7 +41,7 @@ def classify(folder: str, classifier: Classifier, jsonl: str) -> int:
 
     What is no image is skipped, told on standard error and counted. SourceError where there is no folder or no image.
     """
-    files = _files_below(folder)
+    files = files_below(folder)
     skipped: Counter[str] = Counter()
     done = 0
     with open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out:
@@ -56,7 +56,8 @@ def classify(folder: str, classifier: Classifier, jsonl: str) -> int:
     return 0
 
 
-def _files_below(folder: str) -> list[str]:
+def files_below(folder: str) -> list[str]:
+    """All files below a folder but hidden ones, relative to it, in natural order; SourceError where there are none."""
     if not os.path.isdir(folder):
         raise SourceError(f"source {folder}: got no folder, expected one with pictures of single cells")
     found = [

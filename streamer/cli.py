@@ -139,6 +139,14 @@ def build_parser() -> argparse.ArgumentParser:
     classify.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
     classify.add_argument("--jsonl", required=True, metavar="FILE|-")
 
+    explain = commands.add_parser("explain", help="Grad-CAM overlays of pictures", allow_abbrev=False)
+    explain.set_defaults(call=_explain)
+    explain.add_argument("source", metavar="FILE|DIR", help="pictures of single cells; with --detector, of fields")
+    explain.add_argument("-o", dest="out", required=True, metavar="DIR")
+    explain.add_argument("--classifier", metavar="NAME|FILE", default="mobilenetv3-small")
+    explain.add_argument("--detector", metavar="NAME|FILE", help="explain every white cell that it finds")
+    explain.add_argument("--class", dest="class_name", metavar="NAME", help="the class to explain; else the likeliest")
+
     keys = commands.add_parser("keys", help="CURVE keys for encrypted publishing", allow_abbrev=False)
     keys_commands = keys.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     keys_new = keys_commands.add_parser("new", help="make a key folder", allow_abbrev=False)
@@ -304,6 +312,12 @@ def _classify(options: Options) -> int:
 
     classifier = load_classifier(options["classifier"], backend=options["backend"], say=say)
     return classify(options["source"], classifier, options["jsonl"])
+
+
+def _explain(options: Options) -> int:
+    from streamer.explain import explain
+
+    return explain(**options)
 
 
 def _models(_: Options) -> int:

@@ -184,7 +184,7 @@ def demo(options: dict[str, Any]) -> int:
     return run(load_config(None, overrides))
 
 
-def _check_statistics(config: Config, classifier: Classifier | None) -> None:
+def _check_statistics(config: Config, classifier: Classifier | OwnClasses | None) -> None:
     """UsageError where what was asked for can't be computed from the classes of this classifier."""
     if classifier is None:
         if config.stop_at_precision is not None:
