@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,7 +87,7 @@ def _evidence(looks: Classifications, chosen: int, square: tuple[int, int, int],
     return Evidence(looks, chosen, square, _to_one(resized))
 
 
-def _to_one(values: npt.NDArray[np.floating]) -> Map:
+def _to_one(values: npt.NDArray[Any]) -> Map:
     """Over its largest value, unless that is zero."""
     largest = float(values.max())
     return np.asarray(values / largest if largest > 0 else values, np.float32)

@@ -161,3 +161,73 @@ def test_fields_of_pbc_all_have_their_own_cell() -> None:
     for name, members in fields.items():
         label = leukocytes.PBC.index(name)
         assert all((item.classes == label).any() for item in members)
+
+
+def test_a_checkpoint_becomes_a_file_and_a_card_that_load(tmp_path: Path) -> None:
+    from engines.own_classes import OwnClasses
+    from engines.registry import load_detector
+    from tools.detection.training import Schedule, Trainer, save
+    from tools.export_leukocyte_detector import main as export
+    from tools.export_leukocyte_detector import tables
+
+    from .detection_cases import disc_maker
+
+    torch.manual_seed(0)
+    trainer = Trainer(yolov5("n", 12, anchors_px=ANCHORS), disc_maker(), Schedule(steps=1), seed=1)
+    description = {
+        "size": "n",
+        "class_names": list(leukocytes.PBC),
+        "settings": {"rbc_diameter_px": [32.0, 62.0], "seed": 1, "batch": 16, "side_px": 160},
+        "shares": {"pbc": 1.0},
+        "fields": {"pbc": 3},
+    }
+    save(tmp_path / "last.pt", trainer, description)
+    assert export([str(tmp_path / "last.pt"), "--name", "kinds", "--out", str(tmp_path), "--parts"]) == 0
+    assert (tmp_path / "kinds.onnx").stat().st_size < 4.5e6
+    detector = load_detector(str(tmp_path / "kinds.onnx"), backend="onnxruntime", min_score=0.0)
+    assert detector.card.class_names == leukocytes.PBC
+    own = OwnClasses.of(detector.card)
+    assert own is not None
+    assert own.card.class_names == (
+        "basophil",
+        "eosinophil",
+        "immature granulocyte",
+        "lymphocyte",
+        "monocyte",
+        "neutrophil",
+    )
+    assert len(own.card.subclasses) == 5
+    (found,) = detector.detect([np.zeros((64, 64, 3), np.uint8)])
+    assert found.class_scores is not None
+    assert found.class_scores.shape == (len(found), 12)
+    result = {
+        **{"set": "pbc", "part": "validation", "long_side_px": 224, "network_ms": 2.0, "pictures": 1, "threshold": 0.3},
+        **{"map50": 0.9, "map50_95": 0.6, "own_cells": {"cells": 1, "label_accuracy": 1.0}},
+        "classes": {
+            "band_neutrophil": {"positives": 1, "recall": 1.0, "precision": 1.0, "unlabelled_detections": None}
+        },
+    }
+    figures = tables([result], "kinds", 224)["pbc_validation"]
+    assert figures["command"] == "python -m tools.evaluate_leukocyte_detector kinds --part validation"
+    assert (figures["band_neutrophil_recall"], figures["own_label_accuracy"]) == (1.0, 1.0)
+
+
+def test_whose_class_was_called_right() -> None:
+    from dataclasses import replace as replaced
+
+    from tools.evaluate_leukocyte_detector import Measured, card_of, own_cells
+
+    card = card_of("x", leukocytes.PBC, threshold=0.3, naming=0.5, long_side_px=224)
+    assert {c.name: c.parent for c in card.classes if c.parent} == datasets.SUBCLASSES
+    measured = Measured.__new__(Measured)
+    box = np.array([[0, 0, 9, 9]], np.float32)
+    item = leukocytes.as_field(field("band neutrophil"), leukocytes.PBC)
+    measured.called = [
+        (box, ["neutrophil"], ["segmented neutrophil"]),
+        (box, ["neutrophil"], ["band neutrophil"]),
+        (box + 50, ["neutrophil"], ["band neutrophil"]),
+        (box[:0], [], []),
+        (box, ["monocyte"], ["monocyte"]),
+    ]
+    fields = [("band neutrophil", item)] * 4 + [("erythroblast", replaced(item))]
+    assert own_cells(fields, measured) == {"cells": 4, "found": 0.5, "class_accuracy": 0.5, "label_accuracy": 0.25}

@@ -98,18 +98,19 @@ def as_field(item: datasets.Field, names: Sequence[str]) -> Field:
     )
 
 
-def pbc_fields(part: str, names: Sequence[str]) -> dict[str, list[Field]]:
+def pbc_fields(part: str, names: Sequence[str], *, all_pictures: bool = False) -> dict[str, list[Field]]:
     """PBC's fields of one part of the leak-free split, by the class of the picture's own cell.
 
     Pictures without the box of their own cell (about 2 %) teach that cells are background, or, with another class
-    in its box, that they are another: they are left out.
+    in its box, that they are another: they are left out, but with `all_pictures`.
     """
     parts = datasets.load_splits()
     own = own_labels(datasets.data_root())
     found: dict[str, list[Field]] = defaultdict(list)
     for item in datasets.read_fields(sets=("pbc",)):
-        if parts.get(item.key) == part and has_own_box(item, own.get(item.key)):
-            found[own[item.key]].append(as_field(item, names))
+        label = own.get(item.key)
+        if parts.get(item.key) == part and label and (all_pictures or has_own_box(item, label)):
+            found[label].append(as_field(item, names))
     return dict(sorted(found.items()))
 
 
