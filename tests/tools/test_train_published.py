@@ -1,0 +1,201 @@
+"""The published classifiers: protocols, splits, early stopping, resuming, figures; on a few painted cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training is written in PyTorch")
+torch.set_num_threads(1)
+
+from torch import nn  # noqa: E402
+
+from tools import train_published  # noqa: E402
+from tools.classification.crops import StoredCells  # noqa: E402
+from tools.classification.published import (  # noqa: E402
+    CLASSES,
+    PROTOCOLS,
+    Part,
+    Protocol,
+    assemble,
+    parts_of,
+    published_split,
+)
+from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
+from tools.train_published import Cells, PartTrainer, arguments, figures, protocol_of, summary, train  # noqa: E402
+
+
+def painted(per_class: int = 8) -> StoredCells:
+    """Squares of 64 px whose colour says the class."""
+    cells, squares, parts = [], [], []
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        for i in range(per_class):
+            square = np.full((64, 64, 3), 200, np.uint8)
+            square[16:48, 16:48] = (40 * label + 20, 220 - 40 * label, 90)
+            squares.append(square + rng.integers(0, 9, square.shape, np.uint8))
+            key = f"pbc/images/{name}/{i}.jpg"
+            cells.append(CellPicture("pbc", key, Path(key), 64, 64, (16, 16, 48, 48), name))
+            parts.append(("train", "train", "train", "validation")[i % 4])
+    return StoredCells(
+        np.stack(squares),
+        np.tile(np.float32([16, 16, 48, 48]), (len(cells), 1)),
+        np.array([CELL_CLASSES.index(cell.cell_class) for cell in cells]),
+        np.full(len(cells), -1),
+        cells,
+        parts,
+    )
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, len(CLASSES))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.body(x)).mean((2, 3)))
+
+    def body_parameters(self):
+        return list(self.body.parameters())
+
+
+TINY = Part("network", lambda _: Tiny(), {name: i for i, name in enumerate(CLASSES)})
+QUICK = Protocol("none", 32, 3e-2, 8, 6, None, (0.7, 0.2, 0.1))
+
+
+def trainer(out: Path, **options) -> PartTrainer:
+    cells = Cells(painted(), ["pbc"], 1.3)
+    protocol = options.pop("protocol", QUICK)
+    return PartTrainer(TINY, cells, cells.parts, protocol, out, seed=1, **options)
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_the_protocols_are_the_publications() -> None:
+    for name in ("mobilenetv3-small", "resnet50", "vgg19"):
+        p = PROTOCOLS[name]
+        assert (p.input_px, p.rate, p.batch, p.epochs, p.patience) == (224, 1e-4, 64, 50, 5)
+        assert p.shares == (0.7, 0.2, 0.1)
+    p = PROTOCOLS["ml-cnn"]
+    assert (p.input_px, p.rate, p.shares, p.repetitions) == (128, 1e-3, (0.7, 0.0, 0.3), 10)
+    options = arguments(["--architecture", "vgg19", "--out", "x", "--input-px", "96", "--epochs", "3"])
+    assert protocol_of(options) == Protocol(PROTOCOLS["vgg19"].publication, 96, 1e-4, 64, 3, 5, (0.7, 0.2, 0.1))
+
+
+def test_a_split_keeps_groups_together_and_the_shares_of_every_class() -> None:
+    classes = ["a"] * 60 + ["b"] * 20
+    groups = [f"g{i // 2}" for i in range(80)]
+    parts = published_split(classes, groups, (0.7, 0.2, 0.1), seed=4)
+    for i in range(0, 80, 2):
+        assert parts[i] == parts[i + 1]
+    for start, size in ((0, 60), (60, 20)):
+        counted = [parts[start : start + size].count(name) / size for name in ("train", "validation", "test")]
+        assert counted == pytest.approx([0.7, 0.2, 0.1])
+    assert parts == published_split(classes, groups, (0.7, 0.2, 0.1), seed=4)
+    assert parts != published_split(classes, groups, (0.7, 0.2, 0.1), seed=5)
+    assert "validation" not in published_split(classes, groups, (0.7, 0.0, 0.3), seed=4)
+    with pytest.raises(ValueError, match="expected three that sum to 1"):
+        published_split(classes, groups, (0.7, 0.2, 0.2), seed=4)
+
+
+def test_training_learns_and_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert whole.best > 0.3
+    first = trainer(tmp_path / "parted")
+    first._epoch()
+    second = trainer(tmp_path / "parted", resume=True)
+    assert second.epoch == 1
+    second.run()
+    assert torch.equal(weights(second.network), weights(whole.network))
+    changed = Protocol("none", 32, 1e-2, 8, 6, None, (0.7, 0.2, 0.1))
+    with pytest.raises(ValueError, match=r"got other ones than .*'rate': \(0.01, 0.03\)"):
+        trainer(tmp_path / "parted", resume=True, protocol=changed)
+
+
+def test_training_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.5, 0.8, 0.7, 0.6, 0.9])
+    monkeypatch.setattr(PartTrainer, "_accuracy", lambda self: next(accuracies))
+    subject = trainer(tmp_path, protocol=Protocol("none", 32, 1e-2, 8, 20, 2, (0.7, 0.2, 0.1)))
+    subject.run()
+    assert (subject.epoch, subject.best, subject.best_epoch) == (4, 0.8, 2)
+    kept = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert kept["epoch"] == 2
+    assert torch.equal(weights(subject.network)[:9], torch.cat([v.flatten() for v in kept["network"].values()])[:9])
+
+
+def test_early_layers_stay_while_they_are_frozen(tmp_path: Path) -> None:
+    subject = trainer(tmp_path, frozen_epochs=1)
+    before = subject.network.body.weight.clone()
+    head = subject.network.head.weight.clone()
+    subject._epoch()
+    assert torch.equal(subject.network.body.weight, before)
+    assert not torch.equal(subject.network.head.weight, head)
+    subject._epoch()
+    assert not torch.equal(subject.network.body.weight, before)
+
+
+def test_cells_of_other_groups_do_not_teach_a_groups_network(tmp_path: Path) -> None:
+    cells = Cells(painted(), ["pbc"], 1.3)
+    _, mononuclear, _ = parts_of("ml-cnn")
+    subject = PartTrainer(mononuclear, cells, cells.parts, QUICK, tmp_path, seed=0)
+    assert {cells.classes[i] for i in subject.train_cells} == {"lymphocyte", "monocyte"}
+    assert sorted(set(subject.labels[subject.train_cells])) == [0, 1]
+
+
+def test_crops_are_around_the_box_or_whole() -> None:
+    stored = painted(1)
+    around = Cells(stored, ["pbc"], 1.0).crops(np.array([0]), 16)
+    whole = Cells(stored, ["pbc"], 0.0).crops(np.array([0]), 16)
+    assert around.shape == whole.shape == (1, 3, 16, 16)
+    assert around[0, 2].mean().item() < 0.4 < 0.6 < whole[0, 2].mean().item()
+    with pytest.raises(ValueError, match="--sets: got bcd"):
+        Cells(stored, ["bcd"], 1.0)
+
+
+def test_figures_are_the_macro_means() -> None:
+    truth = np.array([0, 0, 0, 1, 1, 4])
+    probabilities = np.eye(5)[[0, 0, 1, 1, 1, 4]]
+    got = figures(probabilities, truth)
+    assert got["accuracy"] == pytest.approx(5 / 6)
+    assert got["recall"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert got["precision"] == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert got["f1"] == pytest.approx((0.8 + 0.8 + 1) / 3)
+    spread = summary([{**got, "accuracy": value} for value in (0.9, 1.0)])["accuracy"]
+    assert spread["mean"] == pytest.approx(0.95)
+    assert spread["sd"] == pytest.approx(0.0707, abs=1e-4)
+    assert summary([got])["f1"]["sd"] == 0
+
+
+@pytest.mark.parametrize("architecture", ["mobilenetv3-small", "ml-cnn"])
+def test_the_whole_system_is_trained_and_measured(
+    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_published, "build_groups", lambda: {key: [key] for key in keys})
+    cells = Cells(painted(), ["pbc"], 1.3)
+    keys = cells.keys
+    given = f"--architecture {architecture} --out {tmp_path} --input-px 32 --epochs 1 --device cpu --repetitions 2"
+    options = arguments([*given.split(), "--batch", "8", "--rate", "0.001", "--augment"])
+    found = train(options, cells)
+    assert [r["measured_on"] for r in found["repetitions"]] == ["test", "test"]
+    assert all(0 <= r["accuracy"] <= 1 for r in found["repetitions"])
+    names = {"gate", "mononuclear", "polymorphonuclear"} if architecture == "ml-cnn" else {"network"}
+    assert {path.parent.name for path in (tmp_path / "repetition-1").glob("*/best.pt")} == names
+
+
+def test_an_assembled_system_gives_probabilities() -> None:
+    with torch.no_grad():
+        for architecture in ("mobilenetv3-small", "ml-cnn"):
+            networks = [part.make(64) for part in parts_of(architecture)]
+            given = assemble(architecture, networks, [2.0] * len(networks))(torch.rand(3, 3, 64, 64))
+            assert given.shape == (3, 5)
+            torch.testing.assert_close(given.sum(1), torch.ones(3))
+    with pytest.raises(ValueError, match="architecture: got 'alexnet', expected one of"):
+        parts_of("alexnet")

@@ -1,0 +1,154 @@
+"""The published classifiers: their networks, what each network is taught, and the protocol of their publications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tools.architectures import mlcnn
+from tools.architectures.darknet53 import DarkNet53
+from tools.architectures.mobilenet import MobileNet
+from tools.architectures.mobilenetv3 import MobileNetV3Small
+from tools.architectures.resnet50 import ResNet50
+from tools.architectures.vgg19 import VGG19
+from tools.datasets import TRAIN, VALIDATION
+
+CLASSES = mlcnn.CLASSES
+"""The five types, in the order of every network here."""
+
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a publication trained. shares: of the groups in training, validation and test; patience: epochs without a
+    better validation accuracy after which training stops, None where it does not; repetitions: Monte-Carlo splits."""
+
+    publication: str
+    input_px: int
+    rate: float
+    batch: int
+    epochs: int
+    patience: int | None
+    shares: tuple[float, float, float]
+    repetitions: int = 1
+
+
+_KATAR = Protocol("Katar & Kilincer 2022", 224, 1e-4, 64, 50, 5, (0.7, 0.2, 0.1))
+PROTOCOLS: Mapping[str, Protocol] = {
+    "mobilenetv3-small": _KATAR,
+    "resnet50": _KATAR,
+    "vgg19": _KATAR,
+    "ml-cnn": Protocol("Cheuque et al. 2022", 128, 1e-3, 32, 50, None, (0.7, 0.0, 0.3), repetitions=10),
+    "darknet53": Protocol("DarkNet-53 of the leukaemia system, 2022", 256, 1e-3, 12, 100, None, (0.7, 0.0, 0.3)),
+}
+"""ML-CNN's batch and epochs are not published; 32 and 50 are ours."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a system. labels: class -> its label; classes that are not in it don't teach it."""
+
+    name: str
+    make: Callable[[int], nn.Module]
+    """Side of the input in px -> the untrained network, images in 0..1 to logits."""
+    labels: Mapping[str, int]
+
+
+class _OneHead(nn.Module):
+    """MobileNetV3-Small without its head of subclasses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MobileNetV3Small(len(CLASSES), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)[0]
+        return logits
+
+
+_FIVE = {name: label for label, name in enumerate(CLASSES)}
+
+
+def _mobilenet(classes: int) -> Callable[[int], nn.Module]:
+    return lambda _: MobileNet(classes)
+
+
+def parts_of(architecture: str) -> tuple[Part, ...]:
+    """The networks of a system; ValueError for one that is not known."""
+    if architecture == "ml-cnn":
+        return (
+            Part(
+                "gate",
+                lambda _: MobileNet(len(mlcnn.GROUPS), width=mlcnn.GATE_WIDTH, hidden=mlcnn.GATE_HIDDEN),
+                {name: mlcnn.group_of(name) for name in CLASSES},
+            ),
+            *(
+                Part(group, _mobilenet(len(members)), {name: i for i, name in enumerate(members)})
+                for group, members in mlcnn.GROUPS.items()
+            ),
+        )
+    networks: dict[str, Callable[[int], nn.Module]] = {
+        "mobilenetv3-small": lambda _: _OneHead(),
+        "resnet50": lambda _: ResNet50(len(CLASSES)),
+        "vgg19": lambda side_px: VGG19(len(CLASSES), side_px=side_px),
+        "darknet53": lambda _: DarkNet53(len(CLASSES)),
+    }
+    if architecture not in networks:
+        raise ValueError(f"architecture: got {architecture!r}, expected one of {', '.join(PROTOCOLS)}")
+    return (Part("network", networks[architecture], _FIVE),)
+
+
+class Tempered(nn.Module):
+    """Class probabilities of one network: softmax of its logits over a temperature."""
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network, self.temperature = network, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.network(x) / self.temperature, 1)
+
+
+def assemble(
+    architecture: str, networks: Sequence[nn.Module], temperatures: Sequence[float] = (), *, choose: bool = True
+) -> nn.Module:
+    """The whole system of its trained networks, in the order of `parts_of`: images in 0..1 to probabilities (N, 5)."""
+    given = tuple(temperatures) or (1.0,) * len(networks)
+    if architecture != "ml-cnn":
+        return Tempered(networks[0], given[0]).eval()
+    system = mlcnn.MLCNN(choose=choose, temperatures=given)
+    gate, *groups = networks
+    assert isinstance(gate, MobileNet)
+    system.gate, system.groups = gate, nn.ModuleList(groups)
+    return system.eval()
+
+
+def published_split(
+    classes: Sequence[str], groups: Sequence[str], shares: tuple[float, float, float], seed: int
+) -> list[str]:
+    """The part ("train", "validation", "test") of each cell: random by seed, the same shares of every class, and all
+    cells of a group (re-exports of one picture, a slide) in the same part as its first."""
+    if abs(sum(shares) - 1) > 1e-9:
+        raise ValueError(f"shares: got {shares}, expected three that sum to 1")
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    by_class: dict[str, list[str]] = {}
+    for group, indices in members.items():
+        by_class.setdefault(classes[indices[0]], []).append(group)
+    rng = np.random.default_rng(seed)
+    parts = [""] * len(classes)
+    for name in sorted(by_class):
+        names = sorted(by_class[name])
+        rng.shuffle(names)
+        ends = np.round(np.cumsum(shares) * len(names)).astype(int)
+        for place, group in enumerate(names):
+            part = (TRAIN, VALIDATION, TEST)[int(np.searchsorted(ends, place, side="right"))]
+            for index in members[group]:
+                parts[index] = part
+    return parts
