@@ -93,6 +93,8 @@ class Card:
     architecture: str = ""
     summary: str = ""
     licence: str = ""
+    build: tuple[str, ...] = ()
+    """Commands that make the file, in their order; empty where nobody said."""
     training: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Measured figures by data set; each has the `command` that reproduces it."""
@@ -145,6 +147,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         architecture=top.text("architecture", ""),
         summary=top.text("summary", ""),
         licence=top.text("licence", ""),
+        build=top.texts("build"),
         training=top.free("training"),
         figures=_figures(top.free("figures"), where),
     )
@@ -338,6 +341,12 @@ class _Table:
 
     def text(self, key: str, default: Any = _REQUIRED) -> str:
         return str(self._take(key, (str,), "a text", default))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self._take(key, (list,), "a list of texts", [])
+        if not all(isinstance(value, str) for value in values):
+            raise CardError(f"{self.where}: {key}: got {values}, expected a list of texts")
+        return tuple(values)
 
     def choice(self, key: str, allowed: Sequence[Any], default: Any = _REQUIRED) -> Any:
         expected = " or ".join(repr(value) for value in allowed)

@@ -26,6 +26,7 @@ from engines.onnx_editing import dims_of, only_input, spell
 from engines.onnxruntime import Threads
 from engines.shadow import ShadowTally
 from engines.storage import widened
+from engines.store import Place, place_of, read_model
 
 __all__ = [
     "BACKENDS",
@@ -37,6 +38,8 @@ __all__ = [
     "load_detector",
     "load_explainer",
     "models",
+    "place",
+    "zoo_card",
     "zoo_names",
 ]
 
@@ -52,12 +55,17 @@ class Model:
 
 
 def models() -> list[Card]:
-    """Cards of all shipped models, by name; their figures are in `figures`."""
-    return [_zoo_card(name) for name in zoo_names()]
+    """Cards of all models that have a name, by name; their figures are in `figures`."""
+    return [zoo_card(name) for name in zoo_names()]
+
+
+def place(card: Card) -> Place:
+    """Where the file of a model that has a name is."""
+    return place_of(card, _zoo())
 
 
 def zoo_names() -> list[str]:
-    """Names of the shipped models."""
+    """Names of the models whose cards ship; the files of large ones do not."""
     zoo = _zoo()
     if not zoo.is_dir():
         return []
@@ -142,15 +150,8 @@ def load_explainer(name_or_path: str, *, threads: Threads | None = None) -> Expl
 def find(name_or_path: str, task: Task) -> Model:
     """The model of that name or path, with its card; ModelNotFoundError suggests the near names."""
     if name_or_path in zoo_names():
-        card = _zoo_card(name_or_path)
-        try:
-            data = (_zoo() / card.file).read_bytes()
-        except OSError as error:
-            raise ModelNotFoundError(
-                f"{name_or_path}: got its card but not {card.file} ({error.strerror}); install leukostream again"
-            ) from error
-        card.check_file(data, name_or_path)
-        model = Model(card, _parse(data, name_or_path), name_or_path)
+        card = zoo_card(name_or_path)
+        model = Model(card, _parse(read_model(card, _zoo()), name_or_path), name_or_path)
     else:
         model = _find_file(name_or_path, task)
     if model.card.task != task:
@@ -160,7 +161,11 @@ def find(name_or_path: str, task: Task) -> Model:
     return model
 
 
-def _zoo_card(name: str) -> Card:
+def zoo_card(name: str) -> Card:
+    """The card of a model that has a name; ModelNotFoundError suggests the near ones."""
+    if name not in zoo_names():
+        known = ", ".join(zoo_names())
+        raise ModelNotFoundError(f"model {name!r}: no such model{near(name, zoo_names()) or ';'} known: {known}")
     return parse_card((_zoo() / f"{name}.toml").read_text("utf-8"), f"{name}.toml", stem=name)
 
 

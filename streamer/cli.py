@@ -155,6 +155,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="the models and their measured figures", allow_abbrev=False)
     models.set_defaults(call=_models)
+    models_commands = models.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    pull = models_commands.add_parser("pull", help="fetch the file of a model that does not ship", allow_abbrev=False)
+    pull.set_defaults(call=_models_pull)
+    pull.add_argument("name", metavar="NAME")
+    pull.add_argument("--from", dest="source", metavar="URL|DIR", required=True)
     doctor = commands.add_parser("doctor", help="what is installed and works here", allow_abbrev=False)
     doctor.set_defaults(call=_doctor)
 
@@ -326,6 +331,15 @@ def _models(_: Options) -> int:
     from streamer.model_table import print_models
 
     return print_models(Console())
+
+
+def _models_pull(options: Options) -> int:
+    from engines.registry import zoo_card
+    from engines.store import pull
+
+    path = pull(zoo_card(options["name"]), options["source"])
+    print(f"{options['name']}: {path}, as its card says")
+    return 0
 
 
 def _doctor(_: Options) -> int:

@@ -1,4 +1,4 @@
-"""`leukostream models`: the shipped models and their measured figures."""
+"""`leukostream models`: the models that have a name, where their files are, and their measured figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.card import Card
-from engines.registry import models
+from engines.registry import models, place
+from engines.store import how_to_get
 
 CAMERA_SET = "chula_wbc"
 """The data set whose pictures come from a microscope camera, as the stream's do."""
@@ -27,7 +28,10 @@ HEADLINES = {
 def print_models(console: Console) -> int:
     """One block a model: what it is, what it names, how well on which data."""
     for card in models():
-        console.print(f"[bold]{card.name}[/]  {card.task}: {card.summary}", highlight=False)
+        where = place(card)
+        console.print(f"[bold]{card.name}[/]  {card.task}, {where}: {card.summary}", highlight=False)
+        if where == "not here":
+            console.print(f"  {how_to_get(card)}", highlight=False, markup=False)
         console.print(f"  names {', '.join(card.class_names)}", highlight=False)
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 2))
         for data_set, figures in card.figures.items():
