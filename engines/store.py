@@ -54,8 +54,8 @@ def read_model(card: Card, zoo: Traversable) -> bytes:
 
 def how_to_get(card: Card) -> str:
     """What to do for a model whose file is not here, in one line."""
-    pull = f"fetch it with: leukostream models pull {card.name} --from URL|DIR"
-    return f"make it with: {' && '.join(card.build)}; or {pull}" if card.build else pull
+    first = f"make it with: {' && '.join(card.build)};" if card.build else "install leukostream again,"
+    return f"{first} or fetch it with: leukostream models pull {card.name} --from URL|DIR"
 
 
 def pull(card: Card, source: str) -> Path:
