@@ -1,0 +1,95 @@
+"""From the runs of published classifiers to a graph and a card that the stream loads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the networks are written in PyTorch")
+torch.set_num_threads(1)
+
+from engines.registry import load_classifier  # noqa: E402
+from tools import evaluate_published, export_published  # noqa: E402
+from tools.classification.published import CLASSES, PROTOCOLS, parts_of  # noqa: E402
+from tools.datasets import CellPicture  # noqa: E402
+from tools.train_published import arguments  # noqa: E402
+from tools.training import save_checkpoint  # noqa: E402
+
+from .test_train_published import painted  # noqa: E402
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of ml-cnn at 64 px whose networks were never trained."""
+    torch.manual_seed(0)
+    options = arguments(
+        ["--architecture", "ml-cnn", "--out", str(tmp_path / "run"), "--input-px", "64", "--split", "parts"]
+    )
+    for part in parts_of("ml-cnn"):
+        network = part.make(64)
+        torch.nn.init.normal_(network.classes.weight, 0, 3)
+        state = {"network": network.state_dict()}
+        save_checkpoint(tmp_path / "run" / "repetition-0" / part.name / "best.pt", state)
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    protocol = {**asdict(PROTOCOLS["ml-cnn"]), "input_px": 64}
+    (tmp_path / "run" / "results.json").write_text(json.dumps({"settings": settings, "protocol": protocol}))
+    monkeypatch.setattr(export_published, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(export_published, "load_stored", lambda *_: painted())
+    return tmp_path / "run"
+
+
+def test_the_system_is_one_graph_that_says_what_the_networks_say(run: Path, tmp_path: Path) -> None:
+    assert export_published.main([str(run), "--name", "two-levels", "--out", str(tmp_path), "--parts"]) == 0
+    classifier = load_classifier(str(tmp_path / "two-levels.onnx"), backend="onnxruntime")
+    card = classifier.card
+    assert card.class_names == CLASSES
+    train, export = card.build
+    assert train.startswith("python -m tools.train_published --architecture ml-cnn --out runs/two-levels --input-px 64")
+    assert train.endswith("--split parts --sets pbc")
+    assert export == "python -m tools.export_published runs/two-levels --name two-levels"
+    assert len(card.training["temperatures"]) == 3
+    crops = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    got = classifier.classify_batch(crops).probabilities
+    networks = export_published.load_networks(run, "ml-cnn", 64)
+    x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    system = export_published.assemble("ml-cnn", networks, card.training["temperatures"])
+    with torch.no_grad():
+        expected = system(x).numpy()
+    np.testing.assert_allclose(got, expected, atol=5e-3)  # the weights are stored in half precision
+    assert sorted({int((row > 0).sum()) for row in got}) in ([2], [3], [2, 3])
+
+
+def test_weighing_gives_every_class_a_share(run: Path, tmp_path: Path) -> None:
+    assert export_published.main([str(run), "--name", "weighed", "--out", str(tmp_path), "--parts", "--weigh"]) == 0
+    classifier = load_classifier(str(tmp_path / "weighed.onnx"), backend="onnxruntime")
+    crops = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    assert (classifier.classify_batch(crops).probabilities > 0).all()
+
+
+def test_figures_of_a_set() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]], np.float32)
+    entry = evaluate_published.figures(probabilities, np.array([0, 0, 1, 1]), ("a b", "c"), 0.58)
+    assert (entry["cells"], entry["accuracy"], entry["balanced_accuracy"]) == (4, 0.75, 0.75)
+    assert (entry["a_b_recall"], entry["c_precision"]) == (0.5, 0.6667)
+    assert (entry["classified"], entry["accuracy_classified"]) == (0.75, 0.6667)
+    assert entry["accuracy_low"] < 0.75 < entry["accuracy_high"]
+
+
+def test_sets_are_measured_as_crops_and_as_pictures(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert export_published.main([str(run), "--name", "x", "--out", str(tmp_path), "--parts"]) == 0
+    classifier = load_classifier(str(tmp_path / "x.onnx"), backend="onnxruntime")
+    cells = [
+        CellPicture("pbc", "pbc/a.jpg", Path("a"), 64, 64, (16, 16, 48, 48), "monocyte"),
+        CellPicture("pbc", "pbc/b.jpg", Path("b"), 64, 64, (16, 16, 48, 48), "platelet"),
+        CellPicture("bccd", "bccd/c.jpg", Path("c"), 64, 64, (16, 16, 48, 48), "eosinophil"),
+    ]
+    monkeypatch.setattr(evaluate_published, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(evaluate_published, "load_splits", lambda _: {c.key: "validation" for c in cells})
+    monkeypatch.setattr(evaluate_published, "read_cells", lambda _: cells)
+    monkeypatch.setattr(evaluate_published, "read_image", lambda _: np.full((64, 64, 3), 128, np.uint8))
+    found = evaluate_published.evaluate(classifier, "validation")
+    assert {name: entry["cells"] for name, entry in found.items()} == {"bccd": 1, "pbc": 1, "pbc whole": 1}

@@ -1,0 +1,171 @@
+"""Make NAME.onnx and its card of a run of tools.train_published: the whole system as one graph.
+
+    python -m tools.export_published runs/ml-cnn --name ml-cnn
+    python -m tools.export_published runs/resnet50 --name resnet50 --out runs/zoo
+
+Temperatures are fitted on the validation cells of the run's split, one a network; the threshold is the lowest at which
+at most --risk of the classified validation cells are wrong. Weights are stored in half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from engines.graph import add_uint8_input
+from engines.registry import load_classifier
+from engines.storage import halved
+from tools import training
+from tools.architectures.mlcnn import GROUPS
+from tools.classification import measures
+from tools.classification.crops import load_stored
+from tools.classification.published import CLASSES, Part, assemble, parts_of
+from tools.datasets import PARTS, VALIDATION, data_root
+from tools.evaluate_published import evaluate
+from tools.export import to_onnx, toml
+from tools.train_published import Cells, predicted, protocol_of
+
+ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
+SUMMARIES = {"ml-cnn": f"Five types in two levels: {' or '.join(GROUPS)} first, then the type within the group"}
+LICENCES = {
+    "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
+    "chula_wbc": "chula_wbc: MIT",
+    "bccd": "BCCD: MIT",
+}
+
+
+def load_networks(run: Path, architecture: str, input_px: int, repetition: int = 0) -> list[nn.Module]:
+    """The best network of every part of a run, in the order of `parts_of`."""
+    networks = []
+    for part in parts_of(architecture):
+        network = part.make(input_px)
+        state = training.load_checkpoint(run / f"repetition-{repetition}" / part.name / "best.pt")
+        network.load_state_dict(state["network"])
+        networks.append(network.eval())
+    return networks
+
+
+def fitted_temperature(part: Part, network: nn.Module, cells: Cells, parts: list[str], input_px: int) -> float:
+    """The temperature of one network on its validation cells; 1 without any."""
+    labels = np.array([part.labels.get(name, -1) for name in cells.classes])
+    chosen = np.flatnonzero((np.array(parts) == VALIDATION) & (labels >= 0))
+    if not len(chosen):
+        return 1.0
+    logits = predicted(network, cells, chosen, input_px, torch.device("cpu"))
+    return measures.fit_temperature(logits, labels[chosen])
+
+
+def build_graph(
+    architecture: str, networks: list[nn.Module], temperatures: list[float], input_px: int, choose: bool
+) -> onnx.ModelProto:
+    """uint8 (N, px, px, 3) BGR `images` in, `class_probabilities` (N, 5) out; weights in half precision."""
+    system = assemble(architecture, networks, temperatures, choose=choose)
+    graph = to_onnx(system, torch.rand(2, 3, input_px, input_px), ("class_probabilities",), {0: "N"})
+    return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
+
+
+def card_values(
+    name: str,
+    settings: dict[str, Any],
+    protocol: dict[str, Any],
+    file: bytes,
+    threshold: float,
+    temperatures: list[float],
+) -> dict[str, Any]:
+    """The card as nested mappings, without figures."""
+    architecture = settings["architecture"]
+    sets = settings["sets"].split(",")
+    given = {k: v for k, v in settings.items() if k in protocol and v is not None}
+    words = [f"--{k.replace('_', '-')} {v}" for k, v in given.items()]
+    words += ["--augment"] if settings["augment"] else []
+    words += [f"--split {settings['split']}", f"--sets {settings['sets']}"]
+    train = f"python -m tools.train_published --architecture {architecture} --out runs/{name} {' '.join(words)}"
+    return {
+        "name": name,
+        "task": "classifier",
+        "architecture": architecture,
+        "summary": SUMMARIES.get(architecture, f"The five types by {architecture}, {protocol['publication']}"),
+        "file": f"{name}.onnx",
+        "sha256": hashlib.sha256(file).hexdigest(),
+        "licence": "Apache-2.0",
+        "build": [train, f"python -m tools.export_published runs/{name} --name {name}"],
+        "input": {
+            "channels": "bgr",
+            "height_px": protocol["input_px"],
+            "width_px": protocol["input_px"],
+            "crop_margin": settings["margin"] or 2.6,
+        },
+        "classes": [{"name": label, "kind": "white"} for label in CLASSES],
+        "thresholds": {"operating": threshold},
+        "training": {
+            "data": sets,
+            "notes": [LICENCES[set_name] for set_name in sets if set_name in LICENCES],
+            "publication": protocol["publication"],
+            **{k: v for k, v in protocol.items() if k not in ("publication", "patience", "shares")},
+            "augmented": settings["augment"],
+            "split": settings["split"],
+            "temperatures": [round(t, 4) for t in temperatures],
+        },
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that tools.train_published wrote")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--out", type=Path, default=ZOO)
+    parser.add_argument("--risk", type=float, default=0.05, help="share of errors among classified cells")
+    parser.add_argument("--weigh", action="store_true", help="ml-cnn: both groups' networks, weighed by the gate")
+    parser.add_argument("--parts", nargs="*", choices=PARTS[1:], default=[VALIDATION], help="figures of the card")
+    parser.add_argument("--limit", type=int, help="cells a set at most in the figures")
+    options = parser.parse_args(argv)
+    document = json.loads((options.run / "results.json").read_text())
+    settings, protocol = document["settings"], document["protocol"]
+    cells = Cells(load_stored(data_root(), Path(settings["cells"])), settings["sets"].split(","), settings["margin"])
+    parts = cells.parts
+    if settings["split"] == "published":
+        parts = cells.split(protocol_of(SimpleNamespace(**settings)), settings["seed"])  # type: ignore[arg-type]
+    architecture, input_px = settings["architecture"], protocol["input_px"]
+    networks = load_networks(options.run, architecture, input_px)
+    temperatures = [
+        fitted_temperature(part, network, cells, parts, input_px)
+        for part, network in zip(parts_of(architecture), networks, strict=True)
+    ]
+    graph = build_graph(architecture, networks, temperatures, input_px, not options.weigh)
+    file = graph.SerializeToString()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{options.name}.toml"
+    path.with_suffix(".onnx").write_bytes(file)
+    chosen = np.flatnonzero(np.array(parts) == VALIDATION)
+    threshold = 0.5
+    if len(chosen):
+        system = assemble(architecture, networks, temperatures, choose=not options.weigh)
+        found = predicted(system, cells, chosen, input_px, torch.device("cpu"))
+        truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
+        reached = measures.threshold_for_risk(found, truth, options.risk)
+        threshold = round(reached[0], 2) if reached else 0.9
+    values = card_values(options.name, settings, protocol, file, threshold, temperatures)
+    path.write_text(toml(values))
+    figures = {}
+    for part in options.parts:
+        measured = evaluate(load_classifier(str(path.with_suffix(".onnx"))), part, limit=options.limit)
+        for title, entry in measured.items():
+            command = f"python -m tools.evaluate_published {options.name} --part {part}"
+            figures[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = {"command": command, **entry}
+    path.write_text(toml({**values, "figures": figures}))
+    print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {threshold}, temperatures {values['training']['temperatures']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
