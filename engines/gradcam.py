@@ -7,6 +7,9 @@ probabilities back to the feature maps and emits each layer's gradient in closed
 linear layer (ResNet-50) it is a weighted sum with constant weights; behind a hard-swish (MobileNetV3) or ReLU
 (VGG-19) the weights depend on the crop.
 
+A system of several networks that each name some of the classes (ML-CNN) is explained by the network that names the
+class.
+
 It is done when a model is loaded to be explained: a classifier that only classifies pays nothing for it.
 """
 
@@ -37,31 +40,39 @@ def add_gradcam(model: ModelProto, *, every_class: bool = False) -> ModelProto:
     """
     model = modern(model)
     walk = _Walk(model)
-    score = walk.score()
-    classes = walk.dims(score)[1]
-    if classes is None:
-        raise ModelFormatError(f"{CLASS_PROBABILITIES}: got an open number of classes, expected a fixed one")
+    branches = walk.branches()
+    classes = sum(len(columns) for _, columns in branches)
+    rows = classes if every_class else 1
     emit = Emitter(model, "gradcam")
-    if every_class:
-        chosen = emit.constant(np.eye(classes, dtype=np.float32)[None])
-    else:
+    if not every_class:
         best = emit.op("ArgMax", [CLASS_PROBABILITIES], axis=1, keepdims=0)
         values = emit.constant(np.array([0, 1], np.float32))
         row = emit.op("OneHot", [best, emit.constant(np.array(classes)), values], axis=-1)
-        chosen = emit.op("Unsqueeze", [row, emit.constant(np.array([1]))])
-    weights, maps = walk.back_to_maps(emit, score, chosen)
+        likeliest = emit.op("Unsqueeze", [row, emit.constant(np.array([1]))])
+    total = ""
+    for score, columns in branches:
+        if every_class:
+            chosen = emit.constant(np.eye(classes, dtype=np.float32)[None, :, columns])
+        else:
+            chosen = emit.op("Gather", [likeliest, emit.constant(np.array(columns))], axis=2)
+        cam = _weighed_maps(emit, *walk.back_to_maps(emit, score, chosen), rows)
+        total = emit.op("Add", [total, cam]) if total else cam
+    emit.op("Identity", [total], out=CAM)
+    emit.insert()
+    n = dims_of(model.graph.output[0])[0]
+    model.graph.output.append(tensor_value(CAM, TensorProto.FLOAT, [n or "N", rows, None, None]))
+    return checked(model)
+
+
+def _weighed_maps(emit: Emitter, weights: str, maps: str, rows: int) -> str:
+    """What is positive of maps (N, K, h, w) weighed by `weights` (N|1, rows, K) over h * w: (N, rows, h, w)."""
     flat = emit.op("Reshape", [maps, emit.constant(np.array([0, 0, -1]))])
     size = emit.op("Shape", [maps])
     batch, plane = emit.slice(size, 0, 1, axis=0), emit.slice(size, 2, 4, axis=0)
     count = emit.op("ReduceProd", [emit.op("Cast", [plane], to=TensorProto.FLOAT)], keepdims=0)
     mean = emit.op("Div", [emit.op("MatMul", [weights, flat]), count])
-    rows = classes if every_class else 1
     shape = emit.op("Concat", [batch, emit.constant(np.array([rows])), plane], axis=0)
-    emit.op("Reshape", [emit.op("Relu", [mean]), shape], out=CAM)
-    emit.insert()
-    n = dims_of(model.graph.output[0])[0]
-    model.graph.output.append(tensor_value(CAM, TensorProto.FLOAT, [n or "N", rows, None, None]))
-    return checked(model)
+    return emit.op("Reshape", [emit.op("Relu", [mean]), shape])
 
 
 class _Walk:
@@ -83,13 +94,33 @@ class _Walk:
     def dims(self, name: str) -> list[int | None]:
         return dims_of(self._values[name]) if name in self._values else []
 
-    def score(self) -> str:
-        """The tensor that the softmax makes probabilities of, before it was divided by a temperature."""
+    def branches(self) -> list[tuple[str, list[int]]]:
+        """The score of every network that names classes, with the columns of the class probabilities that it names."""
         if CLASS_PROBABILITIES not in self._producer:
             raise ModelFormatError(f"outputs: got no {CLASS_PROBABILITIES!r}, expected the graph of a classifier")
         node = self._node(CLASS_PROBABILITIES)
-        while node.op_type in _PASSED:
+        order: list[int] | None = None
+        while node.op_type in _PASSED or node.op_type == "Gather":
+            if node.op_type == "Gather":
+                order = self._constants[node.input[1]].tolist()
             node = self._node(node.input[0])
+        scores = [self._score(self._node(name)) for name in (node.input if node.op_type == "Concat" else node.output)]
+        found, start = [], 0
+        for score in scores:
+            width = self.dims(score)[1]
+            if width is None:
+                raise ModelFormatError(f"{CLASS_PROBABILITIES}: got an open number of classes, expected a fixed one")
+            columns = range(start, start + width)
+            found.append((score, [order.index(column) if order else column for column in columns]))
+            start += width
+        return found
+
+    def _score(self, node: NodeProto) -> str:
+        """What a softmax, perhaps weighed by another network's probability, makes probabilities of; before it was
+        divided by a temperature."""
+        if node.op_type == "Mul":
+            softmaxes = [self._producer[n] for n in node.input if n in self._producer]
+            node = next((n for n in softmaxes if n.op_type == "Softmax"), node)
         if node.op_type != "Softmax":
             raise _no_form(node, f"expected a Softmax before {CLASS_PROBABILITIES}")
         name: str = node.input[0]

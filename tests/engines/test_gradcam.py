@@ -18,6 +18,8 @@ torch.set_num_threads(1)
 
 from torch import Tensor, nn  # noqa: E402
 
+from tools.architectures.mlcnn import CLASSES as SYSTEM_CLASSES  # noqa: E402
+from tools.architectures.mlcnn import GROUPS, MLCNN  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small  # noqa: E402
 from tools.export import to_onnx  # noqa: E402
 from tools.export_classifier import Probabilities  # noqa: E402
@@ -125,6 +127,34 @@ def test_equal_to_autograd_for_the_default_classifiers_network() -> None:
     for index in range(8):
         expected = reference(maps, score, torch.full((3,), index))
         np.testing.assert_allclose(got[CAM][:, index], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("choose", [True, False])
+def test_a_system_of_two_levels_is_explained_by_the_network_that_names_the_class(choose: bool) -> None:
+    torch.manual_seed(4)
+    system = MLCNN(choose=choose, temperatures=(1.2, 0.8, 1.5))
+    with torch.no_grad():
+        for _ in range(4):
+            system(torch.rand(4, 3, 64, 64))
+        for network in (system.gate, *system.groups):
+            nn.init.normal_(network.hidden.weight, 0, 0.2)
+            nn.init.normal_(network.classes.weight, 0, 0.2)
+    system.eval()
+    plain = add_uint8_input(to_onnx(system, torch.zeros(2, 3, 64, 64), ("class_probabilities",), {0: "N"}))
+    images = crops(3, 64)
+    every = outputs(add_gradcam(plain, every_class=True), images)[CAM]
+    for members, network in zip(GROUPS.values(), system.groups, strict=True):
+        with torch.no_grad():
+            maps = network.features(as_tensor(images) * 2 - 1)
+        maps.requires_grad_(True)
+        score = network.classes(torch.relu(network.hidden(maps.mean((2, 3)))))
+        for label, name in enumerate(members):
+            expected = reference(maps, score, torch.full((3,), label))
+            np.testing.assert_allclose(every[:, SYSTEM_CLASSES.index(name)], expected, atol=1e-4)
+    assert (every > 0).any()
+    top = outputs(add_gradcam(plain), images)
+    best = top["class_probabilities"].argmax(1)
+    np.testing.assert_allclose(top[CAM][:, 0], every[np.arange(3), best], atol=1e-6)
 
 
 def test_the_shipped_classifier_has_it_without_a_new_export() -> None:
