@@ -74,6 +74,11 @@ def test_a_recording_its_replay_its_messages_and_the_picture_of_the_slide(folder
     assert "of fields" in capfd.readouterr().out
 
 
+def test_where_the_evidence_lies(folders, capfd):
+    assert main(command("explain")) == 0
+    assert sorted(path.name for path in (folders / "overlays").iterdir()) == ["0.png", "1.png", "explained.jsonl"]
+
+
 @pytest.mark.parametrize("name", ["models", "doctor"])
 def test_what_is_here(name, capfd):
     assert main(command(name)) == 0

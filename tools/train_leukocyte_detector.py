@@ -55,6 +55,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--long-side-px", type=int, default=224, help="longer side of the validation's input")
     parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(32.0, 62.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--colour", type=float, nargs=2, default=(0.05, 0.6), help="least and most change of stain")
+    parser.add_argument("--other-stains", type=float, default=0.0, help="share of parts that are stained anew")
     parser.add_argument("--class-gain", type=float, default=0.5, help="weight of the loss of classes")
     parser.add_argument("--limit", type=int, default=10**6, help="pictures a class at most")
     parser.add_argument("--seed", type=int, default=1)
@@ -105,6 +106,8 @@ def main(argv: list[str] | None = None) -> int:
         side_px=options.side_px,
         rbc_diameter_px=(low, high),
         colour=tuple(options.colour),
+        stain_share=options.other_stains,
+        haze_share=0.5 * options.other_stains,
         red=leukocytes.red_label(names),
     )
     pools = {name: FieldPool(members[: options.limit], 1.5 * high) for name, members in training.items()}

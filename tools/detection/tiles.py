@@ -36,7 +36,8 @@ class Tile:
 class TileOptions:
     """How tiles are made. rbc_diameter_px: (smallest, largest) red cell, drawn log-uniformly.
 
-    colour: (least, most) strength of the change of stain. red: label of the red cells, which crops are not sought for.
+    colour: (least, most) strength of the change of colour; stain_share, haze_share: of the parts that are stained
+    anew, of the tiles with a veil of light. red: label of the red cells, which crops are not sought for.
     least_visible: part of a box that a cut must leave so that it is still taught; what is less is neither taught
     nor background.
     """
@@ -45,6 +46,8 @@ class TileOptions:
     rbc_diameter_px: tuple[float, float] = (11.0, 100.0)
     jitter: float = 0.15
     colour: tuple[float, float] = (0.2, 1.1)
+    stain_share: float = 0.2
+    haze_share: float = 0.12
     red: int = RBC
     largest_enlargement: float = 2.5
     least_visible: float = 0.4
@@ -95,7 +98,7 @@ class TileMaker:
             regions.append((x, y + used_h, width, height - used_h))
         if rng.random() < 0.6:
             image = appearance.vary_light(rng, image)
-        if rng.random() < 0.12:
+        if rng.random() < self.options.haze_share:
             image = appearance.vary_haze(rng, image)
         image = appearance.vary_sensor(rng, appearance.vary_optics(rng, image, diameter))
         return Tile(image, np.concatenate(targets), known)
@@ -133,7 +136,7 @@ class TileMaker:
         part = np.rot90(part, quarter_turns)
         if mirrored:
             part = part[:, ::-1]
-        if rng.random() < 0.2:
+        if rng.random() < o.stain_share:
             part = appearance.vary_stain(rng, np.ascontiguousarray(part))
         if rng.random() < 0.9:
             part = appearance.vary_colour(rng, np.ascontiguousarray(part), rng.uniform(*o.colour))
