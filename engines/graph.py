@@ -148,8 +148,8 @@ def add_yolov5_head(
     objectness = emit.op("Sigmoid", [emit.slice(table, 4, 5, axis=1)])
     best_class = emit.op("Sigmoid", [emit.reduce_max(emit.slice(table, 5, features, axis=1), axis=1)])
     candidates = emit.op("Reshape", [emit.op("Mul", [objectness, best_class]), emit.constant(np.array([0, -1]))])
-    index = _select(emit, candidates, top_k)
-    kept = _gather_candidates(emit, table, index, features, axis=2)
+    index = select_best(emit, candidates, top_k)
+    kept = gather_candidates(emit, table, index, features, axis=2)
     named = emit.slice(kept, 5, features, axis=1)
     emit.op("ArgMax", [named], axis=1, keepdims=0, out=CLASSES)
     if class_scores:
@@ -190,7 +190,7 @@ def add_yolov5_head(
     half = emit.op("Mul", [emit.op("Mul", [spread, spread]), anchor_px])
     corners = [emit.op("Sub", [centre, half]), emit.op("Add", [centre, half])]
     emit.op("Concat", corners, axis=2, out=BOXES)
-    return _with_compact_outputs(model, emit, batch, classes=features - 5 if class_scores else 0)
+    return with_compact_outputs(model, emit, batch, classes=features - 5 if class_scores else 0)
 
 
 def adapt_ultralytics(model: ModelProto, *, top_k: int = TOP_K) -> ModelProto:
@@ -218,13 +218,13 @@ def adapt_ultralytics(model: ModelProto, *, top_k: int = TOP_K) -> ModelProto:
     objectness = emit.slice(table, 4, 5, axis=2)
     best_class = emit.reduce_max(emit.slice(table, 5, features, axis=2), axis=2)
     candidates = emit.op("Reshape", [emit.op("Mul", [objectness, best_class]), emit.constant(np.array([0, -1]))])
-    index = _select(emit, candidates, top_k)
-    kept = _gather_candidates(emit, table, index, features, axis=1)
+    index = select_best(emit, candidates, top_k)
+    kept = gather_candidates(emit, table, index, features, axis=1)
     emit.op("ArgMax", [emit.slice(kept, 5, features, axis=2)], axis=2, keepdims=0, out=CLASSES)
     centre = emit.slice(kept, 0, 2, axis=2)
     half = emit.op("Mul", [emit.slice(kept, 2, 4, axis=2), emit.constant(np.float32(0.5))])
     emit.op("Concat", [emit.op("Sub", [centre, half]), emit.op("Add", [centre, half])], axis=2, out=BOXES)
-    return _with_compact_outputs(model, emit, shape[0])
+    return with_compact_outputs(model, emit, shape[0])
 
 
 def fix_input_shape(model: ModelProto, batch: int | None, height: int | None, width: int | None) -> ModelProto:
@@ -268,7 +268,7 @@ def is_compact(model: ModelProto) -> bool:
     )
 
 
-def _select(emit: Emitter, candidates: str, top_k: int) -> str:
+def select_best(emit: Emitter, candidates: str, top_k: int) -> str:
     """Emit the K best of `candidates` (N, candidates) as `scores`; returns their index, int64 (N,K)."""
     if not 1 <= top_k <= TOP_K:
         raise ModelFormatError(f"top_k: got {top_k}, expected 1 to {TOP_K}")
@@ -279,7 +279,7 @@ def _select(emit: Emitter, candidates: str, top_k: int) -> str:
     return index
 
 
-def _gather_candidates(emit: Emitter, table: str, index: str, features: int, *, axis: int) -> str:
+def gather_candidates(emit: Emitter, table: str, index: str, features: int, *, axis: int) -> str:
     """Pick the columns (axis 2) or rows (axis 1) of `table` named by `index` (N,K)."""
     other = 3 - axis
     wide = emit.op("Unsqueeze", [index, emit.constant(np.array([other]))])
@@ -289,7 +289,7 @@ def _gather_candidates(emit: Emitter, table: str, index: str, features: int, *, 
     return emit.op("GatherElements", [table, wide], axis=axis)
 
 
-def _with_compact_outputs(model: ModelProto, emit: Emitter, batch: int | None, classes: int = 0) -> ModelProto:
+def with_compact_outputs(model: ModelProto, emit: Emitter, batch: int | None, classes: int = 0) -> ModelProto:
     """`classes`: width of the output of class scores, 0 where there is none."""
     taken = {BOXES, SCORES, CLASSES, CLASS_SCORES} & {name for node in model.graph.node for name in node.output}
     for name in taken:

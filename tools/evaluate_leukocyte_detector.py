@@ -48,11 +48,7 @@ def card_of(name: str, names: Sequence[str], *, threshold: float, naming: float,
 def load(model: str, long_side_px: int | None, threads: int, across: Literal["class", "kind"] | None) -> Detector:
     """A zoo name, an ONNX file with its card, or a checkpoint; at its card's scale and suppression, or others."""
     if model.endswith(".pt"):
-        from tools.detection.export import to_zoo_graph
-        from tools.detection.training import load_averaged
-
-        network, description = load_averaged(Path(model))
-        graph = to_zoo_graph(network, class_scores=True)
+        graph, description, _ = leukocytes.graph_of(Path(model))
         card = card_of("checkpoint", description["class_names"], threshold=0.3, naming=0.5, long_side_px=224)
     else:
         found = find(model, "detector")
@@ -90,14 +86,15 @@ class Measured:
         return Found(found.boxes_px, found.scores, found.labels.astype(np.int64))
 
 
-def own_cells(fields: Sequence[tuple[str, Field]], measured: Measured) -> dict[str, Any]:
+def own_cells(fields: Sequence[tuple[str, Field]], measured: Measured, label_names: Sequence[str]) -> dict[str, Any]:
     """How many pictures' own white cells were found and called by the right class and the right label."""
     cells = right = exact = seen = 0
     for (own, item), (boxes, names, labels) in zip(fields, measured.called, strict=True):
         if leukocytes.kind_of(own) != "white":
             continue
         cells += 1
-        truth = item.boxes_px[item.classes == leukocytes.PBC.index(own)]
+        label = leukocytes.label_of(own, label_names)
+        truth = item.boxes_px[item.classes == label]
         if not len(boxes) or not len(truth):
             continue
         overlap = iou_matrix(truth, boxes)
@@ -106,7 +103,7 @@ def own_cells(fields: Sequence[tuple[str, Field]], measured: Measured) -> dict[s
             continue
         seen += 1
         right += bool(names) and names[best] == PARENTS.get(own, own)
-        exact += labels[best] == own
+        exact += labels[best] == label_names[label]
     return {"cells": cells, "found": seen / cells, "class_accuracy": right / cells, "label_accuracy": exact / cells}
 
 
@@ -126,7 +123,7 @@ def evaluate(detector: Detector, part: str, *, limit: int | None = None, all_pic
         "long_side_px": detector.long_side_px,
         "network_ms": round(float(np.percentile(measured.network_ms, 10)), 2),
         **figures,
-        "own_cells": {key: round(value, 4) for key, value in own_cells(chosen, measured).items()},
+        "own_cells": {key: round(value, 4) for key, value in own_cells(chosen, measured, names).items()},
     }
 
 

@@ -19,11 +19,10 @@ from rich.console import Console
 
 from engines.storage import halved
 from tools import datasets
-from tools.detection.export import figures_tables, to_zoo_graph
-from tools.detection.training import load_averaged
+from tools.detection import leukocytes
+from tools.detection.export import figures_tables
 from tools.evaluate_leukocyte_detector import card_of, evaluate, load, table
 from tools.export import toml
-from tools.training import load_checkpoint
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 LICENCE = "PBC (Acevedo 2020), CC BY 4.0; boxes OI-PBC"
@@ -40,7 +39,7 @@ def card_values(
     return {
         "name": name,
         "task": "detector",
-        "architecture": f"yolov5{description['size']}",
+        "architecture": description.get("architecture") or f"yolov5{description['size']}",
         "summary": options.summary or f"{len(names)} kinds of blood cells, by their own names",
         "file": card.file,
         "sha256": hashlib.sha256(file).hexdigest(),
@@ -102,8 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--notes", default="")
     options = parser.parse_args(argv)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-    network, description = load_averaged(options.checkpoint)
-    graph = to_zoo_graph(network, class_scores=True)
+    graph, description, step = leukocytes.graph_of(options.checkpoint)
     if not options.full_precision:
         graph = halved(graph)
     onnx.checker.check_model(graph)
@@ -111,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / f"{options.name}.onnx"
     target.write_bytes(file)
-    values = card_values(options.name, description, load_checkpoint(options.checkpoint)["step"], file, options)
+    values = card_values(options.name, description, step, file, options)
     target.with_suffix(".toml").write_text(toml(values))
     results = [evaluate(load(str(target), None, 1, None), part) for part in options.parts]
     figures = tables(results, options.name, options.long_side_px)

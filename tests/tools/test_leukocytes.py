@@ -83,6 +83,15 @@ def test_boxes_of_other_classes_are_places_to_ignore() -> None:
     assert item.complete.tolist() == [True, True]
 
 
+def test_a_subclass_is_a_box_of_its_class_where_the_list_has_only_that() -> None:
+    five = ("lymphocyte", "neutrophil")
+    item = leukocytes.as_field(field("band neutrophil", "red blood cell", "myelocyte", "lymphocyte"), five)
+    assert item.classes.tolist() == [1, 0]
+    assert item.ignore_px[:, 0].tolist() == [10, 20]
+    assert leukocytes.label_of("band neutrophil", leukocytes.PBC) == 1
+    assert leukocytes.label_of("myelocyte", five) == -1
+
+
 def test_the_class_term_weighs_classes() -> None:
     anchors = torch.tensor(ANCHORS, dtype=torch.float32)
     maps = tuple(torch.zeros(1, 21, 8 // k, 8 // k) for k in (1, 2, 4))
@@ -230,4 +239,9 @@ def test_whose_class_was_called_right() -> None:
         (box, ["monocyte"], ["monocyte"]),
     ]
     fields = [("band neutrophil", item)] * 4 + [("erythroblast", replaced(item))]
-    assert own_cells(fields, measured) == {"cells": 4, "found": 0.5, "class_accuracy": 0.5, "label_accuracy": 0.25}
+    assert own_cells(fields, measured, leukocytes.PBC) == {
+        "cells": 4,
+        "found": 0.5,
+        "class_accuracy": 0.5,
+        "label_accuracy": 0.25,
+    }

@@ -9,16 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import Tensor
 
 from engines.card import guess_kind
+from engines.graph import add_uint8_input
+from engines.yolov2_head import add_yolov2_head
 from tools import datasets
+from tools.architectures.yolov2 import YOLOv2
 from tools.detection import sets
+from tools.detection.export import to_zoo_graph
 from tools.detection.fields import CLASS_NAMES as BLOOD_NAMES
 from tools.detection.fields import Field, read_picture
+from tools.detection.training import load_averaged
+from tools.export import to_onnx
+from tools.training import load_checkpoint
 
 PBC = (
     "basophil",
@@ -85,21 +94,28 @@ def has_own_box(field: datasets.Field, own: str | None) -> bool:
     return own is not None and any(box.label == own for box in field.boxes)
 
 
+def label_of(name: str, names: Sequence[str]) -> int:
+    """The label of a class of PBC's boxes, or of the class that it is a subclass of; -1 where the list has neither."""
+    own = name if name in names else datasets.SUBCLASSES.get(name, name)
+    return names.index(own) if own in names else -1
+
+
 def as_field(item: datasets.Field, names: Sequence[str]) -> Field:
     """A record as a field of these classes; boxes of other classes are places to ignore."""
     blood = sets.as_field(item)
-    wanted = np.array([box.label in names for box in item.boxes], bool)
+    labels = np.array([label_of(box.label, names) for box in item.boxes], np.int64)
+    wanted = labels >= 0
     return replace(
         blood,
         boxes_px=blood.boxes_px[wanted],
-        classes=np.array([names.index(box.label) for box in item.boxes if box.label in names], np.int64),
+        classes=labels[wanted],
         complete=np.ones(len(names), bool),
         ignore_px=blood.boxes_px[~wanted],
     )
 
 
 def pbc_fields(part: str, names: Sequence[str], *, all_pictures: bool = False) -> dict[str, list[Field]]:
-    """PBC's fields of one part of the leak-free split, by the class of the picture's own cell.
+    """PBC's fields of one part of the leak-free split, by the class of the picture's own cell, one of `names`.
 
     Pictures without the box of their own cell (about 2 %) teach that cells are background, or, with another class
     in its box, that they are another: they are left out, but with `all_pictures`.
@@ -109,7 +125,9 @@ def pbc_fields(part: str, names: Sequence[str], *, all_pictures: bool = False) -
     found: dict[str, list[Field]] = defaultdict(list)
     for item in datasets.read_fields(sets=("pbc",)):
         label = own.get(item.key)
-        if parts.get(item.key) == part and label and (all_pictures or has_own_box(item, label)):
+        if not label or label_of(label, names) < 0 or parts.get(item.key) != part:
+            continue
+        if all_pictures or has_own_box(item, label):
             found[label].append(as_field(item, names))
     return dict(sorted(found.items()))
 
@@ -165,6 +183,21 @@ def shares(fields: Mapping[str, Sequence[Field]]) -> dict[str, float]:
         name: float(np.sqrt(len(members))) * (0.5 if kind_of(name) == "platelet" else 1.0)
         for name, members in fields.items()
     }
+
+
+def graph_of(checkpoint: Path) -> tuple[ModelProto, dict[str, Any], int]:
+    """The graph with class scores of a checkpoint of tools.train_leukocyte_detector or tools.train_yolov2, what it says
+    of itself, and its step."""
+    state = load_checkpoint(checkpoint)
+    description: dict[str, Any] = state["description"]
+    if description.get("architecture") == "yolov2-onnx":
+        network = YOLOv2(len(description["class_names"]), anchors_px=state["network"]["anchors_px"].tolist())
+        network.load_state_dict(state["network"])
+        raw = to_onnx(network, torch.zeros(1, 3, 64, 64), ("raw",), {0: "N", 2: "H", 3: "W"})
+        graph = add_uint8_input(raw, scale=1 / 255, channels="bgr")
+        anchors_px = network.anchors_px.numpy()
+        return add_yolov2_head(graph, anchors_px=anchors_px, class_scores=True), description, state["step"]
+    return to_zoo_graph(load_averaged(checkpoint)[0], class_scores=True), description, state["step"]
 
 
 def start_from_blood(state: Mapping[str, Tensor], names: Sequence[str], anchors: int = 3) -> dict[str, Tensor]:

@@ -1,0 +1,143 @@
+"""Train the YOLOv2 localiser of the leukaemia system on PBC's five types, by the publication's protocol.
+
+    python -m tools.train_yolov2 --out runs/yolov2-onnx
+    python -m tools.export_leukocyte_detector runs/yolov2-onnx/last.pt --name yolov2-onnx --long-side-px 128
+
+128x128 pictures, stochastic gradient descent with momentum, rate 1e-3, batches of 12, 100 epochs; four anchors fitted
+to the boxes. Writes last.pt and log.jsonl into --out; --resume goes on where a run stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from tools import datasets
+from tools.architectures.yolov2 import CLASSES, INPUT_PX, YOLOv2
+from tools.detection import leukocytes
+from tools.detection.anchors import fit_anchors
+from tools.detection.fields import FieldPool
+from tools.detection.tiles import TileMaker, TileOptions
+from tools.detection.training import batch_tensors
+from tools.detection.yolov2 import YOLOv2Loss
+from tools.train_detector import anchor_sizes
+from tools.training import append_result, load_checkpoint, save_checkpoint
+
+ANCHORS = 4
+
+
+class YOLOv2Trainer:
+    """Trains `network` on the tiles of `maker`; state and epoch continue a run exactly."""
+
+    def __init__(
+        self, network: YOLOv2, maker: TileMaker, *, rate: float, batch: int, momentum: float, seed: int, device: str
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.maker, self.batch, self.seed = maker, batch, seed
+        self.loss = YOLOv2Loss(network.anchors_px)
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum)
+        self.step_number = 0
+
+    def step(self) -> dict[str, float]:
+        """One optimiser step; the loss and its terms."""
+        first = self.step_number * self.batch
+        tiles = [self.maker.make(self.seed, first + i) for i in range(self.batch)]
+        images, targets, known = batch_tensors(tiles, self.device)
+        loss, terms = self.loss(self.network.train()(images), targets, known)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        self.optimizer.step()
+        self.step_number += 1
+        return {"loss": float(loss.detach()), **terms}
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step_number,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step_number = state["step"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epoch-steps", type=int, help="steps an epoch; else as many as show every picture once")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--momentum", type=float, default=0.9)
+    parser.add_argument("--colour", type=float, nargs=2, default=(0.05, 0.6), help="least and most change of stain")
+    parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(18.0, 34.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--limit", type=int, default=10**6, help="pictures a class at most")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    low, high = options.rbc_diameter_px
+    fields = leukocytes.pbc_fields(datasets.TRAIN, CLASSES)
+    pools = {name: FieldPool(members[: options.limit], 1.5 * high) for name, members in fields.items()}
+    shares = leukocytes.shares({name: pool.fields for name, pool in pools.items()})
+    tile_options = TileOptions(
+        side_px=INPUT_PX, rbc_diameter_px=(low, high), colour=tuple(options.colour), stain_share=0.0, red=-1
+    )
+    maker = TileMaker(pools, shares, len(CLASSES), tile_options)
+    pictures = sum(map(len, pools.values()))
+    anchors = fit_anchors(anchor_sizes(maker, options.seed), options.seed, levels=1, per_level=ANCHORS)[0]
+    trainer = YOLOv2Trainer(
+        YOLOv2(anchors_px=np.asarray(anchors).tolist()),
+        maker,
+        rate=options.rate,
+        batch=options.batch,
+        momentum=options.momentum,
+        seed=options.seed,
+        device=options.device,
+    )
+    if options.resume:
+        trainer.restore(load_checkpoint(options.out / "last.pt"))
+    settings = {
+        k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()
+    }
+    description = {
+        "architecture": "yolov2-onnx",
+        "class_names": list(CLASSES),
+        "settings": {**settings, "side_px": INPUT_PX},
+        "shares": {"pbc": 1.0},
+        "fields": {"pbc": pictures},
+    }
+    steps = options.epoch_steps or max(1, pictures // options.batch)
+    console = Console(stderr=True)
+    while trainer.step_number < steps * options.epochs:
+        started = time.monotonic()
+        sums: dict[str, float] = {}
+        for _ in range(steps - trainer.step_number % steps):
+            for key, value in trainer.step().items():
+                sums[key] = sums.get(key, 0.0) + value / steps
+        line = {"epoch": trainer.step_number // steps, "seconds": round(time.monotonic() - started, 1), **sums}
+        save_checkpoint(options.out / "last.pt", {**trainer.state(), "description": description})
+        append_result(options.out / "log.jsonl", line)
+        console.print(f"epoch {line['epoch']}: loss {sums['loss']:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
