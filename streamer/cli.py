@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--mode", choices=("live", "analysis"), help="newest frame first, or no frame lost")
     model = "[SOURCE=]NAME|FILE"
     run.add_argument("--detector", action="extend", nargs="+", metavar=model, help="for all sources, or the one named")
-    run.add_argument("--classifier", action="extend", nargs="+", metavar=model, help='likewise; or "none"')
+    run.add_argument("--classifier", action="extend", nargs="+", metavar=model, help='likewise; or "auto", "none"')
     run.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"))
     run.add_argument("--batch", type=int, metavar="N", help="frames of one run of the detector")
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")

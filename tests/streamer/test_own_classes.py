@@ -15,10 +15,10 @@ from engines.onnxruntime import Threads
 from engines.own_classes import OwnClasses
 from engines.scripted import ScriptedEngine, candidates, detector_specs
 from streamer.analysis import Analyser
-from streamer.models import load_models
 from streamer.config import Config
 from streamer.journal import rules_of
 from streamer.message_factory import MessageFactory
+from streamer.models import load_models
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
 from streamer.session import SlideSession
