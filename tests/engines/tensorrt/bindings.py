@@ -41,11 +41,13 @@ def take(owner, prefix):
                 except AttributeError:
                     continue
                 if isinstance(value, property):
-                    members[member] = {"kind": "property", "settable": value.fset is not None}
+                    doc, settable = value.__doc__ or "", value.fset is not None
+                    members[member] = {"kind": "property", "settable": settable, "doc": doc}
                 elif callable(getattr(entry, member, None)):
                     members[member] = {"kind": "method", "doc": getattr(entry, member).__doc__ or ""}
                 else:
                     members[member] = {"kind": "member"}
+            members["__doc__"] = {"kind": "doc", "doc": entry.__doc__ or ""}
             classes[prefix + name] = members
             if not prefix and name == "ILogger":
                 take(entry, name + ".")
@@ -73,7 +75,7 @@ def why_not() -> str | None:
 
 
 def read(folder: Path, work: Path) -> dict[str, Any]:
-    """{"version": ..., "classes": {class: {member: {"kind", "doc" or "settable"}}}} of a binding."""
+    """{"version": ..., "classes": {class: {member: {"kind", "doc", "settable"}}}} of a binding."""
     text = (folder / "tensorrt_bindings" / "__init__.py").read_text("utf-8")
     version = re.search(r'__version__ = "(\d+)', text)
     assert version is not None

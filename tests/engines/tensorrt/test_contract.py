@@ -20,7 +20,7 @@ import engines.tensorrt
 from engines.graph import TOP_K
 from engines.tensorrt.operators import MAX_TOP_K
 
-from ..tensorrt_double import World, trt_build
+from ..tensorrt_double import ANSWERS, REFUSALS, World, trt_build
 from ..tensorrt_double.trt import ILogger, IProgressMonitor
 from . import bindings
 
@@ -171,6 +171,28 @@ def test_a_misspelt_name_is_found(real: dict[str, Any]) -> None:
     overloads = bindings.signatures(doc, "set_input_shape")
     assert len(overloads) == 3
     assert not any(fits(wrong, overload) for overload in overloads)
+
+
+def words(text: str) -> str:
+    """Without markup and line breaks."""
+    return " ".join(re.sub(r":\w+:`([^`]*)`|`", r"\1", text).split())
+
+
+def test_the_doubles_sentences_are_the_real_ones(real: dict[str, Any]) -> None:
+    """Those that the binding itself carries; its docstrings are NVIDIA's reference of the Python API."""
+    cited = [*REFUSALS.values(), *((sentence, source) for _, sentence, source in ANSWERS.values())]
+    prefix = "TensorRT Python API, "
+    checked, problems = 0, []
+    for sentence, source in cited:
+        if not source.startswith(prefix):
+            continue
+        name, member = source.removeprefix(prefix).split(".")
+        members = real["classes"][name]
+        said = words(members["__doc__"]["doc"]) + " " + words(members[member]["doc"])
+        checked += 1
+        problems += [f"{source}: {part!r}" for part in sentence.split(" [...] ") if words(part) not in said]
+    assert problems == []
+    assert checked == 10
 
 
 def test_the_limit_of_top_k_is_the_one_that_the_binding_names(real: dict[str, Any]) -> None:

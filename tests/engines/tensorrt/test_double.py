@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ..small_detector import detector, pictures
-from ..tensorrt_double import REFUSALS, Refused, World
+from ..tensorrt_double import ANSWERS, REFUSALS, Refused, World
 from ..tensorrt_double.trt import ILogger, pack
 
 FRAMES = pictures(2)
@@ -208,6 +208,28 @@ def test_building_rules(bench: Bench) -> None:
     thread.start()
     thread.join()
     assert caught == ["builder threads"]
+
+
+def test_what_the_library_itself_refuses_is_answered_as_it_answers(bench: Bench) -> None:
+    """Not raised: the code has to look at each answer."""
+    trt, world = bench.world.trt, bench.world
+    builder = trt.Builder(bench.logger)
+    network, config = builder.create_network(1 << 1), builder.create_builder_config()
+    stale = config.create_timing_cache(b"timings of another GPU")
+    fresh = bench.engine.create_execution_context()
+    given: dict[str, object] = {
+        "set_input_shape": bench.context.set_input_shape("images", (3, 64, 96, 3)),
+        "execute_async_v3": fresh.execute_async_v3(bench.stream.handle),
+        "get_max_output_size": fresh.get_max_output_size("boxes"),
+        "deserialize_cuda_engine": trt.Runtime(bench.logger).deserialize_cuda_engine(b"garbage"),
+        "parse": trt.OnnxParser(network, bench.logger).parse(b"garbage"),
+        "set_timing_cache": config.set_timing_cache(stale, False),
+    }
+    assert trt.OnnxParser(network, bench.logger).parse(detector(2).SerializeToString())
+    world.fail = {"create_execution_context": 0, "build": 0}
+    given["create_execution_context"] = bench.engine.create_execution_context()
+    given["build_serialized_network"] = builder.build_serialized_network(network, config)
+    assert given == {call: answer for call, (answer, _, _) in ANSWERS.items()}
 
 
 def test_every_rule_has_a_test() -> None:

@@ -5,7 +5,7 @@ it. So what reads a buffer too early, or writes it too late, gets wrong numbers 
 sentence of the documentation that was broken. What can't raise (destructors) is collected in `World.violations`.
 """
 
-from .refusals import REFUSALS, Refused
+from .refusals import ANSWERS, REFUSALS, Refused
 from .world import World
 
-__all__ = ["REFUSALS", "Refused", "World"]
+__all__ = ["ANSWERS", "REFUSALS", "Refused", "World"]

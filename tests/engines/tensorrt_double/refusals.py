@@ -61,7 +61,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "pycuda, destructors of Stream, Event and allocations without their context in the calling thread",
     ),
     "profile order": (
-        "0 <= min[i] <= opt[i] <= max[i] for all i; if real_shape[i] != -1, then min[i] == opt[i] == max[i] == "
+        "0 <= min[i] <= opt[i] <= max[i] for all i [...] if real_shape[i] != -1, then min[i] == opt[i] == max[i] == "
         "real_shape[i]",
         "TensorRT Python API, IOptimizationProfile.set_shape",
     ),
@@ -78,6 +78,53 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "TensorRT Python API, Runtime.engine_host_code_allowed",
     ),
 }
+
+
+ANSWERS: dict[str, tuple[object, str, str]] = {
+    "set_input_shape": (
+        False,
+        "True on success, false if the provided name does not map to an input tensor, or if some other error occurred. "
+        "[...] Each dimension must agree with the network dimension unless the latter was -1.",
+        "NvInferRuntime.h, IExecutionContext::setInputShape",
+    ),
+    "execute_async_v3": (
+        False,
+        "True if the kernels were enqueued successfully, false otherwise.",
+        "NvInferRuntime.h, IExecutionContext::enqueueV3",
+    ),
+    "create_execution_context": (
+        None,
+        "A null pointer becomes None.",
+        "pybind11: how TensorRT's binding gives a context that could not be made",
+    ),
+    "get_max_output_size": (
+        -1,
+        "If the profile or input shapes are not yet set, or the provided name does not map to an output, returns -1.",
+        "TensorRT Python API, IExecutionContext.get_max_output_size",
+    ),
+    "deserialize_cuda_engine": (
+        None,
+        "The ICudaEngine, or None if it could not be deserialized.",
+        "TensorRT Python API, Runtime.deserialize_cuda_engine",
+    ),
+    "build_serialized_network": (
+        None,
+        "The application can return False for TensorRT to exit the build early.",
+        "TensorRT Python API, IProgressMonitor.step_complete",
+    ),
+    "parse": (
+        False,
+        "true if the model was parsed successfully",
+        "TensorRT Python API, OnnxParser.parse",
+    ),
+    "set_timing_cache": (
+        False,
+        "A failure will be reported if the CUDA device property in the provided cache is different from current "
+        "environment.",
+        "TensorRT Python API, IBuilderConfig.set_timing_cache",
+    ),
+}
+"""What the double answers where the library itself says no: call -> (answer, sentence, source)."""
 
 
 class Refused(AssertionError):
