@@ -7,7 +7,7 @@ import json
 import pytest
 
 from engines.base import UsageError
-from streamer import commands
+from streamer import commands, models
 from streamer.analysis import Analyser
 from streamer.config import Config, load_config
 from streamer.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, widest
@@ -81,15 +81,15 @@ def test_the_journal_gives_the_same_limits_again(tmp_path, capsys, precision, me
 
 
 def test_without_a_classifier_there_is_nothing_to_be_precise_about(monkeypatch):
-    monkeypatch.setattr(commands, "load_detector", lambda *_, **__: detector())
+    monkeypatch.setattr(models, "load_detector", lambda *_, **__: detector())
     config = Config(source=("sim:cells=1",), classifier="none", stop_at_precision=5.0)
     with pytest.raises(UsageError, match="--stop-at-precision: got no classifier, expected one"):
         commands.run(config)
 
 
 def test_a_misspelt_reference_range_is_told_with_the_near_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(commands, "load_detector", lambda *_, **__: detector())
-    monkeypatch.setattr(commands, "load_classifier", lambda *_, **__: always(0))
+    monkeypatch.setattr(models, "load_detector", lambda *_, **__: detector())
+    monkeypatch.setattr(models, "load_classifier", lambda *_, **__: always(0))
     file = tmp_path / "run.toml"
     file.write_text("[reference_ranges]\nneutrophils = [35, 71]\n")
     with pytest.raises(UsageError, match=r"got 'neutrophils', .* did you mean 'neutrophil'"):
