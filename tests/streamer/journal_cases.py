@@ -120,8 +120,8 @@ def new_session(journal: Journal) -> SessionJournal:
 
 def _serve() -> None:
     session.CHECKPOINT_EVERY_FRAMES = 5
-    commands.load_detector = lambda *_, **__: detector()
-    commands.load_classifier = lambda *_, **__: classifier()
+    models.load_detector = lambda *_, **__: detector()
+    models.load_classifier = lambda *_, **__: classifier()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the runs print goes to standard error
     for line in sys.stdin:
@@ -149,7 +149,7 @@ def _run(arguments: list[str]) -> NoReturn:
 if __name__ == "__main__":
     import resource
 
-    from streamer import commands, session
+    from streamer import models, session
     from streamer.cli import main
 
     _serve()
