@@ -72,7 +72,8 @@ class PreparedFrame:
     fine: npt.NDArray[np.int8]
     """(h, w) flat-fielded log contrast, 1/32 of its standard deviation."""
     spectrum: npt.NDArray[np.complex64] | None
-    """Of the coarse picture, half the fine one, zero-padded to twice its size; None where it was dropped."""
+    """Of the coarse picture, half the fine one, zero-padded to twice its size; None where it was not needed yet, or was
+    dropped."""
     contrast: float
     """Root mean square of the flat-fielded logarithm; falls with blur, 0 for a blank frame."""
     coherence: float
@@ -120,7 +121,7 @@ def prepare(
     if min(height, width) < 16 * factor:
         raise LeukostreamError(f"image: got {width}x{height} pixels, too narrow to register; expected 1:20 at most")
     logarithm = cv2.log(_reduce(image, factor, half).astype(np.float32) + 4)  # the addend keeps black finite
-    light = cv2.GaussianBlur(logarithm, (0, 0), config.flat_sigma)
+    light = _light(logarithm, config.flat_sigma)
     raw = logarithm - light
     fine = cv2.GaussianBlur(logarithm, (0, 0), config.smooth_sigma) - light
     contrast = float(np.sqrt(np.vdot(fine, fine) / fine.size))
@@ -132,7 +133,7 @@ def prepare(
         width=width,
         factor=factor,
         fine=fine.astype(np.int8),
-        spectrum=_spectrum(fine),
+        spectrum=None,
         contrast=contrast,
         coherence=_neighbour_correlation(raw),
         smear=_smear(fine),
@@ -140,7 +141,7 @@ def prepare(
 
 
 def restored(frame: PreparedFrame) -> PreparedFrame:
-    """The frame with its spectrum, computed again where it was dropped to save memory."""
+    """The frame with its spectrum, computed where there is none."""
     return replace(frame, spectrum=_spectrum_of(frame)) if frame.fine.size else frame
 
 
@@ -156,6 +157,14 @@ def without_spectrum(frame: PreparedFrame) -> PreparedFrame:
 def forgotten(frame: PreparedFrame) -> PreparedFrame:
     """The frame without its picture: it matches nothing any more."""
     return replace(frame, fine=np.zeros((0, 0), np.int8), spectrum=None)
+
+
+def at_rest(a: PreparedFrame, b: PreparedFrame) -> bool:
+    """Whether two frames look so alike that the stage can have gone hardly further than a cell's edge is wide."""
+    if not comparable(a, b):
+        return False
+    size = cv2.norm(a.fine, cv2.NORM_L1) + cv2.norm(b.fine, cv2.NORM_L1)
+    return cv2.norm(a.fine, b.fine, cv2.NORM_L1) < 0.4 * size  # what has nothing in common: 0.7 to 0.8
 
 
 def comparable(a: PreparedFrame, b: PreparedFrame) -> bool:
@@ -229,6 +238,7 @@ def refine(
             fraction = np.zeros(2)
     else:
         return None
+    tiles.correlate()
     agreement = tiles.agreement(step)
     strength = tiles.ncc * float(np.sqrt(tiles.pixels)) * agreement
     if tiles.ncc < config.min_ncc or strength < config.min_strength:
@@ -249,16 +259,20 @@ def refine(
 class _Tiles:
     """The normal equations of a translation, tile by tile of the overlap, at an integer shift."""
 
-    def __init__(self, sums: npt.NDArray[np.float64], centres: Floats, pixels: int) -> None:
-        self.pixels = pixels
-        self._centres = centres  # (t, 2) x, y in fine pixels of `b`
-        self._normal = sums[:5]  # xx, xy, yy, x gap, y gap
-        ab, aa, bb = sums[5:]
-        self._power = np.sqrt(aa * bb)
-        self._ncc = ab / np.maximum(self._power, 1e-6)
-        self.ncc = float(ab.sum() / max(float(np.sqrt(aa.sum() * bb.sum())), 1e-6))
+    def __init__(self, first: Floats, second: Floats, corner: tuple[int, int], tile: int) -> None:
+        """The overlap as both see it, and where it begins in `b`, x and y in fine pixels."""
+        height, width = first.shape
+        self.pixels = height * width
+        self._first, self._second, self._corner = first, second, corner
+        self._shape = max(1, round(height / tile)), max(1, round(width / tile))
+        both, gap = first + second, second - first
+        along_x = cv2.Sobel(both, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 16)
+        along_y = cv2.Sobel(both, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 16)
+        self._normal = self._sums(
+            (along_x, along_x), (along_x, along_y), (along_y, along_y), (along_x, gap), (along_y, gap)
+        )  # xx, xy, yy, x gap, y gap
         # A tile without an edge in one direction still has a step: the ridge keeps it near zero there.
-        ridge = 0.05 * float((sums[0] + sums[2]).mean()) + 1e-6
+        ridge = 0.05 * float((self._normal[0] + self._normal[2]).mean()) + 1e-6
         self._steps = np.stack(_solved(self._normal, ridge), axis=-1)
 
     @classmethod
@@ -281,23 +295,21 @@ class _Tiles:
         second = b[top:bottom, left:right].astype(np.float32)
         if fraction.any():  # half of it each, so that both are blurred alike by the interpolation
             first, second = _moved(first, fraction / 2), _moved(second, -fraction / 2)
-        both = first + second
-        along_x = cv2.Sobel(both, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 16)
-        along_y = cv2.Sobel(both, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 16)
-        gap = second - first
-        columns = max(1, round((right - left) / config.tile))
-        rows = max(1, round((bottom - top) / config.tile))
-        factors = (
-            (along_x, along_x), (along_x, along_y), (along_y, along_y), (along_x, gap), (along_y, gap),
-            (first, second), (first, first), (second, second),
-        )  # fmt: skip
-        pixels = (right - left) * (bottom - top)
-        per_row, per_column = _bins(bottom - top, rows), _bins(right - left, columns).T
-        sums = np.array([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors], np.float64)
-        x_centres = left + (np.arange(columns, dtype=np.float32) + 0.5) * (right - left) / columns
-        y_centres = top + (np.arange(rows, dtype=np.float32) + 0.5) * (bottom - top) / rows
-        centres = np.stack(np.meshgrid(x_centres, y_centres), -1).reshape(-1, 2)
-        return cls(sums, centres, pixels)
+        return cls(first, second, (left, top), config.tile)
+
+    def _sums(self, *factors: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """(len(factors), tiles): the sum of each product over each tile."""
+        height, width = self._first.shape
+        per_row, per_column = _bins(height, self._shape[0]), _bins(width, self._shape[1]).T
+        return np.array([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors], np.float64)
+
+    def correlate(self) -> None:
+        """Set `ncc` and what `agreement` and `distortion` need: only the last tiles of a refinement are asked."""
+        first, second = self._first, self._second
+        ab, aa, bb = self._sums((first, second), (first, first), (second, second))
+        self._power = np.sqrt(aa * bb)
+        self._ncc = ab / np.maximum(self._power, 1e-6)
+        self.ncc = float(ab.sum() / max(float(np.sqrt(aa.sum() * bb.sum())), 1e-6))
 
     def common_step(self) -> npt.NDArray[np.float64]:
         """The step (x, y) in fine pixels that all tiles agree on, tiles far from it having little to say."""
@@ -319,12 +331,20 @@ class _Tiles:
             return 0.0, 0.0
         weights = self._power * np.maximum(self._ncc, 0.0)
         weights /= max(float(weights.sum()), 1e-9)
-        places = self._centres - weights @ self._centres
+        centres = self._centres()
+        places = centres - weights @ centres
         steps = self._steps - weights @ self._steps
         inertia = float(weights @ (places**2).sum(1))
         grown = float(weights @ (places * steps).sum(1)) / inertia
         turned = float(weights @ (places[:, 0] * steps[:, 1] - places[:, 1] * steps[:, 0])) / inertia
         return -grown, -turned
+
+    def _centres(self) -> Floats:
+        """(tiles, 2) x, y in fine pixels of `b`."""
+        (left, top), (height, width), (rows, columns) = self._corner, self._first.shape, self._shape
+        x = left + (np.arange(columns, dtype=np.float32) + 0.5) * width / columns
+        y = top + (np.arange(rows, dtype=np.float32) + 0.5) * height / rows
+        return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
 
 def find_similarity(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
@@ -395,6 +415,13 @@ def _reduce(image: npt.NDArray[np.uint8], factor: int, half: npt.NDArray[np.uint
 def _shrink(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
     size = (image.shape[1] // factor, image.shape[0] // factor)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def _light(image: npt.NDArray[Any], sigma: float) -> Floats:
+    """A Gaussian blur at half the size, a third of the cost: what is so wide is not sharper than that."""
+    # The two resizings blur by a variance of about 1/2 and 1/2 pixel themselves.
+    half = cv2.GaussianBlur(_shrink(image, 2), (0, 0), float(np.sqrt(sigma**2 - 0.6)) / 2)
+    return np.asarray(cv2.resize(half, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _coarse_shape(fine: npt.NDArray[np.generic]) -> tuple[int, int]:

@@ -25,10 +25,12 @@ from streamer.registration import (
     PreparedFrame,
     RegistrationConfig,
     Shift,
+    at_rest,
     find_similarity,
     prepare,
     refine,
     register,
+    restored,
 )
 from streamer.stagemap import Keyframe, KeyframeState, StageMap
 
@@ -223,8 +225,13 @@ class StageTracker:
     ) -> tuple[int | None, Shift | None, str | None]:
         """(keyframe, shift from it, why not)."""
         good = self._may_start(frame, may_start)
+        found = self._rested(frame)
+        if found is None:
+            frame = restored(frame)
         compared: dict[int, Shift | None] = {}
-        found = self._locate(frame, self._config.max_search if good else self._config.max_search_poor, compared)
+        if found is None:
+            most = self._config.max_search if good else self._config.max_search_poor
+            found = self._locate(frame, most, compared)
         if found is None:
             if not good or (self._was_found and frame.smear > self._config.max_start_smear):
                 return self._follow(frame)
@@ -297,6 +304,19 @@ class StageTracker:
     def _may_start(self, frame: PreparedFrame, may_start: bool) -> bool:
         config = self._config
         return may_start and frame.contrast >= config.min_contrast and frame.coherence >= config.min_coherence
+
+    def _rested(self, frame: PreparedFrame) -> tuple[int, Shift] | None:
+        """As `_locate`, for a frame that shows what the last one showed: it lies about where that one lay."""
+        if self._last is None or self._reference is None or self._last[1].anchor != self._reference:
+            return None
+        before, keyframe = self._last[1].position, self._map[self._reference]
+        if before is None or not at_rest(self._last[0], frame):
+            return None
+        guess = before.x_px - keyframe.announced_px[0], before.y_px - keyframe.announced_px[1]
+        shift = refine(keyframe.frame, frame, guess, self._registration)
+        if shift is None or self._is_distorted(shift):
+            return None
+        return self._best_view(frame, keyframe.number, shift)
 
     def _locate(self, frame: PreparedFrame, most: int, compared: dict[int, Shift | None]) -> tuple[int, Shift] | None:
         """The keyframe that sees most of this frame, and the shift from it; at most `most` are tried.

@@ -28,21 +28,24 @@ from engines.registry import load_detector
 from streamer.placement import Placement
 from streamer.quality import assess
 from streamer.records import Cell, Detections
+from streamer.session import STAGE
 from streamer.slide import SlideConfig, SlideMap
-from streamer.sources.simulated import FrameTruth, SlideParameters, VirtualSlide
+from streamer.sources.simulated import SlideParameters, VirtualSlide
+from streamer.sources.simulated.stage_motion import MOVE
 from streamer.stage import StageTracker
 
 KINDS = ("white", "red", "platelet", "nucleated red")
-Find = Callable[[npt.NDArray[np.uint8], FrameTruth], Detections]
+Find = Callable[[npt.NDArray[np.uint8], int], Detections]
+"""(picture, frame_id) -> what is in it."""
 
 
-def true_boxes(size: tuple[int, int], jitter_px: float, seed: int) -> Find:
+def true_boxes(slide: VirtualSlide, jitter_px: float) -> Find:
     """A detector that knows the truth; boxes of cells cut by the frame's edge end at the edge."""
-    rng = np.random.default_rng(seed)
-    limits = np.array([*size, *size], np.float64)
+    rng = np.random.default_rng(slide.parameters.seed)
+    limits = np.array([slide.parameters.width, slide.parameters.height] * 2, np.float64)
 
-    def find(_image: npt.NDArray[np.uint8], truth: FrameTruth) -> Detections:
-        seen = [cell for cell in truth.cells if cell.fraction_visible > 0.15]
+    def find(_image: npt.NDArray[np.uint8], frame_id: int) -> Detections:
+        seen = [cell for cell in slide.truth(frame_id).cells if cell.fraction_visible > 0.15]
         exact = np.array([cell.box_px for cell in seen], np.float64).reshape(-1, 4)
         shaken = (exact + rng.normal(0, jitter_px, exact.shape)).clip(0, limits)
         return Detections(
@@ -59,7 +62,7 @@ def true_boxes(size: tuple[int, int], jitter_px: float, seed: int) -> Find:
 
 def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
     """All frames of one pass; the figures, with every error in `errors`."""
-    tracker, slide_map = StageTracker(), SlideMap(SlideConfig(min_score=min_score))
+    tracker, slide_map = StageTracker(STAGE), SlideMap(SlideConfig(min_score=min_score))
     size = slide.parameters.width, slide.parameters.height
     usable: list[int] = []
     rejected: Counter[str] = Counter()
@@ -68,12 +71,12 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
     offsets: dict[int, tuple[float, float]] = {}
     stage_ms, map_ms = [], []
     for frame_id in range(len(slide)):
-        image, truth = slide.render(frame_id), slide.truth(frame_id)
+        image = slide.render(frame_id)
         quality = assess(image)
         start = time.perf_counter()
         placement = tracker.update(tracker.prepare(image), frame_id, may_start=quality.accepted)
         stage_ms.append((time.perf_counter() - start) * 1000)
-        detections = find(image, truth)
+        detections = find(image, frame_id)
         start = time.perf_counter()
         slide_map.update(placement, detections, size, frame_id, accepted=quality.accepted)
         map_ms.append((time.perf_counter() - start) * 1000)
@@ -116,13 +119,14 @@ def _places(
     offsets: dict[int, tuple[float, float]],
 ) -> tuple[dict[int, npt.NDArray[np.float64]], dict[str, float]]:
     """Where each island's zero lies on the slide, and how far frames at rest are from their true places."""
+    motion = slide.motion
     gaps: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for frame_id, placement in placements.items():
-        truth = slide.truth(frame_id)
-        if placement.anchor is None or truth.moving:
+        if placement.anchor is None or motion.state[frame_id] == MOVE:
             continue
         anchor, offset = tracker.anchor_position(placement.anchor), offsets[frame_id]
-        gaps[anchor.island].append((anchor.x_px + offset[0] - truth.x_px, anchor.y_px + offset[1] - truth.y_px))
+        x, y = float(motion.x_px[frame_id]), float(motion.y_px[frame_id])
+        gaps[anchor.island].append((anchor.x_px + offset[0] - x, anchor.y_px + offset[1] - y))
     origins = {island: np.median(np.array(values), axis=0) for island, values in gaps.items()}
     errors = np.concatenate([np.linalg.norm(np.array(v) - origins[i], axis=1) for i, v in gaps.items()])
     median, p95, largest = np.percentile(errors, (50, 95, 100)).tolist()
@@ -183,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         min_score = detector.card.thresholds.operating
         result = run(slide, lambda image, _: detector.detect([image])[0], min_score)
     else:
-        result = run(slide, true_boxes(size, options.jitter, slide.parameters.seed), min_score)
+        result = run(slide, true_boxes(slide, options.jitter), min_score)
     for name, value in result.items():
         if name != "errors":
             print(f"{name:>16}: {value}")

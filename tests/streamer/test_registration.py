@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from engines.base import LeukostreamError
 from streamer.registration import (
     RegistrationConfig,
+    at_rest,
     find_peak,
     find_similarity,
+    forgotten,
     refine,
     register,
     restored,
@@ -162,13 +164,21 @@ def test_slight_turn_shows_in_the_tiles():
     assert shift.growth == pytest.approx(0, abs=0.003)
 
 
+def test_a_stage_at_rest_is_told_from_one_that_went_on_by_the_pictures():
+    assert at_rest(at(0, 0), at(0, 0))
+    assert at_rest(at(0, 0), at(1, 0))
+    assert not at_rest(at(0, 0), at(6, 0))
+    assert not at_rest(at(0, 0), prepare(view(*HOME, seed=2)))
+    assert not at_rest(at(0, 0), forgotten(at(0, 0)))
+
+
 def test_smear_tells_motion_from_rest():
     assert at(0, 0).smear < 1.1
     assert prepare(smeared(*HOME, 30)).smear > 1.5
 
 
 def test_a_dropped_spectrum_comes_back():
-    frame = at(0, 0)
+    frame = restored(at(0, 0))
     slim = without_spectrum(frame)
     assert slim.spectrum is None
     np.testing.assert_allclose(restored(slim).spectrum, frame.spectrum, rtol=1e-4, atol=1e-2)

@@ -3,11 +3,11 @@ import pytest
 
 from streamer import stagemap
 from streamer.placement import Correction
-from streamer.registration import RegistrationConfig, Shift, prepare, refine, register
+from streamer.registration import RegistrationConfig, Shift, prepare, refine, register, restored
 from streamer.stagemap import StageMap
 from tests.streamer.stage_cases import HEIGHT, WIDTH, view
 
-FRAME = prepare(view(0, 0), RegistrationConfig())
+FRAME = restored(prepare(view(0, 0), RegistrationConfig()))
 
 
 def shift(x, y, overlap=0.5, ncc=0.9):
