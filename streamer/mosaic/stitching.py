@@ -13,7 +13,7 @@ from streamer.mosaic.light import Floats, Light, reduced
 from streamer.mosaic.pictures import Pictures
 from streamer.mosaic.places import Extent, PlacedFrame
 
-BAND_PIXELS = 12_000_000
+BAND_PIXELS = 4_000_000
 """Of the canvas that are added up at once, 16 bytes each."""
 
 NOWHERE = 255
@@ -67,9 +67,10 @@ def _band(
         counts = counts[of_y, of_x] * np.float32((frame.focus or 1.0) ** 2)
         total[to_y, to_x] += pixels[of_y, of_x] * counts[..., None]
         weight[to_y, to_x] += counts
-    seen = weight > 0
     total /= np.maximum(weight, 1e-12)[..., None]
-    return np.where(seen[..., None], np.rint(total), NOWHERE).astype(np.uint8)
+    np.rint(total, out=total)
+    total[weight == 0] = NOWHERE
+    return total.astype(np.uint8)
 
 
 def _common(start: int, length: int, limit: int) -> tuple[slice, slice]:
