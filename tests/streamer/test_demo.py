@@ -22,10 +22,12 @@ def test_the_demos_differential_agrees_with_the_truth_within_its_limits(tmp_path
     messages = [json.loads(line) for line in out.read_text().splitlines()]
     final = [message for message in messages if message["type"] == "differential"][-1]
     assert final["final"]
-    frames = [message["frame_id"] for message in messages if message["type"] == "frame"]
+    frames = [message["frame_id"] for message in messages if message["type"] == "frame" and message["accepted"]]
     slide = VirtualSlide(SlideParameters.parse(parse_source(DEMO_SOURCE_PLAIN).target))
     seen = Counter(cell.class_name for cell in slide.white_cells_seen(frames).values())
-    assert abs(final["total"] - seen.total()) <= 0.05 * seen.total()
+    told = {message["cell_id"]: message for message in messages if message["type"] == "cell"}
+    partial = sum(cell["partial"] for cell in told.values())  # more of them where a slow machine ends the demo early
+    assert abs(final["total"] - partial - seen.total()) <= max(1, 0.05 * seen.total())
     for name, share in final["classes"].items():
         assert share["low"] <= 100 * seen[name] / seen.total() <= share["high"], name
     assert "differential of slide" in done.stdout
