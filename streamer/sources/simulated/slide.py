@@ -78,10 +78,13 @@ class VirtualSlide:
         """The white cells of the slide, without erythroblasts, by id; cheap."""
         return tuple(placed.cell for placed in self.smear.white if placed.cell.kind == "white")
 
-    def white_cells_seen(self, frame_ids: Iterable[int], *, max_motion_px: float | None = None) -> dict[int, SlideCell]:
+    def white_cells_seen(
+        self, frame_ids: Iterable[int], *, max_motion_px: float | None = None, beyond_px: float = 0.0
+    ) -> dict[int, SlideCell]:
         """White cells that at least one of these frames shows whole, by id.
 
-        max_motion_px: leave out frames with more motion blur than this.
+        max_motion_px: leave out frames with more motion blur than this. beyond_px: how far cells may reach beyond the
+        frame's edge.
         """
         seen: dict[int, SlideCell] = {}
         for frame_id in frame_ids:
@@ -89,7 +92,9 @@ class VirtualSlide:
             if max_motion_px is not None and np.hypot(*motion_px) > max_motion_px:
                 continue
             right, bottom = x + self.parameters.width, y + self.parameters.height
-            for cell in self.smear.white_cells_within(x, y, right, bottom):
+            for cell in self.smear.white_cells_within(
+                x - beyond_px, y - beyond_px, right + beyond_px, bottom + beyond_px
+            ):
                 seen[cell.cell_id] = cell
         return dict(sorted(seen.items()))
 
