@@ -98,6 +98,7 @@ def test_a_frame_in_full() -> None:
         "height": 480,
         "file": "A 1.jpg",
         "stage": {"island": 0, "x_px": 100.12, "y_px": -20.0, "quality": 0.9877},
+        "merged_islands": [],
         "focus": 12.5,
         "accepted": True,
         "reasons": [],

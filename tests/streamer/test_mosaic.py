@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer import commands
+from streamer import models
 from streamer.cli import main
 from streamer.dashboard.palette import class_colour
 from streamer.journal import JournalReader, SeenFrame
@@ -228,8 +228,8 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mosaic")
     write_images(folder / "frames")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "load_detector", lambda *_, **__: journal_cases.detector())
-        patch.setattr(commands, "load_classifier", lambda *_, **__: journal_cases.classifier())
+        patch.setattr(models, "load_detector", lambda *_, **__: journal_cases.detector())
+        patch.setattr(models, "load_classifier", lambda *_, **__: journal_cases.classifier())
         patch.chdir(folder)
         assert main(["run", "--source", "slide=frames", "--journal", "walk.db", "--record", "walk.rec"]) == 0
     return folder
@@ -306,8 +306,8 @@ def test_bad_usage_is_one_clear_line(ran, capfd, monkeypatch, arguments, status,
 
 
 def test_the_recording_of_another_run_is_refused(ran, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(commands, "load_detector", lambda *_, **__: journal_cases.detector())
-    monkeypatch.setattr(commands, "load_classifier", lambda *_, **__: journal_cases.classifier())
+    monkeypatch.setattr(models, "load_detector", lambda *_, **__: journal_cases.detector())
+    monkeypatch.setattr(models, "load_classifier", lambda *_, **__: journal_cases.classifier())
     monkeypatch.chdir(ran)
     other = tmp_path / "other.rec"
     assert main(["run", "--source", "slide=frames", "--record", str(other)]) == 0
