@@ -22,8 +22,8 @@ BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt")
 Say = Callable[[str], None]
 
 GPU_BATCH = 8
-"""Frames of one run of ONNX Runtime on CUDA. On a CPU it is one: eight in a run took 16.8 ms of processor time a frame
-instead of 17.6 (YOLOv5n, 512x384), which is not worth the seven that wait for the eighth."""
+"""Frames of one run of ONNX Runtime on CUDA. On a CPU it is one: eight in a run take 17.3 ms of processor time a frame
+instead of 17.5 (YOLOv5n, 512x384; docs/benchmarks/batch-cpu.json), for which no frame need wait."""
 
 
 class EngineMaker:
