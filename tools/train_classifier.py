@@ -30,7 +30,7 @@ from tools.classification.augment import Augmentation, Lending, make_batch
 from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
-SET_SHARES = {"pbc": 0.64, "chula_wbc": 0.22, "bccd": 0.14}
+SET_SHARES = {"pbc": 0.68, "chula_wbc": 0.2, "bccd": 0.12}
 """Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn;
 wbc_masks is the laboratory that no weights have seen."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]

@@ -32,7 +32,7 @@ class Augmentation:
     margin: float = 1.3
     scale: tuple[float, float] = (0.8, 1.3)
     shift: float = 0.1
-    whole_share: float = 0.25
+    whole_share: float = 0.3
     wide_share: float = 0.25
     stain: float = 0.45
     mixing: float = 0.1
@@ -57,7 +57,7 @@ class Augmentation:
 @dataclass(frozen=True)
 class Lending:
     """For n cells: the looks that they may take on, the laboratory of each, and how much it is shown as foreign
-    (float (n,): factor of `appearance_share` and `alone_share`)."""
+    (float (n,): factor of `appearance_share`, `alone_share` and of the strength of colour changes)."""
 
     appearances: Appearances
     laboratories: Sequence[str]
@@ -178,7 +178,9 @@ def relight(
     `lending` some pictures take on the colours of other laboratories."""
     n, height, width, _ = images.shape
     density = _DENSITY[images.to(torch.int32)].reshape(n, height * width, 3)
-    strength = rng.uniform(0, 1, n) ** 0.5  # some pictures stay near to what they were
+    strength = rng.uniform(0, 1, n)  # some pictures stay near to what they were
+    if lending is not None:
+        strength *= lending.foreign
     scale = np.exp(rng.uniform(-1, 1, (n, 3)) * how.stain * strength[:, None])
     matrix = np.einsum("ij,nj,jk->nik", np.linalg.inv(_STAINS), scale, _STAINS)
     matrix += rng.normal(0, how.mixing, (n, 3, 3)) * strength[:, None, None]
