@@ -162,6 +162,19 @@ def test_suppression_across_a_kind_where_the_card_says_so() -> None:
         assert found.labels.tolist() == labels
 
 
+def test_what_is_not_counted_may_name_a_second_class() -> None:
+    classes = (ClassEntry("myelocyte", "white"), ClassEntry("metamyelocyte", "white"), ClassEntry("RBC", "red"))
+    rows = [
+        *(((0, 0, 20, 20), 0.9, 0), ((1, 0, 21, 20), 0.5, 1), ((0, 1, 20, 21), 0.2, 1)),
+        *(((40, 0, 60, 20), 0.45, 1), ((40, 1, 60, 21), 0.3, 0), ((41, 0, 61, 20), 0.1, 1)),
+    ]
+    card = card_of(classes, thresholds=Thresholds(0.35, 0.5, "kind"))
+    frame = np.zeros((64, 64, 3), np.uint8)
+    for min_score, expected in ((0.35, [0.9, 0.45]), (0.05, [0.9, 0.45, 0.3])):
+        (found,) = Detector(card, Engines(Scripted([candidates([rows])])), min_score=min_score).detect([frame])
+        assert found.scores.tolist() == pytest.approx(expected)
+
+
 def test_frames_of_several_sizes_in_one_call_keep_their_order() -> None:
     def script(feeds: Mapping[str, Array]) -> dict[str, Array]:
         return candidates([[((0, 0, 30, 30), float(image.max()) / 255, 0)] for image in feeds["images"]])
