@@ -217,7 +217,12 @@ class Detector:
                 f"model {self.card.name!r}: got class {labels.max()}, expected below {len(self._names)} by its card; "
                 "list every class of the network in the card"
             )
-        kept = self._suppress(boxes[:count], scores[:count], labels)
+        boxes, scores = boxes[:count], scores[:count]
+        if every is not None:
+            every = every[:count]
+            if self.threshold < self.card.thresholds.operating:
+                boxes, scores, labels, every = self._with_second_classes(boxes, scores, labels, every)
+        kept = self._suppress(boxes, scores, labels)
         height, width = size
         boxes_px = clip_boxes(fit.to_frame(boxes[kept]), width, height)
         visible = (boxes_px[:, 2] > boxes_px[:, 0]) & (boxes_px[:, 3] > boxes_px[:, 1])
@@ -232,6 +237,23 @@ class Detector:
             truncated=truncated,
             class_scores=None if every is None else every[kept],
         )
+
+    def _with_second_classes(
+        self, boxes: Array, scores: Array, labels: Array, every: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Candidates under every class whose score is of interest and not counted, best first; the best class of each
+        stays as it is. The score of a class is the box's objectness times the class's own score."""
+        rows = np.arange(len(labels))
+        best = every[rows, labels]
+        objectness = np.divide(scores, best, out=np.zeros_like(scores), where=best > 0)
+        of_class = objectness[:, None] * every
+        others = (of_class >= np.float32(self.threshold)) & (of_class < np.float32(self.card.thresholds.operating))
+        others[rows, labels] = False
+        which, label = np.nonzero(others)
+        order = np.argsort(-np.concatenate([scores, of_class[which, label]]), kind="stable")
+        source = np.concatenate([rows, which])[order]
+        all_scores = np.concatenate([scores, of_class[which, label]])[order]
+        return boxes[source], all_scores, np.concatenate([labels, label])[order], every[source]
 
     def _suppress(self, boxes: Array, scores: Array, labels: Array) -> Array:
         """Indices of the boxes kept, best first: suppressed within their class and, where the card says so, those that
