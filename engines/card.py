@@ -72,7 +72,8 @@ class Thresholds:
     "unclassified"."""
     nms_iou: float = 0.45
     nms_across: Literal["class", "kind"] = "class"
-    """Which boxes suppress one another: those of a class, or all of a kind (several classes of white cell)."""
+    """Which boxes suppress one another: those of a class, or, of those that are counted, all of a kind (several classes
+    of white cell)."""
     naming: float | None = None
     """Detector whose classes are kinds of leukocyte: the share of its class scores below which a cell is
     "unclassified". None: its classes do not say what a white cell is."""

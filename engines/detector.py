@@ -104,9 +104,9 @@ class Detector:
         self._engines = engines
         self._clock_ns = clock_ns
         self._local = threading.local()
-        by_kind = card.thresholds.nms_across == "kind"
         names = list(dict.fromkeys(card.kinds))
-        self._groups = np.array([names.index(kind) if by_kind else label for label, kind in enumerate(card.kinds)])
+        self._kind_of = np.array([names.index(kind) for kind in card.kinds])
+        self._across_kinds = card.thresholds.nms_across == "kind" and len(names) < len(card.kinds)
         self._names, self._kinds = card.class_names, card.kinds
 
     @property
@@ -217,7 +217,12 @@ class Detector:
                 f"model {self.card.name!r}: got class {labels.max()}, expected below {len(self._names)} by its card; "
                 "list every class of the network in the card"
             )
-        kept = nms(boxes[:count], scores[:count], self._groups[labels], self.card.thresholds.nms_iou)
+        boxes, scores = boxes[:count], scores[:count]
+        if every is not None:
+            every = every[:count]
+            if self.threshold < self.card.thresholds.operating:
+                boxes, scores, labels, every = self._with_second_classes(boxes, scores, labels, every)
+        kept = self._suppress(boxes, scores, labels)
         height, width = size
         boxes_px = clip_boxes(fit.to_frame(boxes[kept]), width, height)
         visible = (boxes_px[:, 2] > boxes_px[:, 0]) & (boxes_px[:, 3] > boxes_px[:, 1])
@@ -232,6 +237,35 @@ class Detector:
             truncated=truncated,
             class_scores=None if every is None else every[kept],
         )
+
+    def _with_second_classes(
+        self, boxes: Array, scores: Array, labels: Array, every: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Candidates under every class whose score is of interest and not counted, best first; the best class of each
+        stays as it is. The score of a class is the box's objectness times the class's own score."""
+        rows = np.arange(len(labels))
+        best = every[rows, labels]
+        objectness = np.divide(scores, best, out=np.zeros_like(scores), where=best > 0)
+        of_class = objectness[:, None] * every
+        others = (of_class >= np.float32(self.threshold)) & (of_class < np.float32(self.card.thresholds.operating))
+        others[rows, labels] = False
+        which, label = np.nonzero(others)
+        order = np.argsort(-np.concatenate([scores, of_class[which, label]]), kind="stable")
+        source = np.concatenate([rows, which])[order]
+        all_scores = np.concatenate([scores, of_class[which, label]])[order]
+        return boxes[source], all_scores, np.concatenate([labels, label])[order], every[source]
+
+    def _suppress(self, boxes: Array, scores: Array, labels: Array) -> Array:
+        """Indices of the boxes kept, best first: suppressed within their class and, where the card says so, those that
+        are counted across their kind too. What is not counted may name a second class for a counted box."""
+        iou = self.card.thresholds.nms_iou
+        kept = nms(boxes, scores, labels, iou)
+        if not self._across_kinds:
+            return kept
+        counted = int(np.count_nonzero(scores[kept] >= np.float32(self.card.thresholds.operating)))
+        best = kept[:counted]
+        survivors = best[nms(boxes[best], scores[best], self._kind_of[labels[best]], iou)]
+        return np.concatenate([survivors, kept[counted:]])
 
 
 def _check_head(engine: Engine) -> None:

@@ -45,16 +45,24 @@ def card_of(name: str, names: Sequence[str], *, threshold: float, naming: float,
     return Card(name, "detector", DetectorInput(long_side_px=long_side_px), classes, thresholds, f"{name}.onnx")
 
 
-def load(model: str, long_side_px: int | None, threads: int, across: Literal["class", "kind"] | None) -> Detector:
-    """A zoo name, an ONNX file with its card, or a checkpoint; at its card's scale and suppression, or others."""
+def load(
+    model: str,
+    long_side_px: int | None,
+    threads: int,
+    across: Literal["class", "kind"] | None = None,
+    threshold: float | None = None,
+) -> Detector:
+    """A zoo name, an ONNX file with its card, or a checkpoint; at its card's scale, suppression and operating
+    threshold, or others."""
     if model.endswith(".pt"):
         graph, description, _ = leukocytes.graph_of(Path(model))
         card = card_of("checkpoint", description["class_names"], threshold=0.3, naming=0.5, long_side_px=224)
     else:
         found = find(model, "detector")
         graph, card = compact(found), found.card
-    if across:
-        card = replace(card, thresholds=replace(card.thresholds, nms_across=across))
+    given = {"nms_across": across, "operating": threshold}
+    changed = {key: value for key, value in given.items() if value is not None}
+    card = replace(card, thresholds=replace(card.thresholds, **changed))
 
     def engine(height: int, width: int) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(fix_input_shape(graph, 1, height, width), threads=Threads(threads))
@@ -148,6 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=datasets.PARTS, default=datasets.VALIDATION)
     parser.add_argument("--long-sides", help="longer side of the input in px, comma-separated; else the card's")
     parser.add_argument("--across", choices=("class", "kind"), help="which boxes suppress one another; else the card's")
+    parser.add_argument("--threshold", type=float, help="operating threshold; else the card's")
     parser.add_argument("--limit", type=int, help="pictures a class at most")
     parser.add_argument("--all", action="store_true", help="pictures without the box of their own cell too")
     parser.add_argument("--threads", type=int, default=1)
@@ -155,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     results = []
     for long_side_px in map(int, options.long_sides.split(",")) if options.long_sides else (None,):
-        detector = load(options.model, long_side_px, options.threads, options.across)
+        detector = load(options.model, long_side_px, options.threads, options.across, options.threshold)
         results.append(evaluate(detector, options.part, limit=options.limit, all_pictures=options.all))
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table(results))
     if options.out:

@@ -111,12 +111,14 @@ def main(argv: list[str] | None = None) -> int:
     target.write_bytes(file)
     values = card_values(options.name, description, step, file, options)
     target.with_suffix(".toml").write_text(toml(values))
-    results = [evaluate(load(str(target), None, 1, None), part) for part in options.parts]
+    results = [evaluate(load(str(target), None, 1), part) for part in options.parts]
     figures = tables(results, options.name, options.long_side_px)
     target.with_suffix(".toml").write_text(toml({**values, "figures": figures}))
     if results:
         console.print(table(results))
-        full = evaluate(load(str(options.checkpoint), options.long_side_px, 1, None), options.parts[0])
+        full = evaluate(
+            load(str(options.checkpoint), options.long_side_px, 1, threshold=options.threshold), options.parts[0]
+        )
         console.print(f"stored in half precision: mAP@.5 {results[0]['map50']:.4f}, in full {full['map50']:.4f}")
     console.print(f"{target}: {len(file) / 1e6:.1f} MB, step {values['training']['steps']}")
     return 0

@@ -162,6 +162,38 @@ def test_suppression_across_a_kind_where_the_card_says_so() -> None:
         assert found.labels.tolist() == labels
 
 
+def test_every_class_of_a_box_is_published_where_it_is_asked_for_and_counted_once() -> None:
+    classes = (ClassEntry("myelocyte", "white"), ClassEntry("metamyelocyte", "white"), ClassEntry("RBC", "red"))
+    card = card_of(classes, thresholds=Thresholds(0.35, 0.5, "kind"))
+    every = np.zeros((1, 100, 3), np.float32)
+    every[0, 0] = (0.9, 0.3, 0.01)  # objectness .8 / .9
+    every[0, 1] = (0.45, 0.6, 0.02)  # objectness 1: its second class would be counted, and is left out
+    rows = [((0, 0, 20, 20), 0.8, 0), ((40, 0, 60, 20), 0.6, 1)]
+    answer = {**candidates([rows]), "class_scores": every}
+    frame = np.zeros((64, 64, 3), np.uint8)
+    (found,) = Detector(card, Engines(Scripted([answer]))).detect([frame])
+    assert found.labels.tolist() == [0, 1]
+    (found,) = Detector(card, Engines(Scripted([answer])), min_score=0.015).detect([frame])
+    assert found.labels.tolist() == [0, 1, 1, 2]
+    assert found.scores.tolist() == pytest.approx([0.8, 0.6, 0.3 * 0.8 / 0.9, 0.02])
+    assert found.boxes_px[:, 0].tolist() == [0, 40, 0, 40]
+    assert found.class_scores is not None
+    np.testing.assert_array_equal(found.class_scores, every[0, [0, 1, 0, 1]])
+
+
+def test_what_is_not_counted_may_name_a_second_class() -> None:
+    classes = (ClassEntry("myelocyte", "white"), ClassEntry("metamyelocyte", "white"), ClassEntry("RBC", "red"))
+    rows = [
+        *(((0, 0, 20, 20), 0.9, 0), ((1, 0, 21, 20), 0.5, 1), ((0, 1, 20, 21), 0.2, 1)),
+        *(((40, 0, 60, 20), 0.45, 1), ((40, 1, 60, 21), 0.3, 0), ((41, 0, 61, 20), 0.1, 1)),
+    ]
+    card = card_of(classes, thresholds=Thresholds(0.35, 0.5, "kind"))
+    frame = np.zeros((64, 64, 3), np.uint8)
+    for min_score, expected in ((0.35, [0.9, 0.45]), (0.05, [0.9, 0.45, 0.3])):
+        (found,) = Detector(card, Engines(Scripted([candidates([rows])])), min_score=min_score).detect([frame])
+        assert found.scores.tolist() == pytest.approx(expected)
+
+
 def test_frames_of_several_sizes_in_one_call_keep_their_order() -> None:
     def script(feeds: Mapping[str, Array]) -> dict[str, Array]:
         return candidates([[((0, 0, 30, 30), float(image.max()) / 255, 0)] for image in feeds["images"]])
