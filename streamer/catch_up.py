@@ -34,7 +34,10 @@ _TOPICS_MAX = 32
 """That one request may name."""
 
 _UNANSWERED_MAX = 3
-"""Requests in a row without reply after which none is made until a restart: there is no service socket."""
+"""Requests in a row without reply after which few are made: there is no service socket, or nobody answers it now."""
+
+_HEALTH_BEFORE_RETRY = 30
+"""Messages of health after which one that did not answer is asked again."""
 
 _ATTEMPTS = 3
 """To begin a replay where the publisher's window does, which moves on meanwhile."""
@@ -92,6 +95,8 @@ class CatchUp:
         self._replay = replay
         self._history = history and replay
         self._unanswered = 0
+        self._unheard = 0
+        """Messages of health since the last request was made in vain."""
         self._sources: dict[str, _Source] = {}
 
     @property
@@ -131,6 +136,9 @@ class CatchUp:
         if last is not None and message.seq <= last[0]:
             self.repeats += 1
             return
+        if isinstance(message, HealthMessage) and self._unanswered >= _UNANSWERED_MAX:
+            self._unheard = (self._unheard + 1) % _HEALTH_BEFORE_RETRY
+            self._unanswered -= not self._unheard
         if self._replay:
             yield from self._repair(known, message, topic)
         known.session = message.session

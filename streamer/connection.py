@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import zmq
@@ -30,6 +30,16 @@ _WATCHED = (
 )
 
 Socket = zmq.Socket[bytes]
+
+_SLICE_MS = 50
+
+
+def slices_ms(timeout_s: float) -> Iterator[int]:
+    """A wait cut into short ones: a process that is stopped meanwhile, and goes on, uses up one of them only."""
+    left_ms = max(1, round(1000 * timeout_s))
+    while left_ms > 0:
+        yield min(left_ms, _SLICE_MS)
+        left_ms -= _SLICE_MS
 
 
 class RefusedError(LeukostreamError):

@@ -10,7 +10,7 @@ from types import TracebackType
 import zmq
 
 from streamer.catch_up import Answer, CatchUp, Received, Steps
-from streamer.connection import Socket, Watch, check_options, drain, prepare, read_answer, watched_events
+from streamer.connection import Socket, Watch, check_options, drain, prepare, read_answer, slices_ms, watched_events
 from streamer.service_messages import AnyReply, AnyRequest, encode_request
 from streamer.wire import DifferentialMessage
 
@@ -185,12 +185,12 @@ class Subscriber:
             pass
 
     def _ask(self, request: AnyRequest, timeout_s: float) -> Answer | None:
-        until = time.monotonic() + timeout_s
         self._service.send(encode_request(request), zmq.DONTWAIT)
-        while self._service.poll(max(0, round(1000 * (until - time.monotonic())))):
-            answer = read_answer(self._service.recv_multipart(), request.id)
-            if answer is not None:
-                return answer
+        for slice_ms in slices_ms(timeout_s):
+            while self._service.poll(slice_ms):
+                answer = read_answer(self._service.recv_multipart(), request.id)
+                if answer is not None:
+                    return answer
         return None
 
     def _look_at_handshakes(self) -> None:
