@@ -6,7 +6,6 @@ reply (None: there was none in time). The messages that are then complete and in
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from streamer.service_messages import (
     ReplayRequest,
     SnapshotReply,
     SnapshotRequest,
+    new_request_id,
 )
 from streamer.wire import AnyMessage, DifferentialMessage, Envelope, HealthMessage, WireError, decode
 
@@ -156,7 +156,7 @@ class CatchUp:
 
     def refresh(self) -> Steps:
         """Ask for a snapshot and adopt it."""
-        answer = yield SnapshotRequest(id=_new_id())
+        answer = yield SnapshotRequest(id=new_request_id())
         if answer is not None and isinstance(answer[0], SnapshotReply):
             self.adopt(answer[0])
 
@@ -217,7 +217,7 @@ class CatchUp:
         topics = list(self.subscriptions) if len(self.subscriptions) <= _TOPICS_MAX else [""]
         attempts = _ATTEMPTS
         while (until is None or after < until) and self._unanswered < _UNANSWERED_MAX:
-            answer = yield ReplayRequest(id=_new_id(), session=session, after=after, until=until, topics=topics)
+            answer = yield ReplayRequest(id=new_request_id(), session=session, after=after, until=until, topics=topics)
             if answer is None:
                 self._unanswered += 1
                 continue
@@ -232,7 +232,7 @@ class CatchUp:
             attempts -= 1
             if not isinstance(reply, RefusedReply) or reply.code != "too old" or not attempts:
                 return
-            answer = yield SnapshotRequest(id=_new_id())
+            answer = yield SnapshotRequest(id=new_request_id())
             if answer is None or not isinstance(answer[0], SnapshotReply):
                 return
             self.adopt(answer[0])
@@ -286,7 +286,3 @@ class CatchUp:
 
     def _is_received(self, topic: str) -> bool:
         return topic.startswith(self.subscriptions)
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex

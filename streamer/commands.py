@@ -22,7 +22,7 @@ from engines.own_classes import OwnClasses
 from streamer.config import FIVE_PART_RANGES, Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.differential import KNOWN_CONDITIONS
-from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, rules_of
+from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, SessionJournal, rules_of
 from streamer.jsonl import JsonLines
 from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
@@ -94,13 +94,22 @@ def run(config: Config) -> int:
         if recorder is not None:
             stack.callback(recorder.abandon)
         jsonl = JsonLines(config.jsonl, append=append, on_fault=_tell) if config.jsonl is not None else None
-        publisher = _publisher(config, people, JournalHistory(journal.stored()) if journal else None)
+        history = JournalHistory(journal.stored()) if journal else None
+        publisher = _publisher(config, people, history)
         sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
 
         def new_session(source: str) -> SlideSession:
-            kept = journal.session(source) if journal else None
+            return make_session(source, journal.session(source) if journal else None)
+
+        def next_session(source: str) -> SlideSession:
+            kept = journal.next_session(source) if journal else None
+            if history is not None and kept is not None:
+                history.add(kept.stored)
+            return make_session(source, kept)
+
+        def make_session(source: str, kept: SessionJournal | None) -> SlideSession:
             factory = MessageFactory(
                 source,
                 session=kept.stored.id if kept else new_id(),
@@ -127,7 +136,7 @@ def run(config: Config) -> int:
             _limits(config, max(one.detector.batch for one in models.values())),
             service=publisher.service if publisher else lambda: None,
             show=front.show,
-            next_session=new_session if journal is None else None,
+            next_session=next_session,
             picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
             stream=publisher.health if publisher else lambda: None,
             recorder=recorder,

@@ -12,18 +12,30 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from streamer.analysis import Analysed, Analyser
 from streamer.batcher import Batcher, InOrder, SequencedFrame
 from streamer.gate import Gate
+from streamer.journal import GivenCommand
 from streamer.models import Analysers
 from streamer.recording import Recorder
-from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
+from streamer.records import Frame, Health, Mode, ModelHealth, Reclassification, Skip, SourceHealth, StreamHealth
 from streamer.ring import Ring
-from streamer.service_messages import AnyCommand, Pause, RequestRefused, Resume, SourceState, StopAt
+from streamer.service_messages import (
+    AnyCommand,
+    NewSlide,
+    Pause,
+    Reclassify,
+    RequestRefused,
+    Resume,
+    SourceState,
+    StopAt,
+    encode_request,
+    kind_of,
+)
 from streamer.session import SlideSession
 from streamer.sources.base import Source
 from streamer.sources.reader import SourceReader
@@ -142,6 +154,16 @@ class _Lane:
         )
 
 
+def _check_open(lane: _Lane) -> None:
+    if lane.ring.closed:
+        raise RequestRefused("not possible", f"source {lane.name} has ended")
+
+
+def given_command(command: AnyCommand, by: str) -> GivenCommand:
+    """A command as the journal keeps it."""
+    return GivenCommand(command.run_id, by, command.id, kind_of(command), encode_request(command).decode())
+
+
 class Pipeline:
     """Analyses sources until they end, `stop` is called, or something fails.
 
@@ -240,8 +262,36 @@ class Pipeline:
             raise RequestRefused(
                 "unknown source", f"got source {command.source!r}, expected one of {', '.join(self._lanes)}"
             )
-        if lane.ring.closed:
-            raise RequestRefused("not possible", f"source {lane.name} has ended")
+        session, given = lane.session, given_command(command, by)
+        try:
+            if isinstance(command, Reclassify):
+                self._reclassify(lane, command, given)
+            else:
+                self._carry_out(lane, command)
+                session.note(given)
+        except RequestRefused as refusal:
+            session.note(replace(given, refused=refusal.code, reason=str(refusal)))
+            raise
+        return lane.state()
+
+    def recall(self, command: AnyCommand, *, by: str) -> SourceState | None:
+        """The state of its source, where the journal has this very command as carried out. On the publishing thread."""
+        lane = self._lanes.get(command.source)
+        if lane is None or lane.session.recalls(by, command.id) != encode_request(command).decode():
+            return None
+        return lane.state()
+
+    def _reclassify(self, lane: _Lane, command: Reclassify, given: GivenCommand) -> None:
+        _check_open(lane)
+        said = Reclassification(command.cell_id, command.class_, command.subclass)
+        fault = lane.session.fault_of(said)
+        if fault is not None:
+            raise RequestRefused("not possible", fault)
+        for message, payload in lane.session.reclassify(said, given):
+            self._send(message, payload)
+
+    def _carry_out(self, lane: _Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
+        _check_open(lane)
         if isinstance(command, Pause | Resume):
             if lane.gate.paused == isinstance(command, Pause):
                 raise RequestRefused(
@@ -256,14 +306,13 @@ class Pipeline:
             lane.stop_at = command.cells
         else:
             self._begin_slide(lane)
-        return lane.state()
 
     def _begin_slide(self, lane: _Lane) -> None:
         if self._next_session is None:
-            raise RequestRefused("not possible", "this run keeps a journal of one slide for each source")
-        session = self._next_session(lane.name)
+            raise RequestRefused("not possible", "this run has one slide for each source")
         for message, payload in lane.session.finish():
             self._send(message, payload)
+        session = self._next_session(lane.name)
         session.factory.go_on_from(lane.session.factory)
         lane.session = session
 

@@ -110,6 +110,8 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     partial: bool
     first_frame_id: int
     last_frame_id: int
+    reclassified: bool = False
+    """A person gave it its class, by a command; the probabilities stay those of its looks."""
 
 
 class ClassShare(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ goes on with.
 
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredSession
-from streamer.journal.rows import Checkpoint, ModelId, Rules, SeenFrame, Told, naming_of, rules_of
+from streamer.journal.rows import Checkpoint, GivenCommand, ModelId, Rules, SeenFrame, Told, naming_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
 from streamer.journal.schema import JournalError, fault
 from streamer.journal.writer import Emission, Journal, SessionJournal
@@ -32,6 +32,7 @@ from streamer.journal.writer import Emission, Journal, SessionJournal
 __all__ = [
     "Checkpoint",
     "Emission",
+    "GivenCommand",
     "Journal",
     "JournalError",
     "JournalHistory",
