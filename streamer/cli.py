@@ -216,6 +216,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", default=None, help="publish beyond this machine unencrypted")
     parser.add_argument("--keys", metavar="DIR", help="publish encrypted, to those whose keys are in this key folder")
     parser.add_argument("--control", action="store_true", default=None, help="take commands without keys")
+    parser.add_argument("--metrics", metavar="PORT", help="serve /metrics for Prometheus, /healthz and /readyz")
     parser.add_argument("--jsonl", metavar="FILE|-", help="write the messages, one a line")
     _add_dashboard_options(parser)
 

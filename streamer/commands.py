@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import cv2
 import msgspec
@@ -40,6 +40,9 @@ from streamer.sources import Source, SourceAddress, open_source, parse_source, u
 from streamer.subscriber import Subscriber
 from streamer.wire import DifferentialMessage, Envelope, Sink
 
+if TYPE_CHECKING:
+    from streamer.metrics import Metrics
+
 DEMO_SOURCE = "slide=sim:seed=7,cells=200"
 DEMO_SOURCE_PLAIN = "slide=sim:seed=7,cells=100"
 """Where nobody watches, the slide is smaller and analysed as fast as it goes."""
@@ -65,6 +68,11 @@ def run(config: Config) -> int:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     keep_freed_memory()
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
+    with _metrics(config) as metrics:  # first of all, so that it says what is starting
+        return _run(config, metrics)
+
+
+def _run(config: Config, metrics: Metrics | None) -> int:
     sources = _open_sources(config)
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
@@ -96,7 +104,7 @@ def run(config: Config) -> int:
         jsonl = JsonLines(config.jsonl, append=append, on_fault=_tell) if config.jsonl is not None else None
         history = JournalHistory(journal.stored()) if journal else None
         publisher = _publisher(config, people, history)
-        sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
+        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
 
@@ -146,6 +154,8 @@ def run(config: Config) -> int:
         if publisher is not None:
             publisher.obey(pipeline)
         say.begin()
+        if metrics is not None:
+            metrics.stopping = lambda: pipeline.stopping
         try:
             with _stop_on_signals(pipeline), front:
                 pipeline.start()
@@ -313,6 +323,23 @@ def _publisher(config: Config, people: TextIO, history: History | None) -> Publi
 
 def _on_dashboard(config: Config, people: TextIO) -> bool:
     return config.dashboard is not False and is_usable(people)
+
+
+@contextlib.contextmanager
+def _metrics(config: Config) -> Iterator[Metrics | None]:
+    """Health over HTTP while the run lasts, if it is asked for."""
+    if config.metrics is None:
+        yield None
+        return
+    from streamer.metrics import Metrics, MetricsServer
+
+    metrics = Metrics()
+    server = MetricsServer(config.metrics, metrics, insecure=config.insecure)
+    _tell(f"metrics at {server.url}/metrics")
+    try:
+        yield metrics
+    finally:
+        server.close()
 
 
 def _front(config: Config, people: TextIO, note: str | None) -> Front:

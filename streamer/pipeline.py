@@ -245,6 +245,11 @@ class Pipeline:
     def running(self) -> bool:
         return self._tail.is_alive()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no source gives frames any more."""
+        return all(lane.ring.closed for lane in self._lanes.values())
+
     def stop(self) -> None:
         """Read no more; what was read is still analysed and published."""
         for lane in self._lanes.values():
