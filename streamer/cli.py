@@ -23,8 +23,8 @@ RESEARCH_USE = "Research use only: not a medical device."
 
 SRC_HELP = (
     "[NAME=]SRC; SRC is a camera (0, /dev/video0), a stream (rtsp://…, http://…), a video file, a directory of "
-    "images, a glob, the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster), or a recording "
-    "(replay:FILE,speed=2,source=NAME)"
+    "images, a glob, an imagezmq sender (imagezmq:tcp://*:5555), the simulated slide "
+    "(sim:seed=7,cells=200,fps=30,pattern=raster), or a recording (replay:FILE,speed=2,source=NAME)"
 )
 
 
