@@ -11,7 +11,17 @@ import zmq
 import zmq.asyncio
 
 from streamer.catch_up import Answer, CatchUp, Received, Steps
-from streamer.connection import Socket, Watch, check_options, drain, prepare, read_answer, slices_ms, watched_events
+from streamer.connection import (
+    HEARTBEAT_MS,
+    Socket,
+    Watch,
+    check_options,
+    drain,
+    prepare,
+    read_answer,
+    slices_ms,
+    watched_events,
+)
 from streamer.service_messages import AnyReply, AnyRequest, encode_request
 from streamer.wire import DifferentialMessage
 
@@ -38,6 +48,7 @@ class AsyncSubscriber:
         server_key: str | Path | None = None,
         reply_timeout_s: float = 2.0,
         high_water_mark: int = 1000,
+        heartbeat_ms: int = HEARTBEAT_MS,
     ) -> None:
         """As `Subscriber`."""
         curve = check_options(endpoint, keys, server_key)
@@ -51,7 +62,7 @@ class AsyncSubscriber:
         self._stream, self._service = (zmq.asyncio.Socket.from_socket(socket) for socket in self._plain)
         self._monitor: Socket = self._plain[0].get_monitor_socket(watched_events())
         try:
-            prepare(*self._plain, endpoint, self._catch_up.subscriptions, high_water_mark, curve)
+            prepare(*self._plain, endpoint, self._catch_up.subscriptions, high_water_mark, curve, heartbeat_ms)
         except BaseException:
             self.close()
             raise

@@ -30,6 +30,9 @@ Steps = Generator[AnyRequest, Answer | None, None]
 _INTERNAL = ("differential.", "health.")
 """Received in any case: `state` and the noticing of losses rest on them."""
 
+_NEWEST = "newest."
+"""Before a topic: conflated by the publisher."""
+
 _TOPICS_MAX = 32
 """That one request may name."""
 
@@ -98,11 +101,14 @@ class CatchUp:
         self._unheard = 0
         """Messages of health since the last request was made in vain."""
         self._sources: dict[str, _Source] = {}
+        self._newest: dict[str, tuple[str, int]] = {}
+        """run_id and seq of the last one, by conflated topic."""
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """The prefixes to subscribe to."""
-        return tuple(dict.fromkeys((*self.topics, *_INTERNAL)))
+        conflated = self.topics and all(topic.startswith(_NEWEST) for topic in self.topics)
+        return tuple(dict.fromkeys(self.topics if conflated else (*self.topics, *_INTERNAL)))
 
     def state(self, source: str | None) -> DifferentialMessage | None:
         if source is None:
@@ -125,6 +131,9 @@ class CatchUp:
             raise WireError(f"got a message of {len(parts)} part, expected topic, header and payloads")
         message = decode(parts[1])
         topic = parts[0].decode("utf-8", "replace")
+        if topic.startswith(_NEWEST):
+            self._take_newest(topic, message, parts)
+            return
         known = self._sources.get(message.source)
         if known is None:
             known = self._sources[message.source] = _Source(message.run_id, message.session)
@@ -145,6 +154,18 @@ class CatchUp:
         self._accept(known, topic, message, parts, replayed=False)
         if self._replay and isinstance(message, HealthMessage) and message.last_seq is not None:
             known.baseline = -1  # not before: the health messages that came before this one, or joining, are no loss
+
+    def _take_newest(self, topic: str, message: AnyMessage | Envelope, parts: Sequence[bytes]) -> None:
+        """One of the conflated topics, whose gaps are no losses; where they were not asked for, another one did."""
+        if not any(asked.startswith(_NEWEST) and topic.startswith(asked) for asked in self.topics):
+            return
+        before = self._newest.get(topic)
+        if before == (message.run_id, message.seq):
+            self.repeats += 1
+            return
+        self._newest[topic] = message.run_id, message.seq
+        restarted = before is not None and before[0] != message.run_id
+        self.ready.append(Received(topic, message, parts[1], tuple(parts[2:]), 0, restarted))
 
     def adopt(self, snapshot: SnapshotReply) -> None:
         """Take the newest differentials from a snapshot."""

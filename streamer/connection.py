@@ -66,7 +66,13 @@ def check_options(endpoint: str, keys: str | Path | None, server_key: str | Path
 
 
 def prepare(
-    stream: Socket, service: Socket, endpoint: str, topics: Iterable[str], high_water_mark: int, curve: dict[int, bytes]
+    stream: Socket,
+    service: Socket,
+    endpoint: str,
+    topics: Iterable[str],
+    high_water_mark: int,
+    curve: dict[int, bytes],
+    heartbeat_ms: int = HEARTBEAT_MS,
 ) -> None:
     """Set the options of a SUB and a DEALER socket and connect them."""
     stream.setsockopt(zmq.RCVHWM, high_water_mark)
@@ -75,8 +81,8 @@ def prepare(
         socket.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_MAX_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
         socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
         for option, value in curve.items():
             socket.setsockopt(option, value)

@@ -91,7 +91,7 @@ def _of_run(health: HealthMessage) -> Iterator[Metric]:
         return
     if stream.connections is not None:
         yield GaugeMetricFamily("leukostream_stream_connections", "Over both sockets.", stream.connections)
-    yield _counter("leukostream_stream_lost", "Messages that a subscriber was too slow for.", "type", stream.lost)
+    yield _counter("leukostream_stream_lost", "Messages that found a subscriber's queue full.", "type", stream.lost)
     yield CounterMetricFamily("leukostream_service_requests", "To the service socket.", stream.requests)
     yield _counter("leukostream_refused", "Connections, requests and replies.", "reason", stream.refused)
     yield GaugeMetricFamily("leukostream_window_bytes", "Messages kept for replay.", stream.window_bytes)

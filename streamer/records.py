@@ -223,7 +223,7 @@ class StreamHealth:
     connections: int | None
     """Peers connected now, over all sockets; None where that is not measured."""
     lost: dict[str, int]
-    """Messages that at least one subscriber was too slow for, by type."""
+    """Messages that found a subscriber's queue full, by type."""
     requests: int
     refused: dict[str, int]
     """Connections, requests and replies, by reason."""

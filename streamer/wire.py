@@ -158,7 +158,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     connections: int | None
     lost: dict[str, int]
-    """Messages that at least one subscriber was too slow for, by type."""
+    """Messages that found a subscriber's queue full, by type."""
     requests: int
     refused: dict[str, int]
     window_bytes: int

@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from engines.base import UsageError
 from streamer.endpoints import check_endpoint, is_ipv6
-from streamer.records import Frame, Mode, Skip
+from streamer.records import EncodedImage, Frame, Mode, Skip
 from streamer.sources.base import SourceError, SourceLostError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image_bytes
 
@@ -132,7 +132,8 @@ class ImagezmqSource:
         found = read_message(parts, self._limits)
         if isinstance(found, Unreadable):
             return Skip(self._name, f"after frame {self._frame_id - 1}", found.reason, found.detail)
-        frame = Frame(self._name, self._frame_id, captured_ns, found.pixels)
+        encoded = EncodedImage(found.data, found.bits) if found.data else None
+        frame = Frame(self._name, self._frame_id, captured_ns, found.pixels, encoded=encoded)
         self._frame_id += 1
         return frame
 
@@ -219,4 +220,4 @@ def _array(data: bytes, dtype: str, shape: Sequence[int], limits: ImageLimits) -
     stored = np.frombuffer(data, np.uint8).reshape(height, width, channels)
     if channels == 1:
         stored = np.repeat(stored, 3, axis=2)
-    return Picture(np.ascontiguousarray(stored[..., :3]), 8)
+    return Picture(np.ascontiguousarray(stored[..., :3]), 8, b"")

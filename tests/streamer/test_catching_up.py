@@ -33,10 +33,11 @@ def lose(server: Served, messages: Iterable[AnyMessage]) -> None:
     """Published while the stream reaches nobody: only the window has them."""
 
     def job(publisher: Publisher) -> None:
-        prefixes, publisher._prefixes = publisher._prefixes, set()
+        outbox = publisher._outbox
+        prefixes, outbox._prefixes = outbox._prefixes, ()
         for message in messages:
             publisher.publish(message)
-        publisher._prefixes |= prefixes
+        outbox._prefixes = tuple({*outbox._prefixes, *prefixes})
 
     server.do(job)
 
