@@ -61,7 +61,7 @@ class Place:
                 f"--source imagezmq:{text}: got {option!r}, expected pattern=req (senders that wait for a reply, as "
                 "imagezmq's do by default) or pattern=pub (REQ_REP=False)"
             )
-        check_endpoint(endpoint, "--source imagezmq:", side="connect" if pattern == "pub" else "bind")
+        check_endpoint(endpoint, "--source imagezmq", side="connect" if pattern == "pub" else "bind")
         return cls(endpoint, "req" if pattern == "req" else "pub" if pattern == "pub" else None)
 
 
