@@ -237,8 +237,11 @@ class CatchUp:
         """Ask for messages until all are here that there are."""
         topics = list(self.subscriptions) if len(self.subscriptions) <= _TOPICS_MAX else [""]
         attempts = _ATTEMPTS
+        request: ReplayRequest | None = None
         while (until is None or after < until) and self._unanswered < _UNANSWERED_MAX:
-            answer = yield ReplayRequest(id=new_request_id(), session=session, after=after, until=until, topics=topics)
+            if request is None or request.after != after:  # asked again with the same id, so that a late reply counts
+                request = ReplayRequest(id=new_request_id(), session=session, after=after, until=until, topics=topics)
+            answer = yield request
             if answer is None:
                 self._unanswered += 1
                 continue

@@ -145,6 +145,20 @@ def test_a_publisher_that_answers_again_after_a_silence_is_asked_again() -> None
     assert isinstance(next(steps), ReplayRequest)
 
 
+def test_a_reply_that_comes_late_is_taken() -> None:
+    factory = make_factory()
+    core = CatchUp([""], replay=True, history=False)
+    messages = [frame_message(factory) for _ in range(3)]
+    assert list(core.take(parts_of(messages[0]))) == []
+    steps = core.take(parts_of(messages[2]))
+    first = next(steps)
+    assert steps.send(None) == first  # so a reply to the first one is a reply to the second
+    reply = ReplayReply(id=first.id, run_id="run-1", session="slide-1", through=1, last=2, messages=[2])
+    with pytest.raises(StopIteration):
+        steps.send((reply, parts_of(messages[1])))
+    assert ([received.message for received in core.ready], core.lost) == (messages, 0)
+
+
 def test_a_wait_that_is_interrupted_by_a_stop_goes_on_after_it() -> None:
     assert list(slices_ms(0.12)) == [50, 50, 20]
     assert list(slices_ms(0.0)) == [1]
