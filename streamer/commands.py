@@ -152,7 +152,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
             models=lambda source: models[source].health(),
         )
         if publisher is not None:
-            publisher.obey(pipeline)
+            publisher.obey(pipeline.controls)
         say.begin()
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping

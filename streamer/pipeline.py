@@ -12,33 +12,22 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from streamer.analysis import Analysed, Analyser
 from streamer.batcher import Batcher, InOrder, SequencedFrame
 from streamer.gate import Gate
-from streamer.journal import GivenCommand
 from streamer.models import Analysers
 from streamer.recording import Recorder
-from streamer.records import Frame, Health, Mode, ModelHealth, Reclassification, Skip, SourceHealth, StreamHealth
+from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
 from streamer.ring import Ring
-from streamer.service_messages import (
-    AnyCommand,
-    NewSlide,
-    Pause,
-    Reclassify,
-    RequestRefused,
-    Resume,
-    SourceState,
-    StopAt,
-    encode_request,
-    kind_of,
-)
+from streamer.service_messages import SourceState
 from streamer.session import SlideSession
 from streamer.sources.base import Source
 from streamer.sources.reader import SourceReader
+from streamer.steering import Steering
 from streamer.wire import AnyMessage, DifferentialMessage, FrameMessage, Sink
 
 LATENCIES_KEPT = 300
@@ -154,16 +143,6 @@ class _Lane:
         )
 
 
-def _check_open(lane: _Lane) -> None:
-    if lane.ring.closed:
-        raise RequestRefused("not possible", f"source {lane.name} has ended")
-
-
-def given_command(command: AnyCommand, by: str) -> GivenCommand:
-    """A command as the journal keeps it."""
-    return GivenCommand(command.run_id, by, command.id, kind_of(command), encode_request(command).decode())
-
-
 class Pipeline:
     """Analyses sources until they end, `stop` is called, or something fails.
 
@@ -208,7 +187,8 @@ class Pipeline:
         self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip, taken) for s, mode in sources}
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self._next_session = next_session
+        self.controls = Steering(self._lanes, self._send, next_session)
+        """What carries out commands, on the publishing thread."""
         self._picture = picture
         self._stream = stream
         self._batcher = Batcher(
@@ -255,71 +235,6 @@ class Pipeline:
         for lane in self._lanes.values():
             lane.stop.set()
             lane.ring.close()
-
-    def states(self) -> dict[str, SourceState]:
-        """What commands have done, by source. On the publishing thread."""
-        return {name: lane.state() for name, lane in self._lanes.items()}
-
-    def execute(self, command: AnyCommand, *, by: str) -> SourceState:
-        """Carry out a command. On the publishing thread. RequestRefused where it makes no sense."""
-        lane = self._lanes.get(command.source)
-        if lane is None:
-            raise RequestRefused(
-                "unknown source", f"got source {command.source!r}, expected one of {', '.join(self._lanes)}"
-            )
-        session, given = lane.session, given_command(command, by)
-        try:
-            if isinstance(command, Reclassify):
-                self._reclassify(lane, command, given)
-            else:
-                self._carry_out(lane, command)
-                session.note(given)
-        except RequestRefused as refusal:
-            session.note(replace(given, refused=refusal.code, reason=str(refusal)))
-            raise
-        return lane.state()
-
-    def recall(self, command: AnyCommand, *, by: str) -> SourceState | None:
-        """The state of its source, where the journal has this very command as carried out. On the publishing thread."""
-        lane = self._lanes.get(command.source)
-        if lane is None or lane.session.recalls(by, command.id) != encode_request(command).decode():
-            return None
-        return lane.state()
-
-    def _reclassify(self, lane: _Lane, command: Reclassify, given: GivenCommand) -> None:
-        _check_open(lane)
-        said = Reclassification(command.cell_id, command.class_, command.subclass)
-        fault = lane.session.fault_of(said)
-        if fault is not None:
-            raise RequestRefused("not possible", fault)
-        for message, payload in lane.session.reclassify(said, given):
-            self._send(message, payload)
-
-    def _carry_out(self, lane: _Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
-        _check_open(lane)
-        if isinstance(command, Pause | Resume):
-            if lane.gate.paused == isinstance(command, Pause):
-                raise RequestRefused(
-                    "not possible", f"source {lane.name} is {'' if lane.gate.paused else 'not '}paused already"
-                )
-            (lane.gate.pause if isinstance(command, Pause) else lane.gate.resume)()
-        elif isinstance(command, StopAt):
-            if command.cells is not None and command.cells <= lane.session.total:
-                raise RequestRefused(
-                    "not possible", f"got {command.cells} cells, expected more than the {lane.session.total} counted"
-                )
-            lane.stop_at = command.cells
-        else:
-            self._begin_slide(lane)
-
-    def _begin_slide(self, lane: _Lane) -> None:
-        if self._next_session is None:
-            raise RequestRefused("not possible", "this run has one slide for each source")
-        for message, payload in lane.session.finish():
-            self._send(message, payload)
-        session = self._next_session(lane.name)
-        session.factory.go_on_from(lane.session.factory)
-        lane.session = session
 
     def finish(self) -> None:
         """Wait until all is published; raise the first failure of a worker, of the tail, or of a source."""

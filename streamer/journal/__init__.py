@@ -13,6 +13,9 @@ rejected: most frames change hundreds.) The stage tracker can't be made again th
 picture a keyframe, and that of the last frame. This one also shows whether a source is the same slide: on resuming, the
 last frame is read once more and compared.
 
+What people say of cells by command is part of the count: it is kept with the frame after which it was said, and applied
+again there. Every other command is kept too, refused ones with the reason.
+
 Speed and safety. WAL with synchronous = NORMAL: a commit is a write to the log without waiting for the disk, which
 survives the process (kill -9), and the file is never corrupt. A power cut or a crash of the system can cost what the
 system had not written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames): the

@@ -66,7 +66,7 @@ class Journaled:
     def give(self, command: Any) -> Any:
         def job() -> Any:
             try:
-                return self.pipeline.execute(command, by="owner")
+                return self.pipeline.controls.execute(command, by="owner")
             except RequestRefused as refusal:
                 return refusal.code
 
@@ -125,7 +125,7 @@ def test_a_command_that_an_earlier_run_carried_out_is_known(tmp_path: Path) -> N
     run = Journaled(tmp_path / "one.db", "run-2", resume=True)
 
     def recalled(one: Any, by: str = "owner") -> Any:
-        return run.pipeline.recall(one, by=by)
+        return run.pipeline.controls.recall(one, by=by)
 
     state = recalled(done)
     assert state is not None

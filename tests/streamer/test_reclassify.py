@@ -12,13 +12,13 @@ import pytest
 
 from streamer.analysis import Analysed
 from streamer.journal import Emission, GivenCommand, Journal, JournalReader
-from streamer.pipeline import given_command
 from streamer.placement import Correction
 from streamer.records import UNCLASSIFIED, Cell, Reclassification
 from streamer.recount import recount, recounted
 from streamer.service_messages import Reclassify
 from streamer.session import SlideSession
 from streamer.slide import SlideUpdate
+from streamer.steering import given_command
 from streamer.wire import CellMessage, DifferentialMessage
 from tests.streamer.journal_cases import analysed, new_session, session_of
 from tests.streamer.service_cases import request_of
