@@ -19,7 +19,7 @@ pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
 from engines.base import LeukostreamError, UsageError
-from streamer import commands
+from streamer import models
 from streamer.cli import main
 from streamer.metrics import Metrics, MetricsServer
 from streamer.readiness import RunWatch
@@ -221,8 +221,8 @@ def test_a_port_in_use_and_one_for_all(metrics: Metrics, url: str) -> None:
 def test_a_run_serves_them_while_it_lasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "load_detector", lambda *_, **__: detector())
-    monkeypatch.setattr(commands, "load_classifier", lambda *_, **__: classifier())
+    monkeypatch.setattr(models, "load_detector", lambda *_, **__: detector())
+    monkeypatch.setattr(models, "load_classifier", lambda *_, **__: classifier())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
