@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -12,7 +11,17 @@ import zmq
 import zmq.asyncio
 
 from streamer.catch_up import Answer, CatchUp, Received, Steps
-from streamer.connection import Socket, Watch, check_options, drain, prepare, read_answer, watched_events
+from streamer.connection import (
+    HEARTBEAT_MS,
+    Socket,
+    Watch,
+    check_options,
+    drain,
+    prepare,
+    read_answer,
+    slices_ms,
+    watched_events,
+)
 from streamer.service_messages import AnyReply, AnyRequest, encode_request
 from streamer.wire import DifferentialMessage
 
@@ -39,6 +48,7 @@ class AsyncSubscriber:
         server_key: str | Path | None = None,
         reply_timeout_s: float = 2.0,
         high_water_mark: int = 1000,
+        heartbeat_ms: int = HEARTBEAT_MS,
     ) -> None:
         """As `Subscriber`."""
         curve = check_options(endpoint, keys, server_key)
@@ -52,7 +62,7 @@ class AsyncSubscriber:
         self._stream, self._service = (zmq.asyncio.Socket.from_socket(socket) for socket in self._plain)
         self._monitor: Socket = self._plain[0].get_monitor_socket(watched_events())
         try:
-            prepare(*self._plain, endpoint, self._catch_up.subscriptions, high_water_mark, curve)
+            prepare(*self._plain, endpoint, self._catch_up.subscriptions, high_water_mark, curve, heartbeat_ms)
         except BaseException:
             self.close()
             raise
@@ -134,14 +144,10 @@ class AsyncSubscriber:
             pass
 
     async def _ask(self, request: AnyRequest, timeout_s: float) -> Answer | None:
-        async def answer() -> Answer:
-            while True:
-                found = read_answer(await self._service.recv_multipart(), request.id)
-                if found is not None:
-                    return found
-
         await self._service.send(encode_request(request))
-        try:
-            return await asyncio.wait_for(answer(), timeout_s)
-        except TimeoutError:
-            return None
+        for slice_ms in slices_ms(timeout_s):
+            while await self._service.poll(slice_ms):
+                answer = read_answer(await self._service.recv_multipart(), request.id)
+                if answer is not None:
+                    return answer
+        return None

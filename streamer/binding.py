@@ -17,7 +17,9 @@ Socket = zmq.Socket[bytes]
 _PORTS_TRIED = 50
 """Of a wildcard port, until the one after it is free too."""
 
-_IN_USE = "address in use by another program, expected a free one: choose another, or stop the program that has it"
+_IN_USE = (
+    "got an address in use by another program, expected a free one: choose another, or stop the program that has it"
+)
 
 
 def bind_both(stream: Socket, service: Socket, endpoint: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ reply (None: there was none in time). The messages that are then complete and in
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from streamer.service_messages import (
     ReplayRequest,
     SnapshotReply,
     SnapshotRequest,
+    new_request_id,
 )
 from streamer.wire import AnyMessage, DifferentialMessage, Envelope, HealthMessage, WireError, decode
 
@@ -30,11 +30,17 @@ Steps = Generator[AnyRequest, Answer | None, None]
 _INTERNAL = ("differential.", "health.")
 """Received in any case: `state` and the noticing of losses rest on them."""
 
+_NEWEST = "newest."
+"""Before a topic: conflated by the publisher."""
+
 _TOPICS_MAX = 32
 """That one request may name."""
 
 _UNANSWERED_MAX = 3
-"""Requests in a row without reply after which none is made until a restart: there is no service socket."""
+"""Requests in a row without reply after which few are made: there is no service socket, or nobody answers it now."""
+
+_HEALTH_BEFORE_RETRY = 30
+"""Messages of health after which one that did not answer is asked again."""
 
 _ATTEMPTS = 3
 """To begin a replay where the publisher's window does, which moves on meanwhile."""
@@ -92,12 +98,17 @@ class CatchUp:
         self._replay = replay
         self._history = history and replay
         self._unanswered = 0
+        self._unheard = 0
+        """Messages of health since the last request was made in vain."""
         self._sources: dict[str, _Source] = {}
+        self._newest: dict[str, tuple[str, int]] = {}
+        """run_id and seq of the last one, by conflated topic."""
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """The prefixes to subscribe to."""
-        return tuple(dict.fromkeys((*self.topics, *_INTERNAL)))
+        conflated = self.topics and all(topic.startswith(_NEWEST) for topic in self.topics)
+        return tuple(dict.fromkeys(self.topics if conflated else (*self.topics, *_INTERNAL)))
 
     def state(self, source: str | None) -> DifferentialMessage | None:
         if source is None:
@@ -120,6 +131,9 @@ class CatchUp:
             raise WireError(f"got a message of {len(parts)} part, expected topic, header and payloads")
         message = decode(parts[1])
         topic = parts[0].decode("utf-8", "replace")
+        if topic.startswith(_NEWEST):
+            self._take_newest(topic, message, parts)
+            return
         known = self._sources.get(message.source)
         if known is None:
             known = self._sources[message.source] = _Source(message.run_id, message.session)
@@ -131,12 +145,27 @@ class CatchUp:
         if last is not None and message.seq <= last[0]:
             self.repeats += 1
             return
+        if isinstance(message, HealthMessage) and self._unanswered >= _UNANSWERED_MAX:
+            self._unheard = (self._unheard + 1) % _HEALTH_BEFORE_RETRY
+            self._unanswered -= not self._unheard
         if self._replay:
             yield from self._repair(known, message, topic)
         known.session = message.session
         self._accept(known, topic, message, parts, replayed=False)
         if self._replay and isinstance(message, HealthMessage) and message.last_seq is not None:
             known.baseline = -1  # not before: the health messages that came before this one, or joining, are no loss
+
+    def _take_newest(self, topic: str, message: AnyMessage | Envelope, parts: Sequence[bytes]) -> None:
+        """One of the conflated topics, whose gaps are no losses; where they were not asked for, another one did."""
+        if not any(asked.startswith(_NEWEST) and topic.startswith(asked) for asked in self.topics):
+            return
+        before = self._newest.get(topic)
+        if before == (message.run_id, message.seq):
+            self.repeats += 1
+            return
+        self._newest[topic] = message.run_id, message.seq
+        restarted = before is not None and before[0] != message.run_id
+        self.ready.append(Received(topic, message, parts[1], tuple(parts[2:]), 0, restarted))
 
     def adopt(self, snapshot: SnapshotReply) -> None:
         """Take the newest differentials from a snapshot."""
@@ -148,7 +177,7 @@ class CatchUp:
 
     def refresh(self) -> Steps:
         """Ask for a snapshot and adopt it."""
-        answer = yield SnapshotRequest(id=_new_id())
+        answer = yield SnapshotRequest(id=new_request_id())
         if answer is not None and isinstance(answer[0], SnapshotReply):
             self.adopt(answer[0])
 
@@ -208,8 +237,11 @@ class CatchUp:
         """Ask for messages until all are here that there are."""
         topics = list(self.subscriptions) if len(self.subscriptions) <= _TOPICS_MAX else [""]
         attempts = _ATTEMPTS
+        request: ReplayRequest | None = None
         while (until is None or after < until) and self._unanswered < _UNANSWERED_MAX:
-            answer = yield ReplayRequest(id=_new_id(), session=session, after=after, until=until, topics=topics)
+            if request is None or request.after != after:  # asked again with the same id, so that a late reply counts
+                request = ReplayRequest(id=new_request_id(), session=session, after=after, until=until, topics=topics)
+            answer = yield request
             if answer is None:
                 self._unanswered += 1
                 continue
@@ -224,7 +256,7 @@ class CatchUp:
             attempts -= 1
             if not isinstance(reply, RefusedReply) or reply.code != "too old" or not attempts:
                 return
-            answer = yield SnapshotRequest(id=_new_id())
+            answer = yield SnapshotRequest(id=new_request_id())
             if answer is None or not isinstance(answer[0], SnapshotReply):
                 return
             self.adopt(answer[0])
@@ -278,7 +310,3 @@ class CatchUp:
 
     def _is_received(self, topic: str) -> bool:
         return topic.startswith(self.subscriptions)
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex

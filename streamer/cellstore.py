@@ -47,6 +47,11 @@ class CellStore:
         """Row of the probability sums, -1 for a cell that never was white."""
         self.class_index = np.zeros(0, np.int16)
         self.subclass_index = np.zeros(0, np.int16)
+        self.said_order = np.zeros(0, np.int32)
+        """When a person said what it is, 1 for the first such word on the slide; 0 where nobody did. Such a cell is
+        white, of `said_class` and `said_subclass`, whatever its looks say."""
+        self.said_class = np.zeros(0, np.int16)
+        self.said_subclass = np.zeros(0, np.int16)
         self.told = np.zeros(0, bool)
         """Whether the outside was told of this white cell."""
         self._bucket = np.zeros((0, 3), np.int32)
@@ -109,6 +114,9 @@ class CellStore:
         self.whole_looks[kept] += self.whole_looks[gone]
         self.first_frame[kept] = min(self.first_frame[kept], self.first_frame[gone])
         self.last_frame[kept] = max(self.last_frame[kept], self.last_frame[gone])
+        if self.said_order[gone] > self.said_order[kept]:  # of two words about one cell the later one counts
+            for column in (self.said_order, self.said_class, self.said_subclass):
+                column[kept] = column[gone]
         self.alive[gone] = False
         self.joined_to[gone] = kept
         self._buckets[tuple(self._bucket[gone].tolist())].remove(gone)
@@ -130,8 +138,8 @@ class CellStore:
                 self._buckets[island, column, line].append(row)
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
-        """(n,) index into KINDS: the kind with most evidence."""
-        return np.asarray(self.evidence[rows].argmax(1), np.intp)
+        """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
+        return np.where(self.said_order[rows] > 0, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
 
     def centres(self, rows: Ints) -> npt.NDArray[np.float64]:
         boxes = self.boxes[rows]

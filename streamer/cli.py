@@ -23,9 +23,19 @@ RESEARCH_USE = "Research use only: not a medical device."
 
 SRC_HELP = (
     "[NAME=]SRC; SRC is a camera (0, /dev/video0), a stream (rtsp://…, http://…), a video file, a directory of "
-    "images, a glob, the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster), or a recording "
-    "(replay:FILE,speed=2,source=NAME)"
+    "images, a glob, an imagezmq sender (imagezmq:tcp://*:5555), the simulated slide "
+    "(sim:seed=7,cells=200,fps=30,pattern=raster), or a recording (replay:FILE,speed=2,source=NAME)"
 )
+
+
+CONTROLS = {
+    "status": "what commands have done so far, and whether you may give any",
+    "pause": "analyse no more frames",
+    "resume": "go on after a pause",
+    "new-slide": "end the session with its final differential and begin another one",
+    "stop-at": "end when so many white cells are counted",
+    "reclassify": "give a counted cell the class that you say it has",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -147,6 +157,23 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--detector", metavar="NAME|FILE", help="explain every white cell that it finds")
     explain.add_argument("--class", dest="class_name", metavar="NAME", help="the class to explain; else the likeliest")
 
+    control = commands.add_parser("control", help="pause, new slide, reclassify … a run elsewhere", allow_abbrev=False)
+    control.add_argument("endpoint", metavar="ENDPOINT", help="where it publishes")
+    requests = control.add_subparsers(required=True, metavar="COMMAND", dest="request", parser_class=_Parser)
+    for name, about in CONTROLS.items():
+        request = requests.add_parser(name, help=about, description=about, allow_abbrev=False)
+        request.set_defaults(call=_control)
+        if name == "stop-at":
+            request.add_argument("cells", metavar="N|none")
+        if name == "reclassify":
+            request.add_argument("cell_id", type=int, metavar="CELL")
+            request.add_argument("class_", metavar="CLASS", help='or "auto": its looks decide again')
+            request.add_argument("--subclass", metavar="NAME")
+        request.add_argument("--source", metavar="NAME", help="where there are several")
+        request.add_argument("--id", dest="id_", metavar="ID", help="of a command whose reply was lost: done once")
+        request.add_argument("--timeout", type=float, default=2.0, metavar="S", help="for each of three attempts")
+        _add_key_options(request)
+
     keys = commands.add_parser("keys", help="CURVE keys for encrypted publishing", allow_abbrev=False)
     keys_commands = keys.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     keys_new = keys_commands.add_parser("new", help="make a key folder", allow_abbrev=False)
@@ -189,6 +216,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", default=None, help="publish beyond this machine unencrypted")
     parser.add_argument("--keys", metavar="DIR", help="publish encrypted, to those whose keys are in this key folder")
     parser.add_argument("--control", action="store_true", default=None, help="take commands without keys")
+    parser.add_argument("--metrics", metavar="PORT", help="serve /metrics for Prometheus, /healthz and /readyz")
     parser.add_argument("--jsonl", metavar="FILE|-", help="write the messages, one a line")
     _add_dashboard_options(parser)
 
@@ -270,6 +298,33 @@ def _subscribe(options: Options) -> int:
             if number == options["count"]:
                 break
     return 0
+
+
+def _control(options: Options) -> int:
+    from streamer.control import control
+
+    fields: Options = {}
+    if "cells" in options:
+        fields["cells"] = None if options["cells"] == "none" else _cells(options["cells"])
+    if "cell_id" in options:
+        class_ = None if options["class_"] == "auto" else options["class_"]
+        fields = {"cell_id": options["cell_id"], "class_": class_, "subclass": options["subclass"]}
+    return control(
+        options["endpoint"],
+        options["request"].replace("-", "_"),
+        fields,
+        source=options["source"],
+        id_=options["id_"],
+        keys=(options["keys"], options["server_key"]),
+        timeout_s=options["timeout"],
+    )
+
+
+def _cells(text: str) -> int:
+    try:
+        return _positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"control stop-at: {error}, or none") from None
 
 
 def _keys_new(options: Options) -> int:

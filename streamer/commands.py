@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import cv2
 import msgspec
@@ -22,7 +22,7 @@ from engines.own_classes import OwnClasses
 from streamer.config import FIVE_PART_RANGES, Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.differential import KNOWN_CONDITIONS
-from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, rules_of
+from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, SessionJournal, rules_of
 from streamer.jsonl import JsonLines
 from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
@@ -39,6 +39,9 @@ from streamer.session import SlideSession
 from streamer.sources import Source, SourceAddress, open_source, parse_source, unique_names
 from streamer.subscriber import Subscriber
 from streamer.wire import DifferentialMessage, Envelope, Sink
+
+if TYPE_CHECKING:
+    from streamer.metrics import Metrics
 
 DEMO_SOURCE = "slide=sim:seed=7,cells=200"
 DEMO_SOURCE_PLAIN = "slide=sim:seed=7,cells=100"
@@ -65,6 +68,11 @@ def run(config: Config) -> int:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     keep_freed_memory()
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
+    with _metrics(config) as metrics:  # first of all, so that it says what is starting
+        return _run(config, metrics)
+
+
+def _run(config: Config, metrics: Metrics | None) -> int:
     sources = _open_sources(config)
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
@@ -94,13 +102,22 @@ def run(config: Config) -> int:
         if recorder is not None:
             stack.callback(recorder.abandon)
         jsonl = JsonLines(config.jsonl, append=append, on_fault=_tell) if config.jsonl is not None else None
-        publisher = _publisher(config, people, JournalHistory(journal.stored()) if journal else None)
-        sinks: list[Sink] = [sink for sink in (jsonl, publisher) if sink is not None]
+        history = JournalHistory(journal.stored()) if journal else None
+        publisher = _publisher(config, people, history)
+        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
 
         def new_session(source: str) -> SlideSession:
-            kept = journal.session(source) if journal else None
+            return make_session(source, journal.session(source) if journal else None)
+
+        def next_session(source: str) -> SlideSession:
+            kept = journal.next_session(source) if journal else None
+            if history is not None and kept is not None:
+                history.add(kept.stored)
+            return make_session(source, kept)
+
+        def make_session(source: str, kept: SessionJournal | None) -> SlideSession:
             factory = MessageFactory(
                 source,
                 session=kept.stored.id if kept else new_id(),
@@ -127,7 +144,7 @@ def run(config: Config) -> int:
             _limits(config, max(one.detector.batch for one in models.values())),
             service=publisher.service if publisher else lambda: None,
             show=front.show,
-            next_session=new_session if journal is None else None,
+            next_session=next_session,
             picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
             stream=publisher.health if publisher else lambda: None,
             recorder=recorder,
@@ -135,8 +152,10 @@ def run(config: Config) -> int:
             models=lambda source: models[source].health(),
         )
         if publisher is not None:
-            publisher.obey(pipeline)
+            publisher.obey(pipeline.controls)
         say.begin()
+        if metrics is not None:
+            metrics.stopping = lambda: pipeline.stopping
         try:
             with _stop_on_signals(pipeline), front:
                 pipeline.start()
@@ -304,6 +323,23 @@ def _publisher(config: Config, people: TextIO, history: History | None) -> Publi
 
 def _on_dashboard(config: Config, people: TextIO) -> bool:
     return config.dashboard is not False and is_usable(people)
+
+
+@contextlib.contextmanager
+def _metrics(config: Config) -> Iterator[Metrics | None]:
+    """Health over HTTP while the run lasts, if it is asked for."""
+    if config.metrics is None:
+        yield None
+        return
+    from streamer.metrics import Metrics, MetricsServer
+
+    metrics = Metrics()
+    server = MetricsServer(config.metrics, metrics, insecure=config.insecure)
+    _tell(f"metrics at {server.url}/metrics")
+    try:
+        yield metrics
+    finally:
+        server.close()
 
 
 def _front(config: Config, people: TextIO, note: str | None) -> Front:

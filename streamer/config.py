@@ -68,6 +68,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A key folder: publish encrypted, to those whose keys are in it."""
     control: bool = False
     """Whoever subscribes without keys may give commands."""
+    metrics: str | int | None = None
+    """PORT or HOST:PORT where /metrics, /healthz and /readyz are served."""
     jsonl: str | None = None
     """A file, or "-" for standard output."""
     journal: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import zmq
@@ -31,6 +31,16 @@ _WATCHED = (
 
 Socket = zmq.Socket[bytes]
 
+_SLICE_MS = 50
+
+
+def slices_ms(timeout_s: float) -> Iterator[int]:
+    """A wait cut into short ones: a process that is stopped meanwhile, and goes on, uses up one of them only."""
+    left_ms = max(1, round(1000 * timeout_s))
+    while left_ms > 0:
+        yield min(left_ms, _SLICE_MS)
+        left_ms -= _SLICE_MS
+
 
 class RefusedError(LeukostreamError):
     """The publisher does not let us in."""
@@ -56,7 +66,13 @@ def check_options(endpoint: str, keys: str | Path | None, server_key: str | Path
 
 
 def prepare(
-    stream: Socket, service: Socket, endpoint: str, topics: Iterable[str], high_water_mark: int, curve: dict[int, bytes]
+    stream: Socket,
+    service: Socket,
+    endpoint: str,
+    topics: Iterable[str],
+    high_water_mark: int,
+    curve: dict[int, bytes],
+    heartbeat_ms: int = HEARTBEAT_MS,
 ) -> None:
     """Set the options of a SUB and a DEALER socket and connect them."""
     stream.setsockopt(zmq.RCVHWM, high_water_mark)
@@ -65,8 +81,8 @@ def prepare(
         socket.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_MAX_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
         socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
         for option, value in curve.items():
             socket.setsockopt(option, value)

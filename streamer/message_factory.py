@@ -261,6 +261,7 @@ class MessageFactory:
             partial=cell.partial,
             first_frame_id=cell.first_frame_id,
             last_frame_id=cell.last_frame_id,
+            reclassified=cell.reclassified,
             **self._stamp("cell"),
         )
 

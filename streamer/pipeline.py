@@ -23,10 +23,11 @@ from streamer.models import Analysers
 from streamer.recording import Recorder
 from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
 from streamer.ring import Ring
-from streamer.service_messages import AnyCommand, Pause, RequestRefused, Resume, SourceState, StopAt
+from streamer.service_messages import SourceState
 from streamer.session import SlideSession
 from streamer.sources.base import Source
 from streamer.sources.reader import SourceReader
+from streamer.steering import Steering
 from streamer.wire import AnyMessage, DifferentialMessage, FrameMessage, Sink
 
 LATENCIES_KEPT = 300
@@ -186,7 +187,8 @@ class Pipeline:
         self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip, taken) for s, mode in sources}
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self._next_session = next_session
+        self.controls = Steering(self._lanes, self._send, next_session)
+        """What carries out commands, on the publishing thread."""
         self._picture = picture
         self._stream = stream
         self._batcher = Batcher(
@@ -223,49 +225,16 @@ class Pipeline:
     def running(self) -> bool:
         return self._tail.is_alive()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no source gives frames any more."""
+        return all(lane.ring.closed for lane in self._lanes.values())
+
     def stop(self) -> None:
         """Read no more; what was read is still analysed and published."""
         for lane in self._lanes.values():
             lane.stop.set()
             lane.ring.close()
-
-    def states(self) -> dict[str, SourceState]:
-        """What commands have done, by source. On the publishing thread."""
-        return {name: lane.state() for name, lane in self._lanes.items()}
-
-    def execute(self, command: AnyCommand, *, by: str) -> SourceState:
-        """Carry out a command. On the publishing thread. RequestRefused where it makes no sense."""
-        lane = self._lanes.get(command.source)
-        if lane is None:
-            raise RequestRefused(
-                "unknown source", f"got source {command.source!r}, expected one of {', '.join(self._lanes)}"
-            )
-        if lane.ring.closed:
-            raise RequestRefused("not possible", f"source {lane.name} has ended")
-        if isinstance(command, Pause | Resume):
-            if lane.gate.paused == isinstance(command, Pause):
-                raise RequestRefused(
-                    "not possible", f"source {lane.name} is {'' if lane.gate.paused else 'not '}paused already"
-                )
-            (lane.gate.pause if isinstance(command, Pause) else lane.gate.resume)()
-        elif isinstance(command, StopAt):
-            if command.cells is not None and command.cells <= lane.session.total:
-                raise RequestRefused(
-                    "not possible", f"got {command.cells} cells, expected more than the {lane.session.total} counted"
-                )
-            lane.stop_at = command.cells
-        else:
-            self._begin_slide(lane)
-        return lane.state()
-
-    def _begin_slide(self, lane: _Lane) -> None:
-        if self._next_session is None:
-            raise RequestRefused("not possible", "this run keeps a journal of one slide for each source")
-        session = self._next_session(lane.name)
-        for message, payload in lane.session.finish():
-            self._send(message, payload)
-        session.factory.go_on_from(lane.session.factory)
-        lane.session = session
 
     def finish(self) -> None:
         """Wait until all is published; raise the first failure of a worker, of the tail, or of a source."""

@@ -14,20 +14,16 @@ from streamer.binding import bind_both
 from streamer.doorkeeper import CONNECTIONS_MAX, HANDSHAKE_S, Doorkeeper, peer_of
 from streamer.endpoints import check_endpoint, is_ipv6, is_local
 from streamer.keys import AuthorisedKeys, KeyPair, read_key_pair
+from streamer.outbox import Outbox, try_to_send
 from streamer.records import StreamHealth
 from streamer.replay_window import History, ReplayWindow
 from streamer.service_desk import Controls, Peer, ServiceDesk
 from streamer.service_messages import REQUEST_MAX_BYTES
 from streamer.wire import AnyMessage, PictureMessage, encode, topic_of, type_of
 
-LAST_VALUE_TYPES = frozenset({"differential", "health"})
-"""Types of which a late subscriber gets the newest message at once."""
-
 WINDOW_MAX_BYTES = 32 * 1024 * 1024
 
-_SUBSCRIPTIONS_PER_SERVICE = 1000
 _SUBSCRIPTION_MAX_BYTES = 4096
-_PREFIXES_MAX = 10_000
 _REQUESTS_NS_PER_SERVICE = 2_000_000
 """So long requests are answered before the publishing thread goes on; those left wait for the next time."""
 
@@ -96,10 +92,6 @@ class Publisher:
             raise UsageError(f"--keys with {endpoint}: inproc is not encrypted, expected a tcp or ipc address")
         pair = None if keys is None else read_key_pair(keys)
         authorised = None if keys is None else AuthorisedKeys(keys)
-        self.lost: Counter[str] = Counter()
-        """Messages that at least one subscriber was too slow for, by type."""
-        self._last: dict[bytes, list[bytes]] = {}
-        self._prefixes: set[bytes] = set()
         self._requests = 0
         self._replies_lost = 0
         self._farewell_s = farewell_s
@@ -115,10 +107,10 @@ class Publisher:
             )
         )
         self._stream = self._context.socket(zmq.XPUB)
-        self._stream.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription, not only the first of its prefix
         self._stream.setsockopt(zmq.SNDHWM, high_water_mark)
         self._stream.setsockopt(zmq.LINGER, linger_ms)
         self._stream.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
+        self._outbox = Outbox(self._stream, time.monotonic_ns)
         self._service = self._context.socket(zmq.ROUTER)
         self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a reply that can't be delivered is told, and counted
         self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
@@ -138,6 +130,11 @@ class Publisher:
     def window(self) -> ReplayWindow:
         return self._desk.window
 
+    @property
+    def lost(self) -> Counter[str]:
+        """Messages that found a subscriber's queue full, by type."""
+        return self._outbox.lost
+
     def obey(self, controls: Controls) -> None:
         """From now on, carry out the commands of those who may give them."""
         self._desk.controls = controls
@@ -148,36 +145,27 @@ class Publisher:
         parts = [topic, encode(message)] if payload is None else [topic, encode(message), payload]
         # A picture is worth something while it is new, and would push everything else out of the window.
         self._desk.record(message, parts[:2] if isinstance(message, PictureMessage) else parts)
-        type_ = type_of(message)
-        if type_ in LAST_VALUE_TYPES:
-            self._last[topic] = parts
-        if self._is_wanted(topic):
-            self._send(parts, type_)
+        self._outbox.publish(parts, type_of(message))
 
     def service(self) -> None:
-        """Let subscribers in, send the last values that new ones ask for, and answer requests.
-
-        A last value reaches every subscriber of its topic, not the new one alone: those who have it already
-        see its `seq` again and ignore it. Many subscriptions at once cost one repeat.
-        """
+        """Let subscribers in, send the last values that new ones ask for, and answer requests."""
         if self._door is not None:
             self._door.service()
-        self._take_subscriptions()
+        self._outbox.service()
         self._answer_requests()
 
     @property
     def has_subscribers(self) -> bool:
         """Whether anyone subscribes to anything, as of the last `service`."""
-        return bool(self._prefixes)
+        return self._outbox.subscribed
 
     def wants(self, type_: str, source: str) -> bool:
         """Whether anyone subscribes to TYPE.SOURCE, as of the last `service`."""
-        return self._is_wanted(f"{type_}.{source}".encode())
+        return self._outbox.wants(f"{type_}.{source}".encode())
 
     def wants_picture(self, source: str) -> bool:
         """Whether anyone asks for pictures of a source by name; who takes everything doesn't, but gets them too."""
-        topic = f"picture.{source}".encode()
-        return any(prefix.startswith(b"picture") and topic.startswith(prefix) for prefix in self._prefixes)
+        return self._outbox.wants_named(f"picture.{source}".encode())
 
     def health(self) -> StreamHealth:
         refused = Counter(self._desk.refused)
@@ -224,49 +212,6 @@ class Publisher:
         if self._door is not None:
             self._door.guard(socket)
 
-    def _is_wanted(self, topic: bytes) -> bool:
-        return any(topic.startswith(prefix) for prefix in self._prefixes)
-
-    def _send(self, parts: list[bytes], type_: str) -> None:
-        """To everyone whose queue has room. XPUB drops without a word; asked not to, it says that it would have to."""
-        self._stream.setsockopt(zmq.XPUB_NODROP, 1)
-        if not self._try_to_send(self._stream, parts):
-            self.lost[type_] += 1
-            self._stream.setsockopt(zmq.XPUB_NODROP, 0)
-            self._stream.send_multipart(parts, zmq.DONTWAIT)
-
-    def _try_to_send(self, socket: Socket, parts: list[bytes]) -> bool:
-        """False, with nothing sent, where a queue is full or the peer has gone."""
-        for _ in range(2):
-            try:
-                socket.send_multipart(parts, zmq.DONTWAIT)
-                return True
-            except zmq.ZMQError as error:
-                if error.errno == zmq.EHOSTUNREACH:
-                    return False
-                if error.errno != zmq.EAGAIN:
-                    raise
-            # ZeroMQ hears of room in its queues once a millisecond only, or when it is asked for its state.
-            socket.getsockopt(zmq.EVENTS)
-        return False
-
-    def _take_subscriptions(self) -> None:
-        newcomers: set[bytes] = set()
-        for _ in range(_SUBSCRIPTIONS_PER_SERVICE):
-            try:
-                parts = self._stream.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            event = parts[0]
-            if event[:1] == b"\1" and len(self._prefixes) < _PREFIXES_MAX:
-                self._prefixes.add(event[1:])
-                newcomers.add(event[1:])
-            elif event[:1] == b"\0":  # the last subscriber of this prefix left
-                self._prefixes.discard(event[1:])
-        for topic, message in self._last.items():
-            if any(topic.startswith(prefix) for prefix in newcomers):
-                self._send(message, topic.partition(b".")[0].decode())
-
     def _answer_requests(self) -> int:
         """How many were answered."""
         until_ns = 0
@@ -290,11 +235,11 @@ class Publisher:
         # A REQ socket puts an empty part before its request, and wants one before the reply.
         envelope = parts[:2] if len(parts) > 1 and not parts[1] else parts[:1]
         reply = self._desk.answer(parts[len(envelope) :], peer)
-        if not self._try_to_send(self._service, [*envelope, *reply]):
+        if not try_to_send(self._service, [*envelope, *reply]):
             self._replies_lost += 1
 
     def _say_farewell(self) -> None:
         until = time.monotonic() + self._farewell_s
-        while self._prefixes and time.monotonic() < until:
+        while self._outbox.subscribed and time.monotonic() < until:
             self._service.poll(_FAREWELL_STEP_MS)
             self.service()

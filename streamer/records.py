@@ -28,6 +28,7 @@ __all__ = [
     "Mode",
     "ModelHealth",
     "Observation",
+    "Reclassification",
     "RecordingHealth",
     "ShadowHealth",
     "Share",
@@ -145,6 +146,18 @@ class Cell:
     """Only ever seen cut by the frame's edge."""
     first_frame_id: int
     last_frame_id: int
+    reclassified: bool = False
+    """A person gave it its class; the probabilities stay those of its looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reclassification:
+    """What a person says of a counted cell."""
+
+    cell_id: CellId
+    class_name: str | None
+    """None: what was said before is taken back, and the looks decide again."""
+    subclass: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +223,7 @@ class StreamHealth:
     connections: int | None
     """Peers connected now, over all sockets; None where that is not measured."""
     lost: dict[str, int]
-    """Messages that at least one subscriber was too slow for, by type."""
+    """Messages that found a subscriber's queue full, by type."""
     requests: int
     refused: dict[str, int]
     """Connections, requests and replies, by reason."""

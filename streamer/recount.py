@@ -45,11 +45,11 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
         stop_at_precision=configuration.get("stop_at_precision"),
     )
     due: Differential | None = None
-    for seen in stored.frames():
-        session.take_in(seen)
+    for seen in session.take_in_again(stored):
         if session.due():
             due = session.state(final=False)
-        each(seen)
+        if seen is not None:
+            each(seen)
     if not stored.ended:
         return Recounted(session, session.state(final=False), due)
     _, final = session.end(stored.end_corrections)

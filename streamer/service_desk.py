@@ -48,6 +48,9 @@ class Controls(Protocol):
     def execute(self, command: AnyCommand, *, by: str) -> SourceState:
         """Carry out; RequestRefused (with nothing done) where it makes no sense. `by`: who asked, for the audit."""
 
+    def recall(self, command: AnyCommand, *, by: str) -> SourceState | None:
+        """The state now, where an earlier run is known to have carried out this very command; None where not."""
+
     def states(self) -> Mapping[str, SourceState]:
         """By source name."""
 
@@ -185,6 +188,10 @@ class ServiceDesk:
             reply = earlier[1]
             return msgspec.structs.replace(reply, repeated=True) if isinstance(reply, DoneReply) else reply
         if command.run_id != self._run_id:
+            state = self.controls.recall(command, by=peer.name)
+            if state is not None:
+                self.refused["repeated"] += 1
+                return DoneReply(id=command.id, run_id=self._run_id, state=state, repeated=True)
             raise RequestRefused("another run", f"got run_id {command.run_id!r}, expected {self._run_id!r}")
         self._spend()
         done: DoneReply | RefusedReply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated
 
 import msgspec
@@ -77,8 +78,18 @@ class StopAt(Command, frozen=True, kw_only=True, tag="stop_at"):
     """None: no limit."""
 
 
-AnyCommand = Pause | Resume | NewSlide | StopAt
-AnyRequest = SnapshotRequest | ReplayRequest | StatusRequest | Pause | Resume | NewSlide | StopAt
+class Reclassify(Command, frozen=True, kw_only=True, tag="reclassify", rename={"class_": "class"}):
+    """Give a counted cell the class that a person says it has, whatever the models say of it, now and later."""
+
+    cell_id: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    class_: Name | None
+    """One of the classifier's, or `unclassified`; None: take back what was said before."""
+    subclass: Name | None = None
+    """One of the class's, where it has any."""
+
+
+AnyCommand = Pause | Resume | NewSlide | StopAt | Reclassify
+AnyRequest = SnapshotRequest | ReplayRequest | StatusRequest | Pause | Resume | NewSlide | StopAt | Reclassify
 REQUEST_TYPES: dict[str, type[AnyRequest]] = {
     "snapshot": SnapshotRequest,
     "replay": ReplayRequest,
@@ -87,6 +98,12 @@ REQUEST_TYPES: dict[str, type[AnyRequest]] = {
     "resume": Resume,
     "new_slide": NewSlide,
     "stop_at": StopAt,
+    "reclassify": Reclassify,
+}
+
+
+COMMAND_TYPES: dict[str, type[AnyCommand]] = {
+    name: kind for name, kind in REQUEST_TYPES.items() if issubclass(kind, Command)
 }
 
 
@@ -187,6 +204,15 @@ _REQUEST_DECODER: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyReq
 _REPLY_DECODER: msgspec.json.Decoder[AnyReply] = msgspec.json.Decoder(AnyReply)
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
 _BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def new_request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def kind_of(request: AnyRequest) -> str:
+    """ "pause", "replay" …"""
+    return str(type(request).__struct_config__.tag)
 
 
 def encode_request(request: AnyRequest) -> bytes:

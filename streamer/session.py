@@ -25,11 +25,20 @@ from streamer.differential import (
     widest,
 )
 from streamer.fusion import FusionConfig
-from streamer.journal import Checkpoint, Emission, JournalError, SeenFrame, SessionJournal, Told
+from streamer.journal import (
+    Checkpoint,
+    Emission,
+    GivenCommand,
+    JournalError,
+    SeenFrame,
+    SessionJournal,
+    StoredSession,
+    Told,
+)
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
 from streamer.placement import Correction, IslandBook, MergedIsland, Placement
-from streamer.records import Cell, CellId, Differential, Frame, Health
+from streamer.records import UNCLASSIFIED, Cell, CellId, Differential, Frame, Health, Reclassification
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
 from streamer.wire import FrameMessage
@@ -80,6 +89,7 @@ class SlideSession:
         fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
         self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
         self._frames = 0
+        self._last_frame_id: int | None = None
         self._accepted = 0
         self._told: Told = ()
         self._told_at_frame = 0
@@ -134,8 +144,61 @@ class SlideSession:
         )
         self._merged = self._islands.update(seen.placement)
         self._frames += 1
+        self._last_frame_id = seen.frame_id
         self._accepted += seen.accepted and seen.placement.position is not None
         return update
+
+    def take_in_again(self, stored: StoredSession, *, after: int = -1) -> Iterator[SeenFrame | None]:
+        """Count what a journal holds after a frame: each frame, and None for each word of a person, once taken in."""
+        said = stored.reclassifications()
+        for one in said.get(after, ()):
+            self._slide.reclassify(one)
+            yield None
+        for seen in stored.frames(after=after):
+            self.take_in(seen)
+            yield seen
+            for one in said.get(seen.frame_id, ()):
+                self._slide.reclassify(one)
+                yield None
+
+    def fault_of(self, said: Reclassification) -> str | None:
+        """Why a cell can't be reclassified so, in words; None where it can."""
+        if self._naming is None:
+            return "got a run without classifier, expected one: its cells have no classes"
+        if not self._slide.class_names:
+            return "got no look at any white cell yet, expected one first"
+        if not self._slide.is_counted(said.cell_id):
+            return f"got cell {said.cell_id}, expected one that is counted and white"
+        classes = (*self._naming.class_names, UNCLASSIFIED)
+        if said.class_name is not None and said.class_name not in classes:
+            return f"got class {said.class_name!r}, expected one of {', '.join(classes)}"
+        own = [
+            name
+            for name, parent in zip(self._naming.subclass_names, self._naming.subclass_parents, strict=True)
+            if parent == said.class_name
+        ]
+        if said.subclass is not None and said.subclass not in own:
+            return f"got subclass {said.subclass!r}, expected {'one of ' + ', '.join(own) if own else 'none'}"
+        return None
+
+    def reclassify(self, said: Reclassification, given: GivenCommand) -> Iterator[Emission]:
+        """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
+        update = self._slide.reclassify(said)
+        emissions: list[Emission] = [(self.factory.cell(cell), None) for cell in update.cells]
+        if self.due():
+            emissions.append((self.factory.differential(self.state(final=False)), None))
+        if self._journal is not None:
+            self._journal.command(given, self._last_frame_id, update, emissions)
+        yield from emissions
+
+    def note(self, given: GivenCommand) -> None:
+        """Keep a command that changes no count, or was refused."""
+        if self._journal is not None and not self._journal.broken:
+            self._journal.command(given, self._last_frame_id, None, ())
+
+    def recalls(self, by: str, request_id: str) -> str | None:
+        """The body of a command of this id that the journal has as carried out."""
+        return None if self._journal is None else self._journal.stored.carried_out(by, request_id)
 
     def finish(self) -> Iterator[Emission]:
         """The end of the slide: cells only seen cut by an edge are counted, and the differential is final.
@@ -206,8 +269,8 @@ class SlideSession:
             self._frames, self._accepted = checkpoint.frames, checkpoint.accepted
             self._told, self._told_at_frame = checkpoint.told, checkpoint.told_at_frame
             self._islands = IslandBook(checkpoint.islands)
-        for seen in journal.stored.frames(after=-1 if checkpoint is None else checkpoint.frame_id):
-            self.take_in(seen)
+            self._last_frame_id = checkpoint.frame_id
+        for _ in self.take_in_again(journal.stored, after=-1 if checkpoint is None else checkpoint.frame_id):
             self.due()
 
     def _checkpoint(self, frame_id: int) -> Checkpoint:

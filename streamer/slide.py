@@ -31,7 +31,7 @@ from streamer.matching import (
     touching_pairs,
 )
 from streamer.placement import Correction, Placement
-from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation
+from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
 
 _FAMILY = np.array([0, 0, 1, 2])
 """Of each kind: white and nucleated red cells are taken for one another, the others seldom."""
@@ -133,9 +133,44 @@ class SlideMap:
 
     def cell(self, cell_id: int) -> Cell:
         """A cell by its number; one that was joined to another gives that other one."""
+        return self._cell(self._row(cell_id))
+
+    def _row(self, cell_id: int) -> int:
         while self._cells.joined_to[cell_id] >= 0:
             cell_id = int(self._cells.joined_to[cell_id])
-        return self._cell(cell_id)
+        return cell_id
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the looks; empty before the first."""
+        return self._fusion.class_names
+
+    def is_counted(self, cell_id: int) -> bool:
+        """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
+        return 0 <= cell_id < self._cells.count and bool(self._cells.told[self._row(cell_id)])
+
+    def reclassify(self, said: Reclassification) -> SlideUpdate:
+        """Give a counted cell the class that a person says it has, whatever its looks say, now and later.
+
+        ValueError for a cell that is not counted, and for a class that no look of this slide could have.
+        """
+        known = (UNCLASSIFIED, *self._fusion.class_names)
+        if not self.is_counted(said.cell_id) or said.class_name not in (None, *known):
+            raise ValueError(f"got {said}, expected a counted cell and one of the classes {', '.join(known)}")
+        cells, row = self._cells, self._row(said.cell_id)
+        with self._tally(np.array([row])):
+            if cells.white_row[row] < 0:
+                cells.white_row[row] = self._fusion.new_rows(1)[0]
+            cells.said_order[row] = 0
+            if said.class_name is not None:
+                cells.said_order[row] = 1 + cells.said_order[: cells.count].max()
+                cells.said_class[row] = known.index(said.class_name) - 1
+                names = self._fusion.subclass_names
+                cells.said_subclass[row] = -1 if said.subclass is None else names.index(said.subclass)
+            self._classify(np.array([row]))
+        if cells.told[row]:
+            self._changed[row] = None
+        return self._drain(())
 
     def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
         """Those of these cells that are counted white or nucleated red ones, as they are now."""
@@ -388,6 +423,9 @@ class SlideMap:
         sums = cells.white_row[rows].astype(np.intp)
         cells.class_index[rows] = self._fusion.classes(sums)
         cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
+        said = rows[cells.said_order[rows] > 0]
+        cells.class_index[said] = cells.said_class[said]
+        cells.subclass_index[said] = cells.said_subclass[said]
 
     @contextmanager
     def _tally(self, rows: Ints) -> Iterator[None]:
@@ -458,6 +496,7 @@ class SlideMap:
             partial=bool(cells.partial[row]),
             first_frame_id=int(cells.first_frame[row]),
             last_frame_id=int(cells.last_frame[row]),
+            reclassified=bool(cells.said_order[row]),
         )
 
 

@@ -10,7 +10,17 @@ from types import TracebackType
 import zmq
 
 from streamer.catch_up import Answer, CatchUp, Received, Steps
-from streamer.connection import Socket, Watch, check_options, drain, prepare, read_answer, watched_events
+from streamer.connection import (
+    HEARTBEAT_MS,
+    Socket,
+    Watch,
+    check_options,
+    drain,
+    prepare,
+    read_answer,
+    slices_ms,
+    watched_events,
+)
 from streamer.service_messages import AnyReply, AnyRequest, encode_request
 from streamer.wire import DifferentialMessage
 
@@ -45,6 +55,7 @@ class Subscriber:
         server_key: str | Path | None = None,
         reply_timeout_s: float = 2.0,
         high_water_mark: int = 1000,
+        heartbeat_ms: int = HEARTBEAT_MS,
         context: zmq.Context[Socket] | None = None,
     ) -> None:
         """`topics`: prefixes of TYPE.SOURCE; "frame." is every source's frames, "" everything.
@@ -52,6 +63,7 @@ class Subscriber:
         `history`: begin with the beginning of the session, as far as the publisher has it. `newest_only`: of every
         topic only the newest message, for who shows and doesn't count; what is passed over is in `passed_over`.
         `keys`: one's own key folder, `server_key`: the publisher's public key file; both or neither.
+        `heartbeat_ms`: a publisher that did not answer for three of these is connected to anew.
         `context`: for inproc, the publisher's.
 
         UsageError for a malformed address or keys that can't be used.
@@ -70,7 +82,15 @@ class Subscriber:
         self._service = self._context.socket(zmq.DEALER)
         self._monitor: Socket = self._stream.get_monitor_socket(watched_events())
         try:
-            prepare(self._stream, self._service, endpoint, self._catch_up.subscriptions, high_water_mark, curve)
+            prepare(
+                self._stream,
+                self._service,
+                endpoint,
+                self._catch_up.subscriptions,
+                high_water_mark,
+                curve,
+                heartbeat_ms,
+            )
         except BaseException:
             self.close()
             raise
@@ -185,12 +205,12 @@ class Subscriber:
             pass
 
     def _ask(self, request: AnyRequest, timeout_s: float) -> Answer | None:
-        until = time.monotonic() + timeout_s
         self._service.send(encode_request(request), zmq.DONTWAIT)
-        while self._service.poll(max(0, round(1000 * (until - time.monotonic())))):
-            answer = read_answer(self._service.recv_multipart(), request.id)
-            if answer is not None:
-                return answer
+        for slice_ms in slices_ms(timeout_s):
+            while self._service.poll(slice_ms):
+                answer = read_answer(self._service.recv_multipart(), request.id)
+                if answer is not None:
+                    return answer
         return None
 
     def _look_at_handshakes(self) -> None:

@@ -110,6 +110,8 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     partial: bool
     first_frame_id: int
     last_frame_id: int
+    reclassified: bool = False
+    """A person gave it its class, by a command; the probabilities stay those of its looks."""
 
 
 class ClassShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +158,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     connections: int | None
     lost: dict[str, int]
-    """Messages that at least one subscriber was too slow for, by type."""
+    """Messages that found a subscriber's queue full, by type."""
     requests: int
     refused: dict[str, int]
     window_bytes: int

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from streamer.publisher import Publisher
-from tests.streamer.message_cases import make_cell, make_differential, make_factory
+from streamer.wire import encode, topic_of
+from tests.streamer.message_cases import make_cell, make_differential, make_factory, one_of_each
 from tests.streamer.service_cases import PATIENCE_S, Served, wait_for
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -57,3 +58,17 @@ def test_csv_logger_started_late(tmp_path: Path) -> None:
         assert said(logger) == "0 messages were lost\n"
     with (tmp_path / "cells.csv").open() as file:
         assert [int(row["cell_id"]) for row in csv.DictReader(file)] == list(range(420))
+
+
+def test_plain_subscriber_gets_everything_that_is_published() -> None:
+    messages = one_of_each(make_factory())
+    with Served(lambda: Publisher("tcp://127.0.0.1:*")) as server:
+        plain = started("plain_subscriber.py", server.endpoint)
+        wait_for(lambda: subscribed(server))
+        server.do(lambda publisher: [publisher.publish(message, b"JPEG") for message in messages])
+        assert plain.stdout is not None
+        lines = [plain.stdout.readline() for _ in messages]
+        plain.kill()
+        plain.wait()
+        plain.stdout.close()
+    assert lines == [f"{topic_of(message)} 0 {len(encode(message))} [4]\n" for message in messages]

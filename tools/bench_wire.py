@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -25,7 +26,7 @@ import numpy as np
 from engines.base import Detections
 from streamer.catch_up import CatchUp
 from streamer.message_factory import MessageFactory
-from streamer.publisher import Publisher
+from streamer.publisher import WINDOW_MAX_BYTES, Publisher
 from streamer.records import Differential, Frame, FrameQuality, Health, Observation, Share, StagePosition
 from streamer.subscriber import Subscriber
 from streamer.wire import DifferentialMessage, FrameMessage, encode
@@ -39,9 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of publishing at 30 frames a second (crowd)")
     parser.add_argument("--subscribers", type=int, default=200, help="in the crowd")
     parser.add_argument("--join", nargs=2, metavar=("ENDPOINT", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--slow", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.join:
-        follow(options.join[0], int(options.join[1]))
+        follow(options.join[0], int(options.join[1]), slow=options.slow)
         return
     measures: dict[str, Callable[[], dict[str, object]]] = {
         "publish": publish_cost,
@@ -201,7 +203,11 @@ def latency(messages: int = 1000) -> dict[str, object]:
 
 
 def crowd(subscribers: int, seconds: float, processes: int = 4) -> dict[str, object]:
-    """Many subscribers, one that never reads, and processes stopped for a while; each must end with the last state."""
+    """Many subscribers, one that never reads, one that is slow, and processes stopped for a second in turn.
+
+    Each of the many must end with exactly the last differential. Every fifth of them takes everything, the others what
+    a laboratory's programs take: cells, differential and health.
+    """
     factory, rng = new_factory(), random.Random(1)
     with Publisher(LOCAL, farewell_s=10.0) as publisher:
         command = [sys.executable, "-m", "tools.bench_wire", "--join", publisher.endpoint]
@@ -210,62 +216,82 @@ def crowd(subscribers: int, seconds: float, processes: int = 4) -> dict[str, obj
             for _ in range(processes)
         ]
         stalled = subprocess.Popen([*command, "1"], stdout=subprocess.DEVNULL)
-        serve(
-            publisher, until=lambda: (publisher.health().connections or 0) >= 2 * (subscribers // processes) * processes
-        )
+        slow = subprocess.Popen([*command, "1", "--slow"], stdout=subprocess.DEVNULL)
+        there = 2 * (subscribers // processes) * processes + 4
+        serve(publisher, until=lambda: (publisher.health().connections or 0) >= there)
         os.kill(stalled.pid, signal.SIGSTOP)
         frames = round(seconds * 30)
         stopped, costs, memory = None, [], []
         for number in range(frames):
+            message = frame_of(factory, number)
             began = time.perf_counter()
-            publisher.publish(frame_of(factory, number))
+            publisher.publish(message)
             publisher.publish(factory.differential(differential_of(number)))
+            costs.append(1000 * (time.perf_counter() - began))
             if number % 30 == 0:
                 stream = publisher.health()
                 publisher.publish(factory.health(Health("scripted", "none", None, number / 30, {}, stream)))
-                memory.append(resident_mib())
+                memory.append((stream.window_bytes, resident_mib()))
                 if stopped is not None:
                     os.kill(stopped.pid, signal.SIGCONT)
                 stopped = rng.choice(joined)
                 os.kill(stopped.pid, signal.SIGSTOP)
-            costs.append(1000 * (time.perf_counter() - began))
             while time.perf_counter() - began < 1 / 30:
                 publisher.service()
                 time.sleep(0.002)
         if stopped is not None:
             os.kill(stopped.pid, signal.SIGCONT)
-        last = end(publisher, factory, joined)
-        stalled.kill()
-        stalled.wait()
         stream = publisher.health()
+        for process in (stalled, slow):
+            process.kill()
+            process.wait()
+        last = end(publisher, factory, joined)
     results = [json.loads(line) for process in joined for line in (process.stdout or [])]
+    full = [resident for window_bytes, resident in memory if window_bytes > 0.98 * WINDOW_MAX_BYTES]
     return {
         "subscribers": len(results),
-        "with_exact_state": sum(result["session_seq"] == last.session_seq for result in results),
+        "with_exact_state": sum(result["state"] == digest(last) for result in results),
         "replayed": sum(result["replayed"] for result in results),
         "lost": sum(result["lost"] for result in results),
         "frames": frames,
         "publish_median_ms": round(statistics.median(costs), 3),
-        "messages_too_many_for_a_subscriber": stream.lost,
-        "resident_mib_first_last": [memory[0], memory[-1]],
+        "publish_p99_ms": round(float(np.percentile(costs, 99)), 3),
+        "publish_longer_than_a_frame": sum(cost > 1000 / 30 for cost in costs),
+        "queue_found_full": stream.lost,
+        "resident_mib_first_last": [memory[0][1], memory[-1][1]],
+        "resident_mib_with_window_full_first_least_most_last": (
+            [full[0], min(full), max(full), full[-1]] if full else None
+        ),
     }
 
 
-def follow(endpoint: str, count: int) -> None:
+def follow(endpoint: str, count: int, *, slow: bool = False) -> None:
     """`count` subscribers on threads, each until it has the final differential; then its state as a line."""
 
-    def one() -> None:
-        with Subscriber(endpoint) as subscriber:
+    def one(number: int) -> None:
+        topics = [""] if number % 5 == 0 else ["cell.", "differential.", "health."]
+        with Subscriber(endpoint, topics) as subscriber:
             while (state := subscriber.state()) is None or not state.final:
                 subscriber.receive(1.0)
-            report = {"session_seq": state.session_seq, "replayed": subscriber.replayed, "lost": subscriber.lost}
+                if slow:
+                    time.sleep(0.1)
+            report = {
+                "state": digest(state),
+                "replayed": subscriber.replayed,
+                "lost": subscriber.lost,
+            }
             os.write(1, json.dumps(report).encode() + b"\n")  # whole, whatever the other threads write
 
-    threads = [threading.Thread(target=one) for _ in range(count)]
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def digest(message: DifferentialMessage) -> str:
+    """Short, so that what all subscribers report fits into the pipe that is read when they have ended."""
+    return hashlib.sha256(encode(message)).hexdigest()
 
 
 def serve(publisher: Publisher, *, until: Callable[[], bool]) -> None:

@@ -13,6 +13,9 @@ rejected: most frames change hundreds.) The stage tracker can't be made again th
 picture a keyframe, and that of the last frame. This one also shows whether a source is the same slide: on resuming, the
 last frame is read once more and compared.
 
+What people say of cells by command is part of the count: it is kept with the frame after which it was said, and applied
+again there. Every other command is kept too, refused ones with the reason.
+
 Speed and safety. WAL with synchronous = NORMAL: a commit is a write to the log without waiting for the disk, which
 survives the process (kill -9), and the file is never corrupt. A power cut or a crash of the system can cost what the
 system had not written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames): the
@@ -24,7 +27,7 @@ goes on with.
 
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredSession
-from streamer.journal.rows import Checkpoint, ModelId, Rules, SeenFrame, Told, naming_of, rules_of
+from streamer.journal.rows import Checkpoint, GivenCommand, ModelId, Rules, SeenFrame, Told, naming_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
 from streamer.journal.schema import JournalError, fault
 from streamer.journal.writer import Emission, Journal, SessionJournal
@@ -32,6 +35,7 @@ from streamer.journal.writer import Emission, Journal, SessionJournal
 __all__ = [
     "Checkpoint",
     "Emission",
+    "GivenCommand",
     "Journal",
     "JournalError",
     "JournalHistory",

@@ -19,6 +19,10 @@ class JournalHistory:
     def __init__(self, sessions: Iterable[StoredSession]) -> None:
         self._sessions = {session.id: session for session in sessions}
 
+    def add(self, session: StoredSession) -> None:
+        """One that began since."""
+        self._sessions[session.id] = session
+
     def read(
         self, session: str, after: int, until: int, topics: Sequence[bytes], *, max_messages: int, max_bytes: int
     ) -> Batch | None:

@@ -13,6 +13,7 @@ import msgspec
 
 from streamer.journal.rows import (
     Checkpoint,
+    GivenCommand,
     Rules,
     SeenFrame,
     unpacked,
@@ -22,7 +23,7 @@ from streamer.journal.rows import (
 )
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.placement import Correction, Placement
-from streamer.records import Detections, StagePosition
+from streamer.records import Detections, Reclassification, StagePosition
 from streamer.registration import PreparedFrame, Shift
 from streamer.stage import TrackerState
 from streamer.stagemap import KeyframeState, Link
@@ -32,6 +33,14 @@ LAST_PICTURE = -1
 
 FOUND_PICTURE = -2
 """The same of the last frame that was found well, where it is another one."""
+
+
+class _Said(msgspec.Struct, rename={"class_": "class"}):
+    """What of a `reclassify` command the count needs."""
+
+    cell_id: int
+    class_: str | None
+    subclass: str | None = None
 
 
 class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +163,37 @@ class StoredSession:
                 file=file,
                 captured_utc=utc,
             )
+
+    def reclassifications(self) -> dict[int, list[Reclassification]]:
+        """What people said of cells, in order, by the frame after which they said it."""
+        found: dict[int, list[Reclassification]] = {}
+        rows = self.database.execute(
+            "SELECT after_frame, body FROM commands"
+            " WHERE session = ? AND request = 'reclassify' AND refused IS NULL ORDER BY number",
+            (self.number,),
+        )
+        for after_frame, body in rows:
+            said = msgspec.json.decode(body, type=_Said)
+            found.setdefault(after_frame, []).append(Reclassification(said.cell_id, said.class_, said.subclass))
+        return found
+
+    def commands(self) -> list[GivenCommand]:
+        """All that were given, refused ones too, in order."""
+        rows = self.database.execute(
+            "SELECT run_id, by, request_id, request, body, refused, reason FROM commands"
+            " WHERE session = ? ORDER BY number",
+            (self.number,),
+        )
+        return [GivenCommand(*row) for row in rows]
+
+    def carried_out(self, by: str, request_id: str) -> str | None:
+        """The body of the command with this id that was carried out on any session of this source."""
+        row = self.database.execute(
+            "SELECT body FROM commands JOIN sessions ON sessions.number = commands.session"
+            " WHERE by = ? AND request_id = ? AND refused IS NULL AND source = ?",
+            (by, request_id, self.source),
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     def cells_of(self, frame_id: int) -> list[int]:
         """The cell of each box of a frame, as it was told then; -1 for none."""

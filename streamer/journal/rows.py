@@ -74,6 +74,23 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     sums: dict[str, tuple[str, tuple[int, ...], bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class GivenCommand:
+    """A command as it came, and what became of it."""
+
+    run_id: str
+    by: str
+    """Who gave it."""
+    request_id: str
+    request: str
+    """Which one: "pause", "reclassify"."""
+    body: str
+    """JSON, all of it."""
+    refused: str | None = None
+    """Code; None: it was carried out."""
+    reason: str | None = None
+
+
 class ModelId(msgspec.Struct, frozen=True, kw_only=True):
     """Which model it was."""
 

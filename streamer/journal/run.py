@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamer.journal.reader import JournalReader, StoredSession
+from streamer.journal.reader import JournalReader, StoredSession, read_sessions
 from streamer.journal.rows import Rules
 from streamer.journal.writer import Journal, SessionJournal
 from streamer.message_factory import new_id
@@ -48,6 +48,8 @@ class RunJournal:
         """
         self.sources: list[Source] = [one.source for one in sources]
         self._sessions: dict[str, SessionJournal] = {}
+        self._given = {one.source.name: one for one in sources}
+        self._rules, self._run_id, self._configuration = rules, run_id, configuration
         with contextlib.ExitStack() as undo:
             for source in self.sources:
                 undo.callback(source.close)
@@ -58,33 +60,38 @@ class RunJournal:
             if resume and not self.journal.resumed:
                 on_remark(f"--journal {path}: got no such file to resume, starting a new one")
             for one in sources:
-                self._sessions[one.source.name] = self._open(
-                    one, rules[one.source.name], run_id, configuration, on_remark
-                )
+                self._sessions[one.source.name] = self._open(one, on_remark)
             undo.pop_all()
 
     def session(self, source: str) -> SessionJournal:
         return self._sessions[source]
 
+    def next_session(self, source: str) -> SessionJournal:
+        """Begin another slide under a source: from now on its session is a new one."""
+        session = self._sessions[source] = self._new(self._given[source])
+        session.begin_run(self._run_id, self._configuration)
+        return session
+
     def stored(self) -> list[StoredSession]:
-        """The sessions that the run goes on with, as they can be read."""
-        return [session.stored for session in self._sessions.values()]
+        """The sessions of the run's sources, earlier slides among them, as they can be read."""
+        return [stored for stored in read_sessions(self.journal.database) if stored.source in self._given]
 
     def close(self) -> None:
         self.journal.close()
 
-    def _open(
-        self, one: JournaledSource, rules: Rules, run_id: str, configuration: str, on_remark: Callable[[str], None]
-    ) -> SessionJournal:
+    def _new(self, one: JournaledSource) -> SessionJournal:
+        live = one.source.default_mode == "live"
+        return self.journal.new_session(
+            one.source.name, new_id(), address=one.address, live=live, rules=self._rules[one.source.name]
+        )
+
+    def _open(self, one: JournaledSource, on_remark: Callable[[str], None]) -> SessionJournal:
         name = one.source.name
-        session = self.journal.session(name)
-        if session is None:
-            live = one.source.default_mode == "live"
-            session = self.journal.new_session(name, new_id(), address=one.address, live=live, rules=rules)
+        session = self.journal.session(name) or self._new(one)
         last = session.stored.last_frame()
         if last is not None:
             on_remark(f"{name}: going on after frame {last[0]} of the journal")
-        session.begin_run(run_id, configuration)
+        session.begin_run(self._run_id, self._configuration)
         return session
 
 
@@ -92,12 +99,12 @@ def _gone_on_with(path: str, sources: Sequence[JournaledSource], rules: Mapping[
     """The sources, each where its newest session goes on; nothing is opened before all is known to fit."""
     with JournalReader(path) as reader:
         stored = {session.source: session for session in reader.sessions}
+        begun = {session.source: session for session in reader.sessions if session.last_frame() is not None}
         for one in sources:
             if one.source.name in stored:
                 stored[one.source.name].check(path, address=one.address, rules=rules[one.source.name])
         return [
-            _gone_on(one.source, stored[one.source.name]) if one.source.name in stored else one.source
-            for one in sources
+            _gone_on(one.source, begun[one.source.name]) if one.source.name in begun else one.source for one in sources
         ]
 
 

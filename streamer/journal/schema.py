@@ -14,7 +14,7 @@ from engines.base import LeukostreamError
 APPLICATION_ID = 0x4C45554B
 """Tells a journal from other SQLite files: "LEUK"."""
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of the tables and of what their blobs mean. A program reads the format that it writes, and no other."""
 
 BUSY_MS = 1000
@@ -110,6 +110,20 @@ CREATE TABLE messages (
     PRIMARY KEY (session, session_seq)
 );
 CREATE INDEX messages_by_type ON messages (session, type, session_seq);
+CREATE TABLE commands (          -- what people told a running session to do: an audit, and part of the count
+    number INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES sessions,
+    run_id TEXT NOT NULL,
+    after_frame INTEGER,           -- the last frame before it; NULL: none was yet
+    given_utc TEXT NOT NULL,
+    by TEXT NOT NULL,              -- the name of the key that it came with, or anyone
+    request_id TEXT NOT NULL,
+    request TEXT NOT NULL,         -- pause, resume, new_slide, stop_at, reclassify
+    body TEXT NOT NULL,            -- JSON as it came
+    refused TEXT,                  -- code; NULL: it was carried out
+    reason TEXT
+);
+CREATE INDEX commands_by_id ON commands (by, request_id);
 CREATE TABLE keyframes (
     session INTEGER NOT NULL,
     number INTEGER NOT NULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,15 @@ import numpy as np
 from engines.base import UsageError
 from streamer import __version__
 from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
-from streamer.journal.rows import Checkpoint, Rules, SeenFrame, packed, packed_checkpoint, packed_corrections
+from streamer.journal.rows import (
+    Checkpoint,
+    GivenCommand,
+    Rules,
+    SeenFrame,
+    packed,
+    packed_checkpoint,
+    packed_corrections,
+)
 from streamer.journal.schema import connect, connect_readonly, create, fault
 from streamer.placement import Correction
 from streamer.records import Cell
@@ -171,6 +180,20 @@ class SessionJournal:
     def other(self, emissions: Sequence[Emission]) -> None:
         """Keep messages that change nothing."""
         with self.journal.transaction():
+            self._messages(emissions)
+
+    def command(
+        self, given: GivenCommand, after_frame: int | None, update: SlideUpdate | None, emissions: Sequence[Emission]
+    ) -> None:
+        """Keep a command, what it changed, and the messages that tell of it."""
+        with self.journal.transaction():
+            self._db.execute(
+                "INSERT INTO commands (session, after_frame, given_utc, run_id, by, request_id, request, body, refused,"
+                " reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._number, after_frame, _now(), *astuple(given)),
+            )
+            if update is not None:
+                self._cell_changes(after_frame, update)
             self._messages(emissions)
 
     def _looks(self, seen: SeenFrame, cells: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engines.base import UsageError
 from streamer.records import Mode
 from streamer.sources.address import SourceAddress, parse_source, unique_names
 from streamer.sources.base import Source, SourceError, SourceLostError
@@ -29,8 +28,8 @@ def open_source(
     """The source of an address, constructed and not yet opened.
 
     `mode` "live" plays a video file, a recording and the simulated slide at their own rate; else they go as fast as
-    they are read. SourceError for a path that does not exist, UsageError for a kind that this version does not have.
-    Each kind is imported when it is asked for, so that who only shows messages does not load OpenCV.
+    they are read. SourceError for a path that does not exist, UsageError for what its kind can't mean. Each kind is
+    imported when it is asked for, so that who only shows messages does not load OpenCV.
     """
     if address.kind == "camera":
         from streamer.sources.camera import CameraSource
@@ -51,10 +50,9 @@ def open_source(
         from streamer.sources.replay import ReplaySource
 
         return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
-    raise UsageError(
-        f"--source {address.kind}:{address.target}: got a kind of source that comes with a later version, expected"
-        " a camera, a stream, a video file, a folder or glob of images, sim: or replay:"
-    )
+    from streamer.sources.imagezmq import ImagezmqSource
+
+    return ImagezmqSource(address.name, address.target, now_ns)
 
 
 def _of_path(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int]) -> Source:

@@ -12,6 +12,7 @@ Decisions
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,17 @@ def read_image(path: Path, limits: ImageLimits | None = None, *, at_least_bits: 
             "truncated", f"got a {header.format} file cut off after {len(data)} bytes, expected all of it"
         )
     return decode(data, header, at_least_bits)
+
+
+def read_image_bytes(data: bytes, limits: ImageLimits | None = None) -> Picture | Unreadable:
+    """The same of a file's bytes that came another way."""
+    header = read_header(io.BytesIO(data))
+    fault = _unfit(header, limits or ImageLimits())
+    if fault is not None or header is None:
+        return fault or Unreadable("not an image", f"got no image, expected {FORMATS}")
+    if not header.is_whole(data):
+        return Unreadable("truncated", f"got a {header.format} cut off after {len(data)} bytes, expected all of it")
+    return decode(data, header)
 
 
 def decode(data: bytes, header: ImageHeader, at_least_bits: int = 8) -> Picture | Unreadable:

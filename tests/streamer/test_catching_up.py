@@ -9,11 +9,12 @@ import pytest
 
 from streamer.async_subscriber import AsyncSubscriber
 from streamer.catch_up import CatchUp
+from streamer.connection import slices_ms
 from streamer.publisher import Publisher
 from streamer.service_messages import ReplayReply, ReplayRequest, SnapshotReply, SnapshotRequest
 from streamer.subscriber import Received, Subscriber
 from streamer.wire import AnyMessage, DifferentialMessage, HealthMessage, encode, topic_of
-from tests.streamer.message_cases import make_differential, make_factory, make_health
+from tests.streamer.message_cases import frame_message, make_differential, make_factory, make_health
 from tests.streamer.service_cases import PATIENCE_S, Served, request_of, slide
 
 LOCAL = "tcp://127.0.0.1:*"
@@ -32,10 +33,11 @@ def lose(server: Served, messages: Iterable[AnyMessage]) -> None:
     """Published while the stream reaches nobody: only the window has them."""
 
     def job(publisher: Publisher) -> None:
-        prefixes, publisher._prefixes = publisher._prefixes, set()
+        outbox = publisher._outbox
+        prefixes, outbox._prefixes = outbox._prefixes, ()
         for message in messages:
             publisher.publish(message)
-        publisher._prefixes |= prefixes
+        outbox._prefixes = tuple({*outbox._prefixes, *prefixes})
 
     server.do(job)
 
@@ -125,6 +127,41 @@ def test_health_messages_missed_after_joining_come_again_and_those_before_are_no
         steps.send((reply, [part for message in missed for part in parts_of(message)]))
     assert [received.message for received in core.ready] == messages[third - 8 : fourth + 1]
     assert core.lost == 0
+
+
+def test_a_publisher_that_answers_again_after_a_silence_is_asked_again() -> None:
+    factory = make_factory()
+    core = CatchUp([""], replay=True, history=False)
+    assert list(core.take(parts_of(frame_message(factory)))) == []
+    asked = []
+    for _ in range(4):
+        frame_message(factory)  # missed
+        asked.append(len(list(core.take(parts_of(frame_message(factory))))))  # no reply to any
+    assert (asked, core.lost) == ([3, 0, 0, 0], 4)
+    for _ in range(30):
+        assert list(core.take(parts_of(factory.health(make_health())))) == []
+    frame_message(factory)
+    steps = core.take(parts_of(frame_message(factory)))
+    assert isinstance(next(steps), ReplayRequest)
+
+
+def test_a_reply_that_comes_late_is_taken() -> None:
+    factory = make_factory()
+    core = CatchUp([""], replay=True, history=False)
+    messages = [frame_message(factory) for _ in range(3)]
+    assert list(core.take(parts_of(messages[0]))) == []
+    steps = core.take(parts_of(messages[2]))
+    first = next(steps)
+    assert steps.send(None) == first  # so a reply to the first one is a reply to the second
+    reply = ReplayReply(id=first.id, run_id="run-1", session="slide-1", through=1, last=2, messages=[2])
+    with pytest.raises(StopIteration):
+        steps.send((reply, parts_of(messages[1])))
+    assert ([received.message for received in core.ready], core.lost) == (messages, 0)
+
+
+def test_a_wait_that_is_interrupted_by_a_stop_goes_on_after_it() -> None:
+    assert list(slices_ms(0.12)) == [50, 50, 20]
+    assert list(slices_ms(0.0)) == [1]
 
 
 def test_what_the_window_no_longer_has_is_counted_and_the_rest_comes() -> None:

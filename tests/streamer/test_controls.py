@@ -78,7 +78,9 @@ class Rig:
 
         def job() -> None:
             try:
-                results.append(self.pipeline.execute(request_of(kind, **{"source": "slide", **fields}), by="owner"))
+                results.append(
+                    self.pipeline.controls.execute(request_of(kind, **{"source": "slide", **fields}), by="owner")
+                )
             except RequestRefused as refusal:
                 results.append(refusal.code)
 
@@ -147,7 +149,7 @@ def test_what_can_not_be_is_refused() -> None:
     assert rig.command(NewSlide) == "not possible"
     rig.finish()
     with pytest.raises(RequestRefused, match="has ended"):
-        rig.pipeline.execute(request_of(Pause, source="slide"), by="owner")
+        rig.pipeline.controls.execute(request_of(Pause, source="slide"), by="owner")
 
 
 def test_pictures_come_with_their_frames() -> None:

@@ -14,6 +14,7 @@ import pytest
 from engines.base import UsageError
 from streamer.export import export
 from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
+from streamer.journal.schema import FORMAT_VERSION
 from streamer.records import Cell
 from streamer.recount import recount, recounted
 from streamer.slide import SlideUpdate
@@ -281,7 +282,7 @@ def damaged(path):
 
 
 BAD = {
-    other_version: "got format 7, expected 2",
+    other_version: f"got format 7, expected {FORMAT_VERSION}",
     other_program: "another program",
     truncated: "damaged",
     damaged: "damaged",

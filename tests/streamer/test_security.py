@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ from streamer.connection import RefusedError
 from streamer.keys import AuthorisedKeys, KeyPair, read_key_pair, read_public_key, write_key_folder
 from streamer.publisher import Publisher
 from streamer.service_messages import (
-    REQUEST_TYPES,
     DoneReply,
     Pause,
     RefusedReply,
@@ -28,7 +25,7 @@ from streamer.service_messages import (
 )
 from streamer.subscriber import Subscriber
 from tests.streamer.message_cases import make_differential, make_factory, make_health
-from tests.streamer.service_cases import PATIENCE_S, ScriptedControls, Served, encoded, request_of, slide, wait_for
+from tests.streamer.service_cases import PATIENCE_S, ScriptedControls, Served, request_of, slide, wait_for
 
 
 def new_keys(folder: Path) -> Path:
@@ -284,93 +281,3 @@ def test_a_stalled_subscriber_costs_counted_messages_only() -> None:
         lost = server.do(lambda publisher: publisher.health().lost)
         assert lost["frame"] > 0
         context.destroy(linger=0)
-
-
-def mutations(count: int, seed: int) -> Iterator[list[bytes]]:
-    """Requests with bytes changed, cut, joined, repeated, and parts added."""
-    rng = random.Random(seed)
-    fields = {"session": "slide-1", "after": 3, "topics": ["cell."], "cells": 20, "cell_id": 1, "class": "monocyte"}
-    base = {"version": "1.0", "id": "1", "run_id": "run-1", "source": "cam", **fields}
-    valid = [json.dumps({"request": name, **base}).encode() for name in REQUEST_TYPES]
-    for _ in range(count):
-        text = bytearray(rng.choice(valid))
-        for _ in range(rng.randint(0, 4)):
-            at = rng.randrange(len(text) + 1)
-            kind = rng.randrange(4)
-            if kind == 0 and at < len(text):
-                text[at] = rng.randrange(256)
-            elif kind == 1:
-                del text[at : at + rng.randint(1, 9)]
-            elif kind == 2:
-                text[at:at] = rng.choice([b"{", b"[", b'"', b"\\u0000", b"9" * 30, b"null", b"\xff", b"-1", b"e999"])
-            else:
-                text += text[at : at + 200]
-        parts = [bytes(text[:4000])]
-        while rng.random() < 0.1:
-            parts.insert(rng.randrange(len(parts) + 1), rng.choice([b"", b"x", b"\0" * 300]))
-        yield parts
-
-
-def fuzz(count: int, seed: int) -> None:
-    controls = ScriptedControls()
-
-    def make() -> Publisher:
-        publisher = Publisher("tcp://127.0.0.1:*")
-        publisher.obey(controls)
-        return publisher
-
-    with Served(make) as server:
-        server.publish(*slide(make_factory(), 20))
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        hostile = context.socket(zmq.DEALER)
-        hostile.connect(server.service_endpoint)
-        replies = 0
-        for number, parts in enumerate(mutations(count, seed)):
-            hostile.send_multipart(parts)
-            while number - replies >= 4:
-                assert hostile.poll(1000 * PATIENCE_S)
-                hostile.recv_multipart()
-                replies += 1
-        while replies < count:
-            assert hostile.poll(1000 * PATIENCE_S)
-            hostile.recv_multipart()
-            replies += 1
-        context.destroy(linger=0)
-        assert controls.done == []  # it has no right to command
-        health = server.do(lambda publisher: publisher.health())
-        assert health.requests == count
-        assert health.refused["malformed"] > count // 3
-        with Subscriber(server.endpoint) as subscriber:
-            assert isinstance(subscriber.ask(request_of(SnapshotRequest), PATIENCE_S), SnapshotReply)
-
-
-def test_mutated_requests_each_get_a_reply_and_do_nothing() -> None:
-    fuzz(3_000, seed=1)
-
-
-@pytest.mark.slow
-def test_many_mutated_requests_leave_no_memory_behind() -> None:
-    def resident_kib() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4
-
-    fuzz(5_000, seed=2)
-    before = resident_kib()
-    fuzz(100_000, seed=3)
-    assert resident_kib() - before < 8_000
-
-
-def test_a_message_that_is_too_long_cuts_its_sender_off() -> None:
-    with Served(lambda: Publisher("tcp://127.0.0.1:*")) as server:
-        server.publish(*slide(make_factory(), 20))
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        hostile = context.socket(zmq.DEALER)
-        hostile.connect(server.service_endpoint)
-        hostile.send(encoded(SnapshotRequest))
-        assert hostile.poll(1000 * PATIENCE_S)
-        hostile.recv_multipart()
-        hostile.send(b"x" * 1_000_000)
-        time.sleep(0.05)
-        hostile.send(encoded(SnapshotRequest))
-        assert hostile.poll(1000 * PATIENCE_S)  # reconnected by itself, served as before
-        context.destroy(linger=0)
-        assert server.do(lambda publisher: publisher.health().requests) >= 2

@@ -217,3 +217,13 @@ def test_every_mutated_request_gets_one_reply(base: dict[str, Any], changes: dic
         desk.desk.record(message, [topic_of(message).encode(), encode(message)])
     reply: AnyReply = desk.ask(json.dumps({**base, **changes}).encode())[0]
     assert reply.version == "1.0"
+
+
+def test_a_command_that_an_earlier_run_carried_out_is_not_carried_out_again(desk: Desk) -> None:
+    command = encoded(Pause, id="before", run_id="run-0")
+    assert desk.refusal(command) == "another run"
+    desk.controls.earlier.add(("before", "owner"))
+    reply, _ = desk.ask(command)
+    assert isinstance(reply, DoneReply)
+    assert (reply.repeated, reply.run_id, desk.controls.done) == (True, "run-1", [])
+    assert desk.refusal(command, peer=Peer("another", True)) == "another run"

@@ -59,12 +59,6 @@ def test_what_cannot_be_meant(text: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["imagezmq:tcp://h:5555"])
-def test_what_comes_with_a_later_version(text: str) -> None:
-    with pytest.raises(UsageError, match="comes with a later version"):
-        open_source(parse_source(text))
-
-
 def test_the_simulated_slide_and_what_it_does_not_know() -> None:
     source = open_source(parse_source("s=sim:cells=2"), mode="live")
     assert (source.name, source.default_mode) == ("s", "analysis")

@@ -1,0 +1,223 @@
+"""Frames that imagezmq senders send (https://github.com/jeffbass/imagezmq): arrays or JPEGs, REQ/REP or PUB/SUB.
+
+A message is two parts: a JSON object, `{"msg": TEXT, "dtype": "uint8", "shape": [H, W, 3]}` before an array's bytes in
+OpenCV's BGR order, `{"msg": TEXT}` before a JPEG. imagezmq has no keys and no end: whoever reaches the address sends.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import zmq
+from msgspec import Meta
+
+from engines.base import UsageError
+from streamer.endpoints import check_endpoint, is_ipv6
+from streamer.records import EncodedImage, Frame, Mode, Skip
+from streamer.sources.base import SourceError, SourceLostError
+from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image_bytes
+
+SILENCE_S = 5.0
+"""Without a frame for so long, the sender counts as gone."""
+
+_HEADER_MAX_BYTES = 16 * 1024
+_PART_MAX_BYTES = 128 * 1024 * 1024
+"""More ends the connection: an array of 40 megapixels."""
+
+_WAITING_MAX = 4
+"""Frames that may wait here; a PUB sender's further ones are lost without being counted, a REQ sender waits."""
+
+_SLICE_MS = 250
+_REPLY = b"OK"
+
+Pattern = Literal["req", "pub"]
+
+
+class _Head(msgspec.Struct):
+    msg: object = None
+    dtype: str | None = None
+    shape: Annotated[list[Annotated[int, Meta(ge=0, le=2**31)]], Meta(max_length=3)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where senders are. `pattern` "req": they connect to us; "pub": we connect to one; None: the first that can be."""
+
+    endpoint: str
+    pattern: Pattern | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """`tcp://HOST:PORT[,pattern=req|pub]`; UsageError for what is none."""
+        endpoint, comma, option = text.partition(",")
+        pattern = option.removeprefix("pattern=") if comma else None
+        if comma and (not option.startswith("pattern=") or pattern not in ("req", "pub")):
+            raise UsageError(
+                f"--source imagezmq:{text}: got {option!r}, expected pattern=req (senders that wait for a reply, as "
+                "imagezmq's do by default) or pattern=pub (REQ_REP=False)"
+            )
+        check_endpoint(endpoint, "--source imagezmq", side="connect" if pattern == "pub" else "bind")
+        return cls(endpoint, "req" if pattern == "req" else "pub" if pattern == "pub" else None)
+
+
+class ImagezmqSource:
+    """Live frames of one imagezmq sender.
+
+    An address of this machine that is free is bound, as imagezmq's hub does, for senders that connect and wait for a
+    reply. Any other one is connected to, as that of a PUB sender. A sender that is silent counts as lost until it
+    sends again; its address stays bound meanwhile.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        now_ns: Callable[[], int],
+        *,
+        silence_s: float = SILENCE_S,
+        limits: ImageLimits | None = None,
+    ) -> None:
+        """UsageError for a malformed address."""
+        self._place = Place.parse(target)
+        self._name = name
+        self._now_ns = now_ns
+        self._silence_ms = round(1000 * silence_s)
+        self._limits = limits or ImageLimits()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._replies = False
+        self._silent = self._kept = False
+        self._frame_id = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def default_mode(self) -> Mode:
+        return "live"
+
+    @property
+    def endpoint(self) -> str:
+        """Where the socket is, wildcards resolved; once it is open."""
+        return "" if self._socket is None else self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def open(self) -> None:
+        """After a silence, waits for the next frame. SourceError for an address that can't be had."""
+        if self._socket is None:
+            self._connect()
+        elif self._silent:
+            while not self._socket.poll(_SLICE_MS):
+                pass
+        self._silent = self._kept = False
+
+    def read(self) -> Frame | Skip | None:
+        if self._socket is None:
+            raise SourceLostError(f"source {self._name}: got a read before it was open, expected it open")
+        if not self._socket.poll(self._silence_ms):
+            self._silent = True
+            raise SourceLostError(
+                f"source {self._name}: got no frame at {self.endpoint} for {self._silence_ms / 1000:g} s, expected an "
+                f"imagezmq sender {'that connects there' if self._replies else 'that publishes there'}"
+            )
+        parts = self._socket.recv_multipart()
+        captured_ns = self._now_ns()
+        if self._replies:  # also to what is no image: the sender waits
+            self._socket.send(_REPLY)
+        found = read_message(parts, self._limits)
+        if isinstance(found, Unreadable):
+            return Skip(self._name, f"after frame {self._frame_id - 1}", found.reason, found.detail)
+        encoded = EncodedImage(found.data, found.bits) if found.data else None
+        frame = Frame(self._name, self._frame_id, captured_ns, found.pixels, encoded=encoded)
+        self._frame_id += 1
+        return frame
+
+    def close(self) -> None:
+        """After a silence, the first time keeps the address: a sender that waits for a reply would wait for ever."""
+        if self._silent and not self._kept:
+            self._kept = True
+            return
+        self._silent = self._kept = False
+        if self._socket is not None and self._context is not None:
+            self._socket.close(0)
+            self._context.term()
+        self._socket = self._context = None
+
+    def _connect(self) -> None:
+        place = self._place
+        self._context = zmq.Context()
+        try:
+            if place.pattern != "pub":
+                fault = self._bind(self._new_socket(zmq.REP))
+                if fault is None:
+                    self._replies = True
+                    return
+                if place.pattern == "req" or "*" in place.endpoint:
+                    raise SourceError(
+                        f"source {self._name}: got '{zmq.strerror(fault)}' for {place.endpoint}, expected an address "
+                        "of this machine that is free, where senders connect; with ,pattern=pub it is that of a sender"
+                    )
+            self._replies = False
+            socket = self._new_socket(zmq.SUB)
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+            socket.connect(place.endpoint)
+        except BaseException:
+            self.close()
+            raise
+
+    def _new_socket(self, kind: int) -> zmq.Socket[bytes]:
+        assert self._context is not None
+        if self._socket is not None:
+            self._socket.close(0)
+        socket = self._socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, _WAITING_MAX)
+        socket.setsockopt(zmq.MAXMSGSIZE, _PART_MAX_BYTES)
+        socket.setsockopt(zmq.IPV6, is_ipv6(self._place.endpoint))
+        return socket
+
+    def _bind(self, socket: zmq.Socket[bytes]) -> int | None:
+        """The number of the fault; None where it is bound."""
+        try:
+            socket.bind(self._place.endpoint)
+        except zmq.ZMQError as error:
+            return error.errno or errno.EINVAL
+        return None
+
+
+def read_message(parts: Sequence[bytes], limits: ImageLimits) -> Picture | Unreadable:
+    """The picture in one message of a sender; never raises for what it holds."""
+    if len(parts) != 2 or len(parts[0]) > _HEADER_MAX_BYTES:
+        return Unreadable(
+            "not an image", f"got {len(parts)} parts, expected a JSON header and an image, as of imagezmq"
+        )
+    try:
+        head = msgspec.json.decode(parts[0], type=_Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Unreadable("not an image", f"got the header {parts[0][:60]!r}, expected the JSON of imagezmq")
+    if head.shape is None or head.dtype is None:
+        return read_image_bytes(parts[1], limits)
+    return _array(parts[1], head.dtype, head.shape, limits)
+
+
+def _array(data: bytes, dtype: str, shape: Sequence[int], limits: ImageLimits) -> Picture | Unreadable:
+    got = f"got an array of {dtype} {tuple(shape)} in {len(data)} bytes"
+    channels = shape[2] if len(shape) == 3 else 1
+    if dtype != "uint8" or len(shape) < 2 or channels not in (1, 3, 4):
+        return Unreadable("unsupported", f"{got}, expected uint8 (H, W), (H, W, 3) or (H, W, 4), as of OpenCV")
+    height, width = shape[:2]
+    if height * width > limits.max_megapixels * 1e6:
+        return Unreadable("too large", f"{got}, expected at most {limits.max_megapixels:g} megapixels")
+    if min(height, width) < limits.min_side_px:
+        return Unreadable("too small", f"{got}, expected at least {limits.min_side_px} px on each side")
+    if len(data) != height * width * channels:
+        return Unreadable("truncated", f"{got}, expected {height * width * channels} bytes")
+    stored = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+    if channels == 1:
+        stored = np.repeat(stored, 3, axis=2)
+    return Picture(np.ascontiguousarray(stored[..., :3]), 8, b"")

@@ -1,0 +1,181 @@
+"""Frames from senders that speak as imagezmq's do, over real sockets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.base import UsageError
+from streamer.records import Frame, Skip
+from streamer.sources import SourceError, SourceLostError, open_source, parse_source
+from streamer.sources.imagefile import ImageLimits, Picture, Unreadable
+from streamer.sources.imagezmq import ImagezmqSource, Place, read_message
+
+PATIENCE_MS = 20_000
+IMAGE = np.arange(64 * 48 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8)
+
+
+def array_parts(image: np.ndarray, msg: str = "scope") -> list[bytes]:
+    head = {"msg": msg, "dtype": str(image.dtype), "shape": image.shape}
+    return [json.dumps(head).encode(), image.tobytes()]
+
+
+def jpeg_parts(image: np.ndarray) -> list[bytes]:
+    return [b'{"msg":"scope"}', cv2.imencode(".jpg", image)[1].tobytes()]
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def source(target: str, silence_s: float = PATIENCE_MS / 1000) -> ImagezmqSource:
+    clock = itertools.count(1000)
+    return ImagezmqSource("scope", target, lambda: next(clock), silence_s=silence_s)
+
+
+def test_a_sender_that_waits_for_replies_gives_arrays_and_jpegs(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    hub = source("tcp://127.0.0.1:*")
+    hub.open()
+    sender = context.socket(zmq.REQ)
+    sender.connect(hub.endpoint)
+    replies = []
+
+    def send() -> None:
+        for parts in (array_parts(IMAGE), [b"{}", b"no image"], array_parts(IMAGE[:, :, 0].copy()), jpeg_parts(IMAGE)):
+            sender.send_multipart(parts)
+            replies.append(sender.recv())
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    items = [hub.read() for _ in range(4)]
+    sending.join()
+    assert replies == [b"OK"] * 4
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert [(frame.frame_id, frame.captured_ns, frame.source) for frame in frames] == [
+        (0, 1000, "scope"),
+        (1, 1002, "scope"),
+        (2, 1003, "scope"),
+    ]
+    assert np.array_equal(frames[0].image, IMAGE)
+    assert np.array_equal(frames[1].image, np.repeat(IMAGE[:, :, :1], 3, axis=2))
+    assert frames[2].image.shape == IMAGE.shape
+    assert [item.reason for item in items if isinstance(item, Skip)] == ["not an image"]
+    hub.close()
+    hub.close()
+
+
+def test_a_sender_that_publishes(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    sender = context.socket(zmq.XPUB)  # a PUB that tells who has subscribed
+    port = sender.bind_to_random_port("tcp://127.0.0.1")
+    for target in (f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port},pattern=pub"):
+        receiver = source(target)
+        receiver.open()
+        assert sender.poll(PATIENCE_MS)
+        assert sender.recv() == b"\x01"
+        sender.send_multipart(array_parts(IMAGE))
+        frame = receiver.read()
+        assert isinstance(frame, Frame)
+        assert np.array_equal(frame.image, IMAGE)
+        receiver.close()
+        assert sender.recv() == b"\x00"
+
+
+def test_a_silent_sender_counts_as_lost_until_it_sends_again(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    hub = source("tcp://127.0.0.1:*", silence_s=0.01)
+    hub.open()
+    endpoint = hub.endpoint
+    with pytest.raises(SourceLostError, match="that connects there"):
+        hub.read()
+    hub.close()
+    sender = context.socket(zmq.REQ)
+    sender.connect(endpoint)
+    sender.send_multipart(array_parts(IMAGE))
+    hub.open()
+    assert isinstance(hub.read(), Frame)
+    assert sender.poll(PATIENCE_MS)
+    with pytest.raises(SourceLostError):
+        hub.read()
+    hub.close()
+    hub.close()  # this time for good
+    assert hub.endpoint == ""
+
+
+def test_an_address_that_can_not_be_had(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    other = context.socket(zmq.REP)
+    port = other.bind_to_random_port("tcp://127.0.0.1")
+    for target in (f"tcp://127.0.0.1:{port},pattern=req", f"tcp://*:{port}"):
+        with pytest.raises(SourceError, match="expected an address of this machine that is free"):
+            source(target).open()
+
+
+@pytest.mark.parametrize("target", ["", "5555", "http://h:1", "tcp://h:5555,pattern=push", "tcp://h:5555,x", "tcp://h"])
+def test_an_address_that_is_none(target: str) -> None:
+    with pytest.raises(UsageError):
+        open_source(parse_source(f"imagezmq:{target}"))
+
+
+def test_the_pattern_of_an_address() -> None:
+    assert Place.parse("tcp://*:5555") == Place("tcp://*:5555", None)
+    assert Place.parse("tcp://h:5555,pattern=pub") == Place("tcp://h:5555", "pub")
+    opened = open_source(parse_source("scope=imagezmq:tcp://h:5555"))
+    assert (opened.name, opened.default_mode) == ("scope", "live")
+
+
+LIMITS = ImageLimits(max_megapixels=0.1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([b"{}"], "not an image"),
+        ([b"{}", b"", b""], "not an image"),
+        ([b"[]", b""], "not an image"),
+        ([b"\xff", b""], "not an image"),
+        ([b"[" * 15_000, b""], "not an image"),
+        ([b"{" + b" " * 20_000 + b"}", b""], "not an image"),
+        ([b'{"dtype":"uint8","shape":[-1,4]}', b""], "not an image"),
+        ([b'{"dtype":"uint8","shape":[99999,99999,3]}', b""], "too large"),
+        ([b'{"dtype":"uint8","shape":[8,64,3]}', b"0" * 1536], "too small"),
+        ([b'{"dtype":"uint8","shape":[64,64,3]}', b"0" * 100], "truncated"),
+        ([b'{"dtype":"float64","shape":[64,64,3]}', b"0" * 98304], "unsupported"),
+        ([b'{"dtype":"object","shape":[64,64,3]}', b"0" * 98304], "unsupported"),
+        ([b'{"dtype":"uint8","shape":[64]}', b"0" * 64], "unsupported"),
+        ([b'{"dtype":"uint8","shape":[64,64,2]}', b"0" * 8192], "unsupported"),
+        ([jpeg_parts(IMAGE)[0], jpeg_parts(IMAGE)[1][:300]], "truncated"),
+        (jpeg_parts(np.zeros((400, 400, 3), np.uint8)), "too large"),
+    ],
+)
+def test_what_is_no_frame_is_skipped_with_its_reason(parts: list[bytes], reason: str) -> None:
+    found = read_message(parts, LIMITS)
+    assert isinstance(found, Unreadable)
+    assert found.reason == reason
+    assert "expected" in found.detail
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_comes_is_a_picture_or_skipped(data: st.DataObject) -> None:
+    parts = data.draw(st.sampled_from([array_parts(IMAGE), jpeg_parts(IMAGE)]))
+    mutated = [bytearray(part) for part in parts]
+    for _ in range(data.draw(st.integers(1, 8))):
+        part = mutated[data.draw(st.integers(0, 1))]
+        if part:
+            part[data.draw(st.integers(0, len(part) - 1))] = data.draw(st.integers(0, 255))
+            del part[data.draw(st.sampled_from([len(part), len(part) // 2])) :]
+    found = read_message([bytes(part) for part in mutated], LIMITS)
+    if isinstance(found, Picture):
+        assert (found.pixels.dtype, found.pixels.ndim, found.pixels.shape[2]) == (np.uint8, 3, 3)
+    else:
+        assert found.reason
