@@ -54,7 +54,7 @@ DIFFERENTIAL_EVERY_FRAMES = 15
 CHECKPOINT_EVERY_FRAMES = 1000
 """How often the journal keeps what was counted as it stands: to go on, the frames since then are counted again."""
 
-STAGE = StageConfig(max_search=12, comparisons_per_frame=1, max_pending=1500, max_links=4)
+STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=1500, max_links=4)
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 

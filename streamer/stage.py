@@ -11,6 +11,7 @@ their features, said to be so, and given no position.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -57,7 +58,9 @@ class StageConfig:
     poor_strength: float = 18.0
     """What is asked of a match of such a frame; it only says where the stage is, and no cell depends on it."""
     comparisons_per_frame: int = 12
-    """Keyframes of different islands compared in passing, at about 0.1 ms each."""
+    """Keyframes of different islands compared in passing, at about 0.2 ms each."""
+    few_islands: int = 8
+    """With more islands the fields hardly belong together, and one comparison a frame is made."""
     max_pending: int = 20_000
     """Comparisons between islands that wait; beyond it the oldest are given up."""
     sure_strength: float = 52.0
@@ -158,7 +161,8 @@ class StageTracker:
             return Placement(before.position, before.anchor, before.reason)
         merged: list[tuple[int, int]] = []
         anchor, shift, reason = self._place(frame, may_start, merged)
-        self._compare_islands(self._config.comparisons_per_frame, merged)
+        few = len(self._map.islands) <= self._config.few_islands
+        self._compare_islands(self._config.comparisons_per_frame if few else 1, merged)
         placement = self._placement(anchor, shift, reason, merged)
         self._last = (frame, placement)
         return placement
@@ -413,10 +417,11 @@ class StageTracker:
         return None
 
     def _await_comparison(self, new: Keyframe, compared: Collection[int] = ()) -> None:
-        for island in self._map.islands:
-            if island != new.island:
-                others = self._map.members(island)
-                self._pending.extend((number, new.number) for number in others if number not in compared)
+        others = [n for island in self._map.islands if island != new.island for n in self._map.members(island)]
+        pairs = [(number, new.number) for number in others if number not in compared]
+        # There may be time for a few of them only: a sample of the other islands, the same one whenever it is drawn.
+        random.Random(new.number).shuffle(pairs)
+        self._pending.extend(pairs)
         while len(self._pending) > self._config.max_pending:
             self._pending.popleft()
             self.given_up += 1
