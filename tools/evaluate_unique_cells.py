@@ -102,7 +102,7 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         "keyframes": tracker.keyframes,
         "place_error_px": place_errors,
         "expected": len(expected),
-        "counted": whole.white,
+        "counted": len(cells),
         "partial": slide_map.counts().partial_white,
         "red": whole.red,
         "platelets": whole.platelets,
