@@ -45,6 +45,8 @@ class CropInput:
     """Side of the square crop over the longer side of the box."""
     pad_value: int | None = None
     """Grey outside the frame; None repeats the frame's border, which looks less like an object."""
+    middle_share: float = 0.65
+    """Of a picture of one cell: the part of its side that the second look shows."""
 
     @property
     def border(self) -> Border:
@@ -248,6 +250,7 @@ def _crop_input(settings: _Table) -> CropInput:
         channels=settings.choice("channels", ("bgr", "rgb"), "bgr"),
         crop_margin=settings.number("crop_margin", 1.3, low=0.1, high=10),
         pad_value=settings.whole("pad_value", low=0, high=255) if "pad_value" in settings else None,
+        middle_share=settings.number("middle_share", 0.65, low=0.1, high=1),
     )
     settings.done()
     return read

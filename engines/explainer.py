@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engines.base import Classifications, Engine, ModelFormatError
 from engines.card import Card, CropInput
-from engines.classifier import CROP_VIEWS, Classifier
+from engines.classifier import Classifier
 from engines.geometry import Boxes, Image, square_around
 from engines.gradcam import CAM
 
@@ -62,12 +62,12 @@ class Explainer:
         middle; the map is that of the look that is surer of the class. `class_index`: of the class to explain, None
         for the likeliest."""
         whole = [0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])]
-        crops = np.stack([self.classifier.view(picture, share) for share in CROP_VIEWS])
+        crops = np.stack([self.classifier.view(picture, share) for share in self.classifier.views])
         looks, maps = self.maps(crops)
-        together = looks.mean()
+        together = looks.pooled()
         chosen = int(together.probabilities[0].argmax()) if class_index is None else class_index
         surer = int(looks.probabilities[:, chosen].argmax())
-        return _evidence(together, chosen, square_around(whole, CROP_VIEWS[surer]), maps[surer, chosen])
+        return _evidence(together, chosen, square_around(whole, self.classifier.views[surer]), maps[surer, chosen])
 
     def explain_boxes(self, frame: Image, boxes_px: Boxes, class_index: int | None = None) -> list[Evidence]:
         """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from engines.base import Array, CardError, ModelFormatError, TensorMismatchError
+from engines.base import Array, CardError, Classifications, ModelFormatError, TensorMismatchError
 from engines.card import Card, ClassEntry, CropInput, DetectorInput, SubclassEntry, Thresholds
 from engines.classifier import Classifier
 from engines.onnxruntime import OnnxRuntimeEngine, Threads
@@ -136,3 +136,29 @@ def test_a_detector_is_no_classifier() -> None:
     card = Card("x", "detector", DetectorInput(), CLASSES, Thresholds(), "x.onnx")
     with pytest.raises(CardError, match="got a detector, expected a classifier"):
         Classifier(card, ScriptedEngine(*classifier_specs(8, 8, 3), []))
+
+
+def test_looks_are_pooled_log_linearly_and_subclasses_averaged() -> None:
+    looks = Classifications(
+        probabilities=np.float32([[0.9, 0.05, 0.05], [0.2, 0.3, 0.5], [0.3, 0.4, 0.3], [0.2, 0.3, 0.5]]),
+        class_names=("a", "b", "c"),
+        subclass_probabilities=np.float32([[0.2, 0.8], [1, 0], [0.6, 0.4], [1, 0]]),
+        subclass_names=("x", "y"),
+        subclass_parents=("a", "a"),
+    )
+    pooled = looks.pooled(2)  # cell 1: looks 1 and 3, cell 2: looks 2 and 4
+    expected = np.sqrt([0.9 * 0.3, 0.05 * 0.4, 0.05 * 0.3])
+    np.testing.assert_allclose(pooled.probabilities[0], expected / expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(pooled.probabilities[1], [0.2, 0.3, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(pooled.subclass_probabilities, [[0.4, 0.6], [1, 0]], rtol=1e-5)
+    assert len(looks.pooled()) == 1
+    assert len(looks[:0].pooled(2)) == 0
+
+
+def test_the_card_says_how_large_the_middle_of_a_picture_is() -> None:
+    picture = np.zeros((80, 80, 3), np.uint8)
+    picture[20:60, 20:60] = (0, 0, 200)
+    classifier = real(middle_share=0.5)
+    assert classifier.views == (1.0, 0.5)
+    assert (classifier.view(picture, 0.5) == (0, 0, 200)).all()
+    assert real().views == (1.0, 0.65)

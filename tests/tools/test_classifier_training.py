@@ -399,6 +399,7 @@ def test_export_writes_a_card_with_measured_figures(
     monkeypatch.setenv("LEUKOSTREAM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [str(checkpoint), "--name", "tiny", "--out", str(tmp_path / "zoo"), "--parts", "validation", "holdout"]
+    arguments += ["--earlier", str(checkpoint)]
     export_classifier.main(arguments)
     model = evaluate_classifier.Model(str(tmp_path / "zoo/tiny.onnx"))
     card = model.classifier.card
@@ -411,7 +412,12 @@ def test_export_writes_a_card_with_measured_figures(
     assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
     assert card.training["epoch_of_weights"] == 3
     options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
-    assert card.training["command"] == f"python -m tools.train_classifier --out runs/classifier {options}"
+    start = f"python -m tools.train_classifier --out runs/classifier {options}"
+    assert card.training["command"] == f"{start} --start runs/1/last.pt"
+    assert card.training["earlier_runs"] == [
+        f"python -m tools.train_classifier --out runs/1 {options} (left after epoch 3)"
+    ]
+    assert card.input.middle_share == 0.5
     assert card.thresholds.operating == 0.9  # three epochs on noise: nothing is sure enough
     evaluate_classifier.main(
         [str(tmp_path / "zoo/tiny.onnx"), "--json", str(tmp_path / "f.json"), "--plots", str(tmp_path / "plots")]

@@ -11,6 +11,7 @@ import numpy as np
 
 from engines.base import Classifications
 from streamer.fusion import Fusion
+from streamer.matching import cut_sides
 from streamer.slide import SlideConfig
 from tools.datasets import CellPicture
 
@@ -53,7 +54,7 @@ def fused(looks: Classifications, cells: Sequence[CellPicture], groups: Sequence
     row_of = np.empty(len(cells), np.intp)
     for row, group in zip(rows, groups, strict=True):
         row_of[list(group)] = row
-    weights = np.array([slide.cut_weight if _is_cut(c, slide.edge_share) else 1.0 for c in cells], np.float32)
+    weights = np.array([slide.cut_weight if _is_cut(c, slide.cut_share) else 1.0 for c in cells], np.float32)
     fusion.add(row_of, looks, weights)
     return Classifications(
         probabilities=fusion.probabilities(rows),
@@ -64,7 +65,6 @@ def fused(looks: Classifications, cells: Sequence[CellPicture], groups: Sequence
     )
 
 
-def _is_cut(cell: CellPicture, edge_share: float) -> bool:
-    x1, y1, x2, y2 = cell.box_px
-    gap = min(x1, y1, cell.width_px - x2, cell.height_px - y2)
-    return gap < edge_share * max(x2 - x1, y2 - y1)
+def _is_cut(cell: CellPicture, cut_share: float) -> bool:
+    edge_px = cut_share * max(cell.width_px, cell.height_px)
+    return bool(cut_sides(np.array([cell.box_px], np.float32), cell.width_px, cell.height_px, edge_px).any())
