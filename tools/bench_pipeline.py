@@ -38,7 +38,7 @@ from engines.onnxruntime import Threads, usable_cores
 from engines.registry import load_classifier, load_detector
 from engines.scripted import ScriptedEngine, candidates, detector_specs
 from streamer.analysis import Analyser
-from streamer.config import Config
+from streamer.config import DEFAULT_CLASSIFIER, Config
 from streamer.memory import give_freed_memory_back, keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.naming import Naming
@@ -137,7 +137,7 @@ class CountedAnew(SlideSession):
 def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:
     threads = Threads(plan.threads, plan.workers)
     detector = load_detector(config.detector, threads=threads, long_side_px=config.long_side_px)
-    return detector, load_classifier(config.classifier or "", threads=threads)
+    return detector, load_classifier(DEFAULT_CLASSIFIER, threads=threads)
 
 
 def run_pipeline(

@@ -2,8 +2,8 @@
 
     python -m tools.export_leukocyte_detector runs/yolov5n-leukocyte/best.pt --training-command "python -m …"
 
-The weights are stored in half precision; the figures of the card are measured here with the file that ships, and the
-loss against full precision is printed. The class list, its kinds and parents come from the checkpoint.
+The weights are stored in half precision; the figures of the card are measured here with the file that ships, and
+--compare says what that costs. The class list, its kinds and parents come from the checkpoint.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         "--naming", type=float, default=0.5, help="share of the class scores from which a cell is named"
     )
     parser.add_argument("--parts", nargs="*", choices=datasets.PARTS[1:], default=[datasets.VALIDATION])
+    parser.add_argument("--compare", type=int, help="compare with full precision on so many pictures a class")
     parser.add_argument("--full-precision", action="store_true", help="store float32 weights")
     parser.add_argument("--summary", default="")
     parser.add_argument("--training-command", default="", help="the command that trained the checkpoint")
@@ -116,10 +117,13 @@ def main(argv: list[str] | None = None) -> int:
     target.with_suffix(".toml").write_text(toml({**values, "figures": figures}))
     if results:
         console.print(table(results))
-        full = evaluate(
-            load(str(options.checkpoint), options.long_side_px, 1, threshold=options.threshold), options.parts[0]
-        )
-        console.print(f"stored in half precision: mAP@.5 {results[0]['map50']:.4f}, in full {full['map50']:.4f}")
+    if options.compare:
+        part = (options.parts or [datasets.VALIDATION])[0]
+        pair = [
+            evaluate(load(model, options.long_side_px, 1, threshold=options.threshold), part, limit=options.compare)
+            for model in (str(target), str(options.checkpoint))
+        ]
+        console.print("mAP@.5 as stored {:.4f}, in full precision {:.4f}".format(*(one["map50"] for one in pair)))
     console.print(f"{target}: {len(file) / 1e6:.1f} MB, step {values['training']['steps']}")
     return 0
 

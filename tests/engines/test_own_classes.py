@@ -37,14 +37,15 @@ def found(class_scores: np.ndarray | None) -> Detections:
 def test_shares_of_subclasses_add_up_to_their_class() -> None:
     own = OwnClasses.of(CARD)
     assert own is not None
-    assert own.card.class_names == ("monocyte", "neutrophil")
+    assert own.card.class_names == ("erythroblast", "monocyte", "neutrophil")
+    assert own.card.kinds == ("nucleated red", "white", "white")
     assert own.card.thresholds.operating == 0.6
-    scores = np.array([[0.1, 0.6, 0.9, 0.3, 0], [0, 0, 1, 0, 0], [0.8, 0, 0.5, 0.2, 0.4]], np.float32)
+    scores = np.array([[0.1, 0.6, 0.9, 0.3, 0], [0, 0, 1, 0, 0], [0.8, 0, 0.5, 0.2, 0.6]], np.float32)
     looks = own.looks(found(scores), np.array([0, 2]))
-    assert looks.class_names == ("monocyte", "neutrophil")
+    assert looks.class_names == ("erythroblast", "monocyte", "neutrophil")
     assert looks.subclass_names == ("band neutrophil", "segmented neutrophil")
     assert looks.subclass_parents == ("neutrophil", "neutrophil")
-    np.testing.assert_allclose(looks.probabilities, [[0.1, 0.9], [0.8, 0.2]], atol=1e-5)
+    np.testing.assert_allclose(looks.probabilities, [[0, 0.1, 0.9], [0.375, 0.5, 0.125]], atol=1e-5)
     np.testing.assert_allclose(looks.subclass_probabilities, [[2 / 3, 1 / 3], [0, 1]], atol=1e-5)
 
 
@@ -57,7 +58,7 @@ def test_scores_of_zero_say_nothing_but_are_a_distribution() -> None:
 
 def test_no_white_cell_is_an_empty_answer() -> None:
     looks = OwnClasses(CARD, 0.5).looks(found(np.zeros((3, 5), np.float32)), np.zeros(0, np.intp))
-    assert looks.probabilities.shape == (0, 2)
+    assert looks.probabilities.shape == (0, 3)
 
 
 def test_a_card_without_naming_has_no_own_classes() -> None:

@@ -85,13 +85,14 @@ def test_the_detectors_own_class_is_the_class_of_the_cell():
         ("lymphocyte", "white", "lymphocyte"),
         ("erythroblast", "nucleated red", UNSET),
     ]
-    assert first[0].look_probabilities == {"lymphocyte": pytest.approx(0.0526), "neutrophil": pytest.approx(0.9474)}
+    assert first[0].look_probabilities == pytest.approx({"erythroblast": 0, "lymphocyte": 0.0526, "neutrophil": 0.9474})
     cells = {(m.class_, m.subclass) for m in published.of(CellMessage)}
     assert {("neutrophil", "segmented neutrophil"), ("neutrophil", "band neutrophil"), ("lymphocyte", None)} <= cells
     final = published.of(DifferentialMessage)[-1]
     counts = {name: share.count for name, share in final.classes.items()}
     assert counts == {"lymphocyte": 1, "neutrophil": 2}
     assert (final.total, final.nrbc, final.unclassified) == (3, 1, 0)
+    assert "erythroblast" not in final.not_assessed
 
 
 def test_a_classifier_has_the_word_where_one_is_given():
@@ -105,7 +106,7 @@ def test_the_journal_knows_who_named_the_cells():
     rules = rules_of(detector(), OwnClasses.of(CARD))
     assert rules.classifier is not None
     assert rules.classifier.name == "kinds"
-    assert rules.class_names == ("lymphocyte", "neutrophil")
+    assert rules.class_names == ("erythroblast", "lymphocyte", "neutrophil")
     assert rules.class_threshold == 0.5
 
 

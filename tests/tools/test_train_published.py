@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from tools import train_published  # noqa: E402
-from tools.classification.crops import StoredCells  # noqa: E402
+from tools.classification.crops import ATTRIBUTES, StoredCells  # noqa: E402
 from tools.classification.published import (  # noqa: E402
     CLASSES,
     PROTOCOLS,
@@ -47,6 +47,7 @@ def painted(per_class: int = 8) -> StoredCells:
         np.full(len(cells), -1),
         cells,
         parts,
+        np.full((len(cells), len(ATTRIBUTES)), -1),
     )
 
 
