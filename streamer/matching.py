@@ -129,16 +129,20 @@ def _clipped(boxes: Boxes, other: Boxes, other_cut: Cuts) -> Boxes:
 
 def one_to_one(i: Ints, j: Ints, likeness: npt.NDArray[np.float64]) -> tuple[Ints, Ints]:
     """Of candidate pairs the best ones, so that no i and no j comes twice: the likest pair first."""
+    if len(i) == 0:
+        return i, j
+    alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
     taken_i: set[int] = set()
     taken_j: set[int] = set()
     chosen = []
-    order = np.argsort(-likeness, kind="stable")
-    for pair, one, two in zip(order.tolist(), i[order].tolist(), j[order].tolist(), strict=True):
+    rivals = np.nonzero(~alone)[0]
+    rivals = rivals[np.argsort(-likeness[rivals], kind="stable")]
+    for pair, one, two in zip(rivals.tolist(), i[rivals].tolist(), j[rivals].tolist(), strict=True):
         if one not in taken_i and two not in taken_j:
             taken_i.add(one)
             taken_j.add(two)
             chosen.append(pair)
-    rows = np.array(chosen, np.intp)
+    rows = np.concatenate([np.nonzero(alone)[0], np.array(chosen, np.intp)])
     return i[rows], j[rows]
 
 
@@ -165,25 +169,27 @@ def new_and_double(
         iou >= config.min_iou_other_family,
     )
     one &= i != j
+    ranked = open_boxes[np.lexsort((-scores[open_boxes], cut[open_boxes].any(1)))]
     rivals: dict[int, list[int]] = {}
     for a, b in zip(i[one].tolist(), j[one].tolist(), strict=True):
         rivals.setdefault(a, []).append(b)
-    if not rivals:
-        return open_boxes, np.zeros(0, np.intp), np.zeros(0, np.intp)
-    settled = set(np.nonzero(known)[0].tolist())
-    new, doubles, originals = [], [], []
-    for box in open_boxes[np.lexsort((-scores[open_boxes], cut[open_boxes].any(1)))].tolist():
-        original = next((rival for rival in rivals.get(box, ()) if rival in settled), None)
+    settled = np.ones(len(known), bool)
+    settled[list(rivals)] = False  # the others are on no other box, so that their turn decides nothing
+    doubles, originals = [], []
+    for box in [box for box in ranked.tolist() if box in rivals]:
+        original = next((rival for rival in rivals[box] if settled[rival]), None)
         if original is None:
-            new.append(box)
-            settled.add(box)
+            settled[box] = True
         else:
             doubles.append(box)
             originals.append(original)
-    return np.array(new, np.intp), np.array(doubles, np.intp), np.array(originals, np.intp)
+    return ranked[settled[ranked]], np.array(doubles, np.intp), np.array(originals, np.intp)
 
 
 def best_of_each(groups: Ints, scores: npt.NDArray[np.float32]) -> Ints:
     """Index of the best score of each group, in the order of the groups' numbers."""
     order = np.lexsort((-scores, groups))
-    return np.asarray(order[np.diff(groups[order], prepend=-1) != 0], np.intp)
+    ranked = groups[order]
+    is_best = np.ones(len(order), bool)
+    is_best[1:] = ranked[1:] != ranked[:-1]
+    return np.asarray(order[is_best], np.intp)

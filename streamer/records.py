@@ -7,7 +7,7 @@ pixels, or slide pixels (frame point + stage position) where a record says so. N
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -115,8 +115,7 @@ class FrameQuality:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What the slide map made of one detection of one frame."""
 
     cell_id: CellId | None

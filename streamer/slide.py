@@ -233,7 +233,7 @@ class SlideMap:
                 self.add_looks(numbers[white[rows]], _rows_of(looks, rows), weights[rows])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
-        numbered = (number if number >= 0 else None for number in numbers.tolist())
+        numbered = [number if number >= 0 else None for number in numbers.tolist()]
         observations = tuple(map(Observation, numbered, fresh.tolist(), counted.tolist()))
         return self._drain(observations)
 
