@@ -103,7 +103,6 @@ def test_a_frame_in_full() -> None:
         "accepted": True,
         "reasons": [],
         "truncated": False,
-        "merged_islands": [],
         "timings_ms": {"detect": 20.0},
     }
     assert detections == [
