@@ -30,12 +30,12 @@ from tools.classification.augment import Augmentation, Lending, make_batch
 from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
-SET_SHARES = {"pbc": 0.68, "chula_wbc": 0.2, "bccd": 0.12}
+SET_SHARES = {"pbc": 0.74, "chula_wbc": 0.16, "bccd": 0.1}
 """Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn;
 wbc_masks is the laboratory that no weights have seen."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 HOME = "pbc"
-HOME_ONLY_FOREIGN = 0.3
+HOME_ONLY_FOREIGN = 0.6
 """How much as often as others cells are made to look foreign whose class only the home set has. What is foreign was
 taken for them otherwise: lymphocytes of wbc_masks for platelets, monocytes for immature granulocytes."""
 SUBCLASS_OF = [[i for i, s in enumerate(SUBCLASS_NAMES) if SUBCLASSES[s] == c] for c in CELL_CLASSES]

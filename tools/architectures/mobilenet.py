@@ -57,12 +57,12 @@ class MobileNet(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation of convolutions, small normal weights of dense layers, no biases."""
+    """He initialisation of convolutions, Glorot's of dense layers, no biases."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.xavier_uniform_(module.weight)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

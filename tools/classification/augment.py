@@ -34,23 +34,23 @@ class Augmentation:
     shift: float = 0.1
     whole_share: float = 0.3
     wide_share: float = 0.25
-    stain: float = 0.45
-    mixing: float = 0.1
+    stain: float = 0.35
+    mixing: float = 0.08
     gamma: float = 0.25
     white_balance: float = 0.25
     brightness: float = 0.15
     gradient: float = 0.25
-    hue_rad: float = 0.4
+    hue_rad: float = 0.3
     saturation: tuple[float, float] = (0.1, 1.6)
-    appearance_share: float = 0.35
-    haze_share: float = 0.2
-    blur_share: float = 0.35
+    appearance_share: float = 0.25
+    haze_share: float = 0.15
+    blur_share: float = 0.25
     fringe_share: float = 0.15
     sharpen_share: float = 0.12
     coarse_share: float = 0.3
     jpeg_share: float = 0.25
     cut_share: float = 0.08
-    alone_share: float = 0.15
+    alone_share: float = 0.1
     noise: float = 0.04
 
 
