@@ -26,7 +26,7 @@ BODY: tuple[tuple[int, int], ...] = (
 def _conv(cin: int, cout: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(cout, eps=1e-3, momentum=0.01),
+        nn.BatchNorm2d(cout, eps=1e-3, momentum=0.1),
         nn.ReLU6(),
     )
 
