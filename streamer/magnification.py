@@ -3,6 +3,10 @@
 The reader of a source shows its first frames to `Magnification` before they are handed over, so that the choice depends
 on the order of the frames alone and not on which worker is the faster; from then on a frame costs one look into a
 dictionary. A size of frame has its own choice: a folder may hold pictures of several laboratories.
+
+Frames smaller than the card's input are shown as they are rather than enlarged, unless their red cells ask for it: a
+small picture is mostly one cut out around a cell. (White cells found in 322 such pictures of 120 and 300 px, of two
+laboratories unknown to the detector: enlarged to 416 px 77 %, as they are 99 %.)
 """
 
 from __future__ import annotations
@@ -23,12 +27,13 @@ LOOKS = 5
 class _View:
     """What is known of the frames of one source and size."""
 
+    usual: Detector
     looks: int = 0
     settled: bool = False
-    detector: Detector | None = None
-    """None: the usual one."""
+    chosen: Detector | None = None
+    """None: `usual` does, or nothing does."""
     first_frame_id: int = 0
-    """The first frame that `detector` is for."""
+    """The first frame that `chosen` is for."""
 
 
 class Magnification:
@@ -54,31 +59,43 @@ class Magnification:
         self._told: set[tuple[str, str]] = set()
 
     def look(self, frame: Frame) -> None:
-        view = self._views.setdefault((frame.source, frame.width, frame.height), _View())
+        view = self._view(frame)
         if view.settled:
             return
         view.looks += 1
-        diameter = self._known_px or measure_rbc_diameter(self._detector, [frame.image])
+        diameter = self._known_px or measure_rbc_diameter(view.usual, [frame.image])
         view.settled = diameter is not None or view.looks >= LOOKS
-        if diameter is None or is_trained_for(self._detector, frame.width, frame.height, diameter):
+        if diameter is None or is_trained_for(view.usual, frame.width, frame.height, diameter):
             return
-        chosen = long_side_for(self._detector, frame.width, frame.height, diameter) if self._adjustable else None
-        if chosen is not None:
-            view.detector, view.first_frame_id = self._detector.with_long_side(chosen), frame.frame_id
-        self._tell(frame, diameter, chosen)
+        side = long_side_for(view.usual, frame.width, frame.height, diameter) if self._adjustable else None
+        if side is not None:
+            view.chosen, view.first_frame_id = view.usual.with_long_side(side), frame.frame_id
+        self._tell(frame, view.usual, diameter, side)
 
     def detector_for(self, frame: Frame) -> Detector:
         view = self._views.get((frame.source, frame.width, frame.height))
-        if view is None or view.detector is None or frame.frame_id < view.first_frame_id:
+        if view is None:
             return self._detector
-        return view.detector
+        return view.usual if view.chosen is None or frame.frame_id < view.first_frame_id else view.chosen
 
-    def _tell(self, frame: Frame, diameter: float, chosen: int | None) -> None:
+    def _view(self, frame: Frame) -> _View:
+        key = frame.source, frame.width, frame.height
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = _View(self._usual(frame))
+        return view
+
+    def _usual(self, frame: Frame) -> Detector:
+        own = max(frame.width, frame.height)
+        if not self._adjustable or self._detector.fixed_size is not None or own >= self._detector.long_side_px:
+            return self._detector
+        return self._detector.with_long_side(own)
+
+    def _tell(self, frame: Frame, detector: Detector, diameter: float, chosen: int | None) -> None:
         outcome = "unsuitable" if chosen is None else "chosen"
         if (frame.source, outcome) in self._told:
             return
         self._told.add((frame.source, outcome))
-        detector = self._detector
         low, high = trained_range(detector) or (0.0, 0.0)
         seen = in_input(detector, frame.width, frame.height, diameter)
         size = f"{frame.source}: red cells are {diameter:.0f} px wide in frames of {frame.width}x{frame.height}"

@@ -68,6 +68,21 @@ def test_sizes_and_sources_have_their_own_choice() -> None:
     assert magnification.detector_for(frame(1, source="other")).long_side_px == 640
 
 
+@pytest.mark.parametrize(("adjustable", "expected"), [(True, 300), (False, 640)])
+def test_small_pictures_are_not_enlarged(adjustable: bool, expected: int) -> None:
+    small = np.zeros((280, 300, 3), np.uint8)
+    magnification = Magnification(looking_at(30, cells=0), adjustable=adjustable)
+    magnification.look(frame(0, small))
+    assert chosen(magnification, 0, small) == expected
+
+
+def test_small_pictures_of_small_cells_are_enlarged() -> None:
+    small = np.zeros((280, 300, 3), np.uint8)
+    magnification = Magnification(looking_at(0), rbc_diameter_px=10)
+    magnification.look(frame(0, small))
+    assert chosen(magnification, 0, small) == 832  # 10 px become 27, half as far again as the least of 18
+
+
 def test_what_can_not_be_brought_into_the_range_is_told_once() -> None:
     said: list[str] = []
     magnification = Magnification(looking_at(80), adjustable=False, say=said.append)
