@@ -188,6 +188,22 @@ def test_figures_become_tables_of_the_card() -> None:
     assert "network_ms_p10" not in read
 
 
+def test_other_measures_become_tables_of_the_card() -> None:
+    share = {"hits": 46, "trials": 47, "low": 0.8871, "high": 0.9995}
+    found = {"measure": "found cells", "command": "c", "slides": {"E-8": {}}}
+    found |= {"cells_found_at_least_once": share, "boxes_found": share}
+    entry = figures_tables(found, 416)["chula_wbc_found_cells"]
+    assert (entry["boxes_found"], entry["boxes_found_of"], entry["slides"]) == (46, 47, ["E-8"])
+    results = [
+        {"set": "discs", "rbc_diameter_px": d, "classes": {"WBC": {"recall": r, "ap50": None}}}
+        for d, r in ((8, 0.5), (16, 1))
+    ]
+    sweep = figures_tables({"measure": "magnification", "command": "c", "results": results}, 416)
+    assert sweep == {"discs_magnification": {"command": "c", "rbc_diameter_px": [8, 16], "wbc_recall": [0.5, 1]}}
+    by_eye = {"measure": "table", "name": "eye", "table": {"frames": 3}}
+    assert figures_tables(by_eye, 416) == {"eye": {"frames": 3}}
+
+
 def test_shares_are_parsed_or_refused() -> None:
     assert parse_shares("pbc=.5")["pbc"] == 0.5
     with pytest.raises(ValueError, match="got 'pcb', expected one of"):
