@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="of red cells that the model reads well, as tools.sweep_magnification measures it; else those it trained on",
+        help="of red cells that the model reads well (tools.sweep_magnification); else those it trained on",
     )
     parser.add_argument(
         "--figures", type=Path, action="append", default=[], help="what a measuring command wrote, in order"

@@ -189,7 +189,7 @@ def test_figures_become_tables_of_the_card() -> None:
 
 
 def test_other_measures_become_tables_of_the_card() -> None:
-    share = {"hits": 46, "trials": 47, "low": 0.8871, "high": 0.9995}
+    share = {"hits": 46, "trials": 47, "value": 46 / 47, "low": 0.8871, "high": 0.9995}
     found = {"measure": "found cells", "command": "c", "slides": {"E-8": {}}}
     found |= {"cells_found_at_least_once": share, "boxes_found": share}
     entry = figures_tables(found, 416)["chula_wbc_found_cells"]

@@ -61,7 +61,7 @@ def found_cells_table(figures: Mapping[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"command": figures["command"], "slides": list(figures["slides"])}
     for name in ("cells_found_at_least_once", "boxes_found"):
         share = figures[name]
-        entry |= {name: share["hits"], f"{name}_of": share["trials"]}
+        entry |= {name: share["hits"], f"{name}_of": share["trials"], f"{name}_recall": round(share["value"], 4)}
         entry |= {f"{name}_low": round(share["low"], 4), f"{name}_high": round(share["high"], 4)}
     return entry
 
