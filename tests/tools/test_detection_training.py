@@ -193,3 +193,25 @@ def test_a_label_needs_three_of_four_views() -> None:
     assert agreed([view(a), view(a), view(a, label=2), view(a, label=2)]).tolist() == [False]
     assert agreed([view(a), view(), view(), view()]).tolist() == [False]
     assert mirrored(view((10, 5, 30, 9)), 100).boxes_px.tolist() == [[70, 5, 90, 9]]
+
+
+def test_checkpoints_of_one_training_are_averaged(tmp_path: Path) -> None:
+    from tools import average_checkpoints
+
+    first, description = trainer(), {"size": "n", "class_names": ["WBC", "RBC", "platelet"]}
+    save(tmp_path / "first.pt", first, description)
+    second = trainer()
+    for _ in range(2):
+        second.step()
+    save(tmp_path / "second.pt", second, description)
+    files = [str(tmp_path / name) for name in ("first.pt", "second.pt")]
+    assert average_checkpoints.main([*files, "--share", "0.25", "--out", str(tmp_path / "mixed.pt")]) == 0
+    mixed, _ = load_averaged(tmp_path / "mixed.pt")
+    a, b = first.average.state_dict(), second.average.state_dict()
+    for name, value in mixed.state_dict().items():
+        expected = 0.75 * a[name] + 0.25 * b[name] if value.is_floating_point() else b[name]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="got different anchors"):
+        average_checkpoints.averaged(a, {**b, "anchors_px": b["anchors_px"] + 1}, 0.5)
+    with pytest.raises(ValueError, match="got two different networks"):
+        average_checkpoints.averaged({}, b, 0.5)
