@@ -226,8 +226,9 @@ def suggest_long_side(
 ) -> int:
     """The long side at which red cells have a size that the detector was trained for.
 
-    `rbc_diameter_px` is the card's range, in input px. Inside it the current long side stays; outside, the one is
-    chosen that brings the cells to the geometric mean of the range, rounded to `stride`.
+    `rbc_diameter_px` is the card's range, in input px. Inside it the current long side stays. Outside, the cells are
+    brought into it, half as far again from its end or to its geometric mean, whichever is nearer to what they are:
+    large cells keep their detail, small ones make no larger an input than they must. Rounded to `stride`.
     """
     low, high = rbc_diameter_px
     if median_rbc_diameter_in_input_px <= 0:
@@ -236,5 +237,7 @@ def suggest_long_side(
         )
     if low <= median_rbc_diameter_in_input_px <= high:
         return current_long_side
-    wanted = current_long_side * math.sqrt(low * high) / median_rbc_diameter_in_input_px
+    middle = math.sqrt(low * high)
+    aim = max(middle, high / 1.5) if median_rbc_diameter_in_input_px > high else min(middle, low * 1.5)
+    wanted = current_long_side * aim / median_rbc_diameter_in_input_px
     return max(stride, round(wanted / stride) * stride)

@@ -19,45 +19,80 @@ _FEWEST_RED_CELLS = 5
 _NEAR_END = 0.85
 """What is too large or too small for a detector it reports as the largest or smallest that it knows: a median this
 near to an end of the range is taken as beyond it."""
-_SMALLEST, _LARGEST = 1 / 4, 2
-"""Scales, relative to the detector's own, among which red cells are looked for."""
+_SMALLEST, _LARGEST = 1 / 4, 4
+"""Scales, relative to the detector's own, among which red cells are looked for and inputs are chosen."""
 
 
-def long_side_for(detector: Detector, width: int, height: int, rbc_diameter_px: float) -> int:
-    """The long side for frames of a size in which red cells are `rbc_diameter_px` wide, in full-frame pixels."""
-    known = _range(detector)
-    if known is None:
-        return detector.long_side_px
-    return suggest_long_side(rbc_diameter_px * _scale(detector, width, height), known, detector.long_side_px)
+def trained_range(detector: Detector) -> tuple[float, float] | None:
+    """Diameters of red cells, in input px, that the card names; None where it names none."""
+    settings = detector.card.input
+    return settings.rbc_diameter_px if isinstance(settings, DetectorInput) else None
 
 
-def measure_long_side(detector: Detector, frames: Sequence[Image]) -> int | None:
-    """The long side at which the red cells of these frames have a size that the detector was trained for.
+def in_input(detector: Detector, width: int, height: int, rbc_diameter_px: float) -> float:
+    """A diameter in full-frame pixels of frames of a size, in input px."""
+    return rbc_diameter_px * _scale(detector, width, height)
 
-    A few frames, of one size, with cells in them are enough. Mostly it is the present long side, after one look at
-    each frame; else the input is halved or doubled until the cells measured there are clearly within the range.
-    None where the card knows no range, the file has a fixed size, or there are too few red cells to tell.
+
+def is_trained_for(detector: Detector, width: int, height: int, rbc_diameter_px: float) -> bool:
+    """Whether red cells so wide, in full-frame pixels, are within the card's range; True where it names none."""
+    known = trained_range(detector)
+    return known is None or known[0] <= in_input(detector, width, height, rbc_diameter_px) <= known[1]
+
+
+def long_side_for(detector: Detector, width: int, height: int, rbc_diameter_px: float) -> int | None:
+    """The long side for frames of a size in which red cells are `rbc_diameter_px` wide, in full-frame pixels.
+
+    The present one where they are within the card's range. None where no input from a quarter to four times the present
+    one brings them there, or the file has a fixed size.
     """
-    known = _range(detector)
+    known = trained_range(detector)
+    if known is None or is_trained_for(detector, width, height, rbc_diameter_px):
+        return detector.long_side_px
+    if detector.fixed_size is not None:
+        return None
+    chosen = suggest_long_side(in_input(detector, width, height, rbc_diameter_px), known, detector.long_side_px)
+    return chosen if _SMALLEST <= chosen / detector.long_side_px <= _LARGEST else None
+
+
+def measure_rbc_diameter(detector: Detector, frames: Sequence[Image]) -> float | None:
+    """The usual diameter of the red cells of these frames, in full-frame pixels.
+
+    A few frames, of one size, with cells in them are enough. Mostly it takes one look at each; where the cells are not
+    clearly within the card's range, the input is halved or doubled until they are; where none are seen, smaller inputs
+    are tried, then larger ones that the frames have pixels for. Where the cells stay beyond the range at a quarter or
+    at four times the present input, the diameter is that of the last look. None where the card knows no range or there
+    are too few red cells to tell.
+    """
+    known = trained_range(detector)
     if known is None or not frames:
         return None
     low, high = known
     height, width = frames[0].shape[:2]
-    factor, last = 1.0, 0.0
-    while _SMALLEST <= factor <= _LARGEST:
+    factor, tried = 1.0, [1.0]
+    while True:
         scaled = detector.with_long_side(round(detector.long_side_px * factor))
         median = _median_red_diameter(scaled, frames)
-        if median is None or median > high * _NEAR_END:
-            # Cells far too large are not seen at all: single cells filling small pictures.
-            following = factor / 2
+        measured = None if median is None else median / _scale(scaled, width, height)
+        if detector.fixed_size is not None:
+            return measured
+        if median is None:
+            largest = max(width, height) / detector.long_side_px
+            unseen = [f for f in (1 / 2, 1 / 4, 2.0, 4.0) if f not in tried and f <= max(1.0, largest)]
+            if not unseen:
+                return None
+            factor = unseen[0]
+        elif median > high * _NEAR_END:
+            factor /= 2
         elif median < low / _NEAR_END:
-            following = factor * 2
+            factor *= 2
         else:
-            return long_side_for(detector, width, height, median / _scale(scaled, width, height))
-        if following == last:
+            return measured
+        if factor in tried:
             return None
-        factor, last = following, factor
-    return None
+        if not _SMALLEST <= factor <= _LARGEST:
+            return measured
+        tried.append(factor)
 
 
 def _median_red_diameter(detector: Detector, frames: Sequence[Image]) -> float | None:
@@ -72,13 +107,6 @@ def _median_red_diameter(detector: Detector, frames: Sequence[Image]) -> float |
         found.append(diameters(boxes[red & whole & sure]) * _scale(detector, width, height))
     pooled = np.concatenate(found)
     return float(np.median(pooled)) if len(pooled) >= _FEWEST_RED_CELLS else None
-
-
-def _range(detector: Detector) -> tuple[float, float] | None:
-    settings = detector.card.input
-    if not isinstance(settings, DetectorInput) or detector.fixed_size is not None:
-        return None
-    return settings.rbc_diameter_px
 
 
 def _scale(detector: Detector, width: int, height: int) -> float:

@@ -47,11 +47,14 @@ class Analyser:
         detector: Detector,
         classifier: Classifier | OwnClasses | None,
         *,
+        detector_for: Callable[[Frame], Detector] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`classifier`: what says the class of a white cell, a network that looks at its crop or the detector's own
-        classes; None: nothing does. `now_ns`: the clock by which frames were captured."""
+        classes; None: nothing does. `detector_for` gives the detector at the scale of a frame; None: `detector` is for
+        all. `now_ns`: the clock by which frames were captured."""
         self._now_ns = now_ns
+        self._detector_for = detector_for or (lambda frame: detector)
         self.detector = detector
         self.classifier = classifier
         self._registration = RegistrationConfig()
@@ -59,7 +62,7 @@ class Analyser:
 
     def group(self, frame: Frame) -> Hashable:
         """The same for frames that one run of the detector takes together: those of one input size."""
-        return id(self), self.detector.input_size(frame.width, frame.height)
+        return id(self), self._detector_for(frame).input_size(frame.width, frame.height)
 
     def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
         """One result a frame, in their order.
@@ -71,7 +74,7 @@ class Analyser:
         begun_ns = self._now_ns()
         started = clock()
         halves = [halved(frame.image, 1) for frame in frames]
-        found = self.detector.detect([frame.image for frame in frames], halves)
+        found = self._detect(frames, halves)
         detected = clock()
         white = [np.flatnonzero(self._is_white[detections.labels]) for detections in found]
         looks = self._classify(frames, found, white)
@@ -90,6 +93,15 @@ class Analyser:
             }
             results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings))
         return results
+
+    def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:
+        chosen = [self._detector_for(frame) for frame in frames]
+        if all(detector is chosen[0] for detector in chosen):
+            return chosen[0].detect([frame.image for frame in frames], halves)
+        return [
+            detector.detect([frame.image], [half])[0]
+            for detector, frame, half in zip(chosen, frames, halves, strict=True)
+        ]
 
     def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
         """What the stage and the gate need to know of a frame."""

@@ -71,6 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=int, metavar="N", help="frames of one run of the detector")
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")
     run.add_argument("--long-side-px", type=int, metavar="PX", help="longer side of the detector's input")
+    run.add_argument(
+        "--rbc-diameter-px", type=float, metavar="PX", help="of red cells in the frames, where it is known"
+    )
     run.add_argument("--stop-at", type=int, metavar="N", help="end when N white cells were counted")
     run.add_argument(
         "--stop-at-precision",

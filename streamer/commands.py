@@ -24,6 +24,7 @@ from streamer.dashboard import Dashboard, Front, PlainReporter, format_different
 from streamer.differential import KNOWN_CONDITIONS
 from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, SessionJournal, rules_of
 from streamer.jsonl import JsonLines
+from streamer.magnification import MeasuredSource
 from streamer.memory import keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.model_table import accuracy_note
@@ -136,8 +137,9 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 journal=kept,
             )
 
+        measured = [(MeasuredSource(source, models[source.name].magnification), mode) for source, mode in sources]
         pipeline = Pipeline(
-            sources,
+            measured,
             Analysers({name: one.analyser for name, one in models.items()}),
             new_session,
             [*sinks, front],

@@ -54,7 +54,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min_score: Fraction | None = None
     """Lowest score published; None: the detector card's operating threshold."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None
-    """Longer side of the detector's input; None: the card's."""
+    """Longer side of the detector's input; None: the card's, or what the red cells of a source ask for."""
+    rbc_diameter_px: Annotated[float, Meta(gt=0.0)] | None = None
+    """Usual diameter of a red cell in pixels of the frames; None: measured."""
     stop_at: Count | None = None
     """End a source when so many white cells were counted on it."""
     stop_at_precision: Annotated[float, Meta(gt=0.0, lt=50.0)] | None = None

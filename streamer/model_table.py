@@ -35,7 +35,9 @@ def print_models(console: Console) -> int:
         console.print(f"  names {', '.join(card.class_names)}", highlight=False)
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 2))
         for data_set, figures in card.figures.items():
-            table.add_row(data_set.replace("_", " "), ", ".join(_headlines(figures)) or _recalls(figures))
+            text = ", ".join(_headlines(figures)) or _recalls(figures)
+            if text:  # what can't be said in a line is in the card alone
+                table.add_row(data_set.replace("_", " "), text)
         console.print(table, highlight=False)
     console.print(
         "All figures, and the commands that measured them, are in the cards: engines/zoo/NAME.toml", highlight=False

@@ -16,6 +16,7 @@ from engines.registry import load_classifier, load_detector
 from engines.shadow import ShadowTally
 from streamer.analysis import Analysed, Analyser
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
+from streamer.magnification import Magnification
 from streamer.records import Frame, ModelHealth, ShadowHealth
 from streamer.sources.address import split_name
 
@@ -31,6 +32,7 @@ class SourceModels:
     classifier: Classifier | OwnClasses | None
     """What says the class of a white cell: a network that looks at its crop, the detector itself, or nothing."""
     analyser: Analyser
+    magnification: Magnification
     shadows: Mapping[str, ShadowTally]
     """The comparisons with the CPU, by what is compared: "detector", "classifier"."""
 
@@ -92,7 +94,14 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
         if pair not in pairs:
             classifier = own or looked.get(other)
             shadows = {"detector": tallies[one]} | ({"classifier": tallies[other]} if other in looked else {})
-            pairs[pair] = SourceModels(found[one], classifier, Analyser(found[one], classifier), shadows)
+            magnification = Magnification(
+                found[one],
+                rbc_diameter_px=config.rbc_diameter_px,
+                adjustable=config.long_side_px is None,
+                say=say,
+            )
+            analyser = Analyser(found[one], classifier, detector_for=magnification.detector_for)
+            pairs[pair] = SourceModels(found[one], classifier, analyser, magnification, shadows)
         models[name] = pairs[pair]
     return models
 

@@ -27,20 +27,32 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from engines.base import LeukostreamError
 from tools.detection import sets
 from tools.detection.average_precision import ClassTally
 from tools.detection.errors import COLOURS_BGR, Mistake, mistakes, sheet
 from tools.detection.fields import CLASS_NAMES, WBC, Field
 from tools.detection.measure import confusion, summary, tally
 from tools.detection.plots import plot_confusion, plot_precision_recall
-from tools.detection.predict import Found, OnnxPredictor, TorchPredictor
+from tools.detection.predict import Found, OnnxPredictor, StreamPredictor, TorchPredictor
 from tools.detection.training import load_averaged
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 
 
-def make_predictor(model: str, long_side_px: int, threads: int) -> OnnxPredictor | TorchPredictor:
-    """A predictor for a zoo name, an ONNX file or a checkpoint; FileNotFoundError names what was looked for."""
+MEASURED = "measured"
+
+
+def make_predictor(
+    model: str, long_side_px: int | str, threads: int
+) -> OnnxPredictor | TorchPredictor | StreamPredictor:
+    """A predictor for a zoo name, an ONNX file or a checkpoint; FileNotFoundError names what was looked for.
+
+    "measured" as the long side: as the stream runs it, which needs a card.
+    """
+    if long_side_px == MEASURED:
+        return StreamPredictor(model, threads=threads)
+    long_side_px = int(long_side_px)
     path = Path(model)
     if path.suffix == ".pt":
         return TorchPredictor(load_averaged(path)[0], long_side_px)
@@ -114,7 +126,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model")
     parser.add_argument("--sets", default="txl_pbc,chula_wbc", help="names, comma-separated")
     parser.add_argument("--part", choices=("train", "validation", "holdout"), default="validation")
-    parser.add_argument("--long-sides", default="640", help="longer side of the input in px, comma-separated")
+    parser.add_argument(
+        "--long-sides",
+        default="640",
+        help="longer side of the input in px, comma-separated; measured: as the stream chooses it",
+    )
     parser.add_argument("--threshold", type=float, default=0.35, help="operating score, for recall and false alarms")
     parser.add_argument("--limit", type=int, default=sys.maxsize, help="pictures a set at most")
     parser.add_argument("--as-labelled", action="store_true", help="take the labels of every class for complete")
@@ -136,10 +152,11 @@ def main(argv: list[str] | None = None) -> int:
         if not fields:
             console.print(f"set {name!r}: got no {options.part} picture, expected some; see tools/datasets")
             return 1
-        for long_side_px in map(int, options.long_sides.split(",")):
+        for text in options.long_sides.split(","):
+            long_side_px = text if text == MEASURED else int(text)
             try:
                 predictor = make_predictor(options.model, long_side_px, options.threads)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, LeukostreamError) as error:
                 console.print(str(error))
                 return 2
             tallies, found = tally(fields, predictor, len(CLASS_NAMES))

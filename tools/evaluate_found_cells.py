@@ -91,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         slides[slide] = {"frames": len(fields), "cells": len(cells), "cells_found": once}
         slides[slide] |= {"boxes": boxes, "boxes_found": boxes_found, "registered": slide in registered}
     figures = {
+        "measure": "found cells",
         "model": options.model,
         "command": "python -m tools.evaluate_found_cells " + " ".join(argv if argv is not None else sys.argv[1:]),
         "cells_found_at_least_once": Share(int(totals[0]), int(totals[1])).as_dict(),

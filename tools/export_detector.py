@@ -3,7 +3,8 @@
     python -m tools.export_detector runs/yolov5n-blood/best.pt --name yolov5n-blood --long-side-px 416 \\
         --figures runs/evaluation/figures.json
 
-The figures are those that tools.evaluate_detector wrote, with the command that made them. --small-checkpoint also
+The figures are those that tools.evaluate_detector, tools.evaluate_found_cells and tools.sweep_magnification wrote, with
+the commands that made them. --small-checkpoint also
 writes a resumable checkpoint of a third of the size.
 """
 
@@ -44,7 +45,7 @@ def card(
     """The card as TOML."""
     settings = description["settings"]
     classes = description["class_names"]
-    low, high = settings["rbc_diameter_px"]
+    low, high = options.rbc_diameter_px or settings["rbc_diameter_px"]
     return toml(
         {
             "name": name,
@@ -105,7 +106,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--long-side-px", type=int, default=640)
     parser.add_argument("--threshold", type=float, default=0.35)
     parser.add_argument("--nms-iou", type=float, default=NMS_IOU)
-    parser.add_argument("--figures", type=Path, action="append", default=[], help="figures.json, may be repeated")
+    parser.add_argument(
+        "--rbc-diameter-px",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of red cells that the model reads well (tools.sweep_magnification); else those it trained on",
+    )
+    parser.add_argument(
+        "--figures", type=Path, action="append", default=[], help="what a measuring command wrote, in order"
+    )
     parser.add_argument("--summary", default="White cells, red cells and platelets of stained blood smears")
     parser.add_argument("--training-command", default="", help="the command that trained the checkpoint")
     parser.add_argument("--notes", default="", help="what else a reader of the card should know of the training")

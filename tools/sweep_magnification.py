@@ -96,7 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     command = "python -m tools.sweep_magnification " + " ".join(map(str, argv if argv is not None else sys.argv[1:]))
     (options.out / "figures.json").write_text(
-        json.dumps({"model": options.model, "command": command, "results": results}, indent=1)
+        json.dumps(
+            {"measure": "magnification", "model": options.model, "command": command, "results": results}, indent=1
+        )
     )
     plot_by_size(curves, trained, options.out / "magnification.png", f"recall at score {options.threshold:g}")
     return 0

@@ -61,6 +61,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that make tiles; for a GPU as many as cores")
     parser.add_argument("--epoch-steps", type=int, default=100)
     parser.add_argument("--validate-every", type=int, default=5, help="epochs between validations")
     return parser.parse_args(argv)
@@ -173,11 +174,12 @@ def main(argv: list[str] | None = None) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("training", total=options.steps, completed=trainer.step_number)
+        batches = trainer.series.from_step(trainer.step_number, options.steps, options.workers)
         while trainer.step_number < options.steps:
             started, sums = time.monotonic(), {}
             n_steps = min(options.epoch_steps, options.steps - trainer.step_number)
             for _ in range(n_steps):
-                for key, value in trainer.step().items():
+                for key, value in trainer.step(next(batches)).items():
                     sums[key] = sums.get(key, 0.0) + value / n_steps
                 progress.update(task, completed=trainer.step_number, description=f"loss {sums['loss']:.3f}")
             epoch = -(-trainer.step_number // options.epoch_steps)

@@ -228,7 +228,7 @@ def test_diameter_of_a_box() -> None:
     assert diameters(np.array([[0, 0, 4, 9]], np.float32)).tolist() == [6]
 
 
-@pytest.mark.parametrize(("median", "expected"), [(20, 640), (18, 640), (60, 640), (120, 160), (9, 2336), (110, 192)])
+@pytest.mark.parametrize(("median", "expected"), [(20, 640), (18, 640), (60, 640), (120, 224), (9, 1920), (80, 320)])
 def test_long_side_brings_red_cells_into_range(median: float, expected: int) -> None:
     assert suggest_long_side(median, (18, 60), 640) == expected
 

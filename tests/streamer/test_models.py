@@ -16,6 +16,7 @@ from engines.scripted import ScriptedEngine
 from engines.shadow import ShadowTally
 from streamer.analysis import Analyser
 from streamer.config import Config
+from streamer.magnification import Magnification
 from streamer.models import Analysers, SourceModels, choose, load_models
 from streamer.records import Frame, ModelHealth, ShadowHealth
 from tests.cases import always, find_by_script, stamped
@@ -94,11 +95,11 @@ def test_a_path_with_an_equals_sign_is_no_name() -> None:
 def test_health_names_the_backend_and_the_comparison() -> None:
     detector, classifier = find_by_script({}), always(0)
     tallies = {"detector": ShadowTally(), "classifier": ShadowTally()}
-    models = SourceModels(detector, classifier, Analyser(detector, classifier), tallies)
+    models = SourceModels(detector, classifier, Analyser(detector, classifier), Magnification(detector), tallies)
     assert models.health() == ModelHealth("scripted", "scripted-detector", "scripted-classifier", None)
     tallies["detector"].add(Parity(1, 10, 0.9, 1.0, 0.2))
     assert models.health().shadow == {"detector": ShadowHealth(checked=1, compared=10, agreed=9, extra=2, failed=0)}
-    alone = SourceModels(detector, None, Analyser(detector, None), {})
+    alone = SourceModels(detector, None, Analyser(detector, None), Magnification(detector), {})
     assert alone.health().backend == ""
     alone.analyser.analyse([Frame("a", 0, 0, stamped(np.zeros((256, 320, 3), np.uint8), 0))])
     assert alone.health().backend == "scripted"
@@ -112,5 +113,5 @@ def test_two_backends_are_told_apart() -> None:
     detector, classifier = find_by_script({}), always(0)
     detector.prepare(320, 256)
     classifier.engine.__class__ = Fast
-    health = SourceModels(detector, classifier, Analyser(detector, classifier), {}).health()
+    health = SourceModels(detector, classifier, Analyser(detector, classifier), Magnification(detector), {}).health()
     assert health.backend == "scripted (detector), tensorrt fp16 (classifier)"

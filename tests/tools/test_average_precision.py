@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tools.detection.average_precision import ClassTally, average_precision, match
+from tools.detection.average_precision import ClassTally, average_precision, bootstrapped_ap50, match
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
@@ -71,3 +71,29 @@ def test_a_class_that_is_never_there() -> None:
     counts.add(boxes(), np.zeros(0), boxes())
     assert np.isnan(counts.average_precisions()).all()
     assert math.isnan(counts.best_f1()[0])
+
+
+def test_drawn_pictures_count_as_often_as_they_are_named() -> None:
+    counts = ClassTally()
+    counts.add(boxes((0, 0, 10, 10)), np.array([0.9]), boxes((0, 0, 10, 10)))
+    counts.add(boxes((50, 50, 60, 60)), np.array([0.8]), boxes((0, 0, 10, 10)))
+    assert counts.ap50() == pytest.approx(51 / 101)
+    assert counts.drawn(np.array([0, 0])).ap50() == 1
+    assert counts.drawn(np.array([1, 1, 1])).ap50() == 0
+    assert counts.drawn(np.array([1, 1, 1])).positives == 3
+
+
+def test_a_bootstrap_covers_what_pictures_differ_by() -> None:
+    found, missed, alike = ClassTally(), ClassTally(), ClassTally()
+    for number in range(20):
+        hit = boxes((0, 0, 10, 10)) if number % 2 else boxes((50, 50, 60, 60))
+        found.add(hit, np.array([0.9]), boxes((0, 0, 10, 10)))
+        missed.add(boxes(), np.zeros(0), boxes())
+        alike.add(boxes((0, 0, 10, 10)), np.array([0.9]), boxes((0, 0, 10, 10)))
+    drawn = bootstrapped_ap50([found, missed, alike], 200, seed=1)
+    assert drawn.shape == (200, 3)
+    low, high = np.percentile(drawn[:, 0], (2.5, 97.5))
+    assert low < found.ap50() < high
+    assert np.isnan(drawn[:, 1]).all()
+    assert (drawn[:, 2] == 1).all()
+    assert np.array_equal(drawn, bootstrapped_ap50([found, missed, alike], 200, seed=1), equal_nan=True)

@@ -59,6 +59,23 @@ def test_a_tile_follows_from_seed_and_number_alone() -> None:
     assert not np.array_equal(first.image, maker.make(2, 5).image)
 
 
+def test_another_stain_leaves_the_glass_as_it_is() -> None:
+    rng = np.random.default_rng(2)
+    picture = disc_field(1).load()
+    glass, cell = picture[60, 25].astype(int), picture[60, 60].astype(int)
+    stained = [appearance.vary_stain(rng, picture) for _ in range(30)]
+    changed = np.array([one[60, 60].astype(int) - cell for one in stained])
+    assert all(np.abs(one[60, 25].astype(int) - glass).max() <= 2 for one in stained)
+    assert (np.abs(changed).max(1) > 8).mean() > 0.7
+
+
+def test_haze_lowers_contrast() -> None:
+    rng = np.random.default_rng(2)
+    picture = disc_field(1).load()
+    for _ in range(10):
+        assert appearance.vary_haze(rng, picture).std() < 0.95 * picture.std()
+
+
 def test_red_cells_get_the_wanted_diameter() -> None:
     maker = disc_maker(side_px=256, rbc_px=(30, 30.001))
     sizes = np.concatenate([maker.make(1, n).targets for n in range(20)])

@@ -15,7 +15,7 @@ from tests.tools.detection_cases import disc_field, disc_maker  # noqa: E402
 from tools.architectures.yolov5 import yolov5  # noqa: E402
 from tools.detection.anchors import best_ratio, fit_anchors, fitness  # noqa: E402
 from tools.detection.predict import OnnxPredictor, TorchPredictor, decode  # noqa: E402
-from tools.detection.training import Schedule, Trainer, batch_tensors, load_averaged, save  # noqa: E402
+from tools.detection.training import Schedule, TileSeries, Trainer, batch_tensors, load_averaged, save  # noqa: E402
 
 ANCHORS = [[[10, 10], [14, 14], [18, 18]], [[20, 20], [26, 26], [32, 32]], [[40, 40], [50, 50], [60, 60]]]
 
@@ -30,11 +30,10 @@ def weights(subject: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in subject.model.parameters()])
 
 
-def test_steps_lower_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_lower_the_loss() -> None:
     subject = trainer(steps=40, peak_lr=3e-3)
-    tiles = [subject.maker.make(1, number) for number in range(2)]
-    monkeypatch.setattr(subject.maker, "make", lambda _seed, number: tiles[number % 2])
-    losses = [subject.step()["loss"] for _ in range(14)]
+    tiles = subject.series.step(1)
+    losses = [subject.step(tiles)["loss"] for _ in range(14)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -53,6 +52,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert torch.equal(weights(second), weights(whole))
     for name, value in whole.average.state_dict().items():
         assert torch.equal(second.average.state_dict()[name], value), name
+
+
+def test_tiles_made_ahead_by_other_processes_are_the_same() -> None:
+    series = TileSeries(disc_maker(side_px=96), 2, 4)
+    plain, ahead = list(series.from_step(1, 4, workers=0)), list(series.from_step(1, 4, workers=2))
+    assert len(plain) == len(ahead) == 3
+    for ours, theirs in zip(plain, ahead, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert np.array_equal(a.image, b.image)
+            assert np.array_equal(a.targets, b.targets)
+
+
+def test_some_steps_take_fewer_larger_tiles() -> None:
+    series = TileSeries(disc_maker(side_px=96), 8, 4, disc_maker(side_px=192), 0.5)
+    batches = [series.step(number) for number in range(24)]
+    kinds = {(len(tiles), tiles[0].image.shape[0]) for tiles in batches}
+    assert kinds == {(8, 96), (2, 192)}
+    assert 6 < sum(len(tiles) == 2 for tiles in batches) < 18
+    assert len(TileSeries(disc_maker(side_px=96), 8, 4).step(3)) == 8
 
 
 def test_a_small_checkpoint_goes_on(tmp_path: Path) -> None:
@@ -175,3 +193,25 @@ def test_a_label_needs_three_of_four_views() -> None:
     assert agreed([view(a), view(a), view(a, label=2), view(a, label=2)]).tolist() == [False]
     assert agreed([view(a), view(), view(), view()]).tolist() == [False]
     assert mirrored(view((10, 5, 30, 9)), 100).boxes_px.tolist() == [[70, 5, 90, 9]]
+
+
+def test_checkpoints_of_one_training_are_averaged(tmp_path: Path) -> None:
+    from tools import average_checkpoints
+
+    first, description = trainer(), {"size": "n", "class_names": ["WBC", "RBC", "platelet"]}
+    save(tmp_path / "first.pt", first, description)
+    second = trainer()
+    for _ in range(2):
+        second.step()
+    save(tmp_path / "second.pt", second, description)
+    files = [str(tmp_path / name) for name in ("first.pt", "second.pt")]
+    assert average_checkpoints.main([*files, "--share", "0.25", "--out", str(tmp_path / "mixed.pt")]) == 0
+    mixed, _ = load_averaged(tmp_path / "mixed.pt")
+    a, b = first.average.state_dict(), second.average.state_dict()
+    for name, value in mixed.state_dict().items():
+        expected = 0.75 * a[name] + 0.25 * b[name] if value.is_floating_point() else b[name]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="got different anchors"):
+        average_checkpoints.averaged(a, {**b, "anchors_px": b["anchors_px"] + 1}, 0.5)
+    with pytest.raises(ValueError, match="got two different networks"):
+        average_checkpoints.averaged({}, b, 0.5)

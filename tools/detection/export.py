@@ -45,8 +45,44 @@ def to_zoo_graph(network: YOLOv5, *, class_scores: bool = False) -> onnx.ModelPr
 
 
 def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, dict[str, Any]]:
-    """The figures of tools.evaluate_detector as the card's tables, one a set and part; those at another input size than
-    the card's `long_side_px` are named by it."""
+    """What a measuring command wrote as tables of the card, by its `measure`: tools.evaluate_detector (none given),
+    tools.evaluate_found_cells, tools.sweep_magnification, or a "table" with its `name` that a person wrote."""
+    if figures.get("measure") == "table":
+        return {figures["name"]: dict(figures["table"])}
+    if figures.get("measure") == "found cells":
+        return {"chula_wbc_found_cells": found_cells_table(figures)}
+    if figures.get("measure") == "magnification":
+        return magnification_tables(figures)
+    return detection_tables(figures, long_side_px)
+
+
+def found_cells_table(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells of unseen camera slides found at least once, and boxes found, each with its limits."""
+    entry: dict[str, Any] = {"command": figures["command"], "slides": list(figures["slides"])}
+    for name in ("cells_found_at_least_once", "boxes_found"):
+        share = figures[name]
+        entry |= {name: share["hits"], f"{name}_of": share["trials"], f"{name}_recall": round(share["value"], 4)}
+        entry |= {f"{name}_low": round(share["low"], 4), f"{name}_high": round(share["high"], 4)}
+    return entry
+
+
+def magnification_tables(figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Recall by the diameter of red cells in the input, one table a set."""
+    tables: dict[str, dict[str, Any]] = {}
+    for result in figures["results"]:
+        entry = tables.setdefault(
+            f"{result['set']}_magnification", {"command": figures["command"], "rbc_diameter_px": []}
+        )
+        entry["rbc_diameter_px"].append(result["rbc_diameter_px"])
+        for name, values in result["classes"].items():
+            for key in ("recall", "ap50"):
+                if values.get(key) is not None:
+                    entry.setdefault(f"{name.lower()}_{key}", []).append(values[key])
+    return tables
+
+
+def detection_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, dict[str, Any]]:
+    """One table a set and part; those at another input size than the card's `long_side_px` are named by it."""
     tables: dict[str, dict[str, Any]] = {}
     for result in figures["results"]:
         entry: dict[str, Any] = {
@@ -64,7 +100,8 @@ def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, d
             for key in FIGURES:
                 entry[f"{name.lower()}_{key}"] = values.get(key)
             entry[f"{name.lower()}_unlabelled_detections"] = values["unlabelled_detections"]
-        size = "" if result["long_side_px"] == long_side_px else f"_{result['long_side_px']}px"
+        side = result["long_side_px"]
+        size = "" if side == long_side_px else f"_{side}px" if isinstance(side, int) else f"_{side}"
         kind = "_as_labelled" if result.get("as_labelled") else ""
         tables[f"{result['set']}_{result['part']}{kind}{size}"] = entry
     return tables

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from engines import geometry
 from engines.graph import fix_input_shape
+from engines.onnxruntime import Threads
+from engines.registry import load_detector
+from streamer.magnification import Magnification
+from streamer.records import Frame
 from tools.architectures.yolov5 import STRIDES, YOLOv5
 
 NMS_IOU = 0.45
@@ -108,6 +112,25 @@ class OnnxPredictor:
         self.network_ms.append((time.perf_counter() - started) * 1e3)
         chosen = scores[0] >= self.least_score
         return finish(boxes[0][chosen], scores[0][chosen], classes[0][chosen], self.nms_iou, fit, picture)
+
+
+class StreamPredictor:
+    """A model of the zoo, or an ONNX file with its card, as the stream runs it: the input size follows from the red
+    cells in the first pictures of each size."""
+
+    def __init__(self, name_or_path: str, *, least_score: float = 0.01, threads: int = 1):
+        workers_and_threads = Threads(threads, 1)
+        self.detector = load_detector(name_or_path, min_score=least_score, threads=workers_and_threads)
+        self.said: list[str] = []
+        self.magnification = Magnification(self.detector, say=self.said.append)
+        self.seen = 0
+
+    def __call__(self, picture: np.ndarray) -> Found:
+        frame = Frame("pictures", self.seen, 0, picture)
+        self.seen += 1
+        self.magnification.look(frame)
+        found = self.magnification.detector_for(frame).detect([picture])[0]
+        return Found(found.boxes_px, found.scores, found.labels.astype(np.int64))
 
 
 def letterboxed(picture: np.ndarray, long_side_px: int) -> tuple[np.ndarray, geometry.Letterbox]:

@@ -4,14 +4,15 @@ needs."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from tools.architectures.yolov5 import YOLOv5, yolov5
 from tools.detection.loss import DetectionLoss, LossWeights
@@ -47,14 +48,57 @@ def batch_tensors(tiles: Sequence[Tile], device: torch.device) -> tuple[Tensor, 
     return images, targets, known
 
 
+@dataclass(frozen=True)
+class TileSeries:
+    """The tiles of every step: step n takes numbers n*batch … of the seed's endless series and nothing else is random.
+
+    `large_share` of the steps, drawn by step number, take their tiles from `large_maker` instead, as many as have the
+    pixels of a usual batch.
+    """
+
+    maker: TileMaker
+    batch: int
+    seed: int
+    large_maker: TileMaker | None = None
+    large_share: float = 0.0
+
+    def step(self, number: int) -> list[Tile]:
+        """The batch of step `number` (0-based)."""
+        first, count, maker = number * self.batch, self.batch, self.maker
+        if self.large_maker is not None and np.random.default_rng((self.seed, number, 1)).random() < self.large_share:
+            ratio = maker.options.side_px / self.large_maker.options.side_px
+            maker, count = self.large_maker, max(1, round(count * ratio**2))
+        return [maker.make(self.seed, first + i) for i in range(count)]
+
+    def from_step(self, first: int, end: int, workers: int) -> Iterator[list[Tile]]:
+        """The batches of steps first … end-1 in their order, made ahead by so many processes (0: by this one)."""
+        if workers == 0:
+            return map(self.step, range(first, end))
+        chosen = DataLoader(_Steps(self, first, end), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+        return iter(chosen)
+
+
+class _Steps(Dataset[list[Tile]]):
+    def __init__(self, series: TileSeries, first: int, end: int):
+        self.series, self.first, self.end = series, first, end
+
+    def __len__(self) -> int:
+        return max(0, self.end - self.first)
+
+    def __getitem__(self, index: int) -> list[Tile]:
+        return self.series.step(self.first + index)
+
+
+def _as_it_is(tiles: list[Tile]) -> list[Tile]:
+    return tiles
+
+
 class Trainer:
     """Trains `model` on the tiles of `maker`; `average` is the exponential moving average of the weights, what is
     evaluated and shipped.
 
-    The tiles of step n are numbers n*batch … of the seed's series and nothing else is random, so state + step
-    continue a run exactly. `large_share` of the steps, drawn by step number, take their tiles from `large_maker`
-    instead, as many as have the pixels of a usual batch. precision: "bf16" runs the network in autocast (measured
-    1.6 times as fast as fp32 on a processor with AVX512-BF16), "fp32" does not.
+    Its tiles follow from step and seed alone, so state + step continue a run exactly. precision: "bf16" runs the
+    network in autocast (measured 1.6 times as fast as fp32 on a processor with AVX512-BF16), "fp32" does not.
     """
 
     def __init__(
@@ -73,19 +117,16 @@ class Trainer:
         self.device = torch.device(device)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = MovingAverage(self.model, schedule.ema_decay)
-        self.maker = maker
-        self.large_maker = large_maker
-        self.large_share = large_share
+        self.series = TileSeries(maker, schedule.batch, seed, large_maker, large_share)
         self.schedule = schedule
-        self.seed = seed
         self.precision = precision
         self.loss = DetectionLoss(model.anchors_px, model.classes, weights)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, schedule.weight_decay), lr=schedule.peak_lr)
         self.step_number = 0
 
-    def step(self) -> dict[str, float]:
-        """One optimiser step; the loss and its terms."""
-        images, targets, known = batch_tensors(self.tiles(self.step_number), self.device)
+    def step(self, tiles: Sequence[Tile] | None = None) -> dict[str, float]:
+        """One optimiser step; the loss and its terms. `tiles`: those of this step, where they are made already."""
+        images, targets, known = batch_tensors(tiles or self.series.step(self.step_number), self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr(self.step_number)
         self.model.train()
@@ -99,14 +140,6 @@ class Trainer:
         self.step_number += 1
         self._average.update(self.model)
         return {"loss": float(loss.detach()), **terms}
-
-    def tiles(self, step: int) -> list[Tile]:
-        """The batch of step `step` (0-based)."""
-        first, count, maker = step * self.schedule.batch, self.schedule.batch, self.maker
-        if self.large_maker is not None and np.random.default_rng((self.seed, step, 1)).random() < self.large_share:
-            ratio = maker.options.side_px / self.large_maker.options.side_px
-            maker, count = self.large_maker, max(1, round(count * ratio**2))
-        return [maker.make(self.seed, first + i) for i in range(count)]
 
     @property
     def average(self) -> YOLOv5:
@@ -122,7 +155,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step_number,
-            "seed": self.seed,
+            "seed": self.series.seed,
             "schedule": asdict(self.schedule),
         }
 
@@ -140,7 +173,7 @@ class Trainer:
         ):
             group["weight_decay"] = ours["weight_decay"]
         self.step_number = state["step"]
-        self.seed = state["seed"]
+        self.series = replace(self.series, seed=state["seed"])
 
 
 def save(path: Path, trainer: Trainer, description: dict[str, Any]) -> None:
