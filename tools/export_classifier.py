@@ -24,7 +24,7 @@ from engines.card import parse_card
 from engines.classifier import Classifier
 from engines.graph import add_uint8_input
 from engines.onnxruntime import OnnxRuntimeEngine
-from tools import evaluate_classifier
+from tools import evaluate_classifier, training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification import measures
 from tools.classification.crops import SUBCLASS_NAMES
@@ -206,11 +206,12 @@ def export(
     path = out / f"{name}.toml"
     path.with_suffix(".onnx").write_bytes(data)
     options = dataclasses.asdict(plan)
-    training = {
+    told = {
         "data": list(SET_SHARES),
         "split": "groups of tools.datasets: no picture, overlapping field or slide on two sides",
         **{key: value for key, value in options.items() if key not in ("input_px", "margin")},
         "epoch_of_weights": state["epoch"],
+        "mean_of_runs": state.get("mean_of", 1),
         "temperature": round(temperature, 4),
         "subclass_temperature": round(subclass_temperature, 4),
         "threshold_for_errors": risk,
@@ -220,7 +221,7 @@ def export(
     }
 
     def write(figures: Mapping[str, Any]) -> None:
-        path.write_text(toml({**card_values(name, plan, data, threshold, training), "figures": figures}))
+        path.write_text(toml({**card_values(name, plan, data, threshold, told), "figures": figures}))
 
     write({})
     write(figure_tables(Model(str(path.with_suffix(".onnx"))), name, parts))
@@ -233,6 +234,22 @@ def earlier_run(number: int, checkpoint: Path) -> str:
     command = train_command(plan).replace("runs/classifier", f"runs/{number}")
     start = f" --start runs/{number - 1}/last.pt" if number > 1 else ""
     return f"{command}{start} (left after epoch {state['epoch']})"
+
+
+def mean_of(checkpoints: Sequence[Path], out: Path) -> Path:
+    """Write the checkpoint whose averaged weights are the mean of those of runs begun from one another (Wortsman et
+    al., 2022, "model soups"), with the last one's plan; its path `out`. Raises ValueError where shapes differ."""
+    networks = [load_network(path)[0].state_dict() for path in checkpoints]
+    _, _, state = load_network(checkpoints[-1])
+    mean = state["average"]["network"]
+    for name, value in mean.items():
+        shapes = [tuple(n[name].shape) if name in n else None for n in networks]
+        if set(shapes) != {tuple(value.shape)}:
+            raise ValueError(f"weights {name}: got shapes {shapes}, expected the same everywhere; average one family")
+        if value.dtype.is_floating_point:
+            value.copy_(torch.stack([n[name] for n in networks]).mean(0))
+    training.save_checkpoint(out, {**state, "mean_of": len(checkpoints)})
+    return out
 
 
 def train_command(plan: Plan) -> str:
@@ -253,7 +270,7 @@ def train_command(plan: Plan) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="+", help="of several the mean of their weights is taken")
     parser.add_argument("--name", default="mobilenetv3-small")
     parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
     parser.add_argument("--risk", type=float, default=0.07, help="share of errors among classified cells (default .07)")
@@ -268,7 +285,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--earlier", nargs="+", type=Path, default=[], help="checkpoints that runs before began from, in their order"
     )
     args = parser.parse_args(arguments)
-    print(export(args.checkpoint, args.name, args.out, args.risk, args.parts, args.earlier))
+    checkpoint: Path = args.checkpoint[-1]
+    if len(args.checkpoint) > 1:
+        checkpoint = mean_of(args.checkpoint, checkpoint.with_name("mean.pt"))
+    print(export(checkpoint, args.name, args.out, args.risk, args.parts, args.earlier))
 
 
 if __name__ == "__main__":

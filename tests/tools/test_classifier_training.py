@@ -427,6 +427,21 @@ def test_export_writes_a_card_with_measured_figures(
     assert (tmp_path / "plots/chula_wbc.png").stat().st_size > 1000
 
 
+def test_the_mean_of_runs_lies_between_them(checkpoint: Path, tmp_path: Path) -> None:
+    stored = stored_cells()
+    Trainer(PLAN, stored, {}, tmp_path / "next", start=checkpoint)._epoch()
+    both = [checkpoint, tmp_path / "next/last.pt"]
+    mean, plan, state = load_network(export_classifier.mean_of(both, tmp_path / "mean.pt"))
+    assert (plan, state["mean_of"]) == (PLAN, 2)
+    parts = [load_network(path)[0].classes.weight for path in both]
+    assert torch.allclose(mean.classes.weight, (parts[0] + parts[1]) / 2, atol=1e-7)
+    assert not torch.equal(*parts)
+    wider = dataclasses.replace(PLAN, attribute_weight=0.1)
+    Trainer(wider, stored, {}, tmp_path / "wider")._epoch()
+    with pytest.raises(ValueError, match="average one family"):
+        export_classifier.mean_of([checkpoint, tmp_path / "wider/last.pt"], tmp_path / "no.pt")
+
+
 def test_unknown_model_is_one_clear_error() -> None:
     with pytest.raises(Exception, match="no-such-model"):
         evaluate_classifier.Model("no-such-model")
