@@ -83,6 +83,7 @@ def prepare(
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
+        socket.setsockopt(zmq.TCP_MAXRT, 3 * heartbeat_ms)  # no heartbeat gets past data that nobody takes
         socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
         for option, value in curve.items():
             socket.setsockopt(option, value)

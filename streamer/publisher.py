@@ -204,6 +204,7 @@ class Publisher:
     def _prepare(self, socket: Socket, endpoint: str, heartbeat_ms: int, pair: KeyPair | None) -> None:
         socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
+        socket.setsockopt(zmq.TCP_MAXRT, 3 * heartbeat_ms)  # no heartbeat gets past data that nobody takes
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(1000 * HANDSHAKE_S))
         socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
         if pair is not None:
