@@ -12,7 +12,6 @@ import zmq.asyncio
 
 from streamer.catch_up import Answer, CatchUp, Received, Steps
 from streamer.connection import (
-    HEARTBEAT_MS,
     Socket,
     Watch,
     check_options,
@@ -22,6 +21,7 @@ from streamer.connection import (
     slices_ms,
     watched_events,
 )
+from streamer.heartbeat import HEARTBEAT_MS
 from streamer.service_messages import AnyReply, AnyRequest, encode_request
 from streamer.wire import DifferentialMessage
 

@@ -12,10 +12,10 @@ from zmq.utils.monitor import parse_monitor_message
 from engines.base import LeukostreamError, UsageError
 from streamer.catch_up import Answer
 from streamer.endpoints import check_endpoint, is_ipv6, service_endpoint
+from streamer.heartbeat import HEARTBEAT_MS, notice_silence
 from streamer.keys import read_key_pair, read_public_key
 from streamer.service_messages import decode_reply
 
-HEARTBEAT_MS = 5_000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 5_000
 _MESSAGE_MAX_BYTES = 64 * 1024 * 1024
@@ -81,9 +81,7 @@ def prepare(
         socket.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_MAX_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
-        socket.setsockopt(zmq.TCP_MAXRT, 3 * heartbeat_ms)  # no heartbeat gets past data that nobody takes
+        notice_silence(socket, heartbeat_ms)
         socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
         for option, value in curve.items():
             socket.setsockopt(option, value)

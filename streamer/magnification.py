@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from engines.detector import Detector
 from engines.scale import in_input, is_trained_for, long_side_for, measure_rbc_diameter, trained_range
-from streamer.records import Frame, Mode, Skip
-from streamer.sources import Source
+from streamer.records import Frame, Skip
+from streamer.sources.base import PassedOnSource, Source
 
 LOOKS = 5
 """Frames of a size that are looked at, at most, until one has enough red cells; after that the card's input stays."""
@@ -112,29 +112,15 @@ class Magnification:
             )
 
 
-class MeasuredSource:
+class MeasuredSource(PassedOnSource):
     """A source whose frames `magnification` sees before anybody else."""
 
     def __init__(self, source: Source, magnification: Magnification) -> None:
-        self._source = source
+        super().__init__(source)
         self._magnification = magnification
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def default_mode(self) -> Mode:
-        return self._source.default_mode
-
-    def open(self) -> None:
-        self._source.open()
 
     def read(self) -> Frame | Skip | None:
         item = self._source.read()
         if isinstance(item, Frame):
             self._magnification.look(item)
         return item
-
-    def close(self) -> None:
-        self._source.close()

@@ -13,6 +13,7 @@ from engines.base import UsageError
 from streamer.binding import bind_both
 from streamer.doorkeeper import CONNECTIONS_MAX, HANDSHAKE_S, Doorkeeper, peer_of
 from streamer.endpoints import check_endpoint, is_ipv6, is_local
+from streamer.heartbeat import HEARTBEAT_MS, notice_silence
 from streamer.keys import AuthorisedKeys, KeyPair, read_key_pair
 from streamer.outbox import Outbox, try_to_send
 from streamer.records import StreamHealth
@@ -31,7 +32,6 @@ _REPLIES_WAITING_MAX = 8
 """Replies of one peer that doesn't read them, of 256 KiB each at most; further ones are lost to it."""
 
 _REQUESTS_WAITING_MAX = 64
-_HEARTBEAT_MS = 5_000
 _FAREWELL_STEP_MS = 10
 
 Socket = zmq.Socket[bytes]
@@ -53,7 +53,7 @@ class Publisher:
         keys: str | Path | None = None,
         control: bool = False,
         high_water_mark: int = 500,
-        heartbeat_ms: int = _HEARTBEAT_MS,
+        heartbeat_ms: int = HEARTBEAT_MS,
         connections_max: int = CONNECTIONS_MAX,
         window_max_bytes: int = WINDOW_MAX_BYTES,
         history: History | None = None,
@@ -202,9 +202,7 @@ class Publisher:
         self.close()
 
     def _prepare(self, socket: Socket, endpoint: str, heartbeat_ms: int, pair: KeyPair | None) -> None:
-        socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * heartbeat_ms)
-        socket.setsockopt(zmq.TCP_MAXRT, 3 * heartbeat_ms)  # no heartbeat gets past data that nobody takes
+        notice_silence(socket, heartbeat_ms)
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(1000 * HANDSHAKE_S))
         socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
         if pair is not None:

@@ -11,7 +11,6 @@ import zmq
 
 from streamer.catch_up import Answer, CatchUp, Received, Steps
 from streamer.connection import (
-    HEARTBEAT_MS,
     Socket,
     Watch,
     check_options,
@@ -21,6 +20,7 @@ from streamer.connection import (
     slices_ms,
     watched_events,
 )
+from streamer.heartbeat import HEARTBEAT_MS
 from streamer.service_messages import AnyReply, AnyRequest, encode_request
 from streamer.wire import DifferentialMessage
 

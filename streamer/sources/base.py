@@ -40,3 +40,27 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release the device; harmless when called twice or before `open`."""
+
+
+class PassedOnSource:
+    """Another source as it is; what differs is overridden."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def default_mode(self) -> Mode:
+        return self._source.default_mode
+
+    def open(self) -> None:
+        self._source.open()
+
+    def read(self) -> Frame | Skip | None:
+        return self._source.read()
+
+    def close(self) -> None:
+        self._source.close()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from streamer.records import Frame, Mode, Skip
-from streamer.sources.base import Source, SourceError
+from streamer.records import Frame, Skip
+from streamer.sources.base import PassedOnSource, Source, SourceError
 
 
 @runtime_checkable
@@ -19,13 +19,13 @@ class Seekable(Protocol):
         """After `open`: the next `read` gives this frame, or None where there is no such frame."""
 
 
-class ReadOnSource:
+class ReadOnSource(PassedOnSource):
     """A finite source behind a frame that was analysed before. Opened already: its first `open` does nothing."""
 
     def __init__(self, source: Source, last_frame_id: int, is_same: Callable[[Frame], bool]) -> None:
         """Opens `source` and goes to its frame `last_frame_id`, which `is_same` must recognise; SourceError where it
         does not, or where there is no such frame. What was skipped on the way is not told again."""
-        self._source = source
+        super().__init__(source)
         self._is_open = True
         source.open()
         try:
@@ -40,51 +40,26 @@ class ReadOnSource:
             source.close()
             raise
 
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def default_mode(self) -> Mode:
-        return self._source.default_mode
-
     def open(self) -> None:
         if not self._is_open:
             self._source.open()
         self._is_open = False
 
-    def read(self) -> Frame | Skip | None:
-        return self._source.read()
-
     def close(self) -> None:
         self._is_open = False
-        self._source.close()
+        super().close()
 
 
-class NumberedOnSource:
+class NumberedOnSource(PassedOnSource):
     """A live source whose frames are numbered on from those of an earlier run."""
 
     def __init__(self, source: Source, first_frame_id: int) -> None:
-        self._source = source
+        super().__init__(source)
         self._first = first_frame_id
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def default_mode(self) -> Mode:
-        return self._source.default_mode
-
-    def open(self) -> None:
-        self._source.open()
 
     def read(self) -> Frame | Skip | None:
         item = self._source.read()
         return replace(item, frame_id=self._first + item.frame_id) if isinstance(item, Frame) else item
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _go_to(source: Source, frame_id: int) -> Frame | None:

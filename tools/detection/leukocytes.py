@@ -27,22 +27,10 @@ from tools.detection.fields import CLASS_NAMES as BLOOD_NAMES
 from tools.detection.fields import Field, read_picture
 from tools.detection.training import load_averaged
 from tools.export import to_onnx
+from tools.get_data import OI_PBC_NAMES
 from tools.training import load_checkpoint
 
-PBC = (
-    "basophil",
-    "band neutrophil",
-    "eosinophil",
-    "erythroblast",
-    "lymphocyte",
-    "metamyelocyte",
-    "monocyte",
-    "myelocyte",
-    "platelet",
-    "promyelocyte",
-    "red blood cell",
-    "segmented neutrophil",
-)
+PBC = OI_PBC_NAMES
 """The twelve classes of PBC's boxes, in their order."""
 
 ZHOU = ("BAS", "EBO", "EOS", "KSC", "LYA", "LYT", "MMZ", "MOB", "MON", "MYB", "MYO", "NGB", "NGS", "PMB", "PMO")
