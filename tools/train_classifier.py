@@ -28,11 +28,12 @@ from tools.classification import measures
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.classification.augment import Augmentation, Lending, make_batch
 from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
+from tools.classification.simulated import with_simulated
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
-SET_SHARES = {"pbc": 0.74, "chula_wbc": 0.16, "bccd": 0.1}
-"""Share of an epoch's samples that comes from each set. bccd_crops are the cells of bccd once more: not drawn;
-wbc_masks is the laboratory that no weights have seen."""
+SET_SHARES = {"pbc": 0.74, "chula_wbc": 0.16, "bccd": 0.1, "simulated": 0.08}
+"""Share of an epoch's samples that comes from each set, of those that there are. bccd_crops are the cells of bccd once
+more: not drawn; wbc_masks is the laboratory that no weights have seen."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 HOME = "pbc"
 HOME_ONLY_FOREIGN = 0.6
@@ -65,6 +66,7 @@ class Plan:
     warmup_epochs: float = 1.0
     standardise: bool = True
     by_density: bool = False
+    simulated_fields: int = 0
     seed: int = 0
 
 
@@ -370,6 +372,8 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Plan)})
     stored = load_stored(data_root(), args.cells)
     looks = validation_looks(stored, plan)
+    if plan.simulated_fields:
+        stored = with_simulated(stored, plan.simulated_fields, plan.seed)
     Trainer(
         plan,
         stored,

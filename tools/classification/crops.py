@@ -23,7 +23,7 @@ from tools.datasets import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, lo
 
 STORED_PX = 224
 SUBCLASS_NAMES = tuple(SUBCLASSES)
-MARGINS = {"bccd": 1.9, "bccd_crops": 1.0, "wbc_masks": 1.9, "chula_wbc": 1.9}
+MARGINS = {"bccd": 1.9, "bccd_crops": 1.0, "wbc_masks": 1.9, "chula_wbc": 1.9, "simulated": 1.9}
 """Crops of 1.3 times the box, turned by any angle, fit into 1.9 times the box; bccd_crops hold nothing outside."""
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "cell_size": ("small", "big"),
