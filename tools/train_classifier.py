@@ -31,9 +31,9 @@ from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, 
 from tools.classification.simulated import with_simulated
 from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root
 
-SET_SHARES = {"pbc": 0.74, "chula_wbc": 0.16, "bccd": 0.1, "simulated": 0.08}
+SET_SHARES = {"pbc": 0.7, "chula_wbc": 0.16, "bccd": 0.08, "wbc_masks": 0.08, "simulated": 0.05}
 """Share of an epoch's samples that comes from each set, of those that there are. bccd_crops are the cells of bccd once
-more: not drawn; wbc_masks is the laboratory that no weights have seen."""
+more: not drawn; of wbc_masks only the laboratory jtsc trains."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 HOME = "pbc"
 HOME_ONLY_FOREIGN = 0.6

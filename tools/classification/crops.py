@@ -46,6 +46,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "granularity": ("no", "yes"),
 }
 """The morphological attributes that WBCAtt names for cells of pbc, and their values."""
+UNSEEN = "wbc_masks/cellavision"
+"""The laboratory that stands for the one that nobody trained on."""
 _CACHE_VERSION = 1
 
 
@@ -138,9 +140,9 @@ def _fill(path: Path, boxes_path: Path, cells: Sequence[CellPicture]) -> None:
 
 
 def part_of_cell(cell: CellPicture, splits: Mapping[str, str]) -> str:
-    """The part of a cell by its picture's group; all of wbc_masks is for validation: two laboratories that no weights
-    have seen (nor may: its licence binds what is made from it)."""
-    return VALIDATION if cell.dataset == "wbc_masks" else splits[cell.key]
+    """The part of a cell by its picture's group; all of `UNSEEN` is for validation: a laboratory that no weights have
+    seen."""
+    return VALIDATION if set_name(cell) == UNSEEN else splits[cell.key]
 
 
 def set_name(cell: CellPicture) -> str:
