@@ -163,18 +163,18 @@ class Classifications:
         )
 
     def pooled(self, views: int | None = None) -> Classifications:
-        """`views` looks at each cell made one, all cells of one view before those of the next; None: one cell.
+        """`views` looks at each cell made one, the looks at a cell side by side; None: one cell.
 
         Classes are pooled log-linearly, as a slide pools the looks at a cell: the view that shows too little of the
         cell, or too much around it, is unsure, and a sure one outweighs it. Subclasses are averaged.
         """
         views = len(self) if views is None else views
         cells = len(self) // views
-        odds = np.log(np.maximum(self.probabilities, 1e-7)).reshape(views, cells, self.probabilities.shape[1]).mean(0)
+        odds = np.log(np.maximum(self.probabilities, 1e-7)).reshape(cells, views, self.probabilities.shape[1]).mean(1)
         odds = np.exp(odds)
-        families = self.subclass_probabilities.reshape(views, cells, self.subclass_probabilities.shape[1])
+        families = self.subclass_probabilities.reshape(cells, views, self.subclass_probabilities.shape[1])
         return replace(
             self,
             probabilities=np.asarray(odds / odds.sum(1, keepdims=True), np.float32),
-            subclass_probabilities=np.asarray(families.mean(0), np.float32),
+            subclass_probabilities=np.asarray(families.mean(1), np.float32),
         )

@@ -43,6 +43,9 @@ class CropInput:
     channels: str = "bgr"
     crop_margin: float = 1.3
     """Side of the square crop over the longer side of the box."""
+    mirrored_margin: float | None = None
+    """The same of a second, mirrored look at each cell (of a picture of one cell the second look is mirrored then);
+    None: one look a cell."""
     pad_value: int | None = None
     """Grey outside the frame; None repeats the frame's border, which looks less like an object."""
     middle_share: float = 0.65
@@ -249,6 +252,7 @@ def _crop_input(settings: _Table) -> CropInput:
         width_px=settings.whole("width_px", low=1),
         channels=settings.choice("channels", ("bgr", "rgb"), "bgr"),
         crop_margin=settings.number("crop_margin", 1.3, low=0.1, high=10),
+        mirrored_margin=settings.number("mirrored_margin", low=0.1, high=10) if "mirrored_margin" in settings else None,
         pad_value=settings.whole("pad_value", low=0, high=255) if "pad_value" in settings else None,
         middle_share=settings.number("middle_share", 0.65, low=0.1, high=1),
     )

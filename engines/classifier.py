@@ -41,9 +41,19 @@ class Classifier:
         return self.card.thresholds.operating
 
     @property
-    def views(self) -> tuple[float, ...]:
+    def margins(self) -> tuple[float, ...]:
+        """Of the looks at a cell in a frame; the second one is mirrored."""
+        second = self._input.mirrored_margin
+        return (self._input.crop_margin,) if second is None else (self._input.crop_margin, second)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
         """What is looked at of a single-cell picture, as shares of its side: the whole and its middle."""
         return 1.0, self._input.middle_share
+
+    def is_mirrored(self, look: int) -> bool:
+        """Whether the first (0) or second (1) look at a cell is mirrored."""
+        return look == 1 and self._input.mirrored_margin is not None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -54,8 +64,23 @@ class Classifier:
         return self.classify_batch(self.crop(frame, boxes_px))
 
     def crop(self, frame: Image, boxes_px: Boxes) -> Image:
-        """(n,h,w,3) crops as the classifier was trained on; batches over frames are made of these."""
-        return crop_squares(frame, boxes_px, self._size, self._input.crop_margin, self._input.border)
+        """(n,k,h,w,3) crops as the classifier was trained on, k looks at each cell (`margins`); batches over frames
+        are made of these."""
+        looks = [self._looked(frame, boxes_px, look, margin) for look, margin in enumerate(self.margins)]
+        return np.stack(looks, axis=1)
+
+    def crop_pictures(self, pictures: Sequence[Image]) -> Image:
+        """(n,2,h,w,3) two looks (`shares`) at each of n pictures that show one cell, uint8 (H,W,3) BGR of any size."""
+        crops = np.empty((len(pictures), len(self.shares), *self._size, 3), np.uint8)
+        for i, picture in enumerate(pictures):
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+                raise TensorMismatchError(
+                    f"picture {i}: got {picture.dtype} {picture.shape}, expected uint8 (H,W,3) BGR"
+                )
+            whole = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
+            for look, share in enumerate(self.shares):
+                crops[i, look] = self._looked(picture, whole, look, share)[0]
+        return crops
 
     def classify_crops(self, pictures: Sequence[Image]) -> Classifications:
         """Classify pictures that each show one cell, uint8 (H,W,3) BGR of any size.
@@ -63,25 +88,18 @@ class Classifier:
         Nobody says how much of a picture its cell fills, so each is looked at twice, whole and its middle, and the
         looks are pooled: a look that cuts the cell, or shows it small, is less sure.
         """
-        shares = self.views
-        crops = np.empty((len(shares), len(pictures), *self._size, 3), np.uint8)
-        for i, picture in enumerate(pictures):
-            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-                raise TensorMismatchError(
-                    f"picture {i}: got {picture.dtype} {picture.shape}, expected uint8 (H,W,3) BGR"
-                )
-            for views, share in zip(crops, shares, strict=True):
-                views[i] = self.view(picture, share)
-        return self.classify_batch(crops.reshape(-1, *self._size, 3)).pooled(len(shares))
+        return self.classify_batch(self.crop_pictures(pictures))
 
-    def view(self, picture: Image, share: float) -> Image:
-        """(h,w,3) the middle of a picture, its side `share` of the whole, as the classifier takes it."""
-        whole = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
-        view: Image = crop_squares(picture, whole, self._size, share, self._input.border)[0]
-        return view
+    def _looked(self, frame: Image, boxes_px: Boxes, look: int, margin: float) -> Image:
+        crops: Image = crop_squares(frame, boxes_px, self._size, margin, self._input.border)
+        return crops[:, :, ::-1] if self.is_mirrored(look) else crops
 
     def classify_batch(self, crops: Image) -> Classifications:
-        """Classify crops uint8 (n,h,w,3) of the card's size, in as many calls as the engine's batch wants."""
+        """Classify crops uint8 (n,h,w,3) of the card's size, in as many calls as the engine's batch wants; of k looks
+        at each cell (n,k,h,w,3) the pooled ones."""
+        if crops.ndim == 5:
+            n, looks, *shape = crops.shape
+            return self.classify_batch_with(crops.reshape(n * looks, *shape), ())[0].pooled(looks)
         return self.classify_batch_with(crops, ())[0]
 
     def classify_batch_with(self, crops: Image, names: Sequence[str]) -> tuple[Classifications, dict[str, Array]]:

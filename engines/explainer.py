@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Classifications, Engine, ModelFormatError
-from engines.card import Card, CropInput
+from engines.card import Card
 from engines.classifier import Classifier
 from engines.geometry import Boxes, Image, square_around
 from engines.gradcam import CAM
@@ -39,8 +39,6 @@ class Explainer:
     def __init__(self, card: Card, engine: Engine) -> None:
         """ModelFormatError unless `engine` has the output `cam` for each of the card's classes."""
         self.classifier = Classifier(card, engine)
-        assert isinstance(card.input, CropInput)
-        self._input = card.input
         found = [spec.shape for spec in engine.outputs if spec.name == CAM]
         if not found or found[0][1] != len(card.classes):
             got = ", ".join(f"{spec.name} {spec.shape}" for spec in engine.outputs)
@@ -62,24 +60,29 @@ class Explainer:
         middle; the map is that of the look that is surer of the class. `class_index`: of the class to explain, None
         for the likeliest."""
         whole = [0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])]
-        crops = np.stack([self.classifier.view(picture, share) for share in self.classifier.views])
+        crops = self.classifier.crop_pictures([picture])[0]
+        return self._surer(crops, whole, self.classifier.shares, class_index)
+
+    def explain_boxes(self, frame: Image, boxes_px: Boxes, class_index: int | None = None) -> list[Evidence]:
+        """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box."""
+        crops = self.classifier.crop(frame, boxes_px)
+        return [
+            self._surer(looks, box, self.classifier.margins, class_index)
+            for looks, box in zip(crops, boxes_px.tolist(), strict=True)
+        ]
+
+    def _surer(
+        self, crops: Image, box_px: Sequence[float], margins: Sequence[float], class_index: int | None
+    ) -> Evidence:
+        """Of the looks (k,h,w,3) at a cell, each `margins` times its box, the map of the one that is surer."""
         looks, maps = self.maps(crops)
         together = looks.pooled()
         chosen = int(together.probabilities[0].argmax()) if class_index is None else class_index
         surer = int(looks.probabilities[:, chosen].argmax())
-        return _evidence(together, chosen, square_around(whole, self.classifier.views[surer]), maps[surer, chosen])
-
-    def explain_boxes(self, frame: Image, boxes_px: Boxes, class_index: int | None = None) -> list[Evidence]:
-        """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box."""
-        if not len(boxes_px):
-            return []
-        looks, maps = self.maps(self.classifier.crop(frame, boxes_px))
-        found = []
-        for i, box in enumerate(boxes_px.tolist()):
-            chosen = int(looks.probabilities[i].argmax()) if class_index is None else class_index
-            square = square_around(box, self._input.crop_margin)
-            found.append(_evidence(looks[i : i + 1], chosen, square, maps[i, chosen]))
-        return found
+        values = maps[surer, chosen]
+        if self.classifier.is_mirrored(surer):
+            values = values[:, ::-1]
+        return _evidence(together, chosen, square_around(box_px, margins[surer]), values)
 
 
 def _evidence(looks: Classifications, chosen: int, square: tuple[int, int, int], values: Map) -> Evidence:

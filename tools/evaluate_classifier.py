@@ -5,7 +5,7 @@
 MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
 `validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
 are single-cell pictures as a whole, "chula_wbc fused" has one entry a physical cell with all its looks pooled, and
-"wbc_masks" are two laboratories that no weights have seen, together.
+no weights have seen "wbc_masks/cellavision".
 """
 
 from __future__ import annotations
@@ -117,13 +117,6 @@ def collect(model: Model, cells: Sequence[CellPicture], root: Path) -> dict[str,
             groups = looks_of_cells(mine, root)
             firsts = [mine[group[0]] for group in groups]
             out["chula_wbc fused"] = Predictions(firsts, fused(out[name].looks, mine, groups))
-    for way in ("", " whole"):
-        parts = [
-            found for name, found in out.items() if name in (f"wbc_masks/jtsc{way}", f"wbc_masks/cellavision{way}")
-        ]
-        if parts:
-            cells_of_parts = [c for part in parts for c in part.cells]
-            out[f"wbc_masks{way}"] = Predictions(cells_of_parts, joined([part.looks for part in parts]))
     return out
 
 

@@ -56,7 +56,7 @@ def test_the_cell_in_the_box_is_what_is_classified() -> None:
 def test_the_crop_has_the_cards_margin_and_border() -> None:
     box = np.array([[30, 20, 50, 40]], np.float32)
     share = [
-        real(crop_margin=margin).crop(frame_with_red_patch(), box)[0, :, :, 2].mean() / 200 for margin in (1.0, 2.0)
+        real(crop_margin=margin).crop(frame_with_red_patch(), box)[0, 0, :, :, 2].mean() / 200 for margin in (1.0, 2.0)
     ]
     assert share == pytest.approx([1, 0.25], abs=0.02)
     corner = np.array([[-20, -20, 0, 0]], np.float32)
@@ -140,13 +140,13 @@ def test_a_detector_is_no_classifier() -> None:
 
 def test_looks_are_pooled_log_linearly_and_subclasses_averaged() -> None:
     looks = Classifications(
-        probabilities=np.float32([[0.9, 0.05, 0.05], [0.2, 0.3, 0.5], [0.3, 0.4, 0.3], [0.2, 0.3, 0.5]]),
+        probabilities=np.float32([[0.9, 0.05, 0.05], [0.3, 0.4, 0.3], [0.2, 0.3, 0.5], [0.2, 0.3, 0.5]]),
         class_names=("a", "b", "c"),
-        subclass_probabilities=np.float32([[0.2, 0.8], [1, 0], [0.6, 0.4], [1, 0]]),
+        subclass_probabilities=np.float32([[0.2, 0.8], [0.6, 0.4], [1, 0], [1, 0]]),
         subclass_names=("x", "y"),
         subclass_parents=("a", "a"),
     )
-    pooled = looks.pooled(2)  # cell 1: looks 1 and 3, cell 2: looks 2 and 4
+    pooled = looks.pooled(2)
     expected = np.sqrt([0.9 * 0.3, 0.05 * 0.4, 0.05 * 0.3])
     np.testing.assert_allclose(pooled.probabilities[0], expected / expected.sum(), rtol=1e-5)
     np.testing.assert_allclose(pooled.probabilities[1], [0.2, 0.3, 0.5], rtol=1e-5)
@@ -159,6 +159,24 @@ def test_the_card_says_how_large_the_middle_of_a_picture_is() -> None:
     picture = np.zeros((80, 80, 3), np.uint8)
     picture[20:60, 20:60] = (0, 0, 200)
     classifier = real(middle_share=0.5)
-    assert classifier.views == (1.0, 0.5)
-    assert (classifier.view(picture, 0.5) == (0, 0, 200)).all()
-    assert real().views == (1.0, 0.65)
+    assert classifier.shares == (1.0, 0.5)
+    assert (classifier.crop_pictures([picture])[0, 1] == (0, 0, 200)).all()
+    assert real().shares == (1.0, 0.65)
+
+
+def test_a_second_look_at_a_cell_is_wider_and_mirrored_and_both_are_pooled() -> None:
+    frame = np.zeros((40, 60, 3), np.uint8)
+    frame[:, :30] = (0, 0, 200)
+    boxes = np.array([[20, 10, 40, 30], [0, 10, 20, 30]], np.float32)
+    classifier = real(crop_margin=1.0, mirrored_margin=2.0)
+    crops = classifier.crop(frame, boxes)
+    assert crops.shape[:2] == (2, 2)
+    half = crops.shape[3] // 2
+    assert (crops[0, 0, :, : half - 1, 2] == 200).all()
+    assert (crops[0, 0, :, half + 1 :, 2] == 0).all()
+    assert (crops[0, 1, :, : half - 1, 2] == 0).all()
+    assert (crops[0, 1, :, half + 1 :, 2] == 200).all()
+    flat = classifier.classify_batch(crops.reshape(4, *crops.shape[2:]))
+    np.testing.assert_array_equal(classifier.classify(frame, boxes).probabilities, flat.pooled(2).probabilities)
+    assert len(classifier.classify(frame, boxes[:0])) == 0
+    assert (classifier.crop_pictures([frame[:, 10:50]])[0, 1, :, : half - 1, 2] == 0).all()

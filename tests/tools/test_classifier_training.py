@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,7 +131,7 @@ def test_one_cycle_warms_up_then_falls_to_its_end() -> None:
 
 
 def test_sampling_gives_sets_their_share_and_rare_classes_and_slides_their_root() -> None:
-    datasets = np.array(["pbc"] * 100 + ["chula_wbc"] * 10 + ["bccd_crops"] * 5 + ["wbc_masks"] * 2)
+    datasets = np.array(["pbc"] * 100 + ["chula_wbc"] * 10 + ["bccd_crops"] * 5 + ["all_idb2"] * 2)
     classes = np.array([0] * 81 + [1] * 19 + [2] * 10 + [0] * 7)
     slides = np.array([""] * 100 + ["B-30"] * 9 + ["B-42"] + [""] * 7)
     weights = sampling_weights(datasets, classes, slides)
@@ -138,7 +139,7 @@ def test_sampling_gives_sets_their_share_and_rare_classes_and_slides_their_root(
     assert weights[:100].sum() == pytest.approx(shares["pbc"] / (shares["pbc"] + shares["chula_wbc"]))
     assert weights[:81].sum() / weights[81:100].sum() == pytest.approx((81 / 19) ** 0.5)
     assert weights[100:109].sum() / weights[109] == pytest.approx(3)
-    assert weights[110:].sum() == 0  # the crops of bccd are its cells once more; wbc_masks is for measuring
+    assert weights[110:].sum() == 0  # the crops of bccd are its cells once more; all_idb2 trains nothing
     with pytest.raises(ValueError, match="got none of pbc"):
         sampling_weights(np.array(["all_idb2"]), np.array([0]), np.array([""]))
 
@@ -397,6 +398,10 @@ def test_export_writes_a_card_with_measured_figures(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_data(tmp_path / "data")
+    unseen = tmp_path / "data/wbc_masks"
+    shutil.copytree(unseen / "jtsc", unseen / "cellavision")
+    with open(unseen / "labels.csv", "a") as labels:
+        labels.write("cellavision/001.png,cellavision/001_mask.png,lymphocyte\n")
     monkeypatch.setenv("LEUKOSTREAM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [str(checkpoint), "--name", "tiny", "--out", str(tmp_path / "zoo"), "--parts", "validation", "holdout"]
@@ -406,10 +411,8 @@ def test_export_writes_a_card_with_measured_figures(
     card = model.classifier.card
     assert card.figures["chula_wbc_validation"]["cells"] == 1
     assert card.figures["chula_wbc_holdout"]["cells"] == 1
-    assert (
-        card.figures["wbc_masks_validation"]["cells"] == card.figures["wbc_masks_jtsc_whole_validation"]["cells"] == 1
-    )
-    assert not [name for name in card.figures if "wbc_masks" in name and name.endswith("holdout")]
+    assert card.figures["wbc_masks_cellavision_whole_validation"]["cells"] == 1
+    assert not [name for name in card.figures if "cellavision" in name and name.endswith("holdout")]
     assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
     assert card.training["epoch_of_weights"] == 3
     options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
