@@ -51,7 +51,7 @@ OUTPUTS = ("class_probabilities", "subclass_probabilities")
 NOTES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
     "bccd, chula_wbc: MIT; the colours of txl_pbc and bcd, MIT, were lent to cells of the others",
-    "wbc_masks (zxaoyou/segmentation_WBC, data under GPL-3.0): its laboratory jtsc trained too, cellavision is measured "
+    "wbc_masks (zxaoyou/segmentation_WBC, data under GPL-3.0): its laboratory jtsc trained, cellavision is measured "
     "on only; who wants no such data behind a model takes wbc_masks out of SET_SHARES in tools/train_classifier.py",
     "erythroblasts, platelets and immature granulocytes were learnt from one laboratory; elsewhere they are found less",
 )
