@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from tools.classification.crops import ATTRIBUTES, STORED_PX, StoredCells  # noqa: E402
-from tools.classification.simulated import NAME, with_simulated  # noqa: E402
-from tools.datasets import CELL_CLASSES, TRAIN  # noqa: E402
+from tools.classification.crops import ATTRIBUTES, STORED_PX, StoredCells
+from tools.classification.simulated import NAME, with_simulated
+from tools.datasets import CELL_CLASSES, TRAIN
 
 
 def nothing_stored() -> StoredCells:
@@ -23,7 +23,7 @@ def nothing_stored() -> StoredCells:
 
 
 def test_simulated_cells_are_whole_white_and_only_train() -> None:
-    stored = with_simulated(nothing_stored(), fields=3, seed=5)
+    stored = with_simulated(nothing_stored(), fields=12, seed=5)
     n = len(stored.cells)
     assert n >= 3
     assert stored.squares.shape == (n, STORED_PX, STORED_PX, 3)
@@ -40,6 +40,11 @@ def test_simulated_cells_are_whole_white_and_only_train() -> None:
 
 
 def test_the_same_seed_gives_the_same_cells() -> None:
-    one, two, other = (with_simulated(nothing_stored(), fields=1, seed=seed).squares for seed in (5, 5, 6))
+    one, two, other = (with_simulated(nothing_stored(), fields=8, seed=seed).squares for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, two)
     assert one.shape != other.shape or (one != other).any()
+
+
+def test_fields_without_a_whole_white_cell_are_an_error() -> None:
+    with pytest.raises(ValueError, match="no whole white cell in 0 fields"):
+        with_simulated(nothing_stored(), fields=0, seed=5)

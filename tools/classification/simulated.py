@@ -21,7 +21,7 @@ RED_PX = (30.0, 60.0)
 def with_simulated(stored: StoredCells, fields: int, seed: int) -> StoredCells:
     """`stored` and the whole white cells of `fields` simulated fields 640x480, each with another stain, lamp and focus.
 
-    All squares are then in memory.
+    All squares are then in memory. Raises ValueError where no field shows a whole white cell.
     """
     squares, boxes, cells = [], [], []
     for number, (image, boxes_px, kinds, names) in enumerate(
@@ -50,6 +50,8 @@ def with_simulated(stored: StoredCells, fields: int, seed: int) -> StoredCells:
             squares.append(square)
             boxes.append(box_in_square)
             cells.append(cell)
+    if not cells:
+        raise ValueError(f"simulated cells: got no whole white cell in {fields} fields, expected some; give more")
     return StoredCells(
         squares=np.concatenate([stored.squares, np.stack(squares)]),
         boxes=np.concatenate([stored.boxes, np.stack(boxes)]),
