@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +138,14 @@ class Detections:
         )
 
 
+class Attribute(NamedTuple):
+    """Something that a classifier says of how a cell looks, such as the shape of its nucleus."""
+
+    name: str
+    values: tuple[str, ...]
+    """At least two, in the order of the network."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Classifications:
     """What a classifier says of a batch of crops."""
@@ -150,31 +158,54 @@ class Classifications:
     subclass_names: tuple[str, ...]
     subclass_parents: tuple[str, ...]
     """The class that each subclass belongs to; as long as `subclass_names`."""
+    attribute_probabilities: npt.NDArray[np.float32] | None = None
+    """(n, V), the values of all `attributes` side by side, those of one attribute sum to 1; None where the model says
+    nothing of them."""
+    attributes: tuple[Attribute, ...] = ()
+    novelty: npt.NDArray[np.float32] | None = None
+    """(n,) 0 to 1, how unlike all training cells a crop is; None where the model does not say."""
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
-    def __getitem__(self, rows: slice) -> Classifications:
-        """Some of the crops, as views."""
+    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Classifications:
+        """Some of the crops: as views for a slice, copied for an array of rows."""
         return replace(
             self,
             probabilities=self.probabilities[rows],
             subclass_probabilities=self.subclass_probabilities[rows],
+            attribute_probabilities=None
+            if self.attribute_probabilities is None
+            else self.attribute_probabilities[rows],
+            novelty=None if self.novelty is None else self.novelty[rows],
         )
 
     def pooled(self, views: int | None = None) -> Classifications:
         """`views` looks at each cell made one, the looks at a cell side by side; None: one cell.
 
         Classes are pooled log-linearly, as a slide pools the looks at a cell: the view that shows too little of the
-        cell, or too much around it, is unsure, and a sure one outweighs it. Subclasses are averaged.
+        cell, or too much around it, is unsure, and a sure one outweighs it. Subclasses and attributes are averaged.
+        A cell is as novel as the view that is least so.
         """
         views = len(self) if views is None else views
         cells = len(self) // views
         odds = np.log(np.maximum(self.probabilities, 1e-7)).reshape(cells, views, self.probabilities.shape[1]).mean(1)
         odds = np.exp(odds)
-        families = self.subclass_probabilities.reshape(cells, views, self.subclass_probabilities.shape[1])
+
+        def averaged(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            return np.asarray(rows.reshape(cells, views, rows.shape[1]).mean(1), np.float32)
+
+        values, novelty = self.attribute_probabilities, self.novelty
         return replace(
             self,
             probabilities=np.asarray(odds / odds.sum(1, keepdims=True), np.float32),
-            subclass_probabilities=np.asarray(families.mean(1), np.float32),
+            subclass_probabilities=averaged(self.subclass_probabilities),
+            attribute_probabilities=None if values is None else averaged(values),
+            novelty=None if novelty is None else novelty.reshape(cells, views).min(1),
         )
+
+
+def attribute_columns(attributes: Sequence[Attribute]) -> list[npt.NDArray[np.intp]]:
+    """Of each attribute, the columns of its values in an array that has those of all side by side."""
+    ends = np.cumsum([len(attribute.values) for attribute in attributes]).tolist()
+    return [np.arange(end - len(one.values), end) for end, one in zip(ends, attributes, strict=True)]

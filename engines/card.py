@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from engines.base import CardError
+from engines.base import Attribute, CardError
 from engines.geometry import Border
 
 Task = Literal["detector", "classifier", "segmenter"]
@@ -82,6 +82,9 @@ class Thresholds:
     naming: float | None = None
     """Detector whose classes are kinds of leukocyte: the share of its class scores below which a cell is
     "unclassified". None: its classes do not say what a white cell is."""
+    novelty: float | None = None
+    """Classifier: the novelty above which a crop is like no training cell, and a cell all of whose looks are so
+    "unclassified". None: the model does not say how novel a crop is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,10 @@ class Card:
     sha256: str | None = None
     """Of that file, 64 hexadecimal digits; None where the card does not say, then nothing is checked."""
     subclasses: tuple[SubclassEntry, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    """What the classifier says of how a cell looks."""
+    attributes_of: tuple[str, ...] = ()
+    """The classes whose cells these attributes were learnt from; of others they are not told."""
     architecture: str = ""
     summary: str = ""
     licence: str = ""
@@ -136,10 +143,16 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
     classes = tuple(_class(row) for row in top.entries("classes", required=True))
     parents = [entry.name for entry in classes]
     subclasses = tuple(_subclass(row, parents) for row in top.entries("subclasses"))
-    for what, names in (("classes", parents), ("subclasses", [entry.name for entry in subclasses])):
+    attributes = tuple(_attribute(row) for row in top.entries("attributes"))
+    for what, names in (
+        ("classes", parents),
+        ("subclasses", [entry.name for entry in subclasses]),
+        ("attributes", [entry.name for entry in attributes]),
+    ):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise CardError(f"{where}: {what}: got {sorted(twice)} twice, expected different names")
+    attributes_of = _attributes_of(top, parents) if attributes else ()
     settings = top.table("input")
     card = Card(
         name=top.text("name", stem),
@@ -150,6 +163,8 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         file=_file_name(top, stem),
         sha256=_sha256(top),
         subclasses=subclasses,
+        attributes=attributes,
+        attributes_of=attributes_of,
         architecture=top.text("architecture", ""),
         summary=top.text("summary", ""),
         licence=top.text("licence", ""),
@@ -231,6 +246,25 @@ def _subclass(row: _Table, parents: Sequence[str]) -> SubclassEntry:
     return read
 
 
+def _attribute(row: _Table) -> Attribute:
+    read = Attribute(row.text("name"), row.texts("values"))
+    if len(read.values) < 2 or len(set(read.values)) < len(read.values):
+        raise CardError(f"{row.where}: values: got {list(read.values)}, expected at least two different ones")
+    row.done()
+    return read
+
+
+def _attributes_of(top: _Table, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes that have attributes; all of them where the card doesn't say."""
+    named = top.texts("attributes_of") if "attributes_of" in top else tuple(classes)
+    for name in named:
+        if name not in classes:
+            raise CardError(
+                f"{top.where}: attributes_of: got {name!r}, expected classes of this card{near(name, classes)}"
+            )
+    return named
+
+
 def _detector_input(settings: _Table) -> DetectorInput:
     low_high = settings.numbers("rbc_diameter_px", 2)
     if low_high is not None and not 0 < low_high[0] < low_high[1]:
@@ -270,7 +304,8 @@ def _thresholds(settings: _Table, task: Task) -> Thresholds:
             settings.number("naming", low=0, high=1) if "naming" in settings else None,
         )
     else:
-        read = Thresholds(operating)
+        novelty = settings.number("novelty", low=0, high=1) if "novelty" in settings else None
+        read = Thresholds(operating, novelty=novelty)
     settings.done()
     return read
 

@@ -13,6 +13,10 @@ from engines.geometry import Boxes, Image, crop_squares
 IMAGES = "images"
 CLASS_PROBABILITIES = "class_probabilities"
 SUBCLASS_PROBABILITIES = "subclass_probabilities"
+ATTRIBUTE_PROBABILITIES = "attribute_probabilities"
+"""(N, values of all attributes side by side), a softmax within each; of models whose card has [[attributes]]."""
+NOVELTY = "novelty"
+"""(N,) 0 to 1; of models whose card has a threshold for it."""
 
 _LARGEST_BATCH = 32
 """Crops a call where the engine names no limit: enough for any field, little memory."""
@@ -32,6 +36,9 @@ class Classifier:
         self._class_names = card.class_names
         self._subclass_names = tuple(entry.name for entry in card.subclasses)
         self._subclass_parents = tuple(entry.parent for entry in card.subclasses)
+        self._attribute_values = sum(len(one.values) for one in card.attributes)
+        self._further = (ATTRIBUTE_PROBABILITIES,) * bool(card.attributes)
+        self._further += (NOVELTY,) * (card.thresholds.novelty is not None)
         self._batch = engine.max_batch or _LARGEST_BATCH
         _check_engine(card, engine, self._size)
 
@@ -105,7 +112,8 @@ class Classifier:
     def classify_batch_with(self, crops: Image, names: Sequence[str]) -> tuple[Classifications, dict[str, Array]]:
         """`classify_batch`, with further outputs of the engine by name, each (n, …)."""
         n = len(crops)
-        further: dict[str, list[Array]] = {name: [] for name in names}
+        wanted = (*names, *self._further)
+        further: dict[str, list[Array]] = {name: [] for name in wanted}
         probabilities = np.empty((n, len(self._class_names)), np.float32)
         subclass_probabilities = np.empty((n, len(self._subclass_names)), np.float32)
         for start in range(0, n, self._batch):
@@ -115,7 +123,7 @@ class Classifier:
             probabilities[part] = outputs[CLASS_PROBABILITIES][:count]
             if self._subclass_names:
                 subclass_probabilities[part] = outputs[SUBCLASS_PROBABILITIES][:count]
-            for name in names:
+            for name in wanted:
                 further[name].append(outputs[name][:count])
         sums = probabilities.sum(1)
         if not (np.abs(sums - 1) < 1e-3).all():  # false for NaN too
@@ -123,14 +131,23 @@ class Classifier:
                 f"model {self.card.name!r}: got class probabilities that sum to {sums[np.abs(sums - 1).argmax()]:.4g}, "
                 "expected 1; end the graph in a softmax"
             )
+        given = {name: np.concatenate(parts) for name, parts in further.items() if parts}
+        if n == 0:
+            given |= {
+                ATTRIBUTE_PROBABILITIES: np.zeros((0, self._attribute_values), np.float32),
+                NOVELTY: np.zeros(0, np.float32),
+            }
         looks = Classifications(
             probabilities=probabilities,
             class_names=self._class_names,
             subclass_probabilities=subclass_probabilities,
             subclass_names=self._subclass_names,
             subclass_parents=self._subclass_parents,
+            attribute_probabilities=given[ATTRIBUTE_PROBABILITIES] if self.card.attributes else None,
+            attributes=self.card.attributes,
+            novelty=given[NOVELTY] if NOVELTY in self._further else None,
         )
-        return looks, {name: np.concatenate(parts) for name, parts in further.items()}
+        return looks, {name: given[name] for name in names}
 
     def close(self) -> None:
         self.engine.close()
@@ -156,6 +173,15 @@ def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
     wanted = {CLASS_PROBABILITIES: len(card.classes)}
     if card.subclasses:
         wanted[SUBCLASS_PROBABILITIES] = len(card.subclasses)
+    if card.attributes:
+        wanted[ATTRIBUTE_PROBABILITIES] = sum(len(one.values) for one in card.attributes)
+    shapes = {spec.name: len(spec.shape) for spec in engine.outputs}
+    if card.thresholds.novelty is not None and shapes.get(NOVELTY) != 1:
+        got = ", ".join(f"{spec.name} {spec.shape}" for spec in engine.outputs)
+        raise ModelFormatError(
+            f"model {card.name!r}: outputs: got {got}, expected {NOVELTY} float32 (N,) since its card has a threshold "
+            "for it; take the threshold out of the card, or export the model with it"
+        )
     for name, width in wanted.items():
         if name not in widths:
             got = ", ".join(f"{spec.name} {spec.shape}" for spec in engine.outputs)
