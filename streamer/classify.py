@@ -12,10 +12,12 @@ import msgspec
 
 from engines.classifier import Classifier
 from engines.geometry import Image
+from streamer.message_factory import attribute_messages
 from streamer.naming import Naming
 from streamer.records import Classifications
 from streamer.sources.base import SourceError
 from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
+from streamer.wire import Attribute
 
 BATCH = 32
 
@@ -34,6 +36,10 @@ class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_"
     """The likeliest class even where `class` is "unclassified"."""
     class_probabilities: dict[str, float]
     """All classes; they sum to 1."""
+    unclassified_reason: str | None
+    """"low confidence" or "unlike the training cells"; null for a classified one."""
+    attributes: dict[str, Attribute] | None
+    """How it looks, by name; null for models and classes without."""
 
 
 def classify(folder: str, classifier: Classifier, jsonl: str) -> int:
@@ -90,14 +96,18 @@ def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[t
 
 
 def _lines(names: list[str], found: Classifications, naming: Naming) -> Iterator[ClassifiedFile]:
-    for name, row, subclass_row in zip(names, found.probabilities, found.subclass_probabilities, strict=True):
-        values = row.astype(float)
+    for i, name in enumerate(names):
+        values = found.probabilities[i].astype(float)
         probabilities = (values / values.sum()).tolist()
-        class_name = naming.class_name(probabilities)
+        novelty = None if found.novelty is None else float(found.novelty[i])
+        class_name = naming.class_name(probabilities, novelty)
+        described = found.attribute_probabilities
         yield ClassifiedFile(
             file=name,
             class_=class_name,
-            subclass=naming.subclass(class_name, subclass_row),
+            subclass=naming.subclass(class_name, found.subclass_probabilities[i]),
             top_class=naming.top_class(probabilities),
             class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
+            unclassified_reason=naming.reason(probabilities, novelty),
+            attributes=None if described is None else attribute_messages(naming.described(class_name, described[i])),
         )

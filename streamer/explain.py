@@ -125,7 +125,7 @@ def _line(
 ) -> ExplainedCell:
     values = cell.looks.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()
-    name = naming.class_name(probabilities)
+    name = naming.class_names_of(cell.looks)[0]
     return ExplainedCell(
         file=file,
         overlay=shown,

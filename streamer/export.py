@@ -20,6 +20,7 @@ import msgspec
 
 from engines.base import LeukostreamError
 from streamer.journal import SeenFrame, StoredSession
+from streamer.message_factory import attribute_messages
 from streamer.records import Cell
 from streamer.recount import Recounted, opened, recounted
 
@@ -27,7 +28,7 @@ Format = Literal["csv", "coco", "json"]
 
 COLUMNS = (
     *("session", "source", "cell_id", "island", "x_px", "y_px", "kind", "class", "subclass", "top_class", "looks"),
-    *("partial", "first_frame_id", "last_frame_id", "picture"),
+    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason"),
 )
 
 
@@ -59,8 +60,10 @@ def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
 
 def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
     classes = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.class_names))
+    attributes = list(dict.fromkeys(said.name for one in sessions for said in one.stored.rules.attributes))
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes)])
+    told = [column for name in attributes for column in (name, f"p({name})")]
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *told])
     for one in sessions:
         for cell in one.cells():
             rows.writerow(
@@ -68,10 +71,17 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
                     *(one.stored.id, one.stored.source, cell.cell_id, cell.island),
                     *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, cell.class_name, cell.subclass or ""),
                     *(cell.top_class, cell.looks, int(cell.partial), cell.first_frame_id, cell.last_frame_id),
-                    one.pictures.get(cell.cell_id, ""),
+                    *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or ""),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
+                    *(text for name in attributes for text in _told(cell, name)),
                 ]
             )
+
+
+def _told(cell: Cell, attribute: str) -> tuple[str, str]:
+    """Value and confidence of an attribute, empty where it is not told."""
+    said = (cell.attributes or {}).get(attribute)
+    return ("", "") if said is None else (said.value, _shown(said.confidence))
 
 
 def _shown(probability: float | None) -> str:
@@ -128,7 +138,14 @@ def _write_json(sessions: Sequence[_Counted], file: TextIO) -> None:
                 {**asdict(run), "configuration": msgspec.Raw(run.configuration.encode())} for run in stored.runs()
             ],
             "differential": one.result.differential,
-            "cells": [{**asdict(cell), "picture": one.pictures.get(cell.cell_id)} for cell in one.cells()],
+            "cells": [
+                {
+                    **asdict(cell),
+                    "attributes": attribute_messages(cell.attributes),
+                    "picture": one.pictures.get(cell.cell_id),
+                }
+                for cell in one.cells()
+            ],
         }
         file.write("," if number else "")
         file.write(msgspec.json.encode(head).decode()[:-1] + ',"frames":[')

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamer.records import Classifications
+from engines.base import Attribute, attribute_columns
+from streamer.records import LOW_CONFIDENCE, UNLIKE_TRAINING, Attributes, Classifications, Said
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,6 +28,8 @@ class FusionConfig:
     """Lower probabilities are taken as this: one look can't rule a class out for ever."""
     unclassified_below: float = 0.5
     """Cells whose best class stays below it are `unclassified`: the classifier card's operating threshold."""
+    novel_above: float | None = None
+    """Cells all of whose looks are more novel are `unclassified`: the card's threshold; None: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Names:
     subclasses: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     """The class that each subclass belongs to."""
+    attributes: tuple[Attribute, ...] = ()
 
 
 class Fusion:
@@ -48,36 +52,49 @@ class Fusion:
         self._weights = np.zeros(0, np.float32)
         self._sums = np.zeros((0, 0), np.float32)
         self._subclass_sums = np.zeros((0, 0), np.float32)
+        self._attribute_sums = np.zeros((0, 0), np.float32)
+        self._familiar = np.zeros(0, np.float32)
+        """1 minus the novelty of the least novel look; 0 without looks, 1 where the looks say nothing of it."""
         self._count = 0
 
     @property
     def names(self) -> Names:
-        return Names(self.class_names, self.subclass_names, self.subclass_parents)
+        return Names(self.class_names, self.subclass_names, self.subclass_parents, self.attributes)
 
     @property
     def bytes_used(self) -> int:
-        return self._weights.nbytes + self._sums.nbytes + self._subclass_sums.nbytes
+        return sum(column.nbytes for column in self._columns().values())
+
+    def _columns(self) -> dict[str, Floats]:
+        return {
+            "weights": self._weights,
+            "sums": self._sums,
+            "subclass_sums": self._subclass_sums,
+            "attribute_sums": self._attribute_sums,
+            "familiar": self._familiar,
+        }
 
     def new_rows(self, count: int) -> npt.NDArray[np.intp]:
         """Numbers of `count` new rows without looks."""
         first, self._count = self._count, self._count + count
         if self._count > len(self._weights):
             size = max(64, self._count, len(self._weights) * 3 // 2)
-            self._weights = _grown(self._weights, size)
-            self._sums = _grown(self._sums, size)
-            self._subclass_sums = _grown(self._subclass_sums, size)
+            self._take({name: _grown(column, size) for name, column in self._columns().items()})
         return np.arange(first, self._count)
 
     def columns(self) -> dict[str, Floats]:
         """The sums, one row a white cell; with the names, `restore` makes an equal one of them."""
-        sums = {"weights": self._weights, "sums": self._sums, "subclass_sums": self._subclass_sums}
-        return {name: value[: self._count] for name, value in sums.items()}
+        return {name: value[: self._count] for name, value in self._columns().items()}
 
     def restore(self, columns: Mapping[str, Floats], names: Names) -> None:
         """Go on with another one's sums, which it keeps."""
-        self._weights, self._sums, self._subclass_sums = (columns[n] for n in ("weights", "sums", "subclass_sums"))
+        self._take(columns)
         self._count = len(self._weights)
         self._name(names)
+
+    def _take(self, columns: Mapping[str, Floats]) -> None:
+        self._weights, self._sums, self._subclass_sums = (columns[n] for n in ("weights", "sums", "subclass_sums"))
+        self._attribute_sums, self._familiar = columns["attribute_sums"], columns["familiar"]
 
     def add(self, rows: npt.NDArray[np.intp], looks: Classifications, weights: Floats) -> None:
         """Add look i, with weights[i] of 0 to 1, to rows[i]; a row may come more than once."""
@@ -94,11 +111,18 @@ class Fusion:
         if self.subclass_names:
             logarithms = np.log(np.maximum(looks.subclass_probabilities, floor))
             np.add.at(self._subclass_sums, rows, weights[:, None] * logarithms)
+        if looks.attribute_probabilities is not None:
+            logarithms = np.log(np.maximum(looks.attribute_probabilities, floor))
+            np.add.at(self._attribute_sums, rows, weights[:, None] * logarithms)
+        familiar = np.ones(len(rows), np.float32) if looks.novelty is None else 1 - looks.novelty
+        np.maximum.at(self._familiar, rows, familiar)
 
     def join(self, kept: int, gone: int) -> None:
         """Two rows turned out to be one cell."""
-        for sums in (self._weights, self._sums, self._subclass_sums):
-            sums[kept] += sums[gone]
+        self._familiar[kept] = max(self._familiar[kept], self._familiar[gone])
+        for name, sums in self._columns().items():
+            if name != "familiar":
+                sums[kept] += sums[gone]
             sums[gone] = 0
 
     def probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
@@ -109,6 +133,37 @@ class Fusion:
         """(n, S), those of one parent sum to 1; rows without looks are NaN."""
         return self._pooled(self._subclass_sums[rows], rows, self._siblings)
 
+    def attribute_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
+        """(n, V), those of one attribute sum to 1; rows without looks are NaN."""
+        return self._pooled(self._attribute_sums[rows], rows, self._values)
+
+    def novelty(self, rows: npt.NDArray[np.intp]) -> Floats:
+        """(n,) of the least novel look; 1 without looks, 0 where looks say nothing of it."""
+        return np.asarray(1 - self._familiar[rows], np.float32)
+
+    def attributes_of(self, row: int) -> Attributes | None:
+        """What the looks say of how a cell looks; None where they say nothing."""
+        if not self.attributes or self._weights[row] == 0:
+            return None
+        fused = self.attribute_probabilities(np.array([row]))[0]
+        best = [columns[int(fused[columns].argmax())] for columns in self._values]
+        return {
+            attribute.name: Said(attribute.values[column - columns[0]], float(fused[column]))
+            for attribute, columns, column in zip(self.attributes, self._values, best, strict=True)
+        }
+
+    def reason(self, row: int) -> str | None:
+        """Why a row with looks is unclassified; None for one that is classified, or has none."""
+        rows = np.array([row])
+        if self._weights[row] == 0 or self.classes(rows)[0] >= 0:
+            return None
+        return UNLIKE_TRAINING if self._is_novel(rows)[0] else LOW_CONFIDENCE
+
+    def _is_novel(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        if self._config.novel_above is None:
+            return np.zeros(len(rows), bool)
+        return np.asarray(self.novelty(rows) > np.float32(self._config.novel_above))
+
     def classes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         """(n,) index into `class_names`, -1 for unclassified, cells without looks among them."""
         if not self.class_names:
@@ -116,7 +171,7 @@ class Fusion:
         fused = self.probabilities(rows)
         best = fused.argmax(1)
         clear = fused[np.arange(len(rows)), best] >= self._config.unclassified_below
-        return np.where(clear, best, -1).astype(np.int16)
+        return np.where(clear & ~self._is_novel(rows), best, -1).astype(np.int16)
 
     def subclasses(self, rows: npt.NDArray[np.intp], classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """(n,) index of the likeliest subclass of each row's class, -1 where it has none or is not clear."""
@@ -131,9 +186,11 @@ class Fusion:
         return result
 
     def _take_names(self, looks: Classifications) -> None:
-        self._name(Names(looks.class_names, looks.subclass_names, looks.subclass_parents))
+        self._name(Names(looks.class_names, looks.subclass_names, looks.subclass_parents, looks.attributes))
         self._sums = np.zeros((len(self._weights), len(self.class_names)), np.float32)
         self._subclass_sums = np.zeros((len(self._weights), len(self.subclass_names)), np.float32)
+        values = sum(len(attribute.values) for attribute in self.attributes)
+        self._attribute_sums = np.zeros((len(self._weights), values), np.float32)
 
     def _name(self, names: Names) -> None:
         self.class_names = names.classes
@@ -142,6 +199,9 @@ class Fusion:
         parents = np.array(names.parents)
         self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(names.parents)]
         """Columns of the subclasses of each parent."""
+        self.attributes = names.attributes
+        self._values = attribute_columns(names.attributes)
+        """Columns of the values of each attribute."""
 
     def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: list[npt.NDArray[np.intp]]) -> Floats:
         weights = self._weights[rows, None]

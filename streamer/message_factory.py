@@ -18,6 +18,7 @@ from engines.base import Classifications, Detections, UsageError
 from streamer import wire
 from streamer.placement import MergedIsland
 from streamer.records import (
+    Attributes,
     Cell,
     CellId,
     Differential,
@@ -128,6 +129,16 @@ def _detections(
 
 def _cell_probabilities(cell: Cell) -> dict[str, float]:
     return rounded_probabilities(cell.class_probabilities, cell.class_probabilities.values())
+
+
+def attribute_messages(attributes: Attributes | None) -> dict[str, wire.Attribute] | None:
+    """Confidences to 4 decimals."""
+    if attributes is None:
+        return None
+    return {
+        name: wire.Attribute(value=said.value, confidence=round(float(said.confidence), 4))
+        for name, said in attributes.items()
+    }
 
 
 def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
@@ -262,6 +273,8 @@ class MessageFactory:
             first_frame_id=cell.first_frame_id,
             last_frame_id=cell.last_frame_id,
             reclassified=cell.reclassified,
+            unclassified_reason=cell.unclassified_reason,
+            attributes=attribute_messages(cell.attributes),
             **self._stamp("cell"),
         )
 

@@ -15,7 +15,10 @@ import numpy.typing as npt
 from engines.base import Classifications, Detections
 
 __all__ = [
+    "LOW_CONFIDENCE",
     "UNCLASSIFIED",
+    "UNLIKE_TRAINING",
+    "Attributes",
     "Cell",
     "CellId",
     "Classifications",
@@ -30,6 +33,7 @@ __all__ = [
     "Observation",
     "Reclassification",
     "RecordingHealth",
+    "Said",
     "ShadowHealth",
     "Share",
     "Skip",
@@ -43,7 +47,25 @@ SourceState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
 
 UNCLASSIFIED = "unclassified"
-"""The class of a cell whose best probability stays below the classifier's operating threshold."""
+"""The class of a cell whose best probability stays below the classifier's operating threshold, or that is unlike all
+cells that the classifier was trained on."""
+
+LOW_CONFIDENCE = "low confidence"
+UNLIKE_TRAINING = "unlike the training cells"
+"""Why a cell is unclassified: its best class is not sure enough, or all looks at it are beyond the classifier's
+threshold of novelty, whatever its class probabilities are."""
+
+
+class Said(NamedTuple):
+    """What a classifier says of one attribute of a cell."""
+
+    value: str
+    confidence: float
+    """0 to 1, calibrated on the cells that the attributes were learnt from."""
+
+
+Attributes = dict[str, Said]
+"""By attribute, such as "nucleus_shape"."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +169,11 @@ class Cell:
     last_frame_id: int
     reclassified: bool = False
     """A person gave it its class; the probabilities stay those of its looks."""
+    unclassified_reason: str | None = None
+    """`LOW_CONFIDENCE` or `UNLIKE_TRAINING`; None for a classified cell, one without looks, and one that a
+    person called unclassified."""
+    attributes: Attributes | None = None
+    """How it looks, all looks fused; None where the model does not say, or not of cells of this class."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,12 @@ class SlideSession:
         self._islands = IslandBook()
         self._merged: tuple[MergedIsland, ...] = ()
         """Islands, by the last frame."""
-        fusion = FusionConfig() if naming is None else FusionConfig(unclassified_below=naming.threshold)
-        self._slide = SlideMap(SlideConfig(min_score=operating_score, fusion=fusion))
+        fusion = FusionConfig()
+        described: tuple[str, ...] = ()
+        if naming is not None:
+            fusion = FusionConfig(unclassified_below=naming.threshold, novel_above=naming.novel_above)
+            described = naming.attributes_of
+        self._slide = SlideMap(SlideConfig(min_score=operating_score, attributes_of=described, fusion=fusion))
         self._frames = 0
         self._last_frame_id: int | None = None
         self._accepted = 0
@@ -333,7 +337,7 @@ class SlideSession:
         looks = None
         if looked is not None and self._naming is not None:
             looked = looked[: len(white)]
-            looks = Looks(white.tolist(), looked, [self._naming.class_name(row) for row in looked.probabilities])
+            looks = Looks(white.tolist(), looked, self._naming.class_names_of(looked))
         seen = {o.cell_id for o in observations if o.cell_id is not None}
         return self.factory.frame(
             analysed.frame,

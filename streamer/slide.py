@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,8 @@ class SlideConfig:
     """A correction that moves cells further than this has them compared with their new neighbours."""
     bucket_px: float = 256.0
     """Side of the grid's squares; cells larger than two of them would not be found again."""
+    attributes_of: tuple[str, ...] = ()
+    """Classes whose cells the classifier learnt to describe; the attributes of others are not told."""
     match: MatchConfig = field(default_factory=MatchConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
@@ -230,7 +232,7 @@ class SlideMap:
                 rows = np.nonzero(numbers[white] >= 0)[0]
                 rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
                 weights = np.where(whole[white], weight, weight * self._config.cut_weight).astype(np.float32)
-                self.add_looks(numbers[white[rows]], _rows_of(looks, rows), weights[rows])
+                self.add_looks(numbers[white[rows]], looks[rows], weights[rows])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
@@ -472,9 +474,10 @@ class SlideMap:
         x, y = cells.centres(np.array([row]))[0].tolist()
         probabilities: dict[str, float] = {}
         class_name = top = UNCLASSIFIED
-        subclass = None
+        subclass = reason = attributes = None
         if cells.white_row[row] >= 0 and fusion.class_names:
-            fused = fusion.probabilities(np.array([cells.white_row[row]], np.intp))[0]
+            sums = int(cells.white_row[row])
+            fused = fusion.probabilities(np.array([sums], np.intp))[0]
             if not np.isnan(fused[0]):
                 probabilities = dict(zip(fusion.class_names, fused.tolist(), strict=True))
                 top = fusion.class_names[int(fused.argmax())]
@@ -482,6 +485,10 @@ class SlideMap:
                 class_name = fusion.class_names[cells.class_index[row]]
             if cells.subclass_index[row] >= 0:
                 subclass = fusion.subclass_names[cells.subclass_index[row]]
+            if class_name in self._config.attributes_of:
+                attributes = fusion.attributes_of(sums)
+            if class_name == UNCLASSIFIED and not cells.said_order[row]:
+                reason = fusion.reason(sums)
         return Cell(
             cell_id=row,
             island=int(cells.island[row]),
@@ -497,6 +504,8 @@ class SlideMap:
             first_frame_id=int(cells.first_frame[row]),
             last_frame_id=int(cells.last_frame[row]),
             reclassified=bool(cells.said_order[row]),
+            unclassified_reason=reason,
+            attributes=attributes,
         )
 
 
@@ -511,9 +520,3 @@ def _added(counts: Ints, plus: Ints, minus: Ints) -> Ints:
 def white_boxes(detections: Detections) -> Ints:
     """Indices of the detections of kind "white": those that `looks` has rows for, in this order."""
     return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]
-
-
-def _rows_of(looks: Classifications, rows: Ints) -> Classifications:
-    return replace(
-        looks, probabilities=looks.probabilities[rows], subclass_probabilities=looks.subclass_probabilities[rows]
-    )

@@ -97,6 +97,13 @@ class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
     timings_ms: dict[str, float]
 
 
+class Attribute(msgspec.Struct, frozen=True, kw_only=True):
+    """What the classifier says of one thing about a cell's looks."""
+
+    value: str
+    confidence: float
+
+
 class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class_": "class"}):
     cell_id: int
     island: int
@@ -112,6 +119,10 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     last_frame_id: int
     reclassified: bool = False
     """A person gave it its class, by a command; the probabilities stay those of its looks."""
+    unclassified_reason: str | None = None
+    """Why `class` is "unclassified": "low confidence" or "unlike the training cells"."""
+    attributes: dict[str, Attribute] | None = None
+    """How the cell looks, by name; null for classifiers and for classes without."""
 
 
 class ClassShare(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@
 MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
 `validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
 are single-cell pictures as a whole, "chula_wbc fused" has one entry a physical cell with all its looks pooled, and
-no weights have seen "wbc_masks/cellavision".
+no weights have seen "wbc_masks/cellavision". "junk" are crops that show no white cell: which of them the model calls
+unlike its training cells.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import Classifications
+from engines.base import Array, Classifications, attribute_columns
+from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.geometry import iou_matrix
 from engines.registry import load_classifier, load_detector
 from tools.classification import measures
-from tools.classification.crops import SUBCLASS_NAMES, part_of_cell, read_image, set_name
+from tools.classification.crops import SUBCLASS_NAMES, part_of_cell, read_attributes, read_image, set_name
+from tools.classification.junk import junk_crops
 from tools.classification.unique import UNIQUE_CELLS, fused, looks_of_cells
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, load_splits, read_cells
 
@@ -41,6 +44,8 @@ class Predictions:
 
     cells: list[CellPicture]
     looks: Classifications
+    attributes: np.ndarray | None = None
+    """int64 (n, 11), the true ones, -1 where nobody looked; None where no cell was looked at."""
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -61,9 +66,12 @@ class Predictions:
 class Model:
     """A classifier to be measured, run exactly as the stream runs it."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, classifier: Classifier | None = None) -> None:
+        """`classifier`: one that was loaded already."""
         self.source = source
-        if source.endswith(".pt"):
+        if classifier is not None:
+            self.classifier = classifier
+        elif source.endswith(".pt"):
             from tools.export_classifier import untempered_classifier
 
             self.classifier = untempered_classifier(Path(source))
@@ -76,6 +84,11 @@ class Model:
     def threshold(self) -> float:
         """The probability below which a cell is "unclassified"; 0 for a checkpoint, which has none."""
         return self.classifier.threshold
+
+    @property
+    def novelty(self) -> float | None:
+        """The novelty above which a look is unlike the training cells; None where the model does not say."""
+        return self.classifier.card.thresholds.novelty
 
     @property
     def temperature(self) -> float | None:
@@ -98,21 +111,35 @@ def joined(parts: Sequence[Classifications]) -> Classifications:
     """Classifications of one model, one after the other; ValueError where there are none."""
     if not parts:
         raise ValueError("classifications: got none to join, expected at least one")
+    attributes, novelty = [p.attribute_probabilities for p in parts], [p.novelty for p in parts]
     return replace(
         parts[0],
         probabilities=np.concatenate([p.probabilities for p in parts]),
         subclass_probabilities=np.concatenate([p.subclass_probabilities for p in parts]),
+        attribute_probabilities=_all_or_none(attributes),
+        novelty=_all_or_none(novelty),
     )
 
 
-def collect(model: Model, cells: Sequence[CellPicture], root: Path) -> dict[str, Predictions]:
-    """Predictions by set, with those that the module's first lines tell of."""
+def _all_or_none(parts: Sequence[Array | None]) -> Array | None:
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if len(given) == len(parts) else None
+
+
+def collect(
+    model: Model, cells: Sequence[CellPicture], root: Path, sets: Sequence[str] | None = None
+) -> dict[str, Predictions]:
+    """Predictions by set, with those that the module's first lines tell of; None: of all sets."""
     out: dict[str, Predictions] = {}
     for name in sorted({set_name(c) for c in cells}):
         mine = [c for c in cells if set_name(c) == name]
-        out[name] = model.predict(mine)
-        if name in SINGLE_CELL_SETS:
-            out[f"{name} whole"] = model.predict(mine, whole=True)
+        if sets is not None and name not in sets:
+            continue
+        found = read_attributes(root, mine) if name == "pbc" else None
+        out[name] = replace(model.predict(mine), attributes=found)
+        whole = f"{name} whole"
+        if name in SINGLE_CELL_SETS and (sets is None or whole in sets):
+            out[whole] = replace(model.predict(mine, whole=True), attributes=found)
         if name == "chula_wbc" and (root / UNIQUE_CELLS).exists():
             groups = looks_of_cells(mine, root)
             firsts = [mine[group[0]] for group in groups]
@@ -131,11 +158,67 @@ def subclass_share(found: Predictions) -> measures.Share:
     return measures.Share(hits, trials)
 
 
-def figures(found: Predictions, threshold: float, temperature: float | None) -> dict[str, Any]:
-    """All measures of one set, ready for JSON; a share carries its 95 % Clopper-Pearson limits."""
+def attribute_figures(found: Predictions) -> dict[str, dict[str, Any]]:
+    """Of every attribute: macro-F1 (over the values that occur), accuracy and the cells that somebody looked at; empty
+    where nobody did or the model says nothing."""
+    values = found.looks.attribute_probabilities
+    if values is None or found.attributes is None:
+        return {}
+    rows = {}
+    columns = attribute_columns(found.looks.attributes)
+    for attribute, own, truth in zip(found.looks.attributes, columns, found.attributes.T, strict=True):
+        known = truth >= 0
+        if known.any():
+            table = measures.confusion(truth[known], values[known][:, own].argmax(1), len(own))
+            rows[attribute.name] = {
+                "macro_f1": measures.macro_f1(table),
+                "accuracy": float(np.trace(table) / known.sum()),
+                "cells": int(known.sum()),
+                "confusion": table.tolist(),
+            }
+    return rows
+
+
+def without_tenth(found: Predictions) -> dict[str, float | None]:
+    """Accuracy and balanced accuracy once the least sure tenth of the cells is left out."""
+    order = np.argsort(found.probabilities.max(1), kind="stable")[round(0.1 * len(found.cells)) :]
+    table = measures.confusion(found.truth[order], found.probabilities[order].argmax(1), len(CELL_CLASSES))
+    share = measures.Share(int(np.trace(table)), len(order)).value
+    return {"accuracy": share, "balanced_accuracy": measures.balanced_accuracy(table)}
+
+
+def junk(model: Model, part: str, root: Path | None = None, each: int = 150) -> dict[str, dict[str, Any]]:
+    """By kind of junk: the crops, the share that is unlike the training cells, and the share that a run would give a
+    white cell's class to."""
+    card = model.classifier.card
+    limit = 1.0 if card.thresholds.novelty is None else card.thresholds.novelty
+    kinds = np.array(card.kinds) == "white"
+    crops = junk_crops(data_root() if root is None else root, part, card.input.height_px, card.input.crop_margin, each)
+    rows = {}
+    for kind, some in crops.items():
+        looks = model.classifier.classify_batch(some)
+        unlike = np.zeros(len(some), bool) if looks.novelty is None else looks.novelty > limit
+        named = ~unlike & (looks.probabilities.max(1) >= model.threshold) & kinds[looks.probabilities.argmax(1)]
+        rows[kind] = {
+            "crops": len(some),
+            "unlike_training": float(unlike.mean()),
+            "named_white_cell": float(named.mean()),
+        }
+    return rows
+
+
+def figures(
+    found: Predictions, threshold: float, temperature: float | None, novelty: float | None = None
+) -> dict[str, Any]:
+    """All measures of one set, ready for JSON; a share carries its 95 % Clopper-Pearson limits. Classified is what is
+    not below `threshold` and not above `novelty`."""
     truth, p = found.truth, found.probabilities
     table = measures.confusion(truth, p.argmax(1), len(CELL_CLASSES))
-    kept = p.max(1) >= threshold
+    unlike = np.zeros(len(truth), bool)
+    knows_novelty = novelty is not None and found.looks.novelty is not None
+    if knows_novelty:
+        unlike = np.asarray(found.looks.novelty) > novelty
+    kept = (p.max(1) >= threshold) & ~unlike
     right = p.argmax(1) == truth
     raw = None
     if temperature is not None:
@@ -153,6 +236,9 @@ def figures(found: Predictions, threshold: float, temperature: float | None) -> 
         "threshold": threshold,
         "classified": measures.Share(int(kept.sum()), len(truth)).as_dict(),
         "accuracy_classified": measures.Share(int((right & kept).sum()), int(kept.sum())).as_dict(),
+        "without_tenth": without_tenth(found),
+        "unlike_training": measures.Share(int(unlike.sum()), len(truth)).as_dict() if knows_novelty else None,
+        "attributes": attribute_figures(found),
         "threshold_for_2_percent_errors": None if reached is None else reached[0],
     }
 
@@ -217,9 +303,14 @@ def boxed_by(detector: Detector, cells: Sequence[CellPicture]) -> list[CellPictu
 
 
 def evaluate(
-    model: Model, part: str, root: Path | None = None, detector: Detector | None = None
+    model: Model,
+    part: str,
+    root: Path | None = None,
+    detector: Detector | None = None,
+    sets: Sequence[str] | None = None,
 ) -> dict[str, Predictions]:
-    """Predictions for all cells of one part of all sets; with a detector, for those of fields that it finds."""
+    """Predictions for all cells of one part of all sets, or of some; with a detector, for those of fields that it
+    finds."""
     if part not in PARTS:
         raise ValueError(f"part: got {part!r}, expected one of {', '.join(PARTS)}")
     root = data_root() if root is None else root
@@ -229,7 +320,7 @@ def evaluate(
         named = len([c for c in cells if c.dataset in FIELDS])
         cells = boxed_by(detector, cells)
         print(f"{detector.card.name} finds {len(cells)} of {named} cells of {', '.join(FIELDS)}", file=sys.stderr)
-    return collect(model, cells, root)
+    return collect(model, cells, root, sets)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -248,8 +339,10 @@ def main(arguments: list[str] | None = None) -> None:
         "part": args.part,
         "detector": args.detector,
         "sets": {
-            name: {**figures(f, model.threshold, model.temperature), "worst": worst(f)} for name, f in found.items()
+            name: {**figures(f, model.threshold, model.temperature, model.novelty), "worst": worst(f)}
+            for name, f in found.items()
         },
+        "junk": None if model.novelty is None else junk(model, args.part),
     }
     if args.plots:
         for name, f in found.items():
@@ -262,6 +355,8 @@ def main(arguments: list[str] | None = None) -> None:
             a = row["accuracy"]
             line = f"{name:28} {a['value']:.4f} ({a['low']:.3f}–{a['high']:.3f})  n {a['trials']}"
             line += f"  balanced {row['balanced_accuracy']:.4f}  calibration error {row['calibration_error']:.3f}"
+            if row["unlike_training"]:
+                line += f"  unlike training {row['unlike_training']['value']:.4f}"
             print(line, file=sys.stderr)
     else:
         print(text)

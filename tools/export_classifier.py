@@ -2,8 +2,8 @@
 
     python -m tools.export_classifier runs/classifier/last.pt --name mobilenetv3-small --out engines/zoo
 
-Temperatures and the threshold are fitted on the validation cells, the figures of the card are measured here with the
-exported graph in ONNX Runtime.
+Temperatures and thresholds are fitted on the validation cells, novelty on training cells; the figures of the card are
+measured here with the exported graph in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from engines.base import attribute_columns
 from engines.card import parse_card
 from engines.classifier import Classifier
 from engines.graph import add_uint8_input
 from engines.onnxruntime import OnnxRuntimeEngine
 from tools import evaluate_classifier, training
-from tools.architectures.mobilenetv3 import MobileNetV3Small
-from tools.classification import measures
-from tools.classification.crops import SUBCLASS_NAMES
-from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION
+from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
+from tools.classification import measures, novelty
+from tools.classification.augment import Augmentation, make_batch
+from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored
+from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, TRAIN, VALIDATION, data_root
 from tools.evaluate_classifier import Model, Predictions
 from tools.export import to_onnx, toml
-from tools.train_classifier import SET_SHARES, Plan, load_network
+from tools.train_classifier import ATTRIBUTE_SIZES, HOME, SET_SHARES, Plan, load_network
 
 CALIBRATED_ON = ("pbc", "pbc whole", "bccd", "chula_wbc", "wbc_masks/jtsc")
 """Sets that temperatures and threshold are fitted on: no unseen laboratory, and no cell as two sets."""
@@ -46,8 +49,17 @@ pictures of pbc (validation) and no worse than others elsewhere."""
 CROP_MARGINS = (1.1, 1.45)
 """Of the two looks at a cell, the second mirrored: two views of it cost twice the time and make a third fewer errors
 on pbc (validation). Training shows margins of 1.04 to 1.69."""
+SUMMARY = "Eight classes and five subclasses of cells, from the detector's crops or single-cell pictures,"
+ATTRIBUTES_OF = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
+"""The classes whose cells WBCAtt describes; what the network says of others nobody can measure."""
 KINDS = {"platelet": "platelet", "erythroblast": "nucleated red"}
-OUTPUTS = ("class_probabilities", "subclass_probabilities")
+OUTPUTS = ("class_probabilities", "subclass_probabilities", "attribute_probabilities", "novelty")
+REFUSED = 0.01
+"""Share of validation cells called unlike the training cells, home and other laboratories weighing the same."""
+NOVELTY_SHARES = {"pbc": 0.5, "chula_wbc": 0.25, "bccd": 0.25}
+"""What each laboratory's cells weigh where novelty is fitted; without weights everything but pbc would be novel."""
+NOVELTY_CELLS = 2400
+"""Cells of pbc that novelty is fitted on; of the other laboratories all."""
 NOTES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
     "bccd, chula_wbc: MIT; the colours of txl_pbc and bcd, MIT, were lent to cells of the others",
@@ -57,32 +69,95 @@ NOTES = (
 )
 
 
-class Probabilities(nn.Module):
-    """Class and subclass probabilities of a network's logits: softmax over classes, and within each parent."""
+@dataclass(frozen=True)
+class Fitted:
+    """What is fitted to a network after its training; the defaults change nothing."""
 
-    def __init__(self, network: MobileNetV3Small, temperature: float, subclass_temperature: float) -> None:
+    temperature: float = 1.0
+    subclass_temperature: float = 1.0
+    attribute_temperatures: tuple[float, ...] = (1.0,) * len(ATTRIBUTES)
+    novelty: tuple[novelty.Gaussians, novelty.Calibration] | None = None
+
+
+class Probabilities(nn.Module):
+    """What the exported graph says, of a network's logits: softmax over classes, within each parent and within each
+    attribute; and the novelty. What the network or the fit has not is left out."""
+
+    def __init__(self, network: MobileNetV3Small, fitted: Fitted) -> None:
         super().__init__()
-        self.network = network
-        self.temperature, self.subclass_temperature = temperature, subclass_temperature
+        self.network, self.fitted = network, fitted
         self.register_buffer("offsets", torch.tensor([CLASS_OFFSETS.get(c, 0.0) for c in CELL_CLASSES]))
         parents = [SUBCLASSES[s] for s in SUBCLASS_NAMES]
         self.sizes = [parents.count(p) for p in dict.fromkeys(parents)]
+        warmth = np.repeat(fitted.attribute_temperatures, ATTRIBUTE_SIZES).astype(np.float32)
+        self.register_buffer("warmth", torch.from_numpy(warmth))
+        self.novelty = None if fitted.novelty is None else novelty.Novelty(*fitted.novelty)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 (N, 3, H, W) in 0..1 -> float32 (N, 8), float32 (N, 5)."""
-        classes, subclasses = self.network(x)
-        families = torch.split(subclasses / self.subclass_temperature, self.sizes, dim=1)
-        return torch.softmax((classes + self.offsets) / self.temperature, 1), torch.cat(
-            [torch.softmax(f, 1) for f in families], 1
-        )
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what `forward` gives."""
+        given = (True, True, self.network.attributes is not None, self.novelty is not None)
+        return tuple(name for name, is_given in zip(OUTPUTS, given, strict=True) if is_given)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """float32 (N, 3, H, W) in 0..1 -> float32 (N, 8), (N, 5), and if given (N, 31) and (N,)."""
+        hidden, means = self.network.describe_at(x, PLACES if self.novelty is not None else ())
+        classes, subclasses = self.network.classes(hidden), self.network.subclasses(hidden)
+        families = torch.split(subclasses / self.fitted.subclass_temperature, self.sizes, dim=1)
+        found = [
+            torch.softmax((classes + self.offsets) / self.fitted.temperature, 1),
+            torch.cat([torch.softmax(f, 1) for f in families], 1),
+        ]
+        if self.network.attributes is not None:
+            values = torch.split(self.network.attributes(hidden) / self.warmth, ATTRIBUTE_SIZES, dim=1)
+            found.append(torch.cat([torch.softmax(v, 1) for v in values], 1))
+        if self.novelty is not None:
+            found.append(self.novelty(torch.cat(means, 1)))
+        return tuple(found)
 
 
-def build_graph(checkpoint: Path, temperature: float, subclass_temperature: float) -> tuple[onnx.ModelProto, Plan]:
-    """The graph that ships: `images` uint8 (N, px, px, 3) BGR in, the two probabilities out; N is free."""
+def build_graph(checkpoint: Path, fitted: Fitted) -> tuple[onnx.ModelProto, Plan]:
+    """The graph that ships: `images` uint8 (N, px, px, 3) BGR in, `OUTPUTS` out; N is free."""
     network, plan, _ = load_network(checkpoint)
     example = torch.rand(2, 3, plan.input_px, plan.input_px)
-    graph = to_onnx(Probabilities(network, temperature, subclass_temperature), example, OUTPUTS, {0: "N"})
+    whole = Probabilities(network, fitted)
+    graph = to_onnx(whole, example, whole.outputs, {0: "N"})
     return add_uint8_input(graph, scale=1 / 255, channels="bgr"), plan
+
+
+@torch.no_grad()
+def fit_novelty(checkpoint: Path, stored: StoredCells) -> novelty.Gaussians:
+    """Of training cells, as the detector crops them (six tenths), changed as in training (three tenths), and as whole
+    pictures of pbc."""
+    network, plan, _ = load_network(checkpoint)
+    rng = training.seed_everything(0, 0)
+    names = np.array([cell.dataset for cell in stored.cells])
+    inside = stored.select(TRAIN)
+    inside = inside[np.isin(names[inside], list(NOVELTY_SHARES))]
+    home = inside[names[inside] == HOME]
+    home = rng.permutation(home)[:NOVELTY_CELLS]
+    plain = np.concatenate([inside[names[inside] != HOME], home])
+    changed, whole = rng.choice(plain, min(len(plain), NOVELTY_CELLS)), home[::3]
+
+    def features(batch: Tensor) -> np.ndarray:
+        return torch.cat(network.describe_at(batch)[1], 1).numpy()
+
+    def crops(cells: np.ndarray, *, whole: bool) -> list[np.ndarray]:
+        return [class_crop(stored.cells[i], plan.input_px, plan.margin, whole=whole) for i in cells]
+
+    found = []
+    for cells, is_whole in ((plain, False), (whole, True)):
+        for start in training.progress(range(0, len(cells), 64), -(-len(cells) // 64), "novelty"):
+            x = torch.from_numpy(np.stack(crops(cells[start : start + 64], whole=is_whole)))
+            found.append(features(x.permute(0, 3, 1, 2).float() / 255))
+    how = Augmentation(margin=plan.margin)
+    for start in range(0, len(changed), 64):
+        part = changed[start : start + 64]
+        found.append(features(make_batch(stored.squares, stored.boxes, part, plan.input_px, rng, how)))
+    weights = [0.6 * novelty.weights_of(names[plain].tolist(), NOVELTY_SHARES)]
+    weights += [np.full(len(whole), 0.1 / max(1, len(whole))), np.full(len(changed), 0.3 / max(1, len(changed)))]
+    classes = stored.classes[np.concatenate([plain, whole, changed])]
+    return novelty.fit(np.concatenate(found), classes, np.concatenate(weights))
 
 
 def laboratory_weights(found: Mapping[str, Predictions], home_share: float) -> np.ndarray:
@@ -101,12 +176,32 @@ def for_calibration(found: Mapping[str, Predictions]) -> dict[str, Predictions]:
     return chosen
 
 
-def fit(found: Mapping[str, Predictions]) -> tuple[float, float]:
-    """Temperatures of classes and subclasses from untempered predictions."""
+def fit(found: Mapping[str, Predictions], gaussians: novelty.Gaussians | None) -> Fitted:
+    """All that is fitted to the validation cells, from untempered predictions and uncalibrated novelty."""
     logits = np.concatenate([np.log(np.maximum(f.probabilities, 1e-12)) for f in found.values()])
     truth = np.concatenate([f.truth for f in found.values()])
     temperature = measures.fit_temperature(logits, truth, laboratory_weights(found, HOME_SHARE))
-    return temperature, _fit_subclasses(found)
+    fitted = Fitted(temperature, _fit_subclasses(found), _fit_attributes(found))
+    if gaussians is None:
+        return fitted
+    distances = novelty.uncalibrated(np.concatenate([f.looks.novelty for f in found.values()]))
+    calibration = novelty.calibrate(distances, laboratory_weights(found, 0.5), REFUSED)
+    return dataclasses.replace(fitted, novelty=(gaussians, calibration))
+
+
+def _fit_attributes(found: Mapping[str, Predictions]) -> tuple[float, ...]:
+    """One temperature an attribute, 1 where no cell was looked at."""
+    known = [f for f in found.values() if f.attributes is not None and f.looks.attribute_probabilities is not None]
+    if not known:
+        return Fitted.attribute_temperatures
+    rows = np.concatenate([np.asarray(f.looks.attribute_probabilities) for f in known])
+    truth = np.concatenate([np.asarray(f.attributes) for f in known])
+    temperatures = []
+    for columns, of_one in zip(attribute_columns(known[0].looks.attributes), truth.T, strict=True):
+        is_known = of_one >= 0
+        logits = np.log(np.maximum(rows[is_known][:, columns], 1e-12))
+        temperatures.append(measures.fit_temperature(logits, of_one[is_known]) if is_known.any() else 1.0)
+    return tuple(temperatures)
 
 
 def _fit_subclasses(found: Mapping[str, Predictions]) -> float:
@@ -140,7 +235,7 @@ def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, di
     tables: dict[str, dict[str, Any]] = {}
     for part in parts:
         for title, found in evaluate_classifier.evaluate(model, part).items():
-            f = evaluate_classifier.figures(found, model.threshold, model.temperature)
+            f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
             table: dict[str, Any] = {
                 "command": f"python -m tools.evaluate_classifier {name} --part {part}",
                 "cells": f["cells"],
@@ -151,26 +246,54 @@ def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, di
                 "calibration_error_untempered": f["calibration_error_untempered"],
                 "classified": f["classified"]["value"],
                 "accuracy_classified": f["accuracy_classified"]["value"],
+                "accuracy_without_tenth": f["without_tenth"]["accuracy"],
+                "balanced_accuracy_without_tenth": f["without_tenth"]["balanced_accuracy"],
+                "unlike_training": f["unlike_training"]["value"] if f["unlike_training"] else None,
             }
             for label, row in f["classes"].items():
                 key = label.replace(" ", "_")
                 table[f"{key}_recall"] = row["recall"]["value"]
                 table[f"{key}_precision"] = row["precision"]["value"]
             rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in table.items()}
-            tables[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = rounded
+            key = title.replace("/", "_").replace(" ", "_")
+            tables[f"{key}_{part}"] = rounded
+            if f["attributes"]:
+                tables[f"{key}_attributes_{part}"] = attribute_table(f["attributes"], table["command"])
+        if model.novelty is not None:
+            tables[f"junk_{part}"] = {
+                "command": f"python -m tools.evaluate_classifier {name} --part {part}",
+                **{
+                    f"{kind.replace(' ', '_')}_{key}": round(value, 4) if isinstance(value, float) else value
+                    for kind, row in evaluate_classifier.junk(model, part).items()
+                    for key, value in row.items()
+                },
+            }
     return tables
 
 
-def card_values(name: str, plan: Plan, data: bytes, threshold: float, training: Mapping[str, Any]) -> dict[str, Any]:
-    """The card as nested mappings, without figures."""
+def attribute_table(rows: Mapping[str, Mapping[str, Any]], command: str) -> dict[str, Any]:
+    """Of a set: macro-F1 and accuracy of every attribute, and their means."""
+    table: dict[str, Any] = {"command": command, "cells": max(row["cells"] for row in rows.values())}
+    for key in ("macro_f1", "accuracy"):
+        table[f"mean_{key}"] = round(float(np.mean([row[key] for row in rows.values()])), 4)
+        table |= {f"{name}_{key}": round(row[key], 4) for name, row in rows.items()}
+    return table
+
+
+def card_values(
+    name: str, plan: Plan, data: bytes, threshold: float, training: Mapping[str, Any], *, novel: bool
+) -> dict[str, Any]:
+    """The card as nested mappings, without figures; `novel`: the graph says how novel a crop is."""
+    attributes = [{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()]
     return {
         "name": name,
         "task": "classifier",
         "architecture": "mobilenetv3-small",
-        "summary": "Eight classes of cells and five subclasses, from the detector's crops or single-cell pictures",
+        "summary": SUMMARY + (" and eleven attributes" if plan.attribute_weight else ""),
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(data).hexdigest(),
         "licence": "Apache-2.0",
+        **({"attributes_of": list(ATTRIBUTES_OF)} if plan.attribute_weight else {}),
         "input": {
             "channels": "bgr",
             "height_px": plan.input_px,
@@ -181,15 +304,19 @@ def card_values(name: str, plan: Plan, data: bytes, threshold: float, training: 
         },
         "classes": [{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
         "subclasses": [{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
-        "thresholds": {"operating": threshold},
+        **({"attributes": attributes} if plan.attribute_weight else {}),
+        "thresholds": {"operating": threshold, "novelty": novelty.AT_THRESHOLD if novel else None},
         "training": dict(training),
     }
 
 
-def untempered_classifier(checkpoint: Path) -> Classifier:
-    """The classifier of a checkpoint, ready to run, with temperatures of 1 and no threshold."""
-    graph, plan = build_graph(checkpoint, 1.0, 1.0)
-    card = parse_card(toml(card_values(checkpoint.stem, plan, b"", 0.0, {})), str(checkpoint), stem=checkpoint.stem)
+def untempered_classifier(checkpoint: Path, gaussians: novelty.Gaussians | None = None) -> Classifier:
+    """The classifier of a checkpoint, ready to run, with temperatures of 1 and no threshold; with `gaussians` it gives
+    their distances as novelty, uncalibrated."""
+    fitted = Fitted() if gaussians is None else Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
+    graph, plan = build_graph(checkpoint, fitted)
+    values = card_values(checkpoint.stem, plan, b"", 0.0, {}, novel=gaussians is not None)
+    card = parse_card(toml(values), str(checkpoint), stem=checkpoint.stem)
     return Classifier(card, OnnxRuntimeEngine(graph))
 
 
@@ -203,14 +330,23 @@ def tempered(found: Mapping[str, Predictions], temperature: float) -> dict[str, 
 
 
 def export(
-    checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str], earlier: Sequence[Path] = ()
+    checkpoint: Path,
+    name: str,
+    out: Path,
+    risk: float,
+    parts: Sequence[str],
+    earlier: Sequence[Path] = (),
+    *,
+    stored: StoredCells,
 ) -> Path:
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `earlier` are checkpoints
-    that the runs before began from, first ones first, for the card to name."""
-    untempered = for_calibration(evaluate_classifier.evaluate(Model(str(checkpoint)), VALIDATION))
-    temperature, subclass_temperature = fit(untempered)
-    threshold = choose_threshold(tempered(untempered, temperature), risk)
-    graph, plan = build_graph(checkpoint, temperature, subclass_temperature)
+    that the runs before began from, first ones first, for the card to name; `stored` has the training cells."""
+    gaussians = fit_novelty(checkpoint, stored)
+    model = Model(str(checkpoint), untempered_classifier(checkpoint, gaussians))
+    untempered = for_calibration(evaluate_classifier.evaluate(model, VALIDATION, sets=CALIBRATED_ON))
+    fitted = fit(untempered, gaussians)
+    threshold = choose_threshold(tempered(untempered, fitted.temperature), risk)
+    graph, plan = build_graph(checkpoint, fitted)
     _, _, state = load_network(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     data = graph.SerializeToString()
@@ -224,16 +360,18 @@ def export(
         "epoch_of_weights": state["epoch"],
         "mean_of_runs": state.get("mean_of", 1),
         "class_offsets": [CLASS_OFFSETS.get(c, 0.0) for c in CELL_CLASSES],
-        "temperature": round(temperature, 4),
-        "subclass_temperature": round(subclass_temperature, 4),
+        "temperature": round(fitted.temperature, 4),
+        "subclass_temperature": round(fitted.subclass_temperature, 4),
+        "attribute_temperatures": [round(t, 4) for t in fitted.attribute_temperatures],
         "threshold_for_errors": risk,
+        "novelty_threshold_for_refused": REFUSED,
         "command": train_command(plan) + (f" --start runs/{len(earlier)}/last.pt" if earlier else ""),
         "earlier_runs": [earlier_run(number, path) for number, path in enumerate(earlier, 1)],
         "notes": list(NOTES),
     }
 
     def write(figures: Mapping[str, Any]) -> None:
-        path.write_text(toml({**card_values(name, plan, data, threshold, told), "figures": figures}))
+        path.write_text(toml({**card_values(name, plan, data, threshold, told, novel=True), "figures": figures}))
 
     write({})
     write(figure_tables(Model(str(path.with_suffix(".onnx"))), name, parts))
@@ -296,11 +434,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--earlier", nargs="+", type=Path, default=[], help="checkpoints that runs before began from, in their order"
     )
+    parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     args = parser.parse_args(arguments)
     checkpoint: Path = args.checkpoint[-1]
     if len(args.checkpoint) > 1:
         checkpoint = mean_of(args.checkpoint, checkpoint.with_name("mean.pt"))
-    print(export(checkpoint, args.name, args.out, args.risk, args.parts, args.earlier))
+    stored = load_stored(data_root(), args.cells)
+    print(export(checkpoint, args.name, args.out, args.risk, args.parts, args.earlier, stored=stored))
 
 
 if __name__ == "__main__":

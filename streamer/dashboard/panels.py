@@ -21,11 +21,13 @@ from streamer.dashboard.palette import (
 )
 from streamer.dashboard.picture import Colours, draw, thumbnail
 from streamer.dashboard.state import DashboardState, SourceView
-from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, duration, number, tally
-from streamer.records import UNCLASSIFIED
+from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, described, duration, number, tally
+from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING
 
 FILM_ROWS = 6
 """Height of a cell's picture, its caption not included."""
+LEAST_WORDS = 16
+"""Columns below which how a cell looks is left out of its line."""
 STALE_AFTER_NS = 5_000_000_000
 
 _STATE_INK = {
@@ -203,7 +205,10 @@ def film_panel(state: DashboardState, width: int, height: int, colours: Colours)
 
 def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
     certain = cell.class_probabilities.get(cell.top_class)
-    name = cell.class_ if cell.class_ != UNCLASSIFIED else f"unclassified ({cell.top_class}?)"
+    name = cell.class_
+    if name == UNCLASSIFIED:
+        like = "like no training cell, " if cell.unclassified_reason == UNLIKE_TRAINING else ""
+        name = f"unclassified ({like}{cell.top_class}?)"
     left: list[Span] = [(" ● ", ink(class_colour(cell.class_))), (f"{number(certain, 2)} ", FAINT), (name, PLAIN)]
     if cell.subclass:
         left.append((f", {cell.subclass}", FAINT))
@@ -211,6 +216,9 @@ def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
         left.append((f", was {view.renamed[cell.cell_id]}", FAINT))
     looks = "1 look" if cell.looks == 1 else f"{cell.looks} looks"
     right: list[Span] = [(f"{looks} #{cell.cell_id} ", FAINT)]
+    words, room = described(cell), width - span_len(left) - span_len(right) - 3
+    if words and room >= LEAST_WORDS:
+        left.append((f": {crop(words, room)}", FAINT))
     return justify(left, right, width)
 
 

@@ -63,6 +63,37 @@ def agreement(message: wire.HealthMessage) -> float | None:
     return min(shares, default=None)
 
 
+def described(cell: wire.CellMessage) -> str:
+    """How a cell looks, its nucleus first; empty where the classifier does not say. What is absent, or said by another
+    part already, is left out."""
+    said = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
+    parts = []
+    if "nucleus_shape" in said:
+        parts.append(f"nucleus {said['nucleus_shape'].removeprefix('unsegmented ')}")
+    if said.get("granule_type", "nil") != "nil" and said.get("granularity", "yes") != "no":
+        colour = said.get("granule_colour", "nil")
+        parts.append(f"granules {said['granule_type']}{'' if colour == 'nil' else f' {colour}'}")
+    elif said.get("granularity") == "no":
+        parts.append("no granules")
+    if "nuclear_cytoplasmic_ratio" in said:
+        parts.append(f"ratio {said['nuclear_cytoplasmic_ratio']}")
+    cytoplasm = [said[name] for name in ("cytoplasm_colour", "cytoplasm_texture") if name in said]
+    if cytoplasm:
+        parts.append(f"cytoplasm {' '.join(cytoplasm)}")
+    if said.get("cytoplasm_vacuole") == "yes":
+        parts.append("vacuoles")
+    if "chromatin_density" in said:
+        parts.append(f"chromatin {said['chromatin_density'].removesuffix('ly')}")
+    if "cell_size" in said or "cell_shape" in said:
+        parts.append(" ".join([*(said[name] for name in ("cell_size", "cell_shape") if name in said), "cell"]))
+    known = {
+        *("nucleus_shape", "granule_type", "granule_colour", "granularity", "nuclear_cytoplasmic_ratio"),
+        *("cytoplasm_colour", "cytoplasm_texture", "cytoplasm_vacuole", "chromatin_density", "cell_size", "cell_shape"),
+    }
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in said.items() if name not in known]
+    return ", ".join(parts)
+
+
 def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, wire.ClassShare]]:
     """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
     shares = dict(message.classes)

@@ -134,7 +134,8 @@ class StoredSession:
         for frame_id, utc, file, width, height, island, x, y, quality, anchor, lost, corrections, *rest in rows:
             accepted, reasons, focus, truncated, boxes, scores, labels, looked = rest
             looks = self.database.execute(
-                "SELECT probabilities, subclass_probabilities FROM looks"
+                "SELECT probabilities, subclass_probabilities, attributes, novelty"
+                " FROM looks LEFT JOIN look_traits USING (session, frame_id, box)"
                 " WHERE session = ? AND frame_id = ? ORDER BY box",
                 (self.number, frame_id),
             ).fetchall()

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from engines.base import Attribute
 from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.own_classes import OwnClasses
@@ -117,6 +118,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Cells whose best class stays below it are unclassified."""
     subclass_names: tuple[str, ...] = ()
     subclass_parents: tuple[str, ...] = ()
+    novel_above: float | None = None
+    """Cells all of whose looks are more novel are unclassified; None: none is."""
+    attributes: tuple[Attribute, ...] = ()
+    attributes_of: tuple[str, ...] = ()
+    """The classes whose cells have them."""
 
 
 def rules_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> Rules:
@@ -139,6 +145,9 @@ def rules_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> 
         class_threshold=naming.threshold,
         subclass_names=naming.subclass_names,
         subclass_parents=naming.subclass_parents,
+        novel_above=naming.novel_above,
+        attributes=naming.attributes,
+        attributes_of=naming.attributes_of,
     )
 
 
@@ -146,7 +155,15 @@ def naming_of(rules: Rules) -> Naming | None:
     """None where no classifier ran."""
     if rules.classifier is None:
         return None
-    return Naming(rules.class_names, rules.class_threshold, rules.subclass_names, rules.subclass_parents)
+    return Naming(
+        rules.class_names,
+        rules.class_threshold,
+        rules.subclass_names,
+        rules.subclass_parents,
+        rules.novel_above,
+        rules.attributes,
+        rules.attributes_of,
+    )
 
 
 def packed(array: npt.NDArray[Any], dtype: str) -> bytes:
@@ -171,15 +188,25 @@ def unpacked_corrections(blob: bytes | None) -> tuple[Correction, ...]:
     return tuple(Correction(*row) for row in np.frombuffer(blob or b"", _CORRECTION).tolist())
 
 
-def unpacked_looks(rules: Rules, rows: Sequence[tuple[bytes, bytes]]) -> Classifications:
-    """`rows` of (probabilities, subclass probabilities), one a white detection."""
+LookRow = tuple[bytes, bytes, bytes | None, float | None]
+"""Probabilities, subclass probabilities, attribute probabilities, novelty."""
+
+
+def unpacked_looks(rules: Rules, rows: Sequence[LookRow]) -> Classifications:
+    """One row a white detection."""
     classes, subclasses = len(rules.class_names), len(rules.subclass_names)
+    values = sum(len(attribute.values) for attribute in rules.attributes)
+    described = unpacked(b"".join(row[2] or b"" for row in rows), "<f4").reshape(len(rows), values)
+    novelty = np.array([row[3] for row in rows], np.float32) if rules.novel_above is not None else None
     return Classifications(
         probabilities=unpacked(b"".join(row[0] for row in rows), "<f4").reshape(len(rows), classes),
         class_names=rules.class_names,
         subclass_probabilities=unpacked(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), subclasses),
         subclass_names=rules.subclass_names,
         subclass_parents=rules.subclass_parents,
+        attribute_probabilities=described if rules.attributes else None,
+        attributes=rules.attributes,
+        novelty=novelty,
     )
 
 

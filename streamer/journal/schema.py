@@ -14,7 +14,7 @@ from engines.base import LeukostreamError
 APPLICATION_ID = 0x4C45554B
 """Tells a journal from other SQLite files: "LEUK"."""
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of the tables and of what their blobs mean. A program reads the format that it writes, and no other."""
 
 BUSY_MS = 1000
@@ -79,6 +79,14 @@ CREATE TABLE looks (
     subclass_probabilities BLOB NOT NULL,
     PRIMARY KEY (session, frame_id, box)
 ) WITHOUT ROWID;
+CREATE TABLE look_traits (       -- of models that say more of a look than its class
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,
+    box INTEGER NOT NULL,
+    attributes BLOB,              -- f4, the values of the rules' attributes side by side
+    novelty REAL,
+    PRIMARY KEY (session, frame_id, box)
+) WITHOUT ROWID;
 CREATE TABLE cell_changes (
     session INTEGER NOT NULL,
     frame_id INTEGER,             -- NULL: at the end
@@ -94,6 +102,13 @@ CREATE TABLE cell_changes (
 CREATE VIEW cells AS
     SELECT * FROM cell_changes WHERE rowid IN (SELECT max(rowid) FROM cell_changes GROUP BY session, cell_id)
     AND class IS NOT NULL;
+CREATE TABLE cell_traits (       -- beside cell_changes, in the same order, where there is something to tell
+    session INTEGER NOT NULL,
+    frame_id INTEGER,             -- NULL: at the end
+    cell_id INTEGER NOT NULL,
+    unclassified_reason TEXT,
+    attributes TEXT               -- JSON: {name: {value, confidence}}
+);
 CREATE TABLE pictures (
     session INTEGER NOT NULL,
     session_seq INTEGER NOT NULL,  -- of the message that it came with

@@ -25,6 +25,7 @@ from streamer.journal.rows import (
     packed_corrections,
 )
 from streamer.journal.schema import connect, connect_readonly, create, fault
+from streamer.message_factory import attribute_messages
 from streamer.placement import Correction
 from streamer.records import Cell
 from streamer.registration import PreparedFrame
@@ -215,6 +216,17 @@ class SessionJournal:
             ],
         )
 
+        described, novelty = looks.attribute_probabilities, looks.novelty
+        if described is not None or novelty is not None:
+            blobs: list[bytes | None] = [None] * len(looks)
+            if described is not None:
+                blobs = [row.tobytes() for row in described.astype("<f4", copy=False)]
+            novel: list[float | None] = [None] * len(looks) if novelty is None else novelty.tolist()
+            self._db.executemany(
+                "INSERT INTO look_traits VALUES (?, ?, ?, ?, ?)",
+                [(self._number, seen.frame_id, box, *row) for box, *row in zip(white, blobs, novel, strict=True)],
+            )
+
     def _cell_changes(self, frame_id: int | None, update: SlideUpdate) -> None:
         if update.removed:
             self._db.executemany(
@@ -226,6 +238,13 @@ class SessionJournal:
                 "INSERT INTO cell_changes VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(self._number, frame_id, *_cell_row(cell)) for cell in update.cells],
             )
+            traits = [
+                (self._number, frame_id, cell.cell_id, cell.unclassified_reason, _attributes_json(cell))
+                for cell in update.cells
+                if cell.unclassified_reason is not None or cell.attributes is not None
+            ]
+            if traits:
+                self._db.executemany("INSERT INTO cell_traits VALUES (?, ?, ?, ?, ?)", traits)
 
     def _messages(self, emissions: Sequence[Emission]) -> None:
         if not emissions:
@@ -319,6 +338,11 @@ def _cell_row(cell: Cell) -> tuple[object, ...]:
         msgspec.json.encode(cell.class_probabilities).decode(),
         *(cell.island, cell.x_px, cell.y_px, cell.looks, cell.partial, cell.first_frame_id, cell.last_frame_id),
     )
+
+
+def _attributes_json(cell: Cell) -> str | None:
+    attributes = attribute_messages(cell.attributes)
+    return None if attributes is None else msgspec.json.encode(attributes).decode()
 
 
 def _now() -> str:

@@ -37,6 +37,8 @@ SMALL: tuple[Row, ...] = (
     Row(5, 576, 96, True, True, 1),
 )
 STEM, LAST, HIDDEN = 16, 576, 1024
+PLACES = (3, 6, 8)
+"""Of the blocks, the stem being number 0: whose channel means say whether a crop is like what was trained on."""
 
 
 def _divisible(channels: float) -> int:
@@ -125,7 +127,8 @@ class MobileNetV3Small(nn.Module):
 
     `standardise` makes the network see each picture through `standardised`, its optical density where `by_density`,
     so that the lamp's colour cancels as well. In training, `style_share` of the batches
-    pass each of the first three blocks through `mix_styles`. A third head of `attributes` logits is for training only.
+    pass each of the first three blocks through `mix_styles`. A third head gives `attributes` logits; `forward` leaves
+    it out, training and export call it.
     """
 
     def __init__(
@@ -171,6 +174,11 @@ class MobileNetV3Small(nn.Module):
 
     def describe(self, x: Tensor) -> Tensor:
         """float32 (N, 3, H, W) in 0..1 -> float32 (N, 1024), what all heads see."""
+        return self.describe_at(x, ())[0]
+
+    def describe_at(self, x: Tensor, places: tuple[int, ...] = PLACES) -> tuple[Tensor, list[Tensor]]:
+        """What all heads see, float32 (N, 1024), and the channel means (N, C) of the maps after some blocks."""
+        means = []
         if self.by_density:
             x = density(x)
         x = standardised(x) if self.standardise else (x - 0.5) * 4
@@ -178,6 +186,8 @@ class MobileNetV3Small(nn.Module):
             x = block(x)
             if self.training and i < 3 and float(torch.rand(())) < self.style_share:
                 x = mix_styles(x)
+            if i in places:
+                means.append(x.mean((2, 3)))
         x = x.mean((2, 3))
         hidden: Tensor = self.dropout(self.activation(self.hidden(x)))
-        return hidden
+        return hidden, means

@@ -72,6 +72,14 @@ def balanced_accuracy(table: np.ndarray) -> float | None:
     return float((np.diag(table)[occurring] / table.sum(1)[occurring]).mean())
 
 
+def macro_f1(table: np.ndarray) -> float:
+    """Mean F1 over the classes that occur, of a confusion table; ValueError for an empty one."""
+    hits, occurring = np.diag(table), table.sum(1) > 0
+    if not occurring.any():
+        raise ValueError("macro-F1: got an empty confusion table, expected at least one sample")
+    return float((2 * hits[occurring] / (table.sum(0) + table.sum(1))[occurring]).mean())
+
+
 def calibration_error(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error of the likeliest class, bins of equal width; raises ValueError without samples."""
     return float(sum(abs(gap) * share for _, gap, share in reliability(probabilities, truth, bins)))

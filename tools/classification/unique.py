@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,12 @@ def fused(looks: Classifications, cells: Sequence[CellPicture], groups: Sequence
         row_of[list(group)] = row
     weights = np.array([slide.cut_weight if _is_cut(c, slide.cut_share) else 1.0 for c in cells], np.float32)
     fusion.add(row_of, looks, weights)
-    return Classifications(
+    return replace(
+        looks,
         probabilities=fusion.probabilities(rows),
-        class_names=looks.class_names,
         subclass_probabilities=fusion.subclass_probabilities(rows),
-        subclass_names=looks.subclass_names,
-        subclass_parents=looks.subclass_parents,
+        attribute_probabilities=fusion.attribute_probabilities(rows) if looks.attributes else None,
+        novelty=None if looks.novelty is None else fusion.novelty(rows),
     )
 
 
