@@ -103,7 +103,7 @@ def candidates(frames: Sequence[Sequence[tuple[Sequence[float], float, int]]], t
 
 
 def classifier_specs(
-    height: int, width: int, classes: int, subclasses: int = 0
+    height: int, width: int, classes: int, subclasses: int = 0, attribute_values: int = 0, novelty: bool = False
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Inputs and outputs of a classifier, for ScriptedEngine."""
     f32 = np.dtype(np.float32)
@@ -111,4 +111,8 @@ def classifier_specs(
     outputs = [TensorSpec("class_probabilities", (None, classes), f32)]
     if subclasses:
         outputs.append(TensorSpec("subclass_probabilities", (None, subclasses), f32))
+    if attribute_values:
+        outputs.append(TensorSpec("attribute_probabilities", (None, attribute_values), f32))
+    if novelty:
+        outputs.append(TensorSpec("novelty", (None,), f32))
     return inputs, outputs

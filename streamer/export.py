@@ -62,7 +62,7 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
     classes = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.class_names))
     attributes = list(dict.fromkeys(said.name for one in sessions for said in one.stored.rules.attributes))
     rows = csv.writer(file, lineterminator="\n")
-    told = [column for name in attributes for column in (name, f"p({name})")]
+    told = [column for name in attributes for column in (name, f"{name}_confidence")]
     rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *told])
     for one in sessions:
         for cell in one.cells():

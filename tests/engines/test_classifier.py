@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from engines.base import Array, CardError, Classifications, ModelFormatError, TensorMismatchError
+from engines.base import Array, Attribute, CardError, Classifications, ModelFormatError, TensorMismatchError
 from engines.card import Card, ClassEntry, CropInput, DetectorInput, SubclassEntry, Thresholds
 from engines.classifier import Classifier
 from engines.onnxruntime import OnnxRuntimeEngine, Threads
@@ -180,3 +181,57 @@ def test_a_second_look_at_a_cell_is_wider_and_mirrored_and_both_are_pooled() -> 
     np.testing.assert_array_equal(classifier.classify(frame, boxes).probabilities, flat.pooled(2).probabilities)
     assert len(classifier.classify(frame, boxes[:0])) == 0
     assert (classifier.crop_pictures([frame[:, 10:50]])[0, 1, :, : half - 1, 2] == 0).all()
+
+
+SHAPE = Attribute("shape", ("round", "bent", "split"))
+SIZE = Attribute("size", ("small", "big"))
+
+
+def telling(script: object, *, values: int = 5, novelty: bool = True, max_batch: int | None = None) -> Classifier:
+    """A classifier whose card has two attributes and a threshold of novelty."""
+    card = replace(
+        card_of(), attributes=(SHAPE, SIZE), attributes_of=("blue",), thresholds=Thresholds(0.6, novelty=0.9)
+    )
+    specs = classifier_specs(8, 8, 3, attribute_values=values, novelty=novelty)
+    return Classifier(card, ScriptedEngine(*specs, script, max_batch=max_batch))  # type: ignore[arg-type]
+
+
+def tell(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    first = feeds["images"][:, 0, 0, 0].astype(np.float32) / 255
+    none = 0 * first
+    return {
+        "class_probabilities": np.stack([first, 1 - first, none], 1),
+        "attribute_probabilities": np.stack([first, 1 - first, none, none, none + 1], 1),
+        "novelty": first,
+    }
+
+
+def test_attributes_and_novelty_come_batch_by_batch_with_the_classes() -> None:
+    crops = np.zeros((5, 8, 8, 3), np.uint8) + np.arange(0, 250, 50, dtype=np.uint8)[:, None, None, None]
+    found = telling(tell, max_batch=2).classify_batch(crops)
+    np.testing.assert_allclose(found.novelty, np.arange(0, 250, 50) / 255, atol=1e-6)
+    assert found.attribute_probabilities.shape == (5, 5)
+    assert found.attributes == (SHAPE, SIZE)
+    chosen = found[np.array([3, 0])]
+    np.testing.assert_array_equal(chosen.novelty, found.novelty[[3, 0]])
+    np.testing.assert_array_equal(chosen.attribute_probabilities, found.attribute_probabilities[[3, 0]])
+    none = telling([]).classify_batch(crops[:0])
+    assert (none.attribute_probabilities.shape, none.novelty.shape) == ((0, 5), (0,))
+    plain = real().classify_batch(crops)
+    assert (plain.attribute_probabilities, plain.attributes, plain.novelty) == (None, (), None)
+    assert plain[1:3].novelty is None
+
+
+def test_a_cell_is_as_novel_as_its_least_novel_view() -> None:
+    looks = telling(tell).classify_batch(np.zeros((4, 8, 8, 3), np.uint8) + np.uint8([[[[250]]], [[[51]]]] * 2))
+    looks = replace(looks, novelty=np.float32([0.2, 0.8, 0.99, 0.95]))
+    pooled = looks.pooled(2)
+    np.testing.assert_allclose(pooled.novelty, [0.2, 0.95])
+    np.testing.assert_allclose(pooled.attribute_probabilities.sum(1), [2, 2], rtol=1e-5)
+
+
+def test_outputs_that_the_card_promises_and_the_model_does_not_have() -> None:
+    with pytest.raises(ModelFormatError, match=r"expected novelty float32 \(N,\) since its card has a threshold"):
+        telling([], novelty=False)
+    with pytest.raises(CardError, match="attribute_probabilities: got 4 values, expected 5 by its card"):
+        telling([], values=4)

@@ -22,7 +22,7 @@ from tools.architectures.mlcnn import CLASSES as SYSTEM_CLASSES  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, MLCNN  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small  # noqa: E402
 from tools.export import to_onnx  # noqa: E402
-from tools.export_classifier import Probabilities  # noqa: E402
+from tools.export_classifier import Fitted, Probabilities  # noqa: E402
 
 CLASSES = 5
 
@@ -113,7 +113,7 @@ def test_equal_to_autograd_for_the_default_classifiers_network() -> None:
     network.eval()
     example = torch.zeros(2, 3, 96, 96)
     graph = to_onnx(
-        Probabilities(network, 1.4, 1.2), example, ("class_probabilities", "subclass_probabilities"), {0: "N"}
+        Probabilities(network, Fitted(1.4, 1.2)), example, ("class_probabilities", "subclass_probabilities"), {0: "N"}
     )
     images = crops(3, 96)
     with torch.no_grad():

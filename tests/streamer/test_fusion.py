@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.base import Attribute
 from streamer.fusion import Fusion, FusionConfig
-from streamer.records import Classifications
+from streamer.records import LOW_CONFIDENCE, UNLIKE_TRAINING, Classifications
 
 CLASSES = ("neutrophil", "lymphocyte", "monocyte")
 SUBCLASSES = ("band neutrophil", "segmented neutrophil")
@@ -125,3 +126,77 @@ def test_another_classifier_is_refused():
     other = Classifications(np.ones((1, 1), np.float32), ("blast",), np.zeros((1, 0), np.float32), (), ())
     with pytest.raises(ValueError, match=r"got classes .*blast.* expected .*neutrophil"):
         fusion.add(cell, other, np.float32([1]))
+
+
+ATTRIBUTES = (Attribute("nucleus", ("round", "bent", "split")), Attribute("ratio", ("low", "high")))
+
+
+def told(*rows, novelty=None, values=(0.6, 0.3, 0.1, 0.2, 0.8)):
+    return Classifications(
+        np.array(rows, np.float32),
+        CLASSES,
+        np.zeros((len(rows), 0), np.float32),
+        (),
+        (),
+        attribute_probabilities=np.tile(np.float32(values), (len(rows), 1)),
+        attributes=ATTRIBUTES,
+        novelty=None if novelty is None else np.float32(novelty),
+    )
+
+
+ONE = np.float32([1])
+SURE = (0.9, 0.05, 0.05)
+
+
+def test_a_cell_is_unlike_the_training_cells_only_while_all_its_looks_are():
+    fusion = Fusion(FusionConfig(novel_above=0.99))
+    cell = fusion.new_rows(1)
+    assert fusion.reason(0) is None  # nobody looked yet
+    fusion.add(cell, told(SURE, novelty=[0.999]), ONE)
+    fusion.add(cell, told(SURE, novelty=[0.995]), ONE)
+    assert fusion.classes(cell).tolist() == [-1]
+    assert fusion.reason(0) == UNLIKE_TRAINING
+    assert fusion.novelty(cell) == pytest.approx([0.995])
+    assert fusion.probabilities(cell)[0].argmax() == 0
+    fusion.add(cell, told(SURE, novelty=[0.99]), ONE)  # at the threshold is not beyond it
+    assert fusion.classes(cell).tolist() == [0]
+    assert fusion.reason(0) is None
+
+
+def test_an_unsure_cell_says_so_and_without_a_threshold_nothing_is_novel():
+    fusion = Fusion(FusionConfig())
+    rows = fusion.new_rows(2)
+    fusion.add(rows, told((0.4, 0.35, 0.25), SURE, novelty=[1, 1]), np.ones(2, np.float32))
+    assert [fusion.reason(row) for row in (0, 1)] == [LOW_CONFIDENCE, None]
+    silent = Fusion(FusionConfig(novel_above=0.5))
+    row = silent.new_rows(1)
+    silent.add(row, told(SURE), ONE)
+    assert silent.classes(row).tolist() == [0]
+    assert silent.novelty(row).tolist() == [0]
+
+
+def test_attributes_are_pooled_log_linearly_each_by_itself():
+    fusion = Fusion(FusionConfig())
+    cell = fusion.new_rows(1)
+    assert fusion.attributes_of(0) is None
+    fusion.add(cell, told(SURE, values=(0.6, 0.3, 0.1, 0.2, 0.8)), ONE)
+    fusion.add(cell, told(SURE, values=(0.2, 0.7, 0.1, 0.2, 0.8)), ONE)
+    odds = (np.array([0.12, 0.21, 0.01])) ** (1 / 1.7)
+    np.testing.assert_allclose(fusion.attribute_probabilities(cell)[0, :3], odds / odds.sum(), rtol=1e-4)
+    said = fusion.attributes_of(0)
+    assert {name: one.value for name, one in said.items()} == {"nucleus": "bent", "ratio": "high"}
+    assert said["ratio"].confidence == pytest.approx(0.8 ** (2 / 1.7) / (0.8 ** (2 / 1.7) + 0.2 ** (2 / 1.7)), rel=1e-4)
+
+
+def test_joined_and_restored_rows_keep_attributes_and_the_nearest_look():
+    fusion = Fusion(FusionConfig(novel_above=0.9))
+    rows = fusion.new_rows(2)
+    fusion.add(rows, told(SURE, SURE, novelty=[0.95, 0.3]), np.ones(2, np.float32))
+    again = Fusion(FusionConfig(novel_above=0.9))
+    again.restore({name: column.copy() for name, column in fusion.columns().items()}, fusion.names)
+    for one in (fusion, again):
+        assert one.classes(rows).tolist() == [-1, 0]
+        one.join(0, 1)
+        assert one.classes(rows[:1]).tolist() == [0]
+        assert one.novelty(rows[:1]) == pytest.approx([0.3])
+        assert one.attributes_of(0)["nucleus"].value == "round"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from engines.base import UsageError
+from streamer import wire
 from streamer.export import export
 from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
 from streamer.journal.schema import FORMAT_VERSION
@@ -68,6 +69,9 @@ def test_frames_come_back_exactly(written, seen):
             assert getattr(frame.detections, name).dtype == original.dtype
         assert np.array_equal(frame.looks.probabilities, one.classifications.probabilities)
         assert frame.looks.class_names == one.classifications.class_names
+        assert np.array_equal(frame.looks.attribute_probabilities, one.classifications.attribute_probabilities)
+        assert np.array_equal(frame.looks.novelty, one.classifications.novelty)
+        assert frame.looks.attributes == one.classifications.attributes
 
 
 def test_every_message_is_kept_as_it_was_published_and_can_be_had_after_any_number(written):
@@ -88,6 +92,34 @@ def test_cells_and_their_changes_are_there_for_sql(written):
     assert found.items() <= last.items()  # less those that turned out to be others
     final = [message for message, _ in published if isinstance(message, DifferentialMessage)][-1]
     assert len(found) == final.total == 16
+
+
+def test_how_cells_look_and_why_they_are_unclassified_is_published_and_kept(written, tmp_path):
+    path, published = written
+    told = [message for message, _ in published if isinstance(message, CellMessage)]
+    for message in told:
+        assert (message.attributes is not None) == (message.class_ in ("neutrophil", "lymphocyte"))
+        assert (message.unclassified_reason is not None) == (message.class_ == "unclassified")
+    assert {m.unclassified_reason for m in told} == {None, "low confidence", "unlike the training cells"}
+    described = next(m for m in told if m.attributes)
+    assert described.attributes["nucleus_shape"].value in ("round", "bent")
+    assert 0.5 <= described.attributes["cell_size"].confidence <= 1
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT cell_id, unclassified_reason, attributes FROM cell_traits ORDER BY rowid").fetchall()
+    database.close()
+    wanted = [(m.cell_id, m.unclassified_reason, m.attributes) for m in told if m.attributes or m.unclassified_reason]
+    assert [
+        (number, reason, said and msgspec.json.decode(said, type=dict[str, wire.Attribute]))
+        for number, reason, said in rows
+    ] == wanted
+    assert export(str(path), "csv", str(tmp_path / "cells.csv"), None) == 0
+    assert export(str(path), "json", str(tmp_path / "all.json"), None) == 0
+    last = {row["cell_id"]: row for row in csv.DictReader((tmp_path / "cells.csv").open())}
+    for cell in json.loads((tmp_path / "all.json").read_text())["sessions"][0]["cells"]:
+        row = last[str(cell["cell_id"])]
+        assert row["unclassified_reason"] == (cell["unclassified_reason"] or "")
+        assert row["nucleus_shape"] == (cell["attributes"]["nucleus_shape"]["value"] if cell["attributes"] else "")
+        assert (row["cell_size_confidence"] == "") == (cell["attributes"] is None)
 
 
 def test_cells_that_turned_out_to_be_others_are_not_among_the_cells(tmp_path):

@@ -18,7 +18,7 @@ from engines.registry import load_classifier  # noqa: E402
 from tests.tools.cases import make_data, smear  # noqa: E402
 from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
-from tools.classification import appearance, augment, crops, unique  # noqa: E402
+from tools.classification import appearance, augment, crops, novelty, unique  # noqa: E402
 from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, read_cells  # noqa: E402
 from tools.export import toml, toml_value  # noqa: E402
 from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
@@ -374,8 +374,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_path: Path) -> None:
-    graph, plan = export_classifier.build_graph(checkpoint, 1.7, 0.6)
-    values = export_classifier.card_values("tiny", plan, graph.SerializeToString(), 0.4, {"temperature": 1.7})
+    graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted(1.7, 0.6))
+    told = {"temperature": 1.7}
+    values = export_classifier.card_values("tiny", plan, graph.SerializeToString(), 0.4, told, novel=False)
     (tmp_path / "tiny.onnx").write_bytes(graph.SerializeToString())
     (tmp_path / "tiny.toml").write_text(toml(values))
     classifier = load_classifier(str(tmp_path / "tiny.onnx"))
@@ -394,6 +395,35 @@ def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_pat
     assert all(np.isfinite(numpy_helper.to_array(t)).all() for t in graph.graph.initializer)
 
 
+def test_attributes_and_novelty_leave_the_graph_too(checkpoint: Path, tmp_path: Path) -> None:
+    stored = stored_cells()
+    Trainer(dataclasses.replace(PLAN, attribute_weight=0.3, epochs=1), stored, {}, tmp_path, start=checkpoint).run()
+    network, _, _ = load_network(tmp_path / "last.pt")
+    images = np.stack([smear(s, 48, 48) for s in range(5)])
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        hidden, means = network.describe_at(x)
+        logits = network.attributes(hidden)
+    features = torch.cat(means, 1).numpy()
+    gaussians = novelty.fit(features, np.array([0, 0, 1, 1, 1]), np.ones(5))
+    calibration = novelty.Calibration(0.3, 2.0)
+    temperatures = tuple(1 + i / 10 for i in range(11))
+    fitted = export_classifier.Fitted(attribute_temperatures=temperatures, novelty=(gaussians, calibration))
+    graph, plan = export_classifier.build_graph(tmp_path / "last.pt", fitted)
+    values = export_classifier.card_values("tiny", plan, graph.SerializeToString(), 0.4, {}, novel=True)
+    (tmp_path / "tiny.onnx").write_bytes(graph.SerializeToString())
+    (tmp_path / "tiny.toml").write_text(toml(values))
+    classifier = load_classifier(str(tmp_path / "tiny.onnx"))
+    found = classifier.classify_batch(images)
+    assert {a.name: a.values for a in found.attributes} == crops.ATTRIBUTES
+    assert "immature granulocyte" not in classifier.card.attributes_of
+    parts = logits.split(train_classifier.ATTRIBUTE_SIZES, 1)
+    expected = [torch.softmax(p / t, 1) for p, t in zip(parts, temperatures, strict=True)]
+    np.testing.assert_allclose(found.attribute_probabilities, torch.cat(expected, 1).numpy(), atol=1e-5)
+    logs = np.log(gaussians.distances(features))
+    np.testing.assert_allclose(found.novelty, 1 / (1 + np.exp(-2 * (logs - 0.3))), atol=1e-4)
+
+
 def test_export_writes_a_card_with_measured_figures(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,7 +435,7 @@ def test_export_writes_a_card_with_measured_figures(
     monkeypatch.setenv("LEUKOSTREAM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [str(checkpoint), "--name", "tiny", "--out", str(tmp_path / "zoo"), "--parts", "validation", "holdout"]
-    arguments += ["--earlier", str(checkpoint)]
+    arguments += ["--earlier", str(checkpoint), "--cells", str(tmp_path / "cells")]
     export_classifier.main(arguments)
     model = evaluate_classifier.Model(str(tmp_path / "zoo/tiny.onnx"))
     card = model.classifier.card
@@ -423,6 +453,10 @@ def test_export_writes_a_card_with_measured_figures(
     ]
     assert card.input.middle_share == 0.5
     assert card.thresholds.operating == 0.9  # three epochs on noise: nothing is sure enough
+    assert card.thresholds.novelty == 0.99
+    assert card.figures["junk_validation"]["texture_crops"] == 150
+    assert 0 <= card.figures["chula_wbc_validation"]["unlike_training"] <= 1
+    assert card.figures["chula_wbc_validation"]["accuracy_without_tenth"] in (0, 1)
     evaluate_classifier.main(
         [str(tmp_path / "zoo/tiny.onnx"), "--json", str(tmp_path / "f.json"), "--plots", str(tmp_path / "plots")]
     )
