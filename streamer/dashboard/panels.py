@@ -26,8 +26,8 @@ from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING
 
 FILM_ROWS = 6
 """Height of a cell's picture, its caption not included."""
-LEAST_WORDS = 16
-"""Columns below which how a cell looks is left out of its line."""
+IN_WORDS = 3
+"""How many of the newest cells are described, in a line below their own; below pictures only the newest is."""
 STALE_AFTER_NS = 5_000_000_000
 
 _STATE_INK = {
@@ -173,19 +173,33 @@ def _filled(spans: Sequence[Span], width: int) -> list[Span]:
 
 
 def cells_panel(state: DashboardState, width: int, height: int, colours: Colours, film: bool) -> list[Line]:
-    """The newest cells, newest first; with `film` and room for it, the first of them as pictures."""
+    """The newest cells, newest first, and how they look in words; with `film` and room for it, the first of them as
+    pictures."""
     view = state.current
     inner, rows = width - 2, height - 2
     lines: list[Line] = []
     cells = view.newest_cells() if view else []
+    foot: list[Span] = []
     if view is None or not cells:
         lines.append(fit([(" none yet", FAINT)], inner))
     else:
         if film and has_film(view, colours) and rows >= FILM_ROWS + 2:
             strips = max(1, rows * 3 // 5 // (FILM_ROWS + 2))
+            foot = _in_words(cells, inner)
             lines, cells = _film(view, cells, inner, strips, FILM_ROWS, colours)
-        lines += [_cell_row(view, cell, inner) for cell in cells[: rows - len(lines)]]
-    return framed(lines, width, height, title=[("last cells", STRONG)])
+        for place, cell in enumerate(cells[: rows - len(lines)]):
+            lines.append(_cell_row(view, cell, inner))
+            words = described(cell) if place < IN_WORDS and rows >= 2 * IN_WORDS and not foot else ""
+            if words:
+                lines.append(fit([(f"        {words}", FAINT)], inner))
+        del lines[rows:]
+    return framed(lines, width, height, title=[("last cells", STRONG)], foot=foot)
+
+
+def _in_words(cells: Sequence[wire.CellMessage], width: int) -> list[Span]:
+    """The newest cell in words, as far as they go; empty where there are none."""
+    words = described(cells[0]) if cells else ""
+    return [(crop(f"#{cells[0].cell_id} {words}", width - 4), FAINT)] if words else []
 
 
 def has_film(view: SourceView | None, colours: Colours) -> bool:
@@ -197,10 +211,12 @@ def film_panel(state: DashboardState, width: int, height: int, colours: Colours)
     """One strip of pictures of the newest cells."""
     view = state.current
     lines: list[Line] = []
+    foot: list[Span] = []
     if view is not None:
         rows = min(FILM_ROWS + 2, height - 4)
+        foot = _in_words(view.newest_cells(), width - 2)
         lines, _ = _film(view, view.newest_cells(), width - 2, 1, rows, colours)
-    return framed(lines, width, height, title=[("last cells", STRONG)])
+    return framed(lines, width, height, title=[("last cells", STRONG)], foot=foot)
 
 
 def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
@@ -216,9 +232,6 @@ def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
         left.append((f", was {view.renamed[cell.cell_id]}", FAINT))
     looks = "1 look" if cell.looks == 1 else f"{cell.looks} looks"
     right: list[Span] = [(f"{looks} #{cell.cell_id} ", FAINT)]
-    words, room = described(cell), width - span_len(left) - span_len(right) - 3
-    if words and room >= LEAST_WORDS:
-        left.append((f": {crop(words, room)}", FAINT))
     return justify(left, right, width)
 
 

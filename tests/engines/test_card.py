@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from engines.base import CardError
+from engines.base import Attribute, CardError
 from engines.card import CropInput, DetectorInput, card_from_metadata, guess_kind, parse_card
 
 DETECTOR = """
@@ -190,3 +190,48 @@ def test_names_that_are_none(names: str) -> None:
 def test_neither_card_nor_names() -> None:
     with pytest.raises(CardError, match=r"best.onnx: got neither a card beside it .*; write best.toml with task"):
         card_from_metadata({}, stem="best", long_side_px=None, where="best.onnx")
+
+
+ATTRIBUTES = """
+[[attributes]]
+name = "nucleus_shape"
+values = ["round", "bent"]
+[[attributes]]
+name = "cell_size"
+values = ["small", "middling", "big"]
+[thresholds]
+operating = 0.6
+novelty = 0.99
+"""
+
+
+def test_attributes_and_the_threshold_of_novelty() -> None:
+    card = parse_card(CLASSIFIER + ATTRIBUTES, "x.toml", stem="x")
+    assert card.attributes == (
+        Attribute("nucleus_shape", ("round", "bent")),
+        Attribute("cell_size", ("small", "middling", "big")),
+    )
+    assert card.attributes_of == ("neutrophil",)  # all classes, where the card doesn't say
+    assert card.thresholds.novelty == 0.99
+    plain = parse_card(CLASSIFIER, "x.toml", stem="x")
+    assert (plain.attributes, plain.attributes_of, plain.thresholds.novelty) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('["round", "bent"]', '["round"]'), r"values: got \['round'\], expected at least two different ones"),
+        (('["round", "bent"]', '["round", "round"]'), "expected at least two different ones"),
+        (('"cell_size"', '"nucleus_shape"'), r"attributes: got \['nucleus_shape'\] twice"),
+        (("novelty = 0.99", "novelty = 2"), "novelty: got 2.0, expected 0 to 1"),
+        (("novelty = 0.99", "novelti = 0.9"), "unknown key 'novelti'; did you mean 'novelty'"),
+    ],
+)
+def test_attributes_that_are_none(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(CardError, match=message):
+        parse_card(CLASSIFIER + ATTRIBUTES.replace(*change), "x.toml", stem="x")
+
+
+def test_attributes_of_classes_that_there_are_not() -> None:
+    with pytest.raises(CardError, match=r"attributes_of: got 'neutrofil', .*did you mean 'neutrophil'"):
+        parse_card('attributes_of = ["neutrofil"]' + CLASSIFIER + ATTRIBUTES, "x.toml", stem="x")

@@ -130,6 +130,8 @@ def test_classify_writes_one_line_an_image_and_counts_the_rest(capfd, tmp_path):
         assert sum(line["class_probabilities"].values()) == pytest.approx(1.0, abs=1e-6)
         assert line["top_class"] == max(line["class_probabilities"], key=line["class_probabilities"].get)
         assert line["class"] in (line["top_class"], "unclassified")
+        assert (line["unclassified_reason"] is None) == (line["class"] != "unclassified")
+        assert "attributes" in line
     assert err[-1] == "classified 3 files; skipped 1: not an image 1"
 
 

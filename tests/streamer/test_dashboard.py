@@ -12,8 +12,9 @@ from streamer import wire
 from streamer.dashboard import DashboardState, Screenful, render
 from streamer.dashboard.canvas import clean, crop, fit, span_len
 from streamer.dashboard.palette import CLASS_COLOURS, KIND_COLOURS, PLAIN, class_colour, in_order
+from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.share_table import bar, differential_panel
-from streamer.dashboard.words import NOT_A_DEVICE, limits
+from streamer.dashboard.words import NOT_A_DEVICE, described, limits
 from tests.streamer.dashboard_cases import FIVE, busy_state, cell, differential, frame, health, status
 
 SIZES = [(80, 24), (100, 30), (120, 35), (132, 43), (160, 45), (200, 50)]
@@ -252,6 +253,74 @@ def test_an_unclassified_cell_names_its_likeliest_class():
     state = DashboardState()
     state.update(cell(1, "unclassified", top_class="monocyte", class_probabilities={"monocyte": 0.41}))
     assert "0.41 unclassified (monocyte?)" in text_of(render(state, 160, 35))
+
+
+def test_a_cell_unlike_all_others_says_so():
+    state = DashboardState()
+    reason = "unlike the training cells"
+    state.update(cell(1, "unclassified", top_class="monocyte", unclassified_reason=reason))
+    assert "unclassified (like no training cell, monocyte?)" in text_of(render(state, 160, 35))
+
+
+WORDS = {
+    "nucleus_shape": "segmented-multilobed",
+    "granule_type": "small",
+    "granule_colour": "purple",
+    "granularity": "yes",
+    "nuclear_cytoplasmic_ratio": "low",
+    "cytoplasm_colour": "light blue",
+    "cytoplasm_texture": "clear",
+    "cytoplasm_vacuole": "no",
+    "chromatin_density": "densely",
+    "cell_size": "big",
+    "cell_shape": "round",
+}
+
+
+def in_words(**other):
+    words = {name: wire.Attribute(value=value, confidence=0.9) for name, value in {**WORDS, **other}.items()}
+    return cell(1, attributes=words)
+
+
+def test_how_a_cell_looks_is_told_in_words():
+    assert described(cell(1)) == ""
+    assert described(in_words()) == (
+        "nucleus segmented multilobed, granules small purple, ratio low, cytoplasm light blue clear, chromatin dense, "
+        "big round cell"
+    )
+    lymphocyte = in_words(
+        nucleus_shape="unsegmented-round",
+        granule_type="nil",
+        granule_colour="nil",
+        granularity="no",
+        cytoplasm_vacuole="yes",
+        chromatin_density="loosely",
+    )
+    assert described(lymphocyte) == (
+        "nucleus round, no granules, ratio low, cytoplasm light blue clear, vacuoles, chromatin loose, big round cell"
+    )
+    assert described(cell(1, attributes={"auer_rods": wire.Attribute(value="yes", confidence=1)})) == "auer rods yes"
+
+
+def test_the_newest_cells_are_described_below_their_lines():
+    state = DashboardState()
+    for number in range(5):
+        state.update(msgspec.structs.replace(in_words(), cell_id=number))
+    lines = ["".join(span.text for span in line) for line in cells_panel(state, 60, 14, "truecolor", film=False)]
+    assert {cell_len(line) for line in lines} == {60}
+    assert len(lines) == 14
+    places = [place for place, line in enumerate(lines) if "2 looks #" in line]
+    described_below = ["nucleus segmented multilobed, granules small" in lines[place + 1] for place in places]
+    assert described_below == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 50), (160, 45), (120, 35)])
+def test_below_pictures_the_newest_cell_is_described(width, height):
+    state = busy_state()
+    state.update(msgspec.structs.replace(in_words(), cell_id=77))
+    screen = render(state, width, height, colours="truecolor")
+    assert_fits(screen, width, height)
+    assert "#77 nucleus segmented" in text_of(screen)
 
 
 def test_a_rejected_frame_says_why_and_a_truncated_one_that_there_are_more():

@@ -105,7 +105,9 @@ def test_how_cells_look_and_why_they_are_unclassified_is_published_and_kept(writ
     assert described.attributes["nucleus_shape"].value in ("round", "bent")
     assert 0.5 <= described.attributes["cell_size"].confidence <= 1
     database = sqlite3.connect(path)
-    rows = database.execute("SELECT cell_id, unclassified_reason, attributes FROM cell_traits ORDER BY rowid").fetchall()
+    rows = database.execute(
+        "SELECT cell_id, unclassified_reason, attributes FROM cell_traits ORDER BY rowid"
+    ).fetchall()
     database.close()
     wanted = [(m.cell_id, m.unclassified_reason, m.attributes) for m in told if m.attributes or m.unclassified_reason]
     assert [

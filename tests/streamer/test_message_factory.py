@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from engines.base import Detections, UsageError
 from streamer.message_factory import Looks, MessageFactory, rounded_probabilities
-from streamer.records import FrameQuality, Health, Observation
+from streamer.records import FrameQuality, Health, Observation, Said
 from streamer.wire import decode, encode
 from tests.streamer.message_cases import (
     START_NS,
@@ -214,6 +215,18 @@ def test_a_cell() -> None:
     assert (message.class_, message.subclass, message.top_class) == ("neutrophil", "band neutrophil", "neutrophil")
     assert (message.looks, message.partial, message.first_frame_id, message.last_frame_id) == (2, False, 5, 7)
     assert json.loads(encode(message))["class"] == "neutrophil"
+    assert (message.unclassified_reason, message.attributes) == (None, None)
+
+
+def test_a_cell_in_words() -> None:
+    said = {"nucleus_shape": Said("segmented-multilobed", 0.912345), "granularity": Said("yes", 1.0)}
+    message = make_factory().cell(replace(make_cell(), attributes=said))
+    assert json.loads(encode(message))["attributes"] == {
+        "nucleus_shape": {"value": "segmented-multilobed", "confidence": 0.9123},
+        "granularity": {"value": "yes", "confidence": 1.0},
+    }
+    unlike = replace(make_cell(), class_name="unclassified", unclassified_reason="unlike the training cells")
+    assert make_factory().cell(unlike).unclassified_reason == "unlike the training cells"
 
 
 def test_a_differential_is_not_rounded() -> None:
