@@ -29,12 +29,11 @@ from engines.onnxruntime import OnnxRuntimeEngine
 from tools import evaluate_classifier, training
 from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
 from tools.classification import measures, novelty
-from tools.classification.augment import Augmentation, make_batch
-from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored
-from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, TRAIN, VALIDATION, data_root
+from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_stored
+from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION, data_root
 from tools.evaluate_classifier import Model, Predictions
 from tools.export import to_onnx, toml
-from tools.train_classifier import ATTRIBUTE_SIZES, HOME, SET_SHARES, Plan, load_network
+from tools.train_classifier import ATTRIBUTE_SIZES, SET_SHARES, Plan, load_network
 
 CALIBRATED_ON = ("pbc", "pbc whole", "bccd", "chula_wbc", "wbc_masks/jtsc")
 """Sets that temperatures and threshold are fitted on: no unseen laboratory, and no cell as two sets."""
@@ -56,10 +55,6 @@ KINDS = {"platelet": "platelet", "erythroblast": "nucleated red"}
 OUTPUTS = ("class_probabilities", "subclass_probabilities", "attribute_probabilities", "novelty")
 REFUSED = 0.01
 """Share of validation cells called unlike the training cells, home and other laboratories weighing the same."""
-NOVELTY_SHARES = {"pbc": 0.5, "chula_wbc": 0.25, "bccd": 0.25}
-"""What each laboratory's cells weigh where novelty is fitted; without weights everything but pbc would be novel."""
-NOVELTY_CELLS = 2400
-"""Cells of pbc that novelty is fitted on; of the other laboratories all."""
 NOTES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
     "bccd, chula_wbc: MIT; the colours of txl_pbc and bcd, MIT, were lent to cells of the others",
@@ -123,41 +118,6 @@ def build_graph(checkpoint: Path, fitted: Fitted) -> tuple[onnx.ModelProto, Plan
     whole = Probabilities(network, fitted)
     graph = to_onnx(whole, example, whole.outputs, {0: "N"})
     return add_uint8_input(graph, scale=1 / 255, channels="bgr"), plan
-
-
-@torch.no_grad()
-def fit_novelty(checkpoint: Path, stored: StoredCells) -> novelty.Gaussians:
-    """Of training cells, as the detector crops them (six tenths), changed as in training (three tenths), and as whole
-    pictures of pbc."""
-    network, plan, _ = load_network(checkpoint)
-    rng = training.seed_everything(0, 0)
-    names = np.array([cell.dataset for cell in stored.cells])
-    inside = stored.select(TRAIN)
-    inside = inside[np.isin(names[inside], list(NOVELTY_SHARES))]
-    home = inside[names[inside] == HOME]
-    home = rng.permutation(home)[:NOVELTY_CELLS]
-    plain = np.concatenate([inside[names[inside] != HOME], home])
-    changed, whole = rng.choice(plain, min(len(plain), NOVELTY_CELLS)), home[::3]
-
-    def features(batch: Tensor) -> np.ndarray:
-        return torch.cat(network.describe_at(batch)[1], 1).numpy()
-
-    def crops(cells: np.ndarray, *, whole: bool) -> list[np.ndarray]:
-        return [class_crop(stored.cells[i], plan.input_px, plan.margin, whole=whole) for i in cells]
-
-    found = []
-    for cells, is_whole in ((plain, False), (whole, True)):
-        for start in training.progress(range(0, len(cells), 64), -(-len(cells) // 64), "novelty"):
-            x = torch.from_numpy(np.stack(crops(cells[start : start + 64], whole=is_whole)))
-            found.append(features(x.permute(0, 3, 1, 2).float() / 255))
-    how = Augmentation(margin=plan.margin)
-    for start in range(0, len(changed), 64):
-        part = changed[start : start + 64]
-        found.append(features(make_batch(stored.squares, stored.boxes, part, plan.input_px, rng, how)))
-    weights = [0.6 * novelty.weights_of(names[plain].tolist(), NOVELTY_SHARES)]
-    weights += [np.full(len(whole), 0.1 / max(1, len(whole))), np.full(len(changed), 0.3 / max(1, len(changed)))]
-    classes = stored.classes[np.concatenate([plain, whole, changed])]
-    return novelty.fit(np.concatenate(found), classes, np.concatenate(weights))
 
 
 def laboratory_weights(found: Mapping[str, Predictions], home_share: float) -> np.ndarray:
@@ -341,7 +301,7 @@ def export(
 ) -> Path:
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `earlier` are checkpoints
     that the runs before began from, first ones first, for the card to name; `stored` has the training cells."""
-    gaussians = fit_novelty(checkpoint, stored)
+    gaussians = novelty.fit_network(checkpoint, stored)
     model = Model(str(checkpoint), untempered_classifier(checkpoint, gaussians))
     untempered = for_calibration(evaluate_classifier.evaluate(model, VALIDATION, sets=CALIBRATED_ON))
     fitted = fit(untempered, gaussians)

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tools import training
+from tools.classification.augment import Augmentation, make_batch
+from tools.classification.crops import StoredCells, class_crop
+from tools.datasets import TRAIN
+from tools.train_classifier import HOME, load_network
+
 RIDGE = 0.03
 """Added to the covariance of features of spread 1: directions in which training cells never differ count little."""
 AT_THRESHOLD = 0.99
 """The novelty of a crop at the threshold, by calibration; that of the median validation cell is one half."""
+
+SHARES = {"pbc": 0.5, "chula_wbc": 0.25, "bccd": 0.25}
+"""What each laboratory's cells weigh where novelty is fitted; without weights everything but pbc would be novel."""
+HOME_CELLS = 2400
+"""Cells of pbc that novelty is fitted on; of the other laboratories all."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +111,40 @@ def weights_of(laboratories: Sequence[str], shares: Mapping[str, float]) -> np.n
     for name, share in shares.items():
         weights[names == name] = share / max(1, int((names == name).sum()))
     return weights
+
+
+@torch.no_grad()
+def fit_network(checkpoint: Path, stored: StoredCells) -> Gaussians:
+    """Of training cells, as the detector crops them (six tenths), changed as in training (three tenths), and as whole
+    pictures of pbc."""
+    network, plan, _ = load_network(checkpoint)
+    rng = training.seed_everything(0, 0)
+    names = np.array([cell.dataset for cell in stored.cells])
+    inside = stored.select(TRAIN)
+    inside = inside[np.isin(names[inside], list(SHARES))]
+    if not len(inside):
+        raise ValueError(f"training cells: got none of {', '.join(SHARES)}, expected some to tell novel ones by")
+    home = inside[names[inside] == HOME]
+    home = rng.permutation(home)[:HOME_CELLS]
+    plain = np.concatenate([inside[names[inside] != HOME], home])
+    changed, whole = rng.choice(plain, min(len(plain), HOME_CELLS)), home[::3]
+
+    def features(batch: Tensor) -> np.ndarray:
+        return torch.cat(network.describe_at(batch)[1], 1).numpy()
+
+    def crops(cells: np.ndarray, *, whole: bool) -> list[np.ndarray]:
+        return [class_crop(stored.cells[i], plan.input_px, plan.margin, whole=whole) for i in cells]
+
+    found = []
+    for cells, is_whole in ((plain, False), (whole, True)):
+        for start in training.progress(range(0, len(cells), 64), -(-len(cells) // 64), "novelty"):
+            x = torch.from_numpy(np.stack(crops(cells[start : start + 64], whole=is_whole)))
+            found.append(features(x.permute(0, 3, 1, 2).float() / 255))
+    how = Augmentation(margin=plan.margin)
+    for start in range(0, len(changed), 64):
+        part = changed[start : start + 64]
+        found.append(features(make_batch(stored.squares, stored.boxes, part, plan.input_px, rng, how)))
+    weights = [0.6 * weights_of(names[plain].tolist(), SHARES)]
+    weights += [np.full(len(whole), 0.1 / max(1, len(whole))), np.full(len(changed), 0.3 / max(1, len(changed)))]
+    classes = stored.classes[np.concatenate([plain, whole, changed])]
+    return fit(np.concatenate(found), classes, np.concatenate(weights))
