@@ -193,7 +193,7 @@ def junk(model: Model, part: str, root: Path | None = None, each: int = 150) -> 
     card = model.classifier.card
     limit = 1.0 if card.thresholds.novelty is None else card.thresholds.novelty
     kinds = np.array(card.kinds) == "white"
-    crops = junk_crops(data_root() if root is None else root, part, card.input.height_px, card.input.crop_margin, each)
+    crops = junk_crops(data_root() if root is None else root, part, model.classifier.crop, each)
     rows = {}
     for kind, some in crops.items():
         looks = model.classifier.classify_batch(some)

@@ -301,7 +301,7 @@ def export(
 ) -> Path:
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `earlier` are checkpoints
     that the runs before began from, first ones first, for the card to name; `stored` has the training cells."""
-    gaussians = novelty.fit_network(checkpoint, stored)
+    gaussians = novelty.fit_network(checkpoint, stored, CROP_MARGINS)
     model = Model(str(checkpoint), untempered_classifier(checkpoint, gaussians))
     untempered = for_calibration(evaluate_classifier.evaluate(model, VALIDATION, sets=CALIBRATED_ON))
     fitted = fit(untempered, gaussians)

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from engines.base import Attribute, Classifications  # noqa: E402
+from engines.geometry import crop_squares  # noqa: E402
 from tests.tools.cases import make_data  # noqa: E402
 from tools.classification import junk, measures, novelty  # noqa: E402
 from tools.datasets import CellPicture  # noqa: E402
@@ -76,11 +77,15 @@ def test_half_precision_holds_whatever_it_meets() -> None:
 def test_junk_is_of_every_kind_and_the_same_for_the_same_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_data(tmp_path / "data")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    found = {part: junk.junk_crops(tmp_path / "data", part, 48, 1.3, 3) for part in ("validation", "train")}
+
+    def crop(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        return crop_squares(image, boxes, (48, 48), 1.3)
+
+    found = {part: junk.junk_crops(tmp_path / "data", part, crop, 3) for part in ("validation", "train")}
     every = {**found["validation"], **found["train"]}
     assert {"red cell", "cut", "far out of focus", "blob", "texture"} <= set(every)
     assert all(c.shape[1:] == (48, 48, 3) and c.dtype == np.uint8 and 0 < len(c) <= 3 for c in every.values())
-    again = junk.junk_crops(tmp_path / "data", "validation", 48, 1.3, 3)
+    again = junk.junk_crops(tmp_path / "data", "validation", crop, 3)
     for kind, crops in found["validation"].items():
         np.testing.assert_array_equal(crops, again[kind])
     plain = [np.diff(c.astype(int), axis=1).std() for c in (every["far out of focus"], every["texture"])]

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.geometry import crop_squares
 from tools.classification.crops import read_image
 from tools.datasets import Field, blood_label, load_splits, read_fields
 
@@ -20,10 +19,15 @@ FIELDS = "txl_pbc"
 """The set whose boxes are complete: what has no box there is no cell."""
 OTHERWISE = 1.5
 """Side of a white cell in red-cell diameters, in fields that show none."""
+DRAWN_PX, DRAWN_BOX_PX = 192, 128
+"""Side of a drawn picture, and of the box in its middle."""
+
+Crop = Callable[[np.ndarray, Boxes], np.ndarray]
+"""(picture uint8 (H, W, 3) BGR, n boxes) -> crops (n, …), `Classifier.crop` for one."""
 
 
-def junk_crops(root: Path, part: str, input_px: int, margin: float, each: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """By kind `each` crops (fewer where the fields give no more), uint8 (n, input_px, input_px, 3) BGR.
+def junk_crops(root: Path, part: str, crop: Crop, each: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """By kind `each` crops (fewer where the fields give no more), (n, …) as `crop` gives them.
 
     Of fields of one part: "background", "red cell", "red cells" (two to four side by side), "platelet", "cut" (a white
     cell of which a third or less lies in the frame), "far out of focus" (white cells). Drawn: "blob" (stain on
@@ -32,24 +36,25 @@ def junk_crops(root: Path, part: str, input_px: int, margin: float, each: int, s
     rng = np.random.default_rng(seed)
     splits = load_splits(root)
     fields = [f for f in read_fields(root, (FIELDS,)) if splits[f.key] == part]
-    found: dict[str, list[np.ndarray]] = {kind: [] for kind in _PLACES}
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in (*_PLACES, "cut", "far out of focus")}
 
-    def cut(image: np.ndarray, boxes: Boxes) -> list[np.ndarray]:
-        return list(crop_squares(image, boxes.astype(np.float32), (input_px, input_px), margin))
+    def add(kind: str, image: np.ndarray, boxes: Boxes) -> None:
+        if len(found[kind]) < each and len(boxes):
+            found[kind] += list(crop(image, np.asarray(boxes, np.float32)))
 
     for i in rng.permutation(len(fields)):
         image = read_image(fields[i].path)
         boxes = _by_label(fields[i])
         for kind, places in _PLACES.items():
-            if len(found[kind]) < each:
-                found[kind] += cut(image, places(boxes, image.shape[:2], rng)[:3])
-        if len(found["cut"]) < each or len(found["far out of focus"]) < each:
-            for box in boxes["WBC"][:2]:
-                found["cut"] += cut(*_moved_out(image, box, rng))
-                found["far out of focus"] += [_unfocused(c, rng) for c in cut(image, box[None])]
+            add(kind, image, places(boxes, image.shape[:2], rng)[:3])
+        for box in boxes["WBC"][:2]:
+            add("cut", *_moved_out(image, box, rng))
+            if len(found["far out of focus"]) < each:
+                add("far out of focus", _unfocused(image, box, rng), box[None])
     crops = {kind: np.stack(some[:each]) for kind, some in found.items() if some}
-    crops["blob"] = np.stack([_blob(input_px, rng) for _ in range(each)])
-    crops["texture"] = np.stack([_texture(input_px, rng) for _ in range(each)])
+    middle = np.array([[-1, -1, 1, 1]], np.float32) * DRAWN_BOX_PX / 2 + DRAWN_PX / 2
+    for kind, draw in (("blob", _blob), ("texture", _texture)):
+        crops[kind] = np.concatenate([crop(draw(rng), middle) for _ in range(each)])
     return crops
 
 
@@ -99,8 +104,6 @@ _PLACES: dict[str, Callable[[dict[str, Boxes], Sequence[int], np.random.Generato
     "red cell": _red_cell,
     "red cells": _red_cells,
     "platelet": _platelet,
-    "cut": lambda boxes, size, rng: np.zeros((0, 4), np.float32),
-    "far out of focus": lambda boxes, size, rng: np.zeros((0, 4), np.float32),
 }
 
 
@@ -110,20 +113,20 @@ def _moved_out(image: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> 
     return image[:, : max(2, round(float(left)))], box[None]
 
 
-def _unfocused(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.asarray(cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.09, 0.16) * crop.shape[0]))
+def _unfocused(image: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.12, 0.21) * float(max(box[2:] - box[:2]))))
 
 
-def _plasma(input_px: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 (px, px, 3): light and even, in the colours of smears."""
+def _plasma(rng: np.random.Generator) -> np.ndarray:
+    """float32 (192, 192, 3): light and even, in the colours of smears."""
     colour = np.array([225, 205, 220]) + rng.normal(0, 12, 3)
-    return np.asarray(colour + rng.normal(0, 3, (input_px, input_px, 3)), np.float32)
+    return np.asarray(colour + rng.normal(0, 3, (DRAWN_PX, DRAWN_PX, 3)), np.float32)
 
 
-def _blob(input_px: int, rng: np.random.Generator) -> np.ndarray:
+def _blob(rng: np.random.Generator) -> np.ndarray:
     """One to three even patches of stain with soft edges."""
-    picture = _plasma(input_px, rng)
-    y, x = np.mgrid[:input_px, :input_px] / input_px - 0.5
+    picture = _plasma(rng)
+    y, x = (np.mgrid[:DRAWN_PX, :DRAWN_PX] - DRAWN_PX / 2) / DRAWN_BOX_PX
     for _ in range(rng.integers(1, 4)):
         angle = rng.uniform(0, np.pi)
         cx, cy = rng.uniform(-0.2, 0.2, 2)
@@ -136,23 +139,23 @@ def _blob(input_px: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
 
-def _texture(input_px: int, rng: np.random.Generator) -> np.ndarray:
+def _texture(rng: np.random.Generator) -> np.ndarray:
     kind = rng.integers(3)
     first, second = rng.uniform(20, 240, (2, 3))
     if kind == 0:  # noise whose strength falls with its frequency, as that of pictures does
-        frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(input_px), np.fft.fftfreq(input_px)))
+        frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(DRAWN_PX), np.fft.fftfreq(DRAWN_PX)))
         frequency[0, 0] = np.inf
-        waves = np.fft.fft2(rng.normal(size=(3, input_px, input_px))) / frequency ** rng.uniform(0.6, 1.6)
+        waves = np.fft.fft2(rng.normal(size=(3, DRAWN_PX, DRAWN_PX))) / frequency ** rng.uniform(0.6, 1.6)
         noise = np.moveaxis(np.fft.ifft2(waves).real, 0, 2)
         picture = first + noise / noise.std() * rng.uniform(15, 60)
     elif kind == 1:
-        y, x = np.mgrid[:input_px, :input_px] / input_px
+        y, x = np.mgrid[:DRAWN_PX, :DRAWN_PX] / DRAWN_PX
         angle, waves = rng.uniform(0, np.pi), rng.uniform(2, 14)
         share = np.sin(2 * np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)))[..., None] / 2 + 0.5
         picture = first + share * (second - first)
     else:
-        points, colours = rng.uniform(0, input_px, (30, 2)), rng.uniform(20, 240, (30, 3))
-        places = np.stack(np.mgrid[:input_px, :input_px], -1).reshape(-1, 1, 2)
+        points, colours = rng.uniform(0, DRAWN_PX, (30, 2)), rng.uniform(20, 240, (30, 3))
+        places = np.stack(np.mgrid[:DRAWN_PX, :DRAWN_PX], -1).reshape(-1, 1, 2)
         nearest = np.linalg.norm(places - points, axis=2).argmin(1)
-        picture = colours[nearest].reshape(input_px, input_px, 3)
+        picture = colours[nearest].reshape(DRAWN_PX, DRAWN_PX, 3)
     return np.asarray(np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255), np.uint8)

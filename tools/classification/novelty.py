@@ -7,28 +7,36 @@ see cells in everything, so that there junk lies among the cells (docs/models.md
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engines.geometry import crop_squares
 from tools import training
+from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification.augment import Augmentation, make_batch
 from tools.classification.crops import StoredCells, class_crop
+from tools.classification.simulated import NAME as SIMULATED
+from tools.classification.simulated import with_simulated
 from tools.datasets import TRAIN
-from tools.train_classifier import HOME, load_network
+from tools.train_classifier import HOME, Plan, load_network
 
 RIDGE = 0.03
 """Added to the covariance of features of spread 1: directions in which training cells never differ count little."""
 AT_THRESHOLD = 0.99
 """The novelty of a crop at the threshold, by calibration; that of the median validation cell is one half."""
 
-SHARES = {"pbc": 0.5, "chula_wbc": 0.25, "bccd": 0.25}
+SHARES = {"pbc": 0.5, "chula_wbc": 0.2, "bccd": 0.15, "wbc_masks": 0.1, "simulated": 0.05}
 """What each laboratory's cells weigh where novelty is fitted; without weights everything but pbc would be novel."""
 HOME_CELLS = 2400
 """Cells of pbc that novelty is fitted on; of the other laboratories all."""
+SIMULATED_FIELDS = 60
+"""The most simulated fields whose cells it is fitted on, where the network was trained on such."""
+WAYS = {"plain": 0.6, "changed": 0.3, "whole": 0.1}
+"""What the ways in which cells are looked at weigh."""
 
 
 @dataclass(frozen=True)
@@ -114,37 +122,91 @@ def weights_of(laboratories: Sequence[str], shares: Mapping[str, float]) -> np.n
 
 
 @torch.no_grad()
-def fit_network(checkpoint: Path, stored: StoredCells) -> Gaussians:
-    """Of training cells, as the detector crops them (six tenths), changed as in training (three tenths), and as whole
-    pictures of pbc."""
+def fit_network(checkpoint: Path, stored: StoredCells, margins: Sequence[float]) -> Gaussians:
+    """Of the cells that trained a network: as the stream looks at them, `margins` times their boxes, the second look
+    mirrored (six tenths), changed as in training (three tenths), and as whole pictures of pbc."""
     network, plan, _ = load_network(checkpoint)
     rng = training.seed_everything(0, 0)
-    names = np.array([cell.dataset for cell in stored.cells])
-    inside = stored.select(TRAIN)
-    inside = inside[np.isin(names[inside], list(SHARES))]
-    if not len(inside):
+    pools = [stored]
+    if plan.simulated_fields:
+        pools.append(with_simulated(_emptied(stored), min(plan.simulated_fields, SIMULATED_FIELDS), plan.seed))
+    parts = [part for pool in pools for part in _features(network, plan, pool, margins, rng)]
+    if not parts:
         raise ValueError(f"training cells: got none of {', '.join(SHARES)}, expected some to tell novel ones by")
-    home = inside[names[inside] == HOME]
-    home = rng.permutation(home)[:HOME_CELLS]
+    weights = np.empty(sum(len(part.classes) for part in parts))
+    ways = np.concatenate([np.full(len(part.classes), part.way) for part in parts])
+    names = np.concatenate([part.laboratories for part in parts])
+    for way, share in WAYS.items():
+        mine = ways == way
+        shares = SHARES if way == "plain" else {}
+        weights[mine] = share * (weights_of(names[mine].tolist(), shares) if shares else 1 / max(1, int(mine.sum())))
+    features = np.concatenate([part.features for part in parts])
+    return fit(features, np.concatenate([part.classes for part in parts]), weights)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """n training cells seen in one way: features float32 (n, d), classes int64 (n,), laboratories (n,) text."""
+
+    way: str
+    features: np.ndarray
+    classes: np.ndarray
+    laboratories: np.ndarray
+
+
+def _emptied(stored: StoredCells) -> StoredCells:
+    none = slice(0, 0)
+    return replace(
+        stored,
+        squares=stored.squares[none],
+        boxes=stored.boxes[none],
+        classes=stored.classes[none],
+        subclasses=stored.subclasses[none],
+        attributes=stored.attributes[none],
+        cells=[],
+        parts=[],
+    )
+
+
+def _features(
+    network: MobileNetV3Small, plan: Plan, pool: StoredCells, margins: Sequence[float], rng: np.random.Generator
+) -> list[_Part]:
+    names = np.array([cell.dataset for cell in pool.cells])
+    inside = pool.select(TRAIN)
+    inside = inside[np.isin(names[inside], list(SHARES))]
+    home = rng.permutation(inside[names[inside] == HOME])[:HOME_CELLS]
     plain = np.concatenate([inside[names[inside] != HOME], home])
-    changed, whole = rng.choice(plain, min(len(plain), HOME_CELLS)), home[::3]
-
-    def features(batch: Tensor) -> np.ndarray:
-        return torch.cat(network.describe_at(batch)[1], 1).numpy()
-
-    def crops(cells: np.ndarray, *, whole: bool) -> list[np.ndarray]:
-        return [class_crop(stored.cells[i], plan.input_px, plan.margin, whole=whole) for i in cells]
-
-    found = []
-    for cells, is_whole in ((plain, False), (whole, True)):
-        for start in training.progress(range(0, len(cells), 64), -(-len(cells) // 64), "novelty"):
-            x = torch.from_numpy(np.stack(crops(cells[start : start + 64], whole=is_whole)))
-            found.append(features(x.permute(0, 3, 1, 2).float() / 255))
+    if not len(plain):
+        return []
+    changed = rng.choice(plain, min(len(plain), HOME_CELLS))
     how = Augmentation(margin=plan.margin)
-    for start in range(0, len(changed), 64):
-        part = changed[start : start + 64]
-        found.append(features(make_batch(stored.squares, stored.boxes, part, plan.input_px, rng, how)))
-    weights = [0.6 * weights_of(names[plain].tolist(), SHARES)]
-    weights += [np.full(len(whole), 0.1 / max(1, len(whole))), np.full(len(changed), 0.3 / max(1, len(changed)))]
-    classes = stored.classes[np.concatenate([plain, whole, changed])]
-    return fit(np.concatenate(found), classes, np.concatenate(weights))
+
+    def plainly(cells: np.ndarray) -> Tensor:
+        looks = [_crop(pool, i, plan.input_px, margins[place % len(margins)]) for place, i in enumerate(cells)]
+        return as_input([look[:, ::-1] if place % len(margins) else look for place, look in enumerate(looks)])
+
+    def wholly(cells: np.ndarray) -> Tensor:
+        return as_input([class_crop(pool.cells[i], plan.input_px, 1.0, whole=True) for i in cells])
+
+    def as_input(looks: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(looks)).permute(0, 3, 1, 2).float() / 255
+
+    def changedly(cells: np.ndarray) -> Tensor:
+        return make_batch(pool.squares, pool.boxes, cells, plan.input_px, rng, how)
+
+    parts = []
+    for way, cells, look in (("plain", plain, plainly), ("whole", home[::3], wholly), ("changed", changed, changedly)):
+        found = []
+        for start in training.progress(range(0, len(cells), 64), -(-len(cells) // 64), f"novelty, {way}"):
+            means = network.describe_at(look(cells[start : start + 64]))[1]
+            found.append(torch.cat(means, 1).numpy())
+        if found:
+            parts.append(_Part(way, np.concatenate(found), pool.classes[cells], names[cells]))
+    return parts
+
+
+def _crop(pool: StoredCells, i: int, input_px: int, margin: float) -> np.ndarray:
+    """Of the picture itself; simulated cells have none but their square."""
+    if pool.cells[i].dataset != SIMULATED:
+        return class_crop(pool.cells[i], input_px, margin)
+    return np.asarray(crop_squares(pool.squares[i], pool.boxes[i : i + 1], (input_px, input_px), margin)[0])
