@@ -21,6 +21,8 @@ HEADLINES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "calibration_error": "calibration error",
+    "mean_macro_f1": "mean macro-F1",
+    "mean_unlike_training": "called unlike the training cells",
 }
 """Figures that sum a model up, as they are called; the card has all of them."""
 
