@@ -175,8 +175,9 @@ class SlideMap:
         return self._drain(())
 
     def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
-        """Those of these cells that are counted white or nucleated red ones, as they are now."""
-        return {number: self._cell(number) for number in cell_ids if self._cells.told[number]}
+        """Those of these cells that are counted white or nucleated red ones, as they are now, without their attributes:
+        asked for every frame, which tells classes only."""
+        return {number: self._cell(number, described=False) for number in cell_ids if self._cells.told[number]}
 
     def state(self) -> SlideState:
         """What `restore` needs, between two frames; views that are valid until the next one."""
@@ -469,7 +470,7 @@ class SlideMap:
         removed, self._removed = self._removed, []
         return SlideUpdate(observations, tuple(self._cell(row) for row in changed), tuple(removed))
 
-    def _cell(self, row: int) -> Cell:
+    def _cell(self, row: int, *, described: bool = True) -> Cell:
         cells, fusion = self._cells, self._fusion
         x, y = cells.centres(np.array([row]))[0].tolist()
         probabilities: dict[str, float] = {}
@@ -485,7 +486,7 @@ class SlideMap:
                 class_name = fusion.class_names[cells.class_index[row]]
             if cells.subclass_index[row] >= 0:
                 subclass = fusion.subclass_names[cells.subclass_index[row]]
-            if class_name in self._config.attributes_of:
+            if described and class_name in self._config.attributes_of:
                 attributes = fusion.attributes_of(sums)
             if class_name == UNCLASSIFIED and not cells.said_order[row]:
                 reason = fusion.reason(sums)
