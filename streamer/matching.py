@@ -30,6 +30,10 @@ class MatchConfig:
     min_iou_same_frame: float = 0.55
     min_containment_same_frame: float = 0.8
     """Two boxes of one frame and one family are one cell from either of these on; cells side by side stay below."""
+    max_covered: float = 0.65
+    """A box of a white cell of which better boxes of the same frame cover more than this is none: detectors see cells,
+    with low scores, in what lies across two neighbours. Measured on two simulated slides of 2000 white cells: such
+    boxes 0.70 and more, cells 0.56 at most. Red cells lie over one another: not for them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +160,8 @@ def new_and_double(
 ) -> tuple[Ints, Ints, Ints]:
     """Of one frame's boxes those that are not `known`: (new ones, doubles of another box, that other box).
 
-    Whole boxes come before cut ones and better ones before worse: they are the new ones, and the rest are doubles.
+    Whole boxes come before cut ones and better ones before worse: they are the new ones, and the rest are doubles, or
+    boxes of family 0, white cells, that show but parts of better ones; these are in none of the three.
     """
     open_boxes = np.nonzero(~known)[0]
     i, j = touching_pairs(boxes[open_boxes], boxes)
@@ -183,7 +188,31 @@ def new_and_double(
         else:
             doubles.append(box)
             originals.append(original)
-    return ranked[settled[ranked]], np.array(doubles, np.intp), np.array(originals, np.intp)
+    new = ranked[settled[ranked]]
+    white = new[families[new] == 0]
+    alone = np.setdiff1d(np.arange(len(boxes)), doubles)
+    new = new[~np.isin(new, white[covered(boxes, scores, white, alone) > config.max_covered])]
+    return new, np.array(doubles, np.intp), np.array(originals, np.intp)
+
+
+_POINTS = (np.arange(16) + 0.5) / 16
+
+
+def covered(boxes: Boxes, scores: npt.NDArray[np.float32], rows: Ints, by: Ints) -> npt.NDArray[np.float64]:
+    """(n,) share of the boxes `rows` that lies in those of `by` with a better score, on a grid of 16 x 16 points."""
+    i, j = touching_pairs(boxes[rows], boxes[by])
+    j = by[j]
+    better = scores[j] > scores[rows[i]]
+    i, j = i[better], j[better]
+    shares = np.zeros(len(rows))
+    for row in np.unique(i).tolist():
+        own, others = boxes[rows[row]], boxes[j[i == row]]
+        x = own[0] + _POINTS * (own[2] - own[0])
+        y = own[1] + _POINTS * (own[3] - own[1])
+        across = (others[:, :1] < x) & (x < others[:, 2:3])
+        down = (others[:, 1:2] < y) & (y < others[:, 3:])
+        shares[row] = (down[:, :, None] & across[:, None, :]).any(0).mean()
+    return shares
 
 
 def best_of_each(groups: Ints, scores: npt.NDArray[np.float32]) -> Ints:

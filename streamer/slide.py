@@ -8,7 +8,6 @@ that turn out to lie on the same spot become one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from streamer.cellstore import KINDS, CellStore
 from streamer.fusion import Fusion, FusionConfig, Names
+from streamer.ledger import Ledger, SlideCounts
 from streamer.matching import (
     Boxes,
     Cuts,
@@ -74,22 +74,6 @@ class SlideUpdate:
     cell after all."""
 
 
-@dataclass(frozen=True, slots=True)
-class SlideCounts:
-    """Unique cells seen whole; with `finish`, those only seen in part too."""
-
-    white: int
-    nucleated_red: int
-    red: int
-    platelets: int
-    classes: dict[str, int]
-    """White cells of each class, `unclassified` among them."""
-    subclasses: dict[str, int]
-    """White cells of each subclass; those without one are in none."""
-    partial_white: int
-    """White cells that no frame showed whole yet."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideState:
     """All that a slide map knows between two frames, as data."""
@@ -106,31 +90,19 @@ class SlideMap:
         self._config = config or SlideConfig()
         self._cells = CellStore(self._config.bucket_px)
         self._fusion = Fusion(self._config.fusion)
-        self._finished = False
-        self._kinds = np.zeros(len(KINDS), np.int64)
-        self._partial = np.zeros(len(KINDS), np.int64)
-        self._classes = np.zeros(1, np.int64)
-        """Unclassified first, then the fusion's classes."""
-        self._subclasses = np.zeros(1, np.int64)
-        """None first, then the fusion's subclasses."""
-        self._changed: dict[int, None] = {}
-        self._removed: list[tuple[int, int | None]] = []
+        self._ledger = Ledger(self._cells, self._fusion)
 
     @property
     def bytes_used(self) -> int:
         return self._cells.bytes_used + self._fusion.bytes_used
 
     def counts(self) -> SlideCounts:
-        names = (UNCLASSIFIED, *self._fusion.class_names)
-        white, nucleated_red, red, platelets = self._kinds.tolist()
-        classes = dict(zip(names, self._classes.tolist(), strict=True))
-        subclasses = dict(zip(self._fusion.subclass_names, self._subclasses[1:].tolist(), strict=True))
-        return SlideCounts(white, nucleated_red, red, platelets, classes, subclasses, int(self._partial[0]))
+        return self._ledger.counts()
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
         rows = self._living()
-        for row in rows[self._counted(rows) & (self._cells.kind(rows) <= 1)].tolist():
+        for row in rows[self._ledger.counted(rows) & (self._cells.kind(rows) <= 1)].tolist():
             yield self._cell(row)
 
     def cell(self, cell_id: int) -> Cell:
@@ -160,7 +132,7 @@ class SlideMap:
         if not self.is_counted(said.cell_id) or said.class_name not in (None, *known):
             raise ValueError(f"got {said}, expected a counted cell and one of the classes {', '.join(known)}")
         cells, row = self._cells, self._row(said.cell_id)
-        with self._tally(np.array([row])):
+        with self._ledger.change(np.array([row])):
             if cells.white_row[row] < 0:
                 cells.white_row[row] = self._fusion.new_rows(1)[0]
             cells.said_order[row] = 0
@@ -171,7 +143,7 @@ class SlideMap:
                 cells.said_subclass[row] = -1 if said.subclass is None else names.index(said.subclass)
             self._classify(np.array([row]))
         if cells.told[row]:
-            self._changed[row] = None
+            self._ledger.note(row)
         return self._drain(())
 
     def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
@@ -187,7 +159,7 @@ class SlideMap:
         """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays."""
         self._cells.restore(state.cells)
         self._fusion.restore(state.sums, state.names)
-        self._kinds, self._partial, self._classes, self._subclasses = self._contribution(self._living())
+        self._ledger.count_anew(self._living())
 
     def update(
         self,
@@ -235,7 +207,7 @@ class SlideMap:
                 weights = np.where(whole[white], weight, weight * self._config.cut_weight).astype(np.float32)
                 self.add_looks(numbers[white[rows]], looks[rows], weights[rows])
         counted = np.zeros(len(numbers), bool)
-        counted[numbers >= 0] = self._counted(numbers[numbers >= 0])
+        counted[numbers >= 0] = self._ledger.counted(numbers[numbers >= 0])
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
         observations = tuple(map(Observation, numbered, fresh.tolist(), counted.tolist()))
         return self._drain(observations)
@@ -244,7 +216,7 @@ class SlideMap:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
         cells = self._cells
         touched = np.unique(cell_ids)
-        with self._tally(touched):
+        with self._ledger.change(touched):
             rowless = touched[cells.white_row[touched] < 0]
             cells.white_row[rowless] = self._fusion.new_rows(len(rowless))
             self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
@@ -257,8 +229,8 @@ class SlideMap:
         cells = self._cells
         self._join_doubles(self._living()[cells.partial[self._living()]])
         partial = self._living()[cells.partial[self._living()]]
-        with self._tally(partial):
-            self._finished = True
+        with self._ledger.change(partial):
+            self._ledger.finished = True
         return self._drain(())
 
     # What one frame does
@@ -285,24 +257,26 @@ class SlideMap:
         new, doubles, originals = new_and_double(numbers >= 0, boxes, cut, families, scores, self._config.match)
         numbers[new] = cells.append(boxes[new], cut[new], field.island, field.anchor, field.frame_id)
         numbers[doubles] = numbers[originals]
-        touched, where = np.unique(numbers, return_inverse=True)
-        before = self._counted(touched)
-        with self._tally(touched):
+        shown = np.nonzero(numbers >= 0)[0]
+        touched, where = np.unique(numbers[shown], return_inverse=True)
+        before = self._ledger.counted(touched)
+        with self._ledger.change(touched):
             tolerance_px = self._config.maybe_cut_share * float(field.size.max())
             beyond = field.beyond(cells.boxes[numbers[known]], tolerance_px)
             self._improve(numbers[known], boxes[known], cut[known] | beyond, field.anchor)
             cells.partial[numbers[known[whole[known] & ~beyond.any(1)]]] = False
             cells.partial[numbers[new]] = ~whole[new]
-            best = best_of_each(where, scores)  # a second box on the same cell is no second opinion
+            best = shown[best_of_each(where, scores[shown])]  # a second box on the same cell is no second opinion
             clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
             cells.evidence[touched, kinds[best]] += scores[best] * clear
             cells.looks[touched] += 1
             cells.last_frame[touched] = field.frame_id
-        newly = self._counted(touched) & ~before
+        newly = self._ledger.counted(touched) & ~before
         # The first box of a cell speaks for it: a double would make it look like two new cells.
         leads = np.zeros(len(boxes), bool)
         leads[known] = leads[new] = True
-        return numbers, leads & newly[where]
+        leads[shown] &= newly[where]
+        return numbers, leads
 
     def _like(
         self, boxes: Boxes, cut: Cuts, kinds: Ints, near: Ints, field: Field | None = None
@@ -374,7 +348,7 @@ class SlideMap:
             own = rows[cells.island[rows] == island]
             while len(own):  # a cell that was joined has another box: its neighbours are looked at anew
                 a, b = self._doubles(own, island)
-                with self._tally(np.unique(np.concatenate([a, b]))):
+                with self._ledger.change(np.unique(np.concatenate([a, b]))):
                     for one, two in zip(a.tolist(), b.tolist(), strict=True):
                         self._join(min(one, two), max(one, two))
                 own = np.unique(np.minimum(a, b))
@@ -416,11 +390,6 @@ class SlideMap:
     def _living(self) -> Ints:
         return np.nonzero(self._cells.alive[: self._cells.count])[0]
 
-    def _counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
-        cells = self._cells
-        counted = cells.alive[rows] & (cells.looks[rows] > 0)
-        return counted if self._finished else counted & ~cells.partial[rows]
-
     def _classify(self, rows: Ints) -> None:
         cells = self._cells
         sums = cells.white_row[rows].astype(np.intp)
@@ -430,45 +399,13 @@ class SlideMap:
         cells.class_index[said] = cells.said_class[said]
         cells.subclass_index[said] = cells.said_subclass[said]
 
-    @contextmanager
-    def _tally(self, rows: Ints) -> Iterator[None]:
-        """Keep the counts right, and note what the outside must be told, while these cells change."""
-        cells = self._cells
-        before = self._contribution(rows)
-        classes = cells.class_index[rows].copy(), cells.subclass_index[rows].copy()
-        yield
-        after = self._contribution(rows)
-        self._kinds += after[0] - before[0]
-        self._partial += after[1] - before[1]
-        self._classes = _added(self._classes, after[2], before[2])
-        self._subclasses = _added(self._subclasses, after[3], before[3])
-        changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
-        shown = self._counted(rows) & (cells.kind(rows) <= 1)
-        for row in rows[shown & (changed | ~cells.told[rows])].tolist():
-            cells.told[row] = True
-            self._changed[row] = None
-        for row in rows[~shown & cells.told[rows]].tolist():
-            cells.told[row] = False
-            self._changed.pop(row, None)
-            self._removed.append((row, None if cells.alive[row] else int(cells.joined_to[row])))
-
-    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses)."""
-        cells = self._cells
-        counted, kinds = self._counted(rows), cells.kind(rows)
-        partial = cells.alive[rows] & cells.partial[rows] & (cells.looks[rows] > 0)
-        white = counted & (kinds == 0)
-        return (
-            np.bincount(kinds[counted], minlength=len(KINDS)),
-            np.bincount(kinds[partial], minlength=len(KINDS)),
-            np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(self._fusion.class_names)),
-            np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(self._fusion.subclass_names)),
-        )
-
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
-        changed, self._changed = self._changed, {}
-        removed, self._removed = self._removed, []
-        return SlideUpdate(observations, tuple(self._cell(row) for row in changed), tuple(removed))
+        changed, removed = self._ledger.drain()
+        return SlideUpdate(
+            observations,
+            tuple(self._cell(row) for row in changed),
+            tuple((row, None if self._cells.alive[row] else int(self._cells.joined_to[row])) for row in removed),
+        )
 
     def _cell(self, row: int, *, described: bool = True) -> Cell:
         cells, fusion = self._cells, self._fusion
@@ -508,14 +445,6 @@ class SlideMap:
             unclassified_reason=reason,
             attributes=attributes,
         )
-
-
-def _added(counts: Ints, plus: Ints, minus: Ints) -> Ints:
-    """The names are known from the first look on: `plus` may be longer than what was counted before."""
-    result = plus.copy()
-    result[: len(counts)] += counts
-    result[: len(minus)] -= minus
-    return result
 
 
 def white_boxes(detections: Detections) -> Ints:

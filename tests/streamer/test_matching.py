@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.matching import MatchConfig, cut_sides, new_and_double, one_to_one, overlaps, touching_pairs
+from streamer.matching import MatchConfig, covered, cut_sides, new_and_double, one_to_one, overlaps, touching_pairs
 
 NO = [False] * 4
 
@@ -114,3 +114,57 @@ def test_boxes_of_different_families_are_one_cell_only_when_they_are_nearly_the_
         np.zeros(4, bool), found, cuts(NO, NO, NO, NO), families, scores, MatchConfig()
     )
     assert (new.tolist(), doubles.tolist(), originals.tolist()) == ([0, 1, 2], [3], [2])
+
+
+NEIGHBOURS = boxes((0, 0, 80, 80), (78, 20, 128, 70))
+ACROSS = (50, 15, 115, 72)
+"""Half of it shows the first of the neighbours, half the second."""
+
+
+@pytest.mark.parametrize(
+    ("box", "family", "score", "known", "is_new"),
+    [
+        pytest.param(ACROSS, 0, 0.3, False, False, id="across two cells"),
+        pytest.param(ACROSS, 0, 0.3, True, False, id="across two cells that are known"),
+        pytest.param(ACROSS, 0, 0.95, False, True, id="better than both"),
+        pytest.param(ACROSS, 0, 0.85, False, True, id="better than one of them, which alone covers half of it"),
+        pytest.param(ACROSS, 1, 0.3, False, True, id="a red one: red cells lie over one another"),
+        pytest.param((40, 60, 120, 140), 0, 0.3, False, True, id="a corner under each of them"),
+        pytest.param((80, 70, 140, 130), 0, 0.3, False, True, id="beside them"),
+    ],
+)
+def test_a_white_box_that_better_ones_cover_is_no_cell(box, family, score, known, is_new):
+    found = np.concatenate([NEIGHBOURS, boxes(box)])
+    new, doubles, _ = new_and_double(
+        np.array([known, known, False]),
+        found,
+        cuts(NO, NO, NO),
+        np.array([0, 1, family]),
+        np.float32([0.8, 0.9, score]),
+        MatchConfig(),
+    )
+    assert set(new.tolist()) == ({2} if is_new else set()) | (set() if known else {0, 1})
+    assert doubles.tolist() == []
+
+
+def test_a_double_takes_no_cell_away():
+    """A better box that an edge cut is a double of the whole one, and not what covers it."""
+    found = boxes((0, 0, 60, 60), (2, 0, 62, 60))
+    new, doubles, originals = new_and_double(
+        np.zeros(2, bool), found, cuts((1, 0, 0, 0), NO), np.zeros(2, int), np.float32([0.9, 0.4]), MatchConfig()
+    )
+    assert (new.tolist(), doubles.tolist(), originals.tolist()) == ([1], [0], [1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(box, st.integers(0, 10)), max_size=8), st.integers(0, 10))
+def test_what_is_covered_is_what_lies_in_any_better_box(others, score):
+    """Of a box of 16 x 16 px the points of the grid are the middles of its pixels, so that the share is exact."""
+    own = (20, 20, 36, 36)
+    found = boxes(own, *(one for one, _ in others))
+    scores = np.float32([score, *(one for _, one in others)])
+    shown = np.zeros((90, 90), bool)
+    for (x1, y1, x2, y2), other in others:
+        shown[y1:y2, x1:x2] |= other > score
+    share = covered(found, scores, np.array([0]), np.arange(len(found)))
+    assert share.tolist() == [shown[20:36, 20:36].mean()]

@@ -1,6 +1,6 @@
 """Scripted slides: who lies where is known, so is every count."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -170,6 +170,27 @@ def test_two_boxes_of_one_cell_are_one_cell(second):
         assert (first.counted, double.counted, double.is_new) == (True, True, False)
     assert (slide.white, slide.new()) == (1, 1)
     assert next(slide.map.cells()).looks == 3
+
+
+def test_a_box_across_two_neighbours_is_no_cell_and_what_it_hid_is_one_when_it_is_seen():
+    slide = Slide()
+    found = (10, 110, 90, 190), (88, 130, 138, 180), (60, 125, 125, 182)
+    for _ in range(3):
+        update = slide.feed(placed(), detections(*found, labels=[WHITE, RED, WHITE], scores=(0.9, 0.8, 0.4)))
+        assert [(o.cell_id, o.counted) for o in update.observations] == [(0, True), (1, True), (None, False)]
+    assert (slide.white, slide.map.counts().red) == (1, 1)
+    update = slide.feed(placed(), detections(*found, labels=[WHITE, RED, WHITE], scores=(0.5, 0.6, 0.9)))
+    assert [(o.cell_id, o.is_new) for o in update.observations] == [(0, False), (1, False), (2, True)]
+    assert (slide.white, slide.new()) == (2, 3)
+
+
+def test_the_look_at_a_box_that_is_no_cell_is_nobodys():
+    slide = Slide()
+    found = detections((10, 110, 90, 190), (88, 130, 138, 180), (60, 125, 125, 182), labels=[WHITE, RED, WHITE])
+    found = replace(found, scores=np.float32([0.9, 0.8, 0.4]))
+    slide.feed(placed(), found, looks(NEUTROPHIL, LYMPHOCYTE))
+    [cell] = slide.map.cells()
+    assert (cell.class_name, cell.class_probabilities["neutrophil"]) == ("neutrophil", pytest.approx(0.9))
 
 
 def test_a_cut_cell_is_counted_when_it_is_seen_whole():
