@@ -258,7 +258,8 @@ class MessageFactory:
             **self._stamp("frame"),
         )
 
-    def cell(self, cell: Cell) -> CellMessage:
+    def cell(self, cell: Cell, *, counted: bool = True, joined_to: CellId | None = None) -> CellMessage:
+        """`counted`: False takes a cell back that was told of before, as another one (`joined_to`) or as no white cell."""
         return CellMessage(
             cell_id=cell.cell_id,
             island=cell.island,
@@ -275,6 +276,8 @@ class MessageFactory:
             reclassified=cell.reclassified,
             unclassified_reason=cell.unclassified_reason,
             attributes=attribute_messages(cell.attributes),
+            counted=counted,
+            joined_to=joined_to,
             **self._stamp("cell"),
         )
 

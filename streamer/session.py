@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -188,7 +189,7 @@ class SlideSession:
     def reclassify(self, said: Reclassification, given: GivenCommand) -> Iterator[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
         update = self._slide.reclassify(said)
-        emissions: list[Emission] = [(self.factory.cell(cell), None) for cell in update.cells]
+        emissions = [*self._taken_back(update), *((self.factory.cell(cell), None) for cell in update.cells)]
         if self.due():
             emissions.append((self.factory.differential(self.state(final=False)), None))
         if self._journal is not None:
@@ -214,7 +215,7 @@ class SlideSession:
             return
         corrections = self._tracker.finish().corrections
         update, state = self.end(corrections)
-        emissions: list[Emission] = [(self.factory.cell(cell), None) for cell in update.cells]
+        emissions = [*self._taken_back(update), *((self.factory.cell(cell), None) for cell in update.cells)]
         emissions.append((self.factory.differential(state), None))
         fault = None
         if self._journal is not None:
@@ -320,6 +321,7 @@ class SlideSession:
 
     def _messages(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> Iterator[Emission]:
         yield self._frame(analysed, placement, update), None
+        yield from self._taken_back(update)
         boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
         for cell in update.cells:
             box = boxes.get(cell.cell_id)
@@ -327,6 +329,11 @@ class SlideSession:
             yield self.factory.cell(cell), picture
         if self.due():
             yield self.factory.differential(self.state(final=False)), None
+
+    def _taken_back(self, update: SlideUpdate) -> Iterator[Emission]:
+        for number, joined_to in update.removed:
+            cell = replace(self._slide.cell(number), cell_id=number)
+            yield self.factory.cell(cell, counted=False, joined_to=joined_to), None
 
     def _frame(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> FrameMessage:
         detections, observations = analysed.detections, update.observations

@@ -123,6 +123,10 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     """Why `class` is "unclassified": "low confidence" or "unlike the training cells"."""
     attributes: dict[str, Attribute] | None = None
     """How the cell looks, by name; null for classifiers and for classes without."""
+    counted: bool = True
+    """False: it turned out to be another cell that was counted too, or no white cell, and is in no count any more."""
+    joined_to: int | None = None
+    """The cell that it turned out to be; all but the number is what holds of that one then."""
 
 
 class ClassShare(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,7 +54,8 @@ class Mark:
     island: int
     x_px: float
     y_px: float
-    class_name: str
+    class_name: str | None
+    """None: there is no white cell after all."""
 
 
 Step = Visit | Mark
@@ -65,8 +66,9 @@ def step_of(message: wire.AnyMessage) -> Step | None:
     if isinstance(message, wire.FrameMessage):
         merged = tuple(message.merged_islands)
         return Visit(message.session, message.stage, message.width, message.height, message.accepted, merged)
-    if isinstance(message, wire.CellMessage):
-        return Mark(message.session, message.island, message.x_px, message.y_px, message.class_)
+    if isinstance(message, wire.CellMessage) and message.joined_to is None:
+        class_name = message.class_ if message.counted else None
+        return Mark(message.session, message.island, message.x_px, message.y_px, class_name)
     return None
 
 
@@ -96,7 +98,7 @@ class Island:
         np.maximum(part, value, out=part)
 
     def mark(self, x_px: float, y_px: float, code: int) -> None:
-        """Take in a cell."""
+        """Take in a cell; with code 0, take it out."""
         self._reach(x_px, y_px, x_px, y_px)
         self.cells[math.floor(y_px / self.tile_px) - self.top, math.floor(x_px / self.tile_px) - self.left] = code
 
@@ -201,7 +203,7 @@ class Chart:
     def take(self, step: Step) -> None:
         """Draw one step. Steps that were taken before change nothing when they come again."""
         if isinstance(step, Mark):
-            code = self._code(step.class_name)
+            code = 0 if step.class_name is None else self._code(step.class_name)
             if _is_place(step.x_px, step.y_px):
                 self._island(step.island).mark(step.x_px, step.y_px, code)
             return

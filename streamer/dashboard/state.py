@@ -130,6 +130,10 @@ class DashboardState:
 
 def _add_cell(view: SourceView, message: wire.CellMessage, picture: Picture | None) -> None:
     before = view.cells.pop(message.cell_id, None)
+    if not message.counted:
+        view.cell_pictures.pop(message.cell_id, None)
+        view.renamed.pop(message.cell_id, None)
+        return
     view.cells[message.cell_id] = message
     if before is not None and before.class_ != message.class_:
         view.renamed[message.cell_id] = before.class_

@@ -249,6 +249,16 @@ def test_a_cell_whose_class_changed_is_newest_and_tells_what_it_was():
     assert ["lymphocyte, was monocyte" in rows[0], "#2" in rows[1], len(rows)] == [True, True, 2]
 
 
+def test_a_cell_that_was_taken_back_is_no_longer_listed():
+    state = DashboardState()
+    state.update(cell(1))
+    state.update(cell(2))
+    state.update(cell(1, counted=False, joined_to=2))
+    state.update(cell(3, counted=False))
+    rows = [line for line in text_of(render(state, 160, 35)).splitlines() if "looks #" in line]
+    assert ["#2" in row for row in rows] == [True]
+
+
 def test_an_unclassified_cell_names_its_likeliest_class():
     state = DashboardState()
     state.update(cell(1, "unclassified", top_class="monocyte", class_probabilities={"monocyte": 0.41}))

@@ -66,6 +66,16 @@ def test_a_cell_lies_in_its_tile_with_its_newest_class():
     assert cells_at(chart) == {(100.0, 220.0): "lymphocyte"}  # tiles of 640 / 16 = 40 px
 
 
+def test_a_cell_that_is_none_after_all_is_taken_out_and_one_that_is_another_stays():
+    chart = chart_of(
+        at(0, 0),
+        *(step_of(cell(number, x_px=x, y_px=210.0)) for number, x in ((1, 100.0), (2, 300.0))),
+        step_of(cell(1, x_px=100.0, y_px=210.0, counted=False)),
+    )
+    assert step_of(cell(2, counted=False, joined_to=3)) is None
+    assert cells_at(chart) == {(300.0, 220.0): "neutrophil"}
+
+
 def test_islands_are_apart_until_one_turns_out_to_be_part_of_the_other():
     chart = chart_of(at(0, 0), at(0, 0, 1), Mark("s1", 1, 20.0, 20.0, "basophil"))
     assert (sorted(chart.islands), area_px2(chart)) == ([0, 1], 2 * FIELD)

@@ -111,6 +111,11 @@ def hold_to_what_was_published(path, lines):
             if box["is_new"] and box["kind"] == "white"
         ]
         assert len(new) == len(set(new))
+        told = {
+            message["cell_id"]: message for message in map(json.loads, kept) if message["type"] == "cell"
+        }  # the newest of each
+        counted = {number for number, message in told.items() if message["counted"]}
+        assert counted == {cell.cell_id for cell in recounted(stored).session.cells()}
 
 
 def lines_of(path):

@@ -215,6 +215,7 @@ def test_a_cell() -> None:
     assert (message.class_, message.subclass, message.top_class) == ("neutrophil", "band neutrophil", "neutrophil")
     assert (message.looks, message.partial, message.first_frame_id, message.last_frame_id) == (2, False, 5, 7)
     assert json.loads(encode(message))["class"] == "neutrophil"
+    assert (message.counted, message.joined_to) == (True, None)
     assert (message.unclassified_reason, message.attributes) == (None, None)
 
 
@@ -227,6 +228,13 @@ def test_a_cell_in_words() -> None:
     }
     unlike = replace(make_cell(), class_name="unclassified", unclassified_reason="unlike the training cells")
     assert make_factory().cell(unlike).unclassified_reason == "unlike the training cells"
+
+
+@pytest.mark.parametrize("joined_to", [None, 8])
+def test_a_cell_that_is_taken_back(joined_to: int | None) -> None:
+    message = make_factory().cell(make_cell(), counted=False, joined_to=joined_to)
+    assert (message.cell_id, message.counted, message.joined_to) == (3, False, joined_to)
+    assert decode(encode(message)) == message
 
 
 def test_a_differential_is_not_rounded() -> None:
