@@ -259,7 +259,7 @@ class MessageFactory:
         )
 
     def cell(self, cell: Cell, *, counted: bool = True, joined_to: CellId | None = None) -> CellMessage:
-        """`counted`: False takes a cell back that was told of before, as another one (`joined_to`) or as no white cell."""
+        """`counted`: False takes back a cell that was told of, as another one (`joined_to`) or as no white cell."""
         return CellMessage(
             cell_id=cell.cell_id,
             island=cell.island,
