@@ -17,9 +17,9 @@ from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.geometry import Image, halved
 from engines.own_classes import OwnClasses
+from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality
-from streamer.registration import PreparedFrame, RegistrationConfig, prepare
 
 WHITE = "white"
 

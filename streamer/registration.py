@@ -1,15 +1,11 @@
 """How far two frames are apart: pictures in, a shift in pixels and how sure it is out. Pure functions.
 
-`prepare` is all that depends on one frame alone, so that worker threads can do it side by side. The frame is reduced
-to grey (objectives magnify red, green and blue differently, up to 1 % in real frames: one channel would set a scale of
-its own), taken to its logarithm, so that light and exposure are addends, and freed of everything wider than a cell
-edge, so that the lamp's vignette is gone. `register` then
-correlates two frames at every shift at once, zero-padded to twice their size: no shift is confused with the one
-that wraps around, and every sum is divided by the square root of the overlap it was taken over, so that a strip of 5 %
-of the field can win. (Plain phase correlation at the frame's own size fails from about half a field on.) The peak's
-height in standard deviations of its own surface is the gate. What passes is refined on the finer picture with a
-second-order Gauss-Newton step (ESM, Benhimane and Malis 2004), which tile by tile also shows whether the whole overlap
-moved as one.
+Frames are prepared first (streamer/prepared.py). `register` then correlates two of them at every shift at once,
+zero-padded to twice their size: no shift is confused with the one that wraps around, and every sum is divided by the
+square root of the overlap it was taken over, so that a strip of 5 % of the field can win. (Plain phase correlation at
+the frame's own size fails from about half a field on.) The peak's height in standard deviations of its own surface is
+the gate. What passes is refined on the finer picture with a second-order Gauss-Newton step (ESM, Benhimane and Malis
+2004), which tile by tile also shows whether the whole overlap moved as one.
 """
 
 from __future__ import annotations
@@ -24,63 +20,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from engines.base import LeukostreamError
-
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrationConfig:
-    """Lengths are pixels of the reduced picture that they name; the defaults were measured on 388 real frames."""
-
-    long_side: int = 360
-    """The fine picture's longer side is about this; the coarse one's half of it."""
-    flat_sigma: float = 3.0
-    """Width of the blur that is taken as the light, in fine pixels."""
-    smooth_sigma: float = 1.0
-    """Width of the blur against noise, in fine pixels; without it gradients are taken too small and steps too large."""
-    clip: float = 3.0
-    """Contrast beyond so many standard deviations is cut off, so that a white cell does not outvote the field."""
-    min_overlap: float = 0.03
-    """Shifts that leave less of the field in common are not looked at."""
-    min_peak: float = 9.0
-    """Standard deviations of its own surface; true peaks reach 16 and more, most wrong ones 6, some 20."""
-    min_low_peak: float = 7.0
-    """The same for the lower half of the frequencies, which is tried first at a quarter of the cost: true peaks reach 9
-    and more, nine in ten wrong ones less than 7."""
-    min_ncc: float = 0.2
-    """Correlation on the fine overlap; true ones 0.7 and more, with the focus changed 0.35."""
-    min_strength: float = 38.0
-    """Of a match: its correlation, times the square root of the overlap's fine pixels, times the share of the overlap's
-    contrast that moved as one. True ones reach 46 at 4 % overlap and 60 to 300 from 8 % on; of 243 000 pairs of fields
-    without anything in common the strongest was 46."""
-    tile: int = 36
-    """Side of a tile of the overlap in fine pixels."""
-    max_refinement: float = 4.0
-    """Fine pixels that refinement may move what it starts from."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedFrame:
-    """What registration keeps of a frame; about 0.5 MB."""
-
-    height: int
-    """Of the frame, as is `width`."""
-    width: int
-    factor: int
-    """Frame pixels per fine pixel."""
-    fine: npt.NDArray[np.int8]
-    """(h, w) flat-fielded log contrast, 1/32 of its standard deviation."""
-    spectrum: npt.NDArray[np.complex64] | None
-    """Of the coarse picture, half the fine one, zero-padded to twice its size; None where it was not needed yet, or was
-    dropped."""
-    contrast: float
-    """Root mean square of the flat-fielded logarithm; falls with blur, 0 for a blank frame."""
-    coherence: float
-    """Correlation of neighbouring pixels before smoothing: about 0 for pure noise, 0.5 and more for cells."""
-    smear: float
-    """Strongest over weakest gradient of all directions, rms: 1.0 to 1.13 in fields at rest, 1.2 and more when the
-    stage went further than about 1 % of the field during the exposure."""
+from streamer.prepared import (
+    Floats,
+    PreparedFrame,
+    RegistrationConfig,
+    coarse_shape,
+    comparable,
+    padded_shape,
+    shrink,
+    spectrum_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,69 +56,12 @@ class Shift:
         return replace(self, x_px=-self.x_px, y_px=-self.y_px, growth=-self.growth, turn_rad=-self.turn_rad)
 
 
-def prepare(
-    image: npt.NDArray[np.uint8], config: RegistrationConfig, half: npt.NDArray[np.uint8] | None = None
-) -> PreparedFrame:
-    """Reduce a uint8 (H, W, 3) BGR image to what registration needs. Raises LeukostreamError for another array.
-
-    `half`: the image at half its size (INTER_AREA), where the caller has it; nothing but time depends on it.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise LeukostreamError(f"image: got {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
-    height, width = image.shape[:2]
-    factor = max(1, round(max(height, width) / config.long_side))
-    if min(height, width) < 16 * factor:
-        raise LeukostreamError(f"image: got {width}x{height} pixels, too narrow to register; expected 1:20 at most")
-    logarithm = cv2.log(_reduce(image, factor, half).astype(np.float32) + 4)  # the addend keeps black finite
-    light = _light(logarithm, config.flat_sigma)
-    raw = logarithm - light
-    fine = cv2.GaussianBlur(logarithm, (0, 0), config.smooth_sigma) - light
-    contrast = float(np.sqrt(np.vdot(fine, fine) / fine.size))
-    fine *= 32 / max(contrast, 1e-6)
-    np.clip(fine, -32 * config.clip, 32 * config.clip, out=fine)
-    np.rint(fine, out=fine)
-    return PreparedFrame(
-        height=height,
-        width=width,
-        factor=factor,
-        fine=fine.astype(np.int8),
-        spectrum=None,
-        contrast=contrast,
-        coherence=_neighbour_correlation(raw),
-        smear=_smear(fine),
-    )
-
-
-def restored(frame: PreparedFrame) -> PreparedFrame:
-    """The frame with its spectrum, computed where there is none."""
-    return replace(frame, spectrum=_spectrum_of(frame)) if frame.fine.size else frame
-
-
-def _spectrum_of(frame: PreparedFrame) -> npt.NDArray[np.complex64]:
-    return _spectrum(frame.fine.astype(np.float32)) if frame.spectrum is None else frame.spectrum
-
-
-def without_spectrum(frame: PreparedFrame) -> PreparedFrame:
-    """The frame at a fifth of its memory."""
-    return replace(frame, spectrum=None)
-
-
-def forgotten(frame: PreparedFrame) -> PreparedFrame:
-    """The frame without its picture: it matches nothing any more."""
-    return replace(frame, fine=np.zeros((0, 0), np.int8), spectrum=None)
-
-
 def at_rest(a: PreparedFrame, b: PreparedFrame) -> bool:
     """Whether two frames look so alike that the stage can have gone hardly further than a cell's edge is wide."""
     if not comparable(a, b):
         return False
     size = cv2.norm(a.fine, cv2.NORM_L1) + cv2.norm(b.fine, cv2.NORM_L1)
     return cv2.norm(a.fine, b.fine, cv2.NORM_L1) < 0.4 * size  # what has nothing in common: 0.7 to 0.8
-
-
-def comparable(a: PreparedFrame, b: PreparedFrame) -> bool:
-    """Whether two frames can be compared: of the same size, and neither one forgotten."""
-    return (a.height, a.width) == (b.height, b.width) and min(a.fine.size, b.fine.size) > 0
 
 
 def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> Shift | None:
@@ -184,9 +76,9 @@ def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) ->
     """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None when no peak stands out."""
     if not comparable(a, b):
         return None
-    shape = _coarse_shape(a.fine)
-    padded = _padded(shape)
-    first, second = _spectrum_of(a), _spectrum_of(b)
+    shape = coarse_shape(a.fine)
+    padded = padded_shape(shape)
+    first, second = spectrum_of(a), spectrum_of(b)
     height, width = (size // 4 * 2 for size in padded)
     low = np.empty((height, width // 2 + 1), np.complex64)
     for rows, out in ((slice(height // 2), low[: height // 2]), (slice(-(height // 2), None), low[height // 2 :])):
@@ -394,55 +286,8 @@ def _proof(
 def _features(frame: PreparedFrame) -> tuple[Sequence[cv2.KeyPoint], npt.NDArray[np.uint8]]:
     """Points of the fine picture at half its size, and what describes them."""
     picture = (frame.fine.astype(np.int16) + 128).astype(np.uint8)
-    points, described = cv2.ORB.create(500).detectAndCompute(_shrink(picture, 2), None)
+    points, described = cv2.ORB.create(500).detectAndCompute(shrink(picture, 2), None)
     return points, np.asarray(described, np.uint8)
-
-
-def _reduce(image: npt.NDArray[np.uint8], factor: int, half: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
-    """Grey (h, w) means of factor x factor blocks; what fills no block, or would not on halving, is cut off."""
-    unit = 2 * factor
-    height, width = image.shape[0] // unit * unit, image.shape[1] // unit * unit
-    image = image[:height, :width]
-    if factor % 2 == 0:  # colour only on a quarter of the pixels
-        image = _shrink(image, 2) if half is None else half[: height // 2, : width // 2]
-        factor //= 2
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
-    while factor % 2 == 0:  # halving twice costs a third of quartering once
-        grey, factor = _shrink(grey, 2), factor // 2
-    return _shrink(grey, factor) if factor > 1 else grey
-
-
-def _shrink(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
-    size = (image.shape[1] // factor, image.shape[0] // factor)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-
-
-def _light(image: npt.NDArray[Any], sigma: float) -> Floats:
-    """A Gaussian blur at half the size, a third of the cost: what is so wide is not sharper than that."""
-    # The two resizings blur by a variance of about 1/2 and 1/2 pixel themselves.
-    half = cv2.GaussianBlur(_shrink(image, 2), (0, 0), float(np.sqrt(sigma**2 - 0.6)) / 2)
-    return np.asarray(cv2.resize(half, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def _coarse_shape(fine: npt.NDArray[np.generic]) -> tuple[int, int]:
-    return fine.shape[0] // 2, fine.shape[1] // 2
-
-
-def _spectrum(fine: Floats) -> npt.NDArray[np.complex64]:
-    coarse = _shrink(fine, 2)
-    coarse -= coarse.mean()
-    spectrum: npt.NDArray[np.complex64] = scipy.fft.rfft2(coarse, _padded(_coarse_shape(fine)))
-    return spectrum
-
-
-def _neighbour_correlation(image: Floats) -> float:
-    """The weaker one of the correlations along x and along y; 0 for a blank image."""
-    power = float(np.vdot(image, image)) / image.size
-    if power < 1e-12:
-        return 0.0
-    along_x = float((image[:, 1:] * image[:, :-1]).mean())
-    along_y = float((image[1:] * image[:-1]).mean())
-    return max(0.0, min(along_x, along_y) / power)
 
 
 def _solved(normal: npt.NDArray[np.float64], ridge: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -459,14 +304,6 @@ def _moved(image: Floats, by: npt.NDArray[np.float64]) -> Floats:
     return np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, taps[0], taps[1], borderType=cv2.BORDER_REPLICATE))
 
 
-def _smear(image: Floats) -> float:
-    along_x = cv2.Sobel(image, cv2.CV_32F, 1, 0).ravel()
-    along_y = cv2.Sobel(image, cv2.CV_32F, 0, 1).ravel()
-    xx, xy, yy = (float(np.dot(a, b)) for a, b in ((along_x, along_x), (along_x, along_y), (along_y, along_y)))
-    spread = float(np.hypot(xx - yy, 2 * xy))
-    return float(np.sqrt((xx + yy + spread) / max(xx + yy - spread, 1e-6 * (xx + yy), 1e-12)))
-
-
 @lru_cache(maxsize=256)
 def _bins(size: int, bins: int) -> Floats:
     """(bins, size) of 0 and 1: sums `size` neighbours into `bins` groups as equal as they come."""
@@ -475,15 +312,10 @@ def _bins(size: int, bins: int) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _padded(shape: tuple[int, int]) -> tuple[int, int]:
-    return scipy.fft.next_fast_len(2 * shape[0], real=True), scipy.fft.next_fast_len(2 * shape[1], real=True)
-
-
-@lru_cache(maxsize=16)
 def _overlap_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats, int]:
     """1 / sqrt(pixels in common) of every shift, 0 where there are too few, and how many shifts there are."""
     counts = []
-    for size, padded in zip(shape, _padded(shape), strict=True):
+    for size, padded in zip(shape, padded_shape(shape), strict=True):
         shifts = np.arange(padded)
         shifts = np.where(shifts >= size, padded - shifts, shifts)
         counts.append(np.clip(size - shifts, 0, None))

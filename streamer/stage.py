@@ -21,18 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.placement import Placement
+from streamer.prepared import PreparedFrame, RegistrationConfig, prepare, restored
 from streamer.records import StagePosition
-from streamer.registration import (
-    PreparedFrame,
-    RegistrationConfig,
-    Shift,
-    at_rest,
-    find_similarity,
-    prepare,
-    refine,
-    register,
-    restored,
-)
+from streamer.registration import Shift, at_rest, find_similarity, refine, register
 from streamer.stagemap import Keyframe, KeyframeState, StageMap
 
 

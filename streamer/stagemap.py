@@ -16,7 +16,8 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from streamer.placement import Correction
-from streamer.registration import PreparedFrame, Shift, forgotten, restored, without_spectrum
+from streamer.prepared import PreparedFrame, forgotten, restored, without_spectrum
+from streamer.registration import Shift
 
 LOCAL = 48
 """Keyframes that settle together when one more is linked to them."""

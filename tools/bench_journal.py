@@ -31,9 +31,9 @@ from streamer.journal import Checkpoint, Journal, ModelId, Rules, SeenFrame, Ses
 from streamer.message_factory import MessageFactory
 from streamer.naming import Naming
 from streamer.placement import IslandBook, Placement
+from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, StagePosition
-from streamer.registration import PreparedFrame, RegistrationConfig, prepare
 from streamer.session import CHECKPOINT_EVERY_FRAMES, SlideSession
 from streamer.slide import SlideConfig, SlideMap, white_boxes
 from streamer.sources.simulated import SlideParameters, VirtualSlide

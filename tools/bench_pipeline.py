@@ -44,9 +44,9 @@ from streamer.message_factory import MessageFactory, new_id
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
 from streamer.placement import Placement
+from streamer.prepared import PreparedFrame
 from streamer.publisher import Publisher
 from streamer.records import Frame, FrameQuality, Mode, Skip, StagePosition
-from streamer.registration import PreparedFrame
 from streamer.session import SlideSession
 from streamer.sources import Source, open_source, parse_source
 from streamer.sources.images import Picture, list_images, read_image

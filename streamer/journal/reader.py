@@ -23,8 +23,9 @@ from streamer.journal.rows import (
 )
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.placement import Correction, Placement
+from streamer.prepared import PreparedFrame
 from streamer.records import Detections, Reclassification, StagePosition
-from streamer.registration import PreparedFrame, Shift
+from streamer.registration import Shift
 from streamer.stage import TrackerState
 from streamer.stagemap import KeyframeState, Link
 

@@ -13,8 +13,8 @@ from streamer.journal.reader import JournalReader, StoredSession, read_sessions
 from streamer.journal.rows import Rules
 from streamer.journal.writer import Journal, SessionJournal
 from streamer.message_factory import new_id
+from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
 from streamer.records import Frame
-from streamer.registration import PreparedFrame, RegistrationConfig, prepare
 from streamer.sources import Source
 from streamer.sources.resumed import NumberedOnSource, ReadOnSource
 

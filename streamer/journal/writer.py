@@ -27,8 +27,8 @@ from streamer.journal.rows import (
 from streamer.journal.schema import connect, connect_readonly, create, fault
 from streamer.message_factory import attribute_messages
 from streamer.placement import Correction
+from streamer.prepared import PreparedFrame
 from streamer.records import Cell
-from streamer.registration import PreparedFrame
 from streamer.slide import SlideUpdate
 from streamer.stage import StageChanges, TrackerState
 from streamer.stagemap import KeyframeState

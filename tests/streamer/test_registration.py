@@ -7,18 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.base import LeukostreamError
-from streamer.registration import (
-    RegistrationConfig,
-    at_rest,
-    find_peak,
-    find_similarity,
-    forgotten,
-    refine,
-    register,
-    restored,
-    without_spectrum,
-)
-from streamer.registration import prepare as prepare_with
+from streamer.prepared import RegistrationConfig, forgotten, restored, without_spectrum
+from streamer.prepared import prepare as prepare_with
+from streamer.registration import at_rest, find_peak, find_similarity, refine, register
 from tests.streamer.stage_cases import HEIGHT, WIDTH, slide, smeared, view, vignette
 
 CONFIG = RegistrationConfig()

@@ -3,7 +3,8 @@ import pytest
 
 from streamer import stagemap
 from streamer.placement import Correction
-from streamer.registration import RegistrationConfig, Shift, prepare, refine, register, restored
+from streamer.prepared import RegistrationConfig, prepare, restored
+from streamer.registration import Shift, refine, register
 from streamer.stagemap import StageMap
 from tests.streamer.stage_cases import HEIGHT, WIDTH, view
 
