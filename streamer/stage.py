@@ -54,6 +54,8 @@ class StageConfig:
     """With more islands the fields hardly belong together, and one comparison a frame is made."""
     max_pending: int = 20_000
     """Comparisons between islands that wait; beyond it the oldest are given up."""
+    max_at_end: int = 20_000
+    """Comparisons between islands that are made at the end where some were given up before; 4 s at most."""
     sure_strength: float = 52.0
     """A match this strong is beyond doubt; others join islands, or find a stage that jumped, only in pairs."""
     same_px: float = 6.0
@@ -162,6 +164,9 @@ class StageTracker:
         """Do what comparisons between islands still wait; a Placement without position, for its corrections."""
         merged: list[tuple[int, int]] = []
         self._compare_islands(len(self._pending), merged)
+        if self.given_up and len(self._map.islands) <= self._config.few_islands:
+            self._pending.extend(self._given_up_pairs())
+            self._compare_islands(len(self._pending), merged)
         return self._placement(None, None, "end", merged)
 
     def take_changes(self) -> StageChanges:
@@ -416,6 +421,19 @@ class StageTracker:
         while len(self._pending) > self._config.max_pending:
             self._pending.popleft()
             self.given_up += 1
+
+    def _given_up_pairs(self) -> list[tuple[int, int]]:
+        """Keyframes of the smaller islands and of the others: while frames came there was time for few of all pairs."""
+        largest, *smaller = sorted(self._map.islands, key=lambda island: len(self._map.members(island)), reverse=True)
+        drawn = random.Random(len(self._map))
+        pairs = []
+        most = max(1, self._config.max_at_end // max(1, sum(len(self._map.members(island)) for island in smaller)))
+        for place, island in enumerate(smaller):
+            others = [number for other in (largest, *smaller[:place]) for number in self._map.members(other)]
+            for number in self._map.members(island):
+                pairs += [(other, number) for other in drawn.sample(others, min(most, len(others)))]
+        # Of one place after the other in the larger island: a picture that is not in memory is prepared once.
+        return sorted(pairs[: self._config.max_at_end])
 
     def _compare_islands(self, limit: int, merged: list[tuple[int, int]]) -> None:
         done = 0

@@ -152,6 +152,15 @@ def test_what_only_the_end_compares_is_joined_at_the_end():
     assert run.tracker.finish().merged_islands == ()
 
 
+@pytest.mark.parametrize(("few_islands", "islands"), [(8, (0, 1, 3)), (3, (0, 1, 2, 3))])
+def test_what_was_given_up_is_compared_at_the_end_where_islands_are_few(few_islands, islands):
+    run = Run(StageConfig(comparisons_per_frame=0, max_search=1, max_pending=1, few_islands=few_islands))
+    run.go((20, 300), (1000, 700), (350, 300), (1000, 100))  # the first and the third meet
+    assert (run.tracker.islands, run.tracker.given_up) == ((0, 1, 2, 3), 2)
+    run.tracker.finish()
+    assert run.tracker.islands == islands
+
+
 def test_comparisons_that_are_given_up_are_counted():
     run = Run(StageConfig(comparisons_per_frame=0, max_search=1, max_pending=2))
     for seed in range(1, 5):
