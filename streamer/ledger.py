@@ -57,7 +57,7 @@ class Ledger:
 
     def count_anew(self, rows: Ints) -> None:
         """Count a store that was filled from outside; `rows` are all its living cells."""
-        self._kinds, self._partial, self._classes, self._subclasses = self._contribution(rows)
+        self._kinds, self._partial, self._classes, self._subclasses, _ = self._contribution(rows)
 
     def counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether each of these cells counts now."""
@@ -83,7 +83,7 @@ class Ledger:
         self._classes = _added(self._classes, after[2], before[2])
         self._subclasses = _added(self._subclasses, after[3], before[3])
         changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
-        shown = self.counted(rows) & (cells.kind(rows) <= 1)
+        shown = after[4]
         for row in rows[shown & (changed | ~cells.told[rows])].tolist():
             cells.told[row] = True
             self._removed.pop(row, None)
@@ -97,17 +97,21 @@ class Ledger:
         """Have the outside told of a counted cell as it is."""
         self._changed[row] = None
 
-    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses)."""
+    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints, npt.NDArray[np.bool_]]:
+        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses), and of which of them the
+        outside is told: counted white and nucleated red ones."""
         cells = self._cells
-        counted, kinds = self.counted(rows), cells.kind(rows)
-        partial = cells.alive[rows] & cells.partial[rows] & (cells.looks[rows] > 0)
+        kinds = cells.kind(rows)
+        seen = cells.alive[rows] & (cells.looks[rows] > 0)
+        partial = seen & cells.partial[rows]
+        counted = seen if self.finished else seen & ~partial
         white = counted & (kinds == 0)
         return (
             np.bincount(kinds[counted], minlength=len(KINDS)),
             np.bincount(kinds[partial], minlength=len(KINDS)),
             np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(self._fusion.class_names)),
             np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(self._fusion.subclass_names)),
+            counted & (kinds <= 1),
         )
 
 

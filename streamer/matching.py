@@ -190,8 +190,9 @@ def new_and_double(
             originals.append(original)
     new = ranked[settled[ranked]]
     white = new[families[new] == 0]
-    alone = np.setdiff1d(np.arange(len(boxes)), doubles)
-    new = new[~np.isin(new, white[covered(boxes, scores, white, alone) > config.max_covered])]
+    if len(white):
+        alone = np.setdiff1d(np.arange(len(boxes)), doubles)
+        new = new[~np.isin(new, white[covered(boxes, scores, white, alone) > config.max_covered])]
     return new, np.array(doubles, np.intp), np.array(originals, np.intp)
 
 
