@@ -3,8 +3,8 @@
     python -m tools.evaluate_unique_cells sim:seed=11,cells=2000,pattern=mixed
     python -m tools.evaluate_unique_cells sim:seed=3,cells=60,pattern=mixed --detector yolov5n-blood --json errors.json
 
-With `density=5,dwell=1,travel=2` 2000 cells are some 2200 frames instead of 11 300; `noise=3,blur=3,vignette=3` is three
-times the usual. docs/counting.md has what was measured so.
+With `density=5,dwell=1,travel=2` 2000 cells are some 2200 frames instead of 11 300; `noise=3,blur=3,vignette=3` is
+three times the usual. docs/counting.md has what was measured so.
 
 Without `--detector` the boxes are the true ones, each side shaken by `--jitter` pixels: what is wrong then is wrong in
 the tracking or in the slide map. The truth is every white cell that an accepted, placed frame shows whole. An error is
