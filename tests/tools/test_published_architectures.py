@@ -132,5 +132,5 @@ def test_the_group_chooses_the_network_or_weighs_both() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="side_px: got 100, expected a multiple of 32"):
         vgg19.VGG19(5, side_px=100)
-    with pytest.raises(ValueError, match="output_stride: got 8"):
+    with pytest.raises(ValueError, match="output_stride: got 4"):
         deeplabv3.Xception(8)

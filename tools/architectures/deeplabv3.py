@@ -3,10 +3,15 @@
 Xception's depthwise-separable blocks with the last stride replaced by a dilation (output stride 16), the atrous
 pyramid of a 1x1 convolution, three dilated ones and the image's mean, one 1x1 convolution to the classes, bilinear
 enlargement to the input's size. Xception itself has 22,855,952 parameters with 1000 outputs.
+
+For small inputs and small machines there are a share of every width, an output stride of 8, other dilations of the
+pyramid, and the decoder of DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611), which joins features of stride 4 to the
+pyramid's. The defaults are the publication's: all of the widths, stride 16, dilations of 6, 12 and 18, no decoder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -66,46 +71,64 @@ class Block(nn.Module):
 
 
 class Xception(nn.Module):
-    """float32 (N, 3, H, W) -> features (N, 2048, H/32, W/32), or H/16 with `output_stride` 16."""
+    """float32 (N, 3, H, W) -> features (N, w(2048), H/32, W/32), or H/16 or H/8 with `output_stride` 16 or 8.
 
-    def __init__(self, output_stride: int = 32) -> None:
+    w(c) is `share` of c channels, a multiple of eight.
+    """
+
+    def __init__(self, output_stride: int = 32, *, share: float = 1.0) -> None:
         super().__init__()
-        if output_stride not in (16, 32):
-            raise ValueError(f"output_stride: got {output_stride}, expected 16 or 32")
-        last, dilation = (2, 1) if output_stride == 32 else (1, 2)
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride: got {output_stride}, expected 8, 16 or 32")
+
+        def w(channels: int) -> int:
+            return max(8, round(channels * share / 8) * 8)
+
+        third, middle = (1, 2) if output_stride == 8 else (2, 1)
+        last, dilation = (2, 1) if output_stride == 32 else (1, 2 * middle)
+        self.low_channels, self.channels = w(128), w(2048)
         self.entry = nn.Sequential(
-            _conv(3, 32, 3, 2),
+            _conv(3, w(32), 3, 2),
             nn.ReLU(),
-            _conv(32, 64, 3),
+            _conv(w(32), w(64), 3),
             nn.ReLU(),
-            Block((64, 128, 128), stride=2, first_relu=False),
-            Block((128, 256, 256), stride=2),
-            Block((256, 728, 728), stride=2),
+            Block((w(64), w(128), w(128)), stride=2, first_relu=False),
+            Block((w(128), w(256), w(256)), stride=2),
+            Block((w(256), w(728), w(728)), stride=third),
         )
-        self.middle = nn.Sequential(*(Block((728, 728, 728, 728)) for _ in range(MIDDLE_BLOCKS)))
+        self.middle = nn.Sequential(*(Block((w(728),) * 4, dilation=middle) for _ in range(MIDDLE_BLOCKS)))
         self.exit = nn.Sequential(
-            Block((728, 728, 1024), stride=last),
-            Separable(1024, 1536, dilation=dilation),
+            Block((w(728), w(728), w(1024)), stride=last, dilation=middle),
+            Separable(w(1024), w(1536), dilation=dilation),
             nn.ReLU(),
-            Separable(1536, 2048, dilation=dilation),
+            Separable(w(1536), w(2048), dilation=dilation),
             nn.ReLU(),
         )
+
+    def low(self, x: Tensor) -> Tensor:
+        """Features of stride 4: float32 (N, w(128), H/4, W/4)."""
+        out: Tensor = self.entry[:5](x)
+        return out
+
+    def rest(self, low: Tensor) -> Tensor:
+        """All that follows `low`."""
+        out: Tensor = self.exit(self.middle(self.entry[5:](low)))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.exit(self.middle(self.entry(x)))
-        return out
+        return self.rest(self.low(x))
 
 
 class Pyramid(nn.Module):
     """Atrous spatial pyramid pooling: (N, cin, h, w) -> (N, width, h, w)."""
 
-    def __init__(self, cin: int, width: int) -> None:
+    def __init__(self, cin: int, width: int, rates: Sequence[int] = RATES) -> None:
         super().__init__()
         branches = [nn.Sequential(_conv(cin, width, 1), nn.ReLU())]
-        branches += [nn.Sequential(_conv(cin, width, 3, dilation=rate), nn.ReLU()) for rate in RATES]
+        branches += [nn.Sequential(_conv(cin, width, 3, dilation=rate), nn.ReLU()) for rate in rates]
         self.branches = nn.ModuleList(branches)
         self.image = nn.Sequential(nn.Conv2d(cin, width, 1), nn.ReLU())
-        self.join = nn.Sequential(_conv(width * (len(RATES) + 2), width, 1), nn.ReLU())
+        self.join = nn.Sequential(_conv(width * (len(rates) + 2), width, 1), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         image = self.image(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
@@ -113,16 +136,46 @@ class Pyramid(nn.Module):
         return out
 
 
+class Decoder(nn.Module):
+    """DeepLabv3+'s: the pyramid's features enlarged to stride 4, beside features of that stride, through two separable
+    convolutions: (N, width, h, w), (N, low_channels, 4h', 4w') -> (N, width, 4h', 4w')."""
+
+    def __init__(self, low_channels: int, width: int) -> None:
+        super().__init__()
+        narrow = max(8, round(width * 48 / 256 / 8) * 8)
+        self.low = nn.Sequential(_conv(low_channels, narrow, 1), nn.ReLU())
+        self.join = nn.Sequential(Separable(width + narrow, width), nn.ReLU(), Separable(width, width), nn.ReLU())
+
+    def forward(self, x: Tensor, low: Tensor) -> Tensor:
+        x = F.interpolate(x, size=low.shape[2:], mode="bilinear", align_corners=False)
+        out: Tensor = self.join(torch.cat([x, self.low(low)], 1))
+        return out
+
+
 class DeepLabV3(nn.Module):
     """float32 (N, 3, H, W) in 0..1 -> logits (N, classes, H, W)."""
 
-    def __init__(self, classes: int = len(CLASSES), *, width: int = 256) -> None:
+    def __init__(
+        self,
+        classes: int = len(CLASSES),
+        *,
+        width: int = 256,
+        share: float = 1.0,
+        output_stride: int = 16,
+        rates: Sequence[int] = RATES,
+        decoder: bool = False,
+    ) -> None:
         super().__init__()
-        self.backbone = Xception(output_stride=16)
-        self.pyramid = Pyramid(2048, width)
+        width = max(8, round(width * share / 8) * 8)
+        self.backbone = Xception(output_stride, share=share)
+        self.pyramid = Pyramid(self.backbone.channels, width, rates)
+        self.decoder = Decoder(self.backbone.low_channels, width) if decoder else None
         self.classes = nn.Conv2d(width, classes, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = self.classes(self.pyramid(self.backbone((x - 0.5) * 4)))
-        return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
+        low = self.backbone.low((x - 0.5) * 4)
+        features = self.pyramid(self.backbone.rest(low))
+        if self.decoder is not None:
+            features = self.decoder(features, low)
+        return F.interpolate(self.classes(features), size=x.shape[2:], mode="bilinear", align_corners=False)
