@@ -24,6 +24,7 @@ from engines.gradcam import add_gradcam
 from engines.graph import INPUT, adapt_ultralytics, is_compact
 from engines.onnx_editing import dims_of, only_input, spell
 from engines.onnxruntime import Threads
+from engines.segmenter import Segmenter
 from engines.shadow import ShadowTally
 from engines.storage import widened
 from engines.store import Place, place_of, read_model
@@ -37,6 +38,7 @@ __all__ = [
     "load_classifier",
     "load_detector",
     "load_explainer",
+    "load_segmenter",
     "models",
     "place",
     "zoo_card",
@@ -145,6 +147,16 @@ def load_explainer(name_or_path: str, *, threads: Threads | None = None) -> Expl
     with _naming(model.where):
         graph = add_gradcam(model.proto, every_class=True)
         return Explainer(model.card, EngineMaker(model.card, graph, backend="onnxruntime", threads=threads)(None, None))
+
+
+def load_segmenter(
+    name_or_path: str, *, backend: Backend = "auto", threads: Threads | None = None, say: Say = lambda line: None
+) -> Segmenter:
+    """Load a segmenter by name, or an ONNX file with a card beside it; errors as of `load_classifier`."""
+    model = find(name_or_path, "segmenter")
+    with _naming(model.where):
+        make = EngineMaker(model.card, model.proto, backend=backend, threads=threads, say=say)
+        return Segmenter(model.card, make(None, None))
 
 
 def find(name_or_path: str, task: Task) -> Model:

@@ -29,14 +29,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.geometry import crop_squares, square_around
+from engines.geometry import crop_squares
 from tools import training
 from tools.architectures.deeplabv3 import CLASSES, RATES, DeepLabV3
 from tools.classification.augment import Augmentation, degrade, relight
 from tools.classification.published import TEST, published_split
 from tools.datasets import TRAIN, VALIDATION, data_root
+from tools.segmentation import SHARES, cell_box, crop_mask, figures, read_masked
 
-SHARES = (0.7, 0.1, 0.2)
 AUGMENTATION = Augmentation(cut_share=0.0)
 """Light, focus and detector's noise; no cut cell, whose mask would have to be cut with it."""
 AVERAGE_DECAY = 0.995
@@ -60,35 +60,6 @@ class MaskedCells:
     def select(self, part: str) -> np.ndarray:
         """Indices of the cells of one part."""
         return np.flatnonzero(np.array(self.parts) == part)
-
-
-def cell_box(mask: np.ndarray) -> np.ndarray:
-    """float32 (1, 4) box in px of a mask's nucleus and cytoplasm; the whole picture where it has none."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return np.array([[0, 0, mask.shape[1], mask.shape[0]]], np.float32)
-    return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float32)
-
-
-def crop_mask(mask: np.ndarray, box: np.ndarray, size: int, margin: float) -> np.ndarray:
-    """uint8 (size, size): the labels that belong to `crop_squares` of the picture; background outside it."""
-    left, top, side = square_around(box.tolist(), margin)
-    # The nearest label to the centre of each pixel of the crop, in whole pixels of the picture.
-    steps = np.floor((np.arange(size) + 0.5) * side / size).astype(int)
-    y, x = top + steps, left + steps
-    out = np.zeros((size, size), np.uint8)
-    rows, columns = (y >= 0) & (y < mask.shape[0]), (x >= 0) & (x < mask.shape[1])
-    out[np.ix_(rows, columns)] = mask[np.ix_(y[rows], x[columns])]
-    return out
-
-
-def read_masked(root: Path, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and mask of a row of labels.csv. ValueError where they are none."""
-    image = cv2.imread(str(root / "wbc_masks" / row["image"]), cv2.IMREAD_COLOR)
-    mask = cv2.imread(str(root / "wbc_masks" / row["mask"]), cv2.IMREAD_GRAYSCALE)
-    if image is None or mask is None or mask.shape != image.shape[:2] or mask.max(initial=0) >= len(CLASSES):
-        raise ValueError(f"{row['image']}: got no picture with a mask of 0, 1 and 2 of its size; fetch wbc_masks again")
-    return image, mask
 
 
 def load_cells(root: Path, input_px: int, seed: int, margin: float | None = None) -> MaskedCells:
@@ -138,7 +109,8 @@ def batch_of(cells: MaskedCells, chosen: np.ndarray, rng: np.random.Generator | 
 
 def _looked_at(cells: MaskedCells, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A crop of a cell as a detector's box and a microscope might give it, and its mask."""
-    assert cells.wide is not None and cells.margin is not None
+    assert cells.wide is not None
+    assert cells.margin is not None
     image, mask = cells.wide[0][index], cells.wide[1][index]
     px = cells.images.shape[1]
     zoom = rng.uniform(*ZOOM)
@@ -151,20 +123,6 @@ def _looked_at(cells: MaskedCells, index: int, rng: np.random.Generator) -> tupl
     crop = cv2.warpAffine(image, affine, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     truth = cv2.warpAffine(mask, affine, (px, px), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
     return degrade(np.asarray(crop), AUGMENTATION.margin * zoom, rng, AUGMENTATION), np.asarray(truth)
-
-
-def figures(table: np.ndarray) -> dict[str, Any]:
-    """Global and mean accuracy, IoU by class, mean and weighted by the class's pixels, of a confusion table of pixels
-    (true, predicted)."""
-    hits, true, named = np.diag(table).astype(float), table.sum(1), table.sum(0)
-    iou = hits / np.maximum(true + named - hits, 1)
-    return {
-        "global_accuracy": float(hits.sum() / table.sum()),
-        "mean_accuracy": float((hits / np.maximum(true, 1)).mean()),
-        "iou": dict(zip(CLASSES, iou.tolist(), strict=True)),
-        "mean_iou": float(iou.mean()),
-        "weighted_iou": float((iou * true).sum() / true.sum()),
-    }
 
 
 @torch.no_grad()
@@ -329,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
         print(trainer.run_epoch(), flush=True)
     found = results(trainer.measured, cells, trainer.device)
     (options.out / "results.json").write_text(json.dumps({"settings": settings, **found}, indent=1))
-    print(f"mean IoU {found['all']['mean_iou']:.4f}")
+    print(f"mean IoU of nucleus and cytoplasm {found['all']['mean_iou']:.4f}")
     return 0
 
 

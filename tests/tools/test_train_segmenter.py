@@ -13,7 +13,8 @@ torch.set_num_threads(1)
 
 from torch import nn  # noqa: E402
 
-from tools.train_segmenter import SegmenterTrainer, batch_of, confusion, figures, load_cells, results  # noqa: E402
+from tools.segmentation import figures  # noqa: E402
+from tools.train_segmenter import SegmenterTrainer, batch_of, confusion, load_cells, results  # noqa: E402
 
 
 @pytest.fixture
@@ -69,7 +70,9 @@ def test_figures_by_hand() -> None:
     assert got["global_accuracy"] == pytest.approx(0.85)
     assert got["mean_accuracy"] == pytest.approx((80 / 90 + 1 + 0) / 3)
     assert got["iou"] == pytest.approx({"background": 80 / 95, "cytoplasm": 5 / 15, "nucleus": 0})
-    assert got["mean_iou"] == pytest.approx((80 / 95 + 1 / 3) / 3)
+    assert got["mean_iou"] == pytest.approx(1 / 6)
+    assert got["mean_iou_of_three"] == pytest.approx((80 / 95 + 1 / 3) / 3)
+    assert got["f1"] == pytest.approx((160 / 175 + 10 / 20) / 3)
     assert got["weighted_iou"] == pytest.approx((80 / 95 * 90 + 1 / 3 * 5) / 100)
 
 
