@@ -91,6 +91,12 @@ def detector_specs(height: int, width: int, top_k: int = 100) -> tuple[list[Tens
     return inputs, outputs
 
 
+def segmenter_specs(height: int, width: int) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs of a segmenter, for ScriptedEngine."""
+    u8 = np.dtype(np.uint8)
+    return [TensorSpec("images", (None, height, width, 3), u8)], [TensorSpec("labels", (None, height, width), u8)]
+
+
 def candidates(frames: Sequence[Sequence[tuple[Sequence[float], float, int]]], top_k: int = 100) -> dict[str, Array]:
     """Outputs of the compact head for frames of (box xyxy in input px, score, class), filled up with score 0."""
     boxes = np.zeros((len(frames), top_k, 4), np.float32)

@@ -142,4 +142,5 @@ def _without_crumbs(nucleus: Bits) -> Bits:
     sizes = np.bincount(pieces.ravel(), minlength=count)
     sizes[0] = 0
     kept: Bits = (sizes >= LEAST_PART * max(1, nucleus.sum())) & (sizes > 0)
-    return kept[pieces]
+    big: Bits = kept[pieces]
+    return big

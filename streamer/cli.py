@@ -67,6 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
     model = "[SOURCE=]NAME|FILE"
     run.add_argument("--detector", action="extend", nargs="+", metavar=model, help="for all sources, or the one named")
     run.add_argument("--classifier", action="extend", nargs="+", metavar=model, help='likewise; or "auto", "none"')
+    run.add_argument(
+        "--segmenter", action="extend", nargs="+", metavar=model, help="measure nucleus and cytoplasm of white cells"
+    )
+    run.add_argument(
+        "--um-per-px", action="extend", nargs="+", metavar="[SOURCE=]UM", help="micrometres a pixel of the frames"
+    )
     run.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"))
     run.add_argument("--batch", type=int, metavar="N", help="frames of one run of the detector")
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")

@@ -37,6 +37,7 @@ from streamer.recording import Recorder, TrackInfo
 from streamer.records import Mode, RecordingHealth, Skip
 from streamer.replay_window import History
 from streamer.session import SlideSession
+from streamer.shapes import ShapeMeter
 from streamer.sources import Source, SourceAddress, open_source, parse_source, unique_names
 from streamer.subscriber import Subscriber
 from streamer.wire import DifferentialMessage, Envelope, Sink
@@ -92,7 +93,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         _tell(remark)
     with contextlib.ExitStack() as stack:
         run_id = new_id()
-        rules = {name: rules_of(one.detector, one.classifier) for name, one in models.items()}
+        rules = {name: rules_of(one.detector, one.classifier, one.segmenter) for name, one in models.items()}
         journal = _journal(config, sources, rules, run_id)
         if journal is not None:
             stack.callback(journal.close)
@@ -135,6 +136,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 reference_ranges=config.reference_ranges,
                 stop_at_precision=config.stop_at_precision,
                 journal=kept,
+                shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
             )
 
         measured = [(MeasuredSource(source, models[source.name].magnification), mode) for source, mode in sources]

@@ -48,6 +48,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     classifier: str | tuple[str, ...] | None = AUTO
     """Likewise; "auto": the detector's own classes where its card says that they are kinds of leukocyte, else
     `DEFAULT_CLASSIFIER`; "none": the detector's own classes or none at all."""
+    segmenter: str | tuple[str, ...] | None = None
+    """Likewise: what measures nucleus and cytoplasm of the counted white cells; None or "none": nothing does."""
+    um_per_px: str | float | tuple[str, ...] | None = None
+    """Each `[NAME=]UM`: micrometres a pixel of the frames of that source, or of all others; None: not known."""
     backend: Backend = "auto"
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""

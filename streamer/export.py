@@ -24,6 +24,12 @@ from streamer.message_factory import attribute_messages
 from streamer.records import Cell
 from streamer.recount import Recounted, opened, recounted
 
+SHAPE_COLUMNS = (
+    *("nucleus_area_px", "cytoplasm_area_px", "nucleus_area_um2", "cytoplasm_area_um2"),
+    *("nucleus_to_cytoplasm_ratio", "nuclear_lobes", "nucleus_circularity"),
+)
+"""Behind the others, where a session had a segmenter."""
+
 Format = Literal["csv", "coco", "json"]
 
 COLUMNS = (
@@ -63,7 +69,8 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
     attributes = list(dict.fromkeys(said.name for one in sessions for said in one.stored.rules.attributes))
     rows = csv.writer(file, lineterminator="\n")
     told = [column for name in attributes for column in (name, f"{name}_confidence")]
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *told])
+    measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *told, *measures])
     for one in sessions:
         for cell in one.cells():
             rows.writerow(
@@ -74,6 +81,7 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
                     *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or ""),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _told(cell, name)),
+                    *(_measure(cell, name) for name in measures),
                 ]
             )
 
@@ -82,6 +90,12 @@ def _told(cell: Cell, attribute: str) -> tuple[str, str]:
     """Value and confidence of an attribute, empty where it is not told."""
     said = (cell.attributes or {}).get(attribute)
     return ("", "") if said is None else (said.value, _shown(said.confidence))
+
+
+def _measure(cell: Cell, name: str) -> str:
+    """Empty for what was not measured."""
+    value = getattr(cell.shape, name) if cell.shape is not None else None
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _shown(probability: float | None) -> str:

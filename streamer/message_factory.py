@@ -21,6 +21,7 @@ from streamer.records import (
     Attributes,
     Cell,
     CellId,
+    CellShape,
     Differential,
     Frame,
     FrameQuality,
@@ -139,6 +140,22 @@ def attribute_messages(attributes: Attributes | None) -> dict[str, wire.Attribut
         name: wire.Attribute(value=said.value, confidence=round(float(said.confidence), 4))
         for name, said in attributes.items()
     }
+
+
+def _shape(shape: CellShape) -> wire.Shape:
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(float(value), digits)
+
+    return wire.Shape(
+        frame_id=shape.frame_id,
+        nucleus_area_px=rounded(shape.nucleus_area_px, 1),
+        cytoplasm_area_px=rounded(shape.cytoplasm_area_px, 1),
+        nucleus_area_um2=rounded(shape.nucleus_area_um2, 2),
+        cytoplasm_area_um2=rounded(shape.cytoplasm_area_um2, 2),
+        nucleus_to_cytoplasm_ratio=rounded(shape.nucleus_to_cytoplasm_ratio, 4),
+        nuclear_lobes=shape.nuclear_lobes,
+        nucleus_circularity=rounded(shape.nucleus_circularity, 4),
+    )
 
 
 def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
@@ -278,6 +295,7 @@ class MessageFactory:
             attributes=attribute_messages(cell.attributes),
             counted=counted,
             joined_to=joined_to,
+            shape=None if cell.shape is None else _shape(cell.shape),
             **self._stamp("cell"),
         )
 
@@ -310,6 +328,7 @@ class MessageFactory:
             backend=health.backend,
             detector=health.detector,
             classifier=health.classifier,
+            segmenter=health.segmenter,
             uptime_s=round(float(health.uptime_s), 3),
             sources={
                 name: SourceStatus(

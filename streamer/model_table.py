@@ -23,6 +23,7 @@ HEADLINES = {
     "calibration_error": "calibration error",
     "mean_macro_f1": "mean macro-F1",
     "mean_unlike_training": "called unlike the training cells",
+    "mean_iou": "mean IoU of nucleus and cytoplasm",
 }
 """Figures that sum a model up, as they are called; the card has all of them."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from engines.backends import Say
 from engines.base import UsageError
@@ -12,7 +13,8 @@ from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.onnxruntime import Threads
 from engines.own_classes import OwnClasses
-from engines.registry import load_classifier, load_detector
+from engines.registry import load_classifier, load_detector, load_segmenter
+from engines.segmenter import Segmenter
 from engines.shadow import ShadowTally
 from streamer.analysis import Analysed, Analyser
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
@@ -35,6 +37,8 @@ class SourceModels:
     magnification: Magnification
     shadows: Mapping[str, ShadowTally]
     """The comparisons with the CPU, by what is compared: "detector", "classifier"."""
+    segmenter: Segmenter | None = None
+    um_per_px: float | None = None
 
     def health(self) -> ModelHealth:
         shadow = {name: ShadowHealth(**asdict(tally.counts)) for name, tally in self.shadows.items()}
@@ -43,6 +47,7 @@ class SourceModels:
             backend=_backend_of(self.detector, self.classifier),
             detector=self.detector.card.name,
             classifier=self.classifier.card.name if self.classifier else None,
+            segmenter=self.segmenter.card.name if self.segmenter else None,
             shadow=compared or None,
         )
 
@@ -67,6 +72,9 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
     names = list(sources)
     detectors = choose("--detector", config.detector, names)
     classifiers = choose("--classifier", config.classifier or NONE, names)
+    segmenters = choose("--segmenter", config.segmenter or NONE, names)
+    scales = choose_scales(config.um_per_px, names)
+    measuring: dict[str, Segmenter] = {}
     tallies: dict[str, ShadowTally] = {}
     found: dict[str, Detector] = {}
     looked: dict[str, Classifier] = {}
@@ -103,6 +111,11 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
             analyser = Analyser(found[one], classifier, detector_for=magnification.detector_for)
             pairs[pair] = SourceModels(found[one], classifier, analyser, magnification, shadows)
         models[name] = pairs[pair]
+        chosen = segmenters[name]
+        if chosen != NONE:
+            if chosen not in measuring:
+                measuring[chosen] = load_segmenter(chosen, backend=config.backend, threads=threads, say=say)
+            models[name] = replace(pairs[pair], segmenter=measuring[chosen], um_per_px=scales[name])
     return models
 
 
@@ -129,6 +142,27 @@ def choose(option: str, given: str | Sequence[str], sources: Sequence[str]) -> d
     if without:
         raise UsageError(f"{option}: got none for {', '.join(without)}, expected one; add a model without a name")
     return {source: model for source, model in models.items() if model is not None}
+
+
+def choose_scales(given: str | float | Sequence[str] | None, sources: Sequence[str]) -> dict[str, float | None]:
+    """Micrometres a pixel of each source from values `[NAME=]UM`; None where it is not known. Errors as of `choose`."""
+    unknown = "unknown"
+    values = () if given is None else (str(given),) if isinstance(given, str | float) else given
+    nameless = any(split_name(value, "--um-per-px")[0] is None for value in values)
+    texts = choose("--um-per-px", (*values, *(() if nameless else (unknown,))), sources)
+    scales: dict[str, float | None] = {}
+    for source, text in texts.items():
+        if text == unknown:
+            scales[source] = None
+            continue
+        try:
+            scale = float(text)
+        except ValueError:
+            scale = math.nan
+        if not 0 < scale < 100:
+            raise UsageError(f"--um-per-px: got {text!r}, expected micrometres a pixel, such as 0.08")
+        scales[source] = scale
+    return scales
 
 
 def _backend_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> str:

@@ -341,6 +341,7 @@ class Pipeline:
                 backend=models.backend,
                 detector=models.detector,
                 classifier=models.classifier,
+                segmenter=models.segmenter,
                 shadow=models.shadow,
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},

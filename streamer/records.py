@@ -21,6 +21,7 @@ __all__ = [
     "Attributes",
     "Cell",
     "CellId",
+    "CellShape",
     "Classifications",
     "Detections",
     "Differential",
@@ -28,6 +29,7 @@ __all__ = [
     "Frame",
     "FrameQuality",
     "Health",
+    "MeasuredLook",
     "Mode",
     "ModelHealth",
     "Observation",
@@ -146,6 +148,36 @@ class Observation(NamedTuple):
     counted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CellShape:
+    """What a segmenter measured on the best look at a cell. None: nothing of that kind was segmented, or, in µm², how
+    large a pixel is is not known."""
+
+    frame_id: int
+    """Of that look."""
+    nucleus_area_px: float | None
+    """Areas in pixels of the full frame."""
+    cytoplasm_area_px: float | None
+    """Without the nucleus."""
+    nucleus_area_um2: float | None
+    cytoplasm_area_um2: float | None
+    nucleus_to_cytoplasm_ratio: float | None
+    """Area over area."""
+    nuclear_lobes: int | None
+    nucleus_circularity: float | None
+    """4 pi area / perimeter², 1 for a disc."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLook:
+    """One look at a cell that was segmented."""
+
+    cell_id: CellId
+    quality: float
+    """0 to 1; of a cell's looks the one with most of it holds."""
+    shape: CellShape
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """One physical white cell, with all the evidence seen of it."""
@@ -174,6 +206,8 @@ class Cell:
     person called unclassified."""
     attributes: Attributes | None = None
     """How it looks, all looks fused; None where the model does not say, or not of cells of this class."""
+    shape: CellShape | None = None
+    """None: no look at it was segmented."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +315,7 @@ class ModelHealth:
     """For people; empty before anything runs."""
     detector: str = ""
     classifier: str | None = None
+    segmenter: str | None = None
     shadow: dict[str, ShadowHealth] | None = None
     """By "detector" and "classifier"; None where nothing was compared, as on the CPU itself."""
 
@@ -310,3 +345,4 @@ class Health:
     """As in ModelHealth."""
     recording: RecordingHealth | None = None
     """None where nothing is recorded."""
+    segmenter: str | None = None

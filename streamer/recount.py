@@ -18,6 +18,7 @@ from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSessi
 from streamer.message_factory import MessageFactory, new_id
 from streamer.records import Differential
 from streamer.session import SlideSession
+from streamer.shapes import summary
 from streamer.wire import DifferentialMessage, Message, decode
 
 
@@ -64,6 +65,8 @@ def recount(path: str) -> int:
             counted = recounted(stored)
             factory = counted.session.factory
             print(format_differential(factory.differential(counted.differential)))
+            if stored.rules.segmenter is not None:
+                print(summary(counted.session.cells()))
             published = _last_published(stored)
             if published is None or counted.last_due is None:
                 print("no differential was published yet")

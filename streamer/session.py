@@ -39,7 +39,17 @@ from streamer.journal import (
 from streamer.message_factory import Looks, MessageFactory
 from streamer.naming import Naming
 from streamer.placement import Correction, IslandBook, MergedIsland, Placement
-from streamer.records import UNCLASSIFIED, Cell, CellId, Differential, Frame, Health, Reclassification
+from streamer.records import (
+    UNCLASSIFIED,
+    Cell,
+    CellId,
+    Differential,
+    Frame,
+    Health,
+    MeasuredLook,
+    Reclassification,
+)
+from streamer.shapes import ShapeBook, ShapeMeter
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
 from streamer.wire import FrameMessage
@@ -72,12 +82,14 @@ class SlideSession:
         reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
         stop_at_precision: float | None = None,
         journal: SessionJournal | None = None,
+        shapes: ShapeMeter | None = None,
     ) -> None:
         """`naming`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
         published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
         points, at which the source is to end; then the final limits are valid at every look too. What `journal` holds
-        already is taken over, and everything is written there before it is given out."""
+        already is taken over, and everything is written there before it is given out. `shapes` measures the counted
+        white cells; None: nobody does."""
         self.factory = factory
         self._naming = naming
         self._min_score = min_score
@@ -99,6 +111,10 @@ class SlideSession:
         self._told: Told = ()
         self._told_at_frame = 0
         self._operating_score = operating_score
+        self._meter = shapes
+        self._shapes = ShapeBook()
+        self._reshaped: list[CellId] = []
+        """Cells that the last frame's joins gave the shape of another look."""
         self._journal = journal
         if journal is not None:
             self._take_over(journal)
@@ -129,10 +145,12 @@ class SlideSession:
         )
         seen = self._seen(analysed, placement)
         update = self.take_in(seen)
+        measured = self._measured(analysed, update)
         if self._journal is None:
-            yield from self._messages(analysed, placement, update)
+            yield from self._messages(analysed, placement, update, measured)
             return
-        emissions = list(self._messages(analysed, placement, update))
+        seen = replace(seen, shapes=measured) if measured else seen
+        emissions = list(self._messages(analysed, placement, update, measured))
         checkpoint = self._checkpoint(seen.frame_id) if self._frames % CHECKPOINT_EVERY_FRAMES == 0 else None
         self._journal.frame(seen, update, self._tracker.take_changes(), emissions, checkpoint)
         yield from emissions
@@ -147,6 +165,9 @@ class SlideSession:
             seen.looks,
             accepted=seen.accepted,
         )
+        self._reshaped = self._shapes.join(update.removed)
+        for look in seen.shapes:
+            self._shapes.add(look)
         self._merged = self._islands.update(seen.placement)
         self._frames += 1
         self._last_frame_id = seen.frame_id
@@ -189,7 +210,8 @@ class SlideSession:
     def reclassify(self, said: Reclassification, given: GivenCommand) -> Iterator[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
         update = self._slide.reclassify(said)
-        emissions = [*self._taken_back(update), *((self.factory.cell(cell), None) for cell in update.cells)]
+        cells = self._shapes.on(update.cells)
+        emissions = [*self._taken_back(update), *((self.factory.cell(cell), None) for cell in cells)]
         if self.due():
             emissions.append((self.factory.differential(self.state(final=False)), None))
         if self._journal is not None:
@@ -215,7 +237,8 @@ class SlideSession:
             return
         corrections = self._tracker.finish().corrections
         update, state = self.end(corrections)
-        emissions = [*self._taken_back(update), *((self.factory.cell(cell), None) for cell in update.cells)]
+        cells = self._shaped_anew(update.cells, ())
+        emissions = [*self._taken_back(update), *((self.factory.cell(cell), None) for cell in cells)]
         emissions.append((self.factory.differential(state), None))
         fault = None
         if self._journal is not None:
@@ -230,6 +253,7 @@ class SlideSession:
     def end(self, corrections: Sequence[Correction]) -> tuple[SlideUpdate, Differential]:
         """What the end changes, after the stage's last corrections, and the final differential."""
         update = self._slide.finish(corrections)
+        self._reshaped = self._shapes.join(update.removed)
         return update, self.state(final=True)
 
     def health(self, health: Health) -> Emission:
@@ -248,11 +272,11 @@ class SlideSession:
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
-        return self._slide.cells()
+        return self._shapes.on(self._slide.cells())
 
     def cell(self, cell_id: CellId) -> Cell:
         """A cell by its number; one that turned out to be another one gives that."""
-        return self._slide.cell(cell_id)
+        return next(self._shapes.on([self._slide.cell(cell_id)]))
 
     def due(self) -> bool:
         """Whether the differential is to be published after this frame; to be asked once a frame."""
@@ -274,6 +298,8 @@ class SlideSession:
             self._frames, self._accepted = checkpoint.frames, checkpoint.accepted
             self._told, self._told_at_frame = checkpoint.told, checkpoint.told_at_frame
             self._islands = IslandBook(checkpoint.islands)
+            for look in checkpoint.shapes:
+                self._shapes.add(look)
             self._last_frame_id = checkpoint.frame_id
         for _ in self.take_in_again(journal.stored, after=-1 if checkpoint is None else checkpoint.frame_id):
             self.due()
@@ -287,6 +313,7 @@ class SlideSession:
             told_at_frame=self._told_at_frame,
             islands=self._islands.anchors,
             slide=self._slide.state(),
+            shapes=self._shapes.looks(),
         )
 
     def _as_journaled(self, journal: SessionJournal) -> SlideSession:
@@ -319,11 +346,33 @@ class SlideSession:
             captured_utc=self.factory.captured_utc(frame),
         )
 
-    def _messages(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> Iterator[Emission]:
+    def _measured(self, analysed: Analysed, update: SlideUpdate) -> list[MeasuredLook]:
+        """The looks of a frame, just taken in, that are the best at their cells."""
+        if self._meter is None:
+            return []
+        cells = self._slide.told({o.cell_id for o in update.observations if o.cell_id is not None})
+        focus = analysed.quality.focus
+        measured = self._meter.measure(
+            analysed.frame, focus, analysed.detections, update.observations, cells, self._shapes
+        )
+        for look in measured:
+            self._shapes.add(look)
+        return measured
+
+    def _shaped_anew(self, cells: Sequence[Cell], measured: Sequence[MeasuredLook]) -> Iterator[Cell]:
+        """The cells that changed, and those that are measured otherwise since the frame before."""
+        yield from self._shapes.on(cells)
+        others = dict.fromkeys([*self._reshaped, *(look.cell_id for look in measured)])
+        changed = {cell.cell_id for cell in cells}
+        yield from self._shapes.on(self._slide.told(one for one in others if one not in changed).values())
+
+    def _messages(
+        self, analysed: Analysed, placement: Placement, update: SlideUpdate, measured: Sequence[MeasuredLook]
+    ) -> Iterator[Emission]:
         yield self._frame(analysed, placement, update), None
         yield from self._taken_back(update)
         boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
-        for cell in update.cells:
+        for cell in self._shaped_anew(update.cells, measured):
             box = boxes.get(cell.cell_id)
             picture = None if box is None else _picture(analysed.frame.image, analysed.detections.boxes_px[box])
             yield self.factory.cell(cell), picture

@@ -104,6 +104,19 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a segmenter measured on the best look at a cell."""
+
+    frame_id: int
+    nucleus_area_px: float | None
+    cytoplasm_area_px: float | None
+    nucleus_area_um2: float | None
+    cytoplasm_area_um2: float | None
+    nucleus_to_cytoplasm_ratio: float | None
+    nuclear_lobes: int | None
+    nucleus_circularity: float | None
+
+
 class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class_": "class"}):
     cell_id: int
     island: int
@@ -127,6 +140,8 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     """False: it turned out to be another cell that was counted too, or no white cell, and is in no count any more."""
     joined_to: int | None = None
     """The cell that it turned out to be; all but the number is what holds of that one then."""
+    shape: Shape | None = None
+    """None: no segmenter ran, or no look at the cell was fit for it."""
 
 
 class ClassShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +224,7 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     """By model, "detector" and "classifier": how far a GPU agrees with the CPU; None where that is not compared."""
 
     recording: RecordingStatus | None = None
+    segmenter: str | None = None
 
 
 class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from engines.base import Array
 from engines.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
 from engines.classifier import Classifier
 from engines.detector import Detector, Engines
-from engines.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs
+from engines.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs, segmenter_specs
+from engines.segmenter import CLASSES, Segmenter
 from streamer.records import Frame, Mode, Skip
 
 WIDTH, HEIGHT = 320, 256
@@ -69,6 +70,18 @@ def always(class_index: int, sure: float = 0.9, classes: Sequence[str] = FIVE) -
 
     engine = ScriptedEngine(*classifier_specs(32, 32, len(classes)), answer)
     return Classifier(card("classifier", classes, ["white"] * len(classes), 0.5), engine)
+
+
+def by_darkness(size: int = 32, nucleus_below: int = 160) -> Segmenter:
+    """A segmenter to which what is darker than `nucleus_below` is nucleus, darker than 205 cytoplasm."""
+
+    def answer(feeds: dict[str, Array]) -> dict[str, Array]:
+        grey = feeds["images"].mean(3)
+        return {"labels": ((grey < 205).astype(np.uint8) + (grey < nucleus_below)).astype(np.uint8)}
+
+    engine = ScriptedEngine(*segmenter_specs(size, size), answer)
+    own = replace(card("segmenter", CLASSES, ["other"] * 3, 0.25), input=CropInput(size, size, crop_margin=1.5))
+    return Segmenter(own, engine)
 
 
 def stamped(image: np.ndarray, number: int) -> np.ndarray:

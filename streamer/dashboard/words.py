@@ -64,10 +64,10 @@ def agreement(message: wire.HealthMessage) -> float | None:
 
 
 def described(cell: wire.CellMessage) -> str:
-    """How a cell looks, its nucleus first; empty where the classifier does not say. What is absent, or said by another
-    part already, is left out."""
+    """How a cell looks, what was measured and then its nucleus first; empty where nobody says. What is absent, or said
+    by another part already, is left out."""
     said = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
-    parts = []
+    parts = shape_words(cell.shape) if cell.shape is not None else []
     if "nucleus_shape" in said:
         parts.append(f"nucleus {said['nucleus_shape'].removeprefix('unsegmented ')}")
     if said.get("granule_type", "nil") != "nil" and said.get("granularity", "yes") != "no":
@@ -102,3 +102,17 @@ def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, wire.ClassS
         left = share(message.unclassified, message.total, method)
         shares[UNCLASSIFIED] = wire.ClassShare(count=left.count, percent=left.percent, low=left.low, high=left.high)
     return [(name, shares[name]) for name in in_order(list(shares))]
+
+
+def shape_words(shape: wire.Shape) -> list[str]:
+    """The measures of a cell, each in a few words: nucleus-to-cytoplasm ratio, lobes, area of the nucleus."""
+    parts = []
+    if shape.nucleus_to_cytoplasm_ratio is not None:
+        parts.append(f"N:C {number(shape.nucleus_to_cytoplasm_ratio, 2)}")
+    if shape.nuclear_lobes is not None:
+        parts.append("1 lobe" if shape.nuclear_lobes == 1 else f"{shape.nuclear_lobes} lobes")
+    if shape.nucleus_area_um2 is not None:
+        parts.append(f"nucleus {number(shape.nucleus_area_um2)} µm²")
+    elif shape.nucleus_area_px is not None:
+        parts.append(f"nucleus {number(shape.nucleus_area_px)} px²")
+    return parts

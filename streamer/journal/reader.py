@@ -24,7 +24,7 @@ from streamer.journal.rows import (
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.placement import Correction, Placement
 from streamer.prepared import PreparedFrame
-from streamer.records import Detections, Reclassification, StagePosition
+from streamer.records import CellShape, Detections, MeasuredLook, Reclassification, StagePosition
 from streamer.registration import Shift
 from streamer.stage import TrackerState
 from streamer.stagemap import KeyframeState, Link
@@ -164,7 +164,20 @@ class StoredSession:
                 focus=focus,
                 file=file,
                 captured_utc=utc,
+                shapes=self._shapes(frame_id),
             )
+
+    def _shapes(self, frame_id: int) -> list[MeasuredLook]:
+        """What was measured on a frame, in the order in which it was."""
+        if self.rules.segmenter is None:  # older journals have no such table
+            return []
+        rows = self.database.execute(
+            "SELECT cell_id, quality, measures FROM shapes WHERE session = ? AND frame_id = ?", (self.number, frame_id)
+        )
+        return [
+            MeasuredLook(cell_id, quality, msgspec.json.decode(measures, type=CellShape))
+            for cell_id, quality, measures in rows
+        ]
 
     def reclassifications(self) -> dict[int, list[Reclassification]]:
         """What people said of cells, in order, by the frame after which they said it."""

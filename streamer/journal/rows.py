@@ -14,10 +14,11 @@ from engines.base import Attribute
 from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.own_classes import OwnClasses
+from engines.segmenter import Segmenter
 from streamer.fusion import Names
 from streamer.naming import Naming
 from streamer.placement import Correction, Placement
-from streamer.records import Classifications, Detections
+from streamer.records import Classifications, Detections, MeasuredLook
 from streamer.slide import SlideState
 
 _CORRECTION = np.dtype([("anchor", "<i4"), ("island", "<i4"), ("dx_px", "<f8"), ("dy_px", "<f8")])
@@ -40,6 +41,8 @@ class SeenFrame:
     focus: float | None
     file: str | None
     captured_utc: str
+    shapes: Sequence[MeasuredLook] = ()
+    """What was measured of its cells, once it was taken in."""
 
 
 Told = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
@@ -60,6 +63,8 @@ class Checkpoint:
     islands: Mapping[int, int]
     """What the island book knows."""
     slide: SlideState
+    shapes: tuple[MeasuredLook, ...] = ()
+    """What the shape book knows."""
 
 
 class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +78,7 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, tuple[str, tuple[int, ...], bytes]]
     """(dtype, shape, bytes) of each column."""
     sums: dict[str, tuple[str, tuple[int, ...], bytes]]
+    shapes: tuple[MeasuredLook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +129,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     attributes: tuple[Attribute, ...] = ()
     attributes_of: tuple[str, ...] = ()
     """The classes whose cells have them."""
+    segmenter: ModelId | None = None
+    """None: no cell is measured."""
 
 
-def rules_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> Rules:
+def rules_of(
+    detector: Detector, classifier: Classifier | OwnClasses | None, segmenter: Segmenter | None = None
+) -> Rules:
     card = detector.card
     rules = Rules(
         detector=ModelId(name=card.name, sha256=card.sha256),
@@ -134,6 +144,7 @@ def rules_of(detector: Detector, classifier: Classifier | OwnClasses | None) -> 
         long_side_px=detector.long_side_px,
         label_names=card.class_names,
         kinds=card.kinds,
+        segmenter=None if segmenter is None else ModelId(name=segmenter.card.name, sha256=segmenter.card.sha256),
     )
     if classifier is None:
         return rules
@@ -221,6 +232,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         names=checkpoint.slide.names,
         cells=_packed_columns(checkpoint.slide.cells),
         sums=_packed_columns(checkpoint.slide.sums),
+        shapes=checkpoint.shapes,
     )
     return msgspec.msgpack.encode(row)
 
@@ -229,7 +241,8 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint:
     """ValueError for what is none."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
-    return Checkpoint(row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide)
+    told = row.told or ()
+    return Checkpoint(row.frame_id, row.frames, row.accepted, told, row.told_at_frame, row.islands, slide, row.shapes)
 
 
 def _packed_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

@@ -168,6 +168,19 @@ CREATE TABLE checkpoints (
 """
 
 
+SHAPES = """
+CREATE TABLE IF NOT EXISTS shapes (
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,
+    cell_id INTEGER NOT NULL,
+    quality REAL NOT NULL,       -- of the look
+    measures TEXT NOT NULL,      -- JSON
+    PRIMARY KEY (session, frame_id, cell_id)
+) WITHOUT ROWID;
+"""
+"""What was measured of cells; only in journals of runs with a segmenter."""
+
+
 class JournalError(LeukostreamError):
     """A journal that can't be used, or could not be written."""
 

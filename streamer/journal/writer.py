@@ -24,7 +24,7 @@ from streamer.journal.rows import (
     packed_checkpoint,
     packed_corrections,
 )
-from streamer.journal.schema import connect, connect_readonly, create, fault
+from streamer.journal.schema import SHAPES, connect, connect_readonly, create, fault
 from streamer.message_factory import attribute_messages
 from streamer.placement import Correction
 from streamer.prepared import PreparedFrame
@@ -71,6 +71,8 @@ class Journal:
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
         """`address` is where its frames come from; `live`: it can't be read again."""
         with self.transaction():
+            if rules.segmenter is not None:
+                self.database.execute(SHAPES)
             self.database.execute(
                 "INSERT INTO sessions (id, source, address, live, created_utc, rules, next_seq)"
                 " VALUES (?, ?, ?, ?, ?, ?, 0)",
@@ -159,6 +161,7 @@ class SessionJournal:
                 ),
             )
             self._looks(seen, cells)
+            self._shapes(seen)
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)
@@ -225,6 +228,21 @@ class SessionJournal:
             self._db.executemany(
                 "INSERT INTO look_traits VALUES (?, ?, ?, ?, ?)",
                 [(self._number, seen.frame_id, box, *row) for box, *row in zip(white, blobs, novel, strict=True)],
+            )
+
+    def _shapes(self, seen: SeenFrame) -> None:
+        if seen.shapes:
+            self._db.executemany(
+                "INSERT INTO shapes VALUES (?, ?, ?, ?, ?)",
+                [
+                    (
+                        self._number,
+                        seen.frame_id,
+                        *(look.cell_id, look.quality),
+                        msgspec.json.encode(look.shape).decode(),
+                    )
+                    for look in seen.shapes
+                ],
             )
 
     def _cell_changes(self, frame_id: int | None, update: SlideUpdate) -> None:

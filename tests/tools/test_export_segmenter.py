@@ -1,0 +1,89 @@
+"""From a run of the segmenter's training to its ONNX file and card, on a toy network; its evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the network is written in PyTorch")
+torch.set_num_threads(1)
+
+from engines.geometry import crop_squares  # noqa: E402
+from engines.registry import load_segmenter  # noqa: E402
+from tests.cases import by_darkness  # noqa: E402
+from tests.tools.test_train_segmenter import root  # noqa: E402, F401
+from tools import evaluate_segmenter, train_segmenter  # noqa: E402
+from tools.architectures.deeplabv3 import DeepLabV3  # noqa: E402
+from tools.export_segmenter import load_network, main, train_command  # noqa: E402
+from tools.segmentation import cell_box, crop_mask  # noqa: E402
+
+OPTIONS = "--input-px 32 --margin 1.3 --share 0.05 --decoder --rates 1 2 --augment --average --cosine --epochs 1"
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    monkeypatch.setenv("LEUKOSTREAM_DATA", str(root))
+    train_segmenter.main(["--out", str(tmp_path / "run"), *OPTIONS.split()])
+    return tmp_path / "run"
+
+
+def test_the_file_says_what_the_network_says(run: Path, tmp_path: Path) -> None:
+    assert main([str(run), "--name", "toy", "--out", str(tmp_path / "zoo")]) == 0
+    segmenter = load_segmenter(str(tmp_path / "zoo" / "toy.onnx"))
+    settings = json.loads((run / "settings.json").read_text())
+    network = load_network(run, settings)
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255).argmax(1).numpy()
+    assert (segmenter.segment(crops) == expected).mean() > 0.99  # weights are stored in half precision
+    card = segmenter.card
+    assert (card.task, card.input.height_px, card.input.crop_margin) == ("segmenter", 32, 1.3)
+    assert card.training["share"] == 0.05
+    assert card.training["decoder"] is True
+    assert set(card.figures) == {
+        f"wbc_masks_{name}_{part}" for name in ("jtsc", "cellavision", "all") for part in ("validation", "test")
+    }
+    assert "--decoder" in card.build[0]
+    assert "--rates 1 2 " in card.build[0]
+
+
+def test_its_command_makes_the_same_settings(run: Path) -> None:
+    settings = json.loads((run / "settings.json").read_text())
+    words = train_command(settings).split()[3:]
+    assert words[:2] == ["--out", "runs/deeplabv3-xception"]
+    for flag in ("--decoder", "--augment", "--average", "--cosine"):
+        assert flag in words
+    assert train_command({**settings, "decoder": False, "margin": None}).count("--decoder") == 0
+
+
+def test_an_evaluation_of_what_draws_the_truth(root: Path, tmp_path: Path) -> None:  # noqa: F811
+    drawn: list[np.ndarray] = []
+    found = evaluate_segmenter.evaluate(by_darkness(64, nucleus_below=100), root, "test", 0, drawn)
+    assert set(found) == {"jtsc", "cellavision", "all"}
+    assert found["all"]["cells"] == 4
+    assert len(drawn) == 4
+    assert found["all"]["mean_iou"] > 0.9
+    assert found["all"]["same_lobes"] == 1
+    assert found["all"]["nucleus_area_error_median"] < 0.1
+    assert evaluate_segmenter.sheet(drawn).shape == (256, 8 * 128, 3)
+
+
+def test_masks_and_crops_lie_on_one_another() -> None:
+    mask = np.zeros((70, 90), np.uint8)
+    mask[20:50, 60:88] = 2
+    box = cell_box(mask)
+    assert box.tolist() == [[60, 20, 88, 50]]
+    image = np.repeat(np.where(mask, 0, 255).astype(np.uint8)[..., None], 3, 2)
+    crop = crop_squares(image, box, (48, 48), 1.6, 255)[0]
+    cut = crop_mask(mask, box[0], 48, 1.6)
+    assert ((crop[..., 0] < 128) == (cut == 2)).mean() > 0.99
+
+
+def test_a_decoder_and_other_strides_keep_the_size() -> None:
+    for options in ({"output_stride": 8}, {"decoder": True, "rates": (1, 2)}):
+        network = DeepLabV3(share=0.05, **options).eval()  # type: ignore[arg-type]
+        with torch.no_grad():
+            assert network(torch.rand(1, 3, 64, 48)).shape == (1, 3, 64, 48)
