@@ -26,18 +26,17 @@ from engines.registry import load_segmenter
 from engines.segmenter import CLASSES, LABELS
 from engines.storage import halved
 from engines.store import cache_folder
-from tools import training
 from tools.classification.published import TEST
 from tools.datasets import VALIDATION, data_root
 from tools.evaluate_segmenter import evaluate
 from tools.export import to_onnx, toml
-from tools.train_segmenter import build_network
+from tools.train_segmenter import build_network, measured_weights
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 NAME = "deeplabv3-xception"
 WHOLE_MARGIN = 1.5
 """For a network that was trained on whole pictures: the cells of wbc_masks fill about so much of theirs."""
-FLAGS = ("decoder", "augment", "average", "cosine")
+FLAGS = ("decoder", "augment", "average", "balance", "cosine")
 OPTIONS = ("input_px", "margin", "share", "output_stride", "rates", "epochs", "batch", "rate", "momentum", "seed")
 
 
@@ -56,8 +55,7 @@ class Labelled(nn.Module):
 def load_network(run: Path, settings: dict[str, Any]) -> nn.Module:
     """The network of a run that counts, the average where one was kept."""
     network = build_network(settings)
-    state = training.load_checkpoint(run / "last.pt")
-    network.load_state_dict(state["average"]["network"] if settings["average"] else state["network"])
+    network.load_state_dict(measured_weights(run))
     return network.eval()
 
 
@@ -67,16 +65,20 @@ def build_graph(network: nn.Module, input_px: int) -> onnx.ModelProto:
     return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
-def train_command(settings: dict[str, Any]) -> str:
-    """What makes the run again."""
-    words = [f"python -m tools.train_segmenter --out runs/{NAME}"]
+def train_commands(settings: dict[str, Any], out: str) -> list[str]:
+    """What makes the run again, in `out`, after the runs that it began from."""
+    words = [f"python -m tools.train_segmenter --out {out}"]
     for key in OPTIONS:
         value = settings[key]
         if value is not None:
             text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
             words.append(f"--{key.replace('_', '-')} {text}")
     words += [f"--{flag}" for flag in FLAGS if settings[flag]]
-    return " ".join(words)
+    before = settings["start_from"]
+    if before is None:
+        return [" ".join(words)]
+    earlier = json.loads((Path(before) / "settings.json").read_text())
+    return [*train_commands(earlier, before), " ".join([*words, f"--start-from {before}"])]
 
 
 def card_values(name: str, settings: dict[str, Any], parameters: int, file: bytes) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def card_values(name: str, settings: dict[str, Any], parameters: int, file: byte
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "GPL-3.0, as the data: made by command, not shipped",
-        "build": [train_command(settings), f"python -m tools.export_segmenter runs/{NAME}"],
+        "build": [*train_commands(settings, f"runs/{NAME}"), f"python -m tools.export_segmenter runs/{NAME}"],
         "input": {
             "channels": "bgr",
             "height_px": settings["input_px"],
@@ -103,6 +105,7 @@ def card_values(name: str, settings: dict[str, Any], parameters: int, file: byte
             "data": ["wbc_masks"],
             "split": "by laboratory and class, at random: 70 % training, 10 % validation, 20 % test",
             **{key: value for key, value in chosen.items() if value is not None},
+            "starts": max(0, len(train_commands(settings, "")) - 1),
             "parameters": parameters,
             "notes": [
                 "wbc_masks: zxaoyou/segmentation_WBC, GPL-3.0 (data)",

@@ -154,17 +154,19 @@ class SegmenterTrainer:
         seed: int,
         augment: bool = False,
         average: bool = False,
+        balance: bool = False,
         epochs: int | None = None,
         resume: bool = False,
         device: str = "cpu",
     ) -> None:
         """`epochs`: the rate warms up over one epoch and falls along half a cosine to the last of them; None keeps
-        it. `average`: what is measured and exported is the moving average of the weights."""
+        it. `average`: what is measured and exported is the moving average of the weights. `balance`: an epoch has as
+        many cells of each laboratory."""
         self.device = torch.device(device)
         # On a CPU depthwise convolutions of channels-last tensors take three quarters of the time.
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.cells, self.out, self.batch, self.seed, self.augment = cells, out, batch, seed, augment
-        self.rate, self.epochs = rate, epochs
+        self.rate, self.epochs, self.balance = rate, epochs, balance
         self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum)
         self.average = training.MovingAverage(self.network, AVERAGE_DECAY) if average else None
         self.epoch = 0
@@ -184,7 +186,7 @@ class SegmenterTrainer:
     def run_epoch(self) -> dict[str, Any]:
         """One pass over the training cells; the line of log.jsonl."""
         rng = training.seed_everything(self.seed, self.epoch)
-        order = rng.permutation(self.cells.select(TRAIN))
+        order = drawn(self.cells, rng) if self.balance else rng.permutation(self.cells.select(TRAIN))
         started, losses = time.monotonic(), []
         self.network.train()
         starts = range(0, len(order), self.batch)
@@ -232,6 +234,25 @@ def results(network: nn.Module, cells: MaskedCells, device: torch.device) -> dic
     return {"all": figures(np.sum(list(tables.values()), 0)), **{name: figures(t) for name, t in tables.items()}}
 
 
+def drawn(cells: MaskedCells, rng: np.random.Generator) -> np.ndarray:
+    """As many indices of training cells as there are, equally many of each laboratory; of small ones some twice."""
+    chosen = cells.select(TRAIN)
+    names = sorted({cells.laboratories[i] for i in chosen})
+    share = -(-len(chosen) // len(names))
+    parts = []
+    for name in names:
+        own = np.array([i for i in chosen if cells.laboratories[i] == name])
+        parts.append(np.concatenate([rng.permutation(own) for _ in range(-(-share // len(own)))])[:share])
+    return rng.permutation(np.concatenate(parts))
+
+
+def measured_weights(run: Path) -> dict[str, Any]:
+    """Of the network of a run that counts, the average where one was kept."""
+    state = training.load_checkpoint(run / "last.pt")
+    weights: dict[str, Any] = state["average"]["network"] if "average" in state else state["network"]
+    return weights
+
+
 def build_network(settings: Mapping[str, Any]) -> DeepLabV3:
     """The network that the settings of a run describe."""
     return DeepLabV3(
@@ -258,6 +279,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--decoder", action="store_true", help="of DeepLabv3+; the publication has none")
     parser.add_argument("--augment", action="store_true", help="the publication has none")
     parser.add_argument("--average", action="store_true", help="keep a moving average of the weights")
+    parser.add_argument("--balance", action="store_true", help="as many cells of each laboratory in every epoch")
+    parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
     parser.add_argument("--cosine", action="store_true", help="let the rate fall along half a cosine")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -269,8 +292,11 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "settings.json").write_text(json.dumps(settings, indent=1))
     cells = load_cells(data_root(), options.input_px, options.seed, options.margin)
+    network = build_network(settings)
+    if options.start_from is not None:
+        network.load_state_dict(measured_weights(options.start_from))
     trainer = SegmenterTrainer(
-        build_network(settings),
+        network,
         cells,
         options.out,
         rate=options.rate,
@@ -279,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         seed=options.seed,
         augment=options.augment,
         average=options.average,
+        balance=options.balance,
         epochs=options.epochs if options.cosine else None,
         resume=options.resume,
         device=options.device,

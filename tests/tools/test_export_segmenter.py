@@ -17,7 +17,7 @@ from tests.cases import by_darkness  # noqa: E402
 from tests.tools.test_train_segmenter import root  # noqa: E402, F401
 from tools import evaluate_segmenter, train_segmenter  # noqa: E402
 from tools.architectures.deeplabv3 import DeepLabV3  # noqa: E402
-from tools.export_segmenter import load_network, main, train_command  # noqa: E402
+from tools.export_segmenter import load_network, main, train_commands  # noqa: E402
 from tools.segmentation import cell_box, crop_mask  # noqa: E402
 
 OPTIONS = "--input-px 32 --margin 1.3 --share 0.05 --decoder --rates 1 2 --augment --average --cosine --epochs 1"
@@ -52,11 +52,15 @@ def test_the_file_says_what_the_network_says(run: Path, tmp_path: Path) -> None:
 
 def test_its_command_makes_the_same_settings(run: Path) -> None:
     settings = json.loads((run / "settings.json").read_text())
-    words = train_command(settings).split()[3:]
+    (command,) = train_commands(settings, "runs/deeplabv3-xception")
+    words = command.split()[3:]
     assert words[:2] == ["--out", "runs/deeplabv3-xception"]
     for flag in ("--decoder", "--augment", "--average", "--cosine"):
         assert flag in words
-    assert train_command({**settings, "decoder": False, "margin": None}).count("--decoder") == 0
+    assert "--decoder" not in train_commands({**settings, "decoder": False, "margin": None}, "out")[0]
+    first, second = train_commands({**settings, "start_from": str(run)}, "out")
+    assert first.split("--out ")[1].split()[0] == str(run)
+    assert second.endswith(f"--start-from {run}")
 
 
 def test_an_evaluation_of_what_draws_the_truth(root: Path, tmp_path: Path) -> None:  # noqa: F811

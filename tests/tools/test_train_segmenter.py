@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from tools.segmentation import figures  # noqa: E402
-from tools.train_segmenter import SegmenterTrainer, batch_of, confusion, load_cells, results  # noqa: E402
+from tools.train_segmenter import SegmenterTrainer, batch_of, confusion, drawn, load_cells, results  # noqa: E402
 
 
 @pytest.fixture
@@ -92,6 +93,32 @@ def test_a_run_learns_and_goes_on_exactly(root: Path, tmp_path: Path) -> None:
     assert found["all"]["mean_iou"] > 0.8
     tested = whole.cells.select("test")
     assert confusion(whole.network, whole.cells, tested, whole.device).sum() == len(tested) * 32 * 32
+
+
+def test_an_epoch_with_as_many_cells_of_each_laboratory(root: Path) -> None:
+    cells = load_cells(root, 32, 0)
+    own = [i for i in cells.select("train").tolist() if cells.laboratories[i] == "jtsc"]
+    assert cells.laboratories[12] == "cellavision"
+    parts = ["train" if i in own or i == 12 else "test" for i in range(20)]
+    chosen = drawn(replace(cells, parts=parts), np.random.default_rng(0)).tolist()
+    assert len(own) == 7
+    assert sorted(chosen)[4:] == [12] * 4
+    assert len(set(chosen) & set(own)) == 4
+
+
+def test_crops_turn_with_their_masks(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    assert cells.images.shape == (20, 48, 48, 3)
+    assert cells.wide is not None
+    assert cells.wide[0].shape == (20, 96, 96, 3)
+    _, plain = batch_of(cells, np.arange(20), None)
+    filled = (plain > 0).float().mean((1, 2))
+    assert ((filled > 0.4) & (filled < 0.5)).all()  # a disc in a square of 1.3 times its side: pi / 4 / 1.69
+    x, truth = batch_of(cells, np.arange(20), np.random.default_rng(0))
+    inside, outside = (
+        torch.stack([x[i].mean(0)[pick[i]].mean() for i in range(20)]) for pick in (truth == 2, truth == 0)
+    )
+    assert (inside < outside).all()
 
 
 def test_a_mask_that_is_none(root: Path) -> None:
