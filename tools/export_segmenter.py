@@ -37,7 +37,10 @@ NAME = "deeplabv3-xception"
 WHOLE_MARGIN = 1.5
 """For a network that was trained on whole pictures: the cells of wbc_masks fill about so much of theirs."""
 FLAGS = ("decoder", "augment", "average", "balance", "cosine")
-OPTIONS = ("input_px", "margin", "share", "output_stride", "rates", "epochs", "batch", "rate", "momentum", "seed")
+OPTIONS = (
+    *("input_px", "margin", "share", "output_stride", "rates", "epochs", "batch", "rate", "momentum", "seed"),
+    *("zoom", "gamma", "brightness"),
+)
 
 
 class Labelled(nn.Module):

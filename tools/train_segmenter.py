@@ -20,7 +20,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,19 @@ from tools.classification.published import TEST, published_split
 from tools.datasets import TRAIN, VALIDATION, data_root
 from tools.segmentation import SHARES, cell_box, crop_mask, figures, read_masked
 
-AUGMENTATION = Augmentation(cut_share=0.0)
-"""Light, focus and detector's noise; no cut cell, whose mask would have to be cut with it."""
 AVERAGE_DECAY = 0.995
-ZOOM, SHIFT, STRETCH = (0.75, 1.4), 0.1, 0.05
-"""Of crops: the factor of the margin, the centre's move in the cell's longer side, deviation of the axes' scales."""
+SHIFT, STRETCH = 0.1, 0.05
+"""Of crops: the centre's move in the cell's longer side, deviation of the axes' scales."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How crops change from epoch to epoch."""
+
+    zoom: tuple[float, float] = (0.75, 1.4)
+    """Factor of the margin: how loose a box may be."""
+    light: Augmentation = field(default_factory=lambda: Augmentation(cut_share=0.0))
+    """Light, focus and detector's noise; no cut cell, whose mask would have to be cut with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +64,7 @@ class MaskedCells:
     parts: list[str]
     margin: float | None = None
     wide: tuple[np.ndarray, np.ndarray] | None = None
+    changes: Changes = field(default_factory=Changes)
 
     def select(self, part: str) -> np.ndarray:
         """Indices of the cells of one part."""
@@ -95,7 +104,7 @@ def batch_of(cells: MaskedCells, chosen: np.ndarray, rng: np.random.Generator | 
     images, masks = cells.images[chosen], cells.masks[chosen]
     if rng is not None and cells.wide is not None:
         images, masks = (np.stack(part) for part in zip(*(_looked_at(cells, i, rng) for i in chosen), strict=True))
-        return relight(torch.from_numpy(images), rng, AUGMENTATION), torch.from_numpy(masks).long()
+        return relight(torch.from_numpy(images), rng, cells.changes.light), torch.from_numpy(masks).long()
     if rng is not None:
         turned = []
         for image, mask in zip(images, masks, strict=True):
@@ -113,7 +122,8 @@ def _looked_at(cells: MaskedCells, index: int, rng: np.random.Generator) -> tupl
     assert cells.margin is not None
     image, mask = cells.wide[0][index], cells.wide[1][index]
     px = cells.images.shape[1]
-    zoom = rng.uniform(*ZOOM)
+    light = cells.changes.light
+    zoom = rng.uniform(*cells.changes.zoom)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.exp(rng.normal(0, STRETCH, 2)) * (rng.choice((-1.0, 1.0)), 1.0)
@@ -122,7 +132,7 @@ def _looked_at(cells: MaskedCells, index: int, rng: np.random.Generator) -> tupl
     affine = np.column_stack([linear, px / 2 - linear @ centre])
     crop = cv2.warpAffine(image, affine, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     truth = cv2.warpAffine(mask, affine, (px, px), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-    return degrade(np.asarray(crop), AUGMENTATION.margin * zoom, rng, AUGMENTATION), np.asarray(truth)
+    return degrade(np.asarray(crop), light.margin * zoom, rng, light), np.asarray(truth)
 
 
 @torch.no_grad()
@@ -278,6 +288,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rates", type=int, nargs="+", default=list(RATES), help="dilations of the pyramid")
     parser.add_argument("--decoder", action="store_true", help="of DeepLabv3+; the publication has none")
     parser.add_argument("--augment", action="store_true", help="the publication has none")
+    usual = Changes()
+    parser.add_argument("--zoom", type=float, nargs=2, default=list(usual.zoom), help="of augmented crops")
+    parser.add_argument("--gamma", type=float, default=usual.light.gamma, help="of augmented crops' light")
+    parser.add_argument("--brightness", type=float, default=usual.light.brightness, help="likewise")
     parser.add_argument("--average", action="store_true", help="keep a moving average of the weights")
     parser.add_argument("--balance", action="store_true", help="as many cells of each laboratory in every epoch")
     parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
@@ -292,6 +306,8 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "settings.json").write_text(json.dumps(settings, indent=1))
     cells = load_cells(data_root(), options.input_px, options.seed, options.margin)
+    light = Augmentation(cut_share=0.0, gamma=options.gamma, brightness=options.brightness)
+    cells = replace(cells, changes=Changes(zoom=tuple(options.zoom), light=light))
     network = build_network(settings)
     if options.start_from is not None:
         network.load_state_dict(measured_weights(options.start_from))
