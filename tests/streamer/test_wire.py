@@ -194,7 +194,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *MESSAGE_TYPES.values(),
         *service_messages.REQUEST_TYPES.values(),
         *service_messages.REPLY_TYPES.values(),
-        *(wire.Stage, wire.MergedIsland, wire.Detection, wire.ClassShare, wire.SourceStatus),
+        *(wire.Stage, wire.MergedIsland, wire.Detection, wire.Shape, wire.ClassShare, wire.SourceStatus),
         *(wire.ShadowStatus, wire.StreamStatus, wire.RecordingStatus),
         *(service_messages.SourceSnapshot, service_messages.SourceState),
     ]
