@@ -1,8 +1,8 @@
 """What a segmenter measured of the counted white cells: of every cell its best look so far.
 
 A cell is segmented when it is first seen whole in a counted frame, and again when a look is better by a step of
-`look_quality`, two or three times a cell as a rule. (Segmenting every look and keeping the median was rejected: a cell
-under a moving stage has some forty looks, each as dear as its classification twice over, for a few per cent of spread.)
+`look_quality`, two or three times a cell as a rule. (Keeping the median of all looks was rejected: a cell under a moving stage has some
+forty, of which the blurred ones and those beside the edge are the worse measured.)
 Which look is the best depends on the looks alone and not on their order, so that a resumed run keeps the same ones.
 """
 
@@ -166,7 +166,7 @@ def summary(cells: Iterable[Cell]) -> str:
         ratios = [one.nucleus_to_cytoplasm_ratio for one in shapes if one.nucleus_to_cytoplasm_ratio is not None]
         lobes = [one.nuclear_lobes for one in shapes if one.nuclear_lobes is not None]
         ratio = f"{median(ratios):.2f}" if ratios else "not measured"
-        told.append(f"{name} {ratio}, {median(lobes):g} lobes")
+        told.append(f"{name} {ratio}, {median(lobes):g}")
     count = sum(map(len, by_class.values()))
     medians = f"; median nucleus-to-cytoplasm ratio and lobes: {'; '.join(told)}" if told else ""
     return f"shapes: nucleus measured in {count} of {len(white)} white cells{medians}"

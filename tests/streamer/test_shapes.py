@@ -14,6 +14,8 @@ from engines.base import ModelNotFoundError, UsageError
 from streamer import session as session_module
 from streamer.analysis import Analysed, Analyser
 from streamer.config import Config
+from streamer.dashboard.panels import cells_panel
+from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import shape_words
 from streamer.export import SHAPE_COLUMNS, export
 from streamer.journal import Journal, JournalError, JournalReader, rules_of
@@ -216,6 +218,14 @@ def test_a_segmenter_that_is_not_here_says_how_to_make_it(tmp_path: Path, monkey
     config = Config(segmenter="deeplabv3-xception", classifier="none", backend="onnxruntime")
     with pytest.raises(ModelNotFoundError, match=r"make it with: python -m tools\.train_segmenter .*models pull"):
         load_models(config, ["a"], None, lambda line: None)  # type: ignore[arg-type]
+
+
+def test_the_dashboard_says_the_measures_beside_the_class() -> None:
+    _, messages, _ = run([0.9], [100])
+    state = DashboardState()
+    state.update(messages[0][0])
+    lines = ["".join(part.text for part in line) for line in cells_panel(state, 90, 4, "truecolor", film=False)]
+    assert any("lymphocyte  N:C 0.33, 1 lobe, nucleus 400 px²" in line for line in lines), lines
 
 
 def test_the_measures_in_words() -> None:
