@@ -1,6 +1,6 @@
 """Make NAME.onnx and its card of a run of tools.train_segmenter.
 
-    python -m tools.export_segmenter runs/deeplabv3-xception
+    python -m tools.export_segmenter runs/deeplabv3-xception --views 4
     python -m tools.export_segmenter runs/deeplabv3-xception --name mine --out runs/zoo
 
 The graph takes uint8 crops `images` (N, px, px, 3) BGR and gives `labels` uint8 (N, px, px): background, cytoplasm,
@@ -43,16 +43,26 @@ OPTIONS = (
 )
 
 
-class Labelled(nn.Module):
-    """A network's likeliest class of each pixel, uint8 (N, H, W)."""
+VIEWS: dict[int, tuple[tuple[int, ...], ...]] = {1: ((),), 2: ((), (3,)), 4: ((), (3,), (2,), (2, 3))}
+"""Axes that are mirrored, by how many views of a crop are looked at."""
 
-    def __init__(self, network: nn.Module) -> None:
+
+class Labelled(nn.Module):
+    """A network's likeliest class of each pixel, uint8 (N, H, W): of the crop, or of the sum of its mirrored views."""
+
+    def __init__(self, network: nn.Module, views: int = 1) -> None:
         super().__init__()
         self.network = network
+        self.mirrored = VIEWS[views]
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(x)
-        return logits.argmax(1).to(torch.uint8)
+        seen = torch.cat([x.flip(axes) if axes else x for axes in self.mirrored])  # one batch: the graph stays small
+        found: Tensor = self.network(seen)
+        logits = found.reshape(len(self.mirrored), -1, *found.shape[1:])
+        total = logits[0]
+        for place, axes in enumerate(self.mirrored[1:], start=1):
+            total = total + logits[place].flip(axes)
+        return total.argmax(1).to(torch.uint8)
 
 
 def load_network(run: Path, settings: dict[str, Any]) -> nn.Module:
@@ -62,9 +72,9 @@ def load_network(run: Path, settings: dict[str, Any]) -> nn.Module:
     return network.eval()
 
 
-def build_graph(network: nn.Module, input_px: int) -> onnx.ModelProto:
+def build_graph(network: nn.Module, input_px: int, views: int = 1) -> onnx.ModelProto:
     """uint8 (N, px, px, 3) BGR `images` in, `labels` uint8 (N, px, px) out; weights in half precision."""
-    graph = to_onnx(Labelled(network.eval()), torch.rand(2, 3, input_px, input_px), (LABELS,), {0: "N"})
+    graph = to_onnx(Labelled(network.eval(), views), torch.rand(2, 3, input_px, input_px), (LABELS,), {0: "N"})
     return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
@@ -84,7 +94,7 @@ def train_commands(settings: dict[str, Any], out: str) -> list[str]:
     return [*train_commands(earlier, before), " ".join([*words, f"--start-from {before}"])]
 
 
-def card_values(name: str, settings: dict[str, Any], parameters: int, file: bytes) -> dict[str, Any]:
+def card_values(name: str, settings: dict[str, Any], parameters: int, views: int, file: bytes) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     chosen = {key: settings[key] for key in (*OPTIONS, *FLAGS)}
     return {
@@ -96,7 +106,10 @@ def card_values(name: str, settings: dict[str, Any], parameters: int, file: byte
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "GPL-3.0, as the data: made by command, not shipped",
-        "build": [*train_commands(settings, f"runs/{NAME}"), f"python -m tools.export_segmenter runs/{NAME}"],
+        "build": [
+            *train_commands(settings, f"runs/{NAME}"),
+            f"python -m tools.export_segmenter runs/{NAME} --views {views}",
+        ],
         "input": {
             "channels": "bgr",
             "height_px": settings["input_px"],
@@ -110,6 +123,7 @@ def card_values(name: str, settings: dict[str, Any], parameters: int, file: byte
             **{key: value for key, value in chosen.items() if value is not None},
             "starts": max(0, len(train_commands(settings, "")) - 1),
             "parameters": parameters,
+            "views": views,
             "notes": [
                 "wbc_masks: zxaoyou/segmentation_WBC, GPL-3.0 (data)",
                 "The publication: input 224, all widths, no decoder, 40 epochs, whole pictures; global accuracy .99, "
@@ -124,17 +138,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder that tools.train_segmenter wrote")
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--out", type=Path, help="folder for both; else the cache folder and engines/zoo")
+    parser.add_argument("--views", type=int, choices=sorted(VIEWS), default=1, help="mirrored, whose sum is labelled")
     options = parser.parse_args(argv)
     settings = json.loads((options.run / "settings.json").read_text())
     network = load_network(options.run, settings)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    file = build_graph(network, settings["input_px"]).SerializeToString()
+    file = build_graph(network, settings["input_px"], options.views).SerializeToString()
     model = (options.out or cache_folder()) / f"{options.name}.onnx"
     card = (options.out or ZOO) / f"{options.name}.toml"
     for path in (model, card):
         path.parent.mkdir(parents=True, exist_ok=True)
     model.write_bytes(file)
-    values = card_values(options.name, settings, parameters, file)
+    values = card_values(options.name, settings, parameters, options.views, file)
     card.write_text(toml(values))
     segmenter = load_segmenter(str(card) if options.out else options.name)
     figures = {}

@@ -11,13 +11,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="the network is written in PyTorch")
 torch.set_num_threads(1)
 
+from onnxruntime import InferenceSession  # noqa: E402
+
 from engines.geometry import crop_squares  # noqa: E402
 from engines.registry import load_segmenter  # noqa: E402
+from engines.tensorrt.operators import check_operators  # noqa: E402
+from engines.tensorrt.sizes import with_sizes  # noqa: E402
 from tests.cases import by_darkness  # noqa: E402
 from tests.tools.test_train_segmenter import root  # noqa: E402, F401
 from tools import evaluate_segmenter, train_segmenter  # noqa: E402
 from tools.architectures.deeplabv3 import DeepLabV3  # noqa: E402
-from tools.export_segmenter import load_network, main, train_commands  # noqa: E402
+from tools.export_segmenter import Labelled, build_graph, load_network, main, train_commands  # noqa: E402
 from tools.segmentation import cell_box, crop_mask  # noqa: E402
 
 OPTIONS = "--input-px 32 --margin 1.3 --share 0.05 --decoder --rates 1 2 --augment --average --cosine --epochs 1"
@@ -48,6 +52,25 @@ def test_the_file_says_what_the_network_says(run: Path, tmp_path: Path) -> None:
     }
     assert "--decoder" in card.build[0]
     assert "--rates 1 2 " in card.build[0]
+
+
+def test_mirrored_views_are_looked_at_together() -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3(share=0.05, rates=(1, 2)).eval()
+    x = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        sum_of_two = network(x) + network(x.flip(3)).flip(3)
+        assert torch.equal(Labelled(network)(x), network(x).argmax(1))
+        assert (Labelled(network, 2)(x) == sum_of_two.argmax(1)).float().mean() > 0.999
+        four = Labelled(network, 4)(x)
+        assert (Labelled(network, 4)(x.flip(2)) == four.flip(1)).float().mean() > 0.999
+    graph = build_graph(network, 32, 4)
+    check_operators(with_sizes(graph, 1, None, None))
+    crops = (x.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    (labels,) = InferenceSession(graph.SerializeToString()).run(None, {"images": crops.numpy()})
+    with torch.no_grad():
+        expected = Labelled(network, 4)(crops.permute(0, 3, 1, 2).float() / 255).numpy()
+    assert (labels == expected).mean() > 0.99
 
 
 def test_its_command_makes_the_same_settings(run: Path) -> None:
