@@ -65,8 +65,11 @@ class Segmenter:
     def measure(self, frame: Image, boxes_px: Boxes) -> list[Shape]:
         """Measures of the cells in boxes (n,4) of a frame; areas in its pixels."""
         labels = self.segment(self.crop(frame, boxes_px))
-        sides = [square_around(box, self.margin)[2] for box in boxes_px.tolist()]
-        return [measure(one, side, self.margin) for one, side in zip(labels, sides, strict=True)]
+        shapes = []
+        for one, (x1, y1, x2, y2) in zip(labels, boxes_px.tolist(), strict=True):
+            side = square_around((x1, y1, x2, y2), self.margin)[2]
+            shapes.append(measure(one, side, (side / max(1.0, x2 - x1), side / max(1.0, y2 - y1))))
+        return shapes
 
     def close(self) -> None:
         self.engine.close()

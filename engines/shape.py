@@ -20,6 +20,8 @@ Bits = npt.NDArray[np.bool_]
 
 LEAST_CELL = 0.02
 """Share of a mask below which what was segmented is taken for noise, not for a cell."""
+BOX_SLACK = 1.15
+"""Sides of what may belong to a cell, over those of its box: boxes are a little tight now and then."""
 LEAST_PART = 0.04
 """Share of a nucleus below which a piece of it is taken for a granule or noise, not for a lobe."""
 NECK = 0.7
@@ -49,13 +51,14 @@ class Shape:
         return self.nucleus_area_px / self.cytoplasm_area_px
 
 
-def measure(labels: Mask, side_px: float, margin: float) -> Shape:
+def measure(labels: Mask, side_px: float, margins: tuple[float, float]) -> Shape:
     """Measures of the cell in the middle of a mask (h, w) of a square crop.
 
-    `side_px` is the crop's side in pixels of the full frame; `margin` that side over the cell's box. Of several cells
-    in the crop, the one that has most of the box is meant.
+    `side_px` is the crop's side in pixels of the full frame; `margins` that side over the width and over the height of
+    the cell's box. Of several cells in the crop, the one that has most of the box is meant; what lies well outside the
+    box is none of it, be it that two cells touch.
     """
-    cell = _middle_cell(labels, margin)
+    cell = _middle_cell(labels, margins)
     if cell is None:
         return Shape(None, None, None, None)
     scale = side_px * side_px / labels.size
@@ -122,14 +125,23 @@ def count_lobes(nucleus: Bits) -> int:
     return apart + len(peaks)
 
 
-def _middle_cell(labels: Mask, margin: float) -> Bits | None:
-    """Of what is no background, the connected piece that has most of the box in the middle; None: there is none."""
-    count, pieces = cv2.connectedComponents((labels != BACKGROUND).astype(np.uint8), connectivity=4)
+def _middle_cell(labels: Mask, margins: tuple[float, float]) -> Bits | None:
+    """Of what is no background, in the box or a little beside it, the connected piece that has most of the box in the
+    middle; None: there is none."""
+    height, width = labels.shape
+
+    def part(share: float) -> tuple[slice, slice]:
+        top, left = (
+            round(max(0.0, n * (1 - share / m) / 2)) for n, m in zip((height, width), margins[::-1], strict=True)
+        )
+        return slice(top, height - top), slice(left, width - left)
+
+    kept = np.zeros(labels.shape, np.uint8)
+    kept[part(BOX_SLACK)] = labels[part(BOX_SLACK)] != BACKGROUND
+    count, pieces = cv2.connectedComponents(kept, connectivity=4)
     if count < 2:
         return None
-    height, width = labels.shape
-    top, left = (round(side * (1 - 1 / max(1.0, margin)) / 2) for side in (height, width))
-    middle = pieces[top : height - top, left : width - left]
+    middle = pieces[part(1.0)]
     sizes = np.bincount(middle.ravel(), minlength=count)[1:]
     chosen = int(sizes.argmax()) + 1
     cell: Bits = pieces == chosen

@@ -364,7 +364,8 @@ class SlideSession:
         yield from self._shapes.on(cells)
         others = dict.fromkeys([*self._reshaped, *(look.cell_id for look in measured)])
         changed = {cell.cell_id for cell in cells}
-        yield from self._shapes.on(self._slide.told(one for one in others if one not in changed).values())
+        told = (one for one in others if one not in changed and self._slide.is_counted(one))
+        yield from self._shapes.on(self._slide.cell(one) for one in told)
 
     def _messages(
         self, analysed: Analysed, placement: Placement, update: SlideUpdate, measured: Sequence[MeasuredLook]

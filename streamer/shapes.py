@@ -1,9 +1,9 @@
 """What a segmenter measured of the counted white cells: of every cell its best look so far.
 
 A cell is segmented when it is first seen whole in a counted frame, and again when a look is better by a step of
-`look_quality`, two or three times a cell as a rule. (Keeping the median of all looks was rejected: a cell under a moving
-stage has some forty, of which the blurred ones and those beside the edge are the worse measured.)
-Which look is the best depends on the looks alone and not on their order, so that a resumed run keeps the same ones.
+`look_quality`, one to three times a cell as a rule. (Keeping the median of all looks was rejected: a cell under a
+moving stage has some forty, of which the blurred ones and those beside the edge are the worse measured.) Which look is
+the best depends on the looks alone and not on their order, so that a resumed run keeps the same ones.
 """
 
 from __future__ import annotations

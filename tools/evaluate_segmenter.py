@@ -60,7 +60,8 @@ def evaluate(
         np.add.at(table, (truth.ravel(), found.ravel()), 1)
         side = square_around(box[0].tolist(), segmenter.margin)[2]
         full = crop_mask(mask, box[0], side, segmenter.margin)
-        both = measure(found, side, segmenter.margin), measure(full, side, segmenter.margin)
+        margins = (side / (box[0, 2] - box[0, 0]), side / (box[0, 3] - box[0, 1]))
+        both = measure(found, side, margins), measure(full, side, margins)
         pairs.setdefault(laboratory, []).append(both)
         if drawn is not None:
             drawn.append(np.vstack([outlined(crops[0], truth), outlined(crops[0], found)]))

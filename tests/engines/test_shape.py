@@ -94,7 +94,7 @@ def test_circularity_of_what_is_long() -> None:
 
 def test_areas_are_those_of_the_full_frame() -> None:
     mask = disc(disc(blank(), 48, 48, 34, CYTOPLASM), 50, 46, 18, NUCLEUS)
-    shape = measure(mask, side_px=SIZE * 1.5, margin=1.3)
+    shape = measure(mask, side_px=SIZE * 1.5, margins=(1.3, 1.3))
     assert shape.nucleus_area_px == pytest.approx(math.pi * 27**2, rel=0.01)
     assert shape.cytoplasm_area_px == pytest.approx(math.pi * (51**2 - 27**2), rel=0.01)
     assert shape.nucleus_to_cytoplasm_ratio == pytest.approx(27**2 / (51**2 - 27**2), rel=0.01)
@@ -104,28 +104,40 @@ def test_areas_are_those_of_the_full_frame() -> None:
 
 def test_the_neighbour_is_not_measured() -> None:
     mask = disc(disc(blank(), 48, 48, 26, CYTOPLASM), 48, 48, 14, NUCLEUS)
-    alone = measure(mask, SIZE, 1.3)
+    alone = measure(mask, SIZE, (1.3, 1.3))
     disc(disc(mask, 90, 8, 14, CYTOPLASM), 90, 8, 10, NUCLEUS)
-    assert measure(mask, SIZE, 1.3) == alone
+    assert measure(mask, SIZE, (1.3, 1.3)) == alone
+
+
+def test_the_neighbour_that_touches_is_cut_off_at_the_box() -> None:
+    mask = disc(disc(blank(), 48, 30, 18, CYTOPLASM), 48, 30, 10, NUCLEUS)
+    moved = np.roll(mask, 18, axis=0)
+    alone = measure(moved, SIZE, (SIZE / 36, SIZE / 36))
+    disc(disc(moved, 48, 80, 18, CYTOPLASM), 48, 80, 10, NUCLEUS)
+    together = measure(moved, SIZE, (SIZE / 36, SIZE / 36))
+    assert together.nuclear_lobes == alone.nuclear_lobes == 1
+    assert together.nucleus_area_px == alone.nucleus_area_px
+    assert alone.cytoplasm_area_px is not None
+    assert together.cytoplasm_area_px == pytest.approx(alone.cytoplasm_area_px, rel=0.15)  # the corners
 
 
 def test_crumbs_are_no_lobes() -> None:
     mask = disc(disc(blank(), 48, 48, 34, CYTOPLASM), 48, 48, 18, NUCLEUS)
-    whole = measure(mask, SIZE, 1.3)
+    whole = measure(mask, SIZE, (1.3, 1.3))
     disc(mask, 70, 60, 2, NUCLEUS)
-    crumbed = measure(mask, SIZE, 1.3)
+    crumbed = measure(mask, SIZE, (1.3, 1.3))
     assert crumbed.nuclear_lobes == 1
     assert crumbed.nucleus_area_px == whole.nucleus_area_px
 
 
 def test_what_was_not_segmented_is_not_measured() -> None:
-    assert measure(blank(), SIZE, 1.3) == NOTHING
-    assert measure(disc(blank(), 48, 48, 4, NUCLEUS), SIZE, 1.3) == NOTHING  # noise
-    assert measure(disc(blank(), 6, 6, 10, NUCLEUS), SIZE, 1.8) == NOTHING  # a neighbour, no cell
-    naked = measure(disc(blank(), 48, 48, 20, NUCLEUS), SIZE, 1.3)
+    assert measure(blank(), SIZE, (1.3, 1.3)) == NOTHING
+    assert measure(disc(blank(), 48, 48, 4, NUCLEUS), SIZE, (1.3, 1.3)) == NOTHING  # noise
+    assert measure(disc(blank(), 6, 6, 10, NUCLEUS), SIZE, (1.8, 1.8)) == NOTHING  # a neighbour, no cell
+    naked = measure(disc(blank(), 48, 48, 20, NUCLEUS), SIZE, (1.3, 1.3))
     assert naked.cytoplasm_area_px is None
     assert naked.nucleus_to_cytoplasm_ratio is None
     assert naked.nuclear_lobes == 1
-    anucleate = measure(disc(blank(), 48, 48, 20, CYTOPLASM), SIZE, 1.3)
+    anucleate = measure(disc(blank(), 48, 48, 20, CYTOPLASM), SIZE, (1.3, 1.3))
     assert anucleate.cytoplasm_area_px is not None
     assert (anucleate.nucleus_area_px, anucleate.nuclear_lobes, anucleate.nucleus_circularity) == (None, None, None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from engines.base import ModelNotFoundError, UsageError
 from streamer import session as session_module
@@ -16,7 +17,7 @@ from streamer.analysis import Analysed, Analyser
 from streamer.config import Config
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.state import DashboardState
-from streamer.dashboard.words import shape_words
+from streamer.dashboard.words import described
 from streamer.export import SHAPE_COLUMNS, export
 from streamer.journal import Journal, JournalError, JournalReader, rules_of
 from streamer.message_factory import MessageFactory
@@ -26,7 +27,7 @@ from streamer.records import CellShape, Frame, MeasuredLook
 from streamer.recount import recount, recounted
 from streamer.session import SlideSession
 from streamer.shapes import ShapeBook, ShapeMeter, clear_of_edges, look_quality
-from streamer.wire import CellMessage, Shape
+from streamer.wire import Attribute, CellMessage, Shape
 from tests.cases import HEIGHT, WIDTH, always, by_darkness, find_by_script, stamped
 from tests.streamer.journal_cases import analysed, classifier, detector
 
@@ -224,19 +225,18 @@ def test_the_dashboard_says_the_measures_beside_the_class() -> None:
     _, messages, _ = run([0.9], [100])
     state = DashboardState()
     state.update(messages[0][0])
-    lines = ["".join(part.text for part in line) for line in cells_panel(state, 90, 4, "truecolor", film=False)]
-    assert any("lymphocyte  N:C 0.33, 1 lobe, nucleus 400 px²" in line for line in lines), lines
+    lines = ["".join(part.text for part in line) for line in cells_panel(state, 90, 9, "truecolor", film=False)]
+    assert "lymphocyte" in lines[1]
+    assert "N:C 0.33, 1 lobe, nucleus 400 px²" in lines[2]
 
 
 def test_the_measures_in_words() -> None:
-    measured = Shape(
-        **{
-            **asdict(shape(1, 2345.6)),
-            "nucleus_to_cytoplasm_ratio": 0.4321,
-            "nuclear_lobes": 3,
-            "nucleus_area_um2": 41.2,
-        }
-    )
-    assert shape_words(measured) == "N:C 0.43, 3 lobes, nucleus 41 µm²"
-    bare = Shape(**{**asdict(shape(1, 2345.6)), "nucleus_to_cytoplasm_ratio": None})
-    assert shape_words(bare) == "1 lobe, nucleus 2 346 px²"
+    _, messages, _ = run([0.9], [100])
+    told = messages[0][0]
+    values = {**asdict(shape(1, 2345.6)), "nucleus_to_cytoplasm_ratio": 0.4321, "nuclear_lobes": 3}
+    looks = {"nucleus_shape": Attribute(value="segmented-multilobed", confidence=0.9)}
+    measured = replace(told, shape=Shape(**{**values, "nucleus_area_um2": 41.2}), attributes=looks)
+    assert described(measured) == "N:C 0.43, 3 lobes, nucleus 41 µm², nucleus segmented multilobed"
+    bare = Shape(**{**values, "nucleus_to_cytoplasm_ratio": None, "nuclear_lobes": 1})
+    assert described(replace(told, shape=bare)) == "1 lobe, nucleus 2 346 px²"
+    assert described(replace(told, shape=None)) == ""
