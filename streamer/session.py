@@ -382,7 +382,7 @@ class SlideSession:
 
     def _taken_back(self, update: SlideUpdate) -> Iterator[Emission]:
         for number, joined_to in update.removed:
-            cell = replace(self._slide.cell(number), cell_id=number)
+            cell = replace(self.cell(number), cell_id=number)
             yield self.factory.cell(cell, counted=False, joined_to=joined_to), None
 
     def _frame(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> FrameMessage:
