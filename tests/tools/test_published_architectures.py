@@ -133,4 +133,4 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="side_px: got 100, expected a multiple of 32"):
         vgg19.VGG19(5, side_px=100)
     with pytest.raises(ValueError, match="output_stride: got 4"):
-        deeplabv3.Xception(8)
+        deeplabv3.Xception(4)
