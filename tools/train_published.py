@@ -106,12 +106,16 @@ class PartTrainer:
         seed: int,
         augment: bool = False,
         frozen_epochs: int = 0,
+        one_cycle: bool = False,
+        bfloat16: bool = False,
         resume: bool = False,
         device: str = "cpu",
     ) -> None:
         self.part, self.cells, self.protocol, self.out = part, cells, protocol, out
         self.seed, self.augment, self.frozen_epochs = seed, augment, frozen_epochs
+        self.one_cycle = one_cycle
         self.device = torch.device(device)
+        self.bfloat16 = bfloat16 or self.device.type == "cuda"
         self.labels = np.array([part.labels.get(name, -1) for name in cells.classes])
         inside = np.array(parts)
         self.train_cells = np.flatnonzero((inside == TRAIN) & (self.labels >= 0))
@@ -121,7 +125,11 @@ class PartTrainer:
         training.seed_everything(seed, 2**31)
         network = part.make(protocol.input_px)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
+        self.optimizer: torch.optim.Optimizer
+        if protocol.optimizer == "sgdm":
+            self.optimizer = torch.optim.SGD(self.network.parameters(), lr=protocol.rate, momentum=0.9)
+        else:
+            self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
         self.epoch, self.best, self.best_epoch = 0, -1.0, 0
         if resume and (out / "last.pt").exists():
             self._resume()
@@ -168,7 +176,11 @@ class PartTrainer:
         for parameter in frozen:
             parameter.requires_grad_(False)
         self.network.train()
-        for start in range(0, len(order) - len(order) % batch or len(order), batch):
+        starts = range(0, len(order) - len(order) % batch or len(order), batch)
+        for step, start in enumerate(starts, self.epoch * len(starts)):
+            if self.one_cycle:
+                factor = training.one_cycle(step, self.protocol.epochs * len(starts), len(starts) // 2)
+                self.optimizer.param_groups[0]["lr"] = self.protocol.rate * factor
             total += self._step(order[start : start + batch], rng)
         self.epoch += 1
         accuracy = self._accuracy()
@@ -200,7 +212,7 @@ class PartTrainer:
         x = self.cells.augmented(chosen, px, rng) if self.augment else self.cells.crops(chosen, px)
         labels = torch.from_numpy(self.labels[chosen]).to(self.device)
         x = x.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.network(x)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -256,6 +268,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patience", type=int)
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--frozen-epochs", type=int, default=0, help="epochs in which early layers stay as they are")
+    parser.add_argument("--one-cycle", action="store_true", help="warm up and down the rate; the publications keep it")
+    parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16, as is done on a GPU anyway")
     parser.add_argument("--augment", action="store_true", help="random crops and light; the publications have none")
     parser.add_argument("--margin", type=float, default=1.3, help="side of a crop over its box; 0: whole pictures")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
@@ -290,6 +304,8 @@ def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
                 seed=options.seed + repetition,
                 augment=options.augment,
                 frozen_epochs=options.frozen_epochs,
+                one_cycle=options.one_cycle,
+                bfloat16=options.bfloat16,
                 resume=options.resume,
                 device=options.device,
             ).run()
