@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the machines are fitted by scikit-learn")
 
-from sklearn.svm import SVC  # noqa: E402
+from sklearn.svm import SVC
 
-from engines.tensorrt.operators import check_operators  # noqa: E402
-from tools.classification import support_vectors  # noqa: E402
-from tools.classification.support_vector_graph import add_support_vectors, bare_features  # noqa: E402
-from tools.classification.support_vectors import (  # noqa: E402
+from engines.tensorrt.operators import check_operators
+from tools.classification import support_vectors
+from tools.classification.support_vector_graph import add_support_vectors, bare_features
+from tools.classification.support_vectors import (
     Constants,
     Kernel,
     PairMachines,

@@ -22,8 +22,8 @@ def bare_features(width: int, opset: int = 17) -> ModelProto:
 
 
 def add_support_vectors(model: ModelProto, constants: Constants) -> ModelProto:
-    """A copy of a network whose one output is features (N, d), ended in `class_probabilities` float32 (N, k): selection,
-    standardising, kernel, decisions of pairs, Platt's odds, coupling, temperature."""
+    """A copy of a network whose one output is features (N, d), ended in `class_probabilities` float32 (N, k): by
+    selection, standardising, kernel, decisions of pairs, Platt's odds, coupling, temperature."""
     model = modern(model)
     graph = model.graph
     output = graph.output[0]
