@@ -12,7 +12,7 @@ from engines.graph import adapt_ultralytics, add_uint8_input, add_yolov5_head
 from engines.onnx_editing import dims_of, only_input
 from engines.precision import to_fp16
 from engines.quantization import calibrate, to_int8
-from engines.registry import find, models, zoo_names
+from engines.registry import find, models, place
 from engines.tensorrt.compiler import sized
 from engines.tensorrt.operators import MAX_TOP_K, check_operators, problems_of
 from engines.tensorrt.sizes import with_sizes
@@ -35,11 +35,12 @@ def test_adapted_files_are_accepted() -> None:
     check_operators(classifier_file())
 
 
+SHIPPED = [card.name for card in models() if place(card) == "shipped"]
 FRAME_SIZES = [(640, 480), (1920, 1080), (1024, 1024), (480, 640)]
 
 
 @pytest.mark.parametrize("batch", [None, 1])
-@pytest.mark.parametrize("name", zoo_names())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_operator_of_a_shipped_model_is_in_the_table_in_every_precision(name: str, batch: int | None) -> None:
     """The very graphs that a build parses, the batch open, and of one frame as the CPU runs them."""
     card = next(card for card in models() if card.name == name)
@@ -55,7 +56,7 @@ def test_every_operator_of_a_shipped_model_is_in_the_table_in_every_precision(na
         assert card.task != "detector" or top_ks(graph)
 
 
-@pytest.mark.parametrize("name", zoo_names())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_operator_of_a_shipped_model_in_int8_is_in_the_table(name: str) -> None:
     card = next(card for card in models() if card.name == name)
     graph = sized(card, find(name, card.task).proto, (320, 256))
