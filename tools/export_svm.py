@@ -5,7 +5,7 @@
 
 The file is too large to ship: without --out it goes to the user's cache folder, where the stream finds it by name, and
 its card to engines/zoo. The network's weights are stored in half precision, as the machines saw them; the machines in
-single. The threshold is the lowest at which at most --risk of the classified cells of the measured part are wrong.
+single. The threshold is that of the run: few errors among what it lets through.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from engines.registry import load_classifier
 from engines.store import cache_folder
 from engines.tensorrt.operators import check_operators
-from tools.classification import measures
 from tools.classification.blasts import BLAST_CLASSES
 from tools.classification.support_vector_graph import add_support_vectors
 from tools.classification.support_vectors import Constants
 from tools.datasets import PARTS, VALIDATION
-from tools.evaluate_published import cells_of, evaluate, probabilities_of
+from tools.evaluate_published import evaluate
 from tools.export import toml
 from tools.export_published import LICENCES, ZOO
 from tools.train_svm import KERNELS
@@ -48,7 +46,7 @@ def network_command(run: dict[str, Any], out: str) -> str:
     return f"python -m tools.train_published --architecture darknet53 --out {out} {' '.join(words)}"
 
 
-def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes, threshold: float) -> dict[str, Any]:
+def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     run, settings, found = document["network"], document["settings"], document["kernels"][kernel]
     protocol, is_blast = run["protocol"], settings["classes"] == "blast"
@@ -81,7 +79,7 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes, t
             "crop_margin": run["settings"]["margin"] or 2.6,
         },
         "classes": [{"name": label, "kind": "white"} for label in document["names"]],
-        "thresholds": {"operating": threshold},
+        "thresholds": {"operating": found.get("cross_validated", found)["threshold"]},
         "training": {
             "data": [*sets, "all_idb2"] if is_blast else sets,
             "notes": [*(LICENCES[s] for s in sets if s in LICENCES), *([_NOT_SHIPPED] if is_blast else [])],
@@ -102,19 +100,12 @@ def own_figures(document: dict[str, Any], kernel: str, fit: str) -> dict[str, An
     found = document["kernels"][kernel].get("cross_validated")
     if not found:
         return {}
-    return {"all_idb2_cross_validated": {"command": fit, **{k: v for k, v in found.items() if k != "confusion"}}}
-
-
-def threshold_for(model: str, names: tuple[str, ...], risk: float, limit: int | None) -> float:
-    """The threshold on the validation cells of all sets but those that no weights may be fitted to."""
-    classifier = load_classifier(model)
-    cells = [cell for cell in cells_of(names, VALIDATION) if cell.dataset != "wbc_masks"]
-    cells = cells if limit is None else cells[:: max(1, len(cells) // limit)]
-    if not cells:
-        return 0.5
-    truth = np.array([names.index(cell.cell_class) for cell in cells])
-    reached = measures.threshold_for_risk(probabilities_of(classifier, cells), truth, risk)
-    return round(reached[0], 2) if reached else 0.9
+    return {
+        "all_idb2_cross_validated": {
+            "command": fit,
+            **{k: v for k, v in found.items() if k not in ("confusion", "threshold")},
+        }
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +114,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--kernel", choices=KERNELS, default="optimised")
     parser.add_argument("--out", type=Path, help="folder of both files, else the cache folder and engines/zoo")
-    parser.add_argument("--risk", type=float, default=0.05, help="share of errors among classified cells")
     parser.add_argument("--parts", nargs="*", choices=PARTS[1:], default=[VALIDATION], help="figures of the card")
     parser.add_argument("--limit", type=int, help="cells a set at most in the figures")
     options = parser.parse_args(argv)
@@ -141,16 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     path.write_bytes(file)
     model = str(path) if options.out else options.name
 
-    def written(threshold: float, figures: dict[str, Any]) -> dict[str, Any]:
-        values = card_values(options.name, document, options.kernel, file, threshold)
-        own = own_figures(document, options.kernel, values["build"][1])
-        card.write_text(toml({**values, "figures": {**own, **figures}}))
-        return values
-
-    written(0.5, {})
-    threshold = threshold_for(model, names, options.risk, options.limit) if options.parts else 0.5
-    written(threshold, {})
-    figures = {}
+    values = card_values(options.name, document, options.kernel, file)
+    figures = own_figures(document, options.kernel, values["build"][1])
+    card.write_text(toml({**values, "figures": figures}))
     for part in options.parts:
         if part != VALIDATION and set(names) <= set(BLAST_CLASSES):
             continue  # ALL-IDB2 is too small for a third part
@@ -158,8 +141,8 @@ def main(argv: list[str] | None = None) -> int:
         for title, entry in measured.items():
             command = f"python -m tools.evaluate_published {options.name} --part {part}"
             figures[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = {"command": command, **entry}
-    written(threshold, figures)
-    print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {threshold}; {card}")
+    card.write_text(toml({**values, "figures": figures}))
+    print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {values['thresholds']['operating']}; {card}")
     return 0
 
 

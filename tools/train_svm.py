@@ -48,7 +48,7 @@ from tools.classification.support_vectors import (
     optimised_kernel,
     usual_scale,
 )
-from tools.datasets import TRAIN, VALIDATION, data_root
+from tools.datasets import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.evaluate_published import figures
 from tools.export import to_onnx
 from tools.train_published import Cells, protocol_of
@@ -80,10 +80,12 @@ def five_types(run: dict[str, Any], stored: Path) -> Sample:
     if settings["split"] == "published":
         protocol = protocol_of(SimpleNamespace(**settings))  # type: ignore[arg-type]
         parts, tested = cells.split(protocol, settings["seed"]), TEST
-    labels = np.array([CLASSES.index(name) for name in cells.classes])
+    used = np.flatnonzero(np.array(parts) != HOLDOUT)
+    labels = np.array([CLASSES.index(name) for name in cells.classes])[used]
+    groups, parts = np.array(cells.groups())[used], np.array(parts)[used]
     px = run["protocol"]["input_px"]
     return Sample(
-        CLASSES, labels, np.array(cells.groups()), np.array(parts), tested, cells.keys, lambda i: cells.pictures(i, px)
+        CLASSES, labels, groups, parts, tested, [cells.keys[i] for i in used], lambda i: cells.pictures(used[i], px)
     )
 
 
@@ -165,7 +167,7 @@ class Fitting:
         for train, held in grouped_folds(sample.labels, sample.groups, self.options.folds, self.options.seed):
             machines = self.machines(train, self.kernel(name, train)[0])
             found[held] = machines.probabilities(self.features[held])
-        return measured(found, sample.labels, sample.names)
+        return self._measured(found, sample.labels)
 
     def fit(self, name: str, out: Path) -> dict[str, Any]:
         """Fit on the training part, write OUT/NAME.npz; what results.json says of it."""
@@ -197,8 +199,16 @@ class Fitting:
             "graph_differs_by": difference,
             "measured_on": sample.tested,
             "accuracy_by_votes": float((votes == sample.labels[tested]).mean()),
-            **measured(self._by_graph(machines, temperature, tested), sample.labels[tested], sample.names),
+            **self._measured(self._by_graph(machines, temperature, tested), sample.labels[tested]),
         }
+
+    def _measured(self, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+        """A card's figures at the lowest threshold with at most `options.risk` of errors, and the confusion table."""
+        reached = measures.threshold_for_risk(probabilities, truth, self.options.risk)
+        threshold = round(reached[0], 2) if reached else 0.9
+        table = measures.confusion(truth, probabilities.argmax(1), len(self.sample.names))
+        entry = figures(probabilities, truth, self.sample.names, threshold)
+        return {**entry, "threshold": threshold, "confusion": table.tolist()}
 
     def _by_graph(self, machines: PairMachines, temperature: float, rows: np.ndarray) -> np.ndarray:
         graph = add_support_vectors(bare_features(self.features.shape[1]), machines.constants(temperature))
@@ -206,16 +216,12 @@ class Fitting:
         return np.asarray(found[0])
 
 
-def measured(probabilities: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """The figures of a card and the confusion table."""
-    table = measures.confusion(truth, probabilities.argmax(1), len(names))
-    return {**figures(probabilities, truth, names, 0.0), "confusion": table.tolist()}
-
-
 def fit_all(sample: Sample, features: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     """Every kernel of `options.kernels`; those that a stopped run has done of the same features are read."""
     fitting = Fitting(sample, features, options)
-    plan = f"{options.kept} {options.folds} {options.search_cells} {options.seed} {sample.tested}".encode()
+    plan = (
+        f"{options.kept} {options.folds} {options.search_cells} {options.seed} {options.risk} {sample.tested}".encode()
+    )
     digest = hashlib.sha256(plan + features.tobytes() + sample.parts.tobytes()).hexdigest()
     results = {}
     for name in options.kernels:
@@ -241,6 +247,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kept", type=int, default=KEPT, help="features kept")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--search-cells", type=int, default=1500, help="cells at most that kernels are searched on")
+    parser.add_argument("--risk", type=float, default=0.05, help="share of errors among cells above the threshold")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--seed", type=int, default=0)

@@ -198,11 +198,12 @@ def test_blasts_are_told_by_the_same_network_and_measured_by_the_same_command(
     found = fit(network, tmp_path / "svm", "--classes", "blast", "--kernels", "optimised")["kernels"]["optimised"]
     whole = found["cross_validated"]
     assert (whole["cells"], whole["accuracy"]) == (60, 1.0)
-    assert whole["accuracy_low"] == pytest.approx(0.9404, abs=1e-4)  # 1 - .025 ** (1 / 60)
+    assert whole["accuracy_low"] == pytest.approx(0.025 ** (1 / 60), abs=1e-4)  # Clopper-Pearson of 60 of 60
     assert found["temperature"] == 1
     assert export_svm.main([str(tmp_path / "svm"), "--name", "toy-blast", "--out", str(tmp_path)]) == 0
     classifier = load_classifier(str(tmp_path / "toy-blast.onnx"), backend="onnxruntime")
     card = classifier.card
+    assert card.thresholds.operating == whole["threshold"]
     assert card.class_names == ("blast", "non-blast")
     assert "no weights of this model ship" in card.training["notes"][-1]
     assert card.figures["all_idb2_cross_validated"]["cells"] == 60

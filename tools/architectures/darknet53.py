@@ -55,12 +55,13 @@ class DarkNet53(nn.Module):
 
 class TypedDarkNet53(nn.Module):
     """float32 (N, 3, H, W) in 0..1 -> logits (N, types): one dense layer behind the features, which teaches them and is
-    not used afterwards."""
+    not used afterwards. It sees them normalised: pooled features are all positive, and two dense layers in a row on
+    such inputs only learn at tiny rates."""
 
     def __init__(self, types: int) -> None:
         super().__init__()
         self.features = DarkNet53(FEATURES)
-        self.types = nn.Linear(FEATURES, types)
+        self.types = nn.Sequential(nn.BatchNorm1d(FEATURES), nn.Linear(FEATURES, types))
         initialise(self.types)
 
     def forward(self, x: Tensor) -> Tensor:
