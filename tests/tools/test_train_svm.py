@@ -90,7 +90,7 @@ def test_the_graph_of_the_whole_chain_says_what_scikit_learn_says(network: Path,
         f"python -m tools.train_published --architecture darknet53 --out {network} --sets pbc --split parts "
         f"--input-px {PX} --augment"
     )
-    assert machines.endswith("--out runs/toy-svm --classes five")
+    assert machines.endswith("--out runs/toy-svm --classes five --kept 15 --folds 3")
     assert export == "python -m tools.export_svm runs/toy-svm --name toy-svm"
     sample = train_svm.five_types(json.loads((network / "results.json").read_text()), Path("unused"))
     with np.load(out / "features.npz") as file:
@@ -127,9 +127,10 @@ def test_a_stopped_run_goes_on_and_other_options_start_anew(
 def test_a_graph_that_float32_cannot_hold_is_refused(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_svm, "_LARGEST_DIFFERENCE", -1.0)
-    with pytest.raises(ValueError, match=r"quadratic kernel: got probabilities .* from scikit-learn's"):
-        fit(network, tmp_path / "svm", "--kernels", "quadratic")
+    fit(network, tmp_path / "svm", "--kernels", "quadratic")
+    monkeypatch.setattr(export_svm, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(SystemExit, match=r"quadratic kernel: got probabilities .* from scikit-learn's"):
+        export_svm.main([str(tmp_path / "svm"), "--name", "x", "--out", str(tmp_path), "--kernel", "quadratic"])
 
 
 def test_a_run_of_another_network_is_refused(network: Path, tmp_path: Path) -> None:

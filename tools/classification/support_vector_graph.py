@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
@@ -74,11 +75,13 @@ def _kernel(emit: Emitter, x: str, constants: Constants) -> str:
     transposed = emit.constant(np.ascontiguousarray(vectors.T / kernel.scale**2, np.float32))
     products = emit.op("MatMul", [x, transposed])
     if kernel.function == "polynomial":
-        base = emit.op("Add", [products, emit.constant(np.float32(1))])
-        power = base
-        for _ in range(kernel.degree - 1):
-            power = emit.op("Mul", [power, base])
-        return power
+        # (1 + u)^degree - 1 by Horner's scheme: the weights of a pair sum to 0, so that a constant changes nothing but
+        # what float32 can hold
+        power = emit.constant(np.float32(1))
+        for k in range(1, kernel.degree):
+            scaled = emit.op("Mul", [products, power]) if k > 1 else products
+            power = emit.op("Add", [scaled, emit.constant(np.float32(comb(kernel.degree, k)))])
+        return emit.op("Mul", [products, power])
     squares = emit.op("ReduceSum", [emit.op("Mul", [x, x]), emit.constant(np.array([1]))], keepdims=1)
     own = emit.op("Mul", [squares, emit.constant(np.float32(kernel.scale**-2))])
     theirs = emit.constant((vectors**2).sum(1).astype(np.float32) / np.float32(kernel.scale**2))
