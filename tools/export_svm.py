@@ -83,7 +83,11 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "Research use only, as its data" if is_blast else "Apache-2.0",
-        "build": [network_command(run, network), fit, f"python -m tools.export_svm runs/{name} --name {name}"],
+        "build": [
+            network_command(run, network),
+            fit,
+            f"python -m tools.export_svm runs/{name} --name {name} --kernel {kernel}",
+        ],
         "input": {
             "channels": "bgr",
             "height_px": protocol["input_px"],

@@ -91,7 +91,7 @@ def test_the_graph_of_the_whole_chain_says_what_scikit_learn_says(network: Path,
         f"--input-px {PX} --augment"
     )
     assert machines.endswith("--out runs/toy-svm --classes five --kept 15 --folds 3")
-    assert export == "python -m tools.export_svm runs/toy-svm --name toy-svm"
+    assert export == "python -m tools.export_svm runs/toy-svm --name toy-svm --kernel cubic"
     sample = train_svm.five_types(json.loads((network / "results.json").read_text()), Path("unused"))
     with np.load(out / "features.npz") as file:
         features = file["features"]

@@ -77,11 +77,11 @@ def _kernel(emit: Emitter, x: str, constants: Constants) -> str:
     if kernel.function == "polynomial":
         # (1 + u)^degree - 1 by Horner's scheme: the weights of a pair sum to 0, so that a constant changes nothing but
         # what float32 can hold
-        power = emit.constant(np.float32(1))
+        power = products
         for k in range(1, kernel.degree):
-            scaled = emit.op("Mul", [products, power]) if k > 1 else products
-            power = emit.op("Add", [scaled, emit.constant(np.float32(comb(kernel.degree, k)))])
-        return emit.op("Mul", [products, power])
+            rest = emit.op("Add", [power, emit.constant(np.float32(comb(kernel.degree, k)))])
+            power = emit.op("Mul", [products, rest])
+        return power
     squares = emit.op("ReduceSum", [emit.op("Mul", [x, x]), emit.constant(np.array([1]))], keepdims=1)
     own = emit.op("Mul", [squares, emit.constant(np.float32(kernel.scale**-2))])
     theirs = emit.constant((vectors**2).sum(1).astype(np.float32) / np.float32(kernel.scale**2))
