@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.classifier import Classifier
-from engines.registry import load_classifier
+from engines.registry import load_classifier, load_detector
 from tools.classification import measures
+from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
 from tools.classification.crops import part_of_cell, read_image, set_name
 from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 
-PICTURES_OF_CELLS = ("pbc", "bccd_crops")
+PICTURES_OF_CELLS = ("pbc", "bccd_crops", "all_idb2")
 """Sets that are measured as whole pictures too, as `leukostream classify` takes them."""
 
 
@@ -66,15 +67,22 @@ def figures(probabilities: np.ndarray, truth: np.ndarray, names: tuple[str, ...]
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()}
 
 
+def cells_of(names: Sequence[str], part: str) -> list[CellPicture]:
+    """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes."""
+    root = data_root()
+    if set(names) <= set(BLAST_CLASSES):
+        cells = read_blasts(root, load_detector(FINDER, long_side_px=FINDER_PX))
+        return [cell for cell, own in zip(cells, blast_parts(cells, root), strict=True) if own == part]
+    splits = load_splits(root)
+    return [cell for cell in read_cells(root) if part_of_cell(cell, splits) == part and cell.cell_class in names]
+
+
 def evaluate(classifier: Classifier, part: str, *, limit: int | None = None) -> dict[str, dict[str, Any]]:
     """Figures by set, "NAME whole" for whole pictures; at most `limit` cells a set."""
-    root = data_root()
-    splits = load_splits(root)
     names = classifier.class_names
     by_set: dict[str, list[CellPicture]] = {}
-    for cell in read_cells(root):
-        if part_of_cell(cell, splits) == part and cell.cell_class in names:
-            by_set.setdefault(set_name(cell), []).append(cell)
+    for cell in cells_of(names, part):
+        by_set.setdefault(set_name(cell), []).append(cell)
     out = {}
     for name, members in sorted(by_set.items()):
         chosen = members if limit is None else members[:: max(1, len(members) // limit)]

@@ -59,15 +59,19 @@ class Cells:
         self.keys = [stored.cells[i].key for i in wanted]
         self.parts = [stored.parts[i] for i in wanted]
 
-    def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:
-        """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, unchanged."""
+    def pictures(self, chosen: np.ndarray, input_px: int) -> np.ndarray:
+        """uint8 (n, input_px, input_px, 3) BGR of the cells numbered `chosen`, unchanged."""
         out = np.empty((len(chosen), input_px, input_px, 3), np.uint8)
         for row, index in zip(out, self.indices[chosen], strict=True):
             square = self.stored.squares[index]
             side = float(square.shape[0])
             box = self.stored.boxes[index] if self.margin else np.array([0, 0, side, side], np.float32)
             row[:] = crop_squares(square, box[None], (input_px, input_px), self.margin or 1.0)[0]
-        return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+        return out
+
+    def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:
+        """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, unchanged."""
+        return torch.from_numpy(self.pictures(chosen, input_px)).permute(0, 3, 1, 2).float() / 255
 
     def augmented(self, chosen: np.ndarray, input_px: int, rng: np.random.Generator) -> Tensor:
         """The same cells, cut and relit at random (tools.classification.augment)."""
@@ -75,10 +79,14 @@ class Cells:
         batch = make_batch(self.stored.squares, self.stored.boxes, self.indices[chosen], input_px, rng, how)
         return batch.contiguous()
 
+    def groups(self) -> list[str]:
+        """The group of each cell: what shows the same picture or slide."""
+        group_of = {key: group for group, keys in build_groups().items() for key in keys}
+        return [group_of[key] for key in self.keys]
+
     def split(self, protocol: Protocol, repetition: int) -> list[str]:
         """The publication's random split of a repetition."""
-        group_of = {key: group for group, keys in build_groups().items() for key in keys}
-        return published_split(self.classes, [group_of[key] for key in self.keys], protocol.shares, repetition)
+        return published_split(self.classes, self.groups(), protocol.shares, repetition)
 
 
 @torch.no_grad()
@@ -106,12 +114,16 @@ class PartTrainer:
         seed: int,
         augment: bool = False,
         frozen_epochs: int = 0,
+        one_cycle: bool = False,
+        bfloat16: bool = False,
         resume: bool = False,
         device: str = "cpu",
     ) -> None:
         self.part, self.cells, self.protocol, self.out = part, cells, protocol, out
         self.seed, self.augment, self.frozen_epochs = seed, augment, frozen_epochs
+        self.one_cycle = one_cycle
         self.device = torch.device(device)
+        self.bfloat16 = bfloat16 or self.device.type == "cuda"
         self.labels = np.array([part.labels.get(name, -1) for name in cells.classes])
         inside = np.array(parts)
         self.train_cells = np.flatnonzero((inside == TRAIN) & (self.labels >= 0))
@@ -121,7 +133,11 @@ class PartTrainer:
         training.seed_everything(seed, 2**31)
         network = part.make(protocol.input_px)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
+        self.optimizer: torch.optim.Optimizer
+        if protocol.optimizer == "sgdm":
+            self.optimizer = torch.optim.SGD(self.network.parameters(), lr=protocol.rate, momentum=0.9)
+        else:
+            self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
         self.epoch, self.best, self.best_epoch = 0, -1.0, 0
         if resume and (out / "last.pt").exists():
             self._resume()
@@ -168,7 +184,11 @@ class PartTrainer:
         for parameter in frozen:
             parameter.requires_grad_(False)
         self.network.train()
-        for start in range(0, len(order) - len(order) % batch or len(order), batch):
+        starts = range(0, len(order) - len(order) % batch or len(order), batch)
+        for step, start in enumerate(starts, self.epoch * len(starts)):
+            if self.one_cycle:
+                factor = training.one_cycle(step, self.protocol.epochs * len(starts), len(starts) // 2)
+                self.optimizer.param_groups[0]["lr"] = self.protocol.rate * factor
             total += self._step(order[start : start + batch], rng)
         self.epoch += 1
         accuracy = self._accuracy()
@@ -200,7 +220,7 @@ class PartTrainer:
         x = self.cells.augmented(chosen, px, rng) if self.augment else self.cells.crops(chosen, px)
         labels = torch.from_numpy(self.labels[chosen]).to(self.device)
         x = x.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.network(x)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
@@ -256,6 +276,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patience", type=int)
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--frozen-epochs", type=int, default=0, help="epochs in which early layers stay as they are")
+    parser.add_argument("--one-cycle", action="store_true", help="warm up and down the rate; the publications keep it")
+    parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16, as is done on a GPU anyway")
     parser.add_argument("--augment", action="store_true", help="random crops and light; the publications have none")
     parser.add_argument("--margin", type=float, default=1.3, help="side of a crop over its box; 0: whole pictures")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
@@ -290,6 +312,8 @@ def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
                 seed=options.seed + repetition,
                 augment=options.augment,
                 frozen_epochs=options.frozen_epochs,
+                one_cycle=options.one_cycle,
+                bfloat16=options.bfloat16,
                 resume=options.resume,
                 device=options.device,
             ).run()
