@@ -24,7 +24,7 @@ from engines.graph import (
     gather_candidates,
     with_compact_outputs,
 )
-from engines.onnx_editing import Emitter, modern, only_input, rename_uses, shape_of
+from engines.onnx_editing import Emitter, modern, only_input, rename_uses, shape_of, spell
 
 STRIDE = 16
 BEFORE, AFTER = 512, 128
@@ -56,10 +56,11 @@ def add_faster_rcnn_head(
     anchors = np.asarray(anchors_px, np.float32)
     if anchors.ndim != 2 or anchors.shape[1] != 2:
         raise ModelFormatError(f"anchors_px: got shape {anchors.shape}, expected (A, 2)")
-    if only_input(body).name != INPUT or len(body.graph.output) != 2:
+    given = only_input(body)
+    if given.type.tensor_type.elem_type != TensorProto.UINT8 or len(body.graph.output) != 2:
         raise ModelFormatError(
-            f"body: got input {only_input(body).name!r} and {len(body.graph.output)} outputs, expected uint8 "
-            f"{INPUT!r}, features and a raw map"
+            f"body: got input {given.name!r} {spell(given)} and {len(body.graph.output)} outputs, expected {INPUT!r} "
+            "uint8 (N,H,W,3), features and a raw map"
         )
     model = modern(body)
     features, raw = (value.name for value in model.graph.output)
@@ -137,6 +138,10 @@ def _proposals(
     boxes = emit.op("Concat", [emit.op("Sub", [centre, half]), emit.op("Add", [centre, half])], axis=2)
     boxes = _clipped(emit, _applied(emit, emit.slice(kept, 1, 5, axis=2), boxes))
 
+    sides = emit.op("Sub", [emit.slice(boxes, 2, 4, axis=2), emit.slice(boxes, 0, 2, axis=2)])
+    area = emit.op("Mul", [emit.slice(sides, 0, 1, axis=2), emit.slice(sides, 1, 2, axis=2)])
+    solid = emit.op("Cast", [emit.op("Greater", [area, emit.constant(np.float32(0))])], to=TensorProto.FLOAT)
+    score = emit.op("Mul", [score, emit.op("Squeeze", [solid, emit.constant(np.array([2]))])])
     chosen = emit.op(
         "NonMaxSuppression",
         [

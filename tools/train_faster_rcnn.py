@@ -167,6 +167,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=("published", "parts"), default="published")
     parser.add_argument("--repetitions", type=int, default=10, help="of a published split")
     parser.add_argument("--backbone", choices=BACKBONES, default="mobilenet")
+    parser.add_argument(
+        "--start-from",
+        default="",
+        help="best.pt of tools.train_published --architecture mobilenet: begin with its body",
+    )
     parser.add_argument("--side-px", type=int, default=192, help="side of a training tile, a multiple of 32")
     parser.add_argument("--long-side-px", type=int, default=416, help="of the pictures that are measured")
     parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(16.0, 64.0), metavar=("LOW", "HIGH"))
@@ -185,6 +190,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def start_from(network: FasterRCNN, checkpoint: Path) -> None:
+    """Take the body of a classifier of the same backbone; ValueError where it has not all of it."""
+    given = load_checkpoint(checkpoint)["network"]
+    backbone = network.body.backbone
+    wanted = backbone.state_dict()
+    missing = [name for name, value in wanted.items() if name not in given or given[name].shape != value.shape]
+    if missing:
+        raise ValueError(
+            f"--start-from {checkpoint}: got no {missing[0]} that fits, expected the network of a classifier of the "
+            "same backbone"
+        )
+    backbone.load_state_dict({name: given[name] for name in wanted})
+
+
 def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: int, out: Path) -> FasterRCNN:
     """One repetition: the trained network, in evaluation mode."""
     torch.manual_seed(seed)
@@ -195,8 +214,11 @@ def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: i
     pictures = sum(map(len, pools.values()))
     steps = options.epoch_steps or max(1, pictures // options.batch)
     anchors = fit_anchors(anchor_sizes(maker, seed), seed, levels=1, per_level=ANCHORS)[0]
+    network = FasterRCNN(backbone=options.backbone, anchors_px=anchors.tolist())
+    if options.start_from:
+        start_from(network, Path(options.start_from))
     trainer = FasterRCNNTrainer(
-        FasterRCNN(backbone=options.backbone, anchors_px=anchors.tolist()),
+        network,
         maker,
         rate=options.rate,
         batch=options.batch,
