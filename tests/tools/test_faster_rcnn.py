@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from engines.graph import add_uint8_input, fix_input_shape, is_compact  # noqa: 
 from engines.registry import load_detector  # noqa: E402
 from engines.tensorrt.operators import check_operators  # noqa: E402
 from tests.engines.networks import run  # noqa: E402
+from tools import train_faster_rcnn  # noqa: E402
 from tools.architectures.faster_rcnn import (  # noqa: E402
     CLASSES,
     FasterRCNN,
@@ -26,12 +29,13 @@ from tools.architectures.faster_rcnn import (  # noqa: E402
 )
 from tools.architectures.mobilenet import MobileNet  # noqa: E402
 from tools.detection.faster_rcnn import FasterRCNNLoss, Sampling  # noqa: E402
-from tools.export_faster_rcnn import graph_of  # noqa: E402
+from tools.detection.groups import GroupField  # noqa: E402
+from tools.export_faster_rcnn import graph_of, load_network  # noqa: E402
 from tools.export_faster_rcnn import main as export  # noqa: E402
 from tools.train_faster_rcnn import FasterRCNNTrainer, TorchGroups, start_from  # noqa: E402
 from tools.training import save_checkpoint  # noqa: E402
 
-from .detection_cases import disc_maker  # noqa: E402
+from .detection_cases import disc_field, disc_maker  # noqa: E402
 
 ANCHORS = [[20.0, 20.0], [30.0, 26.0], [44.0, 44.0], [80.0, 70.0]]
 
@@ -186,6 +190,44 @@ def test_training_lowers_the_loss_and_goes_on_exactly(monkeypatch: pytest.Monkey
     for _ in range(20):
         last = whole.step()["loss"]
     assert last < 0.6 * losses[0]
+
+
+def test_the_command_leaves_a_checkpoint_and_the_figures_of_each_repetition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discs = [disc_field(seed) for seed in range(6)]
+    fields = [
+        GroupField(
+            replace(
+                item,
+                name=f"{n}",
+                source="pbc",
+                boxes_px=item.boxes_px[:1],
+                classes=np.array([n % 2]),
+                complete=np.ones(2, bool),
+            ),
+            ("monocyte", "neutrophil")[n % 2],
+        )
+        for n, item in enumerate(discs)
+    ]
+    monkeypatch.setattr(train_faster_rcnn, "group_fields", lambda names: fields)
+    monkeypatch.setattr(train_faster_rcnn, "build_groups", lambda: {f"{n}": [f"{n}"] for n in range(6)})
+    given = ["--out", str(tmp_path), "--epoch-steps", "1", "--batch", "1", "--side-px", "64", "--anchors", "16"]
+    given += ["--rois", "4", "--long-side-px", "96", "--sets", "pbc", "--repetitions", "2", "--device", "cpu"]
+    assert train_faster_rcnn.main([*given, "--epochs", "1"]) == 0
+    assert train_faster_rcnn.main([*given, "--epochs", "2", "--resume"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [one["measured_on"] for one in results["repetitions"]] == ["test", "test"]
+    assert {one["figures"]["pbc"]["cells"] for one in results["repetitions"]} == {2}
+    assert set(results["summary"]["pbc"]) == {"recall", "ap50", "group_accuracy"}
+    for repetition in range(2):
+        lines = (tmp_path / f"repetition-{repetition}" / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    network, description, step = load_network(tmp_path / "repetition-1" / "last.pt")
+    assert step == 2
+    assert description["settings"]["split"] == "published"
+    assert sum(description["fields"].values()) == 4
+    assert network.anchors_px.shape == (5, 2)
 
 
 def test_the_body_of_a_classifier_begins_it(tmp_path: Path) -> None:
