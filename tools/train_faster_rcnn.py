@@ -175,6 +175,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--side-px", type=int, default=192, help="side of a training tile, a multiple of 32")
     parser.add_argument("--long-side-px", type=int, default=416, help="of the pictures that are measured")
     parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(16.0, 64.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--colour", type=float, nargs=2, default=(0.2, 1.1), help="least and most change of stain")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--epoch-steps", type=int, help="steps an epoch; else as many as show every picture once")
     parser.add_argument("--batch", type=int, default=2)
@@ -209,7 +210,8 @@ def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: i
     torch.manual_seed(seed)
     low, high = options.rbc_diameter_px
     pools = {name: FieldPool(members[: options.limit], high) for name, members in fields.items()}
-    tile_options = TileOptions(side_px=options.side_px, rbc_diameter_px=(low, high), red=-1)
+    colour = (options.colour[0], options.colour[1])
+    tile_options = TileOptions(side_px=options.side_px, rbc_diameter_px=(low, high), colour=colour, red=-1)
     maker = TileMaker(pools, shares_of(fields), len(CLASSES), tile_options)
     pictures = sum(map(len, pools.values()))
     steps = options.epoch_steps or max(1, pictures // options.batch)
