@@ -20,8 +20,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 CLASSES: tuple[str, ...] = tuple(sorted(name for members in GROUPS.values() for name in members))
 GATE_WIDTH, GATE_HIDDEN = 0.25, 128
-OTHER = 1e-3
-"""Of the group that was not chosen: little enough to change no class, enough for float16."""
 
 
 def group_of(name: str) -> int:
@@ -32,6 +30,10 @@ def group_of(name: str) -> int:
 def group_name(name: str) -> str:
     """The group that a class belongs to."""
     return tuple(GROUPS)[group_of(name)]
+
+
+OTHER = 1e-3
+"""Of the group that was not chosen: little enough to change no class, enough for float16."""
 
 
 class MLCNN(nn.Module):
