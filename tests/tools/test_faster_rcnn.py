@@ -53,6 +53,20 @@ def network(seed: int = 0, spread: float = 3.0) -> FasterRCNN:
     return made.eval()
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet", "resnet50"])
+def test_every_backbone_gives_a_map_of_stride_16(backbone: str) -> None:
+    body = FasterRCNN(backbone=backbone, anchors_px=ANCHORS).body.eval()
+    with torch.no_grad():
+        features, raw = body(torch.rand(1, 3, 64, 96))
+    assert features.shape == (1, 64, 4, 6)
+    assert raw.shape == (1, 20, 4, 6)
+
+
+def test_an_unknown_backbone_is_named() -> None:
+    with pytest.raises(ValueError, match="got 'vgg', expected one of mobilenet, resnet50"):
+        FasterRCNN(backbone="vgg")
+
+
 @pytest.fixture(scope="module")
 def made() -> FasterRCNN:
     return network()
