@@ -16,6 +16,7 @@ import numpy.typing as npt
 from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.geometry import Image, halved
+from engines.groups import Groups
 from engines.own_classes import OwnClasses
 from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
 from streamer.quality import assess
@@ -58,6 +59,7 @@ class Analyser:
         self.detector = detector
         self.classifier = classifier
         self._registration = RegistrationConfig()
+        self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
         self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
 
     def group(self, frame: Frame) -> Hashable:
@@ -120,5 +122,8 @@ class Analyser:
             for frame, detections, chosen in zip(frames, found, white, strict=True)
         ]
         together = self.classifier.classify_batch(crops[0] if len(crops) == 1 else np.concatenate(crops))
+        if self._groups is not None:
+            labels = [detections.labels[chosen] for detections, chosen in zip(found, white, strict=True)]
+            together = self._groups.narrowed(together, np.concatenate(labels))
         ends = np.cumsum([len(chosen) for chosen in white]).tolist()
         return [together[end - len(chosen) : end] for end, chosen in zip(ends, white, strict=True)]
