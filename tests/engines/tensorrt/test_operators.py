@@ -62,7 +62,7 @@ def test_every_operator_of_a_shipped_model_in_int8_is_in_the_table(name: str) ->
     graph = sized(card, find(name, card.task).proto, (320, 256))
     height, width = (size or 0 for size in dims_of(only_input(graph))[1:3])
     int8, report = to_int8(graph, calibrate(graph, [pictures(2, height=height, width=width)]))
-    assert len(report.quantized) > 10
+    assert len(report.quantized) >= 8  # all but what becomes confidences; the smallest network has nine convolutions
     check_operators(int8)
 
 
