@@ -1,4 +1,4 @@
-"""Make the one table of all systems, docs/results.md and docs/results.json, from the cards and docs/results/*.json.
+"""Make the one table of all systems, docs/results.md, .json and a picture, from the cards and docs/results/*.json.
 
     python -m tools.results_table
     python -m tools.results_table --measure-time ml-cnn resnet50
@@ -28,7 +28,7 @@ from onnx import ModelProto
 from engines.card import Card
 from engines.registry import compact, find, models, place, zoo_card, zoo_names
 from engines.store import cache_folder
-from tools.results import cost, figures, markdown
+from tools.results import cost, figures, markdown, plot
 from tools.results.systems import NOT_REBUILT, SYSTEMS, System
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
@@ -182,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     found = document(before, options.docs / "results", dict.fromkeys(named, options.rounds))
     path.write_text(text_of(found), "utf-8")
     (options.docs / "results.md").write_text(markdown.page(found), "utf-8")
+    plot.draw(found, options.docs / "figures" / "results.png")
     for entry in found["systems"]:
         print(f"{entry['name']}: {entry['status']}, {len(entry.get('figures', ()))} sets", file=sys.stderr)
     if options.pictures:

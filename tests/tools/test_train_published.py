@@ -176,7 +176,7 @@ def test_changes_can_be_weaker() -> None:
     none = Augmentation().weakened(0)
     assert (none.scale, none.stain, none.jpeg_share, none.margin) == ((1, 1), 0, 0, 1.3)
     assert Augmentation().weakened(1) == Augmentation()
-    assert Augmentation().weakened(0.5).scale == (0.9, 1.15)
+    assert Augmentation().weakened(0.5).scale == pytest.approx((0.9, 1.15))
     with pytest.raises(ValueError, match="strength: got 2"):
         Augmentation().weakened(2)
 

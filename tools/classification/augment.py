@@ -62,7 +62,7 @@ class Augmentation:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):  # factors, 1 is none
-                weaker[field.name] = tuple(1 + (bound - 1) * strength for bound in value)
+                weaker[field.name] = tuple(strength * bound + (1 - strength) for bound in value)
             elif field.name != "margin":
                 weaker[field.name] = value * strength
         return replace(self, **weaker)

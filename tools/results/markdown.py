@@ -33,7 +33,8 @@ def page(found: Mapping[str, Any]) -> str:
     blocks = [
         HEAD.format(command=found["command"]),
         "## What they are and what they cost\n\n" + "\n".join(cost_table(here)) + "\n\n" + cost_notes(here),
-        "## How well they do\n\n" + "\n".join(figures_table(here)),
+        "## How well they do\n\n![Figures by place, with their limits](figures/results.png)\n\n"
+        + "\n".join(figures_table(here)),
         "## Beside the publications\n",
         *(section(system) for system in here),
     ]
