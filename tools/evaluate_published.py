@@ -5,7 +5,7 @@
 
 The model is a name or an ONNX file with its card. Cells of classes that it does not name are left out. --five-types
 measures a model of more classes as the publications' are: on cells of the five types alone, its probabilities of other
-classes left out. "wbc_masks" are two laboratories that no weights have seen, together.
+classes left out. "wbc_masks" are its laboratories that the model was not trained on, together.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_split
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 PICTURES_OF_CELLS = ("pbc", "bccd_crops")
 """Sets that are measured as whole pictures too, as `leukostream classify` takes them."""
+UNSEEN_SET = "wbc_masks"
 _AT_ONCE = 64
 
 
@@ -88,14 +89,20 @@ def figures(
     }
 
 
-def by_set(part: str, names: Sequence[str], limit: int | None = None) -> dict[str, list[CellPicture]]:
-    """The cells of a part whose class is among `names`, by set; at most `limit` a set."""
+def by_set(
+    part: str, names: Sequence[str], trained: Sequence[str], limit: int | None = None
+) -> dict[str, list[CellPicture]]:
+    """The cells of a part whose class is among `names`, by set; at most `limit` a set. All of a laboratory of
+    wbc_masks is for validation where it is not among the sets that were `trained` on."""
     root = data_root()
     splits = load_splits(root)
     found: dict[str, list[CellPicture]] = {}
     for cell in read_cells(root):
-        if part_of_cell(cell, splits) == part and cell.cell_class in names:
-            for title in {set_name(cell), set_name(cell).split("/")[0]}:
+        name = set_name(cell)
+        seen = name in trained or cell.dataset in trained
+        own = VALIDATION if cell.dataset == UNSEEN_SET and not seen else part_of_cell(cell, splits)
+        if own == part and cell.cell_class in names:
+            for title in {name, UNSEEN_SET} if cell.dataset == UNSEEN_SET and not seen else {name}:
                 found.setdefault(title, []).append(cell)
     return {
         title: cells if limit is None else cells[:: max(1, len(cells) // limit)]
@@ -115,7 +122,7 @@ def evaluate(
     probabilities back to what they were before; `types` are the classes to be measured, by default all."""
     names = classifier.class_names if types is None else tuple(types)
     out = {}
-    for title, cells in by_set(part, names, limit).items():
+    for title, cells in by_set(part, names, classifier.card.training.get("data", ()), limit).items():
         truth = np.array([names.index(cell.cell_class) for cell in cells])
         for whole in (False, True) if title in PICTURES_OF_CELLS else (False,):
             said = probabilities_of(classifier, cells, whole=whole)

@@ -115,6 +115,10 @@ def test_figures_know_their_place_and_limits() -> None:
     assert home.limits == {"accuracy": (0.83, 0.99)}
     assert home.classes == {"monocyte": {"recall": [0.9, 0.7, 0.97], "precision": [1.0, None, None]}}
     assert (home.calibration_error, home.calibration_error_untempered) == (0.02, 0.05)
+    trained = replace(subject, training={"data": ["wbc_masks/jtsc", "bccd"]})
+    assert figures.place_of("wbc_masks_jtsc_whole_validation", "wbc_masks", trained) == "home"
+    assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", trained) == "other laboratory"
+    assert figures.place_of("bccd_crops_validation", "bccd_crops", trained) == "home"
     assert figures.set_of("bccd_crops_whole_validation") == "bccd_crops"
     assert figures.set_of("camera_false_alarms_by_eye") is None
 

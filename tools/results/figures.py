@@ -101,7 +101,7 @@ def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int
         }
         yield Figure(
             data_set=words.replace("txl pbc", "txl_pbc").replace("chula wbc", "chula_wbc").replace("wbc masks", UNSEEN),
-            place=place_of(data_set, card),
+            place=place_of(title, data_set, card),
             part=part,
             classes_measured=classes,
             count=int(table[counted]) if counted else None,
@@ -115,12 +115,13 @@ def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int
         )
 
 
-def place_of(data_set: str, card: Card) -> str:
-    """Where a set stands to a model: a camera's, a laboratory that it was trained on, or another one."""
+def place_of(title: str, data_set: str, card: Card) -> str:
+    """Where a set stands to a model: a camera's, a laboratory that it was trained on ("wbc_masks/jtsc" is one of a
+    set's), or another one. title: of the table of figures, "wbc_masks_jtsc_whole_validation"."""
     if data_set == CAMERA:
         return "camera"
-    trained = {str(name).split("/")[0] for name in card.training.get("data", ())}
-    same = {data_set, data_set.removesuffix("_crops")}
+    trained = {str(name).replace("/", "_") for name in card.training.get("data", ())}
+    same = {title, data_set, data_set.removesuffix("_crops")} | {f"{data_set}_{word}" for word in title.split("_")}
     return "home" if same & trained else "other laboratory"
 
 

@@ -28,7 +28,7 @@ def write(name: str, folder: Path, limit: int | None = None) -> list[Path]:
     names = types if len(types) > 2 else classifier.class_names
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for title, cells in by_set(VALIDATION, names, limit).items():
+    for title, cells in by_set(VALIDATION, names, classifier.card.training.get("data", ()), limit).items():
         found = among(probabilities_of(classifier, cells), classifier.class_names, names)
         truth = np.array([names.index(cell.cell_class) for cell in cells])
         stem = f"{name}-{title.replace('/', '-')}"
