@@ -19,9 +19,9 @@ from streamer.models import load_models
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
 from streamer.session import SlideSession
-from streamer.wire import CellMessage
+from streamer.wire import CellMessage, FrameMessage
 from tests.cases import FIVE, WIDTH, Collected, ScriptedSource, card, stamped, textured_slide
-from tests.streamer.test_own_classes import CARD, detector
+from tests.streamer.test_own_classes import CARD, CELLS, detector
 
 EOSINOPHIL = FIVE.index("eosinophil")
 
@@ -47,7 +47,7 @@ def explainer(mirrored_margin: float | None = None, surer_look: int = 0) -> Expl
     return Explainer(replace(plain, input=looked), ScriptedEngine(inputs, outputs, answer))
 
 
-def cells(explained: Explainer, *, ask: bool = True, frames: int = 2) -> list[CellMessage]:
+def run(explained: Explainer, *, ask: bool = True, frames: int = 2) -> Collected:
     published = Collected()
     slide = textured_slide()
 
@@ -60,7 +60,11 @@ def cells(explained: Explainer, *, ask: bool = True, frames: int = 2) -> list[Ce
     pipeline = Pipeline([(source, "analysis")], analyser, new_session, [published], Limits(workers=1))
     pipeline.start()
     pipeline.finish()
-    return published.of(CellMessage)
+    return published
+
+
+def cells(explained: Explainer, *, ask: bool = True) -> list[CellMessage]:
+    return run(explained, ask=ask).of(CellMessage)
 
 
 def test_a_cell_says_where_the_evidence_for_its_class_lies() -> None:
@@ -77,6 +81,17 @@ def test_the_surer_of_two_looks_is_shown_the_mirrored_one_turned_back(surer, squ
     assert message.evidence is not None
     assert message.evidence.square_px == square
     assert message.evidence.map[0] == top
+
+
+def test_a_red_cells_box_around_a_white_cell_does_not_hide_its_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = ((41.0, 41.0, 80.0, 80.0), 0.6, 3, (0.0, 0.0, 0.0, 0.6, 0.0))
+    monkeypatch.setattr("tests.streamer.test_own_classes.CELLS", [*CELLS, around])
+    published = run(explainer())
+    (first, *_) = published.of(FrameMessage)
+    assert [d.kind for d in first.detections if d.cell_id == first.detections[0].cell_id] == ["white", "red"]
+    told = [message for message in published.of(CellMessage) if message.class_ == "eosinophil"]
+    assert len(told) == 3
+    assert all(message.evidence is not None for message in told)
 
 
 def test_nothing_is_said_where_nobody_asked() -> None:
