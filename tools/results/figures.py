@@ -11,8 +11,9 @@ from typing import Any
 from engines.card import Card
 
 CAMERA = "chula_wbc"
-UNSEEN = "wbc_masks"
-SETS = ("pbc", "txl_pbc", CAMERA, "bccd_crops", "bccd", UNSEEN, "all_idb2", "bcd")
+NEVER_TRAINED = "wbc_masks_cellavision"
+"""The laboratory that no classifier's training takes cells from: tools.classification.crops.UNSEEN."""
+SETS = ("pbc", "txl_pbc", CAMERA, "bccd_crops", "bccd", "wbc_masks", "all_idb2", "bcd")
 """The data sets, a name that begins with another one's before it."""
 MEASURES: Mapping[str, str] = {
     "map50": "mAP@0.5",
@@ -100,7 +101,9 @@ def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int
             if f"{key}_low" in table and f"{key}_high" in table
         }
         yield Figure(
-            data_set=words.replace("txl pbc", "txl_pbc").replace("chula wbc", "chula_wbc").replace("wbc masks", UNSEEN),
+            data_set=words.replace("txl pbc", "txl_pbc")
+            .replace("chula wbc", "chula_wbc")
+            .replace("wbc masks", "wbc_masks"),
             place=place_of(title, data_set, card),
             part=part,
             classes_measured=classes,
@@ -121,7 +124,10 @@ def place_of(title: str, data_set: str, card: Card) -> str:
     if data_set == CAMERA:
         return "camera"
     trained = {str(name).replace("/", "_") for name in card.training.get("data", ())}
-    same = {title, data_set, data_set.removesuffix("_crops")} | {f"{data_set}_{word}" for word in title.split("_")}
+    laboratories = {f"{data_set}_{word}" for word in title.split("_")}
+    if card.task == "classifier" and NEVER_TRAINED in laboratories and NEVER_TRAINED not in trained:
+        return "other laboratory"  # whatever part of the set a card names
+    same = {data_set, data_set.removesuffix("_crops")} | laboratories
     return "home" if same & trained else "other laboratory"
 
 

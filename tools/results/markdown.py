@@ -102,7 +102,8 @@ def cost_notes(systems: Sequence[Mapping[str, Any]]) -> str:
     return (
         "Parameters are those of the file, normalisation folded in; FLOPs two a multiplication with its addition, in "
         "convolutions and matrix products, of one picture at the input named. Milliseconds are processor time of the "
-        f"network alone for one frame (detector) or one look at a cell: {spelt or 'not measured yet'}. GPU: {why or 'as said'}."
+        f"network alone for one frame (detector) or one look at a cell: {spelt or 'not measured yet'}. "
+        f"GPU: {why or 'as said'}."
     )
 
 

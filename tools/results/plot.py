@@ -9,7 +9,7 @@ from typing import Any
 PANELS = (
     ("home", "pbc", "PBC, other pictures"),
     ("camera", "chula_wbc", "camera slides"),
-    ("other laboratory", "wbc_masks", "unseen laboratories"),
+    ("other laboratory", "wbc_masks cellavision", "an unseen laboratory"),
 )
 MEASURES = ("accuracy", "map50", "mean_iou")
 _COLOURS = {"accuracy": "tab:blue", "map50": "tab:orange", "mean_iou": "tab:green"}
@@ -51,7 +51,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             panel.plot([low, high], [line, line], color=colour, linewidth=1)
             panel.plot([value], [line], "o", color=colour, markersize=4)
             panel.text(value, line - 0.18, f"{value:.3f}", ha="center", va="bottom", fontsize=7)
-        panel.set(title=title, xlim=(0.3, 1.02), ylim=(len(systems) - 0.4, -0.8))
+        panel.set(title=title, xlim=(0, 1.06), ylim=(len(systems) - 0.4, -0.8))
         panel.grid(axis="x", linewidth=0.3)
     panels[0][0].set_yticks(range(len(systems)), [s["name"] for s in systems])
     handles = [pyplot.Line2D([], [], color=_COLOURS[m], marker="o", markersize=4, label=_NAMES[m]) for m in MEASURES]
