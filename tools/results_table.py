@@ -25,6 +25,7 @@ from typing import Any
 
 from onnx import ModelProto
 
+from engines.base import CardError
 from engines.card import Card
 from engines.registry import compact, find, models, place, zoo_card, zoo_names
 from engines.store import cache_folder
@@ -38,12 +39,17 @@ COMMAND = "python -m tools.results_table"
 
 
 def graph_of(card: Card) -> tuple[ModelProto, int] | None:
-    """The graph of a model as the stream runs it and the bytes of its file; None where the file is not here."""
+    """The graph of a model as the stream runs it and the bytes of its file; None where the file is not here, or the
+    cache folder has another one of its name."""
     if place(card) == "not here":
         return None
-    model = find(card.name, card.task)
-    path = file_of(card)
-    return (compact(model) if card.task == "detector" else model.proto), path.stat().st_size
+    try:
+        model = find(card.name, card.task)
+    except CardError:
+        if place(card) == "shipped":
+            raise
+        return None
+    return (compact(model) if card.task == "detector" else model.proto), file_of(card).stat().st_size
 
 
 def file_of(card: Card) -> Path:

@@ -29,6 +29,8 @@ MEASURES: Mapping[str, str] = {
 }
 """Keys of cards that sum a system up, in the order in which the table shows them."""
 COUNTS = ("cells", "pictures", "frames")
+PARTS = ("validation", "holdout", "test")
+OF_ALL = ("mean_iou", "weighted_iou")
 OF_WHAT = ("recall", "precision", "ap50", "iou")
 """What a key that ends so is of: a class."""
 
@@ -92,7 +94,7 @@ def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int
         values = {key: float(table[key]) for key in MEASURES if isinstance(table.get(key), float)}
         if data_set is None or not values:
             continue
-        part = next((part for part in ("validation", "holdout") if part in title.split("_")), "")
+        part = next((part for part in PARTS if part in title.split("_")), "")
         words = " ".join(word for word in title.split("_") if word != part)
         counted = next((key for key in COUNTS if key in table), "")
         limits = {
@@ -136,7 +138,7 @@ def by_class(table: Mapping[str, Any]) -> dict[str, dict[str, list[float | None]
     found: dict[str, dict[str, list[float | None]]] = {}
     for key, value in table.items():
         name, _, measure = key.rpartition("_")
-        if measure in OF_WHAT and name and isinstance(value, float) and key not in MEASURES:
+        if measure in OF_WHAT and name and isinstance(value, float) and key not in OF_ALL:
             low, high = table.get(f"{key}_low"), table.get(f"{key}_high")
             found.setdefault(name.replace("_", " "), {})[measure] = [value, low, high]
     return found
