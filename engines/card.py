@@ -62,6 +62,9 @@ class ClassEntry:
     kind: str
     parent: str | None = None
     """Detector whose classes are kinds of leukocyte: the class of the differential that this one is a subclass of."""
+    group: str | None = None
+    """Classifier of two levels: behind a detector with a label of this name, cells of its other labels are never this
+    class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,8 @@ def near(name: str, known: Sequence[str]) -> str:
 
 def _class(row: _Table) -> ClassEntry:
     parent = row.text("parent") if "parent" in row else None
-    read = ClassEntry(row.text("name"), row.choice("kind", KINDS), parent)
+    group = row.text("group") if "group" in row else None
+    read = ClassEntry(row.text("name"), row.choice("kind", KINDS), parent, group)
     row.done()
     return read
 

@@ -17,6 +17,7 @@ from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.explainer import CellMaps, Explainer
 from engines.geometry import Image, halved
+from engines.groups import Groups
 from engines.own_classes import OwnClasses
 from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
 from streamer.quality import assess
@@ -64,6 +65,7 @@ class Analyser:
         self.classifier = classifier
         self._explainer = explainer
         self._registration = RegistrationConfig()
+        self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
         self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
 
     def group(self, frame: Frame) -> Hashable:
@@ -128,6 +130,9 @@ class Analyser:
         joined = crops[0] if len(crops) == 1 else np.concatenate(crops)
         looked = self._explainer.look(joined) if self._explainer else (self.classifier.classify_batch(joined), None)
         together, maps = looked
+        if self._groups is not None:
+            labels = [detections.labels[chosen] for detections, chosen in zip(found, white, strict=True)]
+            together = self._groups.narrowed(together, np.concatenate(labels))
         ends = np.cumsum([len(chosen) for chosen in white]).tolist()
         parts = [slice(end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
         return [(together[part], maps[part] if maps else None) for part in parts]

@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.classifier import Classifier
-from engines.registry import load_classifier
+from engines.registry import load_classifier, load_detector
 from tools.classification import measures
+from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
 from tools.classification.crops import part_of_cell, read_image, set_name
 from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
-PICTURES_OF_CELLS = ("pbc", "bccd_crops")
+PICTURES_OF_CELLS = ("pbc", "bccd_crops", "all_idb2")
 """Sets that are measured as whole pictures too, as `leukostream classify` takes them."""
 UNSEEN_SET = "wbc_masks"
 _AT_ONCE = 64
@@ -89,21 +90,34 @@ def figures(
     }
 
 
+def cells_of(names: Sequence[str], part: str, trained: Sequence[str] = ()) -> list[CellPicture]:
+    """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes. All of a laboratory
+    of wbc_masks is for validation where it is not among the sets that were `trained` on."""
+    root = data_root()
+    if set(names) <= set(BLAST_CLASSES):
+        cells = read_blasts(root, load_detector(FINDER, long_side_px=FINDER_PX))
+        return [cell for cell, own in zip(cells, blast_parts(cells, root), strict=True) if own == part]
+    splits = load_splits(root)
+    return [
+        cell
+        for cell in read_cells(root)
+        if cell.cell_class in names and (VALIDATION if unseen(cell, trained) else part_of_cell(cell, splits)) == part
+    ]
+
+
+def unseen(cell: CellPicture, trained: Sequence[str]) -> bool:
+    """Whether a cell is of a laboratory of wbc_masks that is not among the sets that were `trained` on."""
+    return cell.dataset == UNSEEN_SET and set_name(cell) not in trained and cell.dataset not in trained
+
+
 def by_set(
     part: str, names: Sequence[str], trained: Sequence[str], limit: int | None = None
 ) -> dict[str, list[CellPicture]]:
-    """The cells of a part whose class is among `names`, by set; at most `limit` a set. All of a laboratory of
-    wbc_masks is for validation where it is not among the sets that were `trained` on."""
-    root = data_root()
-    splits = load_splits(root)
+    """`cells_of` by set, at most `limit` a set; unseen laboratories together too."""
     found: dict[str, list[CellPicture]] = {}
-    for cell in read_cells(root):
-        name = set_name(cell)
-        seen = name in trained or cell.dataset in trained
-        own = VALIDATION if cell.dataset == UNSEEN_SET and not seen else part_of_cell(cell, splits)
-        if own == part and cell.cell_class in names:
-            for title in {name, UNSEEN_SET} if cell.dataset == UNSEEN_SET and not seen else {name}:
-                found.setdefault(title, []).append(cell)
+    for cell in cells_of(names, part, trained):
+        for title in {set_name(cell), UNSEEN_SET} if unseen(cell, trained) else {set_name(cell)}:
+            found.setdefault(title, []).append(cell)
     return {
         title: cells if limit is None else cells[:: max(1, len(cells) // limit)]
         for title, cells in sorted(found.items())

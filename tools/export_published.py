@@ -32,7 +32,7 @@ from engines.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.storage import halved, widened
 from engines.store import cache_folder
 from tools import training
-from tools.architectures.mlcnn import GROUPS
+from tools.architectures.mlcnn import GROUPS, group_name
 from tools.classification import measures
 from tools.classification.crops import load_stored
 from tools.classification.published import CLASSES, Part, assemble, before_temperature, parts_of
@@ -123,7 +123,10 @@ def card_values(
             "width_px": protocol["input_px"],
             "crop_margin": settings["margin"] or 2.6,
         },
-        "classes": [{"name": label, "kind": "white"} for label in CLASSES],
+        "classes": [
+            {"name": label, "kind": "white", "group": group_name(label) if architecture == "ml-cnn" else None}
+            for label in CLASSES
+        ],
         "thresholds": {"operating": threshold},
         "training": {
             "data": sets,

@@ -63,25 +63,33 @@ class Cells:
         self.keys = [stored.cells[i].key for i in wanted]
         self.parts = [stored.parts[i] for i in wanted]
 
-    def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:
-        """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, unchanged."""
+    def pictures(self, chosen: np.ndarray, input_px: int) -> np.ndarray:
+        """uint8 (n, input_px, input_px, 3) BGR of the cells numbered `chosen`, unchanged."""
         out = np.empty((len(chosen), input_px, input_px, 3), np.uint8)
         for row, index in zip(out, self.indices[chosen], strict=True):
             square = self.stored.squares[index]
             side = float(square.shape[0])
             box = self.stored.boxes[index] if self.margin else np.array([0, 0, side, side], np.float32)
             row[:] = crop_squares(square, box[None], (input_px, input_px), self.margin or 1.0)[0]
-        return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+        return out
+
+    def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:
+        """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, unchanged."""
+        return torch.from_numpy(self.pictures(chosen, input_px)).permute(0, 3, 1, 2).float() / 255
 
     def augmented(self, chosen: np.ndarray, input_px: int, rng: np.random.Generator) -> Tensor:
         """The same cells, cut and relit at random (tools.classification.augment)."""
         squares, boxes = self.stored.squares, self.stored.boxes
         return make_batch(squares, boxes, self.indices[chosen], input_px, rng, self.augmentation).contiguous()
 
+    def groups(self) -> list[str]:
+        """The group of each cell: what shows the same picture or slide."""
+        group_of = {key: group for group, keys in build_groups().items() for key in keys}
+        return [group_of[key] for key in self.keys]
+
     def split(self, protocol: Protocol, repetition: int) -> list[str]:
         """The publication's random split of a repetition."""
-        group_of = {key: group for group, keys in build_groups().items() for key in keys}
-        return published_split(self.classes, [group_of[key] for key in self.keys], protocol.shares, repetition)
+        return published_split(self.classes, self.groups(), protocol.shares, repetition)
 
 
 @torch.no_grad()
@@ -130,7 +138,11 @@ class PartTrainer:
         training.seed_everything(seed, 2**31)
         network = part.make(protocol.input_px)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
+        self.optimizer: torch.optim.Optimizer
+        if protocol.optimizer == "sgdm":
+            self.optimizer = torch.optim.SGD(self.network.parameters(), lr=protocol.rate, momentum=0.9)
+        else:
+            self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
         self.epoch, self.best, self.best_epoch = 0, -1.0, 0
         if resume and (out / "last.pt").exists():
             self._resume()

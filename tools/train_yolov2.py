@@ -4,7 +4,9 @@
     python -m tools.export_leukocyte_detector runs/yolov2-onnx/last.pt --name yolov2-onnx --long-side-px 128
 
 128x128 pictures, stochastic gradient descent with momentum, rate 1e-3, batches of 12, 100 epochs; four anchors fitted
-to the boxes. Writes last.pt and log.jsonl into --out; --resume goes on where a run stopped.
+to the boxes. For less time than 100 epochs take, --cosine lets the rate fall to a hundredth over the run, and
+--precision bf16 takes half the time on a processor that knows it. Writes last.pt and log.jsonl into --out; --resume
+goes on where a run stopped.
 """
 
 from __future__ import annotations
@@ -29,22 +31,34 @@ from tools.detection.tiles import TileMaker, TileOptions
 from tools.detection.training import batch_tensors
 from tools.detection.yolov2 import YOLOv2Loss
 from tools.train_detector import anchor_sizes
-from tools.training import append_result, load_checkpoint, save_checkpoint
+from tools.training import append_result, load_checkpoint, one_cycle, save_checkpoint
 
 ANCHORS = 4
+WARM_UP = 100
 
 
 class YOLOv2Trainer:
     """Trains `network` on the tiles of `maker`; state and epoch continue a run exactly."""
 
     def __init__(
-        self, network: YOLOv2, maker: TileMaker, *, rate: float, batch: int, momentum: float, seed: int, device: str
+        self,
+        network: YOLOv2,
+        maker: TileMaker,
+        *,
+        rate: float,
+        batch: int,
+        momentum: float,
+        seed: int,
+        device: str,
+        precision: str = "fp32",
+        cosine_steps: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.maker, self.batch, self.seed = maker, batch, seed
         self.loss = YOLOv2Loss(network.anchors_px)
         self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum)
+        self.rate, self.precision, self.cosine_steps = rate, precision, cosine_steps
         self.step_number = 0
 
     def step(self) -> dict[str, float]:
@@ -52,7 +66,12 @@ class YOLOv2Trainer:
         first = self.step_number * self.batch
         tiles = [self.maker.make(self.seed, first + i) for i in range(self.batch)]
         images, targets, known = batch_tensors(tiles, self.device)
-        loss, terms = self.loss(self.network.train()(images), targets, known)
+        if self.cosine_steps is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate * one_cycle(self.step_number, self.cosine_steps, WARM_UP)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            raw = self.network.train()(images)
+        loss, terms = self.loss(raw, targets, known)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
@@ -84,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--momentum", type=float, default=0.9)
+    parser.add_argument("--cosine", action="store_true", help="let the rate fall over the run; else it stays")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--colour", type=float, nargs=2, default=(0.05, 0.6), help="least and most change of stain")
     parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(18.0, 34.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--limit", type=int, default=10**6, help="pictures a class at most")
@@ -103,6 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     maker = TileMaker(pools, shares, len(CLASSES), tile_options)
     pictures = sum(map(len, pools.values()))
     anchors = fit_anchors(anchor_sizes(maker, options.seed), options.seed, levels=1, per_level=ANCHORS)[0]
+    steps = options.epoch_steps or max(1, pictures // options.batch)
     trainer = YOLOv2Trainer(
         YOLOv2(anchors_px=np.asarray(anchors).tolist()),
         maker,
@@ -111,6 +133,8 @@ def main(argv: list[str] | None = None) -> int:
         momentum=options.momentum,
         seed=options.seed,
         device=options.device,
+        precision=options.precision,
+        cosine_steps=steps * options.epochs if options.cosine else None,
     )
     if options.resume:
         trainer.restore(load_checkpoint(options.out / "last.pt"))
@@ -124,7 +148,6 @@ def main(argv: list[str] | None = None) -> int:
         "shares": {"pbc": 1.0},
         "fields": {"pbc": pictures},
     }
-    steps = options.epoch_steps or max(1, pictures // options.batch)
     console = Console(stderr=True)
     while trainer.step_number < steps * options.epochs:
         started = time.monotonic()

@@ -75,11 +75,12 @@ def test_a_picture_without_the_box_of_its_own_cell_does_not_teach() -> None:
     assert not leukocytes.has_own_box(field("monocyte"), None)
 
 
-def test_boxes_of_other_classes_are_places_to_ignore() -> None:
-    item = leukocytes.as_field(field("monocyte", "red blood cell", "platelet"), ("platelet", "monocyte"))
+def test_cells_with_a_nucleus_of_other_classes_are_places_to_ignore_and_red_cells_background() -> None:
+    labels = ("monocyte", "red blood cell", "platelet", "erythroblast", "basophil")
+    item = leukocytes.as_field(field(*labels), ("platelet", "monocyte"))
     assert item.classes.tolist() == [1, 0]
     assert item.boxes_px[:, 0].tolist() == [0, 20]
-    assert item.ignore_px[:, 0].tolist() == [10]
+    assert item.ignore_px[:, 0].tolist() == [30, 40]
     assert item.complete.tolist() == [True, True]
 
 
@@ -87,7 +88,7 @@ def test_a_subclass_is_a_box_of_its_class_where_the_list_has_only_that() -> None
     five = ("lymphocyte", "neutrophil")
     item = leukocytes.as_field(field("band neutrophil", "red blood cell", "myelocyte", "lymphocyte"), five)
     assert item.classes.tolist() == [1, 0]
-    assert item.ignore_px[:, 0].tolist() == [10, 20]
+    assert item.ignore_px[:, 0].tolist() == [20]
     assert leukocytes.label_of("band neutrophil", leukocytes.PBC) == 1
     assert leukocytes.label_of("myelocyte", five) == -1
 

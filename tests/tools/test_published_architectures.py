@@ -125,7 +125,16 @@ def test_the_group_chooses_the_network_or_weighs_both() -> None:
     torch.testing.assert_close(weighed.sum(1), torch.ones(12))
     mononuclear = [mlcnn.CLASSES.index(name) for name in mlcnn.GROUPS["mononuclear"]]
     torch.testing.assert_close(weighed[:, mononuclear].sum(1), gate[:, 0])
-    torch.testing.assert_close(chosen[:, mononuclear].sum(1), (gate[:, 0] >= 0.5).float())
+    expected = torch.where(gate[:, 0] >= 0.5, 1 - mlcnn.OTHER, mlcnn.OTHER)
+    torch.testing.assert_close(chosen[:, mononuclear].sum(1), expected)
+    network.choose = True
+    for bias, share in ((5.0, 1 - mlcnn.OTHER), (-5.0, mlcnn.OTHER)):
+        with torch.no_grad():
+            network.gate.classes.bias.copy_(torch.tensor([bias, -bias]))
+            chosen, logits = network(images), network.groups[0](images)
+        torch.testing.assert_close(chosen[:, mononuclear].sum(1), torch.full((12,), share))
+        within = chosen[:, mononuclear] / share
+        torch.testing.assert_close(within, torch.softmax(logits, 1), rtol=1e-4, atol=1e-6)
     assert [mlcnn.group_of(name) for name in mlcnn.CLASSES] == [1, 1, 0, 0, 1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,24 @@ def test_early_layers_stay_while_they_are_frozen(tmp_path: Path) -> None:
     assert not torch.equal(subject.network.head.weight, head)
     subject._epoch()
     assert not torch.equal(subject.network.body.weight, before)
+
+
+def test_gradient_descent_with_momentum_and_a_rate_that_goes_up_and_down(tmp_path: Path) -> None:
+    subject = trainer(tmp_path, protocol=replace(QUICK, optimizer="sgdm", rate=1.0), one_cycle=True)
+    assert isinstance(subject.optimizer, torch.optim.SGD)
+    assert subject.optimizer.param_groups[0]["momentum"] == 0.9
+    rates: list[float] = []
+    subject._step = lambda *_: rates.append(subject.optimizer.param_groups[0]["lr"]) or 0.0
+    for _ in range(QUICK.epochs):
+        subject._epoch()
+    assert len(rates) == QUICK.epochs * 3  # 30 cells in batches of 8
+    assert rates[0] == max(rates) == 1
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05
+    kept = trainer(tmp_path / "kept")
+    assert isinstance(kept.optimizer, torch.optim.Adam)
+    kept._epoch()
+    assert kept.optimizer.param_groups[0]["lr"] == QUICK.rate
 
 
 def test_cells_of_other_groups_do_not_teach_a_groups_network(tmp_path: Path) -> None:

@@ -116,10 +116,26 @@ def test_a_candidate_over_an_object_is_no_background() -> None:
     assert loss(raw, targets, known)[1]["background"] == pytest.approx(before, abs=1e-3)
 
 
-def trainer() -> YOLOv2Trainer:
+def trainer(**options) -> YOLOv2Trainer:
     torch.manual_seed(0)
     made = YOLOv2(3, anchors_px=ANCHORS)
-    return YOLOv2Trainer(made, disc_maker(128), rate=1e-3, batch=2, momentum=0.9, seed=3, device="cpu")
+    return YOLOv2Trainer(made, disc_maker(128), rate=1e-3, batch=2, momentum=0.9, seed=3, device="cpu", **options)
+
+
+def test_the_rate_stays_as_published_or_falls_over_the_run() -> None:
+    published, falling = trainer(), trainer(cosine_steps=400, precision="bf16")
+    falling.step_number = 250  # halfway down, after 100 steps of warm-up
+    for one in (published, falling):
+        one.step()
+    assert published.optimizer.param_groups[0]["lr"] == 1e-3
+    assert falling.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (0.01 + 0.99 * 0.5))
+
+
+def test_a_box_starts_as_its_anchor() -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        raw = YOLOv2(anchors_px=ANCHORS)(torch.rand(2, 3, 64, 64)).view(2, 4, 10, 2, 2)
+    assert raw[:, :, 2:4].abs().max() < 0.7  # a factor of two
 
 
 def test_training_lowers_the_loss_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:

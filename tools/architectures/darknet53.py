@@ -52,6 +52,22 @@ class DarkNet53(nn.Module):
         out: Tensor = self.last(pooled).flatten(1)
         return out
 
+
+class TypedDarkNet53(nn.Module):
+    """float32 (N, 3, H, W) in 0..1 -> logits (N, types): one dense layer behind the features, which teaches them and is
+    not used afterwards. It sees them normalised: pooled features are all positive, and two dense layers in a row on
+    such inputs only learn at tiny rates."""
+
+    def __init__(self, types: int) -> None:
+        super().__init__()
+        self.features = DarkNet53(FEATURES)
+        self.types = nn.Sequential(nn.BatchNorm1d(FEATURES), nn.Linear(FEATURES, types))
+        initialise(self.types)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.types(self.features(x))
+        return out
+
     def body_parameters(self) -> list[nn.Parameter]:
-        """All but the last convolution."""
-        return list(self.features.parameters())
+        """All but the last convolution and the dense layer."""
+        return list(self.features.features.parameters())

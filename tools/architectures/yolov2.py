@@ -48,6 +48,7 @@ class YOLOv2(nn.Module):
             head += [nn.Conv2d(cin, cin, 3, padding=1, bias=False), nn.BatchNorm2d(cin), nn.ReLU()]
         self.head = nn.Sequential(*head, nn.Conv2d(cin, len(self.anchors_px) * (5 + classes), 1))
         initialise(self)
+        nn.init.normal_(self.head[-1].weight, std=0.01)  # a box starts as its anchor: exp() of more makes it huge
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(x * self.scale + self.shift))

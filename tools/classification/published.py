@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tools.architectures import mlcnn
-from tools.architectures.darknet53 import DarkNet53
+from tools.architectures.darknet53 import TypedDarkNet53
 from tools.architectures.mobilenet import MobileNet
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.architectures.resnet50 import ResNet50
@@ -28,7 +29,8 @@ WHOLE = "network"
 @dataclass(frozen=True)
 class Protocol:
     """How a publication trained. shares: of the groups in training, validation and test; patience: epochs without a
-    better validation accuracy after which training stops, None where it does not; repetitions: Monte-Carlo splits."""
+    better validation accuracy after which training stops, None where it does not; repetitions: Monte-Carlo splits;
+    optimizer: "sgdm" is gradient descent with a momentum of 0.9."""
 
     publication: str
     input_px: int
@@ -38,6 +40,7 @@ class Protocol:
     patience: int | None
     shares: tuple[float, float, float]
     repetitions: int = 1
+    optimizer: Literal["adam", "sgdm"] = "adam"
 
 
 _KATAR = Protocol("Katar & Kilincer 2022", 224, 1e-4, 64, 50, 5, (0.7, 0.2, 0.1))
@@ -47,7 +50,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "vgg19": _KATAR,
     "ml-cnn": Protocol("Cheuque et al. 2022", 128, 1e-3, 32, 50, None, (0.7, 0.0, 0.3), repetitions=10),
     "mobilenet": Protocol("body of ML-CNN, Cheuque et al. 2022", 128, 1e-3, 32, 50, None, (0.7, 0.0, 0.3)),
-    "darknet53": Protocol("DarkNet-53 of the leukaemia system, 2022", 256, 1e-3, 12, 100, None, (0.7, 0.0, 0.3)),
+    "darknet53": Protocol(
+        "DarkNet-53 of the leukaemia system, 2022", 256, 1e-3, 12, 100, None, (0.7, 0.0, 0.3), optimizer="sgdm"
+    ),
 }
 """ML-CNN's batch and epochs are not published; 32 and 50 are ours."""
 
@@ -96,7 +101,7 @@ def parts_of(architecture: str) -> tuple[Part, ...]:
         "resnet50": lambda _: ResNet50(len(CLASSES)),
         "vgg19": lambda side_px: VGG19(len(CLASSES), side_px=side_px),
         "mobilenet": _mobilenet(len(CLASSES)),
-        "darknet53": lambda _: DarkNet53(len(CLASSES)),
+        "darknet53": lambda _: TypedDarkNet53(len(CLASSES)),
     }
     if architecture not in networks:
         raise ValueError(f"architecture: got {architecture!r}, expected one of {', '.join(PROTOCOLS)}")

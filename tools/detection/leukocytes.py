@@ -89,16 +89,18 @@ def label_of(name: str, names: Sequence[str]) -> int:
 
 
 def as_field(item: datasets.Field, names: Sequence[str]) -> Field:
-    """A record as a field of these classes; boxes of other classes are places to ignore."""
+    """A record as a field of these classes; cells with a nucleus of other classes are places to ignore, red cells and
+    platelets that are none of the classes are background."""
     blood = sets.as_field(item)
     labels = np.array([label_of(box.label, names) for box in item.boxes], np.int64)
     wanted = labels >= 0
+    unclear = np.array([kind_of(box.label) not in ("red", "platelet") for box in item.boxes], bool) & ~wanted
     return replace(
         blood,
         boxes_px=blood.boxes_px[wanted],
         classes=labels[wanted],
         complete=np.ones(len(names), bool),
-        ignore_px=blood.boxes_px[~wanted],
+        ignore_px=blood.boxes_px[unclear],
     )
 
 
