@@ -184,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     path.write_text(toml(values))
     card = parse_card(path.read_text(), str(path), stem=options.name)
     calibrated = Classifier(card, OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1)))
-    untempered = partial(before_temperature, architecture, temperatures=temperatures)
+    untempered = partial(before_temperature, architecture, temperatures=temperatures, choose=not options.weigh)
     figures = {}
     for part in options.parts:
         measured = evaluate(calibrated, part, limit=options.limit, untempered=untempered)

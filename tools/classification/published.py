@@ -133,14 +133,18 @@ def assemble(
     return system.eval()
 
 
-def before_temperature(architecture: str, probabilities: np.ndarray, temperatures: Sequence[float]) -> np.ndarray:
-    """float32 (n, 5): what a system's probabilities (n, 5) were with all temperatures at 1, in closed form."""
+def before_temperature(
+    architecture: str, probabilities: np.ndarray, temperatures: Sequence[float], *, choose: bool = True
+) -> np.ndarray:
+    """float32 (n, 5): what a system's probabilities (n, 5) were with all temperatures at 1, in closed form; a gate that
+    chooses does so at any temperature."""
     if architecture != "ml-cnn":
         raised = np.maximum(probabilities, 1e-30).astype(np.float64) ** temperatures[0]
         return np.asarray(raised / raised.sum(1, keepdims=True), np.float32)
     out = np.zeros(probabilities.shape, np.float64)
     columns = [[CLASSES.index(name) for name in members] for members in mlcnn.GROUPS.values()]
-    gate = np.stack([probabilities[:, chosen].sum(1) for chosen in columns], 1).astype(np.float64) ** temperatures[0]
+    gate = np.stack([probabilities[:, chosen].sum(1) for chosen in columns], 1).astype(np.float64)
+    gate **= 1.0 if choose else temperatures[0]
     gate /= gate.sum(1, keepdims=True)
     for number, (chosen, temperature) in enumerate(zip(columns, temperatures[1:], strict=True)):
         raised = np.maximum(probabilities[:, chosen], 1e-30).astype(np.float64) ** temperature

@@ -26,6 +26,9 @@ MEASURES: Mapping[str, str] = {
     "nucleus_iou": "IoU of the nucleus",
     "cytoplasm_iou": "IoU of the cytoplasm",
     "wbc_recall": "recall of white cells",
+    "recall": "recall of white cells",
+    "ap50": "AP@0.5 of white cells",
+    "group_accuracy": "group right, of those found",
 }
 """Keys of cards that sum a system up, in the order in which the table shows them."""
 COUNTS = ("cells", "pictures", "frames")
