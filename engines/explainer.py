@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -33,6 +33,30 @@ class Evidence:
     """(side, side) of that square."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CellMaps:
+    """Grad-CAM of every class on each of k looks at n cells, as small as the network makes it."""
+
+    values: npt.NDArray[np.float32]
+    """(n, k, classes, h, w)"""
+    probabilities: npt.NDArray[np.float32]
+    """(n, k, classes)"""
+    margins: tuple[float, ...]
+    """Side of each look's square over the longer side of the box."""
+    mirrored: tuple[bool, ...]
+
+    def __getitem__(self, rows: slice) -> CellMaps:
+        """Some of the cells, as views."""
+        return replace(self, values=self.values[rows], probabilities=self.probabilities[rows])
+
+    def of(self, cell: int, class_index: int, box_px: Sequence[float]) -> tuple[tuple[int, int, int], Map]:
+        """The map (h, w) of one class of one cell, 0 to 1, on the look that is surer of it, and the square (left, top,
+        side) in px of the frame that it covers, for a cell whose box is `box_px`."""
+        surer = int(self.probabilities[cell, :, class_index].argmax())
+        values = self.values[cell, surer, class_index]
+        return square_around(box_px, self.margins[surer]), _to_one(values[:, ::-1] if self.mirrored[surer] else values)
+
+
 class Explainer:
     """A classifier whose engine gives Grad-CAM maps of every class."""
 
@@ -54,6 +78,18 @@ class Explainer:
         """What the classifier says of crops uint8 (n,h,w,3) of its size, and their maps (n, classes, mh, mw)."""
         looks, outputs = self.classifier.classify_batch_with(crops, (CAM,))
         return looks, outputs[CAM]
+
+    def look(self, crops: Image) -> tuple[Classifications, CellMaps]:
+        """What the classifier says of cells in a frame, from k looks at each, uint8 (n,k,h,w,3), and all their maps."""
+        n, k, *shape = crops.shape
+        if not n:  # no run, so that nothing says how large the maps are
+            none = np.zeros((0, k, len(self.card.classes), 1, 1), np.float32)
+            return self.classifier.classify_batch(crops), CellMaps(none, none[..., 0, 0], self.classifier.margins, ())
+        looks, maps = self.maps(crops.reshape(n * k, *shape))
+        values = maps.reshape(n, k, *maps.shape[1:])
+        probabilities = looks.probabilities.reshape(n, k, looks.probabilities.shape[1])
+        mirrored = tuple(self.classifier.is_mirrored(look) for look in range(k))
+        return looks.pooled(k), CellMaps(values, probabilities, self.classifier.margins, mirrored)
 
     def explain_cell(self, picture: Image, class_index: int | None = None) -> Evidence:
         """A picture of one cell, uint8 (H,W,3) BGR, looked at as `Classifier.classify_crops` does, whole and its

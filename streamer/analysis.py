@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from engines.classifier import Classifier
 from engines.detector import Detector
+from engines.explainer import CellMaps, Explainer
 from engines.geometry import Image, halved
 from engines.groups import Groups
 from engines.own_classes import OwnClasses
@@ -38,6 +39,8 @@ class Analysed:
     prepared: PreparedFrame
     quality: FrameQuality
     timings_ms: dict[str, float]
+    maps: CellMaps | None = None
+    """Where the evidence for each class lies on the white cells, in the order of `white`; None where nobody asked."""
 
 
 class Analyser:
@@ -49,15 +52,18 @@ class Analyser:
         classifier: Classifier | OwnClasses | None,
         *,
         detector_for: Callable[[Frame], Detector] | None = None,
+        explainer: Explainer | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`classifier`: what says the class of a white cell, a network that looks at its crop or the detector's own
         classes; None: nothing does. `detector_for` gives the detector at the scale of a frame; None: `detector` is for
-        all. `now_ns`: the clock by which frames were captured."""
+        all. `explainer`: the one that `classifier` is of, where maps of the evidence are asked for. `now_ns`: the clock
+        by which frames were captured."""
         self._now_ns = now_ns
         self._detector_for = detector_for or (lambda frame: detector)
         self.detector = detector
         self.classifier = classifier
+        self._explainer = explainer
         self._registration = RegistrationConfig()
         self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
         self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
@@ -84,7 +90,7 @@ class Analyser:
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for frame, half, detections, chosen, look in zip(frames, halves, found, white, looks, strict=True):
+        for frame, half, detections, chosen, (look, maps) in zip(frames, halves, found, white, looks, strict=True):
             begin = clock()
             prepared, quality = self._measured(frame, half)
             timings = {
@@ -93,7 +99,7 @@ class Analyser:
                 "classify": classify_ms,
                 "prepare": (clock() - begin) * 1000,
             }
-            results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings))
+            results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings, maps))
         return results
 
     def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:
@@ -111,19 +117,22 @@ class Analyser:
 
     def _classify(
         self, frames: Sequence[Frame], found: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]
-    ) -> list[Classifications | None]:
+    ) -> list[tuple[Classifications | None, CellMaps | None]]:
         """The white cells of all frames in one batch, given back frame by frame."""
         if self.classifier is None:
-            return [None] * len(frames)
+            return [(None, None)] * len(frames)
         if isinstance(self.classifier, OwnClasses):
-            return [self.classifier.looks(found, chosen) for found, chosen in zip(found, white, strict=True)]
+            return [(self.classifier.looks(found, chosen), None) for found, chosen in zip(found, white, strict=True)]
         crops = [
             self.classifier.crop(frame.image, detections.boxes_px[chosen])
             for frame, detections, chosen in zip(frames, found, white, strict=True)
         ]
-        together = self.classifier.classify_batch(crops[0] if len(crops) == 1 else np.concatenate(crops))
+        joined = crops[0] if len(crops) == 1 else np.concatenate(crops)
+        looked = self._explainer.look(joined) if self._explainer else (self.classifier.classify_batch(joined), None)
+        together, maps = looked
         if self._groups is not None:
             labels = [detections.labels[chosen] for detections, chosen in zip(found, white, strict=True)]
             together = self._groups.narrowed(together, np.concatenate(labels))
         ends = np.cumsum([len(chosen) for chosen in white]).tolist()
-        return [together[end - len(chosen) : end] for end, chosen in zip(ends, white, strict=True)]
+        parts = [slice(end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
+        return [(together[part], maps[part] if maps else None) for part in parts]

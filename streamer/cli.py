@@ -73,6 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--um-per-px", action="extend", nargs="+", metavar="[SOURCE=]UM", help="micrometres a pixel of the frames"
     )
+    run.add_argument(
+        "--explain", action="store_true", default=None, help="say where on each cell the evidence for its class lies"
+    )
     run.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"))
     run.add_argument("--batch", type=int, metavar="N", help="frames of one run of the detector")
     run.add_argument("--min-score", type=float, metavar="F", help="lowest score published")

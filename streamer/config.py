@@ -52,6 +52,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Likewise: what measures nucleus and cytoplasm of the counted white cells; None or "none": nothing does."""
     um_per_px: str | float | tuple[str, ...] | None = None
     """Each `[NAME=]UM`: micrometres a pixel of the frames of that source, or of all others; None: not known."""
+    explain: bool = False
+    """Each `cell` message says where on the cell the evidence for its class lies. The classifier runs on ONNX Runtime
+    then."""
     backend: Backend = "auto"
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""

@@ -35,6 +35,7 @@ from streamer.wire import (
     ClassShare,
     Detection,
     DifferentialMessage,
+    Evidence,
     FrameMessage,
     HealthMessage,
     PictureMessage,
@@ -275,7 +276,14 @@ class MessageFactory:
             **self._stamp("frame"),
         )
 
-    def cell(self, cell: Cell, *, counted: bool = True, joined_to: CellId | None = None) -> CellMessage:
+    def cell(
+        self,
+        cell: Cell,
+        evidence: Evidence | None = None,
+        *,
+        counted: bool = True,
+        joined_to: CellId | None = None,
+    ) -> CellMessage:
         """`counted`: False takes back a cell that was told of, as another one (`joined_to`) or as no white cell."""
         return CellMessage(
             cell_id=cell.cell_id,
@@ -296,6 +304,7 @@ class MessageFactory:
             counted=counted,
             joined_to=joined_to,
             shape=None if cell.shape is None else _shape(cell.shape),
+            evidence=evidence,
             **self._stamp("cell"),
         )
 

@@ -11,9 +11,10 @@ from engines.base import UsageError
 from engines.card import near
 from engines.classifier import Classifier
 from engines.detector import Detector
+from engines.explainer import Explainer
 from engines.onnxruntime import Threads
 from engines.own_classes import OwnClasses
-from engines.registry import load_classifier, load_detector, load_segmenter
+from engines.registry import load_classifier, load_detector, load_explainer, load_segmenter
 from engines.segmenter import Segmenter
 from engines.shadow import ShadowTally
 from streamer.analysis import Analysed, Analyser
@@ -78,6 +79,7 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
     tallies: dict[str, ShadowTally] = {}
     found: dict[str, Detector] = {}
     looked: dict[str, Classifier] = {}
+    explainers: dict[str, Explainer] = {}
     pairs: dict[tuple[str, str], SourceModels] = {}
     models: dict[str, SourceModels] = {}
     for name in names:
@@ -96,7 +98,16 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
         own = OwnClasses.of(found[one].card) if other in (AUTO, NONE) else None
         if other == AUTO and own is None:
             pair = one, other = one, DEFAULT_CLASSIFIER
-        if other not in (AUTO, NONE) and other not in looked:
+        if config.explain and other in (AUTO, NONE):
+            raise UsageError(
+                f"--explain: got no classifier that looks at the cells of source {name!r}, expected one: "
+                f"--classifier {DEFAULT_CLASSIFIER}"
+            )
+        if config.explain and other not in looked:
+            explainers[other] = load_explainer(other, threads=threads)
+            looked[other] = explainers[other].classifier
+            tallies.setdefault(other, ShadowTally(config.shadow_every))
+        elif other not in (AUTO, NONE) and other not in looked:
             tally = tallies.setdefault(other, ShadowTally(config.shadow_every))
             looked[other] = load_classifier(other, backend=config.backend, threads=threads, shadow=tally, say=say)
         if pair not in pairs:
@@ -108,7 +119,9 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
                 adjustable=config.long_side_px is None,
                 say=say,
             )
-            analyser = Analyser(found[one], classifier, detector_for=magnification.detector_for)
+            analyser = Analyser(
+                found[one], classifier, detector_for=magnification.detector_for, explainer=explainers.get(other)
+            )
             pairs[pair] = SourceModels(found[one], classifier, analyser, magnification, shadows)
         models[name] = pairs[pair]
         chosen = segmenters[name]

@@ -52,7 +52,7 @@ from streamer.records import (
 from streamer.shapes import ShapeBook, ShapeMeter
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
 from streamer.stage import StageConfig, StageTracker
-from streamer.wire import FrameMessage
+from streamer.wire import Evidence, FrameMessage
 
 PICTURE_MARGIN = 1.2
 """Side of a cell's picture, in longer sides of its box."""
@@ -373,10 +373,14 @@ class SlideSession:
         yield self._frame(analysed, placement, update), None
         yield from self._taken_back(update)
         boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
+        looks: dict[CellId | None, int] = {}
+        for row, detection in enumerate(analysed.white.tolist()):  # a red cell's box may be of the same cell
+            if update.observations[detection].counted:
+                looks.setdefault(update.observations[detection].cell_id, row)
         for cell in self._shaped_anew(update.cells, measured):
             box = boxes.get(cell.cell_id)
             picture = None if box is None else _picture(analysed.frame.image, analysed.detections.boxes_px[box])
-            yield self.factory.cell(cell), picture
+            yield self.factory.cell(cell, evidence_of(analysed, looks.get(cell.cell_id), cell.top_class)), picture
         if self.due():
             yield self.factory.differential(self.state(final=False)), None
 
@@ -428,6 +432,19 @@ class SlideSession:
         return differential(
             tally, names, subclass_names=subclass_names, ranges=self._ranges, method=method, final=final
         )
+
+
+def evidence_of(analysed: Analysed, look: int | None, class_name: str) -> Evidence | None:
+    """Where the evidence for a class lies on one of a frame's white cells; None for a cell that it does not show."""
+    if analysed.maps is None or analysed.classifications is None or look is None:
+        return None
+    names = analysed.classifications.class_names
+    if class_name not in names:
+        return None
+    box = analysed.detections.boxes_px[analysed.white[look]].tolist()
+    square, values = analysed.maps.of(look, names.index(class_name), box)
+    levels: list[list[int]] = np.rint(255 * values).astype(int).tolist()
+    return Evidence(class_=class_name, frame_id=analysed.frame.frame_id, square_px=square, map=levels)
 
 
 def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:

@@ -117,6 +117,19 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     nucleus_circularity: float | None
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """Where on a cell the evidence for a class lies: Grad-CAM of one look."""
+
+    class_: str
+    """Of the classifier's classes, the one that the map is of: the cell's likeliest."""
+    frame_id: int
+    """The frame that was looked at."""
+    square_px: tuple[int, int, int]
+    """Left, top and side of what the map covers, in pixels of that frame; parts of it may lie outside."""
+    map: list[list[int]]
+    """Rows from the top, 0 to 255: the largest is 255, unless there is no evidence at all."""
+
+
 class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class_": "class"}):
     cell_id: int
     island: int
@@ -142,6 +155,8 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     """The cell that it turned out to be; all but the number is what holds of that one then."""
     shape: Shape | None = None
     """None: no segmenter ran, or no look at the cell was fit for it."""
+    evidence: Evidence | None = None
+    """None where it was not asked for, or no look of this frame changed the cell."""
 
 
 class ClassShare(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,11 @@
 """Measure a published classifier on the cells of its classes: every set, as the stream crops them and as pictures.
 
     python -m tools.evaluate_published ml-cnn --part validation
-    python -m tools.evaluate_published runs/zoo/resnet50.onnx --part holdout --json figures.json
+    python -m tools.evaluate_published mobilenetv3-small --five-types --json docs/results/mobilenetv3-small.json
 
-The model is a name or an ONNX file with its card. Cells of classes that it does not name are left out.
+The model is a name or an ONNX file with its card. Cells of classes that it does not name are left out. --five-types
+measures a model of more classes as the publications' are: on cells of the five types alone, its probabilities of other
+classes left out. "wbc_masks" are its laboratories that the model was not trained on, together.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +28,43 @@ from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_
 from tools.classification.crops import part_of_cell, read_image, set_name
 from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 
+FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 PICTURES_OF_CELLS = ("pbc", "bccd_crops", "all_idb2")
 """Sets that are measured as whole pictures too, as `leukostream classify` takes them."""
+UNSEEN_SET = "wbc_masks"
+_AT_ONCE = 64
 
 
 def probabilities_of(classifier: Classifier, cells: Sequence[CellPicture], *, whole: bool = False) -> np.ndarray:
     """float32 (n, classes) of cells, cropped by their boxes, or of the whole pictures."""
-    found = []
-    for cell in cells:
-        image = read_image(cell.path)
-        looks = (
-            classifier.classify_crops([image])
-            if whole
-            else classifier.classify(image, np.array([cell.box_px], np.float32))
-        )
-        found.append(looks.probabilities[0])
-    return np.array(found, np.float32).reshape(len(cells), len(classifier.class_names))
+    found = [np.zeros((0, len(classifier.class_names)), np.float32)]
+    for start in range(0, len(cells), _AT_ONCE):
+        members = cells[start : start + _AT_ONCE]
+        images = [read_image(cell.path) for cell in members]
+        if whole:
+            looks = classifier.classify_crops(images)
+        else:
+            boxes = [np.array([cell.box_px], np.float32) for cell in members]
+            crops = [classifier.crop(image, box) for image, box in zip(images, boxes, strict=True)]
+            looks = classifier.classify_batch(np.concatenate(crops))
+        found.append(looks.probabilities)
+    return np.concatenate(found)
 
 
-def figures(probabilities: np.ndarray, truth: np.ndarray, names: tuple[str, ...], threshold: float) -> dict[str, Any]:
-    """The card's figures of one set."""
+def among(probabilities: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """float32 (n, wanted) of float32 (n, names): the shares that the wanted classes have among themselves."""
+    chosen = np.maximum(probabilities[:, [list(names).index(name) for name in wanted]], 1e-12)
+    return np.asarray(chosen / chosen.sum(1, keepdims=True), np.float32)
+
+
+def figures(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    names: tuple[str, ...],
+    threshold: float,
+    untempered: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The card's figures of one set; `untempered` are the probabilities before calibration, where they are known."""
     table = measures.confusion(truth, probabilities.argmax(1), len(names))
     accuracy = measures.Share(int(np.trace(table)), len(truth))
     low, high = measures.clopper_pearson(accuracy.hits, accuracy.trials) or (None, None)
@@ -58,38 +77,73 @@ def figures(probabilities: np.ndarray, truth: np.ndarray, names: tuple[str, ...]
         "accuracy_high": high,
         "balanced_accuracy": measures.balanced_accuracy(table),
         "calibration_error": measures.calibration_error(probabilities, truth),
+        "calibration_error_untempered": None if untempered is None else measures.calibration_error(untempered, truth),
         "classified": float(kept.mean()),
         "accuracy_classified": float(right[kept].mean()) if kept.any() else None,
     }
     for name, row in measures.per_class(table, names).items():
-        key = name.replace(" ", "_")
-        entry |= {f"{key}_recall": row["recall"]["value"], f"{key}_precision": row["precision"]["value"]}  # type: ignore[index]
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()}
+        for measure, share in row.items():
+            key = f"{name.replace(' ', '_')}_{measure}"
+            entry |= {key: share["value"], f"{key}_low": share["low"], f"{key}_high": share["high"]}  # type: ignore[index]
+    return {
+        key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items() if value is not None
+    }
 
 
-def cells_of(names: Sequence[str], part: str) -> list[CellPicture]:
-    """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes."""
+def cells_of(names: Sequence[str], part: str, trained: Sequence[str] = ()) -> list[CellPicture]:
+    """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes. All of a laboratory
+    of wbc_masks is for validation where it is not among the sets that were `trained` on."""
     root = data_root()
     if set(names) <= set(BLAST_CLASSES):
         cells = read_blasts(root, load_detector(FINDER, long_side_px=FINDER_PX))
         return [cell for cell, own in zip(cells, blast_parts(cells, root), strict=True) if own == part]
     splits = load_splits(root)
-    return [cell for cell in read_cells(root) if part_of_cell(cell, splits) == part and cell.cell_class in names]
+    return [
+        cell
+        for cell in read_cells(root)
+        if cell.cell_class in names and (VALIDATION if unseen(cell, trained) else part_of_cell(cell, splits)) == part
+    ]
 
 
-def evaluate(classifier: Classifier, part: str, *, limit: int | None = None) -> dict[str, dict[str, Any]]:
-    """Figures by set, "NAME whole" for whole pictures; at most `limit` cells a set."""
-    names = classifier.class_names
-    by_set: dict[str, list[CellPicture]] = {}
-    for cell in cells_of(names, part):
-        by_set.setdefault(set_name(cell), []).append(cell)
+def unseen(cell: CellPicture, trained: Sequence[str]) -> bool:
+    """Whether a cell is of a laboratory of wbc_masks that is not among the sets that were `trained` on."""
+    return cell.dataset == UNSEEN_SET and set_name(cell) not in trained and cell.dataset not in trained
+
+
+def by_set(
+    part: str, names: Sequence[str], trained: Sequence[str], limit: int | None = None
+) -> dict[str, list[CellPicture]]:
+    """`cells_of` by set, at most `limit` a set; unseen laboratories together too."""
+    found: dict[str, list[CellPicture]] = {}
+    for cell in cells_of(names, part, trained):
+        for title in {set_name(cell), UNSEEN_SET} if unseen(cell, trained) else {set_name(cell)}:
+            found.setdefault(title, []).append(cell)
+    return {
+        title: cells if limit is None else cells[:: max(1, len(cells) // limit)]
+        for title, cells in sorted(found.items())
+    }
+
+
+def evaluate(
+    classifier: Classifier,
+    part: str,
+    *,
+    limit: int | None = None,
+    untempered: Callable[[np.ndarray], np.ndarray] | None = None,
+    types: Sequence[str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Figures by set, "NAME whole" for whole pictures; at most `limit` cells a set. `untempered` takes calibrated
+    probabilities back to what they were before; `types` are the classes to be measured, by default all."""
+    names = classifier.class_names if types is None else tuple(types)
     out = {}
-    for name, members in sorted(by_set.items()):
-        chosen = members if limit is None else members[:: max(1, len(members) // limit)]
-        truth = np.array([names.index(cell.cell_class) for cell in chosen])
-        for whole in (False, True) if name in PICTURES_OF_CELLS else (False,):
-            found = probabilities_of(classifier, chosen, whole=whole)
-            out[f"{name} whole" if whole else name] = figures(found, truth, names, classifier.threshold)
+    for title, cells in by_set(part, names, classifier.card.training.get("data", ()), limit).items():
+        truth = np.array([names.index(cell.cell_class) for cell in cells])
+        for whole in (False, True) if title in PICTURES_OF_CELLS else (False,):
+            said = probabilities_of(classifier, cells, whole=whole)
+            found = among(said, classifier.class_names, names)
+            before = None if untempered is None else among(untempered(said), classifier.class_names, names)
+            entry = figures(found, truth, names, classifier.threshold, before)
+            out[f"{title} whole" if whole else title] = entry
     return out
 
 
@@ -98,16 +152,33 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model")
     parser.add_argument("--part", choices=PARTS, default=VALIDATION)
     parser.add_argument("--limit", type=int, help="cells a set at most")
+    parser.add_argument("--five-types", action="store_true", help="measure the five types alone")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(argv)
-    found = evaluate(load_classifier(options.model), options.part, limit=options.limit)
+    classifier = load_classifier(options.model)
+    types = FIVE_TYPES if options.five_types else None
+    found = evaluate(classifier, options.part, limit=options.limit, types=types)
     shown = Table("set", "cells", "accuracy", "balanced", "calibration error", "classified", "right of those")
     for name, entry in found.items():
         keys = ("accuracy", "balanced_accuracy", "calibration_error", "classified", "accuracy_classified")
-        shown.add_row(name, str(entry["cells"]), *("-" if entry[k] is None else f"{entry[k]:.3f}" for k in keys))
+        shown.add_row(name, str(entry["cells"]), *(f"{entry[k]:.3f}" if k in entry else "-" for k in keys))
     Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(shown)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+        command = f"python -m tools.evaluate_published {options.model} --part {options.part}"
+        document = {
+            "model": classifier.card.name,
+            "sha256": classifier.card.sha256,
+            "classes": list(types or classifier.class_names),
+            "figures": {
+                f"{title.replace('/', '_').replace(' ', '_')}_{options.part}": {
+                    "command": command + " --five-types" * options.five_types,
+                    **entry,
+                }
+                for title, entry in found.items()
+            },
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

@@ -1,10 +1,11 @@
 """Make NAME.onnx and its card of a run of tools.train_published: the whole system as one graph.
 
     python -m tools.export_published runs/ml-cnn --name ml-cnn
-    python -m tools.export_published runs/resnet50 --name resnet50 --out runs/zoo
+    python -m tools.export_published runs/resnet50 --name resnet50 --cache
 
 Temperatures are fitted on the validation cells of the run's split, one a network; the threshold is the lowest at which
-at most --risk of the classified validation cells are wrong. Weights are stored in half precision.
+at most --risk of the classified validation cells are wrong. Weights are stored in half precision. --cache puts the file
+of a network too large to ship into the user's cache folder, and its card alone beside those of the others.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,14 +25,17 @@ import onnx
 import torch
 from torch import nn
 
+from engines.card import parse_card
+from engines.classifier import Classifier
 from engines.graph import add_uint8_input
-from engines.registry import load_classifier
-from engines.storage import halved
+from engines.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.storage import halved, widened
+from engines.store import cache_folder
 from tools import training
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.classification import measures
 from tools.classification.crops import load_stored
-from tools.classification.published import CLASSES, Part, assemble, parts_of
+from tools.classification.published import CLASSES, Part, assemble, before_temperature, parts_of
 from tools.datasets import PARTS, VALIDATION, data_root
 from tools.evaluate_published import evaluate
 from tools.export import to_onnx, toml
@@ -74,6 +80,22 @@ def build_graph(
     return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
+def training_commands(settings: Mapping[str, Any], protocol: Mapping[str, Any], out: str) -> list[str]:
+    """The commands that make a run's weights, in their order: those of the run that it began with come first."""
+    first: list[str] = []
+    if settings.get("start"):
+        began = json.loads((Path(settings["start"]) / "results.json").read_text())
+        first = training_commands(began["settings"], began["protocol"], settings["start"])
+    given = {k: v for k, v in settings.items() if k in protocol and v is not None}
+    words = [f"--{k.replace('_', '-')} {v}" for k, v in given.items()]
+    words += [f"--{flag.replace('_', '-')}" for flag in ("augment", "one_cycle", "bfloat16") if settings.get(flag)]
+    words += [f"--strength {settings['strength']}"] if settings.get("strength", 1.0) != 1.0 else []
+    words += [f"--start {settings['start']}"] if settings.get("start") else []
+    words += [f"--split {settings['split']}", f"--sets {settings['sets']}"]
+    own = f"python -m tools.train_published --architecture {settings['architecture']} --out {out} {' '.join(words)}"
+    return [*first, own]
+
+
 def card_values(
     name: str,
     settings: dict[str, Any],
@@ -81,15 +103,11 @@ def card_values(
     file: bytes,
     threshold: float,
     temperatures: list[float],
+    export: str,
 ) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     architecture = settings["architecture"]
     sets = settings["sets"].split(",")
-    given = {k: v for k, v in settings.items() if k in protocol and v is not None}
-    words = [f"--{k.replace('_', '-')} {v}" for k, v in given.items()]
-    words += ["--augment"] if settings["augment"] else []
-    words += [f"--split {settings['split']}", f"--sets {settings['sets']}"]
-    train = f"python -m tools.train_published --architecture {architecture} --out runs/{name} {' '.join(words)}"
     return {
         "name": name,
         "task": "classifier",
@@ -98,7 +116,7 @@ def card_values(
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "Apache-2.0",
-        "build": [train, f"python -m tools.export_published runs/{name} --name {name}"],
+        "build": [*training_commands(settings, protocol, f"runs/{name}"), export],
         "input": {
             "channels": "bgr",
             "height_px": protocol["input_px"],
@@ -126,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder that tools.train_published wrote")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--out", type=Path, default=ZOO)
+    parser.add_argument("--out", type=Path, default=ZOO, help="folder of the card, and of the file without --cache")
+    parser.add_argument("--cache", action="store_true", help="put the file into the user's cache folder")
     parser.add_argument("--risk", type=float, default=0.05, help="share of errors among classified cells")
     parser.add_argument("--weigh", action="store_true", help="ml-cnn: both groups' networks, weighed by the gate")
     parser.add_argument("--parts", nargs="*", choices=PARTS[1:], default=[VALIDATION], help="figures of the card")
@@ -148,7 +167,9 @@ def main(argv: list[str] | None = None) -> int:
     file = graph.SerializeToString()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.name}.toml"
-    path.with_suffix(".onnx").write_bytes(file)
+    folder = cache_folder() if options.cache else options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{options.name}.onnx").write_bytes(file)
     chosen = np.flatnonzero(np.array(parts) == VALIDATION)
     threshold = 0.5
     if len(chosen):
@@ -157,11 +178,16 @@ def main(argv: list[str] | None = None) -> int:
         truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
         reached = measures.threshold_for_risk(found, truth, options.risk)
         threshold = round(reached[0], 2) if reached else 0.9
-    values = card_values(options.name, settings, protocol, file, threshold, temperatures)
+    export = f"python -m tools.export_published runs/{options.name} --name {options.name} --risk {options.risk}"
+    export += "".join(f" --{flag}" for flag in ("cache", "weigh") if getattr(options, flag))
+    values = card_values(options.name, settings, protocol, file, threshold, temperatures, export)
     path.write_text(toml(values))
+    card = parse_card(path.read_text(), str(path), stem=options.name)
+    calibrated = Classifier(card, OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1)))
+    untempered = partial(before_temperature, architecture, temperatures=temperatures, choose=not options.weigh)
     figures = {}
     for part in options.parts:
-        measured = evaluate(load_classifier(str(path.with_suffix(".onnx"))), part, limit=options.limit)
+        measured = evaluate(calibrated, part, limit=options.limit, untempered=untempered)
         for title, entry in measured.items():
             command = f"python -m tools.evaluate_published {options.name} --part {part}"
             figures[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = {"command": command, **entry}

@@ -3,12 +3,14 @@
     python -m tools.train_published --architecture resnet50 --out runs/resnet50
     python -m tools.train_published --architecture ml-cnn --out runs/ml-cnn --repetitions 1 --split parts --augment
     python -m tools.train_published --architecture vgg19 --out runs/vgg19 --input-px 96 --epochs 20 --resume
+    python -m tools.train_published --architecture resnet50 --out runs/larger --start runs/resnet50 --input-px 64
 
 What is not given is the publication's: input, rate, batch, epochs or early stopping, split, Monte-Carlo repetitions
 (tools/classification/published.py). --split parts takes this project's parts, so that what is measured on `holdout`
-was never seen. Every network of a system (ML-CNN has three) leaves last.pt and best.pt in OUT/repetition-K/NAME;
-OUT/results.json has the figures of each repetition on its test cells, their mean and standard deviation. A run that
-was stopped goes on with --resume.
+was never seen. --start begins with the weights of another run, so that early epochs can be of a smaller input, and
+ML-CNN's networks with the body of `--architecture mobilenet`, which was taught all five types. Every network of a
+system (ML-CNN has three) leaves last.pt and best.pt in OUT/repetition-K/NAME; OUT/results.json has the figures of each
+repetition on its test cells, their mean and standard deviation. A run that was stopped goes on with --resume.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from tools.classification.published import (
     CLASSES,
     PROTOCOLS,
     TEST,
+    WHOLE,
     Part,
     Protocol,
     assemble,
@@ -48,9 +51,10 @@ from tools.datasets.groups import build_groups
 class Cells:
     """The typed cells of some sets with their parts; crops of `margin` times the box, or the whole picture at 0."""
 
-    def __init__(self, stored: StoredCells, sets: Sequence[str], margin: float) -> None:
+    def __init__(self, stored: StoredCells, sets: Sequence[str], margin: float, strength: float = 1.0) -> None:
         self.stored = stored
         self.margin = margin
+        self.augmentation = Augmentation(margin=margin or 1.3).weakened(strength)
         wanted = [i for i, c in enumerate(stored.cells) if c.dataset in sets and c.cell_class in CLASSES]
         if not wanted:
             raise ValueError(f"--sets: got {', '.join(sets)}, expected sets with cells of the five types")
@@ -75,9 +79,8 @@ class Cells:
 
     def augmented(self, chosen: np.ndarray, input_px: int, rng: np.random.Generator) -> Tensor:
         """The same cells, cut and relit at random (tools.classification.augment)."""
-        how = Augmentation(margin=self.margin or 1.3)
-        batch = make_batch(self.stored.squares, self.stored.boxes, self.indices[chosen], input_px, rng, how)
-        return batch.contiguous()
+        squares, boxes = self.stored.squares, self.stored.boxes
+        return make_batch(squares, boxes, self.indices[chosen], input_px, rng, self.augmentation).contiguous()
 
     def groups(self) -> list[str]:
         """The group of each cell: what shows the same picture or slide."""
@@ -116,12 +119,14 @@ class PartTrainer:
         frozen_epochs: int = 0,
         one_cycle: bool = False,
         bfloat16: bool = False,
+        start: Path | None = None,
         resume: bool = False,
         device: str = "cpu",
     ) -> None:
         self.part, self.cells, self.protocol, self.out = part, cells, protocol, out
         self.seed, self.augment, self.frozen_epochs = seed, augment, frozen_epochs
         self.one_cycle = one_cycle
+        self.start = start
         self.device = torch.device(device)
         self.bfloat16 = bfloat16 or self.device.type == "cuda"
         self.labels = np.array([part.labels.get(name, -1) for name in cells.classes])
@@ -141,15 +146,20 @@ class PartTrainer:
         self.epoch, self.best, self.best_epoch = 0, -1.0, 0
         if resume and (out / "last.pt").exists():
             self._resume()
+        elif start is not None:
+            taken = training.begin_with(self.network, training.load_checkpoint(start)["network"])
+            print(f"{part.name}: {taken[0]} of {taken[1]} tensors from {start}", flush=True)
 
     def _plan(self) -> dict[str, Any]:
         protocol = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.protocol).items()}
-        return {**protocol, "seed": self.seed, "augment": self.augment, "part": self.part.name}
+        plan = {**protocol, "seed": self.seed, "augment": self.augment, "part": self.part.name}
+        return {**plan, "one_cycle": self.one_cycle, "start": None if self.start is None else str(self.start)}
 
     def _resume(self) -> None:
         state = training.load_checkpoint(self.out / "last.pt")
         changed = {k: (v, state["plan"].get(k)) for k, v in self._plan().items() if state["plan"].get(k) != v}
-        changed.pop("epochs", None)  # a longer run may go on
+        if not self.one_cycle:
+            changed.pop("epochs", None)  # a longer run may go on
         if changed:
             raise ValueError(
                 f"options: got other ones than {self.out / 'last.pt'} was made with: {changed} (given, expected); "
@@ -278,7 +288,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frozen-epochs", type=int, default=0, help="epochs in which early layers stay as they are")
     parser.add_argument("--one-cycle", action="store_true", help="warm up and down the rate; the publications keep it")
     parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16, as is done on a GPU anyway")
+    parser.add_argument("--start", type=Path, help="run whose weights to begin with, where name and shape agree")
     parser.add_argument("--augment", action="store_true", help="random crops and light; the publications have none")
+    parser.add_argument("--strength", type=float, default=1.0, help="of --augment, 0 to 1; few epochs bear less")
     parser.add_argument("--margin", type=float, default=1.3, help="side of a crop over its box; 0: whole pictures")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     parser.add_argument("--limit", type=int, help="cells at most, to try it out")
@@ -292,6 +304,15 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
     """The publication's protocol with what was given in its place."""
     given = {k: getattr(options, k) for k in ("input_px", "rate", "batch", "epochs", "patience", "repetitions")}
     return replace(PROTOCOLS[options.architecture], **{k: v for k, v in given.items() if v is not None})
+
+
+def start_of(run: Path, part: Part) -> Path:
+    """The checkpoint that a part begins with: of the part of its name in `run`, else of a run of one network."""
+    for name in (part.name, WHOLE):
+        path = run / "repetition-0" / name / "best.pt"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"--start: got no {part.name}/best.pt nor {WHOLE}/best.pt in {run}/repetition-0")
 
 
 def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
@@ -316,6 +337,7 @@ def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
                 bfloat16=options.bfloat16,
                 resume=options.resume,
                 device=options.device,
+                start=None if options.start is None else start_of(options.start, part),
             ).run()
             for part in parts_of(options.architecture)
         ]
@@ -333,7 +355,7 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    cells = Cells(load_stored(data_root(), options.cells), options.sets.split(","), options.margin)
+    cells = Cells(load_stored(data_root(), options.cells), options.sets.split(","), options.margin, options.strength)
     if options.limit:
         chosen = np.linspace(0, len(cells.classes) - 1, options.limit).astype(int)
         cells.indices = cells.indices[chosen]

@@ -79,6 +79,17 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
+def begin_with(network: nn.Module, state: Mapping[str, Any]) -> tuple[int, int]:
+    """Take over the tensors of `state` whose name and shape agree, in place; how many they were, and of how many.
+    ValueError where none agrees."""
+    own = network.state_dict()
+    taken = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not taken:
+        raise ValueError("weights to begin with: got no tensor whose name and shape agree, expected some")
+    network.load_state_dict(taken, strict=False)
+    return len(taken), len(own)
+
+
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write beside, then rename: a run that is killed leaves the last whole checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)

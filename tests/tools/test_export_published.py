@@ -51,7 +51,7 @@ def test_the_system_is_one_graph_that_says_what_the_networks_say(run: Path, tmp_
     train, export = card.build
     assert train.startswith("python -m tools.train_published --architecture ml-cnn --out runs/two-levels --input-px 64")
     assert train.endswith("--split parts --sets pbc")
-    assert export == "python -m tools.export_published runs/two-levels --name two-levels"
+    assert export == "python -m tools.export_published runs/two-levels --name two-levels --risk 0.05"
     assert len(card.training["temperatures"]) == 3
     crops = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     got = classifier.classify_batch(crops).probabilities

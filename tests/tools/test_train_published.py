@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from tools import train_published  # noqa: E402
+from tools.classification.augment import Augmentation  # noqa: E402
 from tools.classification.crops import ATTRIBUTES, StoredCells  # noqa: E402
 from tools.classification.published import (  # noqa: E402
     CLASSES,
@@ -22,11 +23,22 @@ from tools.classification.published import (  # noqa: E402
     Part,
     Protocol,
     assemble,
+    before_temperature,
     parts_of,
     published_split,
 )
 from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
-from tools.train_published import Cells, PartTrainer, arguments, figures, protocol_of, summary, train  # noqa: E402
+from tools.train_published import (  # noqa: E402
+    Cells,
+    PartTrainer,
+    arguments,
+    figures,
+    protocol_of,
+    start_of,
+    summary,
+    train,
+)
+from tools.training import begin_with  # noqa: E402
 
 
 def painted(per_class: int = 8) -> StoredCells:
@@ -62,6 +74,12 @@ class Tiny(nn.Module):
 
     def body_parameters(self):
         return list(self.body.parameters())
+
+
+class Pair(Tiny):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 2)
 
 
 TINY = Part("network", lambda _: Tiny(), {name: i for i, name in enumerate(CLASSES)})
@@ -120,6 +138,48 @@ def test_training_learns_and_a_resumed_run_equals_an_uninterrupted_one(tmp_path:
     changed = Protocol("none", 32, 1e-2, 8, 6, None, (0.7, 0.2, 0.1))
     with pytest.raises(ValueError, match=r"got other ones than .*'rate': \(0.01, 0.03\)"):
         trainer(tmp_path / "parted", resume=True, protocol=changed)
+
+
+def test_the_rate_rises_and_falls_and_such_a_run_keeps_its_length(tmp_path: Path) -> None:
+    subject = trainer(tmp_path, one_cycle=True)
+    rates = []
+    step = subject._step
+    subject._step = lambda *given: rates.append(subject.optimizer.param_groups[0]["lr"]) or step(*given)
+    subject.run()
+    peak = int(np.argmax(rates))
+    assert rates[peak] == pytest.approx(QUICK.rate)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 0.05 * QUICK.rate
+    with pytest.raises(ValueError, match=r"'epochs': \(9, 6\)"):
+        trainer(tmp_path, one_cycle=True, resume=True, protocol=Protocol("none", 32, 3e-2, 8, 9, None, (0.7, 0.2, 0.1)))
+
+
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
+    first = trainer(tmp_path / "repetition-0" / "network")
+    first.run()
+    assert start_of(tmp_path, TINY) == start_of(tmp_path, parts_of("ml-cnn")[0])
+    second = trainer(tmp_path / "second", start=start_of(tmp_path, TINY))
+    assert torch.equal(weights(second.network), weights(first.network))
+    pair = Part("pair", lambda _: Pair(), {"monocyte": 0, "lymphocyte": 1})
+    third = PartTrainer(
+        pair, first.cells, first.cells.parts, QUICK, tmp_path / "third", seed=2, start=start_of(tmp_path, TINY)
+    )
+    assert torch.equal(third.network.body.weight, first.network.body.weight)
+    assert third.network.head.weight.shape == (2, 8)
+    with pytest.raises(FileNotFoundError, match=r"--start: got no network/best\.pt"):
+        start_of(tmp_path / "second", TINY)
+    with pytest.raises(ValueError, match="got no tensor whose name and shape agree"):
+        begin_with(nn.Linear(2, 2), {"weight": torch.zeros(3, 3)})
+
+
+def test_changes_can_be_weaker() -> None:
+    none = Augmentation().weakened(0)
+    assert (none.scale, none.stain, none.jpeg_share, none.margin) == ((1, 1), 0, 0, 1.3)
+    assert Augmentation().weakened(1) == Augmentation()
+    assert Augmentation().weakened(0.5).scale == pytest.approx((0.9, 1.15))
+    with pytest.raises(ValueError, match="strength: got 2"):
+        Augmentation().weakened(2)
 
 
 def test_training_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +268,21 @@ def test_the_whole_system_is_trained_and_measured(
     assert all(0 <= r["accuracy"] <= 1 for r in found["repetitions"])
     names = {"gate", "mononuclear", "polymorphonuclear"} if architecture == "ml-cnn" else {"network"}
     assert {path.parent.name for path in (tmp_path / "repetition-1").glob("*/best.pt")} == names
+
+
+@pytest.mark.parametrize(("architecture", "choose"), [("mobilenet", True), ("ml-cnn", True), ("ml-cnn", False)])
+def test_what_was_before_the_temperatures_is_known(architecture: str, choose: bool) -> None:
+    networks = [part.make(64) for part in parts_of(architecture)]
+    for network in networks:
+        torch.nn.init.normal_([m for m in network.modules() if isinstance(m, nn.Linear)][-1].weight)
+    temperatures = [2.0, 0.5, 1.5][: len(networks)]
+    x = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        calibrated = assemble(architecture, networks, temperatures, choose=choose)(x).numpy()
+        plain = assemble(architecture, networks, choose=choose)(x).numpy()
+    before = before_temperature(architecture, calibrated, temperatures, choose=choose)
+    np.testing.assert_allclose(before, plain, atol=2e-5)
+    assert not np.allclose(calibrated, plain, atol=1e-3)
 
 
 def test_an_assembled_system_gives_probabilities() -> None:

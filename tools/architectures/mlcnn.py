@@ -19,7 +19,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "polymorphonuclear": ("basophil", "eosinophil", "neutrophil"),
 }
 CLASSES: tuple[str, ...] = tuple(sorted(name for members in GROUPS.values() for name in members))
-GATE_WIDTH, GATE_HIDDEN = 0.25, 128
 
 
 def group_of(name: str) -> int:
@@ -46,7 +45,7 @@ class MLCNN(nn.Module):
 
     def __init__(self, *, choose: bool = True, temperatures: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
-        self.gate = MobileNet(len(GROUPS), width=GATE_WIDTH, hidden=GATE_HIDDEN)
+        self.gate = MobileNet(len(GROUPS))
         self.groups = nn.ModuleList(MobileNet(len(members)) for members in GROUPS.values())
         self.choose = choose
         self.temperatures = tuple(temperatures)

@@ -57,10 +57,11 @@ class MobileNet(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation of convolutions, Glorot's of dense layers, no biases."""
+    """He initialisation of convolutions, Glorot's of dense layers, no biases. By fan-in, which counts one channel for a
+    depthwise convolution: by fan-out its outputs would be as small as the epsilon of their normalisation."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:

@@ -7,7 +7,8 @@ stain is a matrix, gamma a factor, white balance an offset and a lamp's gradient
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,6 +53,19 @@ class Augmentation:
     cut_share: float = 0.08
     alone_share: float = 0.1
     noise: float = 0.04
+
+    def weakened(self, strength: float) -> Augmentation:
+        """The same with every change but the turning made `strength` times as strong, or as frequent."""
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength: got {strength}, expected 0 to 1")
+        weaker: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):  # factors, 1 is none
+                weaker[field.name] = tuple(strength * bound + (1 - strength) for bound in value)
+            elif field.name != "margin":
+                weaker[field.name] = value * strength
+        return replace(self, **weaker)
 
 
 @dataclass(frozen=True)

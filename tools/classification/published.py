@@ -22,6 +22,8 @@ CLASSES = mlcnn.CLASSES
 """The five types, in the order of every network here."""
 
 TEST = "test"
+WHOLE = "network"
+"""Name of the one part of a system that is a single network."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "resnet50": _KATAR,
     "vgg19": _KATAR,
     "ml-cnn": Protocol("Cheuque et al. 2022", 128, 1e-3, 32, 50, None, (0.7, 0.0, 0.3), repetitions=10),
+    "mobilenet": Protocol("body of ML-CNN, Cheuque et al. 2022", 128, 1e-3, 32, 50, None, (0.7, 0.0, 0.3)),
     "darknet53": Protocol(
         "DarkNet-53 of the leukaemia system, 2022", 256, 1e-3, 12, 100, None, (0.7, 0.0, 0.3), optimizer="sgdm"
     ),
@@ -87,11 +90,7 @@ def parts_of(architecture: str) -> tuple[Part, ...]:
     """The networks of a system; ValueError for one that is not known."""
     if architecture == "ml-cnn":
         return (
-            Part(
-                "gate",
-                lambda _: MobileNet(len(mlcnn.GROUPS), width=mlcnn.GATE_WIDTH, hidden=mlcnn.GATE_HIDDEN),
-                {name: mlcnn.group_of(name) for name in CLASSES},
-            ),
+            Part("gate", _mobilenet(len(mlcnn.GROUPS)), {name: mlcnn.group_of(name) for name in CLASSES}),
             *(
                 Part(group, _mobilenet(len(members)), {name: i for i, name in enumerate(members)})
                 for group, members in mlcnn.GROUPS.items()
@@ -101,11 +100,12 @@ def parts_of(architecture: str) -> tuple[Part, ...]:
         "mobilenetv3-small": lambda _: _OneHead(),
         "resnet50": lambda _: ResNet50(len(CLASSES)),
         "vgg19": lambda side_px: VGG19(len(CLASSES), side_px=side_px),
+        "mobilenet": _mobilenet(len(CLASSES)),
         "darknet53": lambda _: TypedDarkNet53(len(CLASSES)),
     }
     if architecture not in networks:
         raise ValueError(f"architecture: got {architecture!r}, expected one of {', '.join(PROTOCOLS)}")
-    return (Part("network", networks[architecture], _FIVE),)
+    return (Part(WHOLE, networks[architecture], _FIVE),)
 
 
 class Tempered(nn.Module):
@@ -131,6 +131,25 @@ def assemble(
     assert isinstance(gate, MobileNet)
     system.gate, system.groups = gate, nn.ModuleList(groups)
     return system.eval()
+
+
+def before_temperature(
+    architecture: str, probabilities: np.ndarray, temperatures: Sequence[float], *, choose: bool = True
+) -> np.ndarray:
+    """float32 (n, 5): what a system's probabilities (n, 5) were with all temperatures at 1, in closed form; a gate that
+    chooses does so at any temperature."""
+    if architecture != "ml-cnn":
+        raised = np.maximum(probabilities, 1e-30).astype(np.float64) ** temperatures[0]
+        return np.asarray(raised / raised.sum(1, keepdims=True), np.float32)
+    out = np.zeros(probabilities.shape, np.float64)
+    columns = [[CLASSES.index(name) for name in members] for members in mlcnn.GROUPS.values()]
+    gate = np.stack([probabilities[:, chosen].sum(1) for chosen in columns], 1).astype(np.float64)
+    gate **= 1.0 if choose else temperatures[0]
+    gate /= gate.sum(1, keepdims=True)
+    for number, (chosen, temperature) in enumerate(zip(columns, temperatures[1:], strict=True)):
+        raised = np.maximum(probabilities[:, chosen], 1e-30).astype(np.float64) ** temperature
+        out[:, chosen] = gate[:, number : number + 1] * raised / raised.sum(1, keepdims=True)
+    return np.asarray(out, np.float32)
 
 
 def published_split(
