@@ -25,7 +25,7 @@ from streamer.differential import KNOWN_CONDITIONS
 from streamer.journal import JournaledSource, JournalHistory, Rules, RunJournal, SessionJournal, rules_of
 from streamer.jsonl import JsonLines
 from streamer.magnification import MeasuredSource
-from streamer.memory import keep_freed_memory
+from streamer.memory import collect_rarely, keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.model_table import accuracy_note
 from streamer.models import Analysers, load_models
@@ -84,6 +84,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     for source, mode in sources:
         if mode == "live":
             models[source.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
+    collect_rarely()
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
     classifiers = [one.classifier for one in models.values() if one.classifier is not None]

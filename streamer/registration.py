@@ -286,7 +286,7 @@ def _proof(
 def _features(frame: PreparedFrame) -> tuple[Sequence[cv2.KeyPoint], npt.NDArray[np.uint8]]:
     """Points of the fine picture at half its size, and what describes them."""
     picture = (frame.fine.astype(np.int16) + 128).astype(np.uint8)
-    points, described = cv2.ORB.create(500).detectAndCompute(shrink(picture, 2), None)
+    points, described = cv2.ORB.create(300).detectAndCompute(shrink(picture, 2), None)
     return points, np.asarray(described, np.uint8)
 
 

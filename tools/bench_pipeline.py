@@ -5,7 +5,8 @@
 All rows are measured in one run on the same frames with the same graphs: each step alone on one thread (what the
 cores allow is cores / core-seconds a frame), a plain loop that does one thing after the other, and the pipeline with
 publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians. The
-steps and the loop run with the C library's memory settings as they are, the pipeline with its own (streamer/memory.py).
+steps and the loop run with the memory settings of the C library and of Python as they are, the pipeline with its own
+(streamer/memory.py).
 The row "the loop's work" is the pipeline without what the loop does not do either: it places no frame on the slide and
 judges none, so that cells are counted anew in every frame.
 With `--live` a simulated camera of 30 frames a second is analysed live as well: drops and latency. With `--dense`, what
@@ -39,7 +40,7 @@ from engines.registry import load_classifier, load_detector
 from engines.scripted import ScriptedEngine, candidates, detector_specs
 from streamer.analysis import Analyser
 from streamer.config import DEFAULT_CLASSIFIER, Config
-from streamer.memory import give_freed_memory_back, keep_freed_memory
+from streamer.memory import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
 from streamer.message_factory import MessageFactory, new_id
 from streamer.naming import Naming
 from streamer.pipeline import Limits, Pipeline
@@ -171,10 +172,12 @@ def run_pipeline(
         service=publisher.service,
     )
     keep_freed_memory()
+    collect_rarely()
     try:
         pipeline.start()
         pipeline.finish()
     finally:
+        collect_as_usual()
         give_freed_memory_back()
     at = collector.published_ns[warm_up:]
     return (len(at) - 1) * 1e9 / (at[-1] - at[0]), collector
