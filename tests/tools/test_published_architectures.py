@@ -130,6 +130,7 @@ def test_the_group_chooses_the_network_or_weighs_both() -> None:
     network.choose = True
     for bias, share in ((5.0, 1 - mlcnn.OTHER), (-5.0, mlcnn.OTHER)):
         with torch.no_grad():
+            network.gate.classes.weight.zero_()
             network.gate.classes.bias.copy_(torch.tensor([bias, -bias]))
             chosen, logits = network(images), network.groups[0](images)
         torch.testing.assert_close(chosen[:, mononuclear].sum(1), torch.full((12,), share))
