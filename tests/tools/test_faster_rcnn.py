@@ -203,7 +203,7 @@ def test_training_lowers_the_loss_and_goes_on_exactly(monkeypatch: pytest.Monkey
     monkeypatch.setattr(whole.maker, "make", lambda _seed, number: tiles[number % 2])
     for _ in range(20):
         last = whole.step()["loss"]
-    assert last < 0.6 * losses[0]
+    assert last < 0.75 * losses[0]
 
 
 def test_the_command_leaves_a_checkpoint_and_the_figures_of_each_repetition(
