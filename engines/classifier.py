@@ -8,9 +8,9 @@ import numpy as np
 
 from engines.base import Array, CardError, Classifications, Engine, ModelFormatError, TensorMismatchError
 from engines.card import Card, CropInput
+from engines.crops import IMAGES, check_crop_input, filled
 from engines.geometry import Boxes, Image, crop_squares
 
-IMAGES = "images"
 CLASS_PROBABILITIES = "class_probabilities"
 SUBCLASS_PROBABILITIES = "subclass_probabilities"
 ATTRIBUTE_PROBABILITIES = "attribute_probabilities"
@@ -118,7 +118,7 @@ class Classifier:
         subclass_probabilities = np.empty((n, len(self._subclass_names)), np.float32)
         for start in range(0, n, self._batch):
             part = slice(start, min(n, start + self._batch))
-            outputs = self.engine.infer({IMAGES: self._filled(crops[part])})
+            outputs = self.engine.infer({IMAGES: filled(crops[part], self.engine)})
             count = part.stop - part.start
             probabilities[part] = outputs[CLASS_PROBABILITIES][:count]
             if self._subclass_names:
@@ -152,23 +152,9 @@ class Classifier:
     def close(self) -> None:
         self.engine.close()
 
-    def _filled(self, crops: Image) -> Image:
-        """The crops, filled up with grey where the file has a fixed batch."""
-        fixed = self.engine.inputs[0].shape[0]
-        if fixed is None or fixed == len(crops):
-            return crops
-        full = np.zeros((fixed, *crops.shape[1:]), np.uint8)
-        full[: len(crops)] = crops
-        return full
-
 
 def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
-    inputs = [(spec.name, spec.shape[1:], spec.dtype) for spec in engine.inputs]
-    if inputs != [(IMAGES, (*size, 3), np.dtype(np.uint8))]:
-        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.inputs)
-        raise ModelFormatError(
-            f"model {card.name!r}: inputs: got {got}, expected {IMAGES} uint8 (N,{size[0]},{size[1]},3) by its card"
-        )
+    check_crop_input(card, engine, size)
     widths = {spec.name: spec.shape[-1] for spec in engine.outputs if len(spec.shape) == 2}
     wanted = {CLASS_PROBABILITIES: len(card.classes)}
     if card.subclasses:

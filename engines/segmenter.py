@@ -6,10 +6,10 @@ import numpy as np
 
 from engines.base import CardError, Engine, ModelFormatError
 from engines.card import Card, CropInput
+from engines.crops import IMAGES, check_crop_input, filled
 from engines.geometry import Boxes, Image, crop_squares, square_around
 from engines.shape import Mask, Shape, measure
 
-IMAGES = "images"
 LABELS = "labels"
 CLASSES = ("background", "cytoplasm", "nucleus")
 """The classes of a segmenter's card, in the order of the labels."""
@@ -49,13 +49,10 @@ class Segmenter:
         """Labels uint8 (n,h,w) of crops uint8 (n,h,w,3): places in `CLASSES`."""
         n = len(crops)
         labels = np.empty((n, *self._size), np.uint8)
-        fixed = self.engine.inputs[0].shape[0]
         for start in range(0, n, self._batch):
             given = crops[start : start + self._batch]
-            count = len(given)
-            if fixed is not None and fixed != count:  # filled up with black
-                given = np.concatenate([given, np.zeros((fixed - count, *crops.shape[1:]), np.uint8)])
-            labels[start : start + count] = self.engine.infer({IMAGES: given})[LABELS][:count]
+            outputs = self.engine.infer({IMAGES: filled(given, self.engine)})
+            labels[start : start + len(given)] = outputs[LABELS][: len(given)]
         if labels.size and labels.max() >= len(CLASSES):
             raise ModelFormatError(
                 f"model {self.card.name!r}: {LABELS}: got the label {labels.max()}, expected 0 to {len(CLASSES) - 1}"
@@ -76,12 +73,7 @@ class Segmenter:
 
 
 def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
-    inputs = [(spec.name, spec.shape[1:], spec.dtype) for spec in engine.inputs]
-    if inputs != [(IMAGES, (*size, 3), np.dtype(np.uint8))]:
-        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.inputs)
-        raise ModelFormatError(
-            f"model {card.name!r}: inputs: got {got}, expected {IMAGES} uint8 (N,{size[0]},{size[1]},3) by its card"
-        )
+    check_crop_input(card, engine, size)
     outputs = [(spec.name, spec.dtype, len(spec.shape)) for spec in engine.outputs]
     if (LABELS, np.dtype(np.uint8), 3) not in outputs:
         got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.outputs)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor
 
 from tools import datasets
 from tools.architectures.faster_rcnn import BACKBONES, CLASSES, FasterRCNN
@@ -37,19 +37,18 @@ from tools.detection.faster_rcnn import FasterRCNNLoss, Sampling
 from tools.detection.fields import Field, FieldPool
 from tools.detection.groups import SETS, GroupField, group_fields, measured, pools_of, shares_of
 from tools.detection.predict import NMS_IOU, Found, finish, letterboxed
+from tools.detection.step_training import StepTrainer
 from tools.detection.tiles import TileMaker, TileOptions
-from tools.detection.training import batch_tensors
 from tools.train_detector import anchor_sizes
-from tools.training import append_result, load_checkpoint, one_cycle, save_checkpoint
+from tools.training import append_result, load_checkpoint, save_checkpoint
 
 ANCHORS = 5
-WARM_UP = 100
 THRESHOLD = 0.5
 SHARES = (0.7, 0.0, 0.3)
 
 
-class FasterRCNNTrainer:
-    """Trains `network` on the tiles of `maker`; state and step continue a run exactly."""
+class FasterRCNNTrainer(StepTrainer[FasterRCNN]):
+    """Adam, as ML-CNN's publication has it; what is sampled of each picture follows from seed and step."""
 
     def __init__(
         self,
@@ -64,46 +63,26 @@ class FasterRCNNTrainer:
         cosine_steps: int | None = None,
         sampling: Sampling | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.maker, self.batch, self.seed, self.rate = maker, batch, seed, rate
-        self.precision, self.cosine_steps = precision, cosine_steps
+        super().__init__(
+            network,
+            maker,
+            lambda parameters: torch.optim.Adam(parameters, lr=rate),
+            rate=rate,
+            batch=batch,
+            seed=seed,
+            device=device,
+            precision=precision,
+            cosine_steps=cosine_steps,
+        )
         self.loss = FasterRCNNLoss(self.network, sampling)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-        self.step_number = 0
 
-    def step(self) -> dict[str, float]:
-        """One optimiser step; the loss and its terms."""
-        first = self.step_number * self.batch
-        tiles = [self.maker.make(self.seed, first + i) for i in range(self.batch)]
-        images, targets, known = batch_tensors(tiles, self.device)
-        if self.cosine_steps is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * one_cycle(self.step_number, self.cosine_steps, WARM_UP)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features, raw = self.network.train().body(images)
+    def forward(self, images: Tensor) -> Any:
+        return self.network.train().body(images)
+
+    def losses(self, made: Any, targets: Any, known: Any) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((self.seed, self.step_number, 2))
-        loss, terms = self.loss(features, raw, targets, known, rng)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        self.optimizer.step()
-        self.step_number += 1
-        return {"loss": float(loss.detach()), **terms}
-
-    def state(self) -> dict[str, Any]:
-        """What `restore` takes."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step_number,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step_number = state["step"]
+        features, raw = made
+        return self.loss(features, raw, targets, known, rng)
 
 
 class TorchGroups:

@@ -20,25 +20,24 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor
 
 from tools import datasets
 from tools.architectures.yolov2 import CLASSES, INPUT_PX, YOLOv2
 from tools.detection import leukocytes
 from tools.detection.anchors import fit_anchors
 from tools.detection.fields import FieldPool
+from tools.detection.step_training import StepTrainer
 from tools.detection.tiles import TileMaker, TileOptions
-from tools.detection.training import batch_tensors
 from tools.detection.yolov2 import YOLOv2Loss
 from tools.train_detector import anchor_sizes
-from tools.training import append_result, load_checkpoint, one_cycle, save_checkpoint
+from tools.training import append_result, load_checkpoint, save_checkpoint
 
 ANCHORS = 4
-WARM_UP = 100
 
 
-class YOLOv2Trainer:
-    """Trains `network` on the tiles of `maker`; state and epoch continue a run exactly."""
+class YOLOv2Trainer(StepTrainer[YOLOv2]):
+    """Stochastic gradient descent with momentum, as the publication has it."""
 
     def __init__(
         self,
@@ -53,45 +52,24 @@ class YOLOv2Trainer:
         precision: str = "fp32",
         cosine_steps: int | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.maker, self.batch, self.seed = maker, batch, seed
+        super().__init__(
+            network,
+            maker,
+            lambda parameters: torch.optim.SGD(parameters, lr=rate, momentum=momentum),
+            rate=rate,
+            batch=batch,
+            seed=seed,
+            device=device,
+            precision=precision,
+            cosine_steps=cosine_steps,
+        )
         self.loss = YOLOv2Loss(network.anchors_px)
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum)
-        self.rate, self.precision, self.cosine_steps = rate, precision, cosine_steps
-        self.step_number = 0
 
-    def step(self) -> dict[str, float]:
-        """One optimiser step; the loss and its terms."""
-        first = self.step_number * self.batch
-        tiles = [self.maker.make(self.seed, first + i) for i in range(self.batch)]
-        images, targets, known = batch_tensors(tiles, self.device)
-        if self.cosine_steps is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * one_cycle(self.step_number, self.cosine_steps, WARM_UP)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            raw = self.network.train()(images)
-        loss, terms = self.loss(raw, targets, known)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        self.optimizer.step()
-        self.step_number += 1
-        return {"loss": float(loss.detach()), **terms}
+    def forward(self, images: Tensor) -> Any:
+        return self.network.train()(images)
 
-    def state(self) -> dict[str, Any]:
-        """What `restore` takes."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step_number,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step_number = state["step"]
+    def losses(self, made: Any, targets: Any, known: Any) -> tuple[Tensor, dict[str, float]]:
+        return self.loss(made, targets, known)
 
 
 def main(argv: list[str] | None = None) -> int:
