@@ -22,6 +22,7 @@ from engines.graph import (
     INPUT,
     SCORES,
     gather_candidates,
+    places_of,
     with_compact_outputs,
 )
 from engines.onnx_editing import Emitter, modern, only_input, rename_uses, shape_of, spell
@@ -125,13 +126,7 @@ def _proposals(
     score, index = _top(emit, objectness, first)
     kept = emit.op("Transpose", [gather_candidates(emit, table, index, 5, axis=2)], perm=[0, 2, 1])
 
-    anchor = emit.op("Div", [index, plane])
-    cell = emit.op("Sub", [index, emit.op("Mul", [anchor, plane])])
-    row = emit.op("Div", [cell, width])
-    column = emit.op("Sub", [cell, emit.op("Mul", [row, width])])
-    last = emit.constant(np.array([-1]))
-    place = emit.op("Concat", [emit.op("Unsqueeze", [value, last]) for value in (column, row)], axis=-1)
-    place = emit.op("Cast", [place], to=TensorProto.FLOAT)
+    anchor, place = places_of(emit, index, plane, width)
     middle = emit.op("Add", [place, emit.constant(np.float32(0.5))])
     centre = emit.op("Mul", [middle, emit.constant(np.float32(STRIDE))])
     half = emit.op("Gather", [emit.constant(anchors / 2), anchor], axis=0)

@@ -171,13 +171,7 @@ def add_yolov5_head(
 
     local = emit.op("Sub", [index, of_level(starts)])
     plane, width = of_level(planes), of_level(widths)
-    anchor = emit.op("Div", [local, plane])
-    cell = emit.op("Sub", [local, emit.op("Mul", [anchor, plane])])
-    row = emit.op("Div", [cell, width])
-    column = emit.op("Sub", [cell, emit.op("Mul", [row, width])])
-    last = emit.constant(np.array([-1]))
-    place = emit.op("Concat", [emit.op("Unsqueeze", [value, last]) for value in (column, row)], axis=-1)
-    place = emit.op("Cast", [place], to=TensorProto.FLOAT)
+    anchor, place = places_of(emit, local, plane, width)
     stride = emit.op("Gather", [emit.constant(np.asarray(strides, np.float32)[:, None]), level], axis=0)
     kind = emit.op("Add", [emit.op("Mul", [level, emit.constant(np.array([per_cell]))]), anchor])
     anchor_px = emit.op("Gather", [emit.constant(2 * anchors.reshape(-1, 2)), kind], axis=0)
@@ -287,6 +281,18 @@ def gather_candidates(emit: Emitter, table: str, index: str, features: int, *, a
     shape[other] = features
     wide = emit.op("Expand", [wide, emit.constant(shape)])
     return emit.op("GatherElements", [table, wide], axis=axis)
+
+
+def places_of(emit: Emitter, index: str, plane: str, width: str) -> tuple[str, str]:
+    """Of candidates (N,K), by their index over anchor, row and column of a map of `plane` cells, `width` a row: the
+    anchor as int64 (N,K), and the cell as float (N,K,2), column and row."""
+    anchor = emit.op("Div", [index, plane])
+    cell = emit.op("Sub", [index, emit.op("Mul", [anchor, plane])])
+    row = emit.op("Div", [cell, width])
+    column = emit.op("Sub", [cell, emit.op("Mul", [row, width])])
+    last = emit.constant(np.array([-1]))
+    place = emit.op("Concat", [emit.op("Unsqueeze", [value, last]) for value in (column, row)], axis=-1)
+    return anchor, emit.op("Cast", [place], to=TensorProto.FLOAT)
 
 
 def with_compact_outputs(model: ModelProto, emit: Emitter, batch: int | None, classes: int = 0) -> ModelProto:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from engines.base import ModelFormatError
 from engines.graph import (
@@ -16,6 +16,7 @@ from engines.graph import (
     CLASSES,
     TOP_K,
     gather_candidates,
+    places_of,
     select_best,
     with_compact_outputs,
 )
@@ -72,13 +73,7 @@ def add_yolov2_head(
     if class_scores:
         emit.op("Transpose", [emit.op("Softmax", [named], axis=1)], perm=[0, 2, 1], out=CLASS_SCORES)
 
-    anchor = emit.op("Div", [index, plane])
-    cell = emit.op("Sub", [index, emit.op("Mul", [anchor, plane])])
-    row = emit.op("Div", [cell, width])
-    column = emit.op("Sub", [cell, emit.op("Mul", [row, width])])
-    last = emit.constant(np.array([-1]))
-    place = emit.op("Concat", [emit.op("Unsqueeze", [value, last]) for value in (column, row)], axis=-1)
-    place = emit.op("Cast", [place], to=TensorProto.FLOAT)
+    anchor, place = places_of(emit, index, plane, width)
     half_anchor = emit.op("Gather", [emit.constant(anchors / 2), anchor], axis=0)
 
     def of_boxes(start: int) -> str:
