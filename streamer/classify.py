@@ -1,4 +1,4 @@
-"""`leukostream classify`: already cropped cells, one line a file."""
+"""`leukostream classify`: pictures of one cell each, cropped or not, one line a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from engines.classifier import Classifier
-from engines.geometry import Image
+from engines.geometry import Boxes, Image
+from streamer.field_search import FieldSearch
 from streamer.message_factory import attribute_messages
 from streamer.naming import Naming
 from streamer.records import Classifications
@@ -40,10 +42,13 @@ class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_"
     """"low confidence" or "unlike the training cells"; null for a classified one."""
     attributes: dict[str, Attribute] | None
     """How it looks, by name; null for models and classes without."""
+    box_px: tuple[float, float, float, float] | None
+    """Where the cell was found in a picture of a field; null where the whole picture was taken for the cell."""
 
 
-def classify(folder: str, classifier: Classifier, jsonl: str) -> int:
-    """Classify every image below `folder` into `jsonl` ("-": standard output).
+def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearch | None = None) -> int:
+    """Classify every image below `folder` into `jsonl` ("-": standard output); with `search` the cell of larger
+    pictures is looked for first.
 
     What is no image is skipped, told on standard error and counted. SourceError where there is no folder or no image.
     """
@@ -52,7 +57,7 @@ def classify(folder: str, classifier: Classifier, jsonl: str) -> int:
     done = 0
     with open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out:
         for names, pictures in _batches(folder, files, skipped):
-            for line in _lines(names, classifier.classify_crops(pictures), Naming.of(classifier)):
+            for line in _lines(names, pictures, classifier, search):
                 out.write(msgspec.json.encode(line) + b"\n")
             done += len(names)
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
@@ -95,19 +100,34 @@ def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[t
         yield names, pictures
 
 
-def _lines(names: list[str], found: Classifications, naming: Naming) -> Iterator[ClassifiedFile]:
-    for i, name in enumerate(names):
-        values = found.probabilities[i].astype(float)
-        probabilities = (values / values.sum()).tolist()
-        novelty = None if found.novelty is None else float(found.novelty[i])
-        class_name = naming.class_name(probabilities, novelty)
-        described = found.attribute_probabilities
-        yield ClassifiedFile(
-            file=name,
-            class_=class_name,
-            subclass=naming.subclass(class_name, found.subclass_probabilities[i]),
-            top_class=naming.top_class(probabilities),
-            class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
-            unclassified_reason=naming.reason(probabilities, novelty),
-            attributes=None if described is None else attribute_messages(naming.described(class_name, described[i])),
-        )
+def _lines(
+    names: list[str], pictures: list[Image], classifier: Classifier, search: FieldSearch | None
+) -> Iterator[ClassifiedFile]:
+    boxes = [None if search is None else search.white_cell(picture) for picture in pictures]
+    cropped = [picture for picture, box in zip(pictures, boxes, strict=True) if box is None]
+    of_cropped, row, naming = classifier.classify_crops(cropped), 0, Naming.of(classifier)
+    for name, picture, box in zip(names, pictures, boxes, strict=True):
+        if box is not None:
+            yield _line(name, classifier.classify(picture, box), box, naming)
+        else:
+            yield _line(name, of_cropped[row : row + 1], None, naming)
+            row += 1
+
+
+def _line(name: str, found: Classifications, box: Boxes | None, naming: Naming) -> ClassifiedFile:
+    values = found.probabilities[0].astype(float)
+    probabilities = (values / values.sum()).tolist()
+    novelty = None if found.novelty is None else float(found.novelty[0])
+    class_name = naming.class_name(probabilities, novelty)
+    described = found.attribute_probabilities
+    x1, y1, x2, y2 = (0.0,) * 4 if box is None else np.round(box[0].astype(float), 1).tolist()
+    return ClassifiedFile(
+        file=name,
+        class_=class_name,
+        subclass=naming.subclass(class_name, found.subclass_probabilities[0]),
+        top_class=naming.top_class(probabilities),
+        class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
+        unclassified_reason=naming.reason(probabilities, novelty),
+        attributes=None if described is None else attribute_messages(naming.described(class_name, described[0])),
+        box_px=None if box is None else (x1, y1, x2, y2),
+    )

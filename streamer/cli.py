@@ -154,10 +154,16 @@ def build_parser() -> argparse.ArgumentParser:
     mosaic.add_argument("--island", type=int, metavar="N", help="only this one; else all, side by side")
     mosaic.add_argument("--marks", action=argparse.BooleanOptionalAction, default=True, help="mark the counted cells")
 
-    classify = commands.add_parser("classify", help="name already cropped cells", allow_abbrev=False)
+    classify = commands.add_parser("classify", help="name the cell of each picture", allow_abbrev=False)
     classify.set_defaults(call=_classify)
     classify.add_argument("--source", required=True, metavar="DIR")
     classify.add_argument("--classifier", metavar="NAME|FILE", default="mobilenetv3-small")
+    classify.add_argument(
+        "--detector",
+        metavar="NAME|FILE|none",
+        default="yolov5n-blood",
+        help="what finds the cell in pictures larger than one cell; none: every picture shows one cell",
+    )
     classify.add_argument("--backend", choices=("auto", "onnxruntime", "tensorrt"), default="auto")
     classify.add_argument("--jsonl", required=True, metavar="FILE|-")
 
@@ -376,14 +382,19 @@ def _mosaic(options: Options) -> int:
 
 
 def _classify(options: Options) -> int:
-    from engines.registry import load_classifier
+    from engines.registry import load_classifier, load_detector
     from streamer.classify import classify
+    from streamer.field_search import FieldSearch
 
     def say(line: str) -> None:
         print(f"leukostream: {line}", file=sys.stderr if options["jsonl"] == "-" else sys.stdout)
 
     classifier = load_classifier(options["classifier"], backend=options["backend"], say=say)
-    return classify(options["source"], classifier, options["jsonl"])
+    finder = options["detector"]
+    search = None
+    if finder != "none":
+        search = FieldSearch(load_detector(finder, backend=options["backend"], say=say))
+    return classify(options["source"], classifier, options["jsonl"], search)
 
 
 def _explain(options: Options) -> int:

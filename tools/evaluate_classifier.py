@@ -4,9 +4,9 @@
 
 MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
 `validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
-are single-cell pictures as a whole, "chula_wbc fused" has one entry a physical cell with all its looks pooled, and
-no weights have seen "wbc_masks/cellavision". "junk" are crops that show no white cell: which of them the model calls
-unlike its training cells.
+are single-cell pictures as a whole, "bccd fields" whole fields with one typed cell, which is looked for as
+`leukostream classify` does, and "chula_wbc fused" has one entry a physical cell with all its looks pooled. "junk" are
+crops that show no white cell: which of them the model calls unlike its training cells.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from engines.classifier import Classifier
 from engines.detector import Detector
 from engines.geometry import iou_matrix
 from engines.registry import load_classifier, load_detector
+from streamer.field_search import FieldSearch
 from tools.classification import measures
 from tools.classification.crops import SUBCLASS_NAMES, part_of_cell, read_attributes, read_image, set_name
 from tools.classification.junk import junk_crops
@@ -34,6 +36,8 @@ from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_ro
 
 SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crops")
 """Sets whose pictures hold one cell, so that they are measured as whole pictures too."""
+SEARCHED = "bccd"
+"""The set of whole fields most of which show one white cell, of known type."""
 FIELDS = ("chula_wbc", "bccd")
 """Sets of whole fields, in which a detector may look for the cells."""
 
@@ -95,12 +99,18 @@ class Model:
         """What the logits were divided by in the graph, None where the card doesn't say."""
         return self.classifier.card.training.get("temperature")
 
-    def predict(self, cells: Sequence[CellPicture], *, whole: bool = False) -> Predictions:
-        """Probabilities of cells, cropped by their boxes, or the whole pictures."""
+    def predict(
+        self, cells: Sequence[CellPicture], *, whole: bool = False, search: FieldSearch | None = None
+    ) -> Predictions:
+        """Probabilities of cells, cropped by their boxes, or by what `search` finds in their pictures; or the whole
+        pictures."""
         found = []
         for cell in cells:
             image = read_image(cell.path)
-            if whole:
+            box = None if search is None else search.white_cell(image)
+            if box is not None:
+                found.append(self.classifier.classify(image, box))
+            elif whole or search is not None:
                 found.append(self.classifier.classify_crops([image]))
             else:
                 found.append(self.classifier.classify(image, np.array([cell.box_px], np.float32)))
@@ -140,6 +150,11 @@ def collect(
         whole = f"{name} whole"
         if name in SINGLE_CELL_SETS and (sets is None or whole in sets):
             out[whole] = replace(model.predict(mine, whole=True), attributes=found)
+        if name == SEARCHED and (sets is None or f"{name} fields" in sets):
+            times = Counter(cell.key for cell in mine)
+            alone = [cell for cell in mine if times[cell.key] == 1]
+            search = FieldSearch(load_detector("yolov5n-blood"))
+            out[f"{name} fields"] = model.predict(alone, search=search)
         if name == "chula_wbc" and (root / UNIQUE_CELLS).exists():
             groups = looks_of_cells(mine, root)
             firsts = [mine[group[0]] for group in groups]
