@@ -131,6 +131,17 @@ def test_cells_of_every_set(root: Path) -> None:
     assert cells["bccd", "eosinophil"].box_px == (10, 20, 50, 50)  # one white box and one type; the others have not
 
 
+def test_types_said_by_eye_belong_to_boxes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {f.key: f for f in readers.read_fields(root, ("txl_pbc", "bcd"))}
+    key, boxes = next((k, f.boxes) for k, f in fields.items() if any(b.label == "WBC" for b in f.boxes))
+    white = [b.box_px for b in boxes if b.label == "WBC"]
+    table = tmp_path / "types.csv"
+    table.write_text(f"picture,white_box,class\n{key},{len(white) - 1},monocyte\ntxl_pbc/images/none.jpg,0,basophil\n")
+    monkeypatch.setattr(readers, "TYPED_BY_EYE", table)
+    (cell,) = [c for c in readers.read_cells(root) if c.dataset in ("txl_pbc", "bcd")]
+    assert (cell.key, cell.cell_class, cell.box_px) == (key, "monocyte", white[-1])
+
+
 @pytest.mark.parametrize(
     ("label", "expected"),
     [

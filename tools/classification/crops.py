@@ -23,7 +23,7 @@ from tools.datasets import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, lo
 
 STORED_PX = 224
 SUBCLASS_NAMES = tuple(SUBCLASSES)
-MARGINS = {"bccd": 1.9, "bccd_crops": 1.0, "wbc_masks": 1.9, "chula_wbc": 1.9, "simulated": 1.9}
+MARGINS = {"bccd_crops": 1.0} | dict.fromkeys(("bccd", "wbc_masks", "chula_wbc", "txl_pbc", "bcd", "simulated"), 1.9)
 """Crops of 1.3 times the box, turned by any angle, fit into 1.9 times the box; bccd_crops hold nothing outside."""
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "cell_size": ("small", "big"),
@@ -46,8 +46,6 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "granularity": ("no", "yes"),
 }
 """The morphological attributes that WBCAtt names for cells of pbc, and their values."""
-UNSEEN = "wbc_masks/cellavision"
-"""The laboratory that stands for the one that nobody trained on."""
 _CACHE_VERSION = 1
 
 
@@ -93,8 +91,9 @@ def store_square(cell: CellPicture, image: np.ndarray) -> tuple[np.ndarray, np.n
     return square, np.concatenate([STORED_PX / 2 - half, STORED_PX / 2 + half]).astype(np.float32)
 
 
-def load_stored(root: Path, folder: Path) -> StoredCells:
-    """All cells of all sets, from `folder` (1.9 GB), made there by the first call (about a minute)."""
+def load_stored(root: Path, folder: Path, left_out: Sequence[str] = ()) -> StoredCells:
+    """All cells of all sets, from `folder` (1.9 GB), made there by the first call (about a minute). Of sets that are
+    `left_out` none is for training."""
     cells = read_cells(root)
     splits = load_splits(root)
     text = json.dumps([_CACHE_VERSION, MARGINS, STORED_PX, [[c.key, c.box_px] for c in cells]])
@@ -108,7 +107,7 @@ def load_stored(root: Path, folder: Path) -> StoredCells:
         classes=np.array([CELL_CLASSES.index(c.cell_class) for c in cells]),
         subclasses=np.array([SUBCLASS_NAMES.index(c.subclass) if c.subclass else -1 for c in cells]),
         cells=cells,
-        parts=[part_of_cell(c, splits) for c in cells],
+        parts=[part_of_cell(c, splits, left_out) for c in cells],
         attributes=read_attributes(root, cells),
     )
 
@@ -139,10 +138,10 @@ def _fill(path: Path, boxes_path: Path, cells: Sequence[CellPicture]) -> None:
     part.replace(path)
 
 
-def part_of_cell(cell: CellPicture, splits: Mapping[str, str]) -> str:
-    """The part of a cell by its picture's group; all of `UNSEEN` is for validation: a laboratory that no weights have
-    seen."""
-    return VALIDATION if set_name(cell) == UNSEEN else splits[cell.key]
+def part_of_cell(cell: CellPicture, splits: Mapping[str, str], left_out: Sequence[str] = ()) -> str:
+    """The part of a cell by its picture's group; all of the sets that are `left_out` (`set_name`) are for validation: a
+    laboratory that the weights have not seen."""
+    return VALIDATION if set_name(cell) in left_out else splits[cell.key]
 
 
 def set_name(cell: CellPicture) -> str:

@@ -45,6 +45,11 @@ SUBCLASSES: dict[str, str] = {
 }
 """Subclass -> its parent class."""
 
+TYPED_BY_EYE = Path(__file__).with_name("types_by_eye.csv")
+"""The type of white cells of txl_pbc (its pictures 575 px wide, from Raabin-WBC) and bcd, which have boxes without types
+(columns: picture, number among its white boxes, class). Two people looked at each cell without knowing what the other
+or a model said; cells on which they disagreed, or were both unsure, are not in it."""
+
 ALL_KINDS = frozenset({"WBC", "RBC", "platelet"})
 _COMPLETE: dict[str, frozenset[str]] = {
     "bccd": frozenset({"WBC"}),  # about half of its red cells and some platelets carry no box
@@ -147,10 +152,11 @@ def read_fields(root: Path | None = None, sets: tuple[str, ...] = FIELD_SETS) ->
 
 
 def read_cells(root: Path | None = None) -> list[CellPicture]:
-    """Every single cell with a type, of all sets: pbc, bccd_crops, wbc_masks, chula_wbc, bccd (fields of one
-    cell)."""
+    """Every single cell with a type, of all sets: pbc, bccd_crops, wbc_masks, chula_wbc, bccd (fields of one cell), and
+    those of txl_pbc and bcd whose type we said (`TYPED_BY_EYE`)."""
     root = data_root() if root is None else root
-    return [*_pbc_cells(root), *_bccd_crops(root), *_wbc_masks(root), *_chula_cells(root), *_bccd_cells(root)]
+    sets = (_pbc_cells, _bccd_crops, _wbc_masks, _chula_cells, _bccd_cells, _cells_typed_by_eye)
+    return [cell for read in sets for cell in read(root)]
 
 
 def _need(path: Path) -> Path:
@@ -310,6 +316,25 @@ def _bccd_cells(root: Path) -> Iterator[CellPicture]:
                 white[0].box_px,
                 types[field.key],
             )
+
+
+def _cells_typed_by_eye(root: Path) -> Iterator[CellPicture]:
+    with open(TYPED_BY_EYE, newline="") as file:
+        types = {(row["picture"], int(row["white_box"])): row["class"] for row in csv.DictReader(file)}
+    for field in (*_read_coco(root, "txl_pbc"), *_read_coco(root, "bcd")):
+        white = [box for box in field.boxes if blood_label(box.label) == "WBC"]
+        for number, box in enumerate(white):
+            cell_class = types.get((field.key, number))
+            if cell_class is not None:
+                yield CellPicture(
+                    field.dataset,
+                    field.key,
+                    field.path,
+                    field.width_px,
+                    field.height_px,
+                    box.box_px,
+                    cell_class,
+                )
 
 
 def bccd_field_key(crop_key: str) -> str:
