@@ -323,14 +323,15 @@ def evaluate(
     root: Path | None = None,
     detector: Detector | None = None,
     sets: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
 ) -> dict[str, Predictions]:
     """Predictions for all cells of one part of all sets, or of some; with a detector, for those of fields that it
-    finds."""
+    finds. Sets that training `left_out` are validation as a whole."""
     if part not in PARTS:
         raise ValueError(f"part: got {part!r}, expected one of {', '.join(PARTS)}")
     root = data_root() if root is None else root
     splits = load_splits(root)
-    cells = [c for c in read_cells(root) if part_of_cell(c, splits) == part]
+    cells = [c for c in read_cells(root) if part_of_cell(c, splits, left_out) == part]
     if detector is not None:
         named = len([c for c in cells if c.dataset in FIELDS])
         cells = boxed_by(detector, cells)
@@ -344,15 +345,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
     parser.add_argument("--part", choices=PARTS, default="validation")
     parser.add_argument("--detector", metavar="NAME|FILE", help="crop fields by its boxes, not by the labels'")
+    parser.add_argument("--left-out", nargs="+", default=[], metavar="SET", help="sets that did not train it")
     parser.add_argument("--json", type=Path, help="write all figures here (default: standard output)")
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices and reliability diagrams")
     args = parser.parse_args(arguments)
     model = Model(args.model)
-    found = evaluate(model, args.part, detector=load_detector(args.detector) if args.detector else None)
+    detector = load_detector(args.detector) if args.detector else None
+    found = evaluate(model, args.part, detector=detector, left_out=args.left_out)
     result = {
         "model": args.model,
         "part": args.part,
         "detector": args.detector,
+        "left_out": args.left_out,
         "sets": {
             name: {**figures(f, model.threshold, model.temperature, model.novelty), "worst": worst(f)}
             for name, f in found.items()

@@ -5,7 +5,8 @@
 
 The model is a name or an ONNX file with its card. Cells of classes that it does not name are left out. --five-types
 measures a model of more classes as the publications' are: on cells of the five types alone, its probabilities of other
-classes left out. "wbc_masks" are its laboratories that the model was not trained on, together.
+classes left out. Of wbc_masks, txl_pbc and bcd all cells are measured where the model was not trained on them:
+laboratories that it never saw; "wbc_masks" are both of that set together.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_split
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 PICTURES_OF_CELLS = ("pbc", "bccd_crops", "all_idb2")
 """Sets that are measured as whole pictures too, as `leukostream classify` takes them."""
-UNSEEN_SET = "wbc_masks"
+OTHER_LABORATORIES = ("wbc_masks", "txl_pbc", "bcd")
+"""Sets all of whose cells are for validation where they did not train a model."""
 _AT_ONCE = 64
 
 
@@ -91,8 +93,8 @@ def figures(
 
 
 def cells_of(names: Sequence[str], part: str, trained: Sequence[str] = ()) -> list[CellPicture]:
-    """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes. All of a laboratory
-    of wbc_masks is for validation where it is not among the sets that were `trained` on."""
+    """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes. All of `unseen`
+    laboratories is for validation."""
     root = data_root()
     if set(names) <= set(BLAST_CLASSES):
         cells = read_blasts(root, load_detector(FINDER, long_side_px=FINDER_PX))
@@ -106,8 +108,8 @@ def cells_of(names: Sequence[str], part: str, trained: Sequence[str] = ()) -> li
 
 
 def unseen(cell: CellPicture, trained: Sequence[str]) -> bool:
-    """Whether a cell is of a laboratory of wbc_masks that is not among the sets that were `trained` on."""
-    return cell.dataset == UNSEEN_SET and set_name(cell) not in trained and cell.dataset not in trained
+    """Whether a cell is of a laboratory that is not among the sets that were `trained` on."""
+    return cell.dataset in OTHER_LABORATORIES and set_name(cell) not in trained and cell.dataset not in trained
 
 
 def by_set(
@@ -116,7 +118,7 @@ def by_set(
     """`cells_of` by set, at most `limit` a set; unseen laboratories together too."""
     found: dict[str, list[CellPicture]] = {}
     for cell in cells_of(names, part, trained):
-        for title in {set_name(cell), UNSEEN_SET} if unseen(cell, trained) else {set_name(cell)}:
+        for title in {set_name(cell), cell.dataset} if unseen(cell, trained) else {set_name(cell)}:
             found.setdefault(title, []).append(cell)
     return {
         title: cells if limit is None else cells[:: max(1, len(cells) // limit)]

@@ -29,14 +29,14 @@ from engines.onnxruntime import OnnxRuntimeEngine
 from tools import evaluate_classifier, training
 from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
 from tools.classification import measures, novelty
-from tools.classification.card_figures import figure_tables
+from tools.classification.card_figures import figure_tables, left_out_table
 from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_stored
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION, data_root
 from tools.evaluate_classifier import Model, Predictions
 from tools.export import to_onnx, toml
 from tools.train_classifier import ATTRIBUTE_SIZES, SET_SHARES, Plan, load_network
 
-CALIBRATED_ON = ("pbc", "pbc whole", "bccd", "chula_wbc", "wbc_masks/jtsc")
+CALIBRATED_ON = ("pbc", "pbc whole", "bccd", "chula_wbc", "wbc_masks/jtsc", "txl_pbc")
 """Sets that temperatures and threshold are fitted on: no unseen laboratory, and no cell as two sets."""
 CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -0.7, "platelet": -0.7}
 """Added to logits. PBC has 18 % immature granulocytes and 14 % erythroblasts, a smear seldom 1 %, and a false one of
@@ -59,10 +59,12 @@ REFUSED = 0.01
 """Share of validation cells called unlike the training cells, home and other laboratories weighing the same."""
 NOTES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
-    "bccd, chula_wbc: MIT; the colours of txl_pbc and bcd, MIT, were lent to cells of the others",
-    "wbc_masks (zxaoyou/segmentation_WBC, data under GPL-3.0): its laboratory jtsc trained, cellavision is measured "
-    "on only; who wants no such data behind a model takes wbc_masks out of SET_SHARES in tools/train_classifier.py",
-    "until the last run wbc_masks trained nothing, and pbc, chula_wbc and bccd had shares of .74, .16 and .1",
+    "bccd, chula_wbc, bcd, txl_pbc: MIT; of txl_pbc the pictures from Raabin-WBC (Kouzehkanan et al. 2022); the types "
+    "of the cells of txl_pbc and bcd were said by eye, tools/datasets/types_by_eye.csv",
+    "wbc_masks (zxaoyou/segmentation_WBC, data under GPL-3.0): who wants no such data behind a model takes it out of "
+    "SET_SHARES in tools/train_classifier.py",
+    "sets came one after the other: first pbc, chula_wbc and bccd, then wbc_masks/jtsc, then wbc_masks/cellavision, "
+    "txl_pbc and bcd; a table of figures named left_out is of the weights before the set came",
     "erythroblasts, platelets and immature granulocytes were learnt from one laboratory; elsewhere they are found less",
 )
 
@@ -251,9 +253,11 @@ def export(
     earlier: Sequence[Path] = (),
     *,
     stored: StoredCells,
+    left_out: tuple[str, str] | None = None,
 ) -> Path:
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `earlier` are checkpoints
-    that the runs before began from, first ones first, for the card to name; `stored` has the training cells."""
+    that the runs before began from, first ones first, for the card to name; `stored` has the training cells;
+    `left_out` an earlier model's file and a set that did not train it, to be measured with it."""
     gaussians = novelty.fit_network(checkpoint, stored, CROP_MARGINS)
     model = Model(str(checkpoint), untempered_classifier(checkpoint, gaussians))
     untempered = for_calibration(evaluate_classifier.evaluate(model, VALIDATION, sets=CALIBRATED_ON))
@@ -287,7 +291,8 @@ def export(
         path.write_text(toml({**card_values(name, plan, data, threshold, told, novel=True), "figures": figures}))
 
     write({})
-    write(figure_tables(Model(str(path.with_suffix(".onnx"))), name, parts))
+    figures = figure_tables(Model(str(path.with_suffix(".onnx"))), name, parts)
+    write(figures | (left_out_table(Model(left_out[0]), left_out[1]) if left_out else {}))
     return path
 
 
@@ -348,13 +353,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--earlier", nargs="+", type=Path, default=[], help="checkpoints that runs before began from, in their order"
     )
+    parser.add_argument(
+        "--left-out",
+        nargs=2,
+        metavar=("FILE", "SET"),
+        help="an earlier model that the set did not train: the card says how good that one is there",
+    )
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     args = parser.parse_args(arguments)
     checkpoint: Path = args.checkpoint[-1]
     if len(args.checkpoint) > 1:
         checkpoint = mean_of(args.checkpoint, checkpoint.with_name("mean.pt"))
     stored = load_stored(data_root(), args.cells)
-    print(export(checkpoint, args.name, args.out, args.risk, args.parts, args.earlier, stored=stored))
+    left_out = None if args.left_out is None else (args.left_out[0], args.left_out[1])
+    print(
+        export(checkpoint, args.name, args.out, args.risk, args.parts, args.earlier, stored=stored, left_out=left_out)
+    )
 
 
 if __name__ == "__main__":

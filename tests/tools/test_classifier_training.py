@@ -19,7 +19,7 @@ from tests.tools.cases import make_data, smear  # noqa: E402
 from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
 from tools.classification import appearance, augment, crops, novelty, unique  # noqa: E402
-from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, read_cells  # noqa: E402
+from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, load_splits, read_cells  # noqa: E402
 from tools.export import toml, toml_value  # noqa: E402
 from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
 
@@ -437,13 +437,15 @@ def test_export_writes_a_card_with_measured_figures(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [str(checkpoint), "--name", "tiny", "--out", str(tmp_path / "zoo"), "--parts", "validation", "holdout"]
     arguments += ["--earlier", str(checkpoint), "--cells", str(tmp_path / "cells")]
+    arguments += ["--left-out", str(checkpoint), "wbc_masks/cellavision"]
     export_classifier.main(arguments)
     model = evaluate_classifier.Model(str(tmp_path / "zoo/tiny.onnx"))
     card = model.classifier.card
     assert card.figures["chula_wbc_validation"]["cells"] == 1
     assert card.figures["chula_wbc_holdout"]["cells"] == 1
-    assert card.figures["wbc_masks_cellavision_whole_validation"]["cells"] == 1
-    assert not [name for name in card.figures if "cellavision" in name and name.endswith("holdout")]
+    left_out = card.figures["wbc_masks_cellavision_left_out_validation"]
+    assert left_out["cells"] == 1
+    assert left_out["command"].endswith("--left-out wbc_masks/cellavision")
     assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
     assert card.training["epoch_of_weights"] == 3
     options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
@@ -463,6 +465,10 @@ def test_export_writes_a_card_with_measured_figures(
     )
     figures = json.loads((tmp_path / "f.json").read_text())["sets"]
     assert figures["chula_wbc"]["accuracy"]["trials"] == 1
+    splits = load_splits(tmp_path / "data")
+    cells = [c for c in read_cells(tmp_path / "data") if c.dataset == "chula_wbc"]
+    left_out = evaluate_classifier.evaluate(model, "validation", sets=["chula_wbc"], left_out=["chula_wbc"])
+    assert len(left_out["chula_wbc"].cells) == len(cells) > len([c for c in cells if splits[c.key] == "validation"])
     assert (tmp_path / "plots/chula_wbc.png").stat().st_size > 1000
 
 

@@ -119,8 +119,8 @@ def test_figures_know_their_place_and_limits() -> None:
     assert figures.place_of("wbc_masks_jtsc_whole_validation", "wbc_masks", trained) == "home"
     assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", trained) == "other laboratory"
     whole = replace(subject, training={"data": ["wbc_masks"]})
-    assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", whole) == "other laboratory"
-    assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", replace(whole, task="segmenter")) == "home"
+    assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", whole) == "home"
+    assert figures.place_of("wbc_masks_left_out_validation", "wbc_masks", whole) == "other laboratory"
     assert figures.place_of("bccd_crops_validation", "bccd_crops", trained) == "home"
     assert figures.set_of("bccd_crops_whole_validation") == "bccd_crops"
     assert figures.set_of("camera_false_alarms_by_eye") is None

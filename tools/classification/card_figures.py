@@ -3,47 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tools import evaluate_classifier
+from tools.datasets import VALIDATION
 from tools.evaluate_classifier import Model
+
+LEFT_OUT = "left_out"
+"""In the name of a table: measured with earlier weights, which the set had not trained."""
 
 
 def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The card's tables: one for every set and part."""
     tables: dict[str, dict[str, Any]] = {}
     for part in parts:
+        command = f"python -m tools.evaluate_classifier {name} --part {part}"
         for title, found in evaluate_classifier.evaluate(model, part).items():
             f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
-            table: dict[str, Any] = {
-                "command": f"python -m tools.evaluate_classifier {name} --part {part}",
-                "cells": f["cells"],
-                **{f"accuracy{s}": f["accuracy"][k] for s, k in (("", "value"), ("_low", "low"), ("_high", "high"))},
-                "balanced_accuracy": f["balanced_accuracy"],
-                "subclass_accuracy": f["subclass_accuracy"]["value"],
-                "calibration_error": f["calibration_error"],
-                "calibration_error_untempered": f["calibration_error_untempered"],
-                "classified": f["classified"]["value"],
-                "accuracy_classified": f["accuracy_classified"]["value"],
-                "accuracy_without_tenth": f["without_tenth"]["accuracy"],
-                "balanced_accuracy_without_tenth": f["without_tenth"]["balanced_accuracy"],
-                "unlike_training": f["unlike_training"]["value"] if f["unlike_training"] else None,
-            }
-            for label, row in f["classes"].items():
-                key = label.replace(" ", "_")
-                table[f"{key}_recall"] = row["recall"]["value"]
-                table[f"{key}_precision"] = row["precision"]["value"]
-            rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in table.items()}
             key = title.replace("/", "_").replace(" ", "_")
-            tables[f"{key}_{part}"] = rounded
+            tables[f"{key}_{part}"] = set_table(f, command)
             if f["attributes"]:
-                tables[f"{key}_attributes_{part}"] = attribute_table(f["attributes"], table["command"])
+                tables[f"{key}_attributes_{part}"] = attribute_table(f["attributes"], command)
         if model.novelty is not None:
-            command = f"python -m tools.evaluate_classifier {name} --part {part}"
             tables[f"junk_{part}"] = junk_table(evaluate_classifier.junk(model, part), command)
     return tables
+
+
+def left_out_table(model: Model, left_out: str) -> dict[str, dict[str, Any]]:
+    """The table of a set that trained the model's successor but not `model`: all of its cells."""
+    found = evaluate_classifier.evaluate(model, VALIDATION, sets=[left_out], left_out=[left_out])[left_out]
+    f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
+    command = f"python -m tools.evaluate_classifier {Path(model.source).name} --left-out {left_out}"
+    title = f"{left_out.replace('/', '_')}_{LEFT_OUT}_{VALIDATION}"
+    weights = f"those before the set trained, {model.classifier.card.sha256}"
+    return {title: {**set_table(f, command), "weights": weights}}
+
+
+def set_table(f: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """What the card says of one set; f: `evaluate_classifier.figures`."""
+    table: dict[str, Any] = {
+        "command": command,
+        "cells": f["cells"],
+        **{f"accuracy{s}": f["accuracy"][k] for s, k in (("", "value"), ("_low", "low"), ("_high", "high"))},
+        "balanced_accuracy": f["balanced_accuracy"],
+        "subclass_accuracy": f["subclass_accuracy"]["value"],
+        "calibration_error": f["calibration_error"],
+        "calibration_error_untempered": f["calibration_error_untempered"],
+        "classified": f["classified"]["value"],
+        "accuracy_classified": f["accuracy_classified"]["value"],
+        "accuracy_without_tenth": f["without_tenth"]["accuracy"],
+        "balanced_accuracy_without_tenth": f["without_tenth"]["balanced_accuracy"],
+        "unlike_training": f["unlike_training"]["value"] if f["unlike_training"] else None,
+    }
+    for label, row in f["classes"].items():
+        key = label.replace(" ", "_")
+        table[f"{key}_recall"] = row["recall"]["value"]
+        table[f"{key}_precision"] = row["precision"]["value"]
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in table.items()}
 
 
 def junk_table(rows: Mapping[str, Mapping[str, Any]], command: str) -> dict[str, Any]:

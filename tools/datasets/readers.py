@@ -46,9 +46,10 @@ SUBCLASSES: dict[str, str] = {
 """Subclass -> its parent class."""
 
 TYPED_BY_EYE = Path(__file__).with_name("types_by_eye.csv")
-"""The type of white cells of txl_pbc (its pictures 575 px wide, from Raabin-WBC) and bcd, which have boxes without types
-(columns: picture, number among its white boxes, class). Two people looked at each cell without knowing what the other
-or a model said; cells on which they disagreed, or were both unsure, are not in it."""
+"""The types of white cells of txl_pbc (its pictures 575 px wide, from Raabin-WBC) and bcd, whose boxes have none
+(columns: picture, number among its white boxes, class). Each cell was looked at twice, independently and without a
+model's opinion: 557 of 569 were called the same. Those called differently (12) or unsurely both times (15), and what
+is no whole white cell (20), are not in it."""
 
 ALL_KINDS = frozenset({"WBC", "RBC", "platelet"})
 _COMPLETE: dict[str, frozenset[str]] = {

@@ -9,7 +9,7 @@ from typing import Any
 PANELS = (
     ("home", "pbc", "PBC, other pictures"),
     ("camera", "chula_wbc", "camera slides"),
-    ("other laboratory", "wbc_masks cellavision", "an unseen laboratory"),
+    ("other laboratory", "txl_pbc", "an unseen laboratory (Raabin)"),
 )
 MEASURES = ("accuracy", "map50", "mean_iou")
 _COLOURS = {"accuracy": "tab:blue", "map50": "tab:orange", "mean_iou": "tab:green"}
@@ -21,7 +21,9 @@ def shown(system: Mapping[str, Any], place: str, data_set: str) -> Mapping[str, 
     found = [
         figure
         for figure in system.get("figures", ())
-        if figure["place"] == place and figure["data_set"] == data_set and set(MEASURES) & set(figure["values"])
+        if figure["place"] == place
+        and figure["data_set"].split(",")[0] == data_set  # or of it "before it trained"
+        and set(MEASURES) & set(figure["values"])
     ]
     return min(found, key=lambda f: (f["classes_measured"], f["part"] != "validation"), default=None)
 
