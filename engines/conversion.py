@@ -164,7 +164,9 @@ def parity_of(card: Card, reference: Engine, candidate: Engine, batches: Iterabl
             nms_iou=card.thresholds.nms_iou,
             groups=groups,
         )
-    return classifier_parity(reference, candidate, batches)
+    return classifier_parity(
+        reference, candidate, batches, novel_above=card.thresholds.novelty, attributes=card.attributes
+    )
 
 
 def _batches(card: Card, model: ModelProto, frames: Sequence[Image]) -> Iterator[Array]:
@@ -179,6 +181,8 @@ def _judged(converted: Converted, accept: bool) -> Converted:
     if converted.parity is None or accept or converted.parity.within(limits):
         return converted
     wanted = f"{100 * limits.same_class:g} % of classes"
+    if converted.parity.same_attributes is not None:
+        wanted += f" and {100 * limits.same_attributes:g} % of attributes"
     if converted.parity.matched is not None:
         wanted = f"{100 * limits.matched:g} % of boxes and {wanted}"
     raise ParityError(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.base import Array, Engine, EngineError
+from engines.base import Array, Attribute, Engine, EngineError, attribute_columns
+from engines.classifier import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, NOVELTY
 from engines.geometry import Boxes, iou_matrix, nms
 from engines.graph import BOXES, CLASSES, INPUT, SCORES
 
 MATCH_IOU = 0.9
-CLASS_PROBABILITIES = "class_probabilities"
 
 
 class ParityError(EngineError):
@@ -25,10 +25,17 @@ class Limits:
     matched: float
     """Least share of the reference's boxes that are found again at IoU >= 0.9."""
     same_class: float
-    """Least share of the matched boxes, or of all crops, with the same class."""
+    """Least share of the matched boxes, or of all crops, with the same class; and of crops on the same side of the
+    novelty's threshold."""
+    same_attributes: float = 1.0
+    """Least share of the attributes of all crops with the same value."""
 
 
-LIMITS: Mapping[str, Limits] = {"fp32": Limits(1.0, 1.0), "fp16": Limits(0.99, 0.995), "int8": Limits(0.97, 0.98)}
+LIMITS: Mapping[str, Limits] = {
+    "fp32": Limits(1.0, 1.0),
+    "fp16": Limits(0.99, 0.995, 0.99),
+    "int8": Limits(0.97, 0.98, 0.95),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,27 @@ class Parity:
     same_class: float
     extra: float | None
     """Boxes of the other model that match none of the reference, per box of the reference; None for classifiers."""
+    same_novelty: float | None = None
+    """Share of crops that both, or neither, call unlike the training cells; None for models that don't say."""
+    same_attributes: float | None = None
+    """Share of the attributes of all crops with the same likeliest value; None for models without."""
 
     def within(self, limits: Limits) -> bool:
-        return (self.matched is None or self.matched >= limits.matched) and self.same_class >= limits.same_class
+        measured = (
+            (self.matched, limits.matched),
+            (self.same_class, limits.same_class),
+            (self.same_novelty, limits.same_class),
+            (self.same_attributes, limits.same_attributes),
+        )
+        return all(share is None or share >= least for share, least in measured)
 
     def __str__(self) -> str:
-        same = f"{100 * self.same_class:.2f} % of classes equal"
+        same = f"{100 * self.same_class:.2f} % of classes"
+        if self.same_novelty is not None:
+            same += f", {100 * self.same_novelty:.2f} % of novelties"
+        if self.same_attributes is not None:
+            same += f", {100 * self.same_attributes:.2f} % of attributes"
+        same += " equal"
         if self.matched is None or self.extra is None:
             return f"{same} in {self.compared} crops"
         return (
@@ -91,17 +113,42 @@ def detector_parity(
     return Parity(pictures, compared, matched / compared, same / matched if matched else 0.0, extra / compared)
 
 
-def classifier_parity(reference: Engine, candidate: Engine, batches: Iterable[Array]) -> Parity:
-    """Compare the likeliest class of two classifiers on uint8 (N,H,W,3) batches of crops."""
-    compared = same = 0
+def classifier_parity(
+    reference: Engine,
+    candidate: Engine,
+    batches: Iterable[Array],
+    *,
+    novel_above: float | None = None,
+    attributes: Sequence[Attribute] = (),
+) -> Parity:
+    """Compare what two classifiers say of uint8 (N,H,W,3) batches of crops: the likeliest class, whether a crop is
+    unlike the training cells (`novel_above`: the card's threshold) and the likeliest value of each of `attributes`."""
+    columns = attribute_columns(attributes)
+    compared = same = novelties = values = 0
     for batch in batches:
-        expected = reference.infer({INPUT: batch})[CLASS_PROBABILITIES].argmax(1)
-        got = candidate.infer({INPUT: batch})[CLASS_PROBABILITIES].argmax(1)
+        expected, got = reference.infer({INPUT: batch}), candidate.infer({INPUT: batch})
         compared += len(batch)
-        same += int((expected == got).sum())
+        same += _equal(expected[CLASS_PROBABILITIES], got[CLASS_PROBABILITIES])
+        if novel_above is not None:
+            novelties += int(((expected[NOVELTY] > novel_above) == (got[NOVELTY] > novel_above)).sum())
+        for own in columns:
+            values += _equal(expected[ATTRIBUTE_PROBABILITIES][:, own], got[ATTRIBUTE_PROBABILITIES][:, own])
     if not compared:
         raise EngineError("parity: got no crops, expected pictures of cells; give a folder of them")
-    return Parity(compared, compared, None, same / compared, None)
+    return Parity(
+        compared,
+        compared,
+        None,
+        same / compared,
+        None,
+        None if novel_above is None else novelties / compared,
+        values / (compared * len(columns)) if columns else None,
+    )
+
+
+def _equal(expected: Array, got: Array) -> int:
+    """Rows with the same largest column."""
+    return int((expected.argmax(1) == got.argmax(1)).sum())
 
 
 def _kept(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from engines.base import EngineError
+from engines.base import Attribute, EngineError
 from engines.parity import LIMITS, Limits, Parity, classifier_parity, detector_parity
 from engines.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs
 
@@ -82,9 +83,32 @@ def test_classifier() -> None:
         classifier_parity(*engines, [])
 
 
+def test_classifiers_are_compared_in_all_that_they_say() -> None:
+    inputs, outputs = classifier_specs(8, 8, 2, attribute_values=5, novelty=True)
+    classes = np.float32([[0.9, 0.1], [0.2, 0.8]])
+    answers = [
+        {
+            "class_probabilities": classes,
+            "novelty": np.float32([0.5, novelty]),
+            "attribute_probabilities": np.float32([[0.6, 0.4, 1, 0, 0], [0.3, 0.7, 0, *tail]]),
+        }
+        for novelty, tail in ((0.98, (0.6, 0.4)), (0.995, (0.4, 0.6)))
+    ]
+    engines = [ScriptedEngine(inputs, outputs, [answer]) for answer in answers]
+    attributes = (Attribute("nucleus", ("round", "lobed")), Attribute("granules", ("nil", "small", "coarse")))
+    crops = [np.zeros((2, 8, 8, 3), np.uint8)]
+    got = classifier_parity(*engines, crops, novel_above=0.99, attributes=attributes)
+    assert got == Parity(2, 2, None, 1.0, None, same_novelty=0.5, same_attributes=0.75)
+    assert str(got) == "100.00 % of classes, 50.00 % of novelties, 75.00 % of attributes equal in 2 crops"
+    assert not got.within(LIMITS["int8"])
+    assert replace(got, same_novelty=1.0, same_attributes=0.96).within(LIMITS["int8"])
+    assert not replace(got, same_novelty=1.0, same_attributes=0.94).within(LIMITS["int8"])
+    assert not replace(got, same_novelty=0.97, same_attributes=1.0).within(LIMITS["int8"])
+
+
 def test_limits() -> None:
-    assert LIMITS["fp16"] == Limits(0.99, 0.995)
-    assert LIMITS["int8"] == Limits(0.97, 0.98)
+    assert LIMITS["fp16"] == Limits(0.99, 0.995, 0.99)
+    assert LIMITS["int8"] == Limits(0.97, 0.98, 0.95)
     parity = Parity(10, 1000, 0.97, 0.98, 0.01)
     assert parity.within(LIMITS["int8"])
     assert not parity.within(LIMITS["fp16"])
