@@ -9,7 +9,7 @@ import numpy as np
 from engines.detector import Detector
 from engines.geometry import Boxes, Image
 
-SMALLEST_FIELD_PX = 288
+SMALLEST_FIELD_PX = 96
 """Pictures of a smaller side are taken for cells that somebody cut out already."""
 
 

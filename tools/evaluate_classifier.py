@@ -4,7 +4,7 @@
 
 MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
 `validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
-are single-cell pictures as a whole, "bccd fields" whole fields with one typed cell, which is looked for as
+are single-cell pictures as a whole, "NAME fields" whole fields with one typed cell, which is looked for as
 `leukostream classify` does, and "chula_wbc fused" has one entry a physical cell with all its looks pooled. "junk" are
 crops that show no white cell: which of them the model calls unlike its training cells.
 """
@@ -36,8 +36,8 @@ from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_ro
 
 SINGLE_CELL_SETS = ("pbc", "wbc_masks/jtsc", "wbc_masks/cellavision", "bccd_crops")
 """Sets whose pictures hold one cell, so that they are measured as whole pictures too."""
-SEARCHED = "bccd"
-"""The set of whole fields most of which show one white cell, of known type."""
+SEARCHED = ("bccd", "txl_pbc")
+"""Sets of whole fields most of which show one white cell, of known type."""
 FIELDS = ("chula_wbc", "bccd")
 """Sets of whole fields, in which a detector may look for the cells."""
 
@@ -150,7 +150,7 @@ def collect(
         whole = f"{name} whole"
         if name in SINGLE_CELL_SETS and (sets is None or whole in sets):
             out[whole] = replace(model.predict(mine, whole=True), attributes=found)
-        if name == SEARCHED and (sets is None or f"{name} fields" in sets):
+        if name in SEARCHED and (sets is None or f"{name} fields" in sets):
             times = Counter(cell.key for cell in mine)
             alone = [cell for cell in mine if times[cell.key] == 1]
             search = FieldSearch(load_detector("yolov5n-blood"))
