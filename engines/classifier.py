@@ -10,13 +10,7 @@ from engines.base import Array, CardError, Classifications, Engine, ModelFormatE
 from engines.card import Card, CropInput
 from engines.crops import IMAGES, check_crop_input, filled
 from engines.geometry import Boxes, Image, crop_squares
-
-CLASS_PROBABILITIES = "class_probabilities"
-SUBCLASS_PROBABILITIES = "subclass_probabilities"
-ATTRIBUTE_PROBABILITIES = "attribute_probabilities"
-"""(N, values of all attributes side by side), a softmax within each; of models whose card has [[attributes]]."""
-NOVELTY = "novelty"
-"""(N,) 0 to 1; of models whose card has a threshold for it."""
+from engines.graph import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, NOVELTY, SUBCLASS_PROBABILITIES
 
 _LARGEST_BATCH = 32
 """Crops a call where the engine names no limit: enough for any field, little memory."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
 
 from engines.base import ModelFormatError
-from engines.classifier import CLASS_PROBABILITIES
+from engines.graph import CLASS_PROBABILITIES
 from engines.onnx_editing import Emitter, checked, dims_of, modern, tensor_value
 
 CAM = "cam"

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Array, Attribute, Engine, EngineError, attribute_columns
-from engines.classifier import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, NOVELTY
 from engines.geometry import Boxes, iou_matrix, nms
-from engines.graph import BOXES, CLASSES, INPUT, SCORES
+from engines.graph import ATTRIBUTE_PROBABILITIES, BOXES, CLASS_PROBABILITIES, CLASSES, INPUT, NOVELTY, SCORES
 
 MATCH_IOU = 0.9
 
