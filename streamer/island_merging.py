@@ -72,7 +72,7 @@ class IslandMerger:
             self._pending.popleft()
             self.given_up += 1
         for number, shift in compared.items():
-            if shift is not None:
+            if shift is not None and self._map[number].island != new.island:  # one may have joined them already
                 self._weigh(number, new.number, shift)
 
     def compare_in_passing(self) -> None:
