@@ -72,6 +72,19 @@ def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> 
     return refine(a, b, found, config)
 
 
+def register_near(
+    a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], within_px: float, config: RegistrationConfig
+) -> Shift | None:
+    """As `register`, where `b` should lie about `guess_px` from `a`; None too where it lies further than `within_px`
+    from there."""
+    shift = refine(a, b, guess_px, config)
+    if shift is None:
+        shift = register(a, b, config)
+        if shift is not None and np.hypot(shift.x_px - guess_px[0], shift.y_px - guess_px[1]) > within_px:
+            return None
+    return shift
+
+
 def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
     """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None when no peak stands out."""
     if not comparable(a, b):

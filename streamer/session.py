@@ -51,7 +51,8 @@ from streamer.records import (
 )
 from streamer.shapes import ShapeBook, ShapeMeter
 from streamer.slide import SlideConfig, SlideMap, SlideUpdate
-from streamer.stage import StageConfig, StageTracker
+from streamer.stage import StageTracker
+from streamer.stage_config import StageConfig
 from streamer.wire import Evidence, FrameMessage
 
 PICTURE_MARGIN = 1.2

@@ -1,8 +1,8 @@
 """The slide map: detections of placed frames become cells, each counted once.
 
-A cell is known by its place. It is counted from the first frame that shows it whole; what was only ever seen cut by
-an edge is added at the end, marked as partial. When the stage map is corrected its cells move along, and cells
-that turn out to lie on the same spot become one.
+A cell is known by its place (streamer/recognition.py). It is counted from the first frame that shows it whole; what
+was only ever seen cut by an edge is added at the end, marked as partial. When the stage map is corrected its cells move
+along, and cells that turn out to lie on the same spot become one.
 """
 
 from __future__ import annotations
@@ -17,24 +17,10 @@ import numpy.typing as npt
 from streamer.cellstore import KINDS, CellStore
 from streamer.fusion import Fusion, FusionConfig, Names
 from streamer.ledger import Ledger, SlideCounts
-from streamer.matching import (
-    Boxes,
-    Cuts,
-    Field,
-    Ints,
-    MatchConfig,
-    best_of_each,
-    cut_sides,
-    new_and_double,
-    one_to_one,
-    overlaps,
-    touching_pairs,
-)
+from streamer.matching import Boxes, Cuts, Field, Ints, MatchConfig, best_of_each, cut_sides
 from streamer.placement import Correction, Placement
+from streamer.recognition import Recognition
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
-
-_FAMILY = np.array([0, 0, 1, 2])
-"""Of each kind: white and nucleated red cells are taken for one another, the others seldom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +77,7 @@ class SlideMap:
         self._cells = CellStore(self._config.bucket_px)
         self._fusion = Fusion(self._config.fusion)
         self._ledger = Ledger(self._cells, self._fusion)
+        self._recognition = Recognition(self._cells, self._config.match)
 
     @property
     def bytes_used(self) -> int:
@@ -248,23 +235,20 @@ class SlideMap:
         if len(boxes) == 0:
             return np.zeros(0, np.intp), np.zeros(0, bool)
         cells = self._cells
-        near = cells.within(field.island, np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]))
-        i, j, likeness = self._like(boxes, cut, kinds, near, field)
-        known, found = one_to_one(i, j, likeness)
+        seen = self._recognition.recognise(boxes, cut, kinds, scores, field)
+        known, new = seen.known, seen.new
         numbers = np.full(len(boxes), -1, np.intp)
-        numbers[known] = near[found]
-        families = _FAMILY[kinds]
-        new, doubles, originals = new_and_double(numbers >= 0, boxes, cut, families, scores, self._config.match)
+        numbers[known] = seen.cells
         numbers[new] = cells.append(boxes[new], cut[new], field.island, field.anchor, field.frame_id)
-        numbers[doubles] = numbers[originals]
+        numbers[seen.doubles] = numbers[seen.originals]
         shown = np.nonzero(numbers >= 0)[0]
         touched, where = np.unique(numbers[shown], return_inverse=True)
         before = self._ledger.counted(touched)
         with self._ledger.change(touched):
             tolerance_px = self._config.maybe_cut_share * float(field.size.max())
-            beyond = field.beyond(cells.boxes[numbers[known]], tolerance_px)
-            self._improve(numbers[known], boxes[known], cut[known] | beyond, field.anchor)
-            cells.partial[numbers[known[whole[known] & ~beyond.any(1)]]] = False
+            beyond = field.beyond(cells.boxes[seen.cells], tolerance_px)
+            self._improve(seen.cells, boxes[known], cut[known] | beyond, field.anchor)
+            cells.partial[seen.cells[whole[known] & ~beyond.any(1)]] = False
             cells.partial[numbers[new]] = ~whole[new]
             best = shown[best_of_each(where, scores[shown])]  # a second box on the same cell is no second opinion
             clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
@@ -277,24 +261,6 @@ class SlideMap:
         leads[known] = leads[new] = True
         leads[shown] &= newly[where]
         return numbers, leads
-
-    def _like(
-        self, boxes: Boxes, cut: Cuts, kinds: Ints, near: Ints, field: Field | None = None
-    ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
-        """(i, j, likeness): box i, seen in `field`, may show cell near[j]."""
-        cells, config = self._cells, self._config.match
-        known = cells.boxes[near]
-        if field is not None:  # more of a cell than lies in the field can't be seen
-            known = field.seen(known)
-        i, j = touching_pairs(boxes, known)
-        rows = near[j]
-        iou, containment = overlaps(boxes[i], cut[i], known[j], cells.cut[rows])
-        same = _FAMILY[kinds[i]] == _FAMILY[cells.kind(rows)]
-        whole = ~(cut[i].any(1) | cells.cut[rows].any(1))
-        enough = np.where(whole, config.min_iou, config.min_iou_cut)
-        like = np.where(same, iou >= enough, iou >= config.min_iou_other_family)
-        like |= same & ~whole & (containment >= config.min_containment_cut)
-        return i[like], j[like], iou[like] + same[like]
 
     def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
         """Let the boxes of known cells learn from one more look; looks clear of the edges replace cut ones."""
@@ -347,32 +313,11 @@ class SlideMap:
         for island in np.unique(cells.island[rows]).tolist():
             own = rows[cells.island[rows] == island]
             while len(own):  # a cell that was joined has another box: its neighbours are looked at anew
-                a, b = self._doubles(own, island)
+                a, b = self._recognition.doubles(own, island)
                 with self._ledger.change(np.unique(np.concatenate([a, b]))):
-                    for one, two in zip(a.tolist(), b.tolist(), strict=True):
-                        self._join(min(one, two), max(one, two))
-                own = np.unique(np.minimum(a, b))
-
-    def _doubles(self, own: Ints, island: int) -> tuple[Ints, Ints]:
-        """Pairs (a, b) of cells, the first among `own`, that are the same; no cell comes twice."""
-        cells = self._cells
-        near = cells.within(island, np.concatenate([cells.boxes[own, :2].min(0), cells.boxes[own, 2:].max(0)]))
-        i, j, likeness = self._like(cells.boxes[own], cells.cut[own], cells.kind(own), near)
-        a, b = own[i], near[j]
-        # Cells that were there at the same time were told apart then, unless one of them lay elsewhere on the map.
-        together = (cells.first_frame[a] <= cells.last_frame[b]) & (cells.first_frame[b] <= cells.last_frame[a])
-        surely = (cells.anchor[a] != cells.anchor[b]) & (likeness >= 1 + self._config.match.min_iou_together)
-        chosen = (a != b) & (~together | surely)
-        a, b = np.minimum(a, b)[chosen], np.maximum(a, b)[chosen]
-        taken: set[int] = set()
-        pairs = []
-        for pair in np.argsort(-likeness[chosen], kind="stable").tolist():
-            one, two = int(a[pair]), int(b[pair])
-            if one not in taken and two not in taken:
-                taken |= {one, two}
-                pairs.append(pair)
-        rows = np.array(pairs, np.intp)
-        return a[rows], b[rows]
+                    for kept, gone in zip(a.tolist(), b.tolist(), strict=True):
+                        self._join(kept, gone)
+                own = np.unique(a)
 
     def _join(self, kept: int, gone: int) -> None:
         cells = self._cells

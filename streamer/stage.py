@@ -3,7 +3,8 @@
 A frame is first correlated with the keyframe that the last one was seen from; that is the fast path, and it holds at
 any shift that leaves a few per cent of the field in common. Where it fails, all other keyframes are tried, the near
 ones first: a jump, or a return to where the stage has been. What fits nowhere starts a new island, unless it is
-too poor a picture for that (then it is lost); an island that turns out to overlap another one is merged into it.
+too poor a picture for that (then it is lost); an island that turns out to overlap another one is merged into it
+(streamer/island_merging.py).
 
 The camera must not be turned or its magnification changed in a session: frames after such a change are recognised by
 their features, said to be so, and given no position.
@@ -11,70 +12,20 @@ their features, said to be so, and given no position.
 
 from __future__ import annotations
 
-import random
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
+from streamer.island_merging import IslandMerger
 from streamer.placement import Placement
 from streamer.prepared import PreparedFrame, RegistrationConfig, prepare, restored
 from streamer.records import StagePosition
-from streamer.registration import Shift, at_rest, find_similarity, refine, register
+from streamer.registration import Shift, at_rest, find_similarity, refine, register, register_near
+from streamer.stage_config import StageConfig
 from streamer.stagemap import Keyframe, KeyframeState, StageMap
-
-
-@dataclass(frozen=True, slots=True)
-class StageConfig:
-    """When a keyframe is made, how far is searched, and what is too poor to start an island."""
-
-    keyframe_overlap: float = 0.75
-    """A frame that shares less than this with every keyframe becomes one."""
-    keyframe_overlap_islands: float = 0.85
-    """The same while there are several islands: any frame may be the one that joins two of them."""
-    keyframe_overlap_smeared: float = 0.3
-    """The same for a frame that the stage's motion smeared: what rests in its place is worth waiting for."""
-    max_smear: float = 1.2
-    """Above it a picture is taken for smeared; as a keyframe it is replaced as soon as a sharper one comes."""
-    link_overlap: float = 0.06
-    """A new keyframe is measured against those that share more than this with it."""
-    max_links: int = 6
-    max_search: int = 256
-    """Keyframes that one frame that fits nowhere is compared with at once."""
-    max_search_poor: int = 8
-    """The same for a frame that is too poor to be counted."""
-    poor_strength: float = 18.0
-    """What is asked of a match of such a frame; it only says where the stage is, and no cell depends on it."""
-    comparisons_per_frame: int = 12
-    """Keyframes of different islands compared in passing, at about 0.2 ms each."""
-    few_islands: int = 8
-    """With more islands the fields hardly belong together, and one comparison a frame is made."""
-    max_pending: int = 20_000
-    """Comparisons between islands that wait; beyond it the oldest are given up."""
-    max_at_end: int = 20_000
-    """Comparisons between islands that are made at the end where some were given up before; 4 s at most."""
-    sure_strength: float = 52.0
-    """A match this strong is beyond doubt; others join islands, or find a stage that jumped, only in pairs."""
-    same_px: float = 6.0
-    """Two matches that put an island at places no further apart say the same."""
-    max_surprise: float = 0.15
-    """A link that would move a keyframe by more than this share of the field is not believed."""
-    settle_px: float = 0.25
-    """A link that is off by less does not make the island settle anew."""
-    settle_all_px: float = 3.0
-    """A link that is off by less only moves what is near."""
-    min_contrast: float = 0.004
-    """Of a picture that may start an island; measured fields have 0.008 and more, blank ones with noise 0.002."""
-    min_coherence: float = 0.15
-    """Of a picture that may start an island; measured fields have 0.55 and more, pure noise 0."""
-    max_turn_rad: float = 0.015
-    max_growth: float = 0.015
-    """A camera turned or a magnification changed by more is not registered. Real neighbours differ by up to 0.009."""
-    max_start_smear: float = 1.5
-    """While the stage is being followed, a picture smeared more than this starts no island: it will come to rest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,18 +61,15 @@ class StageTracker:
         self._registration = registration or RegistrationConfig()
         self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
         self._map = StageMap(announce_px=self._config.settle_px)
+        self._merger = IslandMerger(self._map, self._config, self._registration)
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
         self._found: tuple[PreparedFrame, int, Shift] | None = None
         """The last frame, its keyframe and the shift from it, where it is good and was not made a keyframe."""
         self._was_found = False
         """Whether the last frame was found on the map; then one that is not may show a turned camera."""
-        self._pending: deque[tuple[int, int]] = deque()
-        self._hunches: deque[tuple[int, int, Shift]] = deque(maxlen=256)
-        """Matches between keyframes of different islands that were not sure enough to merge them."""
         self._distorted: dict[int, str] = {}
-        self.given_up = 0
-        """Comparisons between islands that were given up because too many waited."""
+        """Islands that are left out, and what was changed at the camera."""
 
     @property
     def islands(self) -> tuple[int, ...]:
@@ -136,6 +84,11 @@ class StageTracker:
     def forgotten(self) -> int:
         """Keyframes whose picture was given up because too many were kept; their places are not recognised again."""
         return self._map.forgotten
+
+    @property
+    def given_up(self) -> int:
+        """Comparisons between islands that were given up because too many waited."""
+        return self._merger.given_up
 
     def anchor_position(self, anchor: int) -> StagePosition:
         """Where a keyframe lies by now."""
@@ -152,22 +105,16 @@ class StageTracker:
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             before = self._last[1]
             return Placement(before.position, before.anchor, before.reason)
-        merged: list[tuple[int, int]] = []
-        anchor, shift, reason = self._place(frame, may_start, merged)
-        few = len(self._map.islands) <= self._config.few_islands
-        self._compare_islands(self._config.comparisons_per_frame if few else 1, merged)
-        placement = self._placement(anchor, shift, reason, merged)
+        anchor, shift, reason = self._place(frame, may_start)
+        self._merger.compare_in_passing()
+        placement = self._placement(anchor, shift, reason)
         self._last = (frame, placement)
         return placement
 
     def finish(self) -> Placement:
         """Do what comparisons between islands still wait; a Placement without position, for its corrections."""
-        merged: list[tuple[int, int]] = []
-        self._compare_islands(len(self._pending), merged)
-        if self.given_up and len(self._map.islands) <= self._config.few_islands:
-            self._pending.extend(self._given_up_pairs())
-            self._compare_islands(len(self._pending), merged)
-        return self._placement(None, None, "end", merged)
+        self._merger.compare_rest()
+        return self._placement(None, None, "end")
 
     def take_changes(self) -> StageChanges:
         """What `restore` needs besides all that this gave before: small, so that it can be kept after every frame."""
@@ -177,13 +124,13 @@ class StageTracker:
         tracker = TrackerState(
             next_island=self._map.next_island,
             reference=self._reference,
-            pending=tuple(self._pending),
+            pending=self._merger.pending,
             distorted=dict(self._distorted),
-            given_up=self.given_up,
+            given_up=self._merger.given_up,
             was_found=self._was_found,
             last=last,
             found=self._found,
-            hunches=tuple(self._hunches),
+            hunches=self._merger.hunches,
         )
         changed = tuple((state, self._map[state.number].frame) for state in self._map.take_changed())
         return StageChanges(changed, tracker)
@@ -191,38 +138,37 @@ class StageTracker:
     def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], tracker: TrackerState) -> None:
         """Make a new tracker go on as the one that `keyframes` (all, by number) and `tracker` were taken from."""
         self._map.restore(keyframes, tracker.next_island)
+        self._merger.restore(tracker.pending, tracker.hunches, tracker.given_up)
         self._reference = tracker.reference
-        self._pending = deque(tracker.pending)
         self._distorted = dict(tracker.distorted)
-        self.given_up = tracker.given_up
         self._was_found = tracker.was_found
         self._last = tracker.last
         self._found = tracker.found
-        self._hunches.extend(tracker.hunches)
 
-    def _placement(
-        self,
-        anchor: int | None,
-        shift: Shift | None,
-        reason: str | None,
-        merged: list[tuple[int, int]],
-    ) -> Placement:
+    def _placement(self, anchor: int | None, shift: Shift | None, reason: str | None) -> Placement:
+        merged = self._take_merged()
         corrections = self._map.corrections()
         if anchor is None:
-            return Placement(None, None, reason, corrections, tuple(merged))
+            return Placement(None, None, reason, corrections, merged)
         keyframe = self._map[anchor]
         if keyframe.island in self._distorted:
-            return Placement(None, None, self._distorted[keyframe.island], corrections, tuple(merged))
+            return Placement(None, None, self._distorted[keyframe.island], corrections, merged)
         x, y = keyframe.announced_px
         if shift is None:
             position = StagePosition(keyframe.island, x, y, 1.0)
         else:
             position = StagePosition(keyframe.island, x + shift.x_px, y + shift.y_px, max(0.0, shift.ncc))
-        return Placement(position, anchor, None, corrections, tuple(merged))
+        return Placement(position, anchor, None, corrections, merged)
 
-    def _place(
-        self, frame: PreparedFrame, may_start: bool, merged: list[tuple[int, int]]
-    ) -> tuple[int | None, Shift | None, str | None]:
+    def _take_merged(self) -> tuple[tuple[int, int], ...]:
+        merged = self._merger.take_merged()
+        for gone, into in merged:
+            reason = self._distorted.pop(gone, None)
+            if reason is None:  # what fits an island of the unchanged camera was not taken by a changed one
+                self._distorted.pop(into, None)
+        return merged
+
+    def _place(self, frame: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
         """(keyframe, shift from it, why not)."""
         good = self._may_start(frame, may_start)
         found = self._rested(frame)
@@ -236,7 +182,7 @@ class StageTracker:
             if not good or (self._was_found and frame.smear > self._config.max_start_smear):
                 return self._follow(frame)
             self._keep_last()
-            return self._start(frame, compared, merged)
+            return self._start(frame, compared)
         self._was_found = True
         number, shift = found
         self._reference = number
@@ -253,7 +199,7 @@ class StageTracker:
         new = self._map.add(frame, keyframe.island, keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px)
         self._map.link(number, new.number, shift)
         self._tie(new, besides=number)
-        self._await_comparison(new)
+        self._merger.add(new)
         self._reference = new.number
         return new
 
@@ -276,7 +222,7 @@ class StageTracker:
         return shift.overlap < (config.keyframe_overlap_islands if several else config.keyframe_overlap)
 
     def _start(
-        self, frame: PreparedFrame, compared: dict[int, Shift | None], merged: list[tuple[int, int]]
+        self, frame: PreparedFrame, compared: dict[int, Shift | None]
     ) -> tuple[int | None, Shift | None, str | None]:
         """A new island with this frame, which fits none of the keyframes `compared` beyond doubt."""
         reason = self._distortion(frame) if self._was_found else None
@@ -284,11 +230,8 @@ class StageTracker:
         new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
         if reason is not None:
             self._distorted[new.island] = reason
-        self._await_comparison(new, compared)
+        self._merger.add(new, compared)
         self._reference = new.number
-        for number, shift in compared.items():
-            if shift is not None:
-                self._weigh(number, new.number, shift, merged)
         return new.number, None, None
 
     def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
@@ -314,7 +257,7 @@ class StageTracker:
             return None
         guess = before.x_px - keyframe.announced_px[0], before.y_px - keyframe.announced_px[1]
         shift = refine(keyframe.frame, frame, guess, self._registration)
-        if shift is None or self._is_distorted(shift):
+        if shift is None or self._config.is_distorted(shift):
             return None
         return self._best_view(frame, keyframe.number, shift)
 
@@ -328,12 +271,12 @@ class StageTracker:
         for number in islice(self._candidates(self._map[self._reference]), most):
             shift = register(self._map.frame(number), frame, self._registration)
             compared[number] = shift
-            if shift is None or self._is_distorted(shift):
+            if shift is None or self._config.is_distorted(shift):
                 continue
             better = self._best_view(frame, number, shift)
             if better is None:
                 continue
-            if number == self._reference or better[0] != number or self._is_beyond_doubt(shift):
+            if number == self._reference or better[0] != number or self._config.is_beyond_doubt(shift):
                 return better
         return None
 
@@ -370,15 +313,9 @@ class StageTracker:
     def _measure(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> Shift | None:
         """Shift from a keyframe to a frame that should lie at (x_px, y_px)."""
         keyframe = self._map[number]
-        guess = (x_px - keyframe.x_px, y_px - keyframe.y_px)
-        shift = refine(self._map.frame(number), frame, guess, self._registration)
-        if shift is None:
-            shift = register(self._map.frame(number), frame, self._registration)
-            if shift is not None:
-                off = np.hypot(shift.x_px - guess[0], shift.y_px - guess[1])
-                if off > self._config.max_surprise * frame.width:
-                    return None
-        return shift
+        guess_px = x_px - keyframe.x_px, y_px - keyframe.y_px
+        within_px = self._config.max_surprise * frame.width
+        return register_near(self._map.frame(number), frame, guess_px, within_px, self._registration)
 
     def _tie(self, new: Keyframe, besides: int) -> None:
         """Measure a new keyframe against its neighbours; the island settles anew when they disagree with its place."""
@@ -393,11 +330,6 @@ class StageTracker:
         if off > self._config.settle_px:
             self._map.settle(new.island, new.number if off < self._config.settle_all_px else None)
 
-    def _is_distorted(self, shift: Shift) -> bool:
-        return shift.overlap > 0.3 and (
-            abs(shift.turn_rad) > self._config.max_turn_rad or abs(shift.growth) > self._config.max_growth
-        )
-
     def _distortion(self, frame: PreparedFrame) -> str | None:
         """Whether a frame that fits nowhere shows what the last one showed, turned or at another magnification."""
         if self._last is None or self._last[1].anchor is None:
@@ -411,90 +343,3 @@ class StageTracker:
         if abs(growth) > self._config.max_growth:
             return f"magnification changed to {100 * (1 + growth):.0f} %"
         return None
-
-    def _await_comparison(self, new: Keyframe, compared: Collection[int] = ()) -> None:
-        others = [n for island in self._map.islands if island != new.island for n in self._map.members(island)]
-        pairs = [(number, new.number) for number in others if number not in compared]
-        # There may be time for a few of them only: a sample of the other islands, the same one whenever it is drawn.
-        random.Random(new.number).shuffle(pairs)
-        self._pending.extend(pairs)
-        while len(self._pending) > self._config.max_pending:
-            self._pending.popleft()
-            self.given_up += 1
-
-    def _given_up_pairs(self) -> list[tuple[int, int]]:
-        """Keyframes of the smaller islands and of the others: while frames came there was time for few of all pairs."""
-        largest, *smaller = sorted(self._map.islands, key=lambda island: len(self._map.members(island)), reverse=True)
-        drawn = random.Random(len(self._map))
-        pairs = []
-        most = max(1, self._config.max_at_end // max(1, sum(len(self._map.members(island)) for island in smaller)))
-        for place, island in enumerate(smaller):
-            others = [number for other in (largest, *smaller[:place]) for number in self._map.members(other)]
-            for number in self._map.members(island):
-                pairs += [(other, number) for other in drawn.sample(others, min(most, len(others)))]
-        # Of one place after the other in the larger island: a picture that is not in memory is prepared once.
-        return sorted(pairs[: self._config.max_at_end])
-
-    def _compare_islands(self, limit: int, merged: list[tuple[int, int]]) -> None:
-        done = 0
-        while self._pending and done < limit:
-            a, b = self._pending.pop()
-            if self._map[a].island == self._map[b].island:
-                continue
-            done += 1
-            shift = register(self._map.frame(a), self._map.frame(b), self._registration)
-            if shift is not None and not self._is_distorted(shift):
-                self._weigh(a, b, shift, merged)
-
-    def _is_beyond_doubt(self, shift: Shift) -> bool:
-        return shift.strength >= self._config.sure_strength
-
-    def _weigh(self, a: int, b: int, shift: Shift, merged: list[tuple[int, int]]) -> None:
-        """Keyframes of two islands seem to match: merge when that is beyond doubt, or when two matches say the same."""
-        if self._map[a].island > self._map[b].island:
-            a, b, shift = b, a, shift.reversed()
-        first, second = self._map[a], self._map[b]
-        x, y = first.x_px + shift.x_px - second.x_px, first.y_px + shift.y_px - second.y_px
-        confirmed = self._is_beyond_doubt(shift)
-        for other_a, other_b, other in self._hunches:
-            one, two = self._map[other_a], self._map[other_b]
-            if one.island > two.island:
-                one, two, other = two, one, other.reversed()
-            if (one.island, two.island) == (first.island, second.island):
-                off = one.x_px + other.x_px - two.x_px - x, one.y_px + other.y_px - two.y_px - y
-                confirmed |= float(np.hypot(*off)) <= self._config.same_px
-        self._hunches.append((a, b, shift))
-        if not confirmed:
-            return
-        links = self._bridges(first, second, x, y)
-        if links is None:
-            return
-        gone, into = second.island, first.island
-        self._map.merge(gone, into, x, y)
-        reason = self._distorted.pop(gone, None)
-        if reason is None:  # what fits an island of the unchanged camera was not taken by a changed one
-            self._distorted.pop(into, None)
-        for one_end, other_end, seen in [(a, b, shift), *links]:
-            self._map.link(one_end, other_end, seen)
-        self._map.settle(into)
-        merged.append((gone, into))
-
-    def _bridges(
-        self, first: Keyframe, second: Keyframe, x_px: float, y_px: float
-    ) -> list[tuple[int, int, Shift]] | None:
-        """Other matches between the island of `first` and that of `second`, were this at (x_px, y_px) in the other;
-        None where more places should match and do not than do."""
-        links: list[tuple[int, int, Shift]] = []
-        refuted = 0
-        for number in sorted(self._map.members(second.island), key=lambda n: abs(n - second.number))[:32]:
-            moved = self._map[number]
-            x, y = moved.x_px + x_px, moved.y_px + y_px
-            for overlap, other in self._map.around(first.island, moved.frame, x, y)[:3]:
-                if overlap < self._config.link_overlap or (other, number) == (first.number, second.number):
-                    continue
-                seen = self._measure(other, moved.frame, x, y)
-                if seen is not None:
-                    links.append((other, number, seen))
-                elif overlap > 0.2:
-                    refuted += 1
-        return links if refuted <= len(links) else None

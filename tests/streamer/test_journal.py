@@ -14,13 +14,16 @@ import pytest
 from engines.base import UsageError
 from streamer import wire
 from streamer.export import export
+from streamer.island_merging import IslandMerger
 from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
 from streamer.journal.schema import FORMAT_VERSION
+from streamer.prepared import RegistrationConfig
 from streamer.records import Cell
 from streamer.recount import recount, recounted
 from streamer.slide import SlideUpdate
 from streamer.sources import SourceError
 from streamer.stage import StageTracker
+from streamer.stage_config import StageConfig
 from streamer.stagemap import Keyframe, KeyframeState, StageMap
 from streamer.wire import CellMessage, DifferentialMessage, encode, topic_of
 from tests.cases import ScriptedSource
@@ -173,9 +176,11 @@ def test_only_the_frames_since_the_checkpoint_are_counted_again(tmp_path, seen, 
 
 def test_all_that_a_stage_tracker_remembers_is_kept():
     """Whoever adds to it adds to TrackerState or KeyframeState, to the journal's tables, and here."""
-    given = {"_config", "_registration", "_lenient", "_map"}
-    kept = {"_reference", "_last", "_found", "_was_found", "_pending", "_hunches", "_distorted", "given_up"}
-    assert set(vars(StageTracker())) == given | kept
+    given = {"_config", "_registration", "_map"}
+    kept = {"_reference", "_last", "_found", "_was_found", "_distorted"}
+    assert set(vars(StageTracker())) == given | {"_lenient", "_merger"} | kept
+    merger = IslandMerger(StageMap(1.0), StageConfig(), RegistrationConfig())
+    assert set(vars(merger)) == given | {"_merged"} | {"_pending", "_hunches", "given_up"}
     follows = {"_by_place", "_with_spectrum", "_with_picture", "forgotten", "_islands", "_moved", "_new", "_changed"}
     assert set(vars(StageMap(1.0))) == {"_announce_px", "_keyframes", "_next_island"} | follows
     keyframe, state = (

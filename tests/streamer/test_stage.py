@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from streamer.stage import StageConfig, StageTracker
+from streamer.stage import StageTracker
+from streamer.stage_config import StageConfig
 from tests.streamer.stage_cases import HEIGHT, SLIDE_HEIGHT, SLIDE_WIDTH, WIDTH, slide, smeared, view, vignette
 
 
