@@ -47,6 +47,9 @@ LICENCES = {
     "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
     "chula_wbc": "chula_wbc: MIT",
     "bccd": "BCCD: MIT",
+    "txl_pbc": "TXL-PBC: MIT; its pictures from Raabin-WBC, types said by eye (tools/datasets/types_by_eye.csv)",
+    "bcd": "bcd: MIT; types said by eye",
+    "wbc_masks": "wbc_masks (zxaoyou/segmentation_WBC): data under GPL-3.0",
 }
 
 
