@@ -56,17 +56,16 @@ class Field:
         return np.concatenate([boxes[:, :2] < low, boxes[:, 2:] > high], axis=1)
 
 
+def from_edges_px(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    """(n, 4): how far left, top, right and bottom of each box lie from that edge of the frame."""
+    distances = boxes_px.copy()
+    np.subtract(np.array([width, height], np.float32), boxes_px[:, 2:], out=distances[:, 2:])
+    return distances
+
+
 def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_px: float) -> Cuts:
     """(n, 4): whether left, top, right, bottom of each box lie within `edge_px` of the frame's edge."""
-    return np.stack(
-        [
-            boxes_px[:, 0] <= edge_px,
-            boxes_px[:, 1] <= edge_px,
-            boxes_px[:, 2] >= width - edge_px,
-            boxes_px[:, 3] >= height - edge_px,
-        ],
-        axis=1,
-    )
+    return from_edges_px(boxes_px, width, height) <= edge_px
 
 
 _BAND = 256

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from streamer.cellstore import KINDS, CellStore
 from streamer.fusion import Fusion, FusionConfig, Names
 from streamer.ledger import Ledger, SlideCounts
-from streamer.matching import Boxes, Cuts, Field, Ints, MatchConfig, best_of_each, cut_sides
+from streamer.matching import Boxes, Cuts, Field, Ints, MatchConfig, best_of_each, from_edges_px
 from streamer.placement import Correction, Placement
 from streamer.recognition import Recognition
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
@@ -175,9 +175,9 @@ class SlideMap:
             rows = np.nonzero(detections.scores >= self._config.min_score)[0]
             boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
             longer = max(frame_size_px)
-            cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.maybe_cut_share * longer)
-            surely_cut = cut_sides(detections.boxes_px, *frame_size_px, self._config.cut_share * longer)
-            whole: npt.NDArray[np.bool_] = np.logical_not(surely_cut.any(axis=1))
+            distances_px = from_edges_px(detections.boxes_px, *frame_size_px)
+            cut = distances_px <= self._config.maybe_cut_share * longer
+            whole: npt.NDArray[np.bool_] = distances_px.min(axis=1) > self._config.cut_share * longer
             field = Field(
                 island=position.island,
                 anchor=0 if placement.anchor is None else placement.anchor,
@@ -201,6 +201,8 @@ class SlideMap:
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
+        if len(cell_ids) == 0:  # most frames show no white cell
+            return
         cells = self._cells
         touched = np.unique(cell_ids)
         with self._ledger.change(touched):
