@@ -28,7 +28,7 @@ from tools.classification.support_vectors import Constants
 from tools.datasets import PARTS, VALIDATION
 from tools.evaluate_published import evaluate
 from tools.export import toml
-from tools.export_published import LICENCES, ZOO
+from tools.export_published import LICENCES, ZOO, training_commands
 from tools.train_svm import KERNELS, arguments
 
 LARGEST_DIFFERENCE = 1e-3
@@ -36,18 +36,6 @@ LARGEST_DIFFERENCE = 1e-3
 subtracts numbers that float32 holds too coarsely."""
 _OPTIONS = ("kept", "folds", "search_cells", "risk", "seed")
 _NOT_SHIPPED = "all_idb2: research use; no weights of this model ship"
-
-
-def network_command(run: dict[str, Any], out: str) -> str:
-    """The command that trained the network, with the options that were given."""
-    settings, protocol = run["settings"], run["protocol"]
-    words = [
-        f"--{key.replace('_', '-')} {settings[key]}"
-        for key in ("sets", "split", *protocol)
-        if settings.get(key) is not None
-    ]
-    words += [f"--{key.replace('_', '-')}" for key in ("one_cycle", "bfloat16", "augment") if settings.get(key)]
-    return f"python -m tools.train_published --architecture darknet53 --out {out} {' '.join(words)}"
 
 
 def machines_command(settings: dict[str, Any], name: str) -> str:
@@ -84,7 +72,7 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "Research use only, as its data" if is_blast else "Apache-2.0",
         "build": [
-            network_command(run, network),
+            *training_commands(run["settings"], protocol, network),
             fit,
             f"python -m tools.export_svm runs/{name} --name {name} --kernel {kernel}",
         ],
@@ -154,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     model = str(path) if options.out else options.name
 
     values = card_values(options.name, document, options.kernel, file)
-    figures = own_figures(document, options.kernel, values["build"][1])
+    figures = own_figures(document, options.kernel, values["build"][-2])
     card.write_text(toml({**values, "figures": figures}))
     for part in options.parts:
         if part != VALIDATION and set(names) <= set(BLAST_CLASSES):

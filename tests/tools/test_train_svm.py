@@ -87,8 +87,8 @@ def test_the_graph_of_the_whole_chain_says_what_scikit_learn_says(network: Path,
     assert card.class_names == CLASSES
     train, machines, export = card.build
     assert train == (
-        f"python -m tools.train_published --architecture darknet53 --out {network} --sets pbc --split parts "
-        f"--input-px {PX} --augment"
+        f"python -m tools.train_published --architecture darknet53 --out {network} --input-px {PX} --augment "
+        "--split parts --sets pbc"
     )
     assert machines.endswith("--out runs/toy-svm --classes five --kept 15 --folds 3")
     assert export == "python -m tools.export_svm runs/toy-svm --name toy-svm --kernel cubic"
