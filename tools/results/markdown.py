@@ -15,11 +15,12 @@ and more. Nothing here was typed in by hand but the publications' figures and th
 system works: [systems.md](systems.md).
 
 * *Home* is a laboratory whose cells trained the network (other pictures of it), *camera* the slides of `chula_wbc`
-  under a microscope camera, *other laboratory* one that trained nothing (`wbc_masks`).
-* *Whole* are pictures of single cells as they are, without a box; *measured*, frames enlarged by the measured size of
-  their red cells; *fused*, all looks at a cell counted as one; *as labelled*, BCCD, which leaves about half of the red
-  cells without a box. *Named* is the share of cells whose probability reaches the threshold; the others stay
-  `unclassified`.
+  under a microscope camera, *other laboratory* one that trained nothing; *before it trained* are
+  the weights before a laboratory joined.
+* *Whole* are pictures of single cells as they are, without a box; *fields*, whole fields whose cell is looked for;
+  *measured*, frames enlarged by the measured size of their red cells; *fused*, all looks at a cell counted as one;
+  *as labelled*, BCCD, which leaves about half of the red cells without a box. *Named* is the share of cells whose
+  probability reaches the threshold; the others stay `unclassified`.
 * Limits are 95 % Clopper-Pearson, of mAP by bootstrap. *Validation* chose epochs and temperatures; *holdout* was
   measured afterwards.
 * A publication's figure stands beside ours, never in its place: the data differ, as each section says.
