@@ -108,13 +108,14 @@ def _lines(
     of_cropped, row, naming = classifier.classify_crops(cropped), 0, Naming.of(classifier)
     for name, picture, box in zip(names, pictures, boxes, strict=True):
         if box is not None:
-            yield _line(name, classifier.classify(picture, box), box, naming)
+            yield classified_file(name, classifier.classify(picture, box), box, naming)
         else:
-            yield _line(name, of_cropped[row : row + 1], None, naming)
+            yield classified_file(name, of_cropped[row : row + 1], None, naming)
             row += 1
 
 
-def _line(name: str, found: Classifications, box: Boxes | None, naming: Naming) -> ClassifiedFile:
+def classified_file(name: str, found: Classifications, box: Boxes | None, naming: Naming) -> ClassifiedFile:
+    """The line of one file, of the looks (one row) at its cell in `box` (1,4), None: the whole picture."""
     values = found.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()
     novelty = None if found.novelty is None else float(found.novelty[0])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engines.base import Attribute, Classifications
-from streamer.classify import _lines
+from streamer.classify import classified_file
 from streamer.naming import Naming
 
 ATTRIBUTES = (Attribute("nucleus_shape", ("round", "bent", "split")), Attribute("cell_size", ("small", "big")))
@@ -42,7 +42,8 @@ def found(novelty=(0.1, 0.1, 0.999)):
 
 
 def test_a_line_of_classify_says_how_a_cell_looks_where_its_class_was_described():
-    neutrophil, platelet, novel = _lines(["a", "b", "c"], found(), NAMING)
+    looks = found()
+    neutrophil, platelet, novel = (classified_file("a", looks[i : i + 1], None, NAMING) for i in range(3))
     assert {name: one.value for name, one in neutrophil.attributes.items()} == {
         "nucleus_shape": "bent",
         "cell_size": "small",
