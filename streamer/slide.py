@@ -316,6 +316,8 @@ class SlideMap:
             own = rows[cells.island[rows] == island]
             while len(own):  # a cell that was joined has another box: its neighbours are looked at anew
                 a, b = self._recognition.doubles(own, island)
+                if len(a) == 0:
+                    break
                 with self._ledger.change(np.unique(np.concatenate([a, b]))):
                     for kept, gone in zip(a.tolist(), b.tolist(), strict=True):
                         self._join(kept, gone)
