@@ -26,7 +26,7 @@ from engines.graph import BOXES, CLASS_SCORES, CLASSES, INPUT, SCORES
 LoadEngine = Callable[[int, int], Engine]
 """(height, width) of the input -> an engine for that size: uint8 `images`, the compact head."""
 
-_ENGINES_KEPT = 4
+ENGINES_KEPT = 4
 """Input sizes whose engines stay loaded; a camera needs one, a folder of mixed pictures a few."""
 
 
@@ -42,8 +42,9 @@ class DetectTimings:
 class Engines:
     """Engines by input size, loaded when first needed; the one unused for longest goes when there are too many."""
 
-    def __init__(self, load: LoadEngine) -> None:
+    def __init__(self, load: LoadEngine, kept: int = ENGINES_KEPT) -> None:
         self._load = load
+        self._kept = kept
         self._lock = threading.Lock()
         self._loaded: OrderedDict[tuple[int, int], Engine] = OrderedDict()
         self.backends: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class Engines:
                 _check_head(engine)
                 self._loaded[height, width] = engine
                 self.backends = tuple(dict.fromkeys((*self.backends, engine.backend)))
-                if len(self._loaded) > _ENGINES_KEPT:
+                if len(self._loaded) > self._kept:
                     self._loaded.popitem(last=False)  # not closed: another thread may be inside it
             self._loaded.move_to_end((height, width))
             return engine

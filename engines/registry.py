@@ -18,7 +18,7 @@ from engines.backends import BACKENDS, Backend, EngineMaker, Say
 from engines.base import CardError, Engine, ModelFormatError, ModelNotFoundError
 from engines.card import Card, Task, card_from_metadata, near, parse_card
 from engines.classifier import Classifier
-from engines.detector import Detector, Engines
+from engines.detector import ENGINES_KEPT, Detector, Engines
 from engines.explainer import Explainer
 from engines.gradcam import add_gradcam
 from engines.graph import INPUT, adapt_ultralytics, is_compact
@@ -87,15 +87,17 @@ def load_detector(
     batch: int | None = None,
     min_score: float | None = None,
     long_side_px: int | None = None,
+    engines_kept: int = ENGINES_KEPT,
     shadow: ShadowTally | None = None,
     say: Say = lambda line: None,
 ) -> Detector:
     """Load a shipped detector by name, or an ONNX file: with a card beside it, or YOLOv5 as Ultralytics exports it.
 
     `frame_size` (width, height) loads the engine for such frames at once. `batch`: frames of one run, by default as
-    many as suit the backend. `shadow`: compare a GPU with the CPU now and then, and count it there. `say` is told in
-    one line which backend runs and why, whenever an engine is loaded. ModelNotFoundError, CardError and
-    ModelFormatError say what is wrong with the model, BackendUnavailableError with the backend.
+    many as suit the backend. `engines_kept`: input sizes whose engines stay loaded. `shadow`: compare a GPU with the
+    CPU now and then, and count it there. `say` is told in one line which backend runs and why, whenever an engine is
+    loaded. ModelNotFoundError, CardError and ModelFormatError say what is wrong with the model,
+    BackendUnavailableError with the backend.
     """
     model = find(name_or_path, "detector")
     proto = compact(model)
@@ -108,7 +110,7 @@ def load_detector(
 
     detector = Detector(
         model.card,
-        Engines(load),
+        Engines(load, engines_kept),
         min_score=min_score,
         long_side_px=long_side_px,
         fixed_size=(height, width) if height is not None and width is not None else None,

@@ -384,7 +384,7 @@ def _mosaic(options: Options) -> int:
 def _classify(options: Options) -> int:
     from engines.registry import load_classifier, load_detector
     from streamer.classify import classify
-    from streamer.field_search import FieldSearch
+    from streamer.field_search import ENGINES_KEPT, FieldSearch
 
     def say(line: str) -> None:
         print(f"leukostream: {line}", file=sys.stderr if options["jsonl"] == "-" else sys.stdout)
@@ -393,7 +393,7 @@ def _classify(options: Options) -> int:
     finder = options["detector"]
     search = None
     if finder != "none":
-        search = FieldSearch(load_detector(finder, backend=options["backend"], say=say))
+        search = FieldSearch(load_detector(finder, backend=options["backend"], engines_kept=ENGINES_KEPT, say=say))
     return classify(options["source"], classifier, options["jsonl"], search)
 
 
