@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tools import training
+from tools import shipped_weights, training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification import measures
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
@@ -47,6 +48,10 @@ NOT_TAUGHT = frozenset(f"wbc_masks/cellavision/{number}.png" for number in ("032
 one round nucleus that is called a neutrophil."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 HOME = "pbc"
+BY_SLIDE = ("chula_wbc",)
+OF_A_SLIDE = 10
+"""Sets whose slides lend their looks to one another as laboratories do, and the training cells that a slide needs for
+it. Nearly every slide of chula_wbc shows cells of one type, so that its stain would tell the type."""
 HOME_ONLY_FOREIGN = 0.6
 """How much as often as others cells are made to look foreign whose class only the home set has. What is foreign was
 taken for them otherwise: lymphocytes of wbc_masks for platelets, monocytes for immature granulocytes."""
@@ -233,16 +238,20 @@ class Trainer:
         self.device = torch.device(device)
         trains = stored.select(TRAIN)
         self.inside = trains[[stored.cells[i].key not in NOT_TAUGHT for i in trains]]
-        self.laboratories = np.array([c.dataset for c in stored.cells])
+        self.laboratories = laboratories_of(stored)
         self.appearances = appearances
-        away = np.unique(stored.classes[self.inside][self.laboratories[self.inside] != HOME])
+        datasets = np.array([c.dataset for c in stored.cells])
+        away = np.unique(stored.classes[self.inside][datasets[self.inside] != HOME])
         self.foreign = np.where(np.isin(stored.classes, away), 1.0, HOME_ONLY_FOREIGN)
-        datasets = self.laboratories[self.inside]
+        datasets = datasets[self.inside]
         slides = np.array([stored.cells[i].slide or "" for i in self.inside])
         self.weights = sampling_weights(datasets, stored.classes[self.inside], slides)
+        self.training_px = plan.input_px
         training.seed_everything(plan.seed, -1 % 2**32)
         self.network = build_network(plan).to(self.device)
-        if start is not None:
+        if start is not None and start.suffix == shipped_weights.GRAPH:
+            self._begin_with_graph(start)
+        elif start is not None:
             weights = training.load_checkpoint(start)["average"]["network"]
             missing, unknown = self.network.load_state_dict(weights, strict=False)
             if unknown or any(not name.startswith("attributes.") for name in missing):
@@ -253,9 +262,14 @@ class Trainer:
         groups = training.parameter_groups(self.network, plan.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=plan.rate)
         self.epoch, self.best = 0, -1.0
-        self.training_px = plan.input_px
         if resume:
             self._resume()
+
+    def _begin_with_graph(self, path: Path) -> None:
+        weights = shipped_weights.weights_of(path, "network.")
+        rng = training.seed_everything(self.plan.seed, -2 % 2**32)
+        drawn = rng.choice(self.inside, (8, self.plan.batch), p=self.weights)
+        shipped_weights.begin_with_graph(self.network, weights, (self._pictures(indices, rng) for indices in drawn))
 
     def _resume(self) -> None:
         state = training.load_checkpoint(self.out / "last.pt")
@@ -312,13 +326,17 @@ class Trainer:
         print(f"{self.epoch:3}  loss {total / steps:.4f}  {trained:5.0f} s  {value:.4f}  {shown}", flush=True)
         return results
 
-    def _step(self, indices: np.ndarray, rng: np.random.Generator) -> float:
-        stored = self.stored
+    def _pictures(self, indices: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The cells at `indices`, cut and relit at random."""
         lending = None
         if self.appearances is not None:
             lending = Lending(self.appearances, self.laboratories[indices].tolist(), self.foreign[indices])
-        x = make_batch(stored.squares, stored.boxes, indices, self.training_px, rng, self.how, lending)
-        x = x.to(self.device)
+        squares, boxes = self.stored.squares, self.stored.boxes
+        return make_batch(squares, boxes, indices, self.training_px, rng, self.how, lending).to(self.device)
+
+    def _step(self, indices: np.ndarray, rng: np.random.Generator) -> float:
+        stored = self.stored
+        x = self._pictures(indices, rng)
         classes = torch.from_numpy(stored.classes[indices]).to(self.device)
         subclasses = torch.from_numpy(stored.subclasses[indices]).to(self.device)
         # bf16 on a CPU was measured at half the speed of float32 here (depthwise convolutions): only a GPU gets it.
@@ -352,11 +370,20 @@ class Trainer:
             training.save_checkpoint(self.out / "best.pt", state)
 
 
+def laboratories_of(stored: StoredCells) -> np.ndarray:
+    """The laboratory of each cell: its set; of `BY_SLIDE` "SET/SLIDE", where the slide has training cells enough."""
+    inside = [stored.cells[i] for i in stored.select(TRAIN)]
+    trained = Counter((c.dataset, c.slide) for c in inside if c.dataset in BY_SLIDE)
+    lends = {slide for slide, cells in trained.items() if cells >= OF_A_SLIDE}
+    names = (f"{c.dataset}/{c.slide}" if (c.dataset, c.slide) in lends else c.dataset for c in stored.cells)
+    return np.array(list(names))
+
+
 def laboratory_appearances(stored: StoredCells) -> Appearances:
     """The looks of all laboratories with cells to train on, typed or not."""
     inside = stored.select(TRAIN)
-    names = np.array([stored.cells[i].dataset for i in inside])
-    inside, names = inside[np.isin(names, list(SET_SHARES))], names[np.isin(names, list(SET_SHARES))]
+    inside = inside[np.isin([stored.cells[i].dataset for i in inside], list(SET_SHARES))]
+    names = laboratories_of(stored)[inside]
     typed = typed_crops([stored.squares[i] for i in inside], stored.boxes[inside], names)
     return gather({**typed, **untyped_crops(data_root())})
 
@@ -376,7 +403,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
-    parser.add_argument("--start", type=Path, help="begin with the averaged weights of this checkpoint")
+    parser.add_argument("--start", type=Path, help="begin with the weights of this checkpoint or shipped .onnx")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     for field in dataclasses.fields(Plan):

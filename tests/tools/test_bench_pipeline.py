@@ -34,6 +34,9 @@ def test_every_row_is_measured_on_all_frames(folder: Path, tmp_path: Path, monke
     report = json.loads(result.read_text())
     assert report["frames"] == FRAMES
     assert report["allowed_fps"] == pytest.approx(report["machine"]["cores"] * 1000 / sum(report["step_ms"].values()))
+    all_ms = [*report["step_ms"].values(), *report["rest_ms"].values()]
+    assert min(all_ms) > 0
+    assert report["allowed_with_rest_fps"] == pytest.approx(report["machine"]["cores"] * 1000 / sum(all_ms))
     assert [(row["workers"], row["threads"], row["only_the_loops_work"]) for row in report["pipeline"]] == [
         (2, 1, False),
         (2, 1, True),
@@ -41,3 +44,6 @@ def test_every_row_is_measured_on_all_frames(folder: Path, tmp_path: Path, monke
     for row in report["pipeline"]:
         assert row["of_allowed"] == pytest.approx(row["fps"][0] / report["allowed_fps"])
         assert len(row["fps"]) == 1
+    whole, loops_work = report["pipeline"]
+    assert whole["of_allowed_with_rest"] == pytest.approx(whole["fps"][0] / report["allowed_with_rest_fps"])
+    assert loops_work["of_allowed_with_rest"] is None

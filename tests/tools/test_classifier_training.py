@@ -281,6 +281,43 @@ def test_a_cell_takes_on_the_colours_of_another_laboratory() -> None:
     assert 10 < (reach > 0.29).sum() < 50
 
 
+def test_slides_of_a_set_share_its_chance_to_lend_their_colours() -> None:
+    rng = np.random.default_rng(0)
+    spread = 0.01 * np.eye(3)
+    names = ("pbc", "chula_wbc/M-8", "chula_wbc/L-8", "chula_wbc/N-3B")
+    looks = appearance.Appearances(
+        {name: np.full((1, 3), float(number)) for number, name in enumerate(names)}, dict.fromkeys(names, spread[None])
+    )
+    matrices, offsets = looks.maps(["pbc"] * 2000, rng)
+    assert matrices == pytest.approx(np.tile(np.eye(3), (2000, 1, 1)))
+    assert (np.abs(offsets) < 1e-9).all(1).mean() == pytest.approx(0.5, abs=0.04)  # pbc itself, not one in four
+
+
+def test_slides_with_cells_enough_are_laboratories_of_their_own() -> None:
+    stored = stored_cells(60)
+    slides = {f"{i}.jpg": "M-8" if i < 40 else "L-8" for i in range(60)}
+    cells = [dataclasses.replace(cell, slide=slides[cell.key]) for cell in stored.cells]
+    names = train_classifier.laboratories_of(dataclasses.replace(stored, cells=cells)).tolist()
+    trained = sum(stored.parts[i] == "train" for i in range(40, 60, 2))
+    assert trained < train_classifier.OF_A_SLIDE
+    expected = ["pbc" if i % 2 else "chula_wbc/M-8" if i < 40 else "chula_wbc" for i in range(60)]
+    assert names == expected
+
+
+def test_a_run_may_start_from_a_graph_that_ships(checkpoint: Path, tmp_path: Path) -> None:
+    graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted())
+    file = tmp_path / "shipped.onnx"
+    file.write_bytes(graph.SerializeToString())
+    network = Trainer(plan, stored_cells(), {}, tmp_path / "run", start=file).network.eval()
+    before, _, _ = load_network(checkpoint)
+    x = torch.rand(4, 3, plan.input_px, plan.input_px)
+    with torch.no_grad():
+        for now, then in zip(network(x), before(x), strict=True):
+            assert torch.allclose(now, then, atol=1e-4)
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert any((norm.running_var - 1).abs().max() > 0.1 for norm in norms)  # of what it sees, not of nothing
+
+
 def test_appearances_are_gathered_from_typed_and_untyped_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_data(tmp_path / "data")
     monkeypatch.setenv("LEUKOSTREAM_DATA", str(tmp_path / "data"))
