@@ -255,10 +255,13 @@ def export(
     *,
     stored: StoredCells,
     left_out: tuple[str, str] | None = None,
+    after: Path | None = None,
 ) -> Path:
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `earlier` are checkpoints
-    that the runs before began from, first ones first, for the card to name; `stored` has the training cells;
-    `left_out` an earlier model's file and a set that did not train it, to be measured with it."""
+    that the runs before began from, first ones first, for the card to name; `after` is the card of the graph that the
+    first of all began from; `stored` has the training cells; `left_out` an earlier model's file and a set that did not
+    train it, to be measured with it."""
+    before = () if after is None else runs_of(after)
     gaussians = novelty.fit_network(checkpoint, stored, CROP_MARGINS)
     model = Model(str(checkpoint), untempered_classifier(checkpoint, gaussians))
     untempered = for_calibration(evaluate_classifier.evaluate(model, VALIDATION, sets=CALIBRATED_ON))
@@ -283,8 +286,11 @@ def export(
         "attribute_temperatures": [round(t, 4) for t in fitted.attribute_temperatures],
         "threshold_for_errors": risk,
         "novelty_threshold_for_refused": REFUSED,
-        "command": train_command(plan) + (f" --start runs/{len(earlier)}/last.pt" if earlier else ""),
-        "earlier_runs": [earlier_run(number, path) for number, path in enumerate(earlier, 1)],
+        "command": train_command(plan) + start_of(len(before) + len(earlier) + 1, len(before)),
+        "earlier_runs": [
+            *before,
+            *(earlier_run(n, path, len(before)) for n, path in enumerate(earlier, len(before) + 1)),
+        ],
         "notes": list(NOTES),
     }
 
@@ -297,13 +303,29 @@ def export(
     return path
 
 
-def earlier_run(number: int, checkpoint: Path) -> str:
-    """The command of one of the runs that weights went through, and where it was left."""
+def runs_of(card: Path) -> tuple[str, ...]:
+    """The runs that the weights of a card went through, the last one as an earlier one. ValueError where it names no
+    command."""
+    told = parse_card(card.read_text(), str(card), stem=card.stem).training
+    if "command" not in told:
+        raise ValueError(f"{card}: got no training command, expected the card of a model that this project trained")
+    runs = tuple(told["earlier_runs"])
+    return (*runs, str(told["command"]).replace("runs/classifier", f"runs/{len(runs) + 1}"))
+
+
+def start_of(number: int, graphs: int) -> str:
+    """What run `number` began with; after the first `graphs` runs only the exported graph was left."""
+    if number == 1:
+        return ""
+    return " --start BEFORE.onnx" if number == graphs + 1 else f" --start runs/{number - 1}/last.pt"
+
+
+def earlier_run(number: int, checkpoint: Path, graphs: int = 0) -> str:
+    """The command of one of the runs that weights went through, and where it was left; `graphs` as for `start_of`."""
     _, plan, state = load_network(checkpoint)
     command = train_command(plan).replace("runs/classifier", f"runs/{number}")
-    start = f" --start runs/{number - 1}/last.pt" if number > 1 else ""
     averaged = ", then averaged with the run before" if state.get("mean_of", 1) > 1 else ""
-    return f"{command}{start} (left after epoch {state['epoch']}{averaged})"
+    return f"{command}{start_of(number, graphs)} (left after epoch {state['epoch']}{averaged})"
 
 
 def mean_of(checkpoints: Sequence[Path], out: Path) -> Path:
@@ -354,6 +376,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--earlier", nargs="+", type=Path, default=[], help="checkpoints that runs before began from, in their order"
     )
+    parser.add_argument("--after", type=Path, help="card of the graph that the first of these runs began from")
     parser.add_argument(
         "--left-out",
         nargs=2,
@@ -367,9 +390,18 @@ def main(arguments: list[str] | None = None) -> None:
         checkpoint = mean_of(args.checkpoint, checkpoint.with_name("mean.pt"))
     stored = load_stored(data_root(), args.cells)
     left_out = None if args.left_out is None else (args.left_out[0], args.left_out[1])
-    print(
-        export(checkpoint, args.name, args.out, args.risk, args.parts, args.earlier, stored=stored, left_out=left_out)
+    made = export(
+        checkpoint,
+        args.name,
+        args.out,
+        args.risk,
+        args.parts,
+        args.earlier,
+        stored=stored,
+        left_out=left_out,
+        after=args.after,
     )
+    print(made)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ class Plan:
     standardise: bool = True
     by_density: bool = False
     simulated_fields: int = 0
+    appearance_share: float = 0.25
+    """Of the samples, those that are shown in the colours of another laboratory."""
+    shares: str = ""
+    """NAME=SHARE,… of sets whose share is not that of `SET_SHARES`."""
     leave_out: str = ""
     """A set, or a laboratory of wbc_masks ("wbc_masks/jtsc"), of which no cell trains, to measure on."""
     seed: int = 0
@@ -106,11 +110,13 @@ def left_out_of(plan: Plan) -> tuple[str, ...]:
     return (plan.leave_out,) if plan.leave_out else ()
 
 
-def sampling_weights(datasets: np.ndarray, classes: np.ndarray, slides: np.ndarray) -> np.ndarray:
-    """float64 (n,) that sum to one: sets by `SET_SHARES`; classes of a set and slides of a class by the square root of
+def sampling_weights(
+    datasets: np.ndarray, classes: np.ndarray, slides: np.ndarray, shares: Mapping[str, float] = SET_SHARES
+) -> np.ndarray:
+    """float64 (n,) that sum to one: sets by their shares; classes of a set and slides of a class by the square root of
     their size, so that neither a rare one vanishes nor its few cells fill the epoch."""
     weights = np.zeros(len(datasets))
-    for name, share in SET_SHARES.items():
+    for name, share in shares.items():
         of_set = datasets == name
         present, sizes = np.unique(classes[of_set], return_counts=True)
         roots = np.sqrt(sizes)
@@ -121,7 +127,7 @@ def sampling_weights(datasets: np.ndarray, classes: np.ndarray, slides: np.ndarr
                 part = share * root / roots.sum() * np.sqrt(count) / np.sqrt(cells).sum()
                 weights[mine & (slides == slide)] = part / count
     if weights.sum() == 0:
-        raise ValueError(f"training cells: got none of {', '.join(SET_SHARES)}, expected at least one set")
+        raise ValueError(f"training cells: got none of {', '.join(shares)}, expected at least one set")
     return np.asarray(weights / weights.sum())
 
 
@@ -234,7 +240,7 @@ class Trainer:
         device: str = "cpu",
     ) -> None:
         self.plan, self.stored, self.looks, self.out = plan, stored, looks, out
-        self.how = augmentation or Augmentation(margin=plan.margin)
+        self.how = augmentation or Augmentation(margin=plan.margin, appearance_share=plan.appearance_share)
         self.device = torch.device(device)
         trains = stored.select(TRAIN)
         self.inside = trains[[stored.cells[i].key not in NOT_TAUGHT for i in trains]]
@@ -245,7 +251,8 @@ class Trainer:
         self.foreign = np.where(np.isin(stored.classes, away), 1.0, HOME_ONLY_FOREIGN)
         datasets = datasets[self.inside]
         slides = np.array([stored.cells[i].slide or "" for i in self.inside])
-        self.weights = sampling_weights(datasets, stored.classes[self.inside], slides)
+        shares = training.parse_shares(plan.shares, SET_SHARES)
+        self.weights = sampling_weights(datasets, stored.classes[self.inside], slides, shares)
         self.training_px = plan.input_px
         training.seed_everything(plan.seed, -1 % 2**32)
         self.network = build_network(plan).to(self.device)
@@ -416,6 +423,10 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     plan = Plan(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Plan)})
+    try:
+        training.parse_shares(plan.shares, SET_SHARES)
+    except ValueError as error:
+        parser.error(str(error))
     if plan.leave_out and plan.leave_out not in {set_name(cell) for cell in read_cells(data_root())}:
         raise SystemExit(f"--leave-out: got {plan.leave_out!r}, expected a set of typed cells, wbc_masks/jtsc for one")
     stored = load_stored(data_root(), args.cells, left_out_of(plan))

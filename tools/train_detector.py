@@ -32,7 +32,7 @@ from tools.detection.plots import plot_loss
 from tools.detection.predict import TorchPredictor
 from tools.detection.tiles import TileMaker, TileOptions
 from tools.detection.training import Schedule, Trainer, save
-from tools.training import append_result, load_checkpoint
+from tools.training import append_result, load_checkpoint, parse_shares
 
 DEFAULT_SHARES = {"txl_pbc": 0.42, "pbc": 0.2, "bccd": 0.04, "bcd": 0.04, "chula_wbc": 0.3, "simulated": 0.0}
 
@@ -67,20 +67,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def parse_shares(text: str) -> dict[str, float]:
-    """ "a=.5,b=.5" over the defaults; ValueError where a part is not NAME=NUMBER or a name is unknown."""
-    shares = dict(DEFAULT_SHARES)
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        if name not in shares:
-            raise ValueError(f"--shares: got {name!r}, expected one of {', '.join(shares)}")
-        try:
-            shares[name] = float(value)
-        except ValueError:
-            raise ValueError(f"--shares {name}: got {value!r}, expected a number") from None
-    return shares
-
-
 def anchor_sizes(maker: TileMaker, seed: int, tiles: int = 400) -> np.ndarray:
     """Box sizes (n,2) of sample tiles, for fitting anchors to what the network will be shown."""
     boxes = [maker.make(seed + 1, number).targets for number in range(tiles)]
@@ -111,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     try:
-        shares = parse_shares(options.shares)
+        shares = parse_shares(options.shares, DEFAULT_SHARES)
     except ValueError as error:
         console.print(str(error))
         return 2

@@ -106,6 +106,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def parse_shares(text: str, defaults: Mapping[str, float]) -> dict[str, float]:
+    """ "a=.5,b=.5" over the defaults; ValueError where a part is not NAME=NUMBER or a name is unknown."""
+    shares = dict(defaults)
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in shares:
+            raise ValueError(f"--shares: got {name!r}, expected one of {', '.join(shares)}")
+        try:
+            shares[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--shares {name}: got {value!r}, expected a number") from None
+    return shares
+
+
 def append_result(path: Path, result: Mapping[str, Any]) -> None:
     """One JSON line an epoch."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -509,6 +509,22 @@ def test_export_writes_a_card_with_measured_figures(
     assert (tmp_path / "plots/chula_wbc.png").stat().st_size > 1000
 
 
+def test_a_card_names_the_runs_before_the_graph_that_it_began_with(checkpoint: Path, tmp_path: Path) -> None:
+    graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted())
+    told = {"command": "train --out runs/classifier --start runs/1/last.pt", "earlier_runs": ["train --out runs/1"]}
+    values = export_classifier.card_values("old", plan, graph.SerializeToString(), 0.4, told, novel=False)
+    (tmp_path / "old.toml").write_text(toml(values))
+    runs = export_classifier.runs_of(tmp_path / "old.toml")
+    assert runs == ("train --out runs/1", "train --out runs/2 --start runs/1/last.pt")
+    third = export_classifier.earlier_run(3, checkpoint, len(runs))
+    assert third.endswith("--seed 3 --start BEFORE.onnx (left after epoch 3)")
+    assert export_classifier.start_of(4, len(runs)) == " --start runs/3/last.pt"
+    assert export_classifier.start_of(1, 0) == ""
+    (tmp_path / "old.toml").write_text(toml({**values, "training": {}}))
+    with pytest.raises(ValueError, match="got no training command"):
+        export_classifier.runs_of(tmp_path / "old.toml")
+
+
 def test_the_mean_of_runs_lies_between_them(checkpoint: Path, tmp_path: Path) -> None:
     stored = stored_cells()
     Trainer(PLAN, stored, {}, tmp_path / "next", start=checkpoint)._epoch()

@@ -25,7 +25,7 @@ from tools.detection.predict import Found
 from tools.evaluate_found_cells import cells_of, found_boxes
 from tools.export import toml
 from tools.sweep_magnification import shown_at
-from tools.train_detector import parse_shares
+from tools.training import parse_shares
 
 
 def all_but_one_red(picture: np.ndarray) -> Found:
@@ -205,8 +205,10 @@ def test_other_measures_become_tables_of_the_card() -> None:
 
 
 def test_shares_are_parsed_or_refused() -> None:
-    assert parse_shares("pbc=.5")["pbc"] == 0.5
+    defaults = {"pbc": 0.6, "bccd": 0.4}
+    assert parse_shares("pbc=.5", defaults) == {"pbc": 0.5, "bccd": 0.4}
+    assert parse_shares("", defaults) == defaults
     with pytest.raises(ValueError, match="got 'pcb', expected one of"):
-        parse_shares("pcb=1")
+        parse_shares("pcb=1", defaults)
     with pytest.raises(ValueError, match="--shares pbc: got 'x', expected a number"):
-        parse_shares("pbc=x")
+        parse_shares("pbc=x", defaults)
