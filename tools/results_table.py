@@ -186,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     named = zoo_names() if options.measure_time == [] else options.measure_time or []
     found = document(before, options.docs / "results", dict.fromkeys(named, options.rounds))
+    (options.docs / "figures").mkdir(parents=True, exist_ok=True)
     path.write_text(text_of(found), "utf-8")
     (options.docs / "results.md").write_text(markdown.page(found), "utf-8")
     plot.draw(found, options.docs / "figures" / "results.png")

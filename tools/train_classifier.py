@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engines.card import CropInput, parse_card
 from tools import shipped_weights, training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
-from tools.classification import measures
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.classification.augment import Augmentation, Lending, make_batch
-from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, class_crop, load_stored, set_name
+from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_stored, set_name
 from tools.classification.simulated import with_simulated
-from tools.datasets import CELL_CLASSES, SUBCLASSES, TRAIN, VALIDATION, data_root, read_cells
+from tools.classification.validation import SUBCLASS_OF, Looks, measure, score, validation_looks
+from tools.datasets import CELL_CLASSES, TRAIN, data_root, read_cells
 
 SET_SHARES = {
     "pbc": 0.62,
@@ -48,14 +48,9 @@ NOT_TAUGHT = frozenset(f"wbc_masks/cellavision/{number}.png" for number in ("032
 one round nucleus that is called a neutrophil."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 HOME = "pbc"
-BY_SLIDE = ("chula_wbc",)
-OF_A_SLIDE = 10
-"""Sets whose slides lend their looks to one another as laboratories do, and the training cells that a slide needs for
-it. Nearly every slide of chula_wbc shows cells of one type, so that its stain would tell the type."""
 HOME_ONLY_FOREIGN = 0.6
 """How much as often as others cells are made to look foreign whose class only the home set has. What is foreign was
 taken for them otherwise: lymphocytes of wbc_masks for platelets, monocytes for immature granulocytes."""
-SUBCLASS_OF = [[i for i, s in enumerate(SUBCLASS_NAMES) if SUBCLASSES[s] == c] for c in CELL_CLASSES]
 
 
 @dataclass(frozen=True)
@@ -158,71 +153,6 @@ def attribute_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     return loss / attributes.numel()
 
 
-@dataclass(frozen=True)
-class Looks:
-    """Fixed crops to measure on: uint8 (n, px, px, 3), classes and subclasses (n,)."""
-
-    crops: np.ndarray
-    classes: np.ndarray
-    subclasses: np.ndarray
-
-
-def validation_looks(stored: StoredCells, plan: Plan) -> dict[str, Looks]:
-    """Per set the validation cells (of pbc every third) as the detector would crop them, pbc also as whole pictures."""
-    looks: dict[str, Looks] = {}
-    inside = stored.select(VALIDATION)
-    names = np.array([set_name(cell) for cell in stored.cells])
-    for name in sorted(set(names[inside].tolist())):
-        chosen = inside[names[inside] == name][:: 3 if name == "pbc" else 1]
-        ways = {name: False} | ({f"{name} whole": True} if name == "pbc" else {})
-        for title, whole in ways.items():
-            looks[title] = Looks(
-                np.stack([class_crop(stored.cells[i], plan.input_px, plan.margin, whole=whole) for i in chosen]),
-                stored.classes[chosen],
-                stored.subclasses[chosen],
-            )
-    return looks
-
-
-@torch.no_grad()
-def predict(network: nn.Module, crops: np.ndarray, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Class logits float32 (n, 8) and subclass logits (n, 5) of crops uint8 (n, px, px, 3) BGR."""
-    network.eval()
-    classes, subclasses = [], []
-    for start in range(0, len(crops), 64):
-        x = torch.from_numpy(crops[start : start + 64]).to(device).permute(0, 3, 1, 2).float() / 255
-        c, s = network(x)
-        classes.append(c.float().cpu().numpy())
-        subclasses.append(s.float().cpu().numpy())
-    return np.concatenate(classes), np.concatenate(subclasses)
-
-
-def measure(network: nn.Module, looks: Mapping[str, Looks], device: torch.device) -> dict[str, dict[str, Any]]:
-    """Accuracy, balanced accuracy, subclass accuracy within the true parent and the confusion table of every set."""
-    out: dict[str, dict[str, Any]] = {}
-    for name, look in looks.items():
-        class_logits, subclass_logits = predict(network, look.crops, device)
-        table = measures.confusion(look.classes, class_logits.argmax(1), len(CELL_CLASSES))
-        known = look.subclasses >= 0
-        within = [SUBCLASS_OF[c] for c in look.classes[known]]
-        chosen = [w[int(z[w].argmax())] for w, z in zip(within, subclass_logits[known], strict=True)]
-        out[name] = {
-            "n": len(look.classes),
-            "accuracy": float(np.trace(table) / len(look.classes)),
-            "balanced": measures.balanced_accuracy(table),
-            "subclass": float(np.mean(np.array(chosen) == look.subclasses[known])) if known.any() else None,
-            "confusion": table.tolist(),
-        }
-    return out
-
-
-def score(results: Mapping[str, Mapping[str, Any]]) -> float:
-    """What `best.pt` is chosen by: the home set and the mean of the other laboratories weigh the same."""
-    home = [r["accuracy"] for name, r in results.items() if name.startswith("pbc")]
-    away = [r["balanced"] for name, r in results.items() if not name.startswith("pbc")]
-    return float(np.mean([np.mean(part) for part in (home, away) if part]))
-
-
 class Trainer:
     """One run in `out`: `run()` trains the epochs that are still missing."""
 
@@ -244,12 +174,11 @@ class Trainer:
         self.device = torch.device(device)
         trains = stored.select(TRAIN)
         self.inside = trains[[stored.cells[i].key not in NOT_TAUGHT for i in trains]]
-        self.laboratories = laboratories_of(stored)
+        self.laboratories = np.array([c.dataset for c in stored.cells])
         self.appearances = appearances
-        datasets = np.array([c.dataset for c in stored.cells])
-        away = np.unique(stored.classes[self.inside][datasets[self.inside] != HOME])
+        away = np.unique(stored.classes[self.inside][self.laboratories[self.inside] != HOME])
         self.foreign = np.where(np.isin(stored.classes, away), 1.0, HOME_ONLY_FOREIGN)
-        datasets = datasets[self.inside]
+        datasets = self.laboratories[self.inside]
         slides = np.array([stored.cells[i].slide or "" for i in self.inside])
         shares = training.parse_shares(plan.shares, SET_SHARES)
         self.weights = sampling_weights(datasets, stored.classes[self.inside], slides, shares)
@@ -377,31 +306,40 @@ class Trainer:
             training.save_checkpoint(self.out / "best.pt", state)
 
 
-def laboratories_of(stored: StoredCells) -> np.ndarray:
-    """The laboratory of each cell: its set; of `BY_SLIDE` "SET/SLIDE", where the slide has training cells enough."""
-    inside = [stored.cells[i] for i in stored.select(TRAIN)]
-    trained = Counter((c.dataset, c.slide) for c in inside if c.dataset in BY_SLIDE)
-    lends = {slide for slide, cells in trained.items() if cells >= OF_A_SLIDE}
-    names = (f"{c.dataset}/{c.slide}" if (c.dataset, c.slide) in lends else c.dataset for c in stored.cells)
-    return np.array(list(names))
-
-
 def laboratory_appearances(stored: StoredCells) -> Appearances:
     """The looks of all laboratories with cells to train on, typed or not."""
     inside = stored.select(TRAIN)
-    inside = inside[np.isin([stored.cells[i].dataset for i in inside], list(SET_SHARES))]
-    names = laboratories_of(stored)[inside]
+    names = np.array([stored.cells[i].dataset for i in inside])
+    inside, names = inside[np.isin(names, list(SET_SHARES))], names[np.isin(names, list(SET_SHARES))]
     typed = typed_crops([stored.squares[i] for i in inside], stored.boxes[inside], names)
     return gather({**typed, **untyped_crops(data_root())})
 
 
 def load_network(path: Path) -> tuple[MobileNetV3Small, Plan, dict[str, Any]]:
-    """The averaged network of a checkpoint, its plan and the whole checkpoint."""
+    """The averaged network of a checkpoint, its plan and the whole checkpoint; of a graph with its card beside it, what
+    the card says in place of a checkpoint."""
+    if path.suffix == shipped_weights.GRAPH:
+        return _network_of_graph(path)
     state = training.load_checkpoint(path)
     plan = Plan(**state["plan"])
     network = build_network(plan)
     network.load_state_dict(state["average"]["network"])
     return network.eval(), plan, state
+
+
+def _network_of_graph(path: Path) -> tuple[MobileNetV3Small, Plan, dict[str, Any]]:
+    card_path = path.with_suffix(".toml")
+    card = parse_card(card_path.read_text(), str(card_path), stem=path.stem)
+    if not isinstance(card.input, CropInput) or "epoch_of_weights" not in card.training:
+        raise ValueError(f"{card_path}: got no classifier of tools.train_classifier, expected the card of one")
+    known = {field.name for field in dataclasses.fields(Plan)}
+    plan = Plan(**{k: v for k, v in card.training.items() if k in known}, input_px=card.input.width_px)
+    network = build_network(plan).eval()
+    anything = [torch.rand(2, 3, plan.input_px, plan.input_px)]  # nothing but further training rests on it
+    shipped_weights.begin_with_graph(network, shipped_weights.weights_of(path, "network."), anything)
+    told = card.training
+    runs = {"command": told["command"], "earlier_runs": list(told["earlier_runs"])}
+    return network, plan, {"epoch": told["epoch_of_weights"], "mean_of": told["mean_of_runs"], "runs": runs}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -430,7 +368,7 @@ def main(arguments: list[str] | None = None) -> None:
     if plan.leave_out and plan.leave_out not in {set_name(cell) for cell in read_cells(data_root())}:
         raise SystemExit(f"--leave-out: got {plan.leave_out!r}, expected a set of typed cells, wbc_masks/jtsc for one")
     stored = load_stored(data_root(), args.cells, left_out_of(plan))
-    looks = validation_looks(stored, plan)
+    looks = validation_looks(stored, plan.input_px, plan.margin)
     if plan.simulated_fields:
         stored = with_simulated(stored, plan.simulated_fields, plan.seed)
     Trainer(

@@ -281,29 +281,6 @@ def test_a_cell_takes_on_the_colours_of_another_laboratory() -> None:
     assert 10 < (reach > 0.29).sum() < 50
 
 
-def test_slides_of_a_set_share_its_chance_to_lend_their_colours() -> None:
-    rng = np.random.default_rng(0)
-    spread = 0.01 * np.eye(3)
-    names = ("pbc", "chula_wbc/M-8", "chula_wbc/L-8", "chula_wbc/N-3B")
-    looks = appearance.Appearances(
-        {name: np.full((1, 3), float(number)) for number, name in enumerate(names)}, dict.fromkeys(names, spread[None])
-    )
-    matrices, offsets = looks.maps(["pbc"] * 2000, rng)
-    assert matrices == pytest.approx(np.tile(np.eye(3), (2000, 1, 1)))
-    assert (np.abs(offsets) < 1e-9).all(1).mean() == pytest.approx(0.5, abs=0.04)  # pbc itself, not one in four
-
-
-def test_slides_with_cells_enough_are_laboratories_of_their_own() -> None:
-    stored = stored_cells(60)
-    slides = {f"{i}.jpg": "M-8" if i < 40 else "L-8" for i in range(60)}
-    cells = [dataclasses.replace(cell, slide=slides[cell.key]) for cell in stored.cells]
-    names = train_classifier.laboratories_of(dataclasses.replace(stored, cells=cells)).tolist()
-    trained = sum(stored.parts[i] == "train" for i in range(40, 60, 2))
-    assert trained < train_classifier.OF_A_SLIDE
-    expected = ["pbc" if i % 2 else "chula_wbc/M-8" if i < 40 else "chula_wbc" for i in range(60)]
-    assert names == expected
-
-
 def test_a_run_may_start_from_a_graph_that_ships(checkpoint: Path, tmp_path: Path) -> None:
     graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted())
     file = tmp_path / "shipped.onnx"
@@ -523,6 +500,26 @@ def test_a_card_names_the_runs_before_the_graph_that_it_began_with(checkpoint: P
     (tmp_path / "old.toml").write_text(toml({**values, "training": {}}))
     with pytest.raises(ValueError, match="got no training command"):
         export_classifier.runs_of(tmp_path / "old.toml")
+
+
+def test_a_graph_with_its_card_is_taken_as_a_checkpoint_is(checkpoint: Path, tmp_path: Path) -> None:
+    graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted(1.7))
+    runs = {"command": "train --start runs/1/last.pt", "earlier_runs": ["train --out runs/1"]}
+    told = {**dataclasses.asdict(plan), "epoch_of_weights": 3, "mean_of_runs": 1, **runs}
+    del told["input_px"], told["margin"]
+    values = export_classifier.card_values("old", plan, graph.SerializeToString(), 0.4, told, novel=False)
+    (tmp_path / "old.onnx").write_bytes(graph.SerializeToString())
+    (tmp_path / "old.toml").write_text(toml(values))
+    network, same, state = load_network(tmp_path / "old.onnx")
+    assert same == plan
+    assert state == {"epoch": 3, "mean_of": 1, "runs": runs}
+    x = torch.rand(2, 3, plan.input_px, plan.input_px)
+    with torch.no_grad():
+        for now, then in zip(network(x), load_network(checkpoint)[0](x), strict=True):
+            assert torch.allclose(now, then, atol=1e-4)
+    (tmp_path / "old.toml").write_text(toml({**values, "training": {}}))
+    with pytest.raises(ValueError, match=r"got no classifier of tools\.train_classifier"):
+        load_network(tmp_path / "old.onnx")
 
 
 def test_the_mean_of_runs_lies_between_them(checkpoint: Path, tmp_path: Path) -> None:

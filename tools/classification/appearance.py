@@ -30,11 +30,7 @@ _OWN_WIDTH_PX = 575
 
 @dataclass(frozen=True)
 class Appearances:
-    """Means (n, 3) and covariances (n, 3, 3) of the optical density, B, G, R, of n crops of each laboratory.
-
-    One whose slides look different has an entry for each of them, "NAME/SLIDE": where every slide was taken for one
-    type of cell, its stain would tell the type else.
-    """
+    """Means (n, 3) and covariances (n, 3, 3) of the optical density, B, G, R, of n crops of each laboratory."""
 
     means: Mapping[str, np.ndarray]
     covariances: Mapping[str, np.ndarray]
@@ -42,15 +38,11 @@ class Appearances:
     def maps(self, laboratories: Sequence[str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """For cells of the laboratories: matrices (n, 3, 3) and offsets (n, 3), density @ matrix + offset being that
         of a laboratory drawn at random, as far towards it as drawn at random too."""
-        slides: dict[str, list[str]] = {}
-        for name in sorted(self.means):
-            slides.setdefault(name.partition("/")[0], []).append(name)
-        names = list(slides)
+        names = sorted(self.means)
         matrices, offsets = np.empty((len(laboratories), 3, 3)), np.empty((len(laboratories), 3))
         for i, name in enumerate(laboratories):
             mean, covariance = self._draw(name, rng)
-            of_other = slides[names[int(rng.integers(len(names)))]]
-            other, wanted = self._draw(of_other[int(rng.integers(len(of_other)))], rng)
+            other, wanted = self._draw(names[int(rng.integers(len(names)))], rng)
             share = rng.uniform(0.3, 1.0)
             matrix = (1 - share) * np.eye(3) + share * colour_map(covariance, wanted)
             matrices[i] = matrix
