@@ -2,11 +2,13 @@
 
     python -m tools.evaluate_published ml-cnn --part validation
     python -m tools.evaluate_published mobilenetv3-small --five-types --json docs/results/mobilenetv3-small.json
+    python -m tools.evaluate_published ml-cnn --margins 1.2 1.4
 
 The model is a name or an ONNX file with its card. Cells of classes that it does not name are left out. --five-types
 measures a model of more classes as the publications' are: on cells of the five types alone, its probabilities of other
 classes left out. Of wbc_masks, txl_pbc and bcd all cells are measured where the model was not trained on them:
-laboratories that it never saw; "wbc_masks" are both of that set together.
+laboratories that it never saw; "wbc_masks" are both of that set together. --margins looks at cells otherwise than the
+card says: once, or twice, the second time mirrored; its figures are of no card.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from engines.card import Card, CropInput
 from engines.classifier import Classifier
 from engines.registry import load_classifier, load_detector
 from tools.classification import measures
@@ -39,18 +43,40 @@ _AT_ONCE = 64
 
 def probabilities_of(classifier: Classifier, cells: Sequence[CellPicture], *, whole: bool = False) -> np.ndarray:
     """float32 (n, classes) of cells, cropped by their boxes, or of the whole pictures."""
+    return _probabilities(classifier, cells, whole, lambda said: said)[0]
+
+
+def _probabilities(
+    classifier: Classifier,
+    cells: Sequence[CellPicture],
+    whole: bool,
+    untempered: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """`probabilities_of`, and the same of looks that `untempered` changed before they were pooled."""
     found = [np.zeros((0, len(classifier.class_names)), np.float32)]
+    before = list(found)
     for start in range(0, len(cells), _AT_ONCE):
         members = cells[start : start + _AT_ONCE]
         images = [read_image(cell.path) for cell in members]
         if whole:
-            looks = classifier.classify_crops(images)
+            crops = classifier.crop_pictures(images)
         else:
             boxes = [np.array([cell.box_px], np.float32) for cell in members]
-            crops = [classifier.crop(image, box) for image, box in zip(images, boxes, strict=True)]
-            looks = classifier.classify_batch(np.concatenate(crops))
-        found.append(looks.probabilities)
-    return np.concatenate(found)
+            crops = np.concatenate([classifier.crop(image, box) for image, box in zip(images, boxes, strict=True)])
+        looks = classifier.classify_batch(crops.reshape(-1, *crops.shape[2:]))
+        changed = replace(looks, probabilities=untempered(looks.probabilities))
+        found.append(looks.pooled(crops.shape[1]).probabilities)
+        before.append(changed.pooled(crops.shape[1]).probabilities)
+    return np.concatenate(found), np.concatenate(before)
+
+
+def with_margins(card: Card, margins: Sequence[float]) -> Card:
+    """The card of a classifier that looks at each cell once or twice, `margins` times its box; the second time
+    mirrored."""
+    if not isinstance(card.input, CropInput) or len(margins) not in (1, 2):
+        raise ValueError(f"margins of {card.name}: got {list(margins)}, expected one or two of a classifier")
+    second = margins[1] if len(margins) == 2 else None
+    return replace(card, input=replace(card.input, crop_margin=margins[0], mirrored_margin=second))
 
 
 def among(probabilities: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
@@ -135,15 +161,15 @@ def evaluate(
     types: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Figures by set, "NAME whole" for whole pictures; at most `limit` cells a set. `untempered` takes calibrated
-    probabilities back to what they were before; `types` are the classes to be measured, by default all."""
+    probabilities of one look back to what they were before; `types` are the classes to be measured, by default all."""
     names = classifier.class_names if types is None else tuple(types)
     out = {}
     for title, cells in by_set(part, names, classifier.card.training.get("data", ()), limit).items():
         truth = np.array([names.index(cell.cell_class) for cell in cells])
         for whole in (False, True) if title in PICTURES_OF_CELLS else (False,):
-            said = probabilities_of(classifier, cells, whole=whole)
+            said, plain = _probabilities(classifier, cells, whole, untempered or (lambda given: given))
             found = among(said, classifier.class_names, names)
-            before = None if untempered is None else among(untempered(said), classifier.class_names, names)
+            before = None if untempered is None else among(plain, classifier.class_names, names)
             entry = figures(found, truth, names, classifier.threshold, before)
             out[f"{title} whole" if whole else title] = entry
     return out
@@ -155,9 +181,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default=VALIDATION)
     parser.add_argument("--limit", type=int, help="cells a set at most")
     parser.add_argument("--five-types", action="store_true", help="measure the five types alone")
+    parser.add_argument("--margins", type=float, nargs="+", help="sides of the looks at a cell over its box: 1 or 2")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(argv)
     classifier = load_classifier(options.model)
+    if options.margins:
+        classifier = Classifier(with_margins(classifier.card, options.margins), classifier.engine)
     types = FIVE_TYPES if options.five_types else None
     found = evaluate(classifier, options.part, limit=options.limit, types=types)
     shown = Table("set", "cells", "accuracy", "balanced", "calibration error", "classified", "right of those")
@@ -167,6 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(shown)
     if options.json:
         command = f"python -m tools.evaluate_published {options.model} --part {options.part}"
+        command += f" --margins {' '.join(map(str, options.margins))}" if options.margins else ""
         document = {
             "model": classifier.card.name,
             "sha256": classifier.card.sha256,

@@ -1,11 +1,13 @@
 """Make NAME.onnx and its card of a run of tools.train_published: the whole system as one graph.
 
-    python -m tools.export_published runs/ml-cnn --name ml-cnn
+    python -m tools.export_published runs/ml-cnn --name ml-cnn --margins 1.2 1.4
     python -m tools.export_published runs/resnet50 --name resnet50 --cache
 
-Temperatures are fitted on the validation cells of the run's split, one a network; the threshold is the lowest at which
-at most --risk of the classified validation cells are wrong. Weights are stored in half precision. --cache puts the file
-of a network too large to ship into the user's cache folder, and its card alone beside those of the others.
+--margins says how a cell is looked at: once, by default as it was trained, or twice, the second time mirrored.
+Temperatures are fitted on such looks at the validation cells of the run's split, one a network; the threshold is the
+lowest at which at most --risk of the classified validation cells are wrong. Weights are stored in half precision.
+--cache puts the file of a network too large to ship into the user's cache folder, and its card alone beside those of
+the others.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,10 +41,12 @@ from tools.classification.published import CLASSES, Part, assemble, before_tempe
 from tools.datasets import PARTS, VALIDATION, data_root
 from tools.evaluate_published import evaluate
 from tools.export import to_onnx, toml
-from tools.train_published import Cells, predicted, protocol_of
+from tools.train_published import Cells, as_input, protocol_of
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 SUMMARIES = {"ml-cnn": f"Five types in two levels: {' or '.join(GROUPS)} first, then the type within the group"}
+WHOLE_MARGIN = 2.6
+"""Side of a crop over its box that shows about what a whole picture of pbc does, for networks trained on those."""
 LICENCES = {
     "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
     "chula_wbc": "chula_wbc: MIT",
@@ -64,14 +68,28 @@ def load_networks(run: Path, architecture: str, input_px: int, repetition: int =
     return networks
 
 
-def fitted_temperature(part: Part, network: nn.Module, cells: Cells, parts: list[str], input_px: int) -> float:
-    """The temperature of one network on its validation cells; 1 without any."""
+def fitted_temperature(
+    part: Part, network: nn.Module, cells: Cells, parts: list[str], input_px: int, margins: Sequence[float]
+) -> float:
+    """The temperature of one network on the looks at its validation cells; 1 without any. Looks are pooled
+    log-linearly, so that their logits are averaged."""
     labels = np.array([part.labels.get(name, -1) for name in cells.classes])
     chosen = np.flatnonzero((np.array(parts) == VALIDATION) & (labels >= 0))
     if not len(chosen):
         return 1.0
-    logits = predicted(network, cells, chosen, input_px, torch.device("cpu"))
-    return measures.fit_temperature(logits, labels[chosen])
+    return measures.fit_temperature(pooled_logits(network, cells, chosen, input_px, margins), labels[chosen])
+
+
+@torch.no_grad()
+def pooled_logits(
+    network: nn.Module, cells: Cells, chosen: np.ndarray, input_px: int, margins: Sequence[float]
+) -> np.ndarray:
+    """float32 (n, outputs) of the cells numbered `chosen`: the mean over the looks."""
+    found = []
+    for start in range(0, len(chosen), 64):
+        looks = cells.looks(chosen[start : start + 64], input_px, margins)
+        found.append(np.mean([network(as_input(looks[:, k])).numpy() for k in range(len(margins))], axis=0))
+    return np.concatenate(found)
 
 
 def build_graph(
@@ -83,12 +101,14 @@ def build_graph(
     return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
-def training_commands(settings: Mapping[str, Any], protocol: Mapping[str, Any], out: str) -> list[str]:
-    """The commands that make a run's weights, in their order: those of the run that it began with come first."""
-    first: list[str] = []
-    if settings.get("start"):
+def training_commands(document: Mapping[str, Any], out: str) -> list[str]:
+    """The commands that make the weights of a run, given its results.json, in their order: those of the run, or of the
+    graph, that it began with come first."""
+    settings, protocol = document["settings"], document["protocol"]
+    first: list[str] = list(document.get("start_build", ()))
+    if settings.get("start") and "start_build" not in document:
         began = json.loads((Path(settings["start"]) / "results.json").read_text())
-        first = training_commands(began["settings"], began["protocol"], settings["start"])
+        first = training_commands(began, settings["start"])
     given = {k: v for k, v in settings.items() if k in protocol and v is not None}
     words = [f"--{k.replace('_', '-')} {v}" for k, v in given.items()]
     words += [f"--{flag.replace('_', '-')}" for flag in ("augment", "one_cycle", "bfloat16") if settings.get(flag)]
@@ -101,14 +121,15 @@ def training_commands(settings: Mapping[str, Any], protocol: Mapping[str, Any], 
 
 def card_values(
     name: str,
-    settings: dict[str, Any],
-    protocol: dict[str, Any],
+    document: Mapping[str, Any],
     file: bytes,
     threshold: float,
     temperatures: list[float],
+    margins: Sequence[float],
     export: str,
 ) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
+    settings, protocol = document["settings"], document["protocol"]
     architecture = settings["architecture"]
     sets = settings["sets"].split(",")
     return {
@@ -119,12 +140,13 @@ def card_values(
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "Apache-2.0",
-        "build": [*training_commands(settings, protocol, f"runs/{name}"), export],
+        "build": [*training_commands(document, f"runs/{name}"), export],
         "input": {
             "channels": "bgr",
             "height_px": protocol["input_px"],
             "width_px": protocol["input_px"],
-            "crop_margin": settings["margin"] or 2.6,
+            "crop_margin": margins[0],
+            "mirrored_margin": margins[1] if len(margins) == 2 else None,
         },
         "classes": [
             {"name": label, "kind": "white", "group": group_name(label) if architecture == "ml-cnn" else None}
@@ -151,9 +173,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", action="store_true", help="put the file into the user's cache folder")
     parser.add_argument("--risk", type=float, default=0.05, help="share of errors among classified cells")
     parser.add_argument("--weigh", action="store_true", help="ml-cnn: both groups' networks, weighed by the gate")
+    parser.add_argument("--margins", type=float, nargs="+", help="sides of the one or two looks at a cell over its box")
     parser.add_argument("--parts", nargs="*", choices=PARTS[1:], default=[VALIDATION], help="figures of the card")
     parser.add_argument("--limit", type=int, help="cells a set at most in the figures")
     options = parser.parse_args(argv)
+    if options.margins and len(options.margins) > 2:
+        parser.error(f"--margins: got {len(options.margins)} looks, expected one or two")
     document = json.loads((options.run / "results.json").read_text())
     settings, protocol = document["settings"], document["protocol"]
     cells = Cells(load_stored(data_root(), Path(settings["cells"])), settings["sets"].split(","), settings["margin"])
@@ -161,9 +186,10 @@ def main(argv: list[str] | None = None) -> int:
     if settings["split"] == "published":
         parts = cells.split(protocol_of(SimpleNamespace(**settings)), settings["seed"])  # type: ignore[arg-type]
     architecture, input_px = settings["architecture"], protocol["input_px"]
+    margins = options.margins or [settings["margin"] or WHOLE_MARGIN]
     networks = load_networks(options.run, architecture, input_px)
     temperatures = [
-        fitted_temperature(part, network, cells, parts, input_px)
+        fitted_temperature(part, network, cells, parts, input_px, options.margins or [settings["margin"]])
         for part, network in zip(parts_of(architecture), networks, strict=True)
     ]
     graph = build_graph(architecture, networks, temperatures, input_px, not options.weigh)
@@ -173,20 +199,21 @@ def main(argv: list[str] | None = None) -> int:
     folder = cache_folder() if options.cache else options.out
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{options.name}.onnx").write_bytes(file)
-    chosen = np.flatnonzero(np.array(parts) == VALIDATION)
-    threshold = 0.5
-    if len(chosen):
-        system = assemble(architecture, networks, temperatures, choose=not options.weigh)
-        found = predicted(system, cells, chosen, input_px, torch.device("cpu"))
-        truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
-        reached = measures.threshold_for_risk(found, truth, options.risk)
-        threshold = round(reached[0], 2) if reached else 0.9
     export = f"python -m tools.export_published runs/{options.name} --name {options.name} --risk {options.risk}"
     export += "".join(f" --{flag}" for flag in ("cache", "weigh") if getattr(options, flag))
-    values = card_values(options.name, settings, protocol, file, threshold, temperatures, export)
+    export += f" --margins {' '.join(map(str, options.margins))}" if options.margins else ""
+    values = card_values(options.name, document, file, 0.5, temperatures, margins, export)
+    engine = OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1))
+    chosen = np.flatnonzero(np.array(parts) == VALIDATION)
+    if len(chosen):
+        said = Classifier(parse_card(toml(values), str(path), stem=options.name), engine)
+        looks = cells.looks(chosen, input_px, options.margins or [settings["margin"]])
+        truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
+        reached = measures.threshold_for_risk(said.classify_batch(looks).probabilities, truth, options.risk)
+        values["thresholds"] = {"operating": round(reached[0], 2) if reached else 0.9}
+    threshold = values["thresholds"]["operating"]
     path.write_text(toml(values))
-    card = parse_card(path.read_text(), str(path), stem=options.name)
-    calibrated = Classifier(card, OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1)))
+    calibrated = Classifier(parse_card(path.read_text(), str(path), stem=options.name), engine)
     untempered = partial(before_temperature, architecture, temperatures=temperatures, choose=not options.weigh)
     figures = {}
     for part in options.parts:

@@ -72,7 +72,7 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
         "sha256": hashlib.sha256(file).hexdigest(),
         "licence": "Research use only, as its data" if is_blast else "Apache-2.0",
         "build": [
-            *training_commands(run["settings"], protocol, network),
+            *training_commands(run, network),
             fit,
             f"python -m tools.export_svm runs/{name} --name {name} --kernel {kernel}",
         ],

@@ -44,10 +44,19 @@ def begin_with_graph(network: nn.Module, weights: Mapping[str, Tensor], batches:
     ValueError where the network has a tensor that the graph lacks, or of another shape.
     """
     state = network.state_dict()
-    folded = {name: norm for name, norm in _normalised(network).items() if f"{name}.bias" in weights}
-    of_norms = {key for key, module in network.named_modules() if module in folded.values()}
+    names = {module: name for name, module in network.named_modules()}
+    folded = {
+        name: norm
+        for name, norm in _normalised(network).items()
+        if f"{name}.bias" in weights and f"{names[norm]}.weight" not in weights
+    }
+    of_norms = {names[norm] for norm in folded.values()}
     for name, value in state.items():
-        if name.rpartition(".")[0] in of_norms:
+        module = name.rpartition(".")[0]
+        if module in of_norms or name.endswith(".num_batches_tracked"):
+            continue
+        if module in folded and name.endswith(".bias"):
+            value.zero_()  # the normalisation has it
             continue
         given = weights.get(name)
         if given is None or given.shape != value.shape:
@@ -55,8 +64,7 @@ def begin_with_graph(network: nn.Module, weights: Mapping[str, Tensor], batches:
             raise ValueError(f"weights {name}: got {got}, expected {tuple(value.shape)}; begin with the same network")
         value.copy_(given)
     for name, norm in folded.items():
-        nothing = torch.zeros(norm.num_features)
-        _set(norm, nothing, nothing + 1, weights[f"{name}.bias"])
+        _set(norm, torch.zeros(norm.num_features), torch.ones(norm.num_features), weights[f"{name}.bias"])
     for name, (mean, variance) in _statistics(network, folded, batches).items():
         norm = folded[name]
         _set(norm, mean, variance, weights[f"{name}.bias"])

@@ -4,18 +4,21 @@
     python -m tools.train_published --architecture ml-cnn --out runs/ml-cnn --repetitions 1 --split parts --augment
     python -m tools.train_published --architecture vgg19 --out runs/vgg19 --input-px 96 --epochs 20 --resume
     python -m tools.train_published --architecture resnet50 --out runs/larger --start runs/resnet50 --input-px 64
+    python -m tools.train_published --architecture ml-cnn --out runs/ml-cnn --start engines/zoo/ml-cnn.onnx
 
 What is not given is the publication's: input, rate, batch, epochs or early stopping, split, Monte-Carlo repetitions
 (tools/classification/published.py). --split parts takes this project's parts, so that what is measured on `holdout`
 was never seen. --start begins with the weights of another run, so that early epochs can be of a smaller input, and
-ML-CNN's networks with the body of `--architecture mobilenet`, which was taught all five types. Every network of a
-system (ML-CNN has three) leaves last.pt and best.pt in OUT/repetition-K/NAME; OUT/results.json has the figures of each
-repetition on its test cells, their mean and standard deviation. A run that was stopped goes on with --resume.
+ML-CNN's networks with the body of `--architecture mobilenet`, which was taught all five types; or with those of a file
+that tools.export_published made, where the run is gone (tools/shipped_weights.py). Every network of a system (ML-CNN
+has three) leaves last.pt and best.pt in OUT/repetition-K/NAME; OUT/results.json has the figures of each repetition on
+its test cells, their mean and standard deviation. A run that was stopped goes on with --resume.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engines.card import parse_card
 from engines.geometry import crop_squares
 from tools import training
 from tools.classification import measures
@@ -46,6 +50,10 @@ from tools.classification.published import (
 )
 from tools.datasets import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.datasets.groups import build_groups
+from tools.shipped_weights import GRAPH, begin_with_graph, weights_of
+
+BEGINNING_BATCHES = 16
+"""Training batches from which the normalisations of a network that begins with a graph take their statistics."""
 
 
 class Cells:
@@ -63,19 +71,27 @@ class Cells:
         self.keys = [stored.cells[i].key for i in wanted]
         self.parts = [stored.parts[i] for i in wanted]
 
-    def pictures(self, chosen: np.ndarray, input_px: int) -> np.ndarray:
-        """uint8 (n, input_px, input_px, 3) BGR of the cells numbered `chosen`, unchanged."""
+    def pictures(self, chosen: np.ndarray, input_px: int, margin: float | None = None) -> np.ndarray:
+        """uint8 (n, input_px, input_px, 3) BGR of the cells numbered `chosen`, unchanged; by another margin than the
+        training's where one is given."""
+        margin = self.margin if margin is None else margin
         out = np.empty((len(chosen), input_px, input_px, 3), np.uint8)
         for row, index in zip(out, self.indices[chosen], strict=True):
             square = self.stored.squares[index]
             side = float(square.shape[0])
-            box = self.stored.boxes[index] if self.margin else np.array([0, 0, side, side], np.float32)
-            row[:] = crop_squares(square, box[None], (input_px, input_px), self.margin or 1.0)[0]
+            box = self.stored.boxes[index] if margin else np.array([0, 0, side, side], np.float32)
+            row[:] = crop_squares(square, box[None], (input_px, input_px), margin or 1.0)[0]
         return out
+
+    def looks(self, chosen: np.ndarray, input_px: int, margins: Sequence[float]) -> np.ndarray:
+        """uint8 (n, k, input_px, input_px, 3) BGR, one look a margin as engines.classifier has them: the second is
+        mirrored."""
+        looks = [self.pictures(chosen, input_px, margin) for margin in margins]
+        return np.stack([look[:, :, ::-1] if number else look for number, look in enumerate(looks)], 1)
 
     def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:
         """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, unchanged."""
-        return torch.from_numpy(self.pictures(chosen, input_px)).permute(0, 3, 1, 2).float() / 255
+        return as_input(self.pictures(chosen, input_px))
 
     def augmented(self, chosen: np.ndarray, input_px: int, rng: np.random.Generator) -> Tensor:
         """The same cells, cut and relit at random (tools.classification.augment)."""
@@ -90,6 +106,11 @@ class Cells:
     def split(self, protocol: Protocol, repetition: int) -> list[str]:
         """The publication's random split of a repetition."""
         return published_split(self.classes, self.groups(), protocol.shares, repetition)
+
+
+def as_input(pictures: np.ndarray) -> Tensor:
+    """uint8 (n, h, w, 3) BGR -> float32 (n, 3, h, w) in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()
@@ -137,18 +158,40 @@ class PartTrainer:
             raise ValueError(f"{part.name}: got no training cell of {', '.join(part.labels)}, expected some")
         training.seed_everything(seed, 2**31)
         network = part.make(protocol.input_px)
+        self.epoch, self.best, self.best_epoch = 0, -1.0, 0
+        resumes = resume and (out / "last.pt").exists()
+        if start is not None and not resumes:
+            self._begin(network, start)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer: torch.optim.Optimizer
         if protocol.optimizer == "sgdm":
             self.optimizer = torch.optim.SGD(self.network.parameters(), lr=protocol.rate, momentum=0.9)
         else:
             self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
-        self.epoch, self.best, self.best_epoch = 0, -1.0, 0
-        if resume and (out / "last.pt").exists():
+        if resumes:
             self._resume()
-        elif start is not None:
-            taken = training.begin_with(self.network, training.load_checkpoint(start)["network"])
-            print(f"{part.name}: {taken[0]} of {taken[1]} tensors from {start}", flush=True)
+
+    def _begin(self, network: nn.Module, start: Path) -> None:
+        """Give `network`, on the CPU, the weights of a checkpoint or of this part's tensors in a graph."""
+        if start.suffix == GRAPH:
+            rng = training.seed_everything(self.seed, 2**31)
+            size = self.protocol.batch * BEGINNING_BATCHES
+            chosen = rng.choice(self.train_cells, min(size, len(self.train_cells)), replace=False)
+            batches = (
+                self._pictures(chosen[first : first + self.protocol.batch], rng)
+                for first in range(0, len(chosen), self.protocol.batch)
+            )
+            weights = weights_of(start, self.part.tensors)
+            begin_with_graph(network, weights, batches)
+            print(f"{self.part.name}: {len(weights)} tensors from {start}", flush=True)
+            return
+        taken = training.begin_with(network, training.load_checkpoint(start)["network"])
+        print(f"{self.part.name}: {taken[0]} of {taken[1]} tensors from {start}", flush=True)
+
+    def _pictures(self, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, as the run trains with them."""
+        px = self.protocol.input_px
+        return self.cells.augmented(chosen, px, rng) if self.augment else self.cells.crops(chosen, px)
 
     def _plan(self) -> dict[str, Any]:
         protocol = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.protocol).items()}
@@ -226,8 +269,7 @@ class PartTrainer:
         print(f"{self.part.name}: {line}", flush=True)
 
     def _step(self, chosen: np.ndarray, rng: np.random.Generator) -> float:
-        px = self.protocol.input_px
-        x = self.cells.augmented(chosen, px, rng) if self.augment else self.cells.crops(chosen, px)
+        x = self._pictures(chosen, rng)
         labels = torch.from_numpy(self.labels[chosen]).to(self.device)
         x = x.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
@@ -288,7 +330,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frozen-epochs", type=int, default=0, help="epochs in which early layers stay as they are")
     parser.add_argument("--one-cycle", action="store_true", help="warm up and down the rate; the publications keep it")
     parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16, as is done on a GPU anyway")
-    parser.add_argument("--start", type=Path, help="run whose weights to begin with, where name and shape agree")
+    parser.add_argument("--start", type=Path, help="run, or exported file, whose weights to begin with")
     parser.add_argument("--augment", action="store_true", help="random crops and light; the publications have none")
     parser.add_argument("--strength", type=float, default=1.0, help="of --augment, 0 to 1; few epochs bear less")
     parser.add_argument("--margin", type=float, default=1.3, help="side of a crop over its box; 0: whole pictures")
@@ -307,12 +349,25 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
 
 
 def start_of(run: Path, part: Part) -> Path:
-    """The checkpoint that a part begins with: of the part of its name in `run`, else of a run of one network."""
+    """What a part begins with: the checkpoint of the part of its name in `run`, else of a run of one network; or
+    `run` itself, where it is a graph."""
+    if run.suffix == GRAPH:
+        return run
     for name in (part.name, WHOLE):
         path = run / "repetition-0" / name / "best.pt"
         if path.is_file():
             return path
     raise FileNotFoundError(f"--start: got no {part.name}/best.pt nor {WHOLE}/best.pt in {run}/repetition-0")
+
+
+def made_by(start: Path) -> dict[str, Any]:
+    """For results.json: the SHA-256 of the graph that a run begins with and the commands that its card was built by,
+    since an export may replace both; nothing for a run, whose folder has its own results.json."""
+    if start.suffix != GRAPH:
+        return {}
+    path = start.with_suffix(".toml")
+    card = parse_card(path.read_text(), str(path), stem=start.stem)
+    return {"start_sha256": hashlib.sha256(start.read_bytes()).hexdigest(), "start_build": list(card.build)}
 
 
 def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
@@ -362,10 +417,18 @@ def main(argv: list[str] | None = None) -> int:
         cells.classes, cells.keys, cells.parts = (
             [values[i] for i in chosen] for values in (cells.classes, cells.keys, cells.parts)
         )
+    began_with = {} if options.start is None else made_by(options.start)
     found = train(options, cells)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     protocol = asdict(protocol_of(options))
-    document = {"settings": settings, "protocol": protocol, "classes": CLASSES, "unseen": HOLDOUT, **found}
+    document = {
+        "settings": settings,
+        "protocol": protocol,
+        "classes": CLASSES,
+        "unseen": HOLDOUT,
+        **found,
+        **began_with,
+    }
     (options.out / "results.json").write_text(json.dumps(document, indent=1))
     for name, value in found["summary"].items():
         print(f"{name} {100 * value['mean']:.2f} ± {100 * value['sd']:.2f} %")

@@ -12,9 +12,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the networks are written in PyTorch")
 torch.set_num_threads(1)
 
+from engines.classifier import Classifier  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
 from tools import evaluate_published, export_published  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, OTHER, group_name  # noqa: E402
+from tools.classification import measures  # noqa: E402
 from tools.classification.published import CLASSES, PROTOCOLS, parts_of  # noqa: E402
 from tools.datasets import CellPicture  # noqa: E402
 from tools.train_published import arguments  # noqa: E402
@@ -71,6 +73,59 @@ def test_weighing_gives_every_class_a_share(run: Path, tmp_path: Path) -> None:
     classifier = load_classifier(str(tmp_path / "weighed.onnx"), backend="onnxruntime")
     crops = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     assert (classifier.classify_batch(crops).probabilities > 0).all()
+
+
+def test_two_looks_are_in_the_card_and_in_what_is_fitted(run: Path, tmp_path: Path) -> None:
+    given = [str(run), "--out", str(tmp_path), "--parts", "--name"]
+    assert export_published.main([*given, "once"]) == 0
+    assert export_published.main([*given, "twice", "--margins", "1.2", "1.4"]) == 0
+    once, twice = (load_classifier(str(tmp_path / f"{name}.onnx"), backend="onnxruntime") for name in ("once", "twice"))
+    assert (once.margins, twice.margins) == ((1.3,), (1.2, 1.4))
+    assert twice.card.build[-1].endswith("--risk 0.05 --margins 1.2 1.4")
+    cells = export_published.Cells(painted(), ["pbc"], 1.3)
+    chosen = np.flatnonzero(np.array(cells.parts) == "validation")
+    truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
+    networks = export_published.load_networks(run, "ml-cnn", 64)
+    for classifier, margins in ((once, (1.3,)), (twice, (1.2, 1.4))):
+        logits = export_published.pooled_logits(networks[1], cells, chosen, 64, margins)
+        mine = [i for i, label in enumerate(truth) if CLASSES[label] in GROUPS["mononuclear"]]
+        labels = np.array([GROUPS["mononuclear"].index(CLASSES[truth[i]]) for i in mine])
+        fitted = measures.fit_temperature(logits[mine], labels)
+        assert classifier.card.training["temperatures"][1] == pytest.approx(fitted, abs=1e-3)
+        said = classifier.classify_batch(cells.looks(chosen, 64, margins)).probabilities
+        reached = measures.threshold_for_risk(said, truth, 0.05)
+        assert classifier.threshold == (round(reached[0], 2) if reached else 0.9)
+    with pytest.raises(SystemExit):
+        export_published.main([*given, "thrice", "--margins", "1", "2", "3"])
+
+
+def test_a_card_can_be_measured_with_other_looks(run: Path, tmp_path: Path) -> None:
+    assert export_published.main([str(run), "--name", "x", "--out", str(tmp_path), "--parts"]) == 0
+    card = load_classifier(str(tmp_path / "x.onnx"), backend="onnxruntime").card
+    for margins in ((1.1,), (1.2, 1.4)):
+        changed = evaluate_published.with_margins(card, margins)
+        assert (changed.input.crop_margin, changed.input.mirrored_margin) == (*margins, None)[:2]
+    with pytest.raises(ValueError, match=r"margins of x: got \[1, 2, 3\], expected one or two"):
+        evaluate_published.with_margins(card, (1, 2, 3))
+
+
+def test_looks_are_pooled_after_what_is_done_to_each(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export_published.main([str(run), "--name", "x", "--out", str(tmp_path), "--parts"]) == 0
+    loaded = load_classifier(str(tmp_path / "x.onnx"), backend="onnxruntime")
+    classifier = Classifier(evaluate_published.with_margins(loaded.card, (1.0, 1.5)), loaded.engine)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    monkeypatch.setattr(evaluate_published, "read_image", lambda _: picture)
+    cell = CellPicture("pbc", "pbc/a.jpg", Path("a"), 64, 64, (16, 16, 48, 48), "monocyte")
+    said, changed = evaluate_published._probabilities(classifier, [cell], False, lambda p: p**3)
+    np.testing.assert_array_equal(said, evaluate_published.probabilities_of(classifier, [cell]))
+    np.testing.assert_allclose(
+        said, classifier.classify(picture, np.float32([[16, 16, 48, 48]])).probabilities, atol=1e-6
+    )
+    np.testing.assert_allclose(changed, said**3 / (said**3).sum(1, keepdims=True), atol=1e-5)
+    whole = evaluate_published.probabilities_of(classifier, [cell], whole=True)
+    np.testing.assert_allclose(whole, classifier.classify_crops([picture]).probabilities, atol=1e-6)
 
 
 def test_figures_of_a_set() -> None:

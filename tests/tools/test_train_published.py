@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch", reason="training is written in PyTorch")
@@ -14,7 +16,8 @@ torch.set_num_threads(1)
 
 from torch import nn  # noqa: E402
 
-from tools import train_published  # noqa: E402
+from engines.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
+from tools import export_published, train_published  # noqa: E402
 from tools.classification.augment import Augmentation  # noqa: E402
 from tools.classification.crops import ATTRIBUTES, StoredCells  # noqa: E402
 from tools.classification.published import (  # noqa: E402
@@ -28,11 +31,13 @@ from tools.classification.published import (  # noqa: E402
     published_split,
 )
 from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
+from tools.export import to_onnx, toml  # noqa: E402
 from tools.train_published import (  # noqa: E402
     Cells,
     PartTrainer,
     arguments,
     figures,
+    predicted,
     protocol_of,
     start_of,
     summary,
@@ -82,7 +87,7 @@ class Pair(Tiny):
         self.head = nn.Linear(8, 2)
 
 
-TINY = Part("network", lambda _: Tiny(), {name: i for i, name in enumerate(CLASSES)})
+TINY = Part("network", lambda _: Tiny(), {name: i for i, name in enumerate(CLASSES)}, "network.")
 QUICK = Protocol("none", 32, 3e-2, 8, 6, None, (0.7, 0.2, 0.1))
 
 
@@ -161,7 +166,7 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
     assert start_of(tmp_path, TINY) == start_of(tmp_path, parts_of("ml-cnn")[0])
     second = trainer(tmp_path / "second", start=start_of(tmp_path, TINY))
     assert torch.equal(weights(second.network), weights(first.network))
-    pair = Part("pair", lambda _: Pair(), {"monocyte": 0, "lymphocyte": 1})
+    pair = Part("pair", lambda _: Pair(), {"monocyte": 0, "lymphocyte": 1}, "network.")
     third = PartTrainer(
         pair, first.cells, first.cells.parts, QUICK, tmp_path / "third", seed=2, start=start_of(tmp_path, TINY)
     )
@@ -171,6 +176,75 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
         start_of(tmp_path / "second", TINY)
     with pytest.raises(ValueError, match="got no tensor whose name and shape agree"):
         begin_with(nn.Linear(2, 2), {"weight": torch.zeros(3, 3)})
+
+
+def shipped(tmp_path: Path) -> Path:
+    """An exported five-type MobileNet at 32 px and its card, whose tensors are as training leaves them."""
+    (part,) = parts_of("mobilenet")
+    torch.manual_seed(5)
+    network = part.make(32)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    graph = to_onnx(assemble("mobilenet", [network]), torch.rand(2, 3, 32, 32), ("class_probabilities",), {0: "N"})
+    path = tmp_path / "shipped.onnx"
+    path.write_bytes(graph.SerializeToString())
+    card = {"name": "shipped", "task": "classifier", "file": path.name, "build": ["first", "then"]}
+    card |= {"input": {"height_px": 32, "width_px": 32}, "thresholds": {"operating": 0.5}}
+    card |= {"classes": [{"name": name, "kind": "white"} for name in CLASSES]}
+    path.with_suffix(".toml").write_text(toml(card))
+    return path
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_run_can_begin_with_a_graph_that_ships(tmp_path: Path, augment: bool) -> None:
+    path = shipped(tmp_path)
+    (part,) = parts_of("mobilenet")
+    cells = Cells(painted(), ["pbc"], 1.3)
+
+    def begun(resume: bool = False) -> PartTrainer:
+        given = {"start": start_of(path, part), "seed": 0, "augment": augment, "resume": resume}
+        return PartTrainer(part, cells, cells.parts, replace(QUICK, epochs=2), tmp_path / "run", **given)
+
+    subject = begun()
+    chosen = np.arange(20)
+    engine = OnnxRuntimeEngine(onnx.load(path), device="cpu", threads=Threads(1))
+    expected = engine.infer({"images": cells.crops(chosen, 32).numpy()})["class_probabilities"]
+    system = assemble("mobilenet", [subject.network])
+    np.testing.assert_allclose(predicted(system, cells, chosen, 32, torch.device("cpu")), expected, atol=1e-4)
+    assert torch.equal(weights(begun().network), weights(subject.network))  # the pictures are drawn from the seed
+    subject._epoch()
+    assert not torch.equal(weights(begun().network), weights(subject.network))
+    resumed = begun(resume=True)
+    assert resumed.epoch == 1
+    assert torch.equal(weights(resumed.network), weights(subject.network))
+    with pytest.raises(ValueError, match=r"got no tensor gate\.…"):
+        PartTrainer(parts_of("ml-cnn")[0], cells, cells.parts, QUICK, tmp_path / "other", seed=0, start=path)
+
+
+def test_what_a_run_began_with_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shipped(tmp_path)
+    monkeypatch.setattr(train_published, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(train_published, "load_stored", lambda *_: painted())
+    given = f"--architecture mobilenet --input-px 32 --epochs 1 --batch 8 --device cpu --split parts --start {path}"
+    assert train_published.main([*given.split(), "--out", str(tmp_path / "run")]) == 0
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert found["start_build"] == ["first", "then"]
+    assert found["start_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    first, then, own = export_published.training_commands(found, "runs/x")
+    assert (first, then) == ("first", "then")
+    assert f"--out runs/x --input-px 32 --batch 8 --epochs 1 --start {path} --split parts" in own
+    path.unlink()
+    second = ["--out", str(tmp_path / "second"), "--start", str(tmp_path / "run")]
+    assert train_published.main([*given.split()[:-2], *second]) == 0
+    later = json.loads((tmp_path / "second" / "results.json").read_text())
+    assert "start_build" not in later
+    commands = export_published.training_commands(later, "runs/y")
+    assert commands[:2] == ["first", "then"]
+    assert [
+        f"--start {start}" in command for command, start in zip(commands[2:], (path, tmp_path / "run"), strict=True)
+    ]
 
 
 def test_changes_can_be_weaker() -> None:
@@ -236,6 +310,11 @@ def test_crops_are_around_the_box_or_whole() -> None:
     whole = Cells(stored, ["pbc"], 0.0).crops(np.array([0]), 16)
     assert around.shape == whole.shape == (1, 3, 16, 16)
     assert around[0, 2].mean().item() < 0.4 < 0.6 < whole[0, 2].mean().item()
+    both = Cells(stored, ["pbc"], 1.3).looks(np.arange(3), 16, (1.3, 1.5))
+    assert both.shape == (3, 2, 16, 16, 3)
+    for number, margin in enumerate((1.3, 1.5)):
+        alone = Cells(stored, ["pbc"], margin).pictures(np.arange(3), 16)
+        np.testing.assert_array_equal(both[:, number], alone[:, :, ::-1] if number else alone)
     with pytest.raises(ValueError, match="--sets: got bcd"):
         Cells(stored, ["bcd"], 1.0)
 

@@ -65,6 +65,8 @@ class Part:
     make: Callable[[int], nn.Module]
     """Side of the input in px -> the untrained network, images in 0..1 to logits."""
     labels: Mapping[str, int]
+    tensors: str
+    """What the names of its tensors begin with in the graph of the whole system (`assemble`)."""
 
 
 class _OneHead(nn.Module):
@@ -90,10 +92,10 @@ def parts_of(architecture: str) -> tuple[Part, ...]:
     """The networks of a system; ValueError for one that is not known."""
     if architecture == "ml-cnn":
         return (
-            Part("gate", _mobilenet(len(mlcnn.GROUPS)), {name: mlcnn.group_of(name) for name in CLASSES}),
+            Part("gate", _mobilenet(len(mlcnn.GROUPS)), {name: mlcnn.group_of(name) for name in CLASSES}, "gate."),
             *(
-                Part(group, _mobilenet(len(members)), {name: i for i, name in enumerate(members)})
-                for group, members in mlcnn.GROUPS.items()
+                Part(group, _mobilenet(len(members)), {name: i for i, name in enumerate(members)}, f"groups.{number}.")
+                for number, (group, members) in enumerate(mlcnn.GROUPS.items())
             ),
         )
     networks: dict[str, Callable[[int], nn.Module]] = {
@@ -105,7 +107,7 @@ def parts_of(architecture: str) -> tuple[Part, ...]:
     }
     if architecture not in networks:
         raise ValueError(f"architecture: got {architecture!r}, expected one of {', '.join(PROTOCOLS)}")
-    return (Part(WHOLE, networks[architecture], _FIVE),)
+    return (Part(WHOLE, networks[architecture], _FIVE, "network."),)
 
 
 class Tempered(nn.Module):
