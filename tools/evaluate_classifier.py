@@ -3,6 +3,7 @@
     python -m tools.evaluate_classifier mobilenetv3-small --part validation --json figures.json --plots runs/plots
 
 MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train_classifier.
+--margins looks at cells otherwise than the card says: once, or twice, the second time mirrored.
 `validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
 are single-cell pictures as a whole, "NAME fields" whole fields with one typed cell, which is looked for as
 `leukostream classify` does, and "chula_wbc fused" has one entry a physical cell with all its looks pooled. "junk" are
@@ -29,7 +30,14 @@ from engines.geometry import iou_matrix
 from engines.registry import load_classifier, load_detector
 from streamer.field_search import FieldSearch
 from tools.classification import measures
-from tools.classification.crops import SUBCLASS_NAMES, part_of_cell, read_attributes, read_image, set_name
+from tools.classification.crops import (
+    SUBCLASS_NAMES,
+    part_of_cell,
+    read_attributes,
+    read_image,
+    set_name,
+    with_margins,
+)
 from tools.classification.junk import junk_crops
 from tools.classification.unique import UNIQUE_CELLS, fused, looks_of_cells
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, load_splits, read_cells
@@ -243,6 +251,7 @@ def figures(
         "cells": len(truth),
         "accuracy": measures.Share(int(right.sum()), len(truth)).as_dict(),
         "balanced_accuracy": measures.balanced_accuracy(table),
+        "log_loss": measures.log_loss(p, truth),
         "subclass_accuracy": subclass_share(found).as_dict(),
         "classes": measures.per_class(table, CELL_CLASSES),
         "confusion": table.tolist(),
@@ -345,17 +354,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
     parser.add_argument("--part", choices=PARTS, default="validation")
     parser.add_argument("--detector", metavar="NAME|FILE", help="crop fields by its boxes, not by the labels'")
+    parser.add_argument("--margins", type=float, nargs="+", help="sides of the looks at a cell over its box: 1 or 2")
     parser.add_argument("--left-out", nargs="+", default=[], metavar="SET", help="sets that did not train it")
     parser.add_argument("--json", type=Path, help="write all figures here (default: standard output)")
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices and reliability diagrams")
     args = parser.parse_args(arguments)
     model = Model(args.model)
+    if args.margins:
+        looks = model.classifier
+        model = Model(args.model, Classifier(with_margins(looks.card, args.margins), looks.engine))
     detector = load_detector(args.detector) if args.detector else None
     found = evaluate(model, args.part, detector=detector, left_out=args.left_out)
     result = {
         "model": args.model,
         "part": args.part,
         "detector": args.detector,
+        "margins": model.classifier.margins,
         "left_out": args.left_out,
         "sets": {
             name: {**figures(f, model.threshold, model.temperature, model.novelty), "worst": worst(f)}
@@ -374,6 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
             a = row["accuracy"]
             line = f"{name:28} {a['value']:.4f} ({a['low']:.3f}–{a['high']:.3f})  n {a['trials']}"
             line += f"  balanced {row['balanced_accuracy']:.4f}  calibration error {row['calibration_error']:.3f}"
+            line += f"  log loss {row['log_loss']:.3f}"
             if row["unlike_training"]:
                 line += f"  unlike training {row['unlike_training']['value']:.4f}"
             print(line, file=sys.stderr)

@@ -25,12 +25,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engines.card import Card, CropInput
 from engines.classifier import Classifier
 from engines.registry import load_classifier, load_detector
 from tools.classification import measures
 from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
-from tools.classification.crops import part_of_cell, read_image, set_name
+from tools.classification.crops import part_of_cell, read_image, set_name, with_margins
 from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
@@ -68,15 +67,6 @@ def _probabilities(
         found.append(looks.pooled(crops.shape[1]).probabilities)
         before.append(changed.pooled(crops.shape[1]).probabilities)
     return np.concatenate(found), np.concatenate(before)
-
-
-def with_margins(card: Card, margins: Sequence[float]) -> Card:
-    """The card of a classifier that looks at each cell once or twice, `margins` times its box; the second time
-    mirrored."""
-    if not isinstance(card.input, CropInput) or len(margins) not in (1, 2):
-        raise ValueError(f"margins of {card.name}: got {list(margins)}, expected one or two of a classifier")
-    second = margins[1] if len(margins) == 2 else None
-    return replace(card, input=replace(card.input, crop_margin=margins[0], mirrored_margin=second))
 
 
 def among(probabilities: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:

@@ -475,10 +475,17 @@ def test_export_writes_a_card_with_measured_figures(
     assert 0 <= card.figures["chula_wbc_validation"]["unlike_training"] <= 1
     assert card.figures["chula_wbc_validation"]["accuracy_without_tenth"] in (0, 1)
     evaluate_classifier.main(
-        [str(tmp_path / "zoo/tiny.onnx"), "--json", str(tmp_path / "f.json"), "--plots", str(tmp_path / "plots")]
+        [
+            str(tmp_path / "zoo/tiny.onnx"),
+            *("--margins", "1.2"),
+            *("--json", str(tmp_path / "f.json")),
+            *("--plots", str(tmp_path / "plots")),
+        ]
     )
-    figures = json.loads((tmp_path / "f.json").read_text())["sets"]
-    assert figures["chula_wbc"]["accuracy"]["trials"] == 1
+    document = json.loads((tmp_path / "f.json").read_text())
+    assert document["margins"] == [1.2]
+    assert document["sets"]["chula_wbc"]["accuracy"]["trials"] == 1
+    assert document["sets"]["chula_wbc"]["log_loss"] > 0
     splits = load_splits(tmp_path / "data")
     cells = [c for c in read_cells(tmp_path / "data") if c.dataset == "chula_wbc"]
     left_out = evaluate_classifier.evaluate(model, "validation", sets=["chula_wbc"], left_out=["chula_wbc"])

@@ -24,6 +24,12 @@ def test_balanced_accuracy_leaves_out_classes_that_do_not_occur() -> None:
     assert measures.balanced_accuracy(np.zeros((3, 3), int)) is None
 
 
+def test_log_loss_is_of_the_true_class() -> None:
+    probabilities = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]], np.float32)
+    assert measures.log_loss(probabilities, np.array([0, 1])) == pytest.approx((np.log(2) + np.log(4)) / 2)
+    assert 20 < measures.log_loss(probabilities[:1], np.array([2])) < 40  # never infinite
+
+
 # Published limits for a count of 100 (see the differential), in percent rounded outward.
 @pytest.mark.parametrize(("hits", "low", "high"), [(0, 0, 4), (1, 0, 6), (10, 4, 18), (20, 12, 30), (50, 39, 61)])
 def test_clopper_pearson_agrees_with_rumkes_table(hits: int, low: int, high: int) -> None:

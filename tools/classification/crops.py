@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from engines.card import Card, CropInput
 from engines.geometry import crop_squares
 from tools.datasets import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, load_splits, read_cells
 
@@ -155,3 +156,12 @@ def class_crop(cell: CellPicture, input_px: int, margin: float, *, whole: bool =
     image = read_image(cell.path)
     box = np.array([0, 0, image.shape[1], image.shape[0]] if whole else cell.box_px, np.float32)
     return np.asarray(crop_squares(image, box[None], (input_px, input_px), 1.0 if whole else margin)[0])
+
+
+def with_margins(card: Card, margins: Sequence[float]) -> Card:
+    """The card of a classifier that looks at each cell once or twice, `margins` times its box; the second time
+    mirrored."""
+    if not isinstance(card.input, CropInput) or len(margins) not in (1, 2):
+        raise ValueError(f"margins of {card.name}: got {list(margins)}, expected one or two of a classifier")
+    second = margins[1] if len(margins) == 2 else None
+    return replace(card, input=replace(card.input, crop_margin=margins[0], mirrored_margin=second))

@@ -109,6 +109,12 @@ def negative_log_likelihood(logits: np.ndarray, truth: np.ndarray, weights: np.n
     return float(np.average(log_sum - z[np.arange(len(z)), truth], weights=weights))
 
 
+def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of -log p(true class); probabilities (n, classes) that sum to one, truth (n,)."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-12))
+    return negative_log_likelihood(logits, truth, np.ones(len(truth)), 1.0)
+
+
 def fit_temperature(logits: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None) -> float:
     """The temperature in 0.2–5 with the best weighted likelihood (Guo 2017)."""
     if len(truth) == 0:
