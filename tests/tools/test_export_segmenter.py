@@ -109,11 +109,10 @@ def test_what_is_wrong_beside_a_border_is_an_edge() -> None:
     assert np.array_equal(evaluate_segmenter.but_edges(true, wider), wider)
     assert np.array_equal(evaluate_segmenter.but_edges(true, wider_by_two), wider)
     assert np.array_equal(evaluate_segmenter.but_edges(true, nucleus), true)  # no nucleus is near
-    assert evaluate_segmenter.resampled(np.array([[0, 1], [2, 0]], np.uint8), 3).tolist() == [
-        [0, 1, 1],
-        [2, 0, 0],
-        [2, 0, 0],
-    ]
+    corner = np.zeros((4, 4), np.uint8)
+    corner[:2, :2], corner[2, 2] = 1, 2
+    assert evaluate_segmenter.resampled(corner, 2).tolist() == [[1, 0], [0, 0]]
+    assert evaluate_segmenter.resampled(corner, 8).tolist() == np.kron(corner, np.ones((2, 2), int)).tolist()
 
 
 def test_masks_and_crops_lie_on_one_another() -> None:
