@@ -36,10 +36,10 @@ ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 NAME = "deeplabv3-xception"
 WHOLE_MARGIN = 1.5
 """For a network that was trained on whole pictures: the cells of wbc_masks fill about so much of theirs."""
-FLAGS = ("decoder", "augment", "average", "balance", "cosine")
+FLAGS = ("decoder", "detail", "augment", "average", "balance", "cosine", "bfloat16")
 OPTIONS = (
     *("input_px", "margin", "share", "output_stride", "rates", "epochs", "batch", "rate", "momentum", "seed"),
-    *("zoom", "gamma", "brightness"),
+    *("zoom", "gamma", "brightness", "strength", "shift", "bend", "swap", "decay", "overlap"),
 )
 
 

@@ -1,15 +1,17 @@
 """Train DeepLabv3 on Xception to tell nucleus, cytoplasm and background of a white cell, by the publication's protocol.
 
     python -m tools.train_segmenter --out runs/deeplabv3-xception
-    python -m tools.train_segmenter --out runs/deeplabv3-xception --input-px 96 --margin 1.3 --share 0.25 --decoder \
-        --rates 2 4 6 --augment --average --cosine --rate 0.03 --epochs 120 --resume
+    python -m tools.train_segmenter --out runs/deeplabv3-xception --input-px 128 --margin 1.3 --share 0.25 --decoder \
+        --detail --rates 2 4 6 --augment --strength 0.4 --balance --average --cosine --rate 0.03 --epochs 280 \
+        --decay 0.0005 --overlap 0.5 --resume
 
 Stochastic gradient descent with momentum, batches of 10, 40 epochs, from nothing, on whole pictures. The cells of each
 laboratory of wbc_masks are dealt at random, by class, into 70 % training, 10 % validation and 20 % test. Writes
 last.pt, log.jsonl and results.json (accuracies and IoU on the test cells, over all and by laboratory) into --out.
 
-The options of the second line fit a small machine and foreign laboratories: crops around the cell as the stream cuts
-them, a quarter of the widths, the decoder of DeepLabv3+, colour, focus and geometry changed at random.
+The options of the second line fit a small machine and few cells: crops around the cell as the stream cuts them, a
+quarter of the widths, the decoder of DeepLabv3+ and one finer still, colour, focus and geometry changed at random, a
+loss of IoU beside cross-entropy. The more `--strength`, the more foreign a laboratory may be and the longer it takes.
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ from tools.datasets import TRAIN, VALIDATION, data_root
 from tools.segmentation import SHARES, cell_box, crop_mask, figures, read_masked
 
 AVERAGE_DECAY = 0.995
-SHIFT, STRETCH = 0.1, 0.05
-"""Of crops: the centre's move in the cell's longer side, deviation of the axes' scales."""
+STRETCH = 0.05
+"""Of crops: deviation of the axes' scales."""
+BENDS = 5
+"""Points along a side that bending moves."""
+ALIKE = 20
+"""Two pictures are of one light where their lighter parts differ by less than so many grey levels in each channel."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,12 @@ class Changes:
 
     zoom: tuple[float, float] = (0.75, 1.4)
     """Factor of the margin: how loose a box may be."""
+    shift: float = 0.1
+    """The centre's move, at most, in the cell's longer side."""
+    bend: float = 0.0
+    """Deviation of a smooth field of moves, in the crop's side; 0: nothing is bent."""
+    swap: float = 0.0
+    """Share of crops whose surroundings, other cells' neighbours, come from another training cell of one light."""
     light: Augmentation = field(default_factory=lambda: Augmentation(cut_share=0.0))
     """Light, focus and detector's noise; no cut cell, whose mask would have to be cut with it."""
 
@@ -118,21 +130,54 @@ def batch_of(cells: MaskedCells, chosen: np.ndarray, rng: np.random.Generator | 
 
 def _looked_at(cells: MaskedCells, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A crop of a cell as a detector's box and a microscope might give it, and its mask."""
+    light = cells.changes.light
+    crop, truth, zoom = _turned(cells, index, rng)
+    if cells.changes.swap and rng.random() < cells.changes.swap:
+        own = [i for i in cells.select(TRAIN) if i != index and cells.laboratories[i] == cells.laboratories[index]]
+        if own:
+            other, occupied, _ = _turned(cells, int(rng.choice(own)), rng)
+            crop = surrounded(crop, truth, other, occupied, rng)
+    return degrade(crop, light.margin * zoom, rng, light), truth
+
+
+def surrounded(
+    crop: np.ndarray, truth: np.ndarray, other: np.ndarray, occupied: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The cell of a crop, and what lies up to a twentieth of the side around it, in the surroundings of another crop,
+    uint8 (px, px, 3); the crop itself where their light differs. The other's cell stays out, the seam is soft."""
+    plasma = (np.percentile(each.reshape(-1, 3), 80, axis=0) for each in (crop, other))
+    if np.abs(np.subtract(*plasma)).max() >= ALIKE:
+        return crop
+    reach = int(rng.uniform(0, 0.05) * len(crop))
+    kept = ((truth > 0) | (occupied > 0)).astype(np.uint8)
+    kept = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
+    share = np.maximum(cv2.GaussianBlur(kept.astype(np.float32), (0, 0), 0.8), truth > 0)[..., None]
+    return np.asarray(np.rint(crop * share + other * (1 - share)), np.uint8)
+
+
+def _turned(cells: MaskedCells, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """A crop of a cell turned, moved, zoomed, stretched and bent, its mask, and the factor of the margin."""
     assert cells.wide is not None
     assert cells.margin is not None
     image, mask = cells.wide[0][index], cells.wide[1][index]
     px = cells.images.shape[1]
-    light = cells.changes.light
     zoom = rng.uniform(*cells.changes.zoom)
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.exp(rng.normal(0, STRETCH, 2)) * (rng.choice((-1.0, 1.0)), 1.0)
     linear = turn @ np.diag(stretch) / zoom
-    centre = px + rng.uniform(-SHIFT, SHIFT, 2) * px / cells.margin
-    affine = np.column_stack([linear, px / 2 - linear @ centre])
-    crop = cv2.warpAffine(image, affine, (px, px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    truth = cv2.warpAffine(mask, affine, (px, px), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
-    return degrade(np.asarray(crop), light.margin * zoom, rng, light), np.asarray(truth)
+    shift = cells.changes.shift
+    centre = px - 0.5 + rng.uniform(-shift, shift, 2) * px / cells.margin
+    back = np.linalg.inv(linear)
+    y, x = np.mgrid[:px, :px] - (px - 1) / 2
+    places = np.stack([x, y], -1) @ back.T + centre
+    if cells.changes.bend:
+        moves = rng.normal(0, cells.changes.bend * px, (BENDS, BENDS, 2))
+        places += cv2.resize(moves, (px, px), interpolation=cv2.INTER_CUBIC)
+    across, down = (np.ascontiguousarray(places[..., axis], np.float32) for axis in (0, 1))
+    crop = cv2.remap(image, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    truth = cv2.remap(mask, across, down, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(crop), np.asarray(truth), zoom
 
 
 @torch.no_grad()
@@ -147,6 +192,19 @@ def confusion(
         found = network(x.to(device)).argmax(1).cpu().numpy()
         np.add.at(table, (truth.numpy().ravel(), found.ravel()), 1)
     return table
+
+
+def loss_of(logits: Tensor, truth: Tensor, overlap: float) -> Tensor:
+    """Cross-entropy, and `overlap` times what the IoU of cytoplasm and nucleus over the batch, taken of probabilities,
+    lacks of 1."""
+    loss = nn.functional.cross_entropy(logits, truth)
+    if not overlap:
+        return loss
+    likely = logits.softmax(1)[:, 1:]
+    true = nn.functional.one_hot(truth, len(CLASSES)).permute(0, 3, 1, 2)[:, 1:].to(likely.dtype)
+    both = (likely * true).sum((0, 2, 3))
+    either = (likely + true).sum((0, 2, 3)) - both
+    return loss + overlap * (1 - (both + 1) / (either + 1)).mean()
 
 
 class SegmenterTrainer:
@@ -166,18 +224,23 @@ class SegmenterTrainer:
         average: bool = False,
         balance: bool = False,
         epochs: int | None = None,
+        decay: float = 0.0,
+        overlap: float = 0.0,
+        bfloat16: bool = False,
         resume: bool = False,
         device: str = "cpu",
     ) -> None:
         """`epochs`: the rate warms up over one epoch and falls along half a cosine to the last of them; None keeps
         it. `average`: what is measured and exported is the moving average of the weights. `balance`: an epoch has as
-        many cells of each laboratory."""
+        many cells of each laboratory. `decay`: of the weights, each step. `overlap`: see `loss_of`. `bfloat16`: the
+        network computes in it while it learns."""
         self.device = torch.device(device)
         # On a CPU depthwise convolutions of channels-last tensors take three quarters of the time.
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.cells, self.out, self.batch, self.seed, self.augment = cells, out, batch, seed, augment
         self.rate, self.epochs, self.balance = rate, epochs, balance
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum)
+        self.overlap, self.bfloat16 = overlap, bfloat16
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
         self.average = training.MovingAverage(self.network, AVERAGE_DECAY) if average else None
         self.epoch = 0
         if resume and (out / "last.pt").exists():
@@ -209,7 +272,9 @@ class SegmenterTrainer:
             if len(chosen) < 2:  # the mean of the pyramid's image branch can't be normalised over one cell
                 continue
             x, truth = batch_of(self.cells, chosen, rng if self.augment else None)
-            loss = nn.functional.cross_entropy(self.network(x.to(self.device)), truth.to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                logits = self.network(x.to(self.device))
+            loss = loss_of(logits.float(), truth.to(self.device), self.overlap)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -263,6 +328,13 @@ def measured_weights(run: Path) -> dict[str, Any]:
     return weights
 
 
+def chosen_changes(options: argparse.Namespace) -> Changes:
+    """How crops change by the options of the command."""
+    light = Augmentation(cut_share=0.0, gamma=options.gamma, brightness=options.brightness)
+    light = light.weakened(options.strength)
+    return Changes(zoom=tuple(options.zoom), shift=options.shift, bend=options.bend, swap=options.swap, light=light)
+
+
 def build_network(settings: Mapping[str, Any]) -> DeepLabV3:
     """The network that the settings of a run describe."""
     return DeepLabV3(
@@ -270,6 +342,7 @@ def build_network(settings: Mapping[str, Any]) -> DeepLabV3:
         output_stride=settings["output_stride"],
         rates=settings["rates"],
         decoder=settings["decoder"],
+        detail=settings["detail"],
     )
 
 
@@ -287,11 +360,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output-stride", type=int, default=16, choices=(8, 16))
     parser.add_argument("--rates", type=int, nargs="+", default=list(RATES), help="dilations of the pyramid")
     parser.add_argument("--decoder", action="store_true", help="of DeepLabv3+; the publication has none")
+    parser.add_argument("--detail", action="store_true", help="a second decoder, with features of stride 2")
     parser.add_argument("--augment", action="store_true", help="the publication has none")
     usual = Changes()
     parser.add_argument("--zoom", type=float, nargs=2, default=list(usual.zoom), help="of augmented crops")
     parser.add_argument("--gamma", type=float, default=usual.light.gamma, help="of augmented crops' light")
     parser.add_argument("--brightness", type=float, default=usual.light.brightness, help="likewise")
+    parser.add_argument("--strength", type=float, default=1.0, help="of light, colour and focus together, 0 to 1")
+    parser.add_argument("--shift", type=float, default=usual.shift, help="of augmented crops, in the cell's size")
+    parser.add_argument("--bend", type=float, default=usual.bend, help="of augmented crops, in their side: 0.02")
+    parser.add_argument("--swap", type=float, default=usual.swap, help="share of crops in another cell's surroundings")
+    parser.add_argument("--decay", type=float, default=0.0, help="of the weights")
+    parser.add_argument("--overlap", type=float, default=0.0, help="weight of a loss of IoU beside cross-entropy")
+    parser.add_argument("--bfloat16", action="store_true", help="compute in it while learning: faster where it is")
     parser.add_argument("--average", action="store_true", help="keep a moving average of the weights")
     parser.add_argument("--balance", action="store_true", help="as many cells of each laboratory in every epoch")
     parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
@@ -306,8 +387,7 @@ def main(argv: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "settings.json").write_text(json.dumps(settings, indent=1))
     cells = load_cells(data_root(), options.input_px, options.seed, options.margin)
-    light = Augmentation(cut_share=0.0, gamma=options.gamma, brightness=options.brightness)
-    cells = replace(cells, changes=Changes(zoom=tuple(options.zoom), light=light))
+    cells = replace(cells, changes=chosen_changes(options))
     network = build_network(settings)
     if options.start_from is not None:
         network.load_state_dict(measured_weights(options.start_from))
@@ -323,6 +403,9 @@ def main(argv: list[str] | None = None) -> int:
         average=options.average,
         balance=options.balance,
         epochs=options.epochs if options.cosine else None,
+        decay=options.decay,
+        overlap=options.overlap,
+        bfloat16=options.bfloat16,
         resume=options.resume,
         device=options.device,
     )

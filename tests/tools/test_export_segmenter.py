@@ -95,7 +95,24 @@ def test_an_evaluation_of_what_draws_the_truth(root: Path, tmp_path: Path) -> No
     assert found["all"]["mean_iou"] > 0.9
     assert found["all"]["same_lobes"] == 1
     assert found["all"]["nucleus_area_error_median"] < 0.1
+    assert 0.9 < found["all"]["own_mean_iou"] < found["all"]["own_mean_iou_but_edges"]
     assert evaluate_segmenter.sheet(drawn).shape == (256, 8 * 128, 3)
+
+
+def test_what_is_wrong_beside_a_border_is_an_edge() -> None:
+    true = np.zeros((12, 12), np.uint8)
+    true[3:9, 3:9] = 1
+    wider, wider_by_two, nucleus = true.copy(), true.copy(), true.copy()
+    wider[2:10, 2:10] = 1
+    wider_by_two[1:11, 1:11] = 1
+    nucleus[3, 3] = 2
+    assert np.array_equal(evaluate_segmenter.but_edges(true, wider), wider)
+    assert np.array_equal(evaluate_segmenter.but_edges(true, wider_by_two), wider)
+    assert np.array_equal(evaluate_segmenter.but_edges(true, nucleus), true)  # no nucleus is near
+    corner = np.zeros((4, 4), np.uint8)
+    corner[:2, :2], corner[2, 2] = 1, 2
+    assert evaluate_segmenter.resampled(corner, 2).tolist() == [[1, 0], [0, 0]]
+    assert evaluate_segmenter.resampled(corner, 8).tolist() == np.kron(corner, np.ones((2, 2), int)).tolist()
 
 
 def test_masks_and_crops_lie_on_one_another() -> None:
@@ -110,7 +127,19 @@ def test_masks_and_crops_lie_on_one_another() -> None:
 
 
 def test_a_decoder_and_other_strides_keep_the_size() -> None:
-    for options in ({"output_stride": 8}, {"decoder": True, "rates": (1, 2)}):
+    plus = {"decoder": True, "rates": (1, 2)}
+    for options in ({"output_stride": 8}, plus, {**plus, "detail": True}):
         network = DeepLabV3(share=0.05, **options).eval()  # type: ignore[arg-type]
         with torch.no_grad():
             assert network(torch.rand(1, 3, 64, 48)).shape == (1, 3, 64, 48)
+
+
+def test_detail_is_of_stride_2() -> None:
+    network = DeepLabV3(share=0.05, rates=(1, 2), decoder=True, detail=True).eval()
+    seen: list[tuple[int, ...]] = []
+    network.classes.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    with torch.no_grad():
+        network(torch.rand(1, 3, 64, 48))
+    assert seen == [(32, 24)]
+    with pytest.raises(ValueError, match="detail: got no decoder"):
+        DeepLabV3(share=0.05, detail=True)

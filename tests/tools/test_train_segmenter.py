@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,20 @@ torch.set_num_threads(1)
 
 from torch import nn  # noqa: E402
 
+from tools.classification.augment import Augmentation  # noqa: E402
 from tools.segmentation import figures  # noqa: E402
-from tools.train_segmenter import SegmenterTrainer, batch_of, confusion, drawn, load_cells, results  # noqa: E402
+from tools.train_segmenter import (  # noqa: E402
+    Changes,
+    SegmenterTrainer,
+    batch_of,
+    chosen_changes,
+    confusion,
+    drawn,
+    load_cells,
+    loss_of,
+    results,
+    surrounded,
+)
 
 
 @pytest.fixture
@@ -119,6 +132,95 @@ def test_crops_turn_with_their_masks(root: Path) -> None:
         torch.stack([x[i].mean(0)[pick[i]].mean() for i in range(20)]) for pick in (truth == 2, truth == 0)
     )
     assert (inside < outside).all()
+
+
+def test_bending_moves_pictures_and_masks_alike(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    light = Augmentation().weakened(0)
+    straight, bent = (
+        batch_of(replace(cells, changes=Changes(bend=bend, light=light)), np.arange(20), np.random.default_rng(0))
+        for bend in (0.0, 0.03)
+    )
+    assert (straight[1] != bent[1]).float().mean() > 0.01
+    shades = torch.tensor([230, 150, 40])[bent[1]] / 255
+    assert ((bent[0].mean(1) - shades).abs() < 0.1).float().mean() > 0.9  # but where two shades mix at an edge
+
+
+def test_a_cell_in_the_surroundings_of_another() -> None:
+    truth, occupied = np.zeros((2, 40, 40), np.uint8)
+    truth[10:20, 10:20] = 2
+    occupied[15:30, 15:30] = 1
+    crop, other = np.full((40, 40, 3), 200, np.uint8), np.full((40, 40, 3), 190, np.uint8)
+    crop[truth > 0], other[occupied > 0], other[32:, 32:] = 90, 20, 120
+    got = surrounded(crop, truth, other, occupied, np.random.default_rng(0))
+    assert (got[truth > 0] == 90).all()
+    assert (got[34:, 34:] == 120).all()
+    assert (got[:5, :5] == 190).all()
+    assert got.min() >= 90  # the other's cell isn't there
+    darker = other // 2
+    assert np.array_equal(surrounded(crop, truth, darker, occupied, np.random.default_rng(0)), crop)
+
+
+def test_surroundings_are_of_one_laboratory_and_of_training(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    assert cells.wide is not None
+    images = cells.wide[0].copy()
+    training = [i for i, part in enumerate(cells.parts) if part == "train"]
+    for i in range(20):  # in the blue channel of the ground, which cell it is
+        images[i, ..., 0][cells.wide[1][i] == 0] = 220 + i
+    changes = Changes(swap=1.0, zoom=(1.0, 1.0), light=Augmentation().weakened(0))
+    marked = replace(cells, wide=(images, cells.wide[1]), changes=changes)
+    for seed in range(10):
+        x, _ = batch_of(marked, np.arange(20), np.random.default_rng(seed))
+        for i in range(20):
+            seen = round(float(x[i, 0, 0, 0]) * 255) - 220
+            assert seen != i
+            assert seen in training
+            assert cells.laboratories[seen] == cells.laboratories[i]
+
+
+def test_the_shift_is_of_the_cell(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    for shift, farthest in ((0.0, 1.0), (0.3, 0.3 * 2**0.5 * 48 / 1.3 + 1)):
+        changes = Changes(zoom=(1.0, 1.0), shift=shift, light=Augmentation().weakened(0))
+        _, truth = batch_of(replace(cells, changes=changes), np.arange(20), np.random.default_rng(0))
+        moves = [np.hypot(*(np.argwhere(mask.numpy() > 0).mean(0) - 23.5)) for mask in truth]
+        assert max(moves) < farthest
+        assert shift == 0 or max(moves) > 5
+
+
+def test_options_make_the_changes() -> None:
+    options = {"zoom": [0.9, 1.1], "gamma": 0.2, "brightness": 0.1, "shift": 0.05, "bend": 0.01, "swap": 0.3}
+    whole = chosen_changes(Namespace(**options, strength=1.0))
+    assert (whole.zoom, whole.shift, whole.bend, whole.swap) == ((0.9, 1.1), 0.05, 0.01, 0.3)
+    assert (whole.light.gamma, whole.light.brightness, whole.light.cut_share) == (0.2, 0.1, 0)
+    half = chosen_changes(Namespace(**options, strength=0.5))
+    assert (half.light.gamma, half.light.blur_share) == (0.1, 0.5 * whole.light.blur_share)
+    assert (half.zoom, half.shift) == (whole.zoom, whole.shift)
+
+
+def test_the_loss_of_overlap_by_hand() -> None:
+    truth = torch.tensor([[[0, 1], [1, 2]]])
+    sure = 100.0 * nn.functional.one_hot(truth, 3).permute(0, 3, 1, 2)
+    assert loss_of(sure, truth, 1.0) == pytest.approx(0, abs=1e-6)
+    found = torch.tensor([[[0, 1], [2, 2]]])
+    logits = 100.0 * nn.functional.one_hot(found, 3).permute(0, 3, 1, 2)
+    plain = loss_of(logits, truth, 0.0)
+    assert plain == pytest.approx(100 / 4)
+    # one of two pixels of cytoplasm, one of two that are or are called nucleus; both sides of the fraction plus 1
+    assert loss_of(logits, truth, 3.0) - plain == pytest.approx(3 * (1 - 2 / 3), abs=1e-4)
+
+
+def test_decay_shrinks_weights_and_bfloat16_learns(root: Path, tmp_path: Path) -> None:
+    plain, decayed = (trainer(root, tmp_path / str(decay), decay=decay) for decay in (0.0, 0.1))
+    for each in (plain, decayed):
+        each.run_epoch()
+    sums = [sum(float(p.detach().square().sum()) for p in each.network.parameters()) for each in (plain, decayed)]
+    assert sums[1] < 0.95 * sums[0]
+    coarse = trainer(root, tmp_path / "coarse", bfloat16=True, overlap=0.5)
+    lines = [coarse.run_epoch() for _ in range(15)]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert {p.dtype for p in coarse.network.parameters()} == {torch.float32}
 
 
 def test_a_mask_that_is_none(root: Path) -> None:

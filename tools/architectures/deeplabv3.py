@@ -6,7 +6,8 @@ enlargement to the input's size. Xception itself has 22,855,952 parameters with 
 
 For small inputs and small machines there are a share of every width, an output stride of 8, other dilations of the
 pyramid, and the decoder of DeepLabv3+ (Chen et al. 2018, arXiv:1802.02611), which joins features of stride 4 to the
-pyramid's. The defaults are the publication's: all of the widths, stride 16, dilations of 6, 12 and 18, no decoder.
+pyramid's; with `detail` a second one joins those of stride 2, for edges. The defaults are the publication's: all of
+the widths, stride 16, dilations of 6, 12 and 18, no decoder.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Xception(nn.Module):
 
         third, middle = (1, 2) if output_stride == 8 else (2, 1)
         last, dilation = (2, 1) if output_stride == 32 else (1, 2 * middle)
-        self.low_channels, self.channels = w(128), w(2048)
+        self.detail_channels, self.low_channels, self.channels = w(64), w(128), w(2048)
         self.entry = nn.Sequential(
             _conv(3, w(32), 3, 2),
             nn.ReLU(),
@@ -105,9 +106,14 @@ class Xception(nn.Module):
             nn.ReLU(),
         )
 
-    def low(self, x: Tensor) -> Tensor:
-        """Features of stride 4: float32 (N, w(128), H/4, W/4)."""
-        out: Tensor = self.entry[:5](x)
+    def detail(self, x: Tensor) -> Tensor:
+        """Features of stride 2: float32 (N, w(64), H/2, W/2)."""
+        out: Tensor = self.entry[:4](x)
+        return out
+
+    def low(self, detail: Tensor) -> Tensor:
+        """Of those of stride 2, features of stride 4: float32 (N, w(128), H/4, W/4)."""
+        out: Tensor = self.entry[4](detail)
         return out
 
     def rest(self, low: Tensor) -> Tensor:
@@ -116,7 +122,7 @@ class Xception(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rest(self.low(x))
+        return self.rest(self.low(self.detail(x)))
 
 
 class Pyramid(nn.Module):
@@ -137,14 +143,14 @@ class Pyramid(nn.Module):
 
 
 class Decoder(nn.Module):
-    """DeepLabv3+'s: the pyramid's features enlarged to stride 4, beside features of that stride, through two separable
-    convolutions: (N, width, h, w), (N, low_channels, 4h', 4w') -> (N, width, 4h', 4w')."""
+    """DeepLabv3+'s: features enlarged to the size of earlier ones, beside these, through two separable convolutions:
+    (N, cin, h, w), (N, low_channels, H, W) -> (N, width, H, W)."""
 
-    def __init__(self, low_channels: int, width: int) -> None:
+    def __init__(self, cin: int, low_channels: int, width: int) -> None:
         super().__init__()
         narrow = max(8, round(width * 48 / 256 / 8) * 8)
         self.low = nn.Sequential(_conv(low_channels, narrow, 1), nn.ReLU())
-        self.join = nn.Sequential(Separable(width + narrow, width), nn.ReLU(), Separable(width, width), nn.ReLU())
+        self.join = nn.Sequential(Separable(cin + narrow, width), nn.ReLU(), Separable(width, width), nn.ReLU())
 
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         x = F.interpolate(x, size=low.shape[2:], mode="bilinear", align_corners=False)
@@ -164,18 +170,27 @@ class DeepLabV3(nn.Module):
         output_stride: int = 16,
         rates: Sequence[int] = RATES,
         decoder: bool = False,
+        detail: bool = False,
     ) -> None:
+        """`detail` needs the decoder; it has half of its width. ValueError without."""
         super().__init__()
+        if detail and not decoder:
+            raise ValueError("detail: got no decoder, expected one: decoder=True")
         width = max(8, round(width * share / 8) * 8)
         self.backbone = Xception(output_stride, share=share)
         self.pyramid = Pyramid(self.backbone.channels, width, rates)
-        self.decoder = Decoder(self.backbone.low_channels, width) if decoder else None
-        self.classes = nn.Conv2d(width, classes, 1)
+        self.decoder = Decoder(width, self.backbone.low_channels, width) if decoder else None
+        half = max(8, round(width / 16) * 8)
+        self.detail = Decoder(width, self.backbone.detail_channels, half) if detail else None
+        self.classes = nn.Conv2d(half if detail else width, classes, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        low = self.backbone.low((x - 0.5) * 4)
+        detail = self.backbone.detail((x - 0.5) * 4)
+        low = self.backbone.low(detail)
         features = self.pyramid(self.backbone.rest(low))
         if self.decoder is not None:
             features = self.decoder(features, low)
+        if self.detail is not None:
+            features = self.detail(features, detail)
         return F.interpolate(self.classes(features), size=x.shape[2:], mode="bilinear", align_corners=False)
