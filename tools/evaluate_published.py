@@ -165,6 +165,24 @@ def evaluate(
     return out
 
 
+def card_figures(
+    classifier: Classifier,
+    name: str,
+    parts: Sequence[str],
+    limit: int | None = None,
+    untempered: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The tables of model `name`'s card: `evaluate` for each part, with the command that measures it."""
+    return {
+        f"{title.replace('/', '_').replace(' ', '_')}_{part}": {
+            "command": f"python -m tools.evaluate_published {name} --part {part}",
+            **entry,
+        }
+        for part in parts
+        for title, entry in evaluate(classifier, part, limit=limit, untempered=untempered).items()
+    }
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")

@@ -39,7 +39,7 @@ from tools.classification import measures
 from tools.classification.crops import load_stored
 from tools.classification.published import CLASSES, Part, assemble, before_temperature, parts_of
 from tools.datasets import PARTS, VALIDATION, data_root
-from tools.evaluate_published import evaluate
+from tools.evaluate_published import card_figures
 from tools.export import to_onnx, toml
 from tools.train_published import Cells, as_input, protocol_of
 
@@ -215,12 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     path.write_text(toml(values))
     calibrated = Classifier(parse_card(path.read_text(), str(path), stem=options.name), engine)
     untempered = partial(before_temperature, architecture, temperatures=temperatures, choose=not options.weigh)
-    figures = {}
-    for part in options.parts:
-        measured = evaluate(calibrated, part, limit=options.limit, untempered=untempered)
-        for title, entry in measured.items():
-            command = f"python -m tools.evaluate_published {options.name} --part {part}"
-            figures[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = {"command": command, **entry}
+    figures = card_figures(calibrated, options.name, options.parts, options.limit, untempered)
     path.write_text(toml({**values, "figures": figures}))
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {threshold}, temperatures {values['training']['temperatures']}")
     return 0

@@ -26,7 +26,7 @@ from tools.classification.blasts import BLAST_CLASSES
 from tools.classification.support_vector_graph import add_support_vectors
 from tools.classification.support_vectors import Constants
 from tools.datasets import PARTS, VALIDATION
-from tools.evaluate_published import evaluate
+from tools.evaluate_published import card_figures
 from tools.export import toml
 from tools.export_published import LICENCES, ZOO, training_commands
 from tools.train_svm import KERNELS, arguments
@@ -144,13 +144,9 @@ def main(argv: list[str] | None = None) -> int:
     values = card_values(options.name, document, options.kernel, file)
     figures = own_figures(document, options.kernel, values["build"][-2])
     card.write_text(toml({**values, "figures": figures}))
-    for part in options.parts:
-        if part != VALIDATION and set(names) <= set(BLAST_CLASSES):
-            continue  # ALL-IDB2 is too small for a third part
-        measured = evaluate(load_classifier(model), part, limit=options.limit)
-        for title, entry in measured.items():
-            command = f"python -m tools.evaluate_published {options.name} --part {part}"
-            figures[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = {"command": command, **entry}
+    two_parts = set(names) <= set(BLAST_CLASSES)  # ALL-IDB2 is too small for a third one
+    parts = [part for part in options.parts if part == VALIDATION or not two_parts]
+    figures |= card_figures(load_classifier(model), options.name, parts, options.limit)
     card.write_text(toml({**values, "figures": figures}))
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {values['thresholds']['operating']}; {card}")
     return 0
