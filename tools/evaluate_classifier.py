@@ -32,6 +32,7 @@ from streamer.field_search import FieldSearch
 from tools.classification import measures
 from tools.classification.crops import (
     SUBCLASS_NAMES,
+    add_margins,
     part_of_cell,
     read_attributes,
     read_image,
@@ -354,7 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
     parser.add_argument("--part", choices=PARTS, default="validation")
     parser.add_argument("--detector", metavar="NAME|FILE", help="crop fields by its boxes, not by the labels'")
-    parser.add_argument("--margins", type=float, nargs="+", help="sides of the looks at a cell over its box: 1 or 2")
+    add_margins(parser)
     parser.add_argument("--left-out", nargs="+", default=[], metavar="SET", help="sets that did not train it")
     parser.add_argument("--json", type=Path, help="write all figures here (default: standard output)")
     parser.add_argument("--plots", type=Path, help="folder for confusion matrices and reliability diagrams")

@@ -29,7 +29,7 @@ from engines.classifier import Classifier
 from engines.registry import load_classifier, load_detector
 from tools.classification import measures
 from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
-from tools.classification.crops import part_of_cell, read_image, set_name, with_margins
+from tools.classification.crops import add_margins, part_of_cell, read_image, set_name, table_name, with_margins
 from tools.datasets import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
@@ -165,7 +165,7 @@ def evaluate(
     return out
 
 
-def card_figures(
+def card_tables(
     classifier: Classifier,
     name: str,
     parts: Sequence[str],
@@ -174,10 +174,7 @@ def card_figures(
 ) -> dict[str, dict[str, Any]]:
     """The tables of model `name`'s card: `evaluate` for each part, with the command that measures it."""
     return {
-        f"{title.replace('/', '_').replace(' ', '_')}_{part}": {
-            "command": f"python -m tools.evaluate_published {name} --part {part}",
-            **entry,
-        }
+        table_name(title, part): {"command": f"python -m tools.evaluate_published {name} --part {part}", **entry}
         for part in parts
         for title, entry in evaluate(classifier, part, limit=limit, untempered=untempered).items()
     }
@@ -189,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default=VALIDATION)
     parser.add_argument("--limit", type=int, help="cells a set at most")
     parser.add_argument("--five-types", action="store_true", help="measure the five types alone")
-    parser.add_argument("--margins", type=float, nargs="+", help="sides of the looks at a cell over its box: 1 or 2")
+    add_margins(parser)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args(argv)
     classifier = load_classifier(options.model)
@@ -210,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
             "sha256": classifier.card.sha256,
             "classes": list(types or classifier.class_names),
             "figures": {
-                f"{title.replace('/', '_').replace(' ', '_')}_{options.part}": {
+                table_name(title, options.part): {
                     "command": command + " --five-types" * options.five_types,
                     **entry,
                 }

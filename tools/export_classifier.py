@@ -34,6 +34,7 @@ from tools.classification.fitting import KNOWN, REFUSED, Fitted, choose_threshol
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION, data_root
 from tools.evaluate_classifier import Model
 from tools.export import to_onnx, toml
+from tools.shipped_weights import card_beside
 from tools.train_classifier import ATTRIBUTE_SIZES, SET_SHARES, Plan, load_network
 
 CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -0.7, "platelet": -0.7}
@@ -212,7 +213,7 @@ def export(
 def runs_of(card: Path) -> tuple[str, ...]:
     """The runs that the weights of a card went through, the last one as an earlier one. ValueError where it names no
     command."""
-    told = parse_card(card.read_text(), str(card), stem=card.stem).training
+    told = card_beside(card).training
     if "command" not in told:
         raise ValueError(f"{card}: got no training command, expected the card of a model that this project trained")
     runs = tuple(told["earlier_runs"])

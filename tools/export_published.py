@@ -36,10 +36,10 @@ from engines.store import cache_folder
 from tools import training
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.classification import measures
-from tools.classification.crops import load_stored
+from tools.classification.crops import add_margins, load_stored
 from tools.classification.published import CLASSES, Part, assemble, before_temperature, parts_of
 from tools.datasets import PARTS, VALIDATION, data_root
-from tools.evaluate_published import card_figures
+from tools.evaluate_published import card_tables
 from tools.export import to_onnx, toml
 from tools.train_published import Cells, as_input, protocol_of
 
@@ -173,12 +173,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cache", action="store_true", help="put the file into the user's cache folder")
     parser.add_argument("--risk", type=float, default=0.05, help="share of errors among classified cells")
     parser.add_argument("--weigh", action="store_true", help="ml-cnn: both groups' networks, weighed by the gate")
-    parser.add_argument("--margins", type=float, nargs="+", help="sides of the one or two looks at a cell over its box")
+    add_margins(parser)
     parser.add_argument("--parts", nargs="*", choices=PARTS[1:], default=[VALIDATION], help="figures of the card")
     parser.add_argument("--limit", type=int, help="cells a set at most in the figures")
     options = parser.parse_args(argv)
-    if options.margins and len(options.margins) > 2:
-        parser.error(f"--margins: got {len(options.margins)} looks, expected one or two")
     document = json.loads((options.run / "results.json").read_text())
     settings, protocol = document["settings"], document["protocol"]
     cells = Cells(load_stored(data_root(), Path(settings["cells"])), settings["sets"].split(","), settings["margin"])
@@ -186,10 +184,10 @@ def main(argv: list[str] | None = None) -> int:
     if settings["split"] == "published":
         parts = cells.split(protocol_of(SimpleNamespace(**settings)), settings["seed"])  # type: ignore[arg-type]
     architecture, input_px = settings["architecture"], protocol["input_px"]
-    margins = options.margins or [settings["margin"] or WHOLE_MARGIN]
+    margins = options.margins or [settings["margin"]]
     networks = load_networks(options.run, architecture, input_px)
     temperatures = [
-        fitted_temperature(part, network, cells, parts, input_px, options.margins or [settings["margin"]])
+        fitted_temperature(part, network, cells, parts, input_px, margins)
         for part, network in zip(parts_of(architecture), networks, strict=True)
     ]
     graph = build_graph(architecture, networks, temperatures, input_px, not options.weigh)
@@ -202,12 +200,13 @@ def main(argv: list[str] | None = None) -> int:
     export = f"python -m tools.export_published runs/{options.name} --name {options.name} --risk {options.risk}"
     export += "".join(f" --{flag}" for flag in ("cache", "weigh") if getattr(options, flag))
     export += f" --margins {' '.join(map(str, options.margins))}" if options.margins else ""
-    values = card_values(options.name, document, file, 0.5, temperatures, margins, export)
+    looks_of_stream = [margin or WHOLE_MARGIN for margin in margins]
+    values = card_values(options.name, document, file, 0.5, temperatures, looks_of_stream, export)
     engine = OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1))
     chosen = np.flatnonzero(np.array(parts) == VALIDATION)
     if len(chosen):
         said = Classifier(parse_card(toml(values), str(path), stem=options.name), engine)
-        looks = cells.looks(chosen, input_px, options.margins or [settings["margin"]])
+        looks = cells.looks(chosen, input_px, margins)
         truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
         reached = measures.threshold_for_risk(said.classify_batch(looks).probabilities, truth, options.risk)
         values["thresholds"] = {"operating": round(reached[0], 2) if reached else 0.9}
@@ -215,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     path.write_text(toml(values))
     calibrated = Classifier(parse_card(path.read_text(), str(path), stem=options.name), engine)
     untempered = partial(before_temperature, architecture, temperatures=temperatures, choose=not options.weigh)
-    figures = card_figures(calibrated, options.name, options.parts, options.limit, untempered)
+    figures = card_tables(calibrated, options.name, options.parts, options.limit, untempered)
     path.write_text(toml({**values, "figures": figures}))
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {threshold}, temperatures {values['training']['temperatures']}")
     return 0

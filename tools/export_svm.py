@@ -26,7 +26,7 @@ from tools.classification.blasts import BLAST_CLASSES
 from tools.classification.support_vector_graph import add_support_vectors
 from tools.classification.support_vectors import Constants
 from tools.datasets import PARTS, VALIDATION
-from tools.evaluate_published import card_figures
+from tools.evaluate_published import card_tables
 from tools.export import toml
 from tools.export_published import LICENCES, ZOO, training_commands
 from tools.train_svm import KERNELS, arguments
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     card.write_text(toml({**values, "figures": figures}))
     two_parts = set(names) <= set(BLAST_CLASSES)  # ALL-IDB2 is too small for a third one
     parts = [part for part in options.parts if part == VALIDATION or not two_parts]
-    figures |= card_figures(load_classifier(model), options.name, parts, options.limit)
+    figures |= card_tables(load_classifier(model), options.name, parts, options.limit)
     card.write_text(toml({**values, "figures": figures}))
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {values['thresholds']['operating']}; {card}")
     return 0

@@ -18,6 +18,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from engines.card import Card, parse_card
 from engines.storage import widened
 
 GRAPH = ".onnx"
@@ -36,6 +37,12 @@ def weights_of(path: Path, prefix: str = "") -> dict[str, Tensor]:
     if not found:
         raise ValueError(f"{path}: got no tensor {prefix}…, expected a graph that this project's commands exported")
     return found
+
+
+def card_beside(path: Path) -> Card:
+    """The card beside a graph, or at `path` itself. FileNotFoundError or CardError where there is none."""
+    card = path.with_suffix(".toml")
+    return parse_card(card.read_text("utf-8"), str(card), stem=card.stem)
 
 
 def begin_with_graph(network: nn.Module, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> None:

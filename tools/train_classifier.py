@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.card import CropInput, parse_card
+from engines.card import CropInput
 from tools import shipped_weights, training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
@@ -328,10 +328,9 @@ def load_network(path: Path) -> tuple[MobileNetV3Small, Plan, dict[str, Any]]:
 
 
 def _network_of_graph(path: Path) -> tuple[MobileNetV3Small, Plan, dict[str, Any]]:
-    card_path = path.with_suffix(".toml")
-    card = parse_card(card_path.read_text(), str(card_path), stem=path.stem)
+    card = shipped_weights.card_beside(path)
     if not isinstance(card.input, CropInput) or "epoch_of_weights" not in card.training:
-        raise ValueError(f"{card_path}: got no classifier of tools.train_classifier, expected the card of one")
+        raise ValueError(f"{card.name}: got no classifier of tools.train_classifier, expected the card of one")
     known = {field.name for field in dataclasses.fields(Plan)}
     plan = Plan(**{k: v for k, v in card.training.items() if k in known}, input_px=card.input.width_px)
     network = build_network(plan).eval()

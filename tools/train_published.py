@@ -31,7 +31,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.card import parse_card
 from engines.geometry import crop_squares
 from tools import training
 from tools.classification import measures
@@ -50,7 +49,7 @@ from tools.classification.published import (
 )
 from tools.datasets import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.datasets.groups import build_groups
-from tools.shipped_weights import GRAPH, begin_with_graph, weights_of
+from tools.shipped_weights import GRAPH, begin_with_graph, card_beside, weights_of
 
 BEGINNING_BATCHES = 16
 """Training batches from which the normalisations of a network that begins with a graph take their statistics."""
@@ -365,9 +364,10 @@ def made_by(start: Path) -> dict[str, Any]:
     since an export may replace both; nothing for a run, whose folder has its own results.json."""
     if start.suffix != GRAPH:
         return {}
-    path = start.with_suffix(".toml")
-    card = parse_card(path.read_text(), str(path), stem=start.stem)
-    return {"start_sha256": hashlib.sha256(start.read_bytes()).hexdigest(), "start_build": list(card.build)}
+    return {
+        "start_sha256": hashlib.sha256(start.read_bytes()).hexdigest(),
+        "start_build": list(card_beside(start).build),
+    }
 
 
 def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:

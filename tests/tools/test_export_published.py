@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 from engines.classifier import Classifier  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
-from tools import evaluate_published, export_published  # noqa: E402
+from tools import evaluate_classifier, evaluate_published, export_published  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, OTHER, group_name  # noqa: E402
 from tools.classification import measures  # noqa: E402
 from tools.classification.published import CLASSES, PROTOCOLS, parts_of  # noqa: E402
@@ -107,6 +107,13 @@ def test_a_card_can_be_measured_with_other_looks(run: Path, tmp_path: Path) -> N
         assert (changed.input.crop_margin, changed.input.mirrored_margin) == (*margins, None)[:2]
     with pytest.raises(ValueError, match=r"margins of x: got \[1, 2, 3\], expected one or two"):
         evaluate_published.with_margins(card, (1, 2, 3))
+
+
+@pytest.mark.parametrize("command", [evaluate_published.main, evaluate_classifier.main])
+def test_more_than_two_looks_are_refused(command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(["ml-cnn", "--margins", "1", "1.2", "1.4"])
+    assert "--margins: got 3 looks, expected one or two" in capsys.readouterr().err
 
 
 def test_looks_are_pooled_after_what_is_done_to_each(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tools import evaluate_classifier
+from tools.classification.crops import table_name
 from tools.datasets import VALIDATION
 from tools.evaluate_classifier import Model
 
@@ -23,10 +24,9 @@ def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, di
         command = f"python -m tools.evaluate_classifier {name} --part {part}"
         for title, found in evaluate_classifier.evaluate(model, part).items():
             f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
-            key = title.replace("/", "_").replace(" ", "_")
-            tables[f"{key}_{part}"] = set_table(f, command)
+            tables[table_name(title, part)] = set_table(f, command)
             if f["attributes"]:
-                tables[f"{key}_attributes_{part}"] = attribute_table(f["attributes"], command)
+                tables[table_name(f"{title} attributes", part)] = attribute_table(f["attributes"], command)
         if model.novelty is not None:
             tables[f"junk_{part}"] = junk_table(evaluate_classifier.junk(model, part), command)
     return tables
@@ -37,7 +37,7 @@ def left_out_table(model: Model, left_out: str) -> dict[str, dict[str, Any]]:
     found = evaluate_classifier.evaluate(model, VALIDATION, sets=[left_out], left_out=[left_out])[left_out]
     f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
     command = f"python -m tools.evaluate_classifier {Path(model.source).name} --left-out {left_out}"
-    title = f"{left_out.replace('/', '_')}_{LEFT_OUT}_{VALIDATION}"
+    title = table_name(f"{left_out} {LEFT_OUT}", VALIDATION)
     weights = f"those before the set trained, {model.classifier.card.sha256}"
     return {title: {**set_table(f, command), "weights": weights}}
 

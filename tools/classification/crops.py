@@ -7,6 +7,7 @@ cut later.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,6 +158,27 @@ def class_crop(cell: CellPicture, input_px: int, margin: float, *, whole: bool =
     image = read_image(cell.path)
     box = np.array([0, 0, image.shape[1], image.shape[0]] if whole else cell.box_px, np.float32)
     return np.asarray(crop_squares(image, box[None], (input_px, input_px), 1.0 if whole else margin)[0])
+
+
+def table_name(title: str, part: str) -> str:
+    """What a card calls the table of a set's figures: "wbc_masks/jtsc whole" of validation is
+    wbc_masks_jtsc_whole_validation."""
+    return f"{title.replace('/', '_').replace(' ', '_')}_{part}"
+
+
+class _Margins(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
+    ) -> None:
+        if len(values) > 2:
+            parser.error(f"--margins: got {len(values)} looks, expected one or two")
+        setattr(namespace, self.dest, values)
+
+
+def add_margins(parser: argparse.ArgumentParser) -> None:
+    """The option --margins: a list of one or two numbers, or None."""
+    told = "sides of the one or two looks at a cell over its box, the second one mirrored"
+    parser.add_argument("--margins", type=float, nargs="+", action=_Margins, help=told)
 
 
 def with_margins(card: Card, margins: Sequence[float]) -> Card:
