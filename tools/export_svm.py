@@ -28,7 +28,7 @@ from tools.classification.support_vectors import Constants
 from tools.datasets import PARTS, VALIDATION
 from tools.evaluate_published import card_tables
 from tools.export import toml
-from tools.export_published import LICENCES, ZOO, training_commands
+from tools.export_published import LICENCES, WHOLE_MARGIN, ZOO, training_commands
 from tools.train_svm import KERNELS, arguments
 
 LARGEST_DIFFERENCE = 1e-3
@@ -43,7 +43,8 @@ def machines_command(settings: dict[str, Any], name: str) -> str:
     usual = vars(arguments(["--network", "", "--out", ""]))
     given = [f"--{k.replace('_', '-')} {settings[k]}" for k in usual if k in _OPTIONS and settings[k] != usual[k]]
     command = f"python -m tools.train_svm --network {settings['network']} --out runs/{name}"
-    return " ".join([command, f"--classes {settings['classes']}", *given])
+    looks = [f"--margins {' '.join(map(str, settings['margins']))}"] if len(settings["margins"]) > 1 else []
+    return " ".join([command, f"--classes {settings['classes']}", *given, *looks])
 
 
 def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
     run, settings, found = document["network"], document["settings"], document["kernels"][kernel]
     protocol, is_blast = run["protocol"], settings["classes"] == "blast"
     sets = run["settings"]["sets"].split(",")
-    network = settings["network"]
+    network, margins = settings["network"], [margin or WHOLE_MARGIN for margin in settings["margins"]]
     fit = machines_command(settings, name)
     others = {
         f"{other}_accuracy": round(values["accuracy"], 4)
@@ -80,7 +81,8 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
             "channels": "bgr",
             "height_px": protocol["input_px"],
             "width_px": protocol["input_px"],
-            "crop_margin": run["settings"]["margin"] or 2.6,
+            "crop_margin": margins[0],
+            "mirrored_margin": margins[1] if len(margins) == 2 else None,
         },
         "classes": [{"name": label, "kind": "white"} for label in document["names"]],
         "thresholds": {"operating": found.get("cross_validated", found)["threshold"]},

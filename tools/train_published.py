@@ -35,7 +35,7 @@ from engines.geometry import crop_squares
 from tools import training
 from tools.classification import measures
 from tools.classification.augment import Augmentation, make_batch
-from tools.classification.crops import StoredCells, load_stored
+from tools.classification.crops import StoredCells, load_stored, mirrored_looks
 from tools.classification.published import (
     CLASSES,
     PROTOCOLS,
@@ -85,8 +85,7 @@ class Cells:
     def looks(self, chosen: np.ndarray, input_px: int, margins: Sequence[float]) -> np.ndarray:
         """uint8 (n, k, input_px, input_px, 3) BGR, one look a margin as engines.classifier has them: the second is
         mirrored."""
-        looks = [self.pictures(chosen, input_px, margin) for margin in margins]
-        return np.stack([look[:, :, ::-1] if number else look for number, look in enumerate(looks)], 1)
+        return mirrored_looks([self.pictures(chosen, input_px, margin) for margin in margins])
 
     def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:
         """float32 (n, 3, input_px, input_px) in 0..1 of the cells numbered `chosen`, unchanged."""

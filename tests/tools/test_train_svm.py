@@ -97,13 +97,39 @@ def test_the_graph_of_the_whole_chain_says_what_scikit_learn_says(network: Path,
         features = file["features"]
     rows = sample.parts == "train"
     kernel = support_vectors.Kernel("polynomial", 3, support_vectors.usual_scale(15))
-    fitted = PairMachines(features[rows], sample.labels[rows], sample.groups[rows], kernel, kept=15, folds=3)
-    plain = fitted.probabilities(features)
+    fitted = PairMachines(features[rows, 0], sample.labels[rows], sample.groups[rows], kernel, kept=15, folds=3)
+    plain = fitted.probabilities(features[:, 0])
     tempered = plain ** (1 / card.training["temperature"])
     expected = tempered / tempered.sum(1, keepdims=True)
-    got = classifier.classify_batch(sample.crops(np.arange(len(rows)))).probabilities
+    got = classifier.classify_batch(sample.looks(np.arange(len(rows)))).probabilities
     np.testing.assert_allclose(got, expected, atol=1e-4)
     np.testing.assert_array_equal(got.argmax(1), plain.argmax(1))
+
+
+def test_machines_of_two_looks_are_fitted_to_both_and_pool_them(network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "svm"
+    entry = fit(network, out, "--kernels", "quadratic", "--margins", "1.2", "1.5")["kernels"]["quadratic"]
+    assert entry["graph_differs_by"] < 1e-4
+    sample = train_svm.five_types(json.loads((network / "results.json").read_text()), Path("unused"), [1.2, 1.5])
+    every = np.arange(len(sample.labels))
+    np.testing.assert_array_equal(sample.looks(every)[:, 1], sample.crops(every, 1.5)[:, :, ::-1])
+    with np.load(out / "features.npz") as file:
+        features = file["features"]
+    assert features.shape == (len(every), 2, 24)
+    rows = sample.parts == "train"
+    kernel = support_vectors.Kernel("polynomial", 2, support_vectors.usual_scale(15))
+    examples = features[rows].reshape(-1, 24), np.repeat(sample.labels[rows], 2), np.repeat(sample.groups[rows], 2)
+    fitted = PairMachines(*examples, kernel, kept=15, folds=3)
+    logs = np.log(np.stack([fitted.probabilities(features[:, k]) for k in range(2)])).mean(0) / entry["temperature"]
+    expected = np.exp(logs) / np.exp(logs).sum(1, keepdims=True)
+
+    given = [str(out), "--name", "toy-svm", "--out", str(tmp_path), "--kernel", "quadratic", "--parts"]
+    assert export_svm.main(given) == 0
+    classifier = load_classifier(str(tmp_path / "toy-svm.onnx"), backend="onnxruntime")
+    assert (classifier.card.input.crop_margin, classifier.card.input.mirrored_margin) == (1.2, 1.5)
+    assert classifier.card.build[1].endswith("--kept 15 --folds 3 --margins 1.2 1.5")
+    got = classifier.classify_batch(sample.looks(every)).probabilities
+    np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_a_stopped_run_goes_on_and_other_options_start_anew(

@@ -160,6 +160,12 @@ def class_crop(cell: CellPicture, input_px: int, margin: float, *, whole: bool =
     return np.asarray(crop_squares(image, box[None], (input_px, input_px), 1.0 if whole else margin)[0])
 
 
+def mirrored_looks(looks: Sequence[np.ndarray]) -> np.ndarray:
+    """(n, k, h, w, 3) of the k looks (n, h, w, 3) at n cells, every one after the first mirrored, as the stream has
+    them."""
+    return np.stack([look[:, :, ::-1] if number else look for number, look in enumerate(looks)], 1)
+
+
 def table_name(title: str, part: str) -> str:
     """What a card calls the table of a set's figures: "wbc_masks/jtsc whole" of validation is
     wbc_masks_jtsc_whole_validation."""
