@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,12 +35,13 @@ from engines.store import cache_folder
 from tools import training
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.classification import measures
-from tools.classification.crops import add_margins, load_stored
+from tools.classification.crops import add_margins
 from tools.classification.published import CLASSES, Part, assemble, before_temperature, parts_of
-from tools.datasets import PARTS, VALIDATION, data_root
+from tools.classification.typed_cells import Cells, as_input
+from tools.datasets import PARTS, VALIDATION
 from tools.evaluate_published import card_tables
 from tools.export import to_onnx, toml
-from tools.train_published import Cells, as_input, protocol_of
+from tools.train_published import cells_of_run
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 SUMMARIES = {"ml-cnn": f"Five types in two levels: {' or '.join(GROUPS)} first, then the type within the group"}
@@ -179,10 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     document = json.loads((options.run / "results.json").read_text())
     settings, protocol = document["settings"], document["protocol"]
-    cells = Cells(load_stored(data_root(), Path(settings["cells"])), settings["sets"].split(","), settings["margin"])
-    parts = cells.parts
-    if settings["split"] == "published":
-        parts = cells.split(protocol_of(SimpleNamespace(**settings)), settings["seed"])  # type: ignore[arg-type]
+    cells, parts = cells_of_run(document, Path(settings["cells"]))
     architecture, input_px = settings["architecture"], protocol["input_px"]
     margins = options.margins or [settings["margin"]]
     networks = load_networks(options.run, architecture, input_px)

@@ -21,7 +21,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -38,7 +37,7 @@ from tools import training
 from tools.architectures.darknet53 import TypedDarkNet53
 from tools.classification import measures
 from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_groups, blast_parts, read_blasts
-from tools.classification.crops import add_margins, load_stored, mirrored_looks, read_image
+from tools.classification.crops import add_margins, mirrored_looks, read_image
 from tools.classification.published import CLASSES, TEST
 from tools.classification.support_vector_graph import FEATURES, add_support_vectors, bare_features
 from tools.classification.support_vectors import (
@@ -52,7 +51,7 @@ from tools.classification.support_vectors import (
 from tools.datasets import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.evaluate_published import figures
 from tools.export import to_onnx
-from tools.train_published import Cells, protocol_of
+from tools.train_published import cells_of_run
 
 KERNELS = ("quadratic", "cubic", "optimised")
 
@@ -79,22 +78,18 @@ class Sample:
 
 def five_types(run: dict[str, Any], stored: Path, margins: Sequence[float] | None = None) -> Sample:
     """The cells of a network's run, in its parts; looked at by the run's margin where no `margins` are given."""
-    settings = run["settings"]
-    cells = Cells(load_stored(data_root(), stored), settings["sets"].split(","), settings["margin"])
-    parts, tested = cells.parts, VALIDATION
-    if settings["split"] == "published":
-        protocol = protocol_of(SimpleNamespace(**settings))  # type: ignore[arg-type]
-        parts, tested = cells.split(protocol, settings["seed"]), TEST
-    used = np.flatnonzero(np.array(parts) != HOLDOUT)
+    cells, of_cells = cells_of_run(run, stored)
+    tested = TEST if run["settings"]["split"] == "published" else VALIDATION
+    used = np.flatnonzero(np.array(of_cells) != HOLDOUT)
     labels = np.array([CLASSES.index(name) for name in cells.classes])[used]
-    groups, parts = np.array(cells.groups())[used], np.array(parts)[used]
+    groups, parts = np.array(cells.groups())[used], np.array(of_cells)[used]
     px = run["protocol"]["input_px"]
     keys = [cells.keys[i] for i in used]
 
     def crops(rows: np.ndarray, margin: float) -> np.ndarray:
         return cells.pictures(used[rows], px, margin)
 
-    return Sample(CLASSES, labels, groups, parts, tested, keys, crops, margins or [settings["margin"]])
+    return Sample(CLASSES, labels, groups, parts, tested, keys, crops, margins or [run["settings"]["margin"]])
 
 
 def blasts(run: dict[str, Any], margins: Sequence[float] | None = None) -> Sample:

@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 from engines.classifier import Classifier  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
-from tools import evaluate_classifier, evaluate_published, export_published  # noqa: E402
+from tools import evaluate_classifier, evaluate_published, export_published, train_published  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, OTHER, group_name  # noqa: E402
 from tools.classification import measures  # noqa: E402
 from tools.classification.published import CLASSES, PROTOCOLS, parts_of  # noqa: E402
@@ -40,8 +40,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     protocol = {**asdict(PROTOCOLS["ml-cnn"]), "input_px": 64}
     (tmp_path / "run" / "results.json").write_text(json.dumps({"settings": settings, "protocol": protocol}))
-    monkeypatch.setattr(export_published, "data_root", lambda: tmp_path)
-    monkeypatch.setattr(export_published, "load_stored", lambda *_: painted())
+    monkeypatch.setattr(train_published, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(train_published, "load_stored", lambda *_: painted())
     return tmp_path / "run"
 
 

@@ -18,6 +18,7 @@ from torch import nn  # noqa: E402
 
 from engines.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
 from tools import export_published, train_published  # noqa: E402
+from tools.classification import typed_cells  # noqa: E402
 from tools.classification.augment import Augmentation  # noqa: E402
 from tools.classification.crops import ATTRIBUTES, StoredCells  # noqa: E402
 from tools.classification.published import (  # noqa: E402
@@ -30,10 +31,10 @@ from tools.classification.published import (  # noqa: E402
     parts_of,
     published_split,
 )
+from tools.classification.typed_cells import Cells  # noqa: E402
 from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
 from tools.export import to_onnx, toml  # noqa: E402
 from tools.train_published import (  # noqa: E402
-    Cells,
     PartTrainer,
     arguments,
     figures,
@@ -337,7 +338,7 @@ def test_figures_are_the_macro_means() -> None:
 def test_the_whole_system_is_trained_and_measured(
     tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_published, "build_groups", lambda: {key: [key] for key in keys})
+    monkeypatch.setattr(typed_cells, "build_groups", lambda: {key: [key] for key in keys})
     cells = Cells(painted(), ["pbc"], 1.3)
     keys = cells.keys
     given = f"--architecture {architecture} --out {tmp_path} --input-px 32 --epochs 1 --device cpu --repetitions 2"

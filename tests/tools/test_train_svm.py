@@ -19,7 +19,7 @@ from torch import nn  # noqa: E402
 from engines.base import Detections  # noqa: E402
 from engines.registry import load_classifier  # noqa: E402
 from tools import evaluate_published, export_svm, train_published, train_svm  # noqa: E402
-from tools.classification import blasts, support_vectors  # noqa: E402
+from tools.classification import blasts, support_vectors, typed_cells  # noqa: E402
 from tools.classification.published import CLASSES, PROTOCOLS  # noqa: E402
 from tools.classification.support_vectors import PairMachines  # noqa: E402
 from tools.datasets import CellPicture, DataSetMissing  # noqa: E402
@@ -53,8 +53,9 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stored = painted(16)
     monkeypatch.setattr(train_svm, "TypedDarkNet53", Toy)
     monkeypatch.setattr(train_svm, "data_root", lambda: tmp_path)
-    monkeypatch.setattr(train_svm, "load_stored", lambda *_: stored)
-    monkeypatch.setattr(train_published, "build_groups", lambda: {cell.key: [cell.key] for cell in stored.cells})
+    monkeypatch.setattr(train_published, "load_stored", lambda *_: stored)
+    monkeypatch.setattr(train_published, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(typed_cells, "build_groups", lambda: {cell.key: [cell.key] for cell in stored.cells})
     monkeypatch.setattr(support_vectors, "SEARCH_RANGE", (1.0, 10.0))
     return run
 
