@@ -16,19 +16,9 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from tools.classification.augment import Augmentation  # noqa: E402
+from tools.masked_cells import Changes, batch_of, drawn, load_cells, surrounded  # noqa: E402
 from tools.segmentation import figures  # noqa: E402
-from tools.train_segmenter import (  # noqa: E402
-    Changes,
-    SegmenterTrainer,
-    batch_of,
-    chosen_changes,
-    confusion,
-    drawn,
-    load_cells,
-    loss_of,
-    results,
-    surrounded,
-)
+from tools.train_segmenter import SegmenterTrainer, chosen_changes, confusion, loss_of, results  # noqa: E402
 
 
 @pytest.fixture
