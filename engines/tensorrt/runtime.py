@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import Array, EngineError, ModelFormatError, TensorMismatchError, TensorSpec, check_feeds
+from engines.base import Array, EngineError, TensorMismatchError, TensorSpec, check_feeds
 from engines.tensorrt.device import Device
-from engines.tensorrt.errors import DeviceLostError, PlanError
+from engines.tensorrt.errors import DeviceLostError
 from engines.tensorrt.libraries import Libraries, LogLines, load, make_logger
+from engines.tensorrt.plan import deserialize, read_tensors
 
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: no waiting for the default stream, on which PyTorch and others work. pycuda has no name
@@ -107,11 +108,13 @@ class TensorRTEngine:
         self._log = LogLines()
         self._logger = make_logger(self._libraries.trt, self._log)
         with self._device.active(), self._device.failures("loading the plan"):
-            self._runtime, self._engine = self._deserialize(plan, host_code_allowed)
+            self._runtime, self._engine = deserialize(
+                plan, self._libraries.trt, self._logger, self._log, host_code_allowed=host_code_allowed
+            )
             self._closed = False
             _OPEN.add(self)
             try:
-                self._inputs, self._outputs = self._read_tensors()
+                self._inputs, self._outputs = read_tensors(self._libraries.trt, self._engine)
                 profile = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
                 self._smallest = max(int(next(iter(low))) for low, _, _ in profile.values())
                 self._largest = {name: tuple(int(size) for size in high) for name, (_, _, high) in profile.items()}
@@ -360,49 +363,6 @@ class TensorRTEngine:
 
     # Setting up and taking down ----------------------------------------------------------------------------------
 
-    def _deserialize(self, plan: bytes, host_code_allowed: bool) -> tuple[Any, Any]:
-        try:
-            runtime = self._libraries.trt.Runtime(self._logger)
-        except (TypeError, RuntimeError) as error:  # pybind11 where the library gives a null pointer
-            raise PlanError(
-                f"TensorRT does not start ({error}; {self._log.errors()}), expected a working GPU and driver; "
-                "see what `nvidia-smi` and `leukostream doctor` say"
-            ) from error
-        if host_code_allowed:
-            runtime.engine_host_code_allowed = True
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise PlanError(
-                f"plan of {len(plan)} bytes: TensorRT {self._libraries.trt.__version__} can't load it "
-                f"({self._log.errors()}), expected one that was built by this version for this GPU; "
-                "build it again with `leukostream compile`"
-            )
-        return runtime, engine
-
-    def _read_tensors(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        trt, engine = self._libraries.trt, self._engine
-        dtypes = numpy_types(trt)
-        inputs: list[TensorSpec] = []
-        outputs: list[TensorSpec] = []
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            kind, dims = engine.get_tensor_dtype(name), tuple(int(size) for size in engine.get_tensor_shape(name))
-            if kind not in dtypes or not dims or engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
-                raise ModelFormatError(
-                    f"tensor {name!r}: got {kind} {dims}, expected a batch of numbers on the GPU; export again"
-                )
-            if any(size < 0 for size in dims[1:]):
-                raise ModelFormatError(
-                    f"tensor {name!r}: got shape {dims}, expected every size but the batch as a number; "
-                    "compile with a fixed image size"
-                )
-            spec = TensorSpec(name, (dims[0] if dims[0] >= 0 else None, *dims[1:]), np.dtype(dtypes[kind]))
-            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            (inputs if is_input else outputs).append(spec)
-        if not inputs or not outputs:
-            raise ModelFormatError(f"plan: got {len(inputs)} inputs and {len(outputs)} outputs, expected some of each")
-        return tuple(inputs), tuple(outputs)
-
     def _event(self, *, timed: bool) -> Any:
         flags = self._device.cuda.event_flags
         # Waiting threads sleep: a spinning one would take a core that reads cameras.
@@ -467,20 +427,6 @@ def _free_slot(slot: _Slot) -> None:
         allocation: Any = array.base
         allocation.free()
     slot.host.clear()
-
-
-def numpy_types(trt: Any) -> dict[Any, type[np.generic]]:
-    """TensorRT's types that a network may take or give, and numpy's."""
-    kinds = trt.DataType
-    return {
-        kinds.FLOAT: np.float32,
-        kinds.HALF: np.float16,
-        kinds.INT8: np.int8,
-        kinds.INT32: np.int32,
-        kinds.INT64: np.int64,
-        kinds.BOOL: np.bool_,
-        kinds.UINT8: np.uint8,
-    }
 
 
 @atexit.register
