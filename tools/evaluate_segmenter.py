@@ -4,12 +4,12 @@
     python -m tools.evaluate_segmenter runs/zoo/deeplabv3-xception.onnx --masks runs/masks
 
 `--part` is of the split that tools.train_segmenter deals, by the same seed: by laboratory and class, 70, 10 and 20 %.
-IoU, accuracies and F1 are of pixels at the size of the network's input, the true masks reduced to it; F1 is the mean of
-background, cytoplasm and nucleus. `own_mean_iou` is of the masks' own pixels, the labels brought to their size, and
-`own_mean_iou_but_edges` counts what is wrong within one of these pixels of a border of the true mask as right: how
-much of the rest is a question of where exactly a border was drawn. The errors of the measures compare what the stream
-would publish with the same measures of the true masks. `--masks` draws truth (above) and what was found (below),
-nucleus red, cell green.
+IoU, accuracies and F1 are of the masks' own pixels, the labels brought to their size, so that networks of any input can
+be compared; F1 is the mean of background, cytoplasm and nucleus. `mean_iou_but_edges` counts what is wrong within one
+of these pixels of a border of the true mask as right: how much of the rest is a question of where exactly a border was
+drawn. `mean_iou_at_input` is of the network's pixels, the true masks brought to their size. The errors of the measures
+compare what the stream would publish with the same measures of the true masks. `--masks` draws truth (above) and what
+was found (below), nucleus red, cell green.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ def evaluate(
     parts = published_split(kinds, [row["image"] for row in rows], SHARES, seed)
     size = segmenter.card.input.height_px  # type: ignore[union-attr]
     tables: dict[str, np.ndarray] = {}
-    own_tables: dict[str, np.ndarray] = {}
     pairs: dict[str, list[tuple[Shape, Shape]]] = {}
     for row, laboratory, own in zip(rows, laboratories, parts, strict=True):
         if own != part:
@@ -60,23 +59,21 @@ def evaluate(
         crops = segmenter.crop(image, box)
         found = segmenter.segment(crops)[0]
         truth = crop_mask(mask, box[0], size, segmenter.margin)
-        table = tables.setdefault(laboratory, np.zeros((len(CLASSES), len(CLASSES)), np.int64))
-        np.add.at(table, (truth.ravel(), found.ravel()), 1)
         side = square_around(box[0].tolist(), segmenter.margin)[2]
         full = crop_mask(mask, box[0], side, segmenter.margin)
-        own_table = own_tables.setdefault(laboratory, np.zeros((2, len(CLASSES), len(CLASSES)), np.int64))
         enlarged = resampled(found, side)
-        for place, true in enumerate((full, but_edges(full, enlarged))):
-            np.add.at(own_table[place], (true.ravel(), enlarged.ravel()), 1)
+        table = tables.setdefault(laboratory, np.zeros((3, len(CLASSES), len(CLASSES)), np.int64))
+        for place, (true, said) in enumerate(((full, enlarged), (but_edges(full, enlarged), enlarged), (truth, found))):
+            np.add.at(table[place], (true.ravel(), said.ravel()), 1)
         margins = (side / (box[0, 2] - box[0, 0]), side / (box[0, 3] - box[0, 1]))
         both = measure(found, side, margins), measure(full, side, margins)
         pairs.setdefault(laboratory, []).append(both)
         if drawn is not None:
             drawn.append(np.vstack([outlined(crops[0], truth), outlined(crops[0], found)]))
-    out = {name: _entry(tables[name], own_tables[name], pairs[name]) for name in sorted(tables)}
+    out = {name: _entry(tables[name], pairs[name]) for name in sorted(tables)}
     if tables:
         every = [pair for each in pairs.values() for pair in each]
-        out["all"] = _entry(np.sum(list(tables.values()), 0), np.sum(list(own_tables.values()), 0), every)
+        out["all"] = _entry(np.sum(list(tables.values()), 0), every)
     return out
 
 
@@ -95,12 +92,13 @@ def but_edges(true: np.ndarray, found: np.ndarray) -> np.ndarray:
     return out
 
 
-def _entry(table: np.ndarray, own_table: np.ndarray, pairs: Sequence[tuple[Shape, Shape]]) -> dict[str, Any]:
-    entry: dict[str, Any] = {"cells": len(pairs), **figures(table)}
+def _entry(tables: np.ndarray, pairs: Sequence[tuple[Shape, Shape]]) -> dict[str, Any]:
+    """`tables` (3, 3, 3): confusion of the masks' own pixels, of those but edges, and of the network's."""
+    entry: dict[str, Any] = {"cells": len(pairs), **figures(tables[0])}
     for name, iou in entry.pop("iou").items():
         entry[f"{name}_iou"] = iou
-    entry["own_mean_iou"] = figures(own_table[0])["mean_iou"]
-    entry["own_mean_iou_but_edges"] = figures(own_table[1])["mean_iou"]
+    entry["mean_iou_but_edges"] = figures(tables[1])["mean_iou"]
+    entry["mean_iou_at_input"] = figures(tables[2])["mean_iou"]
     for name in MEASURES:
         got = [(getattr(found, name), getattr(truth, name)) for found, truth in pairs]
         errors = [abs(found / truth - 1) for found, truth in got if found is not None and truth is not None]

@@ -95,7 +95,8 @@ def test_an_evaluation_of_what_draws_the_truth(root: Path, tmp_path: Path) -> No
     assert found["all"]["mean_iou"] > 0.9
     assert found["all"]["same_lobes"] == 1
     assert found["all"]["nucleus_area_error_median"] < 0.1
-    assert 0.9 < found["all"]["own_mean_iou"] < found["all"]["own_mean_iou_but_edges"]
+    assert 0.9 < found["all"]["mean_iou"] < found["all"]["mean_iou_but_edges"]
+    assert 0.9 < found["all"]["mean_iou_at_input"] != found["all"]["mean_iou"]
     assert evaluate_segmenter.sheet(drawn).shape == (256, 8 * 128, 3)
 
 
