@@ -80,7 +80,8 @@ def evaluate(
 def resampled(labels: np.ndarray, size: int) -> np.ndarray:
     """uint8 (size, size) of square labels: where several lie under a pixel, the one with the largest share."""
     shares = np.eye(len(CLASSES), dtype=np.float32)[labels]
-    return np.asarray(cv2.resize(shares, (size, size), interpolation=cv2.INTER_LINEAR).argmax(2), np.uint8)
+    way = cv2.INTER_AREA if size < len(labels) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(shares, (size, size), interpolation=way).argmax(2), np.uint8)
 
 
 def but_edges(true: np.ndarray, found: np.ndarray) -> np.ndarray:

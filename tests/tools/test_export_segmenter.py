@@ -113,6 +113,10 @@ def test_what_is_wrong_beside_a_border_is_an_edge() -> None:
     corner = np.zeros((4, 4), np.uint8)
     corner[:2, :2], corner[2, 2] = 1, 2
     assert evaluate_segmenter.resampled(corner, 2).tolist() == [[1, 0], [0, 0]]
+    mostly = np.zeros((6, 6), np.uint8)
+    mostly[0, :3], mostly[1, :2] = 2, 2  # five of the nine of a third's corner, and not the one in its middle
+    mostly[1, 1], mostly[2, 0] = 0, 2
+    assert evaluate_segmenter.resampled(mostly, 2).tolist() == [[2, 0], [0, 0]]
     assert evaluate_segmenter.resampled(corner, 8).tolist() == np.kron(corner, np.ones((2, 2), int)).tolist()
 
 
