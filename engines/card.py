@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from engines.base import Attribute, CardError
-from engines.geometry import Border
+from engines.geometry import Border, Boxes, centred_squares
 
 Task = Literal["detector", "classifier", "segmenter"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -50,6 +50,30 @@ class CropInput:
     """Grey outside the frame; None repeats the frame's border, which looks less like an object."""
     middle_share: float = 0.65
     """Of a picture of one cell: the part of its side that the second look shows."""
+    fixed_look_rbc: float | None = None
+    """Side of the second look at a cell in diameters of the red cells around it, which shows how large the cell is;
+    it is not mirrored. Where the magnification is not known the second look is that of `mirrored_margin`. None: it
+    always is."""
+
+    @property
+    def looks(self) -> int:
+        """How often a cell in a frame is looked at."""
+        return 1 if self.mirrored_margin is None else 2
+
+    def is_fixed(self, look: int, rbc_px: float | None) -> bool:
+        """Whether the first (0) or second (1) look at a cell has a fixed physical size, where red cells are `rbc_px`
+        wide in the frame; None: unknown."""
+        return look == 1 and self.fixed_look_rbc is not None and rbc_px is not None
+
+    def is_mirrored(self, look: int, rbc_px: float | None) -> bool:
+        """Whether the first (0) or second (1) look at a cell is mirrored."""
+        return look == 1 and self.mirrored_margin is not None and not self.is_fixed(look, rbc_px)
+
+    def looked_at(self, look: int, box_px: Boxes, rbc_px: float | None) -> tuple[Boxes, float]:
+        """Boxes float32 (n,4) and the side of the look's squares over their longer sides, for cells in boxes (n,4)."""
+        if self.fixed_look_rbc is not None and rbc_px is not None and look == 1:
+            return centred_squares(box_px, self.fixed_look_rbc * rbc_px), 1.0
+        return box_px, self.crop_margin if look == 0 or self.mirrored_margin is None else self.mirrored_margin
 
     @property
     def border(self) -> Border:
@@ -293,7 +317,13 @@ def _crop_input(settings: _Table) -> CropInput:
         mirrored_margin=settings.number("mirrored_margin", low=0.1, high=10) if "mirrored_margin" in settings else None,
         pad_value=settings.whole("pad_value", low=0, high=255) if "pad_value" in settings else None,
         middle_share=settings.number("middle_share", 0.65, low=0.1, high=1),
+        fixed_look_rbc=settings.number("fixed_look_rbc", low=0.5, high=20) if "fixed_look_rbc" in settings else None,
     )
+    if read.fixed_look_rbc is not None and read.mirrored_margin is None:
+        raise CardError(
+            f"{settings.where}: got fixed_look_rbc without mirrored_margin, expected both; mirrored_margin is the "
+            "second look at frames of unknown magnification"
+        )
     settings.done()
     return read
 

@@ -37,13 +37,18 @@ class Classifier:
         _check_engine(card, engine, self._size)
 
     @property
+    def input(self) -> CropInput:
+        """What it looks at, of the card."""
+        return self._input
+
+    @property
     def threshold(self) -> float:
         """The probability below which a cell is "unclassified"."""
         return self.card.thresholds.operating
 
     @property
     def margins(self) -> tuple[float, ...]:
-        """Of the looks at a cell in a frame; the second one is mirrored."""
+        """Of the looks at a cell in a frame of unknown magnification; the second one is mirrored."""
         second = self._input.mirrored_margin
         return (self._input.crop_margin,) if second is None else (self._input.crop_margin, second)
 
@@ -52,22 +57,22 @@ class Classifier:
         """What is looked at of a single-cell picture, as shares of its side: the whole and its middle."""
         return 1.0, self._input.middle_share
 
-    def is_mirrored(self, look: int) -> bool:
-        """Whether the first (0) or second (1) look at a cell is mirrored."""
-        return look == 1 and self._input.mirrored_margin is not None
-
     @property
     def class_names(self) -> tuple[str, ...]:
         return self._class_names
 
-    def classify(self, frame: Image, boxes_px: Boxes) -> Classifications:
-        """Classify the cells in boxes (n,4) of a frame uint8 (H,W,3) BGR; no boxes give empty arrays."""
-        return self.classify_batch(self.crop(frame, boxes_px))
+    def classify(self, frame: Image, boxes_px: Boxes, rbc_px: float | None = None) -> Classifications:
+        """Classify the cells in boxes (n,4) of a frame uint8 (H,W,3) BGR; no boxes give empty arrays. `rbc_px`: the
+        usual diameter of red cells in px of the frame, None where it is not known."""
+        return self.classify_batch(self.crop(frame, boxes_px, rbc_px))
 
-    def crop(self, frame: Image, boxes_px: Boxes) -> Image:
-        """(n,k,h,w,3) crops as the classifier was trained on, k looks at each cell (`margins`); batches over frames
+    def crop(self, frame: Image, boxes_px: Boxes, rbc_px: float | None = None) -> Image:
+        """(n,k,h,w,3) crops as the classifier was trained on, k looks at each cell (`CropInput`); batches over frames
         are made of these."""
-        looks = [self._looked(frame, boxes_px, look, margin) for look, margin in enumerate(self.margins)]
+        looks = []
+        for look in range(self._input.looks):
+            squares_px, margin = self._input.looked_at(look, boxes_px, rbc_px)
+            looks.append(self._looked(frame, squares_px, margin, mirrored=self._input.is_mirrored(look, rbc_px)))
         return np.stack(looks, axis=1)
 
     def crop_pictures(self, pictures: Sequence[Image]) -> Image:
@@ -80,7 +85,8 @@ class Classifier:
                 )
             whole = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
             for look, share in enumerate(self.shares):
-                crops[i, look] = self._looked(picture, whole, look, share)[0]
+                mirrored = self._input.is_mirrored(look, None)
+                crops[i, look] = self._looked(picture, whole, share, mirrored=mirrored)[0]
         return crops
 
     def classify_crops(self, pictures: Sequence[Image]) -> Classifications:
@@ -91,9 +97,9 @@ class Classifier:
         """
         return self.classify_batch(self.crop_pictures(pictures))
 
-    def _looked(self, frame: Image, boxes_px: Boxes, look: int, margin: float) -> Image:
+    def _looked(self, frame: Image, boxes_px: Boxes, margin: float, *, mirrored: bool) -> Image:
         crops: Image = crop_squares(frame, boxes_px, self._size, margin, self._input.border)
-        return crops[:, :, ::-1] if self.is_mirrored(look) else crops
+        return crops[:, :, ::-1] if mirrored else crops
 
     def classify_batch(self, crops: Image) -> Classifications:
         """Classify crops uint8 (n,h,w,3) of the card's size, in as many calls as the engine's batch wants; of k looks

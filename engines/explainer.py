@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Classifications, Engine, ModelFormatError
-from engines.card import Card
+from engines.card import Card, CropInput
 from engines.classifier import Classifier
 from engines.geometry import Boxes, Image, square_around
 from engines.gradcam import CAM
@@ -41,20 +41,23 @@ class CellMaps:
     """(n, k, classes, h, w)"""
     probabilities: npt.NDArray[np.float32]
     """(n, k, classes)"""
-    margins: tuple[float, ...]
-    """Side of each look's square over the longer side of the box."""
-    mirrored: tuple[bool, ...]
+    input: CropInput
+    """What the looks are."""
+    rbc_px: float | None = None
+    """Diameter of the red cells in px of the frame, None where it is not known."""
 
-    def __getitem__(self, rows: slice) -> CellMaps:
-        """Some of the cells, as views."""
-        return replace(self, values=self.values[rows], probabilities=self.probabilities[rows])
+    def in_frame(self, rows: slice, rbc_px: float | None) -> CellMaps:
+        """The cells of one frame, as views."""
+        return replace(self, values=self.values[rows], probabilities=self.probabilities[rows], rbc_px=rbc_px)
 
     def of(self, cell: int, class_index: int, box_px: Sequence[float]) -> tuple[tuple[int, int, int], Map]:
         """The map (h, w) of one class of one cell, 0 to 1, on the look that is surer of it, and the square (left, top,
         side) in px of the frame that it covers, for a cell whose box is `box_px`."""
         surer = int(self.probabilities[cell, :, class_index].argmax())
         values = self.values[cell, surer, class_index]
-        return square_around(box_px, self.margins[surer]), _to_one(values[:, ::-1] if self.mirrored[surer] else values)
+        if self.input.is_mirrored(surer, self.rbc_px):
+            values = values[:, ::-1]
+        return _square(self.input, surer, box_px, self.rbc_px), _to_one(values)
 
 
 class Explainer:
@@ -84,12 +87,11 @@ class Explainer:
         n, k, *shape = crops.shape
         if not n:  # no run, so that nothing says how large the maps are
             none = np.zeros((0, k, len(self.card.classes), 1, 1), np.float32)
-            return self.classifier.classify_batch(crops), CellMaps(none, none[..., 0, 0], self.classifier.margins, ())
+            return self.classifier.classify_batch(crops), CellMaps(none, none[..., 0, 0], self.classifier.input)
         looks, maps = self.maps(crops.reshape(n * k, *shape))
         values = maps.reshape(n, k, *maps.shape[1:])
         probabilities = looks.probabilities.reshape(n, k, looks.probabilities.shape[1])
-        mirrored = tuple(self.classifier.is_mirrored(look) for look in range(k))
-        return looks.pooled(k), CellMaps(values, probabilities, self.classifier.margins, mirrored)
+        return looks.pooled(k), CellMaps(values, probabilities, self.classifier.input)
 
     def explain_cell(self, picture: Image, class_index: int | None = None) -> Evidence:
         """A picture of one cell, uint8 (H,W,3) BGR, looked at as `Classifier.classify_crops` does, whole and its
@@ -97,28 +99,36 @@ class Explainer:
         for the likeliest."""
         whole = [0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])]
         crops = self.classifier.crop_pictures([picture])[0]
-        return self._surer(crops, whole, self.classifier.shares, class_index)
+        squares = [square_around(whole, share) for share in self.classifier.shares]
+        return self._surer(crops, squares, None, class_index)
 
-    def explain_boxes(self, frame: Image, boxes_px: Boxes, class_index: int | None = None) -> list[Evidence]:
-        """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box."""
-        crops = self.classifier.crop(frame, boxes_px)
+    def explain_boxes(
+        self, frame: Image, boxes_px: Boxes, class_index: int | None = None, rbc_px: float | None = None
+    ) -> list[Evidence]:
+        """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box; `rbc_px` as for `Classifier`."""
+        crops, how = self.classifier.crop(frame, boxes_px, rbc_px), self.classifier.input
         return [
-            self._surer(looks, box, self.classifier.margins, class_index)
+            self._surer(looks, [_square(how, look, box, rbc_px) for look in range(how.looks)], rbc_px, class_index)
             for looks, box in zip(crops, boxes_px.tolist(), strict=True)
         ]
 
     def _surer(
-        self, crops: Image, box_px: Sequence[float], margins: Sequence[float], class_index: int | None
+        self, crops: Image, squares: Sequence[tuple[int, int, int]], rbc_px: float | None, class_index: int | None
     ) -> Evidence:
-        """Of the looks (k,h,w,3) at a cell, each `margins` times its box, the map of the one that is surer."""
+        """Of the looks (k,h,w,3) at a cell, each at one of `squares`, the map of the one that is surer."""
         looks, maps = self.maps(crops)
         together = looks.pooled()
         chosen = int(together.probabilities[0].argmax()) if class_index is None else class_index
         surer = int(looks.probabilities[:, chosen].argmax())
         values = maps[surer, chosen]
-        if self.classifier.is_mirrored(surer):
+        if self.classifier.input.is_mirrored(surer, rbc_px):
             values = values[:, ::-1]
-        return _evidence(together, chosen, square_around(box_px, margins[surer]), values)
+        return _evidence(together, chosen, squares[surer], values)
+
+
+def _square(how: CropInput, look: int, box_px: Sequence[float], rbc_px: float | None) -> tuple[int, int, int]:
+    squares, margin = how.looked_at(look, np.array([box_px], np.float32), rbc_px)
+    return square_around(squares[0].tolist(), margin)
 
 
 def _evidence(looks: Classifications, chosen: int, square: tuple[int, int, int], values: Map) -> Evidence:

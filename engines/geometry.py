@@ -192,6 +192,15 @@ def crop_squares(
     return out
 
 
+def centred_squares(boxes_px: Boxes, side_px: float) -> Boxes:
+    """(n, 4) squares around the centres of boxes, `side_px` wide, or as wide as the box's longer side where that is
+    more: a look of a fixed size never cuts its cell."""
+    centres = (boxes_px[:, :2] + boxes_px[:, 2:]) / 2
+    longer = (boxes_px[:, 2:] - boxes_px[:, :2]).max(1, initial=0)
+    half = np.maximum(longer, side_px)[:, None] / 2
+    return np.concatenate([centres - half, centres + half], 1).astype(np.float32)
+
+
 def square_around(box: Sequence[float], margin: float = 1.0) -> tuple[int, int, int]:
     """(left, top, side) in whole pixels of the square around a box: its side is `margin` times the longer side."""
     x1, y1, x2, y2 = box

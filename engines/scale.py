@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engines.base import Detections
 from engines.card import DetectorInput
 from engines.detector import Detector
 from engines.geometry import Image, diameters, suggest_long_side
@@ -95,18 +96,27 @@ def measure_rbc_diameter(detector: Detector, frames: Sequence[Image]) -> float |
         tried.append(factor)
 
 
-def _median_red_diameter(detector: Detector, frames: Sequence[Image]) -> float | None:
-    """In input px, of the red cells that lie wholly inside the frames; None for fewer than five."""
-    found = [np.zeros(0, np.float32)]
-    for frame, detections in zip(frames, detector.detect(frames), strict=True):
-        height, width = frame.shape[:2]
+def rbc_diameter_seen(
+    detector: Detector, found: Sequence[Detections], sizes: Sequence[tuple[int, int]]
+) -> float | None:
+    """The usual diameter of the red cells that were found in pictures of `sizes` (width, height), in px of the
+    pictures; None where fewer than five lie wholly inside them."""
+    widths = [np.zeros(0, np.float32)]
+    for detections, (width, height) in zip(found, sizes, strict=True):
         boxes = detections.boxes_px
         red = np.array([detections.kinds[label] == "red" for label in detections.labels], np.bool_)
         whole = (boxes[:, :2] > 1).all(1) & (boxes[:, 2] < width - 1) & (boxes[:, 3] < height - 1)
         sure = detections.scores >= detector.card.thresholds.operating
-        found.append(diameters(boxes[red & whole & sure]) * _scale(detector, width, height))
-    pooled = np.concatenate(found)
+        widths.append(diameters(boxes[red & whole & sure]))
+    pooled = np.concatenate(widths)
     return float(np.median(pooled)) if len(pooled) >= _FEWEST_RED_CELLS else None
+
+
+def _median_red_diameter(detector: Detector, frames: Sequence[Image]) -> float | None:
+    """In input px, of frames of one size; None for fewer than five red cells."""
+    height, width = frames[0].shape[:2]
+    seen = rbc_diameter_seen(detector, detector.detect(frames), [(width, height)] * len(frames))
+    return None if seen is None else seen * _scale(detector, width, height)
 
 
 def _scale(detector: Detector, width: int, height: int) -> float:

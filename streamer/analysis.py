@@ -52,15 +52,18 @@ class Analyser:
         classifier: Classifier | OwnClasses | None,
         *,
         detector_for: Callable[[Frame], Detector] | None = None,
+        rbc_px_for: Callable[[Frame], float | None] = lambda frame: None,
         explainer: Explainer | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`classifier`: what says the class of a white cell, a network that looks at its crop or the detector's own
         classes; None: nothing does. `detector_for` gives the detector at the scale of a frame; None: `detector` is for
-        all. `explainer`: the one that `classifier` is of, where maps of the evidence are asked for. `now_ns`: the clock
-        by which frames were captured."""
+        all. `rbc_px_for` gives the usual diameter of a frame's red cells, None where it is not known. `explainer`: the
+        one that `classifier` is of, where maps of the evidence are asked for. `now_ns`: the clock by which frames were
+        captured."""
         self._now_ns = now_ns
         self._detector_for = detector_for or (lambda frame: detector)
+        self._rbc_px_for = rbc_px_for
         self.detector = detector
         self.classifier = classifier
         self._explainer = explainer
@@ -123,9 +126,10 @@ class Analyser:
             return [(None, None)] * len(frames)
         if isinstance(self.classifier, OwnClasses):
             return [(self.classifier.looks(found, chosen), None) for found, chosen in zip(found, white, strict=True)]
+        widths = [self._rbc_px_for(frame) for frame in frames]
         crops = [
-            self.classifier.crop(frame.image, detections.boxes_px[chosen])
-            for frame, detections, chosen in zip(frames, found, white, strict=True)
+            self.classifier.crop(frame.image, detections.boxes_px[chosen], rbc_px)
+            for frame, detections, chosen, rbc_px in zip(frames, found, white, widths, strict=True)
         ]
         joined = crops[0] if len(crops) == 1 else np.concatenate(crops)
         looked = self._explainer.look(joined) if self._explainer else (self.classifier.classify_batch(joined), None)
@@ -135,4 +139,7 @@ class Analyser:
             together = self._groups.narrowed(together, np.concatenate(labels))
         ends = np.cumsum([len(chosen) for chosen in white]).tolist()
         parts = [slice(end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
-        return [(together[part], maps[part] if maps else None) for part in parts]
+        return [
+            (together[part], maps.in_frame(part, rbc_px) if maps else None)
+            for part, rbc_px in zip(parts, widths, strict=True)
+        ]

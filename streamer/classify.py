@@ -103,12 +103,13 @@ def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[t
 def _lines(
     names: list[str], pictures: list[Image], classifier: Classifier, search: FieldSearch | None
 ) -> Iterator[ClassifiedFile]:
-    boxes = [None if search is None else search.white_cell(picture) for picture in pictures]
-    cropped = [picture for picture, box in zip(pictures, boxes, strict=True) if box is None]
+    cells = [None if search is None else search.white_cell(picture) for picture in pictures]
+    cropped = [picture for picture, cell in zip(pictures, cells, strict=True) if cell is None]
     of_cropped, row, naming = classifier.classify_crops(cropped), 0, Naming.of(classifier)
-    for name, picture, box in zip(names, pictures, boxes, strict=True):
-        if box is not None:
-            yield classified_file(name, classifier.classify(picture, box), box, naming)
+    for name, picture, cell in zip(names, pictures, cells, strict=True):
+        if cell is not None:
+            looks = classifier.classify(picture, cell.box_px, cell.rbc_px)
+            yield classified_file(name, looks, cell.box_px, naming)
         else:
             yield classified_file(name, of_cropped[row : row + 1], None, naming)
             row += 1

@@ -18,6 +18,7 @@ from engines.detector import Detector
 from engines.explainer import Evidence, Explainer, overlay
 from engines.geometry import Image
 from engines.registry import load_detector, load_explainer
+from engines.scale import rbc_diameter_seen
 from streamer.classify import LIMITS, files_below
 from streamer.naming import Naming
 from streamer.sources.base import SourceError
@@ -103,7 +104,9 @@ def _explained(
     white = [i for i, label in enumerate(found.labels.tolist()) if found.kinds[label] == "white"]
     boxes_px = found.boxes_px[white]
     rounded = [(x1, y1, x2, y2) for x1, y1, x2, y2 in np.round(boxes_px.astype(float), 1).tolist()]
-    return explainer.explain_boxes(picture, boxes_px, index), rounded
+    height, width = picture.shape[:2]
+    rbc_px = rbc_diameter_seen(detector, [found], [(width, height)])
+    return explainer.explain_boxes(picture, boxes_px, index, rbc_px), rounded
 
 
 def _write(path: Path, picture: Image, cells: Sequence[Evidence]) -> None:

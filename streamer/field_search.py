@@ -8,11 +8,22 @@ import numpy as np
 
 from engines.detector import Detector
 from engines.geometry import Boxes, Image
+from engines.scale import rbc_diameter_seen
 
 SMALLEST_FIELD_PX = 96
 """Pictures of a smaller side are taken for cells that somebody cut out already."""
 ENGINES_KEPT = 16
 """Cut-out cells come in as many sizes as cells: with fewer engines each picture would load one again."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundCell:
+    """The white cell of a picture."""
+
+    box_px: Boxes
+    """float32 (1,4)"""
+    rbc_px: float | None
+    """The usual diameter of the red cells around it, None where too few are seen."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +32,9 @@ class FieldSearch:
 
     detector: Detector
 
-    def white_cell(self, picture: Image) -> Boxes | None:
-        """float32 (1,4) px: the white cell in the middle of a picture uint8 (H,W,3) BGR, else the surest one. None for
-        a picture of a single cell, and where no white cell is found."""
+    def white_cell(self, picture: Image) -> FoundCell | None:
+        """The white cell in the middle of a picture uint8 (H,W,3) BGR, else the surest one. None for a picture of a
+        single cell, and where no white cell is found."""
         height, width = picture.shape[:2]
         if min(height, width) < SMALLEST_FIELD_PX:
             return None
@@ -35,5 +46,5 @@ class FieldSearch:
         boxes_px, middle = found.boxes_px[white], np.array([width, height], np.float32) / 2
         in_middle = ((boxes_px[:, :2] <= middle) & (middle <= boxes_px[:, 2:])).all(1)
         best = int((found.scores[white] + in_middle).argmax())
-        chosen: Boxes = boxes_px[best : best + 1]
-        return chosen
+        rbc_px = rbc_diameter_seen(self.detector, [found], [(width, height)])
+        return FoundCell(boxes_px[best : best + 1], rbc_px)

@@ -33,7 +33,9 @@ class _View:
     chosen: Detector | None = None
     """None: `usual` does, or nothing does."""
     first_frame_id: int = 0
-    """The first frame that `chosen` is for."""
+    """The first frame that `chosen` and `rbc_px` are for."""
+    rbc_px: float | None = None
+    """Usual diameter of the red cells, in full-frame pixels; None as long as too few were seen."""
 
 
 class Magnification:
@@ -65,11 +67,12 @@ class Magnification:
         view.looks += 1
         diameter = self._known_px or measure_rbc_diameter(view.usual, [frame.image])
         view.settled = diameter is not None or view.looks >= LOOKS
+        view.rbc_px, view.first_frame_id = diameter, frame.frame_id
         if diameter is None or is_trained_for(view.usual, frame.width, frame.height, diameter):
             return
         side = long_side_for(view.usual, frame.width, frame.height, diameter) if self._adjustable else None
         if side is not None:
-            view.chosen, view.first_frame_id = view.usual.with_long_side(side), frame.frame_id
+            view.chosen = view.usual.with_long_side(side)
         self._tell(frame, view.usual, diameter, side)
 
     def detector_for(self, frame: Frame) -> Detector:
@@ -77,6 +80,11 @@ class Magnification:
         if view is None:
             return self._detector
         return view.usual if view.chosen is None or frame.frame_id < view.first_frame_id else view.chosen
+
+    def rbc_px_for(self, frame: Frame) -> float | None:
+        """The usual diameter of red cells in px of a frame, None where it is not known (yet)."""
+        view = self._views.get((frame.source, frame.width, frame.height))
+        return None if view is None or frame.frame_id < view.first_frame_id else view.rbc_px
 
     def _view(self, frame: Frame) -> _View:
         key = frame.source, frame.width, frame.height

@@ -120,7 +120,11 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
                 say=say,
             )
             analyser = Analyser(
-                found[one], classifier, detector_for=magnification.detector_for, explainer=explainers.get(other)
+                found[one],
+                classifier,
+                detector_for=magnification.detector_for,
+                rbc_px_for=magnification.rbc_px_for,
+                explainer=explainers.get(other),
             )
             pairs[pair] = SourceModels(found[one], classifier, analyser, magnification, shadows)
         models[name] = pairs[pair]

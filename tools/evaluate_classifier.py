@@ -116,9 +116,9 @@ class Model:
         found = []
         for cell in cells:
             image = read_image(cell.path)
-            box = None if search is None else search.white_cell(image)
-            if box is not None:
-                found.append(self.classifier.classify(image, box))
+            searched = None if search is None else search.white_cell(image)
+            if searched is not None:
+                found.append(self.classifier.classify(image, searched.box_px, searched.rbc_px))
             elif whole or search is not None:
                 found.append(self.classifier.classify_crops([image]))
             else:

@@ -36,7 +36,7 @@ def test_the_white_cell_in_the_middle_is_the_one(field, search) -> None:
         shifted = box - np.array([left, top] * 2)
         found = search.white_cell(np.ascontiguousarray(padded[top + 300 : top + 600, left + 300 : left + 600]))
         assert found is not None
-        assert iou_matrix(found, shifted[None].astype(np.float32))[0, 0] > 0.5
+        assert iou_matrix(found.box_px, shifted[None].astype(np.float32))[0, 0] > 0.5
 
 
 def test_small_pictures_are_not_searched_and_empty_ones_have_no_cell(field, search) -> None:

@@ -26,9 +26,13 @@ _STAINS = (_STAINS_RGB / np.linalg.norm(_STAINS_RGB, axis=1, keepdims=True))[:, 
 class Augmentation:
     """How strong each change is, in optical density (natural logarithm) where no unit is said.
 
-    Of the crops, `whole_share` show the stored square nearly whole, as single-cell files are classified, `wide_share`
-    anything between that and what a detector's box gives, and the others `margin` times the box, jittered.
+    Of the crops, `fixed_share` show a square of a fixed physical size where the magnification is known; of the others
+    `whole_share` show the stored square nearly whole, as single-cell files are classified, `wide_share` anything
+    between that and what a detector's box gives, and the rest `margin` times the box, jittered.
     """
+
+    fixed_share: float = 0.0
+    fixed_scale: tuple[float, float] = (0.92, 1.08)
 
     margin: float = 1.3
     scale: tuple[float, float] = (0.8, 1.3)
@@ -79,17 +83,24 @@ class Lending:
 
 
 def crop(
-    square: np.ndarray, box: np.ndarray, input_px: int, rng: np.random.Generator, how: Augmentation
+    square: np.ndarray,
+    box: np.ndarray,
+    input_px: int,
+    rng: np.random.Generator,
+    how: Augmentation,
+    fixed_px: float = np.nan,
 ) -> tuple[np.ndarray, float]:
     """A turned, shifted, scaled, perhaps mirrored crop around the box of a square, uint8 (input_px, input_px, 3), and
-    its side over the longer side of the box."""
+    its side over the longer side of the box. `fixed_px`: side of the look of a fixed size, NaN where unknown."""
     longer = float(max(box[2] - box[0], box[3] - box[1]))
     factor = how.margin * rng.uniform(*how.scale)
     widest = square.shape[0] / longer
     centre = (box[:2] + box[2:]) / 2 + rng.uniform(-how.shift, how.shift, 2) * longer
     angle = rng.uniform(0, 2 * np.pi)
     kind = rng.random()
-    if kind < how.whole_share:
+    if how.fixed_share and np.isfinite(fixed_px) and rng.random() < how.fixed_share:
+        factor = max(1.0, fixed_px / longer * rng.uniform(*how.fixed_scale))
+    elif kind < how.whole_share:
         factor = widest * rng.uniform(0.85, 1.0)
         centre = np.full(2, square.shape[0] / 2) + rng.uniform(-0.05, 0.05, 2) * longer
         angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.1)
@@ -117,12 +128,28 @@ def crop(
 def alone(square: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The cell without neighbours: outside an ellipse a little larger than the box lies even plasma, of the lightness
     of the picture's lighter parts."""
-    centre, reach = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * rng.uniform(1.05, 1.3)
-    y, x = np.mgrid[: square.shape[0], : square.shape[1]].astype(np.float32)
-    distance = np.hypot((x - centre[0]) / reach[0], (y - centre[1]) / reach[1])
+    mask, plasma = _cell_and_plasma(square, box, rng.uniform(1.05, 1.3), rng)
+    return np.asarray(square * mask + plasma * (1 - mask), np.uint8)
+
+
+def painted_over(square: np.ndarray, box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The picture without its cell: even plasma in an ellipse a little larger than the box. What a network says of it
+    comes from the laboratory, not from the cell."""
+    mask, plasma = _cell_and_plasma(square, box, rng.uniform(1.25, 1.45), rng)
+    return np.asarray(square * (1 - mask) + plasma * mask, np.uint8)
+
+
+def _cell_and_plasma(
+    square: np.ndarray, box: np.ndarray, reach: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (h, w, 1), one inside the ellipse `reach` times the box, with a soft rim; and the plasma's colour (3,),
+    of the lightness of the picture's lighter parts."""
+    centre, radii = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * reach
+    y, x = np.ogrid[: square.shape[0], : square.shape[1]]
+    distance = np.hypot((x.astype(np.float32) - centre[0]) / radii[0], (y.astype(np.float32) - centre[1]) / radii[1])
     mask = np.clip((1 - distance) / rng.uniform(0.02, 0.15) + 0.5, 0, 1)[..., None]
     plasma = np.percentile(square[::4, ::4].reshape(-1, 3), rng.uniform(75, 95), axis=0).astype(np.float32)
-    return np.asarray(square * mask + plasma * (1 - mask), np.uint8)
+    return mask.astype(np.float32), plasma
 
 
 def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
@@ -251,13 +278,19 @@ def make_batch(
     rng: np.random.Generator,
     how: Augmentation,
     lending: Lending | None = None,
+    fixed_px: np.ndarray | None = None,
+    covered: np.ndarray | None = None,
 ) -> Tensor:
     """float32 (N, 3, input_px, input_px) in 0..1 of the cells at `indices` of `squares` and `boxes`; `lending` is of
-    these cells."""
+    these cells, and so are `fixed_px` float (N,), the sides of the looks of a fixed size in px of the squares (NaN:
+    unknown), and `covered` bool (N,): whose cell is painted over."""
     crops = np.empty((len(indices), input_px, input_px, 3), np.uint8)
     for n, (out, i) in enumerate(zip(crops, indices, strict=True)):
         share = how.alone_share * (lending.foreign[n] if lending else 1.0)
         square = alone(squares[i], boxes[i], rng) if rng.random() < share else squares[i]
-        cut, factor = crop(square, boxes[i], input_px, rng, how)
+        if covered is not None and covered[n]:
+            square = painted_over(squares[i], boxes[i], rng)
+        fixed = np.nan if fixed_px is None else float(fixed_px[n])
+        cut, factor = crop(square, boxes[i], input_px, rng, how, fixed)
         out[:] = degrade(cut, factor, rng, how)
     return relight(torch.from_numpy(crops), rng, how, lending)

@@ -7,8 +7,12 @@ holdout.
 
 from tools.datasets.groups import HOLDOUT, PARTS, TRAIN, VALIDATION, load_splits
 from tools.datasets.readers import (
+    ABNORMAL_CLASSES,
+    ABNORMAL_SUBCLASSES,
     CELL_CLASSES,
+    CELL_SETS,
     FIELD_SETS,
+    FURTHER_CELL_SETS,
     SUBCLASSES,
     CellPicture,
     DataSetMissing,
@@ -21,8 +25,12 @@ from tools.datasets.readers import (
 )
 
 __all__ = [
+    "ABNORMAL_CLASSES",
+    "ABNORMAL_SUBCLASSES",
     "CELL_CLASSES",
+    "CELL_SETS",
     "FIELD_SETS",
+    "FURTHER_CELL_SETS",
     "HOLDOUT",
     "PARTS",
     "SUBCLASSES",

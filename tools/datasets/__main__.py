@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tools.datasets import PARTS, data_root, load_splits, read_cells, read_fields
+from tools.datasets import CELL_SETS, FURTHER_CELL_SETS, PARTS, data_root, load_splits, read_cells, read_fields
 
 
 def main() -> None:
@@ -13,7 +13,13 @@ def main() -> None:
     parts = load_splits(root)
     for title, rows in (
         ("fields", Counter((f.dataset, parts[f.key]) for f in read_fields(root))),
-        ("cells", Counter((f"{c.dataset} {c.cell_class}", parts[c.key]) for c in read_cells(root))),
+        (
+            "cells",
+            Counter(
+                (f"{c.dataset} {c.cell_class}", parts[c.key])
+                for c in read_cells(root, (*CELL_SETS, *FURTHER_CELL_SETS))
+            ),
+        ),
     ):
         print(title)
         for name in sorted({n for n, _ in rows}):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -44,6 +45,24 @@ SUBCLASSES: dict[str, str] = {
     "promyelocyte": "immature granulocyte",
 }
 """Subclass -> its parent class."""
+ABNORMAL_CLASSES: tuple[str, ...] = (*CELL_CLASSES, "blast", "smudge cell", "artefact")
+"""The classes that `deepapl` and `marrow` add to those of a healthy smear."""
+ABNORMAL_SUBCLASSES: dict[str, str] = {
+    **SUBCLASSES,
+    "variant lymphocyte": "lymphocyte",
+    "promonocyte": "blast",
+    "giant platelet": "platelet",
+}
+"""Subclass -> its parent class. A promonocyte is a blast equivalent (WHO classification 2022)."""
+
+CELL_SETS = ("pbc", "bccd_crops", "wbc_masks", "chula_wbc", "bccd", "txl_pbc", "bcd")
+"""Sets of typed cells of `CELL_CLASSES`, in the order in which `read_cells` gives them."""
+FURTHER_CELL_SETS = ("krd", "deepapl", "marrow")
+"""Sets with classes of `ABNORMAL_CLASSES`, which are read only where they are named. Their boxes are guesses (deepapl,
+marrow) or masks (krd): `tools.datasets.located` looks for the cells."""
+
+MOST_OF_PATIENT = 60
+"""Cells of one class that one patient of deepapl gives at most: some give ninety blasts."""
 
 TYPED_BY_EYE = Path(__file__).with_name("types_by_eye.csv")
 """The types of white cells of txl_pbc (its pictures 575 px wide, from Raabin-WBC) and bcd, whose boxes have none
@@ -98,7 +117,7 @@ class Field:
 class CellPicture:
     """One cell with its type: a box of the picture at `path`, or, where `box_is_guess`, the usual place of
     the cell in pictures of this set. `subclass` is None where it is not known; `cell_class` is one of
-    `CELL_CLASSES`."""
+    `ABNORMAL_CLASSES`. `slide` names what may not be parted: a slide, or a patient."""
 
     dataset: str
     key: str
@@ -152,12 +171,29 @@ def read_fields(root: Path | None = None, sets: tuple[str, ...] = FIELD_SETS) ->
     return fields
 
 
-def read_cells(root: Path | None = None) -> list[CellPicture]:
-    """Every single cell with a type, of all sets: pbc, bccd_crops, wbc_masks, chula_wbc, bccd (fields of one cell), and
-    those of txl_pbc and bcd whose type we said (`TYPED_BY_EYE`)."""
+def read_cells(root: Path | None = None, sets: Sequence[str] = CELL_SETS) -> list[CellPicture]:
+    """Every single cell with a type, of the named sets: of bccd the fields of one cell, of txl_pbc and bcd those whose
+    type we said (`TYPED_BY_EYE`).
+
+    Raises `DataSetMissing` for a set that is not there and `ValueError` for one that is not known.
+    """
     root = data_root() if root is None else root
-    sets = (_pbc_cells, _bccd_crops, _wbc_masks, _chula_cells, _bccd_cells, _cells_typed_by_eye)
-    return [cell for read in sets for cell in read(root)]
+    readers: dict[str, Callable[[Path], Iterator[CellPicture]]] = {
+        "pbc": _pbc_cells,
+        "bccd_crops": _bccd_crops,
+        "wbc_masks": _wbc_masks,
+        "chula_wbc": _chula_cells,
+        "bccd": _bccd_cells,
+        "txl_pbc": lambda root: _cells_typed_by_eye(root, "txl_pbc"),
+        "bcd": lambda root: _cells_typed_by_eye(root, "bcd"),
+        "krd": _krd_cells,
+        "deepapl": _deepapl_cells,
+        "marrow": _marrow_cells,
+    }
+    for name in sets:
+        if name not in readers:
+            raise ValueError(f"set of typed cells: got {name!r}, expected some of {', '.join(readers)}")
+    return [cell for name in sets for cell in readers[name](root)]
 
 
 def _need(path: Path) -> Path:
@@ -319,10 +355,10 @@ def _bccd_cells(root: Path) -> Iterator[CellPicture]:
             )
 
 
-def _cells_typed_by_eye(root: Path) -> Iterator[CellPicture]:
+def _cells_typed_by_eye(root: Path, name: str) -> Iterator[CellPicture]:
     with open(TYPED_BY_EYE, newline="") as file:
         types = {(row["picture"], int(row["white_box"])): row["class"] for row in csv.DictReader(file)}
-    for field in (*_read_coco(root, "txl_pbc"), *_read_coco(root, "bcd")):
+    for field in _read_coco(root, name):
         white = [box for box in field.boxes if blood_label(box.label) == "WBC"]
         for number, box in enumerate(white):
             cell_class = types.get((field.key, number))
@@ -336,6 +372,75 @@ def _cells_typed_by_eye(root: Path) -> Iterator[CellPicture]:
                     box.box_px,
                     cell_class,
                 )
+
+
+_KRD_PX = 512
+
+
+def _krd_cells(root: Path) -> Iterator[CellPicture]:
+    """The one typed cell of each field; the box is that of its mask. Fields without one are left out: nothing says
+    which of their white cells is meant."""
+    for row in _rows(root / "krd" / "labels.csv"):
+        if row["x1"]:
+            x1, y1, x2, y2 = (float(row[name]) for name in ("x1", "y1", "x2", "y2"))
+            key = f"krd/{row['file']}"
+            yield CellPicture("krd", key, root / key, _KRD_PX, _KRD_PX, (x1, y1, x2, y2), row["class"])
+
+
+_DEEPAPL_PX = 224
+_DEEPAPL_NOT_TRUSTED = frozenset({"eosinophil", "basophil"})
+"""Labelled while they were used: about a third and a quarter of them look wrong or blurred."""
+_DEEPAPL_CLASS = {"platelet clump": "artefact", "plasma cell": None}
+"""The set's words that are no class here; None: too few cells to teach or to measure."""
+
+
+def _deepapl_cells(root: Path) -> Iterator[CellPicture]:
+    """Single cells; `slide` is the patient, named by the folder, which is never parted. Of a patient's class at most
+    `MOST_OF_PATIENT` cells, chosen by their names' hashes."""
+    chosen: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in _rows(root / "deepapl" / "labels.csv"):
+        if row["class"] not in _DEEPAPL_NOT_TRUSTED and _DEEPAPL_CLASS.get(row["class"], "") is not None:
+            chosen[row["patient"], row["class"]].append(row)
+    for (patient, label), rows in chosen.items():
+        few = sorted(rows, key=lambda row: hashlib.sha256(row["file"].encode()).digest())[:MOST_OF_PATIENT]
+        for row in few:
+            key = f"deepapl/{row['file']}"
+            yield _guessed(root, key, _DEEPAPL_PX, _DEEPAPL_CLASS.get(label) or label, f"deepapl {patient}")
+
+
+_MARROW_CLASS = {"myeloblast": "blast", "proerythroblast or early erythroid": "erythroblast"}
+
+
+def _marrow_cells(root: Path) -> Iterator[CellPicture]:
+    """Cells of bone marrow, which a smear seldom has: for blasts and stages."""
+    for row in _rows(root / "marrow" / "labels.csv"):
+        key = f"marrow/{row['file']}"
+        yield _guessed(root, key, _size_px(root / key)[0], _MARROW_CLASS.get(row["class"], row["class"]))
+
+
+_GUESSED_SHARE = 0.45
+"""Side of a cell that nobody boxed over its picture's: the same for every class, so that it tells nothing."""
+
+
+def _guessed(root: Path, key: str, side_px: int, label: str, slide: str | None = None) -> CellPicture:
+    subclass = label if label in ABNORMAL_SUBCLASSES else None
+    return CellPicture(
+        dataset=key.split("/")[0],
+        key=key,
+        path=root / key,
+        width_px=side_px,
+        height_px=side_px,
+        box_px=_centred_box(side_px, side_px, _GUESSED_SHARE * side_px),
+        cell_class=ABNORMAL_SUBCLASSES[label] if subclass else label,
+        subclass=subclass,
+        box_is_guess=True,
+        slide=slide,
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(_need(path), newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def bccd_field_key(crop_key: str) -> str:

@@ -1,0 +1,191 @@
+"""The one training loop: steps, a moving average of the weights, checkpoints by the clock, results, resuming.
+
+What is trained is a `Task`. Every step draws its batch from (seed, step) alone, so that a run resumed at any step
+takes the same steps as one that was never stopped. A run ends by its last step, by SIGTERM or by Ctrl-C; the last two
+finish the step at hand and leave a checkpoint first, and a run that is killed loses what came after its last one.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tools import training
+
+LAST, RESULTS = "last.pt", "results.jsonl"
+_REWARMED_STEPS = 300
+"""Over so many steps the rate rises again where a packed checkpoint brought no state of the optimizer."""
+
+
+class Task(Protocol):
+    """What a run trains."""
+
+    network: nn.Module
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For AdamW: `params`, `weight_decay` and the group's own peak rate as `peak`."""
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        """The loss of one batch, drawn from `rng`; the network is in training mode."""
+
+    def measure(self, network: nn.Module) -> dict[str, Any]:
+        """What the averaged network reaches now, ready for JSON."""
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this run and no other; a checkpoint of other settings is refused."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run is and when it does what."""
+
+    steps: int
+    warmup_steps: int
+    average_decay: float
+    measured_every: int
+    checkpoint_s: float = 1200.0
+    clip: float = 5.0
+    seed: int = 0
+
+
+class Loop:
+    """One run in the folder `out`: `run()` takes the steps that are still missing."""
+
+    def __init__(
+        self,
+        task: Task,
+        schedule: Schedule,
+        out: Path,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = lambda line: print(line, flush=True),
+    ) -> None:
+        self.task, self.schedule, self.out = task, schedule, out
+        self._now_s, self._say = now_s, say
+        self.average = training.MovingAverage(task.network, schedule.average_decay)
+        self.optimizer = torch.optim.AdamW(task.parameter_groups(), lr=0.0)
+        self.step = 0
+        self._rewarmed_from = -_REWARMED_STEPS
+        self._losses: list[float] = []
+        self._stopped = False
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint, a packed one too. ValueError where it is of other settings."""
+        state = training.load_checkpoint(path)
+        if state["settings"] != self.task.settings():
+            raise ValueError(
+                f"settings: got {self.task.settings()}, expected those of {path}: {state['settings']}; "
+                "give the same options, or train anew in another folder"
+            )
+        self.task.network.load_state_dict(_whole(state["network"]))
+        average = state["average"]
+        self.average.load_state_dict({"network": _whole(average["network"]), "updates": average["updates"]})
+        self.step = int(state["step"])
+        if state.get("optimizer") is None:
+            self._rewarmed_from = self.step
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def stop(self) -> None:
+        """Finish the step at hand, leave a checkpoint and return from `run`."""
+        self._stopped = True
+
+    def run(self) -> bool:
+        """Train up to the last step, or until `stop`; whether the last step was taken."""
+        saved_s = began_s = self._now_s()
+        began = self.step
+        while self.step < self.schedule.steps and not self._stopped:
+            self._take_step()
+            if self.step % self.schedule.measured_every == 0 or self.step == self.schedule.steps:
+                self._report((self._now_s() - began_s) / (self.step - began))
+            if self._now_s() - saved_s >= self.schedule.checkpoint_s:
+                self.save()
+                saved_s = self._now_s()
+        self.save()
+        return self.step >= self.schedule.steps
+
+    def rate(self) -> float:
+        """Factor of the peak rates at the present step."""
+        schedule = self.schedule
+        factor = training.one_cycle(self.step, schedule.steps, schedule.warmup_steps)
+        return factor * min(1.0, (self.step - self._rewarmed_from + 1) / _REWARMED_STEPS)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        training.save_checkpoint(self.out / LAST, {**self._state(), "optimizer": self.optimizer.state_dict()})
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "settings": self.task.settings(),
+            "network": self.task.network.state_dict(),
+            "average": self.average.state_dict(),
+            "step": self.step,
+        }
+
+    def _take_step(self) -> None:
+        rng = training.seed_everything(self.schedule.seed, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self.rate()
+        self.task.network.train()
+        loss = self.task.loss(rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        self.average.update(self.task.network)
+        self.step += 1
+        self._losses.append(float(loss.detach()))
+
+    def _report(self, seconds_a_step: float) -> None:
+        mean = sum(self._losses) / max(1, len(self._losses))
+        self._losses.clear()
+        found = self.task.measure(self.average.network)
+        line = {"step": self.step, "loss": mean, "seconds_a_step": round(seconds_a_step, 3), "results": found}
+        training.append_result(self.out / RESULTS, line)
+        self._say(f"{self.step:6}/{self.schedule.steps}  loss {mean:.4f}  {seconds_a_step:.2f} s a step")
+
+
+def stops_on_signals(loop: Loop) -> None:
+    """SIGTERM and Ctrl-C stop a loop after its step; a second Ctrl-C ends the process at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def pack(path: Path, out: Path) -> None:
+    """A checkpoint in a quarter of its size, for keeping in a repository: weights and their average in half precision,
+    no state of the optimizer."""
+    state = training.load_checkpoint(path)
+    halved = {
+        **state,
+        "network": _half(state["network"]),
+        "average": {**state["average"], "network": _half(state["average"]["network"])},
+        "optimizer": None,
+    }
+    training.save_checkpoint(out, halved)
+
+
+def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Running variances may lie outside what half precision can hold: bfloat16 keeps their range."""
+    kept = {True: torch.bfloat16, False: torch.float16}
+    return {
+        name: value.to(kept[name.endswith("running_var")]) if value.dtype == torch.float32 else value
+        for name, value in tensors.items()
+    }
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.float() if value.dtype.is_floating_point else value for name, value in tensors.items()}
