@@ -63,6 +63,9 @@ AS_OFTEN_AS_BLASTS = ("lymphocyte", "monocyte", "neutrophil")
 MARROW, MARROW_SHARE = "marrow", 0.05
 SIMULATED_SHARE = 0.03
 SIMULATED_FIELDS = 120
+TELL_UNUSUAL = ("deepapl", "marrow", "pbc")
+"""Laboratories whose cells without a subclass are not variant lymphocytes, promonocytes or giant platelets: their
+labels have these words, or their donors were healthy."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 ABNORMAL = ("blast", "immature granulocyte")
 MATURE = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
@@ -250,9 +253,12 @@ class ClassifierTask:
         loss = class_loss(logits.float(), classes, shown, self.prior, recipe.smoothing)
         loss = loss + recipe.abnormal_weight * abnormal_loss(logits.float()[shown], classes[shown])
         known = shown & (subclasses >= 0)
-        loss = loss + recipe.subclass_weight * subclass_loss(
-            subclass_logits.float()[known], subclasses[known], recipe.smoothing, recipe.batch
+        further = subclass_loss(subclass_logits.float()[known], subclasses[known], recipe.smoothing, recipe.batch)
+        told = shown & torch.from_numpy(np.isin(stored.laboratories[drawn], TELL_UNUSUAL)).to(self.device)
+        further = further + unusual_loss(
+            subclass_logits.float()[told], classes[told], subclasses[told], recipe.smoothing, recipe.batch
         )
+        loss = loss + recipe.subclass_weight * further
         if attribute_logits is not None:
             seen = torch.where(shown[:, None], attributes, -1)
             loss = loss + recipe.attribute_weight * attribute_loss(attribute_logits.float(), seen)
@@ -293,6 +299,20 @@ def subclass_loss(logits: Tensor, subclasses: Tensor, smoothing: float, batch: i
                 loss = loss + nn.functional.cross_entropy(
                     logits[own][:, children], subclasses[own] - children[0], label_smoothing=smoothing, reduction="sum"
                 )
+    return loss / batch
+
+
+def unusual_loss(logits: Tensor, classes: Tensor, subclasses: Tensor, smoothing: float, batch: int) -> Tensor:
+    """Binary cross-entropy of subclasses without siblings (a variant lymphocyte or a usual one), over the whole batch's
+    size; the cells are those of laboratories that tell which is which."""
+    loss = logits.sum() * 0
+    for parent, children in enumerate(SUBCLASS_OF):
+        own = classes == parent
+        if len(children) == 1 and own.any():
+            target = (subclasses[own] == children[0]).float() * (1 - smoothing) + smoothing / 2
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(
+                logits[own, children[0]], target, reduction="sum"
+            )
     return loss / batch
 
 
