@@ -110,6 +110,7 @@ class Fusion:
         np.add.at(self._sums, rows, weights[:, None] * np.log(np.maximum(looks.probabilities, floor)))
         if self.subclass_names:
             logarithms = np.log(np.maximum(looks.subclass_probabilities, floor))
+            logarithms[:, self._only] -= np.log(np.maximum(1 - looks.subclass_probabilities[:, self._only], floor))
             np.add.at(self._subclass_sums, rows, weights[:, None] * logarithms)
         if looks.attribute_probabilities is not None:
             logarithms = np.log(np.maximum(looks.attribute_probabilities, floor))
@@ -130,7 +131,8 @@ class Fusion:
         return self._pooled(self._sums[rows], rows, [np.arange(len(self.class_names))])
 
     def subclass_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
-        """(n, S), those of one parent sum to 1; rows without looks are NaN."""
+        """(n, S), those of one parent sum to 1, the only one of its parent has a probability of its own; rows without
+        looks are NaN."""
         return self._pooled(self._subclass_sums[rows], rows, self._siblings)
 
     def attribute_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
@@ -199,6 +201,8 @@ class Fusion:
         parents = np.array(names.parents)
         self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(names.parents)]
         """Columns of the subclasses of each parent."""
+        self._only = [int(columns[0]) for columns in self._siblings if len(columns) == 1]
+        """Columns of subclasses without siblings: their sums are of log odds, against the usual cell of the class."""
         self.attributes = names.attributes
         self._values = attribute_columns(names.attributes)
         """Columns of the values of each attribute."""
@@ -208,6 +212,9 @@ class Fusion:
         pooled = sums / (1 + np.maximum(weights - 1, 0) * self._config.look_correlation)
         pooled[weights[:, 0] == 0] = np.nan
         for columns in groups:
+            if len(columns) == 1:
+                pooled[:, columns] = 1 / (1 + np.exp(-pooled[:, columns]))
+                continue
             odds = np.exp(pooled[:, columns] - pooled[:, columns].max(1, keepdims=True))
             pooled[:, columns] = odds / odds.sum(1, keepdims=True)
         return np.asarray(pooled, np.float32)

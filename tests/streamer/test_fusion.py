@@ -200,3 +200,27 @@ def test_joined_and_restored_rows_keep_attributes_and_the_nearest_look():
         assert one.classes(rows[:1]).tolist() == [0]
         assert one.novelty(rows[:1]) == pytest.approx([0.3])
         assert one.attributes_of(0)["nucleus"].value == "round"
+
+
+def test_a_subclass_without_siblings_is_told_against_the_usual_cell():
+    """A variant lymphocyte or a usual one: nothing else is called a lymphocyte's subclass."""
+
+    def of(*shares: float) -> float:
+        fusion = Fusion(FusionConfig())
+        cell = fusion.new_rows(1)
+        for share in shares:
+            look = Classifications(
+                np.array([[0.1, 0.8, 0.1]], np.float32),
+                CLASSES,
+                np.array([[share]], np.float32),
+                ("variant lymphocyte",),
+                ("lymphocyte",),
+            )
+            fusion.add(cell, look, np.float32([1]))
+        return float(fusion.subclass_probabilities(cell)[0, 0])
+
+    assert of(0.2) == pytest.approx(0.2, abs=1e-4)
+    assert of(0.9) == pytest.approx(0.9, abs=1e-4)
+    assert of(0.2, 0.8) == pytest.approx(0.5, abs=1e-4)
+    odds = 4 ** (2 / 1.7)  # two looks count as 2 / 1.7 independent ones
+    assert of(0.8, 0.8) == pytest.approx(odds / (1 + odds), abs=1e-3)
