@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.detector import Detector
 from engines.geometry import Boxes, Image
+from engines.models.detector import Detector
 
 SMALLEST_FIELD_PX = 96
 """Pictures of a smaller side are taken for cells that somebody cut out already."""
