@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -209,3 +210,10 @@ def attribute_columns(attributes: Sequence[Attribute]) -> list[npt.NDArray[np.in
     """Of each attribute, the columns of its values in an array that has those of all side by side."""
     ends = np.cumsum([len(attribute.values) for attribute in attributes]).tolist()
     return [np.arange(end - len(one.values), end) for end, one in zip(ends, attributes, strict=True)]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container can make fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.classifier import Classifier
-from engines.detector import Detector
-from engines.explainer import CellMaps, Explainer
 from engines.geometry import Image, halved
-from engines.groups import Groups
-from engines.own_classes import OwnClasses
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
+from engines.models.explainer import CellMaps, Explainer
+from engines.models.groups import Groups
+from engines.models.own_classes import OwnClasses
 from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
 from streamer.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality

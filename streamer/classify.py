@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engines.classifier import Classifier
 from engines.geometry import Boxes, Image
+from engines.models.classifier import Classifier
 from streamer.field_search import FieldSearch
 from streamer.message_factory import attribute_messages
 from streamer.naming import Naming

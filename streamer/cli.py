@@ -382,7 +382,7 @@ def _mosaic(options: Options) -> int:
 
 
 def _classify(options: Options) -> int:
-    from engines.registry import load_classifier, load_detector
+    from engines.models.loading import load_classifier, load_detector
     from streamer.classify import classify
     from streamer.field_search import ENGINES_KEPT, FieldSearch
 
@@ -412,8 +412,8 @@ def _models(_: Options) -> int:
 
 
 def _models_pull(options: Options) -> int:
-    from engines.registry import zoo_card
-    from engines.store import pull
+    from engines.zoo.registry import zoo_card
+    from engines.zoo.store import pull
 
     path = pull(zoo_card(options["name"]), options["source"])
     print(f"{options['name']}: {path}, as its card says")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import cv2
 import msgspec
 
-from engines.base import UsageError
-from engines.classifier import Classifier
-from engines.onnxruntime import Threads, usable_cores
-from engines.own_classes import OwnClasses
+from engines.backends.onnxruntime import Threads
+from engines.base import UsageError, usable_cores
+from engines.models.classifier import Classifier
+from engines.models.own_classes import OwnClasses
 from streamer.config import FIVE_PART_RANGES, Config, load_config
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
 from streamer.differential import KNOWN_CONDITIONS

@@ -10,16 +10,16 @@ import onnx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from engines.backends.conversion import Say, convert
+from engines.backends.tensorrt.builder import BuildOptions
+from engines.backends.tensorrt.compiler import CompileResult, compile_model, sized
+from engines.backends.tensorrt.libraries import Libraries, load
+from engines.backends.tensorrt.manifest import PlanStore, default_folder
+from engines.backends.tensorrt.operators import check_operators
 from engines.base import ModelNotFoundError, UsageError
-from engines.card import Card, DetectorInput, Task
-from engines.conversion import Say, convert
 from engines.geometry import Image
-from engines.registry import Model, compact, find
-from engines.tensorrt.builder import BuildOptions
-from engines.tensorrt.compiler import CompileResult, compile_model, sized
-from engines.tensorrt.libraries import Libraries, load
-from engines.tensorrt.manifest import PlanStore, default_folder
-from engines.tensorrt.operators import check_operators
+from engines.zoo.card import Card, DetectorInput, Task
+from engines.zoo.registry import Model, compact, find
 from streamer.sources import open_source, parse_source
 from streamer.sources.base import SourceError
 
@@ -132,7 +132,7 @@ def _report(result: CompileResult, layers_file: str | None, say: Say) -> None:
 
 
 class PhaseBars:
-    """The phases of a build as bars, each inside its parent; a Progress of engines.tensorrt.builder.
+    """The phases of a build as bars, each inside its parent; a Progress of engines.backends.tensorrt.builder.
 
     Called from TensorRT's threads. Where the output is no terminal, rich prints the bars once, at the end.
     """

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from engines.backends import onnxruntime_has_cuda
+from engines.backends.choice import onnxruntime_has_cuda
+from engines.backends.tensorrt.libraries import pieces
+from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.base import EngineError
-from engines.registry import find, models
-from engines.tensorrt.libraries import pieces
-from engines.tensorrt.manifest import PlanStore, default_folder
+from engines.zoo.registry import find, models
 
 REQUIRED = ("opencv-python", "numpy", "onnx", "onnxruntime", "pyzmq", "msgspec", "rich", "scipy")
 

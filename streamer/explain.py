@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 
 from engines.base import LeukostreamError, UsageError
-from engines.card import near
-from engines.detector import Detector
-from engines.explainer import Evidence, Explainer, overlay
 from engines.geometry import Image
-from engines.registry import load_detector, load_explainer
-from engines.scale import rbc_diameter_seen
+from engines.models.detector import Detector
+from engines.models.explainer import Evidence, Explainer, overlay
+from engines.models.loading import load_detector, load_explainer
+from engines.models.scale import rbc_diameter_seen
+from engines.zoo.card import near
 from streamer.classify import LIMITS, files_below
 from streamer.naming import Naming
 from streamer.sources.base import SourceError

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.detector import Detector
 from engines.geometry import Boxes, Image
-from engines.scale import rbc_diameter_seen
+from engines.models.detector import Detector
+from engines.models.scale import rbc_diameter_seen
 
 SMALLEST_FIELD_PX = 96
 """Pictures of a smaller side are taken for cells that somebody cut out already."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engines.detector import Detector
-from engines.scale import in_input, is_trained_for, long_side_for, measure_rbc_diameter, trained_range
+from engines.models.detector import Detector
+from engines.models.scale import in_input, is_trained_for, long_side_for, measure_rbc_diameter, trained_range
 from streamer.records import Frame, Skip
 from streamer.sources.base import PassedOnSource, Source
 

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from engines.card import Card
-from engines.registry import models, place
-from engines.store import how_to_get
+from engines.zoo.card import Card
+from engines.zoo.registry import models, place
+from engines.zoo.store import how_to_get
 
 CAMERA_SET = "chula_wbc"
 """The data set whose pictures come from a microscope camera, as the stream's do."""

@@ -6,17 +6,17 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from engines.backends import Say
+from engines.backends.choice import Say
+from engines.backends.onnxruntime import Threads
+from engines.backends.shadow import ShadowTally
 from engines.base import UsageError
-from engines.card import near
-from engines.classifier import Classifier
-from engines.detector import Detector
-from engines.explainer import Explainer
-from engines.onnxruntime import Threads
-from engines.own_classes import OwnClasses
-from engines.registry import load_classifier, load_detector, load_explainer, load_segmenter
-from engines.segmenter import Segmenter
-from engines.shadow import ShadowTally
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
+from engines.models.explainer import Explainer
+from engines.models.loading import load_classifier, load_detector, load_explainer, load_segmenter
+from engines.models.own_classes import OwnClasses
+from engines.models.segmenter import Segmenter
+from engines.zoo.card import near
 from streamer.analysis import Analysed, Analyser
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
 from streamer.magnification import Magnification

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Attribute, attribute_columns
-from engines.classifier import Classifier
-from engines.own_classes import OwnClasses
+from engines.models.classifier import Classifier
+from engines.models.own_classes import OwnClasses
 from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, Classifications, Said
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.geometry import square_around
-from engines.segmenter import Segmenter
+from engines.models.segmenter import Segmenter
 from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation
 
 STEP = 0.1

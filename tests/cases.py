@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engines.backends.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs, segmenter_specs
 from engines.base import Array
-from engines.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
-from engines.classifier import Classifier
-from engines.detector import Detector, Engines
-from engines.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs, segmenter_specs
-from engines.segmenter import CLASSES, Segmenter
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector, Engines
+from engines.models.segmenter import CLASSES, Segmenter
+from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
 from streamer.records import Frame, Mode, Skip
 
 WIDTH, HEIGHT = 320, 256

@@ -22,8 +22,8 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from engines.onnxruntime import Threads
-from engines.registry import load_classifier, load_detector
+from engines.backends.onnxruntime import Threads
+from engines.models.loading import load_classifier, load_detector
 from streamer.compile import read_frames
 
 SOURCE = "sim:seed=5,cells=12"

@@ -31,14 +31,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engines.card import DetectorInput
-from engines.classifier import Classifier
-from engines.detector import Detector, Engines
+from engines.backends.onnxruntime import Threads
+from engines.backends.scripted import ScriptedEngine, candidates, detector_specs
+from engines.base import usable_cores
 from engines.geometry import Image
-from engines.graph import TOP_K
-from engines.onnxruntime import Threads, usable_cores
-from engines.registry import load_classifier, load_detector
-from engines.scripted import ScriptedEngine, candidates, detector_specs
+from engines.graphs.graph import TOP_K
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector, Engines
+from engines.models.loading import load_classifier, load_detector
+from engines.zoo.card import DetectorInput
 from streamer.analysis import Analyser
 from streamer.config import DEFAULT_CLASSIFIER, Config
 from streamer.memory import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory

@@ -24,15 +24,15 @@ from onnx import ModelProto
 from rich.console import Console
 from rich.table import Table
 
+from engines.backends.conversion import convert
+from engines.backends.onnxruntime import OnnxRuntimeEngine
+from engines.backends.tensorrt.compiler import sized
 from engines.base import ModelNotFoundError
-from engines.card import Card, CropInput
-from engines.classifier import Classifier
-from engines.conversion import convert
-from engines.onnxruntime import OnnxRuntimeEngine
-from engines.precision import emulated, to_fp16
-from engines.quantization import calibrate, to_int8
-from engines.registry import Model, compact, find
-from engines.tensorrt.compiler import sized
+from engines.graphs.precision import emulated, to_fp16
+from engines.graphs.quantization import calibrate, to_int8
+from engines.models.classifier import Classifier
+from engines.zoo.card import Card, CropInput
+from engines.zoo.registry import Model, compact, find
 from streamer.compile import CROPS, FRAMES
 from tools.classification.crops import class_crop
 from tools.datasets import CELL_CLASSES, CellPicture, data_root, load_splits, read_cells

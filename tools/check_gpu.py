@@ -32,18 +32,18 @@ from onnx import ModelProto
 from rich.console import Console
 from rich.table import Table
 
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.backends.tensorrt.builder import BuildOptions, build
+from engines.backends.tensorrt.compiler import sized
+from engines.backends.tensorrt.device import Device
+from engines.backends.tensorrt.errors import PlanError
+from engines.backends.tensorrt.libraries import Libraries, load_cuda, load_tensorrt
+from engines.backends.tensorrt.runtime import StreamTimes, TensorRTEngine
 from engines.base import BackendUnavailableError, Engine, LeukostreamError
-from engines.detector import Detector, Engines
 from engines.geometry import Image
-from engines.onnxruntime import OnnxRuntimeEngine, Threads
-from engines.precision import to_fp16
-from engines.registry import Model, compact, find, zoo_names
-from engines.tensorrt.builder import BuildOptions, build
-from engines.tensorrt.compiler import sized
-from engines.tensorrt.device import Device
-from engines.tensorrt.errors import PlanError
-from engines.tensorrt.libraries import Libraries, load_cuda, load_tensorrt
-from engines.tensorrt.runtime import StreamTimes, TensorRTEngine
+from engines.graphs.precision import to_fp16
+from engines.models.detector import Detector, Engines
+from engines.zoo.registry import Model, compact, find, zoo_names
 from streamer.batcher import Batcher
 from streamer.compile import read_frames
 from streamer.records import Frame

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from engines.base import Array, Classifications, attribute_columns
-from engines.classifier import Classifier
-from engines.detector import Detector
 from engines.geometry import iou_matrix
-from engines.registry import load_classifier, load_detector
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
+from engines.models.loading import load_classifier, load_detector
 from streamer.field_search import FieldSearch
 from tools.classification import measures
 from tools.classification.crops import (

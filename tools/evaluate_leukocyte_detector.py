@@ -21,13 +21,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engines.card import Card, ClassEntry, DetectorInput, Thresholds
-from engines.detector import Detector, Engines
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.geometry import iou_matrix
-from engines.graph import fix_input_shape
-from engines.onnxruntime import OnnxRuntimeEngine, Threads
-from engines.own_classes import OwnClasses
-from engines.registry import compact, find
+from engines.graphs.graph import fix_input_shape
+from engines.models.detector import Detector, Engines
+from engines.models.own_classes import OwnClasses
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
+from engines.zoo.registry import compact, find
 from tools import datasets
 from tools.detection import leukocytes
 from tools.detection.fields import Field

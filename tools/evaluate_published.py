@@ -25,8 +25,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from engines.classifier import Classifier
-from engines.registry import load_classifier, load_detector
+from engines.models.classifier import Classifier
+from engines.models.loading import load_classifier, load_detector
 from tools.classification import measures
 from tools.classification.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
 from tools.classification.crops import add_margins, part_of_cell, read_image, set_name, table_name, with_margins

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.geometry import square_around
-from engines.registry import load_segmenter
-from engines.segmenter import CLASSES, Segmenter
-from engines.shape import Shape, measure
+from engines.models.loading import load_segmenter
+from engines.models.segmenter import CLASSES, Segmenter
+from engines.models.shape import Shape, measure
 from tools.classification.published import TEST, published_split
 from tools.datasets import TRAIN, VALIDATION, data_root
 from tools.segmentation import SHARES, cell_box, crop_mask, figures, read_masked

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.registry import load_classifier, load_detector
+from engines.models.loading import load_classifier, load_detector
 from streamer.analysis import Analyser
 from streamer.message_factory import MessageFactory
 from streamer.naming import Naming

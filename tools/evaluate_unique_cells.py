@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from engines.registry import load_detector
+from engines.models.loading import load_detector
 from streamer.placement import Placement
 from streamer.quality import assess
 from streamer.records import Cell, Detections

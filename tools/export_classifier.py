@@ -21,10 +21,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from engines.card import parse_card
-from engines.classifier import Classifier
-from engines.graph import add_uint8_input
-from engines.onnxruntime import OnnxRuntimeEngine
+from engines.backends.onnxruntime import OnnxRuntimeEngine
+from engines.graphs.graph import add_uint8_input
+from engines.models.classifier import Classifier
+from engines.zoo.card import parse_card
 from tools import evaluate_classifier, training
 from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
 from tools.classification import novelty

@@ -18,9 +18,9 @@ import torch
 from onnx import ModelProto
 from rich.console import Console
 
-from engines.faster_rcnn_head import POOLED, add_faster_rcnn_head
-from engines.graph import add_uint8_input
-from engines.storage import halved
+from engines.graphs.faster_rcnn_head import POOLED, add_faster_rcnn_head
+from engines.graphs.graph import add_uint8_input
+from engines.graphs.storage import halved
 from tools import datasets
 from tools.architectures.faster_rcnn import REDUCED, FasterRCNN
 from tools.detection.predict import NMS_IOU

@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 from rich.console import Console
 
-from engines.storage import halved
+from engines.graphs.storage import halved
 from tools import datasets
 from tools.detection import leukocytes
 from tools.detection.export import figures_tables

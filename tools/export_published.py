@@ -26,12 +26,12 @@ import onnx
 import torch
 from torch import nn
 
-from engines.card import parse_card
-from engines.classifier import Classifier
-from engines.graph import add_uint8_input
-from engines.onnxruntime import OnnxRuntimeEngine, Threads
-from engines.storage import halved, widened
-from engines.store import cache_folder
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.graphs.graph import add_uint8_input
+from engines.graphs.storage import halved, widened
+from engines.models.classifier import Classifier
+from engines.zoo.card import parse_card
+from engines.zoo.store import cache_folder
 from tools import training
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.classification import measures

@@ -21,11 +21,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from engines.graph import add_uint8_input
-from engines.registry import load_segmenter
-from engines.segmenter import CLASSES, LABELS
-from engines.storage import halved
-from engines.store import cache_folder
+from engines.graphs.graph import add_uint8_input
+from engines.graphs.storage import halved
+from engines.models.loading import load_segmenter
+from engines.models.segmenter import CLASSES, LABELS
+from engines.zoo.store import cache_folder
 from tools.classification.published import TEST
 from tools.datasets import VALIDATION, data_root
 from tools.evaluate_segmenter import evaluate

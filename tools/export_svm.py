@@ -19,9 +19,9 @@ from typing import Any
 
 import onnx
 
-from engines.registry import load_classifier
-from engines.store import cache_folder
-from engines.tensorrt.operators import check_operators
+from engines.backends.tensorrt.operators import check_operators
+from engines.models.loading import load_classifier
+from engines.zoo.store import cache_folder
 from tools.classification.blasts import BLAST_CLASSES
 from tools.classification.support_vector_graph import add_support_vectors
 from tools.classification.support_vectors import Constants

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.classifier import Classifier
-from engines.detector import Detector
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
 from streamer.analysis import Analyser
 from streamer.message_factory import MessageFactory, new_id
 from streamer.naming import Naming

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider behind the interface of TensorRT that engines.tensorrt.runtime uses.
+"""ONNX Runtime's CUDA provider behind the interface of TensorRT that engines.backends.tensorrt.runtime uses.
 
 So the slots, streams and page-locked buffers of the GPU path can be run and measured where TensorRT's own library is
 not there. A "plan" is the ONNX itself with its largest batch before it (`as_plan`); each execution context is a session
@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
-from engines.tensorrt.libraries import Libraries
+from engines.backends.tensorrt.libraries import Libraries
 
 
 class Severity(enum.IntEnum):

@@ -26,9 +26,9 @@ from typing import Any
 from onnx import ModelProto
 
 from engines.base import CardError
-from engines.card import Card
-from engines.registry import compact, find, models, place, zoo_card, zoo_names
-from engines.store import cache_folder
+from engines.zoo.card import Card
+from engines.zoo.registry import compact, find, models, place, zoo_card, zoo_names
+from engines.zoo.store import cache_folder
 from tools.results import cost, figures, markdown, plot
 from tools.results.systems import NOT_REBUILT, SYSTEMS, System
 

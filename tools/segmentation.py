@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from engines.geometry import square_around
-from engines.segmenter import CLASSES
+from engines.models.segmenter import CLASSES
 
 SHARES = (0.7, 0.1, 0.2)
 """Of the training, validation and test part."""

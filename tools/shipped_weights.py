@@ -18,8 +18,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from engines.card import Card, parse_card
-from engines.storage import widened
+from engines.graphs.storage import widened
+from engines.zoo.card import Card, parse_card
 
 GRAPH = ".onnx"
 

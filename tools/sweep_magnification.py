@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from engines.registry import models
+from engines.zoo.registry import models
 from tools.detection import sets
 from tools.detection.fields import CLASS_NAMES, Field
 from tools.detection.measure import summary, tally

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.card import CropInput
+from engines.zoo.card import CropInput
 from tools import shipped_weights, training
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops

@@ -30,9 +30,9 @@ import onnxruntime
 import torch
 
 from engines.geometry import crop_squares
-from engines.graph import add_uint8_input
-from engines.registry import load_detector
-from engines.storage import halved
+from engines.graphs.graph import add_uint8_input
+from engines.graphs.storage import halved
+from engines.models.loading import load_detector
 from tools import training
 from tools.architectures.darknet53 import TypedDarkNet53
 from tools.classification import measures

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Attribute
-from engines.classifier import Classifier
-from engines.detector import Detector
-from engines.own_classes import OwnClasses
-from engines.segmenter import Segmenter
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
+from engines.models.own_classes import OwnClasses
+from engines.models.segmenter import Segmenter
 from streamer.fusion import Names
 from streamer.naming import Naming
 from streamer.placement import Correction, Placement

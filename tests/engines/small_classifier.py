@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from engines.graph import add_uint8_input
+from engines.graphs.graph import add_uint8_input
 
 from .networks import model_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from engines.graph import add_uint8_input, add_yolov5_head
-from engines.tensorrt.sizes import with_sizes
+from engines.backends.tensorrt.sizes import with_sizes
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
 
 from .networks import ANCHORS, Array, model_of
 

@@ -19,10 +19,10 @@ from typing import NoReturn
 import cv2
 import numpy as np
 
+from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import Array, Attribute
-from engines.classifier import Classifier
-from engines.detector import Detector
-from engines.scripted import ScriptedEngine, classifier_specs
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
 from streamer.analysis import Analysed, Analyser
 from streamer.journal import Journal, SessionJournal, rules_of
 from streamer.message_factory import MessageFactory

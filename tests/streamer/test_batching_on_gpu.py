@@ -8,18 +8,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.card import Card, ClassEntry, DetectorInput, Thresholds
-from engines.detector import Detector, Engines
-from engines.onnxruntime import OnnxRuntimeEngine, Threads
-from engines.tensorrt.libraries import Libraries
-from engines.tensorrt.runtime import TensorRTEngine
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.backends.tensorrt.libraries import Libraries
+from engines.backends.tensorrt.runtime import TensorRTEngine
+from engines.models.detector import Detector, Engines
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from streamer.analysis import Analyser
 from streamer.batcher import Batcher, InOrder, SequencedFrame
 from streamer.records import Frame
 from streamer.ring import Ring
+from tests.engines.backends.tensorrt.test_runtime import plan
+from tests.engines.backends.tensorrt_double import World
 from tests.engines.small_detector import detector, pictures
-from tests.engines.tensorrt.test_runtime import plan
-from tests.engines.tensorrt_double import World
 
 CARD = Card(
     "small",

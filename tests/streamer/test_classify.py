@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.geometry import iou_matrix
-from engines.registry import load_detector
+from engines.models.loading import load_detector
 from streamer.cli import main
 from streamer.field_search import SMALLEST_FIELD_PX, FieldSearch
 from streamer.sources.simulated import training_fields

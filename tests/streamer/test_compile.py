@@ -11,17 +11,17 @@ import onnx
 import pytest
 from rich.console import Console
 
+from engines.backends.tensorrt.libraries import Libraries
+from engines.backends.tensorrt.manifest import PlanStore
 from engines.base import BackendUnavailableError, UsageError
-from engines.graph import add_uint8_input, add_yolov5_head
-from engines.parity import ParityError
-from engines.quantization import CalibrationError
-from engines.tensorrt.libraries import Libraries
-from engines.tensorrt.manifest import PlanStore
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
+from engines.graphs.parity import ParityError
+from engines.graphs.quantization import CalibrationError
 from streamer.compile import CompileArguments, PhaseBars, compile_command, read_frames
 from streamer.sources.base import SourceError
+from tests.engines.backends.tensorrt_double import World
 from tests.engines.networks import ANCHORS, classifier_file
 from tests.engines.small_detector import pictures, raw_body
-from tests.engines.tensorrt_double import World
 
 CARD = """task = "detector"
 [input]

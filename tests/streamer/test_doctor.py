@@ -10,13 +10,13 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
+from engines.backends.tensorrt import libraries
+from engines.backends.tensorrt.libraries import NoDriverError
+from engines.backends.tensorrt.manifest import PlanStore
 from engines.base import BackendUnavailableError
-from engines.tensorrt import libraries
-from engines.tensorrt.libraries import NoDriverError
-from engines.tensorrt.manifest import PlanStore
 from streamer import doctor
-from tests.engines.tensorrt.test_manifest import WANTED, changed
-from tests.engines.tensorrt_double import World
+from tests.engines.backends.tensorrt.test_manifest import WANTED, changed
+from tests.engines.backends.tensorrt_double import World
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:

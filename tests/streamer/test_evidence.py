@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engines.backends.onnxruntime import Threads
+from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import TensorSpec, UsageError
-from engines.explainer import Explainer
-from engines.onnxruntime import Threads
-from engines.own_classes import OwnClasses
-from engines.scripted import ScriptedEngine, classifier_specs
+from engines.models.explainer import Explainer
+from engines.models.own_classes import OwnClasses
 from streamer.analysis import Analyser
 from streamer.config import Config
 from streamer.message_factory import MessageFactory

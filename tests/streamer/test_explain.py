@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from engines.card import Card, ClassEntry, CropInput, Thresholds
-from engines.explainer import Explainer, overlay
-from engines.scripted import ScriptedEngine, TensorSpec, classifier_specs
+from engines.backends.scripted import ScriptedEngine, TensorSpec, classifier_specs
+from engines.models.explainer import Explainer, overlay
+from engines.zoo.card import Card, ClassEntry, CropInput, Thresholds
 from streamer.cli import main
 from streamer.sources.simulated import training_fields
 

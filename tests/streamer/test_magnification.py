@@ -11,7 +11,7 @@ from streamer.analysis import Analyser
 from streamer.magnification import LOOKS, Magnification, MeasuredSource
 from streamer.records import Frame, Skip
 from tests.cases import ScriptedSource
-from tests.engines.scale_cases import CARD, looking_at
+from tests.engines.models.scale_cases import CARD, looking_at
 
 PICTURE = np.zeros((480, 640, 3), np.uint8)
 

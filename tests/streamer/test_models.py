@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
+from engines.backends.onnxruntime import Threads
+from engines.backends.scripted import ScriptedEngine
+from engines.backends.shadow import ShadowTally
 from engines.base import UsageError
-from engines.graph import add_uint8_input, add_yolov5_head
-from engines.onnxruntime import Threads
-from engines.parity import Parity
-from engines.scripted import ScriptedEngine
-from engines.shadow import ShadowTally
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
+from engines.graphs.parity import Parity
 from streamer.analysis import Analyser
 from streamer.config import Config
 from streamer.magnification import Magnification

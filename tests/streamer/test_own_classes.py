@@ -7,13 +7,13 @@ import onnx
 import pytest
 from msgspec import UNSET
 
-from engines.card import Card, ClassEntry, DetectorInput, Thresholds
-from engines.classifier import Classifier
-from engines.detector import Detector, Engines
-from engines.graph import add_uint8_input, add_yolov5_head
-from engines.onnxruntime import Threads
-from engines.own_classes import OwnClasses
-from engines.scripted import ScriptedEngine, candidates, detector_specs
+from engines.backends.onnxruntime import Threads
+from engines.backends.scripted import ScriptedEngine, candidates, detector_specs
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector, Engines
+from engines.models.own_classes import OwnClasses
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from streamer.analysis import Analyser
 from streamer.config import Config
 from streamer.journal import rules_of

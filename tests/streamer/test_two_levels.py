@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engines.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
-from engines.classifier import Classifier
-from engines.detector import Detector, Engines
-from engines.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs
+from engines.backends.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector, Engines
+from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
 from streamer.analysis import Analyser
 from streamer.message_factory import MessageFactory
 from streamer.naming import Naming

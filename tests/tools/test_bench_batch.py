@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.engines.backends.tensorrt.test_choice import model
 from tests.engines.small_detector import pictures
-from tests.engines.tensorrt.test_choice import model
 from tools import bench_batch
 
 __all__ = ["model"]

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch", reason="tools.detection reads checkpoints by PyTorch")
 
-from engines.graph import add_uint8_input, add_yolov5_head
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from tests.engines.networks import ANCHORS
 from tests.engines.small_classifier import classifier
 from tests.engines.small_detector import pictures, raw_body

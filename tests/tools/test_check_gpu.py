@@ -13,15 +13,15 @@ import onnx
 import onnxruntime
 import pytest
 
+from engines.backends.tensorrt.libraries import Libraries
+from engines.backends.tensorrt.runtime import StreamTimes, TensorRTEngine
 from engines.base import EngineError
-from engines.graph import add_uint8_input, add_yolov5_head
-from engines.registry import find
-from engines.tensorrt.libraries import Libraries
-from engines.tensorrt.runtime import StreamTimes, TensorRTEngine
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
+from engines.zoo.registry import find
+from tests.engines.backends.tensorrt_double import World
+from tests.engines.backends.tensorrt_double.cuda_provider import session_class
 from tests.engines.networks import ANCHORS
 from tests.engines.small_detector import detector, pictures, raw_body
-from tests.engines.tensorrt_double import World
-from tests.engines.tensorrt_double.cuda_provider import session_class
 from tools import check_gpu, onnxruntime_slots
 from tools.check_gpu import CHECKS, main, overlapping_share
 

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from engines.base import Classifications, Detections  # noqa: E402
-from engines.registry import load_classifier  # noqa: E402
+from engines.models.loading import load_classifier  # noqa: E402
 from tests.tools.cases import make_data, smear  # noqa: E402
 from tools import evaluate_classifier, export_classifier, train_classifier, training  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402

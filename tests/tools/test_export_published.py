@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the networks are written in PyTorch")
 torch.set_num_threads(1)
 
-from engines.classifier import Classifier  # noqa: E402
-from engines.registry import load_classifier  # noqa: E402
+from engines.models.classifier import Classifier  # noqa: E402
+from engines.models.loading import load_classifier  # noqa: E402
 from tools import evaluate_classifier, evaluate_published, export_published, train_published  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, OTHER, group_name  # noqa: E402
 from tools.classification import measures  # noqa: E402

@@ -13,10 +13,10 @@ torch.set_num_threads(1)
 
 from onnxruntime import InferenceSession  # noqa: E402
 
+from engines.backends.tensorrt.operators import check_operators  # noqa: E402
+from engines.backends.tensorrt.sizes import with_sizes  # noqa: E402
 from engines.geometry import crop_squares  # noqa: E402
-from engines.registry import load_segmenter  # noqa: E402
-from engines.tensorrt.operators import check_operators  # noqa: E402
-from engines.tensorrt.sizes import with_sizes  # noqa: E402
+from engines.models.loading import load_segmenter  # noqa: E402
 from tests.cases import by_darkness  # noqa: E402
 from tests.tools.test_train_segmenter import root  # noqa: E402, F401
 from tools import evaluate_segmenter, train_segmenter  # noqa: E402

@@ -12,11 +12,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the network is written in PyTorch")
 torch.set_num_threads(1)
 
+from engines.backends.tensorrt.operators import check_operators  # noqa: E402
 from engines.base import ModelFormatError  # noqa: E402
-from engines.faster_rcnn_head import add_faster_rcnn_head  # noqa: E402
-from engines.graph import add_uint8_input, fix_input_shape, is_compact  # noqa: E402
-from engines.registry import load_detector  # noqa: E402
-from engines.tensorrt.operators import check_operators  # noqa: E402
+from engines.graphs.faster_rcnn_head import add_faster_rcnn_head  # noqa: E402
+from engines.graphs.graph import add_uint8_input, fix_input_shape, is_compact  # noqa: E402
+from engines.models.loading import load_detector  # noqa: E402
 from tests.engines.networks import run  # noqa: E402
 from tools import train_faster_rcnn  # noqa: E402
 from tools.architectures.faster_rcnn import (  # noqa: E402

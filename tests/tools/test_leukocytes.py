@@ -174,8 +174,8 @@ def test_fields_of_pbc_all_have_their_own_cell() -> None:
 
 
 def test_a_checkpoint_becomes_a_file_and_a_card_that_load(tmp_path: Path) -> None:
-    from engines.own_classes import OwnClasses
-    from engines.registry import load_detector
+    from engines.models.loading import load_detector
+    from engines.models.own_classes import OwnClasses
     from tools.detection.training import Schedule, Trainer, save
     from tools.export_leukocyte_detector import main as export
     from tools.export_leukocyte_detector import tables

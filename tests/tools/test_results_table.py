@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.card import Card, parse_card
+from engines.zoo.card import Card, parse_card
 from tools import results_table
 from tools.results import cost, figures, markdown
 from tools.results.systems import SYSTEMS

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.registry import find
+from engines.zoo.registry import find
 from tools import datasets
 from tools.datasets import CELL_CLASSES
 from tools.evaluate_classifier import Model

@@ -13,8 +13,8 @@ torch.set_num_threads(1)
 
 from torch import nn  # noqa: E402
 
-from engines.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
-from engines.storage import halved, widened  # noqa: E402
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
+from engines.graphs.storage import halved, widened  # noqa: E402
 from tools.classification.published import CLASSES, assemble, parts_of  # noqa: E402
 from tools.export import to_onnx  # noqa: E402
 from tools.shipped_weights import begin_with_graph, weights_of  # noqa: E402

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn", reason="the machines are fitted by scikit-learn")
 
 from sklearn.svm import SVC
 
-from engines.tensorrt.operators import check_operators
+from engines.backends.tensorrt.operators import check_operators
 from tools.classification import support_vectors
 from tools.classification.support_vector_graph import add_support_vectors, bare_features
 from tools.classification.support_vectors import (

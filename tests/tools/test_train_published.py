@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 from torch import nn  # noqa: E402
 
-from engines.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
 from tools import export_published, train_published  # noqa: E402
 from tools.classification import typed_cells  # noqa: E402
 from tools.classification.augment import Augmentation  # noqa: E402

@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from engines.base import Detections  # noqa: E402
-from engines.registry import load_classifier  # noqa: E402
+from engines.models.loading import load_classifier  # noqa: E402
 from tools import evaluate_published, export_svm, train_published, train_svm  # noqa: E402
 from tools.classification import blasts, support_vectors, typed_cells  # noqa: E402
 from tools.classification.published import CLASSES, PROTOCOLS  # noqa: E402

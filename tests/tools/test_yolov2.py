@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch", reason="the network is written in PyTorch")
 torch.set_num_threads(1)
 
 from engines.base import ModelFormatError  # noqa: E402
-from engines.graph import add_uint8_input, fix_input_shape, is_compact  # noqa: E402
-from engines.registry import load_detector  # noqa: E402
-from engines.yolov2_head import add_yolov2_head  # noqa: E402
+from engines.graphs.graph import add_uint8_input, fix_input_shape, is_compact  # noqa: E402
+from engines.graphs.yolov2_head import add_yolov2_head  # noqa: E402
+from engines.models.loading import load_detector  # noqa: E402
 from tests.engines.networks import run  # noqa: E402
 from tools.architectures.yolov2 import CLASSES, YOLOv2, transform  # noqa: E402
 from tools.detection import leukocytes  # noqa: E402

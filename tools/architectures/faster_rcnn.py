@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.faster_rcnn_head import (
+from engines.geometry import nms
+from engines.graphs.faster_rcnn_head import (
     AFTER,
     BEFORE,
     BOX_SCALE,
@@ -26,7 +27,6 @@ from engines.faster_rcnn_head import (
     SAMPLES,
     STRIDE,
 )
-from engines.geometry import nms
 from tools.architectures.mlcnn import GROUPS
 from tools.architectures.mobilenet import MobileNet, initialise
 from tools.architectures.resnet50 import ResNet50

@@ -2,7 +2,7 @@
 
 The publication's first level is a Faster R-CNN that finds the cell as well (`faster_rcnn`). Here a gate on the crop
 takes its place, so that the system works on bare crops and behind any detector; behind the Faster R-CNN its group goes
-over the gate's, by leaving the other group's classes out (engines.groups). The MobileNets see the same batch.
+over the gate's, by leaving the other group's classes out (engines.models.groups). The MobileNets see the same batch.
 """
 
 from __future__ import annotations

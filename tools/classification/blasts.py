@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.detector import Detector
+from engines.models.detector import Detector
 from tools.classification.crops import read_image
 from tools.datasets import TRAIN, VALIDATION, CellPicture, DataSetMissing
 from tools.datasets.groups import bucket, build_groups

@@ -20,8 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from engines.card import Card, CropInput
 from engines.geometry import crop_squares
+from engines.zoo.card import Card, CropInput
 from tools.datasets import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, load_splits, read_cells
 
 STORED_PX = 224

@@ -8,8 +8,8 @@ from math import comb
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from engines.graph import CLASS_PROBABILITIES
-from engines.onnx_editing import Emitter, checked, dims_of, modern, tensor_value
+from engines.graphs.graph import CLASS_PROBABILITIES
+from engines.graphs.onnx_editing import Emitter, checked, dims_of, modern, tensor_value
 from tools.classification.support_vectors import LOGIT_LIMIT, Constants
 
 FEATURES = "features"

@@ -43,8 +43,8 @@ class Cells:
         return out
 
     def looks(self, chosen: np.ndarray, input_px: int, margins: Sequence[float]) -> np.ndarray:
-        """uint8 (n, k, input_px, input_px, 3) BGR, one look a margin as engines.classifier has them: the second is
-        mirrored."""
+        """uint8 (n, k, input_px, input_px, 3) BGR, one look a margin as engines.models.classifier has them: the second
+        is mirrored."""
         return mirrored_looks([self.pictures(chosen, input_px, margin) for margin in margins])
 
     def crops(self, chosen: np.ndarray, input_px: int) -> Tensor:

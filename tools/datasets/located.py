@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from engines.base import Detections
-from engines.detector import Detector
 from engines.geometry import Image, iou_matrix
-from engines.registry import load_detector
-from engines.scale import long_side_for, measure_rbc_diameter
+from engines.models.detector import Detector
+from engines.models.loading import load_detector
+from engines.models.scale import long_side_for, measure_rbc_diameter
 from tools.datasets.groups import cached
 from tools.datasets.readers import CellPicture
 

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import torch
 
-from engines.graph import add_uint8_input, add_yolov5_head
+from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from tools.architectures.yolov5 import STRIDES, YOLOv5
 from tools.export import to_onnx
 

@@ -16,9 +16,9 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from engines.card import guess_kind
-from engines.graph import add_uint8_input
-from engines.yolov2_head import add_yolov2_head
+from engines.graphs.graph import add_uint8_input
+from engines.graphs.yolov2_head import add_yolov2_head
+from engines.zoo.card import guess_kind
 from tools import datasets
 from tools.architectures.yolov2 import YOLOv2
 from tools.detection import sets

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from engines import geometry
-from engines.graph import fix_input_shape
-from engines.onnxruntime import Threads
-from engines.registry import load_detector
+from engines.backends.onnxruntime import Threads
+from engines.graphs.graph import fix_input_shape
+from engines.models.loading import load_detector
 from streamer.magnification import Magnification
 from streamer.records import Frame
 from tools.architectures.yolov5 import STRIDES, YOLOv5

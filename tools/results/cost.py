@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from engines.card import Card, DetectorInput
-from engines.onnx_editing import dims_of, only_input
-from engines.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
+from engines.graphs.onnx_editing import dims_of, only_input
+from engines.zoo.card import Card, DetectorInput
 
 BATCHES = (1, 16)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)

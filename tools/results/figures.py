@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.card import Card
+from engines.zoo.card import Card
 
 CAMERA = "chula_wbc"
 LEFT_OUT = "_left_out_"

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.registry import load_classifier
+from engines.models.loading import load_classifier
 from tools.classification import measures
 from tools.classification.crops import class_crop
 from tools.datasets import VALIDATION, CellPicture
