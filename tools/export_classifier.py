@@ -33,7 +33,8 @@ from tools.classification.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, 
 from tools.classification.fitting import KNOWN, REFUSED, Fitted, choose_threshold, fit, for_calibration, tempered
 from tools.datasets import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION, data_root
 from tools.evaluate_classifier import Model
-from tools.export import to_onnx, toml
+from tools.export.cards import toml
+from tools.export.graphs import to_onnx
 from tools.shipped_weights import card_beside
 from tools.train_classifier import ATTRIBUTE_SIZES, SET_SHARES, Plan, load_network
 

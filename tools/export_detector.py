@@ -24,7 +24,7 @@ from rich.console import Console
 from tools.detection.export import figures_tables, to_zoo_graph
 from tools.detection.predict import NMS_IOU
 from tools.detection.training import load_averaged
-from tools.export import toml
+from tools.export.cards import toml
 from tools.training import load_checkpoint
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"

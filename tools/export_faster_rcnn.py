@@ -25,7 +25,8 @@ from tools import datasets
 from tools.architectures.faster_rcnn import REDUCED, FasterRCNN
 from tools.detection.predict import NMS_IOU
 from tools.evaluate_groups import evaluate, table, tables
-from tools.export import to_onnx, toml
+from tools.export.cards import toml
+from tools.export.graphs import to_onnx
 from tools.train_faster_rcnn import THRESHOLD
 from tools.training import load_checkpoint
 

@@ -22,7 +22,7 @@ from tools import datasets
 from tools.detection import leukocytes
 from tools.detection.export import figures_tables
 from tools.evaluate_leukocyte_detector import card_of, evaluate, load, table
-from tools.export import toml
+from tools.export.cards import toml
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"
 LICENCE = "PBC (Acevedo 2020), CC BY 4.0; boxes OI-PBC"

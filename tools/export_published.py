@@ -40,7 +40,8 @@ from tools.classification.published import CLASSES, Part, assemble, before_tempe
 from tools.classification.typed_cells import Cells, as_input
 from tools.datasets import PARTS, VALIDATION
 from tools.evaluate_published import card_tables
-from tools.export import to_onnx, toml
+from tools.export.cards import toml
+from tools.export.graphs import to_onnx
 from tools.train_published import cells_of_run
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"

@@ -29,7 +29,8 @@ from engines.zoo.store import cache_folder
 from tools.classification.published import TEST
 from tools.datasets import VALIDATION, data_root
 from tools.evaluate_segmenter import evaluate
-from tools.export import to_onnx, toml
+from tools.export.cards import toml
+from tools.export.graphs import to_onnx
 from tools.train_segmenter import build_network, measured_weights
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo"

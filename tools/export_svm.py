@@ -27,7 +27,7 @@ from tools.classification.support_vector_graph import add_support_vectors
 from tools.classification.support_vectors import Constants
 from tools.datasets import PARTS, VALIDATION
 from tools.evaluate_published import card_tables
-from tools.export import toml
+from tools.export.cards import toml
 from tools.export_published import LICENCES, WHOLE_MARGIN, ZOO, training_commands
 from tools.train_svm import KERNELS, arguments
 

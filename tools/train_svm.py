@@ -50,7 +50,7 @@ from tools.classification.support_vectors import (
 )
 from tools.datasets import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.evaluate_published import figures
-from tools.export import to_onnx
+from tools.export.graphs import to_onnx
 from tools.train_published import cells_of_run
 
 KERNELS = ("quadratic", "cubic", "optimised")

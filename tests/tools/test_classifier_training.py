@@ -20,7 +20,7 @@ from tools import evaluate_classifier, export_classifier, train_classifier, trai
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
 from tools.classification import appearance, augment, crops, novelty, unique  # noqa: E402
 from tools.datasets import CELL_CLASSES, SUBCLASSES, CellPicture, load_splits, read_cells  # noqa: E402
-from tools.export import toml, toml_value  # noqa: E402
+from tools.export.cards import toml, toml_value  # noqa: E402
 from tools.train_classifier import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
 
 PLAN = Plan(epochs=3, samples=16, batch=8, input_px=48, early_px=32, early_share=0.4, seed=3)

@@ -23,7 +23,7 @@ from tools.detection.fields import CLASS_NAMES
 from tools.detection.measure import confusion, summary, tally
 from tools.detection.predict import Found
 from tools.evaluate_found_cells import cells_of, found_boxes
-from tools.export import toml
+from tools.export.cards import toml
 from tools.sweep_magnification import shown_at
 from tools.training import parse_shares
 

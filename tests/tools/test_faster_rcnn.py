@@ -117,7 +117,7 @@ def test_tensorrt_takes_every_operator(graph) -> None:
 
 
 def test_parts_that_are_none_of_it(made: FasterRCNN) -> None:
-    from tools.export import to_onnx
+    from tools.export.graphs import to_onnx
 
     body = to_onnx(made.body, torch.zeros(1, 3, 64, 64), ("features", "raw"), {0: "N", 2: "H", 3: "W"})
     head = to_onnx(made.box_head, torch.zeros(2, 64, 7, 7), ("logits", "corrections"), {0: "M"})

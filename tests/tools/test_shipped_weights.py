@@ -16,7 +16,7 @@ from torch import nn  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
 from engines.graphs.storage import halved, widened  # noqa: E402
 from tools.classification.published import CLASSES, assemble, parts_of  # noqa: E402
-from tools.export import to_onnx  # noqa: E402
+from tools.export.graphs import to_onnx  # noqa: E402
 from tools.shipped_weights import begin_with_graph, weights_of  # noqa: E402
 
 

@@ -33,7 +33,8 @@ from tools.classification.published import (  # noqa: E402
 )
 from tools.classification.typed_cells import Cells  # noqa: E402
 from tools.datasets import CELL_CLASSES, CellPicture  # noqa: E402
-from tools.export import to_onnx, toml  # noqa: E402
+from tools.export.cards import toml  # noqa: E402
+from tools.export.graphs import to_onnx  # noqa: E402
 from tools.train_published import (  # noqa: E402
     PartTrainer,
     arguments,

@@ -18,7 +18,7 @@ from tests.engines.networks import run  # noqa: E402
 from tools.architectures.yolov2 import CLASSES, YOLOv2, transform  # noqa: E402
 from tools.detection import leukocytes  # noqa: E402
 from tools.detection.yolov2 import YOLOv2Loss, box_iou, shape_iou  # noqa: E402
-from tools.export import to_onnx  # noqa: E402
+from tools.export.graphs import to_onnx  # noqa: E402
 from tools.train_yolov2 import YOLOv2Trainer  # noqa: E402
 from tools.training import save_checkpoint  # noqa: E402
 

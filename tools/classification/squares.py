@@ -162,18 +162,3 @@ def with_simulated(stored: Squares, fields: int, seed: int) -> Squares:
         parts=np.concatenate([stored.parts, np.full(n, TRAIN)]),
         cells=(*stored.cells, *cells),
     )
-
-
-def looks_at(cells: Sequence[LocatedCell], input_px: int, margin: float) -> np.ndarray:
-    """uint8 (n, 2, px, px, 3): both looks as the stream has them, the second mirrored where the magnification is not
-    known."""
-    out = np.empty((len(cells), 2, input_px, input_px, 3), np.uint8)
-    for looks, one in zip(out, cells, strict=True):
-        image, box = read_picture(one.cell), np.array([one.cell.box_px], np.float32)
-        looks[0] = crop_squares(image, box, (input_px, input_px), margin)[0]
-        if one.rbc_px is None:
-            looks[1] = looks[0, :, ::-1]
-        else:
-            around = centred_squares(box, LOOK_RED_CELLS * one.rbc_px)
-            looks[1] = crop_squares(image, around, (input_px, input_px))[0]
-    return out

@@ -10,7 +10,7 @@ import torch
 
 from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from tools.architectures.yolov5 import STRIDES, YOLOv5
-from tools.export import to_onnx
+from tools.export.graphs import to_onnx
 
 FIGURES = (
     "positives",

@@ -26,7 +26,7 @@ from tools.detection.export import to_zoo_graph
 from tools.detection.fields import CLASS_NAMES as BLOOD_NAMES
 from tools.detection.fields import Field, read_picture
 from tools.detection.training import load_averaged
-from tools.export import to_onnx
+from tools.export.graphs import to_onnx
 from tools.get_data import OI_PBC_NAMES
 from tools.training import load_checkpoint
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from tools.architectures.efficientnet_lite import EfficientNetLite0, load_imagenet
 from tools.architectures.mobilenetv3 import MobileNetV3Small
-from tools.classification.abnormal import Views, measure, views_of
+from tools.classification.abnormal import MATURE, Views, choose, measure, views_of
 from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.classification.augment import Augmentation, Lending, make_batch
 from tools.classification.crops import ATTRIBUTES
@@ -68,7 +68,6 @@ TELL_UNUSUAL = ("deepapl", "marrow", "pbc")
 labels have these words, or their donors were healthy."""
 ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 ABNORMAL = ("blast", "immature granulocyte")
-MATURE = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 SUBCLASS_OF = [[i for i, s in enumerate(SUBCLASS_NAMES) if ABNORMAL_SUBCLASSES[s] == c] for c in ABNORMAL_CLASSES]
 """Indices of the subclasses of each class."""
 
@@ -377,7 +376,7 @@ def run(args: argparse.Namespace) -> int:
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
     recipe = dataclasses.replace(SHORT if args.short else Recipe(), **given)
     stored = load_cells(recipe, args.cells)
-    views = views_of(stored, VALIDATION, recipe.input_px, recipe.margin)
+    views = views_of(choose(stored.cells, stored.parts.tolist(), VALIDATION), recipe.input_px, recipe.margin)
     stored = with_simulated(stored, SIMULATED_FIELDS, recipe.seed)
     torch.manual_seed(recipe.seed)
     task = ClassifierTask(

@@ -20,7 +20,7 @@ from torch import Tensor, nn  # noqa: E402
 from tools.architectures.mlcnn import CLASSES as SYSTEM_CLASSES  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, MLCNN  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small  # noqa: E402
-from tools.export import to_onnx  # noqa: E402
+from tools.export.graphs import to_onnx  # noqa: E402
 from tools.export_classifier import Fitted, Probabilities  # noqa: E402
 
 CLASSES = 5

@@ -1,0 +1,1 @@
+"""Files that ship, from checkpoints: `python -m tools.export NAME --help`, a file a task."""
