@@ -12,7 +12,7 @@ from tools.export import classifier
 def main(arguments: list[str] | None = None) -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__)
-    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    names = parser.add_subparsers(dest="task", required=True, metavar="NAME")
     of_classifier = names.add_parser(
         "classifier",
         help="the classifier of white cells",
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return classifier.run(args)
     except (LeukostreamError, ValueError, OSError) as error:
-        print(f"python -m tools.export {args.name}: {error}", file=sys.stderr)
+        print(f"python -m tools.export {args.task}: {error}", file=sys.stderr)
         return 1
 
 
