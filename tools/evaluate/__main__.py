@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from engines.base import LeukostreamError
-from engines.zoo.registry import load_classifier
+from engines.models.loading import load_classifier
 from tools.datasets import PARTS, VALIDATION
 from tools.evaluate import classifier
 
