@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """float32 (N, 3, H, W) in 0..1 RGB -> class logits (N, classes) and subclass logits (N, subclasses).
+    """float32 (N, 3, H, W) in 0..1, BGR as all crops here -> class logits (N, classes) and subclass logits (N, subclasses).
 
     A third head gives `attributes` logits; `forward` leaves it out. In training, `style_share` of the batches pass each
     of the first three features through `mix_styles`.
@@ -142,4 +142,7 @@ def load_imagenet(network: EfficientNetLite0) -> None:
     own = network.features.state_dict()
     if [tuple(v.shape) for v in own.values()] != [tuple(v.shape) for v in given.values()]:
         raise ValueError(f"ImageNet weights {path}: got {len(given)} tensors, expected the {len(own)} of this network")
-    network.features.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    taken = dict(zip(own, given.values(), strict=True))
+    stem = next(iter(own))
+    taken[stem] = taken[stem].flip(1)  # they were trained on RGB
+    network.features.load_state_dict(taken)

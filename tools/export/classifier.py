@@ -103,8 +103,11 @@ class Probabilities(nn.Module):
         hidden, means = self.network.describe_at(x, self.places if self.novelty is not None else ())
         classes = torch.softmax((self.network.classes(hidden) + self.offsets) / self.temperature, 1)
         logits = self.network.subclasses(hidden)
-        families = [logits[:, children[0] : children[-1] + 1] for children in in_order(SUBCLASS_OF)]
-        subclasses = [torch.softmax(f, 1) if f.shape[1] > 1 else torch.sigmoid(f) for f in families]
+        own = in_order(SUBCLASS_OF)
+        families = [logits[:, children[0] : children[-1] + 1] for children in own]
+        subclasses = [
+            torch.softmax(f, 1) if len(c) > 1 else torch.sigmoid(f) for f, c in zip(families, own, strict=True)
+        ]
         assert self.network.attributes is not None
         values = torch.split(self.network.attributes(hidden), ATTRIBUTE_SIZES, dim=1)
         found = [classes, torch.cat(subclasses, 1), torch.cat([torch.softmax(v, 1) for v in values], 1)]
