@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """float32 (N, 3, H, W) in 0..1, BGR as all crops here -> class logits (N, classes) and subclass logits (N, subclasses).
+    """float32 (N, 3, H, W) in 0..1, BGR as all crops -> class logits (N, classes) and subclass logits (N, subclasses).
 
     A third head gives `attributes` logits; `forward` leaves it out. In training, `style_share` of the batches pass each
     of the first three features through `mix_styles`.

@@ -211,10 +211,10 @@ def weights_of(found: Mapping[str, Predicted]) -> np.ndarray:
 def choose_threshold(p: np.ndarray, truth: np.ndarray, weights: np.ndarray, risk: float) -> float:
     """The lowest threshold from .3, in steps of .01, with at most `risk` of the weight above it wrong; at most .9."""
     confidence, wrong = p.max(1), p.argmax(1) != truth
-    for threshold in np.arange(0.3, 0.9, 0.01):
-        kept = confidence >= threshold
+    for hundredths in range(30, 90):
+        kept = confidence >= hundredths / 100
         if kept.any() and np.average(wrong[kept], weights=weights[kept]) <= risk:
-            return round(float(threshold), 2)
+            return hundredths / 100
     return 0.9
 
 
