@@ -2,8 +2,8 @@
 
 import sys
 
-from streamer.subscriber import Subscriber
-from streamer.wire import DifferentialMessage
+from streamer.network.subscriber import Subscriber
+from streamer.protocol.messages import DifferentialMessage
 
 endpoint, class_name, limit_percent = sys.argv[1], sys.argv[2], float(sys.argv[3])
 with Subscriber(endpoint, ["differential."]) as subscriber:

@@ -7,8 +7,8 @@ a later line, one that turned out to be another cell or none has a later line wi
 import csv
 import sys
 
-from streamer.subscriber import Subscriber
-from streamer.wire import CellMessage, DifferentialMessage
+from streamer.network.subscriber import Subscriber
+from streamer.protocol.messages import CellMessage, DifferentialMessage
 
 endpoint, path = sys.argv[1:]
 with open(path, "w", newline="") as file, Subscriber(endpoint, ["cell.", "differential."], history=True) as subscriber:

@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> int:
-    from streamer.commands import run
+    from streamer.commands.run import run
     from streamer.config import load_config
 
     config_file = options.pop("config")
@@ -292,13 +292,13 @@ def _run(options: Options) -> int:
 
 
 def _demo(options: Options) -> int:
-    from streamer.commands import demo
+    from streamer.commands.run import demo
 
     return demo(_given(options))
 
 
 def _watch(options: Options) -> int:
-    from streamer.commands import watch
+    from streamer.commands.run import watch
 
     keys = (options["keys"], options["server_key"])
     shown = {name: options[name] for name in ("dashboard", "picture", "map") if options[name] is not None}
@@ -306,7 +306,7 @@ def _watch(options: Options) -> int:
 
 
 def _subscribe(options: Options) -> int:
-    from streamer.subscriber import Subscriber
+    from streamer.network.subscriber import Subscriber
 
     keys = {"keys": options["keys"], "server_key": options["server_key"]}
     with Subscriber(options["endpoint"], [options["topic"]], **keys) as subscriber:
@@ -319,7 +319,7 @@ def _subscribe(options: Options) -> int:
 
 
 def _control(options: Options) -> int:
-    from streamer.control import control
+    from streamer.commands.control import control
 
     fields: Options = {}
     if "cells" in options:
@@ -348,8 +348,8 @@ def _cells(text: str) -> int:
 def _keys_new(options: Options) -> int:
     from pathlib import Path
 
-    from streamer.doorkeeper import new_pair
-    from streamer.keys import write_key_folder
+    from streamer.network.auth import new_pair
+    from streamer.network.keys import write_key_folder
 
     folder = Path(options["folder"])
     write_key_folder(folder, new_pair())
@@ -358,33 +358,33 @@ def _keys_new(options: Options) -> int:
 
 
 def _recount(options: Options) -> int:
-    from streamer.recount import recount
+    from streamer.commands.recount import recount
 
     return recount(options["journal"])
 
 
 def _export(options: Options) -> int:
-    from streamer.export import export
+    from streamer.commands.export import export
 
     return export(options["journal"], options["format"], options["out"], options["pictures"])
 
 
 def _play(options: Options) -> int:
-    from streamer.play import play
+    from streamer.commands.play import play
 
     return play(**options)
 
 
 def _mosaic(options: Options) -> int:
-    from streamer.mosaic.command import mosaic
+    from streamer.commands.mosaic import mosaic
 
     return mosaic(options.pop("journal"), options.pop("recording"), options.pop("out"), **options)
 
 
 def _classify(options: Options) -> int:
     from engines.models.loading import load_classifier, load_detector
-    from streamer.classify import classify
-    from streamer.field_search import ENGINES_KEPT, FieldSearch
+    from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
+    from streamer.commands.classify import classify
 
     def say(line: str) -> None:
         print(f"leukostream: {line}", file=sys.stderr if options["jsonl"] == "-" else sys.stdout)
@@ -398,7 +398,7 @@ def _classify(options: Options) -> int:
 
 
 def _explain(options: Options) -> int:
-    from streamer.explain import explain
+    from streamer.commands.explain import explain
 
     return explain(**options)
 
@@ -406,7 +406,7 @@ def _explain(options: Options) -> int:
 def _models(_: Options) -> int:
     from rich.console import Console
 
-    from streamer.model_table import print_models
+    from streamer.commands.models import print_models
 
     return print_models(Console())
 
@@ -423,7 +423,7 @@ def _models_pull(options: Options) -> int:
 def _doctor(_: Options) -> int:
     from rich.console import Console
 
-    from streamer.doctor import doctor
+    from streamer.commands.doctor import doctor
 
     return doctor(Console())
 
@@ -431,7 +431,7 @@ def _doctor(_: Options) -> int:
 def _compile(options: Options) -> int:
     from rich.console import Console
 
-    from streamer.compile import CompileArguments, compile_command
+    from streamer.commands.compile import CompileArguments, compile_command
 
     return compile_command(CompileArguments(**options), Console())
 

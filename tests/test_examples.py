@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from streamer.publisher import Publisher
-from streamer.wire import encode, topic_of
-from tests.streamer.message_cases import make_cell, make_differential, make_factory, one_of_each
-from tests.streamer.service_cases import PATIENCE_S, Served, wait_for
+from streamer.network.publisher import Publisher
+from streamer.protocol.messages import encode, topic_of
+from tests.streamer.network.service_cases import PATIENCE_S, Served, wait_for
+from tests.streamer.protocol.message_cases import make_cell, make_differential, make_factory, one_of_each
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from engines.backends.onnxruntime import Threads
 from engines.models.loading import load_classifier, load_detector
-from streamer.compile import read_frames
+from streamer.commands.compile import read_frames
 
 SOURCE = "sim:seed=5,cells=12"
 BATCHES = (1, 2, 4, 8)

@@ -26,19 +26,19 @@ from typing import Any
 
 import numpy as np
 
-from streamer.analysis import Analysed
+from streamer.analysis.analyser import Analysed
+from streamer.analysis.quality import assess
+from streamer.counting.decision import Naming
+from streamer.counting.slide_map import SlideConfig, SlideMap, white_boxes
 from streamer.journal import Checkpoint, Journal, ModelId, Rules, SeenFrame, SessionJournal
-from streamer.message_factory import MessageFactory
-from streamer.naming import Naming
-from streamer.placement import IslandBook, Placement
-from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
-from streamer.quality import assess
+from streamer.protocol.factory import MessageFactory
 from streamer.records import Classifications, Detections, Frame, StagePosition
-from streamer.session import CHECKPOINT_EVERY_FRAMES, SlideSession
-from streamer.slide import SlideConfig, SlideMap, white_boxes
+from streamer.run.session import CHECKPOINT_EVERY_FRAMES, SlideSession
 from streamer.sources.simulated import SlideParameters, VirtualSlide
-from streamer.stage import StageChanges, TrackerState
-from streamer.stagemap import KeyframeState, Link
+from streamer.stage.keyframes import KeyframeState, Link
+from streamer.stage.placement import IslandBook, Placement
+from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
+from streamer.stage.tracker import StageChanges, TrackerState
 from tools import bench_slide
 
 LABELS = ("WBC", "RBC", "platelet")

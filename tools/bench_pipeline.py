@@ -6,7 +6,7 @@ All rows are measured in one run on the same frames with the same graphs: each s
 cores allow is cores / core-seconds a frame), a plain loop that does one thing after the other, and the pipeline with
 publishing on, for every plan of workers x threads. Rounds alternate, so that a noisy neighbour hits all; medians. The
 steps and the loop run with the memory settings of the C library and of Python as they are, the pipeline with its own
-(streamer/memory.py).
+(streamer/run/tuning.py).
 The row "the loop's work" is the pipeline without what the loop does not do either: it places no frame on the slide and
 judges none, so that cells are counted anew in every frame. What a run does besides (each frame's quality and place, its
 cells counted once, its messages) is measured alone as well; "of all its work" is against cores that do that too.
@@ -40,21 +40,21 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector, Engines
 from engines.models.loading import load_classifier, load_detector
 from engines.zoo.card import DetectorInput
-from streamer.analysis import Analyser
+from streamer.analysis.analyser import Analyser
 from streamer.config import DEFAULT_CLASSIFIER, Config
-from streamer.memory import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
-from streamer.message_factory import MessageFactory, new_id
-from streamer.naming import Naming
-from streamer.pipeline import Limits, Pipeline
-from streamer.placement import Placement
-from streamer.prepared import PreparedFrame
-from streamer.publisher import Publisher
+from streamer.counting.decision import Naming
+from streamer.network.publisher import Publisher
+from streamer.protocol.factory import MessageFactory, new_id
+from streamer.protocol.messages import AnyMessage, FrameMessage, HealthMessage
 from streamer.records import Frame, FrameQuality, Mode, Skip, StagePosition
-from streamer.session import SlideSession
+from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.session import SlideSession
+from streamer.run.tuning import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
 from streamer.sources import Source, open_source, parse_source
 from streamer.sources.images import Picture, list_images, read_image
-from streamer.stage import StageTracker
-from streamer.wire import AnyMessage, FrameMessage, HealthMessage
+from streamer.stage.placement import Placement
+from streamer.stage.preparation import PreparedFrame
+from streamer.stage.tracker import StageTracker
 from tools.frame_costs import plain_loop, rest_alone, steps_alone
 
 

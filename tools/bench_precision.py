@@ -33,7 +33,7 @@ from engines.graphs.quantization import calibrate, to_int8
 from engines.models.classifier import Classifier
 from engines.zoo.card import Card, CropInput
 from engines.zoo.registry import Model, compact, find
-from streamer.compile import CROPS, FRAMES
+from streamer.commands.compile import CROPS, FRAMES
 from tools.classification.crops import class_crop
 from tools.datasets import CELL_CLASSES, CellPicture, data_root, load_splits, read_cells
 from tools.detection import sets

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from streamer.placement import Placement
+from streamer.counting.slide_map import SlideMap, white_boxes
 from streamer.records import Classifications, Detections, StagePosition
-from streamer.slide import SlideMap, white_boxes
+from streamer.stage.placement import Placement
 
 WIDTH, HEIGHT = 1440, 900
 CLASSES = ("basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil")

@@ -23,11 +23,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamer.placement import Placement
-from streamer.quality import assess
+from streamer.analysis.quality import assess
+from streamer.counting.slide_map import SlideMap
 from streamer.records import Detections
-from streamer.slide import SlideMap
-from streamer.stage import StageTracker
+from streamer.stage.placement import Placement
+from streamer.stage.tracker import StageTracker
 from tools.datasets.readers import data_root
 
 Places = dict[str, tuple[int, float, float]]

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from engines.base import Detections
-from streamer.catch_up import CatchUp
-from streamer.message_factory import MessageFactory
-from streamer.publisher import WINDOW_MAX_BYTES, Publisher
+from streamer.network.gap_repair import CatchUp
+from streamer.network.publisher import WINDOW_MAX_BYTES, Publisher
+from streamer.network.subscriber import Subscriber
+from streamer.protocol.factory import MessageFactory
+from streamer.protocol.messages import DifferentialMessage, FrameMessage, encode
 from streamer.records import Differential, Frame, FrameQuality, Health, Observation, Share, StagePosition
-from streamer.subscriber import Subscriber
-from streamer.wire import DifferentialMessage, FrameMessage, encode
 
 LOCAL = "tcp://127.0.0.1:*"
 

@@ -44,10 +44,10 @@ from engines.geometry import Image
 from engines.graphs.precision import to_fp16
 from engines.models.detector import Detector, Engines
 from engines.zoo.registry import Model, compact, find, zoo_names
-from streamer.batcher import Batcher
-from streamer.compile import read_frames
+from streamer.commands.compile import read_frames
 from streamer.records import Frame
-from streamer.ring import Ring
+from streamer.run.batcher import Batcher
+from streamer.run.ring import Ring
 
 FRAME_SIZE = (640, 480)
 FPS = 30

@@ -28,7 +28,7 @@ from engines.geometry import iou_matrix
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.loading import load_classifier, load_detector
-from streamer.field_search import FieldSearch
+from streamer.analysis.field_search import FieldSearch
 from tools.classification import measures
 from tools.classification.crops import (
     SUBCLASS_NAMES,

@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.models.loading import load_classifier, load_detector
-from streamer.analysis import Analyser
-from streamer.message_factory import MessageFactory
-from streamer.naming import Naming
+from streamer.analysis.analyser import Analyser
+from streamer.counting.decision import Naming
+from streamer.protocol.factory import MessageFactory
+from streamer.protocol.messages import FrameMessage
 from streamer.records import Cell, Frame
-from streamer.session import SlideSession
-from streamer.wire import FrameMessage
+from streamer.run.session import SlideSession
 from tools.datasets.readers import data_root
 
 Box = tuple[float, float, float, float]

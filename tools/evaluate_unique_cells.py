@@ -28,14 +28,14 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.models.loading import load_detector
-from streamer.placement import Placement
-from streamer.quality import assess
+from streamer.analysis.quality import assess
+from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.records import Cell, Detections
-from streamer.session import STAGE
-from streamer.slide import SlideConfig, SlideMap
+from streamer.run.session import STAGE
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.sources.simulated.stage_motion import MOVE
-from streamer.stage import StageTracker
+from streamer.stage.placement import Placement
+from streamer.stage.tracker import StageTracker
 
 KINDS = ("white", "red", "platelet", "nucleated red")
 Find = Callable[[npt.NDArray[np.uint8], int], Detections]

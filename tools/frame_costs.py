@@ -12,12 +12,12 @@ import numpy as np
 
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
-from streamer.analysis import Analyser
-from streamer.message_factory import MessageFactory, new_id
-from streamer.naming import Naming
-from streamer.publisher import Publisher
+from streamer.analysis.analyser import Analyser
+from streamer.counting.decision import Naming
+from streamer.network.publisher import Publisher
+from streamer.protocol.factory import MessageFactory, new_id
 from streamer.records import Frame
-from streamer.session import SlideSession
+from streamer.run.session import SlideSession
 
 
 def plain_loop(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from streamer import service_messages, wire
+from streamer.protocol import messages as wire
+from streamer.protocol import requests as service_messages
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schema"
 

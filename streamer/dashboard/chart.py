@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamer import wire
+from streamer.protocol import messages as wire
 
 TILES_A_FRAME = 16
 """Tiles along the longer side of a frame; a tile is about as large as a white cell then."""

@@ -11,14 +11,14 @@ from typing import Protocol, Self
 import cv2
 import numpy as np
 
-from streamer import wire
 from streamer.dashboard.chart import Step, step_of
 from streamer.dashboard.state import CELLS_KEPT, DashboardState, Picture
+from streamer.protocol import messages as wire
 from streamer.records import Frame
 
 
 class Front(Protocol):
-    """A sink (streamer.wire.Sink) that shows messages to people.
+    """A sink (streamer.protocol.messages.Sink) that shows messages to people.
 
     `publish`, `show` and `close` may be called from any thread; all else from the main thread. `with front:
     front.run(running)` shows until `running()` is false or the user quits; whoever has a loop of their own calls

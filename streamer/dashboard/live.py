@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.segment import Segment
 
-from streamer import wire
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.canvas import Line
 from streamer.dashboard.front import Inbox
@@ -22,6 +21,7 @@ from streamer.dashboard.layout import render
 from streamer.dashboard.picture import Colours
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.terminal import HeldErrors, Keys
+from streamer.protocol import messages as wire
 from streamer.records import Frame
 
 KEY_HINT = "q quit · p picture · m map · tab source"

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.segment import Segment
 
-from streamer import wire
 from streamer.dashboard.canvas import Line, Span, fit, framed, span_len
 from streamer.dashboard.chart import COUNTED, Chart, Island
 from streamer.dashboard.palette import CAUTION, FAINT, PLAIN, STRONG, class_colour, in_order, ink
 from streamer.dashboard.picture import Colours, Placement, half_blocks
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import number
+from streamer.protocol import messages as wire
 
 LARGEST_FRAME = 0.3
 """Of the panel's shorter side: what a single frame is drawn at, so that a map that begins doesn't shrink at once."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from streamer import wire
 from streamer.dashboard.canvas import Line, Span, blank, crop, fit, framed, justify, span_len, to_height
 from streamer.dashboard.palette import (
     ACCENT,
@@ -22,6 +21,7 @@ from streamer.dashboard.palette import (
 from streamer.dashboard.picture import Colours, draw, thumbnail
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, described, duration, number, tally
+from streamer.protocol import messages as wire
 from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING
 
 FILM_ROWS = 6

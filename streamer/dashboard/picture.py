@@ -17,10 +17,10 @@ from rich.color_triplet import ColorTriplet
 from rich.segment import Segment
 from rich.style import Style
 
-from streamer import wire
 from streamer.dashboard.canvas import Line, blank, crop
 from streamer.dashboard.palette import PLAIN, box_colour, ink
 from streamer.dashboard.state import Picture
+from streamer.protocol import messages as wire
 
 Colours = Literal["truecolor", "256", "few", "none"]
 """What the terminal shows; with "few" (16 colours) and "none" the boxes are drawn without the picture."""

@@ -9,7 +9,6 @@ from typing import Self, TextIO
 
 from rich.cells import cell_len
 
-from streamer import wire
 from streamer.dashboard.canvas import clean
 from streamer.dashboard.front import Inbox
 from streamer.dashboard.state import DashboardState, SourceView
@@ -24,6 +23,7 @@ from streamer.dashboard.words import (
     number,
     tally,
 )
+from streamer.protocol import messages as wire
 from streamer.records import Frame
 
 

@@ -9,12 +9,12 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
-from streamer import wire
+from streamer.counting.differential import CONFIDENCE_SEQUENCE
 from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
 from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, not_seen, number
-from streamer.differential import CONFIDENCE_SEQUENCE
+from streamer.protocol import messages as wire
 
 Ranges = Mapping[str, tuple[float, float]]
 

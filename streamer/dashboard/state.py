@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from streamer import wire
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.chart import Chart, Step, step_of
+from streamer.protocol import messages as wire
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from streamer import wire
+from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
-from streamer.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
+from streamer.protocol import messages as wire
 from streamer.records import UNCLASSIFIED
 
 NOT_A_DEVICE = "research use only - not a medical device"

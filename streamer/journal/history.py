@@ -6,15 +6,15 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from streamer.journal.reader import StoredSession
-from streamer.replay_window import Batch
-from streamer.wire import decode, topic_of
+from streamer.network.history import Batch
+from streamer.protocol.messages import decode, topic_of
 
 _SCAN_MAX = 500
 """Messages looked at for one batch, which is read on the publishing thread."""
 
 
 class JournalHistory:
-    """A `History` (streamer/replay_window.py) of some sessions of a journal."""
+    """A `History` (streamer/network/history.py) of some sessions of a journal."""
 
     def __init__(self, sessions: Iterable[StoredSession]) -> None:
         self._sessions = {session.id: session for session in sessions}

@@ -22,12 +22,12 @@ from streamer.journal.rows import (
     unpacked_looks,
 )
 from streamer.journal.schema import JournalError, connect_readonly
-from streamer.placement import Correction, Placement
-from streamer.prepared import PreparedFrame
 from streamer.records import CellShape, Detections, MeasuredLook, Reclassification, StagePosition
-from streamer.registration import Shift
-from streamer.stage import TrackerState
-from streamer.stagemap import KeyframeState, Link
+from streamer.stage.keyframes import KeyframeState, Link
+from streamer.stage.placement import Correction, Placement
+from streamer.stage.preparation import PreparedFrame
+from streamer.stage.registration import Shift
+from streamer.stage.tracker import TrackerState
 
 LAST_PICTURE = -1
 """The number under which the picture of the last frame is kept."""

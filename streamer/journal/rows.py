@@ -15,11 +15,11 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from streamer.fusion import Names
-from streamer.naming import Naming
-from streamer.placement import Correction, Placement
+from streamer.counting.decision import Naming
+from streamer.counting.fusion import Names
+from streamer.counting.slide_map import SlideState
 from streamer.records import Classifications, Detections, MeasuredLook
-from streamer.slide import SlideState
+from streamer.stage.placement import Correction, Placement
 
 _CORRECTION = np.dtype([("anchor", "<i4"), ("island", "<i4"), ("dx_px", "<f8"), ("dy_px", "<f8")])
 

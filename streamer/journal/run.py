@@ -12,11 +12,11 @@ import numpy as np
 from streamer.journal.reader import JournalReader, StoredSession, read_sessions
 from streamer.journal.rows import Rules
 from streamer.journal.writer import Journal, SessionJournal
-from streamer.message_factory import new_id
-from streamer.prepared import PreparedFrame, RegistrationConfig, prepare
+from streamer.protocol.factory import new_id
 from streamer.records import Frame
 from streamer.sources import Source
 from streamer.sources.resumed import NumberedOnSource, ReadOnSource
+from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
 
 
 @dataclass(frozen=True, slots=True)

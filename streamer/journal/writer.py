@@ -14,6 +14,7 @@ import numpy as np
 
 from engines.base import UsageError
 from streamer import __version__
+from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
 from streamer.journal.rows import (
     Checkpoint,
@@ -25,14 +26,13 @@ from streamer.journal.rows import (
     packed_corrections,
 )
 from streamer.journal.schema import SHAPES, connect, connect_readonly, create, fault
-from streamer.message_factory import attribute_messages
-from streamer.placement import Correction
-from streamer.prepared import PreparedFrame
+from streamer.protocol.factory import attribute_messages
+from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
 from streamer.records import Cell
-from streamer.slide import SlideUpdate
-from streamer.stage import StageChanges, TrackerState
-from streamer.stagemap import KeyframeState
-from streamer.wire import AnyMessage, CellMessage, encode, type_of
+from streamer.stage.keyframes import KeyframeState
+from streamer.stage.placement import Correction
+from streamer.stage.preparation import PreparedFrame
+from streamer.stage.tracker import StageChanges, TrackerState
 
 Emission = tuple[AnyMessage, bytes | None]
 """A message and its payload."""

@@ -10,12 +10,12 @@ from engines.base import LeukostreamError
 from engines.geometry import Image
 from streamer.journal import StoredSession
 from streamer.mosaic.places import PlacedFrame
+from streamer.protocol.messages import WireError, decode
 from streamer.recording import Recording, RecordingError
 from streamer.records import Frame
 from streamer.sources import open_source, parse_source
 from streamer.sources.replay import decoded
 from streamer.sources.resumed import Seekable
-from streamer.wire import WireError, decode
 
 
 class Pictures(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.journal import SeenFrame
-from streamer.placement import Correction
+from streamer.stage.placement import Correction
 
 LOOKS_AT_A_PLACE = 3
 """Frames that may show the same place; more add nothing but blur."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from streamer import __version__
 from streamer.config import Keep
+from streamer.protocol.messages import AnyMessage, encode
 from streamer.recording.format import (
     EndHead,
     FrameEncoding,
@@ -33,7 +34,6 @@ from streamer.recording.format import (
 )
 from streamer.recording.writer import RecordingFile
 from streamer.records import Frame, Mode, RecordingHealth
-from streamer.wire import AnyMessage, encode
 
 WAITING_MAX_BYTES = 96 << 20
 """What may wait to be written; one frame may always."""

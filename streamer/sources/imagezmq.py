@@ -17,7 +17,7 @@ import zmq
 from msgspec import Meta
 
 from engines.base import UsageError
-from streamer.endpoints import check_endpoint, is_ipv6
+from streamer.network.endpoints import check_endpoint, is_ipv6
 from streamer.records import EncodedImage, Frame, Mode, Skip
 from streamer.sources.base import SourceError, SourceLostError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image_bytes

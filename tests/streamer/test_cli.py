@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamer.cli import main
-from streamer.wire import decode
+from streamer.protocol.messages import decode
 from tests.cases import textured_slide
 
 

@@ -11,7 +11,8 @@ import pytest
 from tools.picture_of_dashboard import main, rows_of, svg_of
 
 DRAWS = (
-    "import time; from streamer.dashboard import Dashboard; from tests.streamer.dashboard_cases import busy_state\n"
+    "import time; from streamer.dashboard import Dashboard\n"
+    "from tests.streamer.dashboard.dashboard_cases import busy_state\n"
     "state = busy_state()\n"
     "with Dashboard() as front:\n"
     "    front.state.sources.update(state.sources); front.state.health = state.health\n"

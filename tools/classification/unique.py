@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from engines.base import Classifications
-from streamer.fusion import Fusion
-from streamer.matching import cut_sides
-from streamer.slide import SlideConfig
+from streamer.counting.fusion import Fusion
+from streamer.counting.matching import cut_sides
+from streamer.counting.slide_map import SlideConfig
 from tools.datasets import CellPicture
 
 UNIQUE_CELLS = Path("chula_wbc", "unique_cells.json")

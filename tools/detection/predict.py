@@ -17,7 +17,7 @@ from engines import geometry
 from engines.backends.onnxruntime import Threads
 from engines.graphs.graph import fix_input_shape
 from engines.models.loading import load_detector
-from streamer.magnification import Magnification
+from streamer.analysis.magnification import Magnification
 from streamer.records import Frame
 from tools.architectures.yolov5 import STRIDES, YOLOv5
 

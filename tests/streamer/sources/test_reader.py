@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.records import Frame, Skip
-from streamer.ring import QUEUE_FULL, Ring
+from streamer.run.ring import QUEUE_FULL, Ring
 from streamer.sources.reader import PAUSES_S, STOPPED, SourceReader
 from tests.streamer.sources.scripted import ScriptedSource, Step
 

@@ -10,7 +10,7 @@ from engines.base import UsageError
 from streamer.records import EncodedImage, Frame, Skip
 from streamer.sources import SourceError, open_source, parse_source
 from streamer.sources.replay import ReplayOptions
-from tests.streamer.recording_cases import PERIOD_NS, UTC_OFFSET_NS, frames_of, pictures, record
+from tests.streamer.recording.recording_cases import PERIOD_NS, UTC_OFFSET_NS, frames_of, pictures, record
 
 
 class Clock:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from streamer.records import Frame, Skip
-from streamer.ring import Ring
+from streamer.run.ring import Ring
 from streamer.sources import SourceError, SourceLostError, open_source, parse_source
 from streamer.sources.reader import SourceReader
 from streamer.sources.video import StreamSource, VideoFileSource

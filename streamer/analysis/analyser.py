@@ -1,0 +1,145 @@
+"""What can be said of a frame by itself: its cells, what the white ones look like, how good the picture is.
+
+Nothing here remembers a frame, so that several workers analyse frames side by side; what depends on the order of
+frames (place on the slide, cells, counts) is in `session.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.geometry import Image, halved
+from engines.models.classifier import Classifier
+from engines.models.detector import Detector
+from engines.models.explainer import CellMaps, Explainer
+from engines.models.groups import Groups
+from engines.models.own_classes import OwnClasses
+from streamer.analysis.quality import assess
+from streamer.records import Classifications, Detections, Frame, FrameQuality
+from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
+
+WHITE = "white"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysed:
+    """One frame and what was seen in it."""
+
+    frame: Frame
+    detections: Detections
+    white: npt.NDArray[np.intp]
+    """Which detections are white cells; rows of `classifications` are in this order."""
+    classifications: Classifications | None
+    """None where nothing says what the white cells are."""
+    prepared: PreparedFrame
+    quality: FrameQuality
+    timings_ms: dict[str, float]
+    maps: CellMaps | None = None
+    """Where the evidence for each class lies on the white cells, in the order of `white`; None where nobody asked."""
+
+
+class Analyser:
+    """The detector, the classifier and the frame's own measures. May be called from several threads at once."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        classifier: Classifier | OwnClasses | None,
+        *,
+        detector_for: Callable[[Frame], Detector] | None = None,
+        rbc_px_for: Callable[[Frame], float | None] = lambda frame: None,
+        explainer: Explainer | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`classifier`: what says the class of a white cell, a network that looks at its crop or the detector's own
+        classes; None: nothing does. `detector_for` gives the detector at the scale of a frame; None: `detector` is for
+        all. `rbc_px_for` gives the usual diameter of a frame's red cells, None where it is not known. `explainer`: the
+        one that `classifier` is of, where maps of the evidence are asked for. `now_ns`: the clock by which frames were
+        captured."""
+        self._now_ns = now_ns
+        self._detector_for = detector_for or (lambda frame: detector)
+        self._rbc_px_for = rbc_px_for
+        self.detector = detector
+        self.classifier = classifier
+        self._explainer = explainer
+        self._registration = RegistrationConfig()
+        self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
+        self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
+
+    def group(self, frame: Frame) -> Hashable:
+        """The same for frames that one run of the detector takes together: those of one input size."""
+        return id(self), self._detector_for(frame).input_size(frame.width, frame.height)
+
+    def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
+        """One result a frame, in their order.
+
+        `timings_ms`: `queue` since the grab; `detect` and `classify`, each frame's part of its batch; `prepare`, what
+        registration and the quality gate need.
+        """
+        clock = time.perf_counter
+        begun_ns = self._now_ns()
+        started = clock()
+        halves = [halved(frame.image, 1) for frame in frames]
+        found = self._detect(frames, halves)
+        detected = clock()
+        white = [np.flatnonzero(self._is_white[detections.labels]) for detections in found]
+        looks = self._classify(frames, found, white)
+        classified = clock()
+        detect_ms = (detected - started) * 1000 / len(frames)
+        classify_ms = (classified - detected) * 1000 / len(frames)
+        results = []
+        for frame, half, detections, chosen, (look, maps) in zip(frames, halves, found, white, looks, strict=True):
+            begin = clock()
+            prepared, quality = self._measured(frame, half)
+            timings = {
+                "queue": (begun_ns - frame.captured_ns) / 1e6,
+                "detect": detect_ms,
+                "classify": classify_ms,
+                "prepare": (clock() - begin) * 1000,
+            }
+            results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings, maps))
+        return results
+
+    def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:
+        chosen = [self._detector_for(frame) for frame in frames]
+        if all(detector is chosen[0] for detector in chosen):
+            return chosen[0].detect([frame.image for frame in frames], halves)
+        return [
+            detector.detect([frame.image], [half])[0]
+            for detector, frame, half in zip(chosen, frames, halves, strict=True)
+        ]
+
+    def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
+        """What the stage and the gate need to know of a frame."""
+        return prepare(frame.image, self._registration, half), assess(frame.image, half=half)
+
+    def _classify(
+        self, frames: Sequence[Frame], found: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]
+    ) -> list[tuple[Classifications | None, CellMaps | None]]:
+        """The white cells of all frames in one batch, given back frame by frame."""
+        if self.classifier is None:
+            return [(None, None)] * len(frames)
+        if isinstance(self.classifier, OwnClasses):
+            return [(self.classifier.looks(found, chosen), None) for found, chosen in zip(found, white, strict=True)]
+        widths = [self._rbc_px_for(frame) for frame in frames]
+        crops = [
+            self.classifier.crop(frame.image, detections.boxes_px[chosen], rbc_px)
+            for frame, detections, chosen, rbc_px in zip(frames, found, white, widths, strict=True)
+        ]
+        joined = crops[0] if len(crops) == 1 else np.concatenate(crops)
+        looked = self._explainer.look(joined) if self._explainer else (self.classifier.classify_batch(joined), None)
+        together, maps = looked
+        if self._groups is not None:
+            labels = [detections.labels[chosen] for detections, chosen in zip(found, white, strict=True)]
+            together = self._groups.narrowed(together, np.concatenate(labels))
+        ends = np.cumsum([len(chosen) for chosen in white]).tolist()
+        parts = [slice(end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
+        return [
+            (together[part], maps.in_frame(part, rbc_px) if maps else None)
+            for part, rbc_px in zip(parts, widths, strict=True)
+        ]

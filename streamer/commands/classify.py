@@ -1,0 +1,135 @@
+"""`leukostream classify`: pictures of one cell each, cropped or not, one line a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engines.geometry import Boxes, Image
+from engines.models.classifier import Classifier
+from streamer.analysis.field_search import FieldSearch
+from streamer.counting.decision import Naming
+from streamer.protocol.factory import attribute_messages
+from streamer.protocol.messages import Attribute
+from streamer.records import Classifications
+from streamer.sources.base import SourceError
+from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
+
+BATCH = 32
+
+LIMITS = ImageLimits(min_side_px=8)
+"""A picture of one cell may be smaller than a frame."""
+
+
+class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """One line of the output."""
+
+    file: str
+    """POSIX path relative to the folder, links not resolved."""
+    class_: str
+    subclass: str | None
+    top_class: str
+    """The likeliest class even where `class` is "unclassified"."""
+    class_probabilities: dict[str, float]
+    """All classes; they sum to 1."""
+    unclassified_reason: str | None
+    """"low confidence" or "unlike the training cells"; null for a classified one."""
+    attributes: dict[str, Attribute] | None
+    """How it looks, by name; null for models and classes without."""
+    box_px: tuple[float, float, float, float] | None
+    """Where the cell was found in a picture of a field; null where the whole picture was taken for the cell."""
+
+
+def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearch | None = None) -> int:
+    """Classify every image below `folder` into `jsonl` ("-": standard output); with `search` the cell of larger
+    pictures is looked for first.
+
+    What is no image is skipped, told on standard error and counted. SourceError where there is no folder or no image.
+    """
+    files = files_below(folder)
+    skipped: Counter[str] = Counter()
+    done = 0
+    with open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out:
+        for names, pictures in _batches(folder, files, skipped):
+            for line in _lines(names, pictures, classifier, search):
+                out.write(msgspec.json.encode(line) + b"\n")
+            done += len(names)
+    counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
+    print(f"classified {done} files" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""), file=sys.stderr)
+    if not done:
+        raise SourceError(f"source {folder}: got no image among {len(files)} files, expected pictures of single cells")
+    return 0
+
+
+def files_below(folder: str) -> list[str]:
+    """All files below a folder but hidden ones, relative to it, in natural order; SourceError where there are none."""
+    if not os.path.isdir(folder):
+        raise SourceError(f"source {folder}: got no folder, expected one with pictures of single cells")
+    found = [
+        os.path.relpath(os.path.join(root, name), folder)
+        for root, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith(".")
+    ]
+    if not found:
+        raise SourceError(f"source {folder}: got an empty folder, expected pictures of single cells")
+    return sorted(found, key=natural_key)
+
+
+def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
+    names: list[str] = []
+    pictures: list[Image] = []
+    for file in files:
+        read = read_image(Path(folder, file), LIMITS)
+        if isinstance(read, Unreadable):
+            skipped[read.reason] += 1
+            print(f"leukostream: skipped {file}: {read.detail}", file=sys.stderr)
+            continue
+        names.append(Path(file).as_posix())
+        pictures.append(read.pixels)
+        if len(names) == BATCH:
+            yield names, pictures
+            names, pictures = [], []
+    if names:
+        yield names, pictures
+
+
+def _lines(
+    names: list[str], pictures: list[Image], classifier: Classifier, search: FieldSearch | None
+) -> Iterator[ClassifiedFile]:
+    cells = [None if search is None else search.white_cell(picture) for picture in pictures]
+    cropped = [picture for picture, cell in zip(pictures, cells, strict=True) if cell is None]
+    of_cropped, row, naming = classifier.classify_crops(cropped), 0, Naming.of(classifier)
+    for name, picture, cell in zip(names, pictures, cells, strict=True):
+        if cell is not None:
+            looks = classifier.classify(picture, cell.box_px, cell.rbc_px)
+            yield classified_file(name, looks, cell.box_px, naming)
+        else:
+            yield classified_file(name, of_cropped[row : row + 1], None, naming)
+            row += 1
+
+
+def classified_file(name: str, found: Classifications, box: Boxes | None, naming: Naming) -> ClassifiedFile:
+    """The line of one file, of the looks (one row) at its cell in `box` (1,4), None: the whole picture."""
+    values = found.probabilities[0].astype(float)
+    probabilities = (values / values.sum()).tolist()
+    novelty = None if found.novelty is None else float(found.novelty[0])
+    class_name = naming.class_name(probabilities, novelty)
+    described = found.attribute_probabilities
+    x1, y1, x2, y2 = (0.0,) * 4 if box is None else np.round(box[0].astype(float), 1).tolist()
+    return ClassifiedFile(
+        file=name,
+        class_=class_name,
+        subclass=naming.subclass(class_name, found.subclass_probabilities[0]),
+        top_class=naming.top_class(probabilities),
+        class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
+        unclassified_reason=naming.reason(probabilities, novelty),
+        attributes=None if described is None else attribute_messages(naming.described(class_name, described[0])),
+        box_px=None if box is None else (x1, y1, x2, y2),
+    )

@@ -1,0 +1,141 @@
+"""`leukostream explain`: pictures with Grad-CAM laid over their cells, and what was said of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+
+from engines.base import LeukostreamError, UsageError
+from engines.geometry import Image
+from engines.models.detector import Detector
+from engines.models.explainer import Evidence, Explainer, overlay
+from engines.models.loading import load_detector, load_explainer
+from engines.models.scale import rbc_diameter_seen
+from engines.zoo.card import near
+from streamer.commands.classify import LIMITS, files_below
+from streamer.counting.decision import Naming
+from streamer.sources.base import SourceError
+from streamer.sources.images import Unreadable, read_image
+
+LINES = "explained.jsonl"
+LEAST_SHOWN_PX = 256
+"""Pictures are enlarged to at least this height before anything is laid over them."""
+
+
+class ExplainedCell(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """One line of explained.jsonl: a cell of a picture."""
+
+    file: str
+    """POSIX path relative to the folder."""
+    overlay: str
+    """The picture with the evidence laid over it, relative to the output folder."""
+    box_px: tuple[float, float, float, float] | None
+    """Where the detector found the cell; None for pictures of single cells."""
+    class_: str
+    subclass: str | None
+    top_class: str
+    explained_class: str
+    """The class whose evidence is shown."""
+    class_probabilities: dict[str, float]
+
+
+def explain(source: str, out: str, classifier: str, detector: str | None, class_name: str | None) -> int:
+    """Explain the picture `source`, or every picture below that folder, into the folder `out`.
+
+    Each picture becomes a PNG of the same name, each cell a line of explained.jsonl. With a detector the pictures are
+    fields, and every counted white cell in them is explained; else each shows one cell.
+    """
+    explainer = load_explainer(classifier)
+    finder = load_detector(detector) if detector else None
+    naming = Naming.of(explainer.classifier)
+    index = _class_index(class_name, naming)
+    folder, files = source, [""]
+    if os.path.isdir(source):
+        files = files_below(source)
+    else:
+        folder, files[0] = os.path.split(source)
+    skipped: Counter[str] = Counter()
+    done = 0
+    os.makedirs(out, exist_ok=True)
+    with open(Path(out, LINES), "wb") as lines:
+        for file in files:
+            read = read_image(Path(folder, file), LIMITS)
+            if isinstance(read, Unreadable):
+                skipped[read.reason] += 1
+                print(f"leukostream: skipped {file}: {read.detail}", file=sys.stderr)
+                continue
+            cells, boxes = _explained(read.pixels, explainer, finder, index)
+            target = Path(file).with_suffix(".png")
+            _write(Path(out, target), read.pixels, cells)
+            for cell, box in zip(cells, boxes, strict=True):
+                line = _line(Path(file).as_posix(), target.as_posix(), cell, box, naming)
+                lines.write(msgspec.json.encode(line) + b"\n")
+            done += 1
+    counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
+    print(f"explained {done} pictures in {out}" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""))
+    if not done:
+        raise SourceError(f"source {source}: got no image among {len(files)} files, expected pictures")
+    return 0
+
+
+def _class_index(name: str | None, naming: Naming) -> int | None:
+    if name is None:
+        return None
+    if name not in naming.class_names:
+        raise UsageError(
+            f"--class: got {name!r}, expected one of {', '.join(naming.class_names)}{near(name, naming.class_names)}"
+        )
+    return naming.class_names.index(name)
+
+
+def _explained(
+    picture: Image, explainer: Explainer, detector: Detector | None, index: int | None
+) -> tuple[list[Evidence], Sequence[tuple[float, float, float, float] | None]]:
+    if detector is None:
+        return [explainer.explain_cell(picture, index)], [None]
+    (found,) = detector.detect([picture])
+    white = [i for i, label in enumerate(found.labels.tolist()) if found.kinds[label] == "white"]
+    boxes_px = found.boxes_px[white]
+    rounded = [(x1, y1, x2, y2) for x1, y1, x2, y2 in np.round(boxes_px.astype(float), 1).tolist()]
+    height, width = picture.shape[:2]
+    rbc_px = rbc_diameter_seen(detector, [found], [(width, height)])
+    return explainer.explain_boxes(picture, boxes_px, index, rbc_px), rounded
+
+
+def _write(path: Path, picture: Image, cells: Sequence[Evidence]) -> None:
+    """Enlarged where it is small, so that the map is seen over the cell and not as a few pixels."""
+    shown = overlay(picture, cells)
+    factor = -(-LEAST_SHOWN_PX // shown.shape[0])
+    if factor > 1:
+        shown = cv2.resize(shown, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoded = cv2.imencode(".png", shown)[1]
+    try:
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise LeukostreamError(f"{path}: can't be written ({error.strerror}); give another -o DIR") from error
+
+
+def _line(
+    file: str, shown: str, cell: Evidence, box: tuple[float, float, float, float] | None, naming: Naming
+) -> ExplainedCell:
+    values = cell.looks.probabilities[0].astype(float)
+    probabilities = (values / values.sum()).tolist()
+    name = naming.class_names_of(cell.looks)[0]
+    return ExplainedCell(
+        file=file,
+        overlay=shown,
+        box_px=box,
+        class_=name,
+        subclass=naming.subclass(name, cell.looks.subclass_probabilities[0]),
+        top_class=naming.top_class(probabilities),
+        explained_class=naming.class_names[cell.class_index],
+        class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
+    )

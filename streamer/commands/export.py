@@ -1,0 +1,262 @@
+"""`leukostream export`: what a journal holds, for other programs.
+
+csv: one row a counted white or nucleated red cell. coco: the frames and their boxes, with the detector's labels as
+categories; frames of video, cameras and the simulated slide, which have no file, are called SOURCE-000012.png after
+their frame_id. json: everything. The cells' pictures go into a folder of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from engines.base import LeukostreamError
+from streamer.commands.recount import Recounted, opened, recounted
+from streamer.journal import SeenFrame, StoredSession
+from streamer.protocol.factory import attribute_messages
+from streamer.records import Cell
+
+SHAPE_COLUMNS = (
+    *("nucleus_area_px", "cytoplasm_area_px", "nucleus_area_um2", "cytoplasm_area_um2"),
+    *("nucleus_to_cytoplasm_ratio", "nuclear_lobes", "nucleus_circularity"),
+)
+"""Behind the others, where a session had a segmenter."""
+
+Format = Literal["csv", "coco", "json"]
+
+COLUMNS = (
+    *("session", "source", "cell_id", "island", "x_px", "y_px", "kind", "class", "subclass", "top_class", "looks"),
+    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A session, counted again, with the names of its pictures by cell."""
+
+    stored: StoredSession
+    result: Recounted
+    pictures: dict[int, str]
+
+    def cells(self) -> Iterator[Cell]:
+        return self.result.session.cells()
+
+
+def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
+    """Write the journal at `path` to the file `out` ("-": standard output), and its pictures to a folder.
+
+    JournalError for the journal, LeukostreamError for what can't be written.
+    """
+    with opened(path) as journal, _writing(out) as file:
+        sessions = []
+        for stored in journal.sessions:
+            result = recounted(stored)
+            sessions.append(_Counted(stored, result, _write_pictures(stored, result, pictures)))
+        WRITERS[format_](sessions, file)
+    return 0
+
+
+def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
+    classes = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.class_names))
+    attributes = list(dict.fromkeys(said.name for one in sessions for said in one.stored.rules.attributes))
+    rows = csv.writer(file, lineterminator="\n")
+    told = [column for name in attributes for column in (name, f"{name}_confidence")]
+    measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *told, *measures])
+    for one in sessions:
+        for cell in one.cells():
+            rows.writerow(
+                [
+                    *(one.stored.id, one.stored.source, cell.cell_id, cell.island),
+                    *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, cell.class_name, cell.subclass or ""),
+                    *(cell.top_class, cell.looks, int(cell.partial), cell.first_frame_id, cell.last_frame_id),
+                    *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or ""),
+                    *(_shown(cell.class_probabilities.get(name)) for name in classes),
+                    *(text for name in attributes for text in _told(cell, name)),
+                    *(_measure(cell, name) for name in measures),
+                ]
+            )
+
+
+def _told(cell: Cell, attribute: str) -> tuple[str, str]:
+    """Value and confidence of an attribute, empty where it is not told."""
+    said = (cell.attributes or {}).get(attribute)
+    return ("", "") if said is None else (said.value, _shown(said.confidence))
+
+
+def _measure(cell: Cell, name: str) -> str:
+    """Empty for what was not measured."""
+    value = getattr(cell.shape, name) if cell.shape is not None else None
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _shown(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.4f}"
+
+
+def _write_coco(sessions: Sequence[_Counted], file: TextIO) -> None:
+    labels = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.label_names))
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for one in sessions:
+        for seen in one.stored.frames():
+            images.append(
+                {
+                    "id": len(images) + 1,
+                    "file_name": seen.file or f"{one.stored.source}-{seen.frame_id:06}.png",
+                    "width": seen.width,
+                    "height": seen.height,
+                    "source": one.stored.source,
+                    "frame_id": seen.frame_id,
+                    "date_captured": seen.captured_utc,
+                }
+            )
+            for box in _boxes(one, seen):
+                x1, y1, x2, y2 = box["box_px"]
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": len(images),
+                        "category_id": labels.index(box["label"]) + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "iscrowd": 0,
+                        "score": box["score"],
+                        "attributes": {"cell_id": box["cell_id"], "class": box["class"]},
+                    }
+                )
+    categories = [{"id": number, "name": name} for number, name in enumerate(labels, start=1)]
+    _write({"images": images, "annotations": annotations, "categories": categories}, file)
+
+
+def _write_json(sessions: Sequence[_Counted], file: TextIO) -> None:
+    file.write('{"sessions":[')
+    for number, one in enumerate(sessions):
+        stored = one.stored
+        head = {
+            "session": stored.id,
+            "source": stored.source,
+            "address": stored.address,
+            "created_utc": stored.created_utc,
+            "ended": stored.ended,
+            "rules": stored.rules,
+            "runs": [
+                {**asdict(run), "configuration": msgspec.Raw(run.configuration.encode())} for run in stored.runs()
+            ],
+            "differential": one.result.differential,
+            "cells": [
+                {
+                    **asdict(cell),
+                    "attributes": attribute_messages(cell.attributes),
+                    "picture": one.pictures.get(cell.cell_id),
+                }
+                for cell in one.cells()
+            ],
+        }
+        file.write("," if number else "")
+        file.write(msgspec.json.encode(head).decode()[:-1] + ',"frames":[')
+        for place, seen in enumerate(stored.frames()):  # one at a time: a session may have a hundred thousand
+            file.write(("," if place else "") + "\n")
+            _write(_frame(one, seen), file)
+        file.write("]}")
+    file.write("]}\n")
+
+
+def _frame(one: _Counted, seen: SeenFrame) -> dict[str, Any]:
+    return {
+        "frame_id": seen.frame_id,
+        "captured_utc": seen.captured_utc,
+        "file": seen.file,
+        "width": seen.width,
+        "height": seen.height,
+        "stage": seen.placement.position,
+        "lost": seen.placement.reason,
+        "accepted": seen.accepted,
+        "reasons": seen.reasons,
+        "focus": seen.focus,
+        "truncated": seen.detections.truncated,
+        "detections": list(_boxes(one, seen)),
+    }
+
+
+def _boxes(one: _Counted, seen: SeenFrame) -> Iterator[dict[str, Any]]:
+    """A frame's boxes with the cell that each is known to show by now."""
+    found, rules = seen.detections, one.stored.rules
+    looks = iter(()) if seen.looks is None else iter(seen.looks.probabilities.tolist())
+    rows = zip(
+        found.boxes_px.tolist(),
+        found.scores.tolist(),
+        found.labels.tolist(),
+        one.stored.cells_of(seen.frame_id),
+        strict=True,
+    )
+    for box, score, label, number in rows:
+        kind = found.kinds[label]
+        cell = None if number < 0 else one.result.session.cell(number)
+        row = {
+            "box_px": box,
+            "label": found.label_names[label],
+            "kind": kind,
+            "score": score,
+            "cell_id": None if cell is None else cell.cell_id,
+            "class": cell.class_name if cell is not None and cell.kind == "white" else None,
+        }
+        if kind == "white" and seen.looks is not None:
+            row["look_probabilities"] = dict(zip(rules.class_names, next(looks), strict=True))
+        yield row
+
+
+def _write(value: object, file: TextIO) -> None:
+    file.write(msgspec.json.encode(value).decode())
+
+
+def _write_pictures(stored: StoredSession, result: Recounted, folder: str | None) -> dict[int, str]:
+    """Name of each cell's picture, by cell; where cells turned out to be one, the first picture stays."""
+    names: dict[int, str] = {}
+    if folder is None:
+        return names
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for number, jpeg in stored.pictures():
+            cell_id = result.session.cell(number).cell_id
+            if cell_id not in names:
+                names[cell_id] = f"{stored.source}-{stored.number}-{cell_id:06}.jpg"
+                Path(folder, names[cell_id]).write_bytes(jpeg)
+    except OSError as error:
+        raise LeukostreamError(
+            f"--pictures {folder}: got '{error.strerror}', expected a folder that can be written"
+        ) from error
+    return names
+
+
+@contextlib.contextmanager
+def _writing(out: str) -> Iterator[TextIO]:
+    """The file to be; it appears under its name when it is whole."""
+    if out == "-":
+        yield sys.stdout
+        return
+    unfinished = f"{out}.part"
+    try:
+        with open(unfinished, "w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(unfinished, out)
+    except OSError as error:
+        raise LeukostreamError(f"-o {out}: got '{error.strerror}', expected a file that can be written") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+
+
+WRITERS: dict[Format, Callable[[Sequence[_Counted], TextIO], None]] = {
+    "csv": _write_csv,
+    "coco": _write_coco,
+    "json": _write_json,
+}

@@ -1,0 +1,128 @@
+"""`leukostream recount`: the differential of a journal, counted again from its frames by the code that counted them
+first, and whether it equals what was published."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamer.config import FIVE_PART_RANGES
+from streamer.counting.morphometry import summary
+from streamer.dashboard import format_differential
+from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, fault, naming_of
+from streamer.protocol.factory import MessageFactory, new_id
+from streamer.protocol.messages import DifferentialMessage, Message, decode
+from streamer.records import Differential
+from streamer.run.session import SlideSession
+
+
+@dataclass(frozen=True, slots=True)
+class Recounted:
+    """A session as its journal's frames make it."""
+
+    session: SlideSession
+    differential: Differential
+    """Final where the session has ended, else that of all its frames."""
+    last_due: Differential | None
+    """What was published last, as it is counted now; None where none was due yet."""
+
+
+def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda seen: None) -> Recounted:
+    """Run a session's frames through the count; `each` gets every frame once it was taken in."""
+    rules = stored.rules
+    runs = stored.runs()
+    configuration = json.loads(runs[-1].configuration) if runs else {}
+    session = SlideSession(
+        MessageFactory(stored.source, session=stored.id, run_id=new_id()),
+        naming_of(rules),
+        operating_score=rules.operating_score,
+        reference_ranges=_ranges(configuration),
+        stop_at_precision=configuration.get("stop_at_precision"),
+    )
+    due: Differential | None = None
+    for seen in session.take_in_again(stored):
+        if session.due():
+            due = session.state(final=False)
+        if seen is not None:
+            each(seen)
+    if not stored.ended:
+        return Recounted(session, session.state(final=False), due)
+    _, final = session.end(stored.end_corrections)
+    return Recounted(session, final, final)
+
+
+def recount(path: str) -> int:
+    """Print the differential of each session; 1 where one is not what was published."""
+    differing = 0
+    with opened(path) as journal:
+        for stored in journal.sessions:
+            counted = recounted(stored)
+            factory = counted.session.factory
+            print(format_differential(factory.differential(counted.differential)))
+            if stored.rules.segmenter is not None:
+                print(summary(counted.session.cells()))
+            published = _last_published(stored)
+            if published is None or counted.last_due is None:
+                print("no differential was published yet")
+                continue
+            again = factory.differential(counted.last_due)
+            differences = _differences(again, published)
+            what = "the final differential" if published.final else "the last differential"
+            if not differences:
+                print(f"equal to {what} published, {published.published_utc}")
+                continue
+            differing += 1
+            program = stored.runs()[-1].program
+            print(
+                f"leukostream: journal {path}: session of {stored.source!r}: got {'; '.join(differences)} than {what}"
+                f" published, expected the same; it was counted by leukostream {program}: recount with that version",
+                file=sys.stderr,
+            )
+    return 1 if differing else 0
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[JournalReader]:
+    """A journal with sessions in it, and its faults while it is read as JournalError."""
+    with JournalReader(path) as journal:
+        if not journal.sessions:
+            raise JournalError(f"journal {path}: got no session, expected one; the run ended before it began")
+        try:
+            yield journal
+        except sqlite3.Error as error:
+            raise fault(Path(path), error) from error
+
+
+def _last_published(stored: StoredSession) -> DifferentialMessage | None:
+    """The newest; of a session that was gone on with after its end, not the one of that end."""
+    found = None
+    for header in stored.differentials():
+        message = decode(header)
+        if isinstance(message, DifferentialMessage) and message.final == stored.ended:
+            found = message
+    return found
+
+
+def _differences(again: DifferentialMessage, published: DifferentialMessage) -> list[str]:
+    stamps = set(Message.__struct_fields__)
+    return [
+        f"another {name.replace('_', ' ')} ({getattr(again, name)} for {getattr(published, name)})"
+        for name in DifferentialMessage.__struct_fields__
+        if name not in stamps and getattr(again, name) != getattr(published, name)
+    ]
+
+
+def _ranges(configuration: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Those of the last run."""
+    configured = configuration.get("reference_ranges")
+    return (
+        dict(FIVE_PART_RANGES)
+        if configured is None
+        else {name: (low, high) for name, (low, high) in configured.items()}
+    )

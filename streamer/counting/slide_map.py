@@ -1,0 +1,401 @@
+"""The slide map: detections of placed frames become cells, each counted once.
+
+A cell is known by its place (recognition.py). It is counted from the first frame that shows it whole; what
+was only ever seen cut by an edge is added at the end, marked as partial. When the stage map is corrected its cells move
+along, and cells that turn out to lie on the same spot become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.counting.cell_table import KINDS, CellStore
+from streamer.counting.fusion import Fusion, FusionConfig, Names
+from streamer.counting.matching import Boxes, Cuts, Field, Ints, MatchConfig, best_of_each, from_edges_px
+from streamer.counting.recognition import Recognition
+from streamer.counting.tallies import Ledger, SlideCounts
+from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
+from streamer.stage.placement import Correction, Placement
+
+
+@dataclass(frozen=True, slots=True)
+class SlideConfig:
+    min_score: float = 0.0
+    """Detections below it are not counted: the detector card's operating threshold."""
+    cut_share: float = 0.004
+    """A box that comes nearer to the frame's edge than this share of its longer side shows no whole cell."""
+    maybe_cut_share: float = 0.015
+    """A box that comes so near may show no whole cell: detectors end the boxes of cut cells some pixels early. It is
+    counted, and replaced by the first box that is clear of the edges."""
+    cut_weight: float = 0.3
+    """What a look at a cut cell counts against one at a whole cell."""
+    cut_evidence: float = 0.1
+    """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
+    box_memory: int = 8
+    """A cell's box is the mean of about so many looks."""
+    double_check_px: float = 5.0
+    """A correction that moves cells further than this has them compared with their new neighbours."""
+    bucket_px: float = 256.0
+    """Side of the grid's squares; cells larger than two of them would not be found again."""
+    attributes_of: tuple[str, ...] = ()
+    """Classes whose cells the classifier learnt to describe; the attributes of others are not told."""
+    match: MatchConfig = field(default_factory=MatchConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideUpdate:
+    """What one frame changed. `observations` has one entry a detection, in their order."""
+
+    observations: tuple[Observation, ...]
+    cells: tuple[Cell, ...]
+    """White cells and nucleated red ones that were counted for the first time or whose class changed."""
+    removed: tuple[tuple[int, int | None], ...]
+    """(number, number of the cell that it turned out to be) of cells told of before; None for one that is no white
+    cell after all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideState:
+    """All that a slide map knows between two frames, as data."""
+
+    cells: Mapping[str, npt.NDArray[Any]]
+    """Columns of the cell store."""
+    sums: Mapping[str, npt.NDArray[np.float32]]
+    """Columns of the fusion."""
+    names: Names
+
+
+class SlideMap:
+    def __init__(self, config: SlideConfig | None = None) -> None:
+        self._config = config or SlideConfig()
+        self._cells = CellStore(self._config.bucket_px)
+        self._fusion = Fusion(self._config.fusion)
+        self._ledger = Ledger(self._cells, self._fusion)
+        self._recognition = Recognition(self._cells, self._config.match)
+
+    @property
+    def bytes_used(self) -> int:
+        return self._cells.bytes_used + self._fusion.bytes_used
+
+    def counts(self) -> SlideCounts:
+        return self._ledger.counts()
+
+    def cells(self) -> Iterator[Cell]:
+        """The counted white and nucleated red cells, oldest first."""
+        rows = self._living()
+        for row in rows[self._ledger.counted(rows) & (self._cells.kind(rows) <= 1)].tolist():
+            yield self._cell(row)
+
+    def cell(self, cell_id: int) -> Cell:
+        """A cell by its number; one that was joined to another gives that other one."""
+        return self._cell(self._row(cell_id))
+
+    def _row(self, cell_id: int) -> int:
+        while self._cells.joined_to[cell_id] >= 0:
+            cell_id = int(self._cells.joined_to[cell_id])
+        return cell_id
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the looks; empty before the first."""
+        return self._fusion.class_names
+
+    def is_counted(self, cell_id: int) -> bool:
+        """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
+        return 0 <= cell_id < self._cells.count and bool(self._cells.told[self._row(cell_id)])
+
+    def reclassify(self, said: Reclassification) -> SlideUpdate:
+        """Give a counted cell the class that a person says it has, whatever its looks say, now and later.
+
+        ValueError for a cell that is not counted, and for a class that no look of this slide could have.
+        """
+        known = (UNCLASSIFIED, *self._fusion.class_names)
+        if not self.is_counted(said.cell_id) or said.class_name not in (None, *known):
+            raise ValueError(f"got {said}, expected a counted cell and one of the classes {', '.join(known)}")
+        cells, row = self._cells, self._row(said.cell_id)
+        with self._ledger.change(np.array([row])):
+            if cells.white_row[row] < 0:
+                cells.white_row[row] = self._fusion.new_rows(1)[0]
+            cells.said_order[row] = 0
+            if said.class_name is not None:
+                cells.said_order[row] = 1 + cells.said_order[: cells.count].max()
+                cells.said_class[row] = known.index(said.class_name) - 1
+                names = self._fusion.subclass_names
+                cells.said_subclass[row] = -1 if said.subclass is None else names.index(said.subclass)
+            self._classify(np.array([row]))
+        if cells.told[row]:
+            self._ledger.note(row)
+        return self._drain(())
+
+    def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
+        """Those of these cells that are counted white or nucleated red ones, as they are now, without their attributes:
+        asked for every frame, which tells classes only."""
+        return {number: self._cell(number, described=False) for number in cell_ids if self._cells.told[number]}
+
+    def state(self) -> SlideState:
+        """What `restore` needs, between two frames; views that are valid until the next one."""
+        return SlideState(self._cells.columns(), self._fusion.columns(), self._fusion.names)
+
+    def restore(self, state: SlideState) -> None:
+        """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays."""
+        self._cells.restore(state.cells)
+        self._fusion.restore(state.sums, state.names)
+        self._ledger.count_anew(self._living())
+
+    def update(
+        self,
+        placement: Placement,
+        detections: Detections,
+        frame_size_px: tuple[int, int],
+        frame_id: int,
+        looks: Classifications | None = None,
+        weight: float = 1.0,
+        accepted: bool = True,
+    ) -> SlideUpdate:
+        """Take in one frame of `frame_size_px` (width, height).
+
+        `looks` has one row for each detection of kind "white", in their order, and counts `weight` (0 to 1, by focus).
+        Of a frame without position, or not `accepted`, nothing is counted.
+        """
+        self._correct(placement.corrections)
+        kinds = np.array([KINDS.index(kind) for kind in detections.kinds], np.intp)[detections.labels]
+        white = white_boxes(detections)
+        if looks is not None and len(looks) != len(white):
+            raise ValueError(f"looks: got {len(looks)} rows, expected one for each of {len(white)} white boxes")
+        numbers = np.full(len(detections), -1, np.intp)
+        fresh = np.zeros(len(detections), bool)
+        position = placement.position
+        if position is not None and accepted:
+            rows = np.nonzero(detections.scores >= self._config.min_score)[0]
+            boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
+            longer = max(frame_size_px)
+            distances_px = from_edges_px(detections.boxes_px, *frame_size_px)
+            cut = distances_px <= self._config.maybe_cut_share * longer
+            whole: npt.NDArray[np.bool_] = distances_px.min(axis=1) > self._config.cut_share * longer
+            field = Field(
+                island=position.island,
+                anchor=0 if placement.anchor is None else placement.anchor,
+                frame_id=frame_id,
+                corner=np.array([position.x_px, position.y_px]),
+                size=np.array(frame_size_px, np.float64),
+            )
+            numbers[rows], fresh[rows] = self._take_in(
+                boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
+            )
+            if looks is not None:
+                rows = np.nonzero(numbers[white] >= 0)[0]
+                rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
+                weights = np.where(whole[white], weight, weight * self._config.cut_weight).astype(np.float32)
+                self.add_looks(numbers[white[rows]], looks[rows], weights[rows])
+        counted = np.zeros(len(numbers), bool)
+        counted[numbers >= 0] = self._ledger.counted(numbers[numbers >= 0])
+        numbered = [number if number >= 0 else None for number in numbers.tolist()]
+        observations = tuple(map(Observation, numbered, fresh.tolist(), counted.tolist()))
+        return self._drain(observations)
+
+    def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
+        """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
+        if len(cell_ids) == 0:  # most frames show no white cell
+            return
+        cells = self._cells
+        touched = np.unique(cell_ids)
+        with self._ledger.change(touched):
+            rowless = touched[cells.white_row[touched] < 0]
+            cells.white_row[rowless] = self._fusion.new_rows(len(rowless))
+            self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
+            self._classify(touched)
+
+    def finish(self, corrections: Sequence[Correction] = ()) -> SlideUpdate:
+        """The end of the slide, after the stage's last `corrections`: cells that were only seen cut are counted too, as
+        partial."""
+        self._correct(corrections)
+        cells = self._cells
+        self._join_doubles(self._living()[cells.partial[self._living()]])
+        partial = self._living()[cells.partial[self._living()]]
+        with self._ledger.change(partial):
+            self._ledger.finished = True
+        return self._drain(())
+
+    # What one frame does
+
+    def _take_in(
+        self,
+        boxes: Boxes,
+        cut: Cuts,
+        whole: npt.NDArray[np.bool_],
+        kinds: Ints,
+        scores: npt.NDArray[np.float32],
+        field: Field,
+    ) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """Cell number of each box, and whether this box made it a counted cell."""
+        if len(boxes) == 0:
+            return np.zeros(0, np.intp), np.zeros(0, bool)
+        cells = self._cells
+        seen = self._recognition.recognise(boxes, cut, kinds, scores, field)
+        known, new = seen.known, seen.new
+        numbers = np.full(len(boxes), -1, np.intp)
+        numbers[known] = seen.cells
+        numbers[new] = cells.append(boxes[new], cut[new], field.island, field.anchor, field.frame_id)
+        numbers[seen.doubles] = numbers[seen.originals]
+        shown = np.nonzero(numbers >= 0)[0]
+        touched, where = np.unique(numbers[shown], return_inverse=True)
+        before = self._ledger.counted(touched)
+        with self._ledger.change(touched):
+            tolerance_px = self._config.maybe_cut_share * float(field.size.max())
+            beyond = field.beyond(cells.boxes[seen.cells], tolerance_px)
+            self._improve(seen.cells, boxes[known], cut[known] | beyond, field.anchor)
+            cells.partial[seen.cells[whole[known] & ~beyond.any(1)]] = False
+            cells.partial[numbers[new]] = ~whole[new]
+            best = shown[best_of_each(where, scores[shown])]  # a second box on the same cell is no second opinion
+            clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
+            cells.evidence[touched, kinds[best]] += scores[best] * clear
+            cells.looks[touched] += 1
+            cells.last_frame[touched] = field.frame_id
+        newly = self._ledger.counted(touched) & ~before
+        # The first box of a cell speaks for it: a double would make it look like two new cells.
+        leads = np.zeros(len(boxes), bool)
+        leads[known] = leads[new] = True
+        leads[shown] &= newly[where]
+        return numbers, leads
+
+    def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
+        """Let the boxes of known cells learn from one more look; looks clear of the edges replace cut ones."""
+        cells = self._cells
+        is_cut, was_cut = cut.any(1), cells.cut[rows].any(1)
+        mean = ~is_cut & ~was_cut
+        share = 1 / np.minimum(cells.whole_looks[rows[mean]] + 1, self._config.box_memory)
+        cells.boxes[rows[mean]] += (boxes[mean] - cells.boxes[rows[mean]]) * share[:, None]
+        first = ~is_cut & was_cut
+        cells.boxes[rows[first]] = boxes[first]
+        cells.cut[rows[first]] = False
+        cells.anchor[rows[first]] = anchor
+        wider = is_cut & was_cut
+        both, known = boxes[wider], rows[wider]
+        outward = np.array([-1.0, -1.0, 1.0, 1.0])
+        # A side that either look saw stays where it was seen; of two cut ones the outer is nearer to the truth.
+        seen_now, seen_before = ~cut[wider], ~cells.cut[known]
+        outer = np.maximum(both * outward, cells.boxes[known] * outward) * outward
+        cells.boxes[known] = np.where(seen_before, cells.boxes[known], np.where(seen_now, both, outer))
+        cells.cut[known] = ~(seen_now | seen_before)
+        cells.whole_looks[rows[~is_cut]] += 1
+        cells.moved(rows)
+
+    # Corrections of the stage map
+
+    def _correct(self, corrections: Sequence[Correction]) -> None:
+        cells = self._cells
+        if not corrections or cells.count == 0:
+            return
+        size = 1 + max(int(cells.anchor[: cells.count].max()), max(c.anchor for c in corrections))
+        shift, island = np.zeros((size, 2)), np.full(size, -1)
+        for correction in corrections:
+            shift[correction.anchor] = correction.dx_px, correction.dy_px
+            island[correction.anchor] = correction.island
+        rows = self._living()
+        rows = rows[island[cells.anchor[rows]] >= 0]
+        if len(rows) == 0:
+            return
+        by = shift[cells.anchor[rows]]
+        cells.boxes[rows] += np.concatenate([by, by], axis=1)
+        joined = (cells.island[rows] != island[cells.anchor[rows]]).any()
+        cells.island[rows] = island[cells.anchor[rows]]
+        cells.moved(rows)
+        if joined or float(np.abs(by).max()) > self._config.double_check_px:
+            self._join_doubles(rows)
+
+    def _join_doubles(self, rows: Ints) -> None:
+        """Join each of these cells with the one that lies on the same spot, if any."""
+        cells = self._cells
+        for island in np.unique(cells.island[rows]).tolist():
+            own = rows[cells.island[rows] == island]
+            while len(own):  # a cell that was joined has another box: its neighbours are looked at anew
+                a, b = self._recognition.doubles(own, island)
+                if len(a) == 0:
+                    break
+                with self._ledger.change(np.unique(np.concatenate([a, b]))):
+                    for kept, gone in zip(a.tolist(), b.tolist(), strict=True):
+                        self._join(kept, gone)
+                own = np.unique(a)
+
+    def _join(self, kept: int, gone: int) -> None:
+        cells = self._cells
+        rows = int(cells.white_row[kept]), int(cells.white_row[gone])
+        cells.join(kept, gone)
+        if rows[1] >= 0:
+            if rows[0] >= 0:
+                self._fusion.join(*rows)
+            else:
+                cells.white_row[kept] = rows[1]
+            self._classify(np.array([kept]))
+
+    # Counting
+
+    def _living(self) -> Ints:
+        return np.nonzero(self._cells.alive[: self._cells.count])[0]
+
+    def _classify(self, rows: Ints) -> None:
+        cells = self._cells
+        sums = cells.white_row[rows].astype(np.intp)
+        cells.class_index[rows] = self._fusion.classes(sums)
+        cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
+        said = rows[cells.said_order[rows] > 0]
+        cells.class_index[said] = cells.said_class[said]
+        cells.subclass_index[said] = cells.said_subclass[said]
+
+    def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
+        changed, removed = self._ledger.drain()
+        return SlideUpdate(
+            observations,
+            tuple(self._cell(row) for row in changed),
+            tuple((row, None if self._cells.alive[row] else int(self._cells.joined_to[row])) for row in removed),
+        )
+
+    def _cell(self, row: int, *, described: bool = True) -> Cell:
+        cells, fusion = self._cells, self._fusion
+        x, y = cells.centres(np.array([row]))[0].tolist()
+        probabilities: dict[str, float] = {}
+        class_name = top = UNCLASSIFIED
+        subclass = reason = attributes = None
+        if cells.white_row[row] >= 0 and fusion.class_names:
+            sums = int(cells.white_row[row])
+            fused = fusion.probabilities(np.array([sums], np.intp))[0]
+            if not np.isnan(fused[0]):
+                probabilities = dict(zip(fusion.class_names, fused.tolist(), strict=True))
+                top = fusion.class_names[int(fused.argmax())]
+            if cells.class_index[row] >= 0:
+                class_name = fusion.class_names[cells.class_index[row]]
+            if cells.subclass_index[row] >= 0:
+                subclass = fusion.subclass_names[cells.subclass_index[row]]
+            if described and class_name in self._config.attributes_of:
+                attributes = fusion.attributes_of(sums)
+            if class_name == UNCLASSIFIED and not cells.said_order[row]:
+                reason = fusion.reason(sums)
+        return Cell(
+            cell_id=row,
+            island=int(cells.island[row]),
+            x_px=x,
+            y_px=y,
+            kind=KINDS[int(cells.kind(np.array([row]))[0])],
+            class_name=class_name,
+            subclass=subclass,
+            top_class=top,
+            class_probabilities=probabilities,
+            looks=int(cells.looks[row]),
+            partial=bool(cells.partial[row]),
+            first_frame_id=int(cells.first_frame[row]),
+            last_frame_id=int(cells.last_frame[row]),
+            reclassified=bool(cells.said_order[row]),
+            unclassified_reason=reason,
+            attributes=attributes,
+        )
+
+
+def white_boxes(detections: Detections) -> Ints:
+    """Indices of the detections of kind "white": those that `looks` has rows for, in this order."""
+    return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]

@@ -1,0 +1,145 @@
+"""A subscriber's two sockets, made ready: options, keys, and what their handshakes failed of."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from engines.base import LeukostreamError, UsageError
+from streamer.network.endpoints import check_endpoint, is_ipv6, service_endpoint
+from streamer.network.gap_repair import Answer
+from streamer.network.keys import read_key_pair, read_public_key
+from streamer.network.sockets import HEARTBEAT_MS, notice_silence
+from streamer.protocol.requests import decode_reply
+
+_RECONNECT_MS = 100
+_RECONNECT_MAX_MS = 5_000
+_MESSAGE_MAX_BYTES = 64 * 1024 * 1024
+_FAILURES_MAX = 3
+"""Handshakes that end without a word before that is taken for a refusal: one may be a publisher that just went."""
+
+_WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+Socket = zmq.Socket[bytes]
+
+_SLICE_MS = 50
+
+
+def slices_ms(timeout_s: float) -> Iterator[int]:
+    """A wait cut into short ones: a process that is stopped meanwhile, and goes on, uses up one of them only."""
+    left_ms = max(1, round(1000 * timeout_s))
+    while left_ms > 0:
+        yield min(left_ms, _SLICE_MS)
+        left_ms -= _SLICE_MS
+
+
+class RefusedError(LeukostreamError):
+    """The publisher does not let us in."""
+
+
+def check_options(endpoint: str, keys: str | Path | None, server_key: str | Path | None) -> dict[int, bytes]:
+    """The CURVE options for a subscriber; UsageError for a malformed address or keys that can't be used."""
+    check_endpoint(endpoint, "endpoint", side="connect")
+    service_endpoint(endpoint)
+    if (keys is None) != (server_key is None):
+        raise UsageError(
+            f"endpoint {endpoint}: got {'--server-key' if keys is None else '--keys'} alone, expected both or neither: "
+            "--keys DIR is one's own folder, --server-key FILE the publisher's public key"
+        )
+    if keys is None or server_key is None:
+        return {}
+    pair = read_key_pair(keys)
+    return {
+        zmq.CURVE_SERVERKEY: read_public_key(server_key),
+        zmq.CURVE_PUBLICKEY: pair.public,
+        zmq.CURVE_SECRETKEY: pair.secret,
+    }
+
+
+def prepare(
+    stream: Socket,
+    service: Socket,
+    endpoint: str,
+    topics: Iterable[str],
+    high_water_mark: int,
+    curve: dict[int, bytes],
+    heartbeat_ms: int = HEARTBEAT_MS,
+) -> None:
+    """Set the options of a SUB and a DEALER socket and connect them."""
+    stream.setsockopt(zmq.RCVHWM, high_water_mark)
+    for socket in (stream, service):
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, _MESSAGE_MAX_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        notice_silence(socket, heartbeat_ms)
+        socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
+        for option, value in curve.items():
+            socket.setsockopt(option, value)
+    for topic in topics:
+        stream.setsockopt(zmq.SUBSCRIBE, topic.encode())
+    try:
+        stream.connect(endpoint)
+        service.connect(service_endpoint(endpoint))
+    except zmq.ZMQError as error:
+        raise LeukostreamError(
+            f"endpoint {endpoint}: got {zmq.strerror(error.errno or 0)}, expected an address that can be reached"
+        ) from error
+
+
+def read_answer(parts: Sequence[bytes], id_: str) -> Answer | None:
+    """The reply in what came from the service socket; None for one to another request, which came too late."""
+    if not parts:
+        return None
+    reply = decode_reply(parts[0])
+    return (reply, parts[1:]) if reply.id == id_ else None
+
+
+class Watch:
+    """Tells from the monitor of the stream's socket that the publisher refuses us."""
+
+    def __init__(self, endpoint: str, keyed: bool) -> None:
+        self._endpoint = endpoint
+        self._keyed = keyed
+        self._failures = 0
+
+    def note(self, event_parts: list[bytes]) -> None:
+        """RefusedError where the event means that trying on is of no use."""
+        event = parse_monitor_message(event_parts)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._failures = 0
+            return
+        self._failures += 1
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            raise RefusedError(
+                f"endpoint {self._endpoint}: got our key refused, expected it among the publisher's authorised keys: "
+                "give its owner the file leukostream.key of --keys DIR"
+            )
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or self._failures >= _FAILURES_MAX:
+            said = "--server-key is not the publisher's, or it uses none" if self._keyed else "it may want --keys"
+            raise RefusedError(
+                f"endpoint {self._endpoint}: got the connection refused, expected a leukostream that lets us in: {said}"
+            )
+
+
+def drain(socket: Socket) -> deque[list[bytes]]:
+    """All multiparts that are here now."""
+    found: deque[list[bytes]] = deque()
+    while True:
+        try:
+            found.append(socket.recv_multipart(zmq.DONTWAIT))
+        except zmq.Again:
+            return found
+
+
+def watched_events() -> int:
+    return int(_WATCHED)

@@ -1,0 +1,227 @@
+"""Receive what a publisher sends: typed messages in order, losses repaired, restarts told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+
+from streamer.network.connection import (
+    Socket,
+    Watch,
+    check_options,
+    drain,
+    prepare,
+    read_answer,
+    slices_ms,
+    watched_events,
+)
+from streamer.network.gap_repair import Answer, CatchUp, Received, Steps
+from streamer.network.sockets import HEARTBEAT_MS
+from streamer.protocol.messages import DifferentialMessage
+from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
+
+__all__ = ["Received", "Subscriber"]
+
+_SLICE_MS = 500
+"""How long to wait at most before looking whether the publisher refuses us."""
+
+
+class Subscriber:
+    """Iterates over the messages of a publisher, in order, repeats left out.
+
+    Connects in the background, before or after the publisher starts, and again after every break. What is lost is
+    asked for again; what the publisher no longer has is counted in `lost` and in `lost_before` of the next message.
+    One thread uses it.
+
+        with Subscriber("tcp://127.0.0.1:5555", ["differential."]) as subscriber:
+            for received in subscriber:
+                print(received.message)
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        topics: Sequence[str] = ("",),
+        *,
+        timeout_s: float | None = None,
+        replay: bool = True,
+        history: bool = False,
+        newest_only: bool = False,
+        keys: str | Path | None = None,
+        server_key: str | Path | None = None,
+        reply_timeout_s: float = 2.0,
+        high_water_mark: int = 1000,
+        heartbeat_ms: int = HEARTBEAT_MS,
+        context: zmq.Context[Socket] | None = None,
+    ) -> None:
+        """`topics`: prefixes of TYPE.SOURCE; "frame." is every source's frames, "" everything.
+        `timeout_s`: silence that ends the iteration; None for never. `replay`: ask for what was missed.
+        `history`: begin with the beginning of the session, as far as the publisher has it. `newest_only`: of every
+        topic only the newest message, for who shows and doesn't count; what is passed over is in `passed_over`.
+        `keys`: one's own key folder, `server_key`: the publisher's public key file; both or neither.
+        `heartbeat_ms`: a publisher that did not answer for three of these is connected to anew.
+        `context`: for inproc, the publisher's.
+
+        UsageError for a malformed address or keys that can't be used.
+        """
+        curve = check_options(endpoint, keys, server_key)
+        self.endpoint = endpoint
+        self.passed_over = 0
+        self._timeout_s = timeout_s
+        self._newest_only = newest_only
+        self._reply_timeout_s = reply_timeout_s
+        self._catch_up = CatchUp(topics, replay=replay and not newest_only, history=history)
+        self._watch = Watch(endpoint, bool(curve))
+        self._own_context = context is None
+        self._context = zmq.Context() if context is None else context
+        self._stream = self._context.socket(zmq.SUB)
+        self._service = self._context.socket(zmq.DEALER)
+        self._monitor: Socket = self._stream.get_monitor_socket(watched_events())
+        try:
+            prepare(
+                self._stream,
+                self._service,
+                endpoint,
+                self._catch_up.subscriptions,
+                high_water_mark,
+                curve,
+                heartbeat_ms,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def lost(self) -> int:
+        """Messages published and not received, over the topics asked for."""
+        return self._catch_up.lost
+
+    @property
+    def replayed(self) -> int:
+        """Messages that were missed and came by asking for them."""
+        return self._catch_up.replayed
+
+    @property
+    def repeats(self) -> int:
+        """Last values that were here already: the publisher repeats them when somebody joins."""
+        return self._catch_up.repeats
+
+    @property
+    def restarts(self) -> int:
+        """How often a source's run was replaced by a new one."""
+        return self._catch_up.restarts
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources heard of so far."""
+        return self._catch_up.sources()
+
+    def run_of(self, source: str) -> str | None:
+        """The run that publishes a source, which commands must name; None: nothing was heard of it."""
+        return self._catch_up.run_of(source)
+
+    def state(self, source: str | None = None) -> DifferentialMessage | None:
+        """The differential as of all that was received; None before the first. Never an older one than before.
+
+        `source` may be left out where there is one only. `refresh` before it asks the publisher.
+        """
+        return self._catch_up.state(source)
+
+    def refresh(self) -> None:
+        """Ask the publisher for its newest differentials; where it does not answer, `state` stays as it is."""
+        self._run(self._catch_up.refresh())
+
+    def receive(self, timeout_s: float | None = None) -> Received | None:
+        """The next message; None when none came for `timeout_s` (None: wait for ever; 0: only what is here).
+
+        ProtocolVersionError for a message of another major version, WireError for what is no message; receiving
+        may go on after either. RefusedError where the publisher does not let us in.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if self._catch_up.ready and not self._newest_only:
+                return self._catch_up.ready.popleft()
+            left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
+            arrived = self._stream.poll(min(left_ms, _SLICE_MS))
+            if not arrived:
+                self._look_at_handshakes()
+                if until is not None and time.monotonic() >= until and not self._catch_up.ready:
+                    return None
+            elif self._newest_only:
+                for parts in drain(self._stream):
+                    self._run(self._catch_up.take(parts))
+            else:
+                self._run(self._catch_up.take(self._stream.recv_multipart()))
+            if self._newest_only and self._catch_up.ready:
+                self.passed_over += keep_newest(self._catch_up)
+                return self._catch_up.ready.popleft()
+
+    def ask(self, request: AnyRequest, timeout_s: float | None = None) -> AnyReply | None:
+        """Make a request of the publisher's service socket; None where no reply came in time.
+
+        A command may be given again with the same id: it is carried out once.
+        """
+        answer = self._ask(request, self._reply_timeout_s if timeout_s is None else timeout_s)
+        return None if answer is None else answer[0]
+
+    def __iter__(self) -> Iterator[Received]:
+        return self
+
+    def __next__(self) -> Received:
+        received = self.receive(self._timeout_s)
+        if received is None:
+            raise StopIteration
+        return received
+
+    def close(self) -> None:
+        """Disconnect; what was not yet received is dropped. Safe to call twice."""
+        if self._stream.closed:
+            return
+        self._stream.disable_monitor()
+        self._monitor.close(0)
+        self._stream.close()
+        self._service.close(0)
+        if self._own_context:
+            self._context.term()
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, steps: Steps) -> None:
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(self._ask(request, self._reply_timeout_s))
+        except StopIteration:
+            pass
+
+    def _ask(self, request: AnyRequest, timeout_s: float) -> Answer | None:
+        self._service.send(encode_request(request), zmq.DONTWAIT)
+        for slice_ms in slices_ms(timeout_s):
+            while self._service.poll(slice_ms):
+                answer = read_answer(self._service.recv_multipart(), request.id)
+                if answer is not None:
+                    return answer
+        return None
+
+    def _look_at_handshakes(self) -> None:
+        for event in drain(self._monitor):
+            self._watch.note(event)
+
+
+def keep_newest(catch_up: CatchUp) -> int:
+    """Leave of every topic only the newest message ready; how many were passed over."""
+    newest = {received.topic: received for received in catch_up.ready}
+    passed_over = len(catch_up.ready) - len(newest)
+    catch_up.ready.clear()
+    catch_up.ready.extend(newest.values())
+    return passed_over

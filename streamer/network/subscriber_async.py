@@ -1,0 +1,153 @@
+"""`Subscriber` for asyncio."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+import zmq.asyncio
+
+from streamer.network.connection import (
+    Socket,
+    Watch,
+    check_options,
+    drain,
+    prepare,
+    read_answer,
+    slices_ms,
+    watched_events,
+)
+from streamer.network.gap_repair import Answer, CatchUp, Received, Steps
+from streamer.network.sockets import HEARTBEAT_MS
+from streamer.protocol.messages import DifferentialMessage
+from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
+
+_SLICE_MS = 500
+
+
+class AsyncSubscriber:
+    """Iterates over the messages of a publisher, as `Subscriber` does. One task uses it.
+
+    async with AsyncSubscriber("tcp://127.0.0.1:5555", ["differential."]) as subscriber:
+        async for received in subscriber:
+            print(received.message)
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        topics: Sequence[str] = ("",),
+        *,
+        timeout_s: float | None = None,
+        replay: bool = True,
+        history: bool = False,
+        keys: str | Path | None = None,
+        server_key: str | Path | None = None,
+        reply_timeout_s: float = 2.0,
+        high_water_mark: int = 1000,
+        heartbeat_ms: int = HEARTBEAT_MS,
+    ) -> None:
+        """As `Subscriber`."""
+        curve = check_options(endpoint, keys, server_key)
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._reply_timeout_s = reply_timeout_s
+        self._catch_up = CatchUp(topics, replay=replay, history=history)
+        self._watch = Watch(endpoint, bool(curve))
+        self._context: zmq.Context[Socket] = zmq.Context()
+        self._plain = self._context.socket(zmq.SUB), self._context.socket(zmq.DEALER)
+        self._stream, self._service = (zmq.asyncio.Socket.from_socket(socket) for socket in self._plain)
+        self._monitor: Socket = self._plain[0].get_monitor_socket(watched_events())
+        try:
+            prepare(*self._plain, endpoint, self._catch_up.subscriptions, high_water_mark, curve, heartbeat_ms)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def lost(self) -> int:
+        return self._catch_up.lost
+
+    @property
+    def replayed(self) -> int:
+        return self._catch_up.replayed
+
+    @property
+    def restarts(self) -> int:
+        return self._catch_up.restarts
+
+    def state(self, source: str | None = None) -> DifferentialMessage | None:
+        return self._catch_up.state(source)
+
+    def run_of(self, source: str) -> str | None:
+        return self._catch_up.run_of(source)
+
+    async def refresh(self) -> None:
+        await self._run(self._catch_up.refresh())
+
+    async def receive(self, timeout_s: float | None = None) -> Received | None:
+        """As `Subscriber.receive`."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._catch_up.ready:
+            left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
+            if await self._stream.poll(min(left_ms, _SLICE_MS)):
+                await self._run(self._catch_up.take(await self._stream.recv_multipart()))
+                continue
+            for event in drain(self._monitor):
+                self._watch.note(event)
+            if until is not None and time.monotonic() >= until:
+                return None
+        return self._catch_up.ready.popleft()
+
+    async def ask(self, request: AnyRequest, timeout_s: float | None = None) -> AnyReply | None:
+        """As `Subscriber.ask`."""
+        answer = await self._ask(request, self._reply_timeout_s if timeout_s is None else timeout_s)
+        return None if answer is None else answer[0]
+
+    def __aiter__(self) -> AsyncIterator[Received]:
+        return self
+
+    async def __anext__(self) -> Received:
+        received = await self.receive(self._timeout_s)
+        if received is None:
+            raise StopAsyncIteration
+        return received
+
+    def close(self) -> None:
+        if self._stream.closed:
+            return
+        self._plain[0].disable_monitor()
+        self._monitor.close(0)
+        self._stream.close(0)
+        self._service.close(0)
+        for socket in self._plain:
+            socket.close(0)
+        self._context.term()
+
+    async def __aenter__(self) -> AsyncSubscriber:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _run(self, steps: Steps) -> None:
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(await self._ask(request, self._reply_timeout_s))
+        except StopIteration:
+            pass
+
+    async def _ask(self, request: AnyRequest, timeout_s: float) -> Answer | None:
+        await self._service.send(encode_request(request))
+        for slice_ms in slices_ms(timeout_s):
+            while await self._service.poll(slice_ms):
+                answer = read_answer(await self._service.recv_multipart(), request.id)
+                if answer is not None:
+                    return answer
+        return None

@@ -1,0 +1,394 @@
+"""Messages from records: numbered, dated and rounded as the protocol says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from engines.base import Classifications, Detections, UsageError
+from streamer.protocol import messages as wire
+from streamer.protocol.messages import (
+    CellMessage,
+    ClassShare,
+    Detection,
+    DifferentialMessage,
+    Evidence,
+    FrameMessage,
+    HealthMessage,
+    PictureMessage,
+    RecordingStatus,
+    ShadowStatus,
+    SourceStatus,
+    Stage,
+    StreamStatus,
+)
+from streamer.records import (
+    Attributes,
+    Cell,
+    CellId,
+    CellShape,
+    Differential,
+    Frame,
+    FrameQuality,
+    Health,
+    Observation,
+    ShadowHealth,
+    StagePosition,
+)
+from streamer.stage.placement import MergedIsland
+
+SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looks:
+    """What the classifier said of some of the boxes of one frame."""
+
+    rows: Sequence[int]
+    """Index of each look into the frame's detections."""
+    classifications: Classifications
+    classes: Sequence[str]
+    """The class of each look, "unclassified" below the threshold; as long as `rows`."""
+
+
+def rounded_probabilities(names: Iterable[str], probabilities: Iterable[float]) -> dict[str, float]:
+    """Probabilities to 4 decimals that keep their sum and their order.
+
+    Largest remainders: eight classes rounded one by one would sum to 0.9996 or 1.0004.
+    """
+    parts = [10_000.0 * float(p) for p in probabilities]
+    floors = [int(part) for part in parts]
+    missing = round(sum(parts)) - sum(floors)
+    if missing > 0:
+        for i in sorted(range(len(parts)), key=lambda i: floors[i] - parts[i])[:missing]:
+            floors[i] += 1
+    return {name: floor / 10_000 for name, floor in zip(names, floors, strict=True)}
+
+
+def _detections(
+    detections: Detections, observations: Sequence[Observation], looks: Looks | None, cells: Mapping[CellId, Cell]
+) -> list[Detection]:
+    if len(observations) != len(detections):
+        raise ValueError(f"got {len(observations)} observations for {len(detections)} detections, expected one each")
+    # .tolist() once per array: a conversion per number would cost several times as much at 350 boxes.
+    boxes = np.round(detections.boxes_px.astype(np.float64), 1)
+    scores = np.round(detections.scores.astype(np.float64), 4)
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise ValueError("detections: got a box or score that is not finite, which JSON has no number for")
+    look_of: dict[int, tuple[str, dict[str, float]]] = {}
+    if looks is not None:
+        names, rows = looks.classifications.class_names, looks.classifications.probabilities.tolist()
+        for row, name, probabilities in zip(looks.rows, looks.classes, rows, strict=True):
+            look_of[int(row)] = (name, rounded_probabilities(names, probabilities))
+    label_names, kinds = detections.label_names, detections.kinds
+    messages = []
+    for i, (box, score, label, seen) in enumerate(
+        zip(map(tuple, boxes.tolist()), scores.tolist(), detections.labels.tolist(), observations, strict=True)
+    ):
+        kind = kinds[label]
+        if kind != "white":
+            messages.append(
+                Detection(
+                    box_px=box,
+                    label=label_names[label],
+                    kind=kind,
+                    score=score,
+                    counted=seen.counted,
+                    cell_id=seen.cell_id,
+                    is_new=seen.is_new,
+                )
+            )
+            continue
+        look_class, look_probabilities = look_of.get(i, (None, None))
+        cell = None if seen.cell_id is None else cells.get(seen.cell_id)
+        messages.append(
+            Detection(
+                box_px=box,
+                label=label_names[label],
+                kind=kind,
+                score=score,
+                counted=seen.counted,
+                cell_id=seen.cell_id,
+                is_new=seen.is_new,
+                look_class=look_class,
+                look_probabilities=look_probabilities,
+                class_=None if cell is None else cell.class_name,
+                class_probabilities=None if cell is None else _cell_probabilities(cell),
+            )
+        )
+    return messages
+
+
+def _cell_probabilities(cell: Cell) -> dict[str, float]:
+    return rounded_probabilities(cell.class_probabilities, cell.class_probabilities.values())
+
+
+def attribute_messages(attributes: Attributes | None) -> dict[str, wire.Attribute] | None:
+    """Confidences to 4 decimals."""
+    if attributes is None:
+        return None
+    return {
+        name: wire.Attribute(value=said.value, confidence=round(float(said.confidence), 4))
+        for name, said in attributes.items()
+    }
+
+
+def _shape(shape: CellShape) -> wire.Shape:
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None else round(float(value), digits)
+
+    return wire.Shape(
+        frame_id=shape.frame_id,
+        nucleus_area_px=rounded(shape.nucleus_area_px, 1),
+        cytoplasm_area_px=rounded(shape.cytoplasm_area_px, 1),
+        nucleus_area_um2=rounded(shape.nucleus_area_um2, 2),
+        cytoplasm_area_um2=rounded(shape.cytoplasm_area_um2, 2),
+        nucleus_to_cytoplasm_ratio=rounded(shape.nucleus_to_cytoplasm_ratio, 4),
+        nuclear_lobes=shape.nuclear_lobes,
+        nucleus_circularity=rounded(shape.nucleus_circularity, 4),
+    )
+
+
+def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(ms), 3) for name, ms in times_ms.items()}
+
+
+def _text(name: str) -> str:
+    """`name` without the lone surrogates by which Python keeps file names that are no UTF-8."""
+    return _LONE_SURROGATES.sub("\N{REPLACEMENT CHARACTER}", name)
+
+
+def new_id() -> str:
+    """An id for a session or a run that no other has: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def _shadow(health: ShadowHealth) -> ShadowStatus:
+    return ShadowStatus(**dataclasses.asdict(health))
+
+
+def _iso(utc_ns: int) -> str:
+    return (datetime(1970, 1, 1) + timedelta(microseconds=utc_ns // 1000)).isoformat(timespec="microseconds") + "Z"
+
+
+class MessageFactory:
+    """Makes the messages of one session (one source, one slide) of one run, numbered and dated.
+
+    Every message made takes the next `seq` of its topic and `session_seq` of its session: publish it, or
+    subscribers count it as lost. Not thread-safe: the one publishing thread owns it.
+
+    One offset between the monotonic clock and UTC, taken here at the start, dates everything, so that the
+    difference of two `_utc` is that of their `_ns`, whatever is done to the machine's clock meanwhile.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        session: str,
+        run_id: str,
+        next_session_seq: int = 0,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        utc_ns: Callable[[], int] = time.time_ns,
+        utc_offset_ns: int | None = None,
+    ) -> None:
+        """`next_session_seq`: for a resumed session, one more than the last number that it used. `utc_offset_ns`: UTC
+        minus monotonic time, for who must date things alike; None: that of now."""
+        if not SOURCE_NAME.fullmatch(source):
+            raise UsageError(f"source name: got {source!r}, expected letters, digits, '_' and '-', with a letter first")
+        self.source = source
+        self.session = session
+        self.run_id = run_id
+        self._monotonic_ns = monotonic_ns
+        self._utc_offset_ns = utc_ns() - monotonic_ns() if utc_offset_ns is None else utc_offset_ns
+        self._next_seq: Counter[str] = Counter()
+        self._next_session_seq = next_session_seq
+
+    @property
+    def next_session_seq(self) -> int:
+        return self._next_session_seq
+
+    def utc(self, monotonic_ns: int) -> str:
+        """A monotonic time of this machine as ISO 8601 with microseconds and Z."""
+        return _iso(monotonic_ns + self._utc_offset_ns)
+
+    def captured_utc(self, frame: Frame) -> str:
+        """When a frame was grabbed; of a recording's, when it was recorded."""
+        return self.utc(frame.captured_ns) if frame.captured_utc_ns is None else _iso(frame.captured_utc_ns)
+
+    def frame(
+        self,
+        frame: Frame,
+        detections: Detections,
+        *,
+        stage: StagePosition | None,
+        quality: FrameQuality,
+        observations: Sequence[Observation],
+        looks: Looks | None = None,
+        cells: Mapping[CellId, Cell] | None = None,
+        merged_islands: Sequence[MergedIsland] = (),
+        timings_ms: Mapping[str, float] | None = None,
+    ) -> FrameMessage:
+        """`observations`: one a detection, in order. `looks`: this frame's crops; None where no classifier ran.
+        `cells`: those that the observations name, as they stand after this frame.
+        """
+        bodies = _detections(detections, observations, looks, {} if cells is None else cells)
+        return FrameMessage(
+            frame_id=frame.frame_id,
+            captured_ns=frame.captured_ns,
+            captured_utc=self.captured_utc(frame),
+            width=frame.width,
+            height=frame.height,
+            file=None if frame.file is None else _text(frame.file),
+            stage=None
+            if stage is None
+            else Stage(
+                island=stage.island,
+                x_px=round(float(stage.x_px), 2),
+                y_px=round(float(stage.y_px), 2),
+                quality=round(float(stage.quality), 4),
+            ),
+            merged_islands=[
+                wire.MergedIsland(
+                    island=one.island,
+                    into=one.into,
+                    dx_px=round(float(one.dx_px), 2),
+                    dy_px=round(float(one.dy_px), 2),
+                )
+                for one in merged_islands
+            ],
+            focus=quality.focus,
+            accepted=quality.accepted,
+            reasons=list(quality.reasons),
+            truncated=detections.truncated,
+            detections=bodies,
+            timings_ms=_milliseconds(timings_ms or {}),
+            **self._stamp("frame"),
+        )
+
+    def cell(
+        self,
+        cell: Cell,
+        evidence: Evidence | None = None,
+        *,
+        counted: bool = True,
+        joined_to: CellId | None = None,
+    ) -> CellMessage:
+        """`counted`: False takes back a cell that was told of, as another one (`joined_to`) or as no white cell."""
+        return CellMessage(
+            cell_id=cell.cell_id,
+            island=cell.island,
+            x_px=round(float(cell.x_px), 1),
+            y_px=round(float(cell.y_px), 1),
+            class_=cell.class_name,
+            subclass=cell.subclass,
+            top_class=cell.top_class,
+            class_probabilities=_cell_probabilities(cell),
+            looks=cell.looks,
+            partial=cell.partial,
+            first_frame_id=cell.first_frame_id,
+            last_frame_id=cell.last_frame_id,
+            reclassified=cell.reclassified,
+            unclassified_reason=cell.unclassified_reason,
+            attributes=attribute_messages(cell.attributes),
+            counted=counted,
+            joined_to=joined_to,
+            shape=None if cell.shape is None else _shape(cell.shape),
+            evidence=evidence,
+            **self._stamp("cell"),
+        )
+
+    def differential(self, differential: Differential) -> DifferentialMessage:
+        """Percentages and limits as they are, unrounded."""
+        return DifferentialMessage(
+            total=differential.total,
+            classes={
+                name: ClassShare(count=share.count, percent=share.percent, low=share.low, high=share.high)
+                for name, share in differential.classes.items()
+            },
+            limits_method=differential.limits_method,
+            limits_note=differential.limits_note,
+            unclassified=differential.unclassified,
+            nrbc=differential.nrbc,
+            nrbc_per_100_wbc=differential.nrbc_per_100_wbc,
+            not_seen=dict(differential.not_seen),
+            flags=list(differential.flags),
+            not_assessed=list(differential.not_assessed),
+            rbc_seen=differential.rbc_seen,
+            platelets_seen=differential.platelets_seen,
+            frames=differential.frames,
+            frames_accepted=differential.frames_accepted,
+            final=differential.final,
+            **self._stamp("differential"),
+        )
+
+    def health(self, health: Health) -> HealthMessage:
+        return HealthMessage(
+            backend=health.backend,
+            detector=health.detector,
+            classifier=health.classifier,
+            segmenter=health.segmenter,
+            uptime_s=round(float(health.uptime_s), 3),
+            sources={
+                name: SourceStatus(
+                    state=status.state,
+                    mode=status.mode,
+                    fps=None if status.fps is None else round(float(status.fps), 2),
+                    captured=status.captured,
+                    published=status.published,
+                    dropped=dict(status.dropped),
+                    skipped=dict(status.skipped),
+                    queue=status.queue,
+                    reopened=status.reopened,
+                    latency_ms=None if status.latency_ms is None else _milliseconds(status.latency_ms),
+                    detail=None if status.detail is None else _text(status.detail),
+                )
+                for name, status in health.sources.items()
+            },
+            last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
+            stream=None if health.stream is None else StreamStatus(**dataclasses.asdict(health.stream)),
+            shadow=None if health.shadow is None else {name: _shadow(one) for name, one in health.shadow.items()},
+            recording=None if health.recording is None else RecordingStatus(**dataclasses.asdict(health.recording)),
+            **self._stamp("health"),
+        )
+
+    def picture(self, frame: Frame, width: int, height: int) -> PictureMessage:
+        """Of a frame that was encoded at `width` x `height` pixels."""
+        return PictureMessage(
+            frame_id=frame.frame_id,
+            captured_ns=frame.captured_ns,
+            width=width,
+            height=height,
+            scale=round(width / frame.width, 6),
+            **self._stamp("picture"),
+        )
+
+    def go_on_from(self, earlier: MessageFactory) -> None:
+        """Take over the numbering of the topics from the session before this one on the same source."""
+        self._next_seq = earlier._next_seq.copy()
+
+    def _stamp(self, type_: str) -> dict[str, Any]:
+        """The common fields. Called last, so that a message that can't be built takes no number."""
+        published_ns = self._monotonic_ns()
+        stamp = {
+            "session": self.session,
+            "run_id": self.run_id,
+            "source": self.source,
+            "seq": self._next_seq[type_],
+            "session_seq": self._next_session_seq,
+            "published_ns": published_ns,
+            "published_utc": self.utc(published_ns),
+        }
+        self._next_seq[type_] += 1
+        self._next_session_seq += 1
+        return stamp

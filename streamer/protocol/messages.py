@@ -1,0 +1,355 @@
+"""The messages of protocol 1.0 as structs, and their JSON form. streamer/protocol/factory.py makes them from records.
+
+Field names and meanings are those of the protocol (docs/protocol.md). Times ending in `_ns` are monotonic
+nanoseconds of the publishing machine. None (null) means "not measured"; a field that is absent does not apply
+to that detection.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Protocol
+
+import msgspec
+import numpy as np
+
+from engines.base import LeukostreamError
+
+PROTOCOL_VERSION = "1.0"
+PROTOCOL_MAJOR = PROTOCOL_VERSION.split(".")[0]
+
+Version = Annotated[str, msgspec.Meta(pattern=rf"^{PROTOCOL_MAJOR}\.[0-9]+$")]
+
+
+class WireError(LeukostreamError):
+    """What arrived is no message of this protocol."""
+
+
+class ProtocolVersionError(WireError):
+    """A message of another major version: its fields may mean something else, so none of it is read."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What every message carries."""
+
+    version: Version = PROTOCOL_VERSION
+    session: str
+    """One slide; a resumed session keeps it."""
+    run_id: str
+    """New with every process."""
+    source: str
+    seq: int
+    """Gapless per topic and run, from 0."""
+    session_seq: int
+    """Gapless per session, from 0; a resumed session goes on counting."""
+    published_ns: int
+    published_utc: str
+    """ISO 8601 with microseconds and Z."""
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    island: int
+    x_px: float
+    y_px: float
+    quality: float
+
+
+class MergedIsland(msgspec.Struct, frozen=True, kw_only=True):
+    """An island that turned out to be part of another one."""
+
+    island: int
+    into: int
+    dx_px: float
+    """A slide point of `island` is this one of `into` when (dx_px, dy_px) is added."""
+    dy_px: float
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    box_px: tuple[float, float, float, float]
+    label: str
+    kind: str
+    score: float
+    counted: bool
+    cell_id: int | None = None
+    is_new: bool = False
+    look_class: str | msgspec.UnsetType | None = msgspec.UNSET
+    """White cells only: what this crop alone looks like."""
+    look_probabilities: dict[str, float] | msgspec.UnsetType | None = msgspec.UNSET
+    class_: str | msgspec.UnsetType | None = msgspec.UNSET
+    """White cells only: the class of the cell so far, all looks fused."""
+    class_probabilities: dict[str, float] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
+    frame_id: int
+    captured_ns: int
+    captured_utc: str
+    width: int
+    height: int
+    file: str | None
+    stage: Stage | None
+    merged_islands: list[MergedIsland] = []
+    """Since the frame before; they come first, `stage` is in the islands that are left."""
+    focus: float | None
+    accepted: bool
+    reasons: list[str]
+    truncated: bool
+    detections: list[Detection]
+    timings_ms: dict[str, float]
+
+
+class Attribute(msgspec.Struct, frozen=True, kw_only=True):
+    """What the classifier says of one thing about a cell's looks."""
+
+    value: str
+    confidence: float
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a segmenter measured on the best look at a cell."""
+
+    frame_id: int
+    nucleus_area_px: float | None
+    cytoplasm_area_px: float | None
+    nucleus_area_um2: float | None
+    cytoplasm_area_um2: float | None
+    nucleus_to_cytoplasm_ratio: float | None
+    nuclear_lobes: int | None
+    nucleus_circularity: float | None
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """Where on a cell the evidence for a class lies: Grad-CAM of one look."""
+
+    class_: str
+    """Of the classifier's classes, the one that the map is of: the cell's likeliest."""
+    frame_id: int
+    """The frame that was looked at."""
+    square_px: tuple[int, int, int]
+    """Left, top and side of what the map covers, in pixels of that frame; parts of it may lie outside."""
+    map: list[list[int]]
+    """Rows from the top, 0 to 255: the largest is 255, unless there is no evidence at all."""
+
+
+class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class_": "class"}):
+    cell_id: int
+    island: int
+    x_px: float
+    y_px: float
+    class_: str
+    subclass: str | None
+    top_class: str
+    class_probabilities: dict[str, float]
+    looks: int
+    partial: bool
+    first_frame_id: int
+    last_frame_id: int
+    reclassified: bool = False
+    """A person gave it its class, by a command; the probabilities stay those of its looks."""
+    unclassified_reason: str | None = None
+    """Why `class` is "unclassified": "low confidence" or "unlike the training cells"."""
+    attributes: dict[str, Attribute] | None = None
+    """How the cell looks, by name; null for classifiers and for classes without."""
+    counted: bool = True
+    """False: it turned out to be another cell that was counted too, or no white cell, and is in no count any more."""
+    joined_to: int | None = None
+    """The cell that it turned out to be; all but the number is what holds of that one then."""
+    shape: Shape | None = None
+    """None: no segmenter ran, or no look at the cell was fit for it."""
+    evidence: Evidence | None = None
+    """None where it was not asked for, or no look of this frame changed the cell."""
+
+
+class ClassShare(msgspec.Struct, frozen=True, kw_only=True):
+    count: int
+    percent: float | None
+    low: float | None
+    high: float | None
+
+
+class DifferentialMessage(Message, frozen=True, kw_only=True, tag="differential"):
+    total: int
+    classes: dict[str, ClassShare]
+    limits_method: str
+    limits_note: str = ""
+    """What the limits leave out, in a sentence for people."""
+    unclassified: int
+    nrbc: int
+    nrbc_per_100_wbc: float | None
+    not_seen: dict[str, float] = {}
+    """Upper limit of the percentage, by class or subclass that the classifier can name and no cell has."""
+    flags: list[str]
+    not_assessed: list[str]
+    rbc_seen: int
+    platelets_seen: int
+    frames: int
+    frames_accepted: int
+    final: bool
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    state: str
+    mode: str
+    fps: float | None
+    captured: int
+    published: int
+    dropped: dict[str, int]
+    skipped: dict[str, int]
+    queue: int
+    reopened: int
+    latency_ms: dict[str, float] | None
+    detail: str | None
+
+
+class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    connections: int | None
+    lost: dict[str, int]
+    """Messages that found a subscriber's queue full, by type."""
+    requests: int
+    refused: dict[str, int]
+    window_bytes: int
+
+
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    checked: int
+    compared: int
+    agreed: int
+    extra: int
+    failed: int
+
+
+class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    frames: int
+    messages: int
+    file_bytes: int
+    frames_lost: dict[str, int]
+    """What could not be kept, by reason."""
+    messages_lost: dict[str, int]
+
+
+class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
+    backend: str
+    detector: str
+    classifier: str | None
+    uptime_s: float
+    sources: dict[str, SourceStatus]
+    last_seq: dict[str, int] | None = None
+    """By other message type of this source, `seq` of the newest: what tells that the last of a topic was lost."""
+    stream: StreamStatus | None = None
+    shadow: dict[str, ShadowStatus] | None = None
+    """By model, "detector" and "classifier": how far a GPU agrees with the CPU; None where that is not compared."""
+
+    recording: RecordingStatus | None = None
+    segmenter: str | None = None
+
+
+class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):
+    """A frame as JPEG; only made while somebody subscribes to it."""
+
+    frame_id: int
+    captured_ns: int
+    width: int
+    """Of the JPEG, in pixels."""
+    height: int
+    scale: float
+    """Pixels of the JPEG per pixel of the frame."""
+
+
+AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage | PictureMessage
+MESSAGE_TYPES: dict[str, type[AnyMessage]] = {
+    "frame": FrameMessage,
+    "cell": CellMessage,
+    "differential": DifferentialMessage,
+    "health": HealthMessage,
+    "picture": PictureMessage,
+}
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a message whose type a later minor version added: the fields that all messages carry."""
+
+    type: str
+    version: Version
+    session: str
+    run_id: str
+    source: str
+    seq: int
+    session_seq: int
+    published_ns: int
+    published_utc: str
+
+
+class Sink(Protocol):
+    """Where messages go: a socket, a file, a display.
+
+    `publish` is called by the one publishing thread, with every message in order. It never raises on account of
+    its own trouble (a full disk, a reader that left): that is said once and counted, and the other sinks go on.
+    """
+
+    def publish(self, message: AnyMessage, payload: bytes | None = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"a message holds a {type(value).__name__}, expected plain numbers, texts and lists")
+
+
+class _Versioned(msgspec.Struct):
+    version: str
+    type: str | None = None
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_plain)
+_DECODER: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
+_ENVELOPE_DECODER = msgspec.json.Decoder(Envelope)
+_VERSION_DECODER = msgspec.json.Decoder(_Versioned)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """One JSON object in UTF-8, without line breaks."""
+    return _ENCODER.encode(message)
+
+
+def decode(header: bytes) -> AnyMessage | Envelope:
+    """The message in a JSON header; an Envelope where its type is newer than this program.
+
+    Fields that a later minor version added are ignored. ProtocolVersionError for another major version,
+    WireError for what is no message.
+    """
+    try:
+        return _DECODER.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _decode_unknown(header, error)
+
+
+def _decode_unknown(header: bytes, error: Exception) -> Envelope:
+    try:
+        versioned = _VERSION_DECODER.decode(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise WireError(
+            f"got {header[:60]!r}, expected a leukostream message in JSON: is this the endpoint of a leukostream?"
+        ) from error
+    major = versioned.version.split(".")[0]
+    if major != PROTOCOL_MAJOR:
+        raise ProtocolVersionError(
+            f"got a message of protocol {versioned.version}, expected {PROTOCOL_MAJOR}.x: "
+            "use the same major version of leukostream on both sides"
+        ) from error
+    if versioned.type is not None and versioned.type not in MESSAGE_TYPES:
+        try:
+            return _ENVELOPE_DECODER.decode(header)
+        except msgspec.MsgspecError as envelope_error:
+            error = envelope_error
+    raise WireError(f"message of type {versioned.type!r}: {error}") from error
+
+
+def type_of(message: AnyMessage | Envelope) -> str:
+    """ "frame", "cell", "differential", "health", or what a later minor version calls it."""
+    return message.type if isinstance(message, Envelope) else str(type(message).__struct_config__.tag)
+
+
+def topic_of(message: AnyMessage | Envelope) -> str:
+    """TYPE.SOURCE"""
+    return f"{type_of(message)}.{message.source}"

@@ -1,0 +1,226 @@
+"""Frames of several sources to batches, and the results back into the order of their source.
+
+`Gathering` decides, with the time given to it; `Batcher` is the blocking front that worker threads call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from streamer.records import Frame
+from streamer.run.ring import Ring
+
+Result = TypeVar("Result")
+
+Group = Callable[[Frame], Hashable]
+"""What frames of one batch have in common: the same for frames that one run of one model takes together."""
+
+STALE = "stale"
+"""The reason under which frames older than the budget are counted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequencedFrame:
+    """A frame with its place among the frames that its source gave to the workers."""
+
+    order: int
+    """From 0 without gaps for each source, unlike `frame_id`, which a dropped frame leaves a gap in."""
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No batch yet."""
+
+    at_most_ns: int | None
+    """Ask again after so long even if no frame comes; None: nothing will change until one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    """A group with a whole batch; a class of its own because None is a group too."""
+
+    group: Hashable
+
+
+class Gathering:
+    """Which frames make the next batch. Not for several threads at once; takes from the rings, never waits.
+
+    A batch is of one group: frames that one run of a model takes together. It is ready with `max_frames`, or when the
+    oldest frame of all was captured `max_wait_ms` ago, or when no ring that may give another frame is awaited; the
+    group of a frame that is due goes before one that is full. Sources of a group take turns, one frame each, and the
+    turn carries over to the next batch, so that a fast source can't keep a slow one waiting. The frames of a source
+    stay in their order.
+
+    `stale_after_ms` is the budget of each live source: what is older when its turn comes is dropped and counted. A
+    source that has none loses nothing here. A live source that has a frame waiting is not waited for: its next one is
+    a whole frame time away.
+    """
+
+    def __init__(
+        self,
+        rings: Mapping[str, Ring[Frame]],
+        *,
+        max_frames: int,
+        max_wait_ms: float,
+        stale_after_ms: Mapping[str, float] | None = None,
+        group: Group = lambda frame: None,
+    ) -> None:
+        if max_frames < 1:
+            raise ValueError(f"max_frames: got {max_frames}, expected 1 or more")
+        self._names = tuple(rings)
+        self._rings = dict(rings)
+        self._max_frames = max_frames
+        self._max_wait_ns = round(max_wait_ms * 1e6)
+        self._stale_after_ns = {name: round(ms * 1e6) for name, ms in (stale_after_ms or {}).items()}
+        self._group = group
+        self._next_order = dict.fromkeys(rings, 0)
+        self._turn = 0
+        self.dropped: dict[str, Counter[str]] = {name: Counter() for name in rings}
+
+    def step(self, now_ns: int) -> list[SequencedFrame] | Wait | None:
+        """A batch of 1 to `max_frames` frames; Wait where none is ready; None when every ring is drained."""
+        while True:
+            if all(ring.drained for ring in self._rings.values()):
+                return None
+            heads = {name: head for name, ring in self._rings.items() if (head := ring.peek()) is not None}
+            if not heads:
+                return Wait(None)
+            oldest = min(heads.values(), key=lambda head: head.captured_ns)
+            due_in_ns = oldest.captured_ns + self._max_wait_ns - now_ns
+            group = self._group(oldest)
+            if due_in_ns > 0:
+                full = self._full_group(heads)
+                if full is not None:
+                    group = full.group
+                elif any(self._may_give(name, ring) for name, ring in self._rings.items()):
+                    return Wait(due_in_ns)
+            batch = self._take(group, now_ns)
+            if batch:
+                return batch
+
+    def _may_give(self, name: str, ring: Ring[Frame]) -> bool:
+        """Whether another frame may come into the ring before one is taken out, soon enough to wait for."""
+        return not ring.closed and not ring.full and not (name in self._stale_after_ns and len(ring))
+
+    def _full_group(self, heads: Mapping[str, Frame]) -> _Full | None:
+        """The group that has a whole batch waiting, as far as the first frames of the rings tell; by turn."""
+        waiting: Counter[Hashable] = Counter()
+        groups = {name: self._group(head) for name, head in heads.items()}
+        for name, group in groups.items():
+            waiting[group] += len(self._rings[name])
+        for name in self._names[self._turn :] + self._names[: self._turn]:
+            if name in groups and waiting[groups[name]] >= self._max_frames:
+                return _Full(groups[name])
+        return None
+
+    def _take(self, group: Hashable, now_ns: int) -> list[SequencedFrame]:
+        batch: list[SequencedFrame] = []
+        passed_by = 0
+        while len(batch) < self._max_frames and passed_by < len(self._names):
+            name = self._names[self._turn]
+            self._turn = (self._turn + 1) % len(self._names)
+            frame = self._fresh(name, group, now_ns)
+            if frame is None:
+                passed_by += 1
+                continue
+            passed_by = 0
+            batch.append(SequencedFrame(self._next_order[name], frame))
+            self._next_order[name] += 1
+        return batch
+
+    def _fresh(self, name: str, group: Hashable, now_ns: int) -> Frame | None:
+        """The next frame of a source that is not stale; None where there is none, or it is of another group."""
+        ring, budget_ns = self._rings[name], self._stale_after_ns.get(name)
+        while (head := ring.peek()) is not None and self._group(head) == group:
+            # Another one than `head` where a camera pushed it out meanwhile; a camera's frames are all of one group.
+            frame = ring.get(timeout=0)
+            if frame is None or budget_ns is None or now_ns - frame.captured_ns <= budget_ns:
+                return frame
+            self.dropped[name][STALE] += 1
+        return None
+
+
+class Batcher:
+    """`Gathering` for any number of worker threads. The rings must have no other consumer."""
+
+    def __init__(
+        self,
+        rings: Mapping[str, Ring[Frame]],
+        *,
+        now_ns: Callable[[], int],
+        max_frames: int,
+        max_wait_ms: float,
+        stale_after_ms: Mapping[str, float] | None = None,
+        group: Group = lambda frame: None,
+    ) -> None:
+        self._now_ns = now_ns
+        self._changed = threading.Condition()
+        self._gathering = Gathering(
+            rings, max_frames=max_frames, max_wait_ms=max_wait_ms, stale_after_ms=stale_after_ms, group=group
+        )
+        for ring in rings.values():
+            ring.listen(self._wake)
+
+    def next_batch(self, timeout: float | None = None) -> list[SequencedFrame] | None:
+        """The next frames; an empty list where none were ready within `timeout` seconds (None: wait for ever).
+
+        None when all rings are closed and empty: there will be no more.
+        """
+        until_ns = None if timeout is None else self._now_ns() + round(timeout * 1e9)
+        with self._changed:
+            while True:
+                now_ns = self._now_ns()
+                step = self._gathering.step(now_ns)
+                if not isinstance(step, Wait):
+                    return step
+                waits = [step.at_most_ns, None if until_ns is None else until_ns - now_ns]
+                shortest_ns = min((wait for wait in waits if wait is not None), default=None)
+                if until_ns is not None and now_ns >= until_ns:
+                    return []
+                self._changed.wait(None if shortest_ns is None else shortest_ns / 1e9)
+
+    @property
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """Frames lost here, by source and reason; a copy."""
+        with self._changed:
+            return {name: dict(reasons) for name, reasons in self._gathering.dropped.items()}
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+class InOrder(Generic[Result]):
+    """Gives results back in the order of their source, whichever worker finished first.
+
+    For the one thread that takes the results. Each SequencedFrame must come back once, with a result or with what
+    stands for a failed one; what waits here is at most what the workers hold.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+        self._early: dict[str, dict[int, Result]] = {}
+
+    def put(self, source: str, order: int, result: Result) -> list[Result]:
+        """All results of `source` that are now next in line; empty while an earlier one is missing."""
+        expected = self._next.setdefault(source, 0)
+        early = self._early.setdefault(source, {})
+        if order < expected or order in early:
+            raise ValueError(f"source {source!r}: got order {order} twice, expected each once")
+        early[order] = result
+        ready: list[Result] = []
+        while expected in early:
+            ready.append(early.pop(expected))
+            expected += 1
+        self._next[source] = expected
+        return ready
+
+    @property
+    def waiting(self) -> int:
+        """Results that came before an earlier one of their source."""
+        return sum(map(len, self._early.values()))

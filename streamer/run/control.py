@@ -1,0 +1,126 @@
+"""Commands to a running pipeline: what each does to a source, and its place in the journal.
+
+All of it on the publishing thread, between two frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from streamer.journal import GivenCommand
+from streamer.protocol.messages import AnyMessage
+from streamer.protocol.requests import (
+    AnyCommand,
+    NewSlide,
+    Pause,
+    Reclassify,
+    RequestRefused,
+    Resume,
+    SourceState,
+    StopAt,
+    encode_request,
+    kind_of,
+)
+from streamer.records import Frame, Reclassification
+from streamer.run.gate import Gate
+from streamer.run.ring import Ring
+from streamer.run.session import SlideSession
+
+
+class Lane(Protocol):
+    """One source on its way."""
+
+    name: str
+    ring: Ring[Frame]
+    gate: Gate
+    session: SlideSession
+    stop_at: int | None
+
+    def state(self) -> SourceState: ...
+
+
+class Steering:
+    """Carries out commands on the lanes of a pipeline."""
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        send: Callable[[AnyMessage, bytes | None], None],
+        next_session: Callable[[str], SlideSession] | None,
+    ) -> None:
+        """`send` publishes what a command makes; `next_session`: None where a run has one slide for each source."""
+        self._lanes = lanes
+        self._send = send
+        self._next_session = next_session
+
+    def states(self) -> dict[str, SourceState]:
+        """What commands have done, by source."""
+        return {name: lane.state() for name, lane in self._lanes.items()}
+
+    def execute(self, command: AnyCommand, *, by: str) -> SourceState:
+        """Carry out a command and keep it on record. RequestRefused where it makes no sense."""
+        lane = self._lanes.get(command.source)
+        if lane is None:
+            raise RequestRefused(
+                "unknown source", f"got source {command.source!r}, expected one of {', '.join(self._lanes)}"
+            )
+        session, given = lane.session, given_command(command, by)
+        try:
+            if lane.ring.closed:
+                raise RequestRefused("not possible", f"source {lane.name} has ended")
+            if isinstance(command, Reclassify):
+                self._reclassify(lane, command, given)
+            else:
+                self._carry_out(lane, command)
+                session.note(given)
+        except RequestRefused as refusal:
+            session.note(replace(given, refused=refusal.code, reason=str(refusal)))
+            raise
+        return lane.state()
+
+    def recall(self, command: AnyCommand, *, by: str) -> SourceState | None:
+        """The state of its source, where the journal has this very command as carried out."""
+        lane = self._lanes.get(command.source)
+        if lane is None or lane.session.recalls(by, command.id) != encode_request(command).decode():
+            return None
+        return lane.state()
+
+    def _reclassify(self, lane: Lane, command: Reclassify, given: GivenCommand) -> None:
+        said = Reclassification(command.cell_id, command.class_, command.subclass)
+        fault = lane.session.fault_of(said)
+        if fault is not None:
+            raise RequestRefused("not possible", fault)
+        for message, payload in lane.session.reclassify(said, given):
+            self._send(message, payload)
+
+    def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
+        if isinstance(command, Pause | Resume):
+            if lane.gate.paused == isinstance(command, Pause):
+                raise RequestRefused(
+                    "not possible", f"source {lane.name} is {'' if lane.gate.paused else 'not '}paused already"
+                )
+            (lane.gate.pause if isinstance(command, Pause) else lane.gate.resume)()
+        elif isinstance(command, StopAt):
+            if command.cells is not None and command.cells <= lane.session.total:
+                raise RequestRefused(
+                    "not possible", f"got {command.cells} cells, expected more than the {lane.session.total} counted"
+                )
+            lane.stop_at = command.cells
+        else:
+            self._begin_slide(lane)
+
+    def _begin_slide(self, lane: Lane) -> None:
+        if self._next_session is None:
+            raise RequestRefused("not possible", "this run has one slide for each source")
+        for message, payload in lane.session.finish():
+            self._send(message, payload)
+        session = self._next_session(lane.name)
+        session.factory.go_on_from(lane.session.factory)
+        lane.session = session
+
+
+def given_command(command: AnyCommand, by: str) -> GivenCommand:
+    """A command as the journal keeps it."""
+    return GivenCommand(command.run_id, by, command.id, kind_of(command), encode_request(command).decode())

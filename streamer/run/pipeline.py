@@ -1,0 +1,370 @@
+"""The only place where threads start: one reader a source, some workers, one tail, and one
+writer where the run is recorded.
+
+reader (source > ring)  >  workers (batch > detector > classifier)  >  tail (in order: place, cells, counts, publish)
+
+The calling thread keeps the terminal. Whatever fails, what was counted is published as a final differential.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamer.analysis.analyser import Analysed, Analyser
+from streamer.analysis.models import Analysers
+from streamer.protocol.messages import AnyMessage, DifferentialMessage, FrameMessage, Sink
+from streamer.protocol.requests import SourceState
+from streamer.recording import Recorder
+from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
+from streamer.run.batcher import Batcher, InOrder, SequencedFrame
+from streamer.run.control import Steering
+from streamer.run.gate import Gate
+from streamer.run.ring import Ring
+from streamer.run.session import SlideSession
+from streamer.sources.base import Source
+from streamer.sources.reader import SourceReader
+
+LATENCIES_KEPT = 300
+"""Latency and rate are those of the last so many frames."""
+
+QUEUE: Mapping[Mode, int] = {"live": 2, "analysis": 4}
+
+RATE_WINDOW_NS = 5_000_000_000
+
+POLL_S = 0.05
+"""How long the tail waits for a result before it looks after its sinks."""
+
+JOIN_READER_S = 1.0
+"""How long the end waits for a reader that may be blocked in a driver; it is left behind after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of the hand-overs, and when to stop."""
+
+    workers: int
+    max_batch: int = 1
+    """Frames of one run of the models."""
+    max_wait_ms: float = 5.0
+    stale_after_ms: float = 1000.0
+    """A live source's frame that is older when its turn comes is dropped."""
+    queue: int | None = None
+    """Frames of one source that may wait; None: by mode."""
+    health_interval_s: float = 1.0
+    stop_at: int | None = None
+    """White cells of one source after which it is stopped."""
+
+
+class _Ticket:
+    """A batch under way; its place is free again when the last of its frames was published."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, frames: int) -> None:
+        self.left = frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Result:
+    """What a worker hands to the tail: `analysed` is None where the analysis failed."""
+
+    ticket: _Ticket
+    analysed: Analysed | None
+
+
+class _Lane:
+    """One source on its way: reader, ring, session and what is measured of it."""
+
+    def __init__(
+        self,
+        source: Source,
+        mode: Mode,
+        session: SlideSession,
+        queue: int | None,
+        on_skip: Callable[[Skip], None],
+        taken: Callable[[Frame], None],
+    ) -> None:
+        self.name = source.name
+        self.mode = mode
+        self.session = session
+        self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if mode == "live" else "block")
+        self.stop = threading.Event()
+        self.gate = Gate(self.ring, taken)
+        self.stop_at: int | None = None
+        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip)
+        self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
+        self.published = 0
+        self.ignored: Counter[str] = Counter()
+        self.recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES_KEPT)
+        """(published_ns, milliseconds from grab to publish) of the last frames."""
+
+    def state(self) -> SourceState:
+        session = self.session
+        return SourceState(
+            session=session.factory.session,
+            paused=self.gate.paused,
+            stop_at=self.stop_at,
+            white_cells=session.total,
+        )
+
+    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceHealth:
+        status = self.reader.status
+        window = [at for at, _ in self.recent if self.recent[-1][0] - at <= RATE_WINDOW_NS]
+        span_ns = window[-1] - window[0] if len(window) > 1 else 0
+        latency = None
+        if self.recent:
+            values = np.percentile([ms for _, ms in self.recent], (50, 95, 99)).tolist()
+            latency = dict(zip(("p50", "p95", "p99"), values, strict=True))
+        dropped = (
+            Counter(self.ring.dropped)
+            + Counter(status.dropped)
+            + Counter(lost_in_batcher)
+            + self.ignored
+            + Counter(self.gate.dropped)
+        )
+        return SourceHealth(
+            state=status.state,
+            mode=self.mode,
+            fps=(len(window) - 1) * 1e9 / span_ns if span_ns else None,
+            captured=status.captured,
+            published=self.published,
+            dropped=dict(dropped),
+            skipped=status.skipped,
+            queue=len(self.ring),
+            reopened=status.reopened,
+            latency_ms=latency,
+            detail=status.fault,
+        )
+
+
+class Pipeline:
+    """Analyses sources until they end, `stop` is called, or something fails.
+
+    `start` begins, `running` says whether there is more to come, `finish` waits for the end, closes the sinks and
+    raises what went wrong. `finals` are the last differentials, by source; they are there however it ended.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Source, Mode]],
+        analyser: Analyser | Analysers,
+        new_session: Callable[[str], SlideSession],
+        sinks: Sequence[Sink],
+        limits: Limits,
+        *,
+        service: Callable[[], None] = lambda: None,
+        show: Callable[[Frame], None] = lambda frame: None,
+        on_skip: Callable[[Skip], None] = lambda skip: None,
+        models: Callable[[str], ModelHealth] = lambda source: ModelHealth(),
+        next_session: Callable[[str], SlideSession] | None = None,
+        picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None,
+        stream: Callable[[], StreamHealth | None] = lambda: None,
+        recorder: Recorder | None = None,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """`service` is called on the publishing thread some twenty times a second, for sinks that have peers to answer.
+        `show` gets every frame published. `models`: what analyses a source, for `health`.
+        `next_session` makes that of another slide under a source; None where that can't be. `picture` gives the JPEG,
+        width and height to publish of a frame, if any. `stream`: how the sockets do. `recorder` keeps what goes in and
+        what comes out; it is closed with the sinks."""
+        self._analyser = analyser
+        self._sinks = [*sinks, recorder] if recorder else sinks
+        self._recorder = recorder
+        self._writer = threading.Thread(target=recorder.run, name="recorder", daemon=True) if recorder else None
+        self._limits = limits
+        self._service = service
+        self._show = show
+        self._models = models
+        self._now_ns = now_ns
+        self._started_ns = now_ns()
+        taken = recorder.frame if recorder else lambda frame: None
+        self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip, taken) for s, mode in sources}
+        for lane in self._lanes.values():
+            lane.stop_at = limits.stop_at
+        self.controls = Steering(self._lanes, self._send, next_session)
+        """What carries out commands, on the publishing thread."""
+        self._picture = picture
+        self._stream = stream
+        self._batcher = Batcher(
+            {name: lane.ring for name, lane in self._lanes.items()},
+            now_ns=now_ns,
+            max_frames=limits.max_batch,
+            max_wait_ms=limits.max_wait_ms,
+            stale_after_ms={name: limits.stale_after_ms for name, lane in self._lanes.items() if lane.mode == "live"},
+            group=analyser.group,
+        )
+        # A worker takes a place before it takes frames, so the frame that all wait for always has one.
+        self._places = threading.Semaphore(2 * limits.workers)
+        self._results: Ring[tuple[SequencedFrame, _Result]] = Ring(4 * limits.workers * limits.max_batch, "block")
+        self._in_order: InOrder[_Result] = InOrder()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"worker {number}", daemon=True)
+            for number in range(limits.workers)
+        ]
+        self._working = limits.workers
+        self._lock = threading.Lock()
+        self._tail = threading.Thread(target=self._publish_all, name="tail", daemon=True)
+        self._failure: Exception | None = None
+        self.finals: dict[str, DifferentialMessage] = {}
+
+    def start(self) -> None:
+        if self._writer is not None:
+            self._writer.start()
+        for lane in self._lanes.values():
+            lane.thread.start()
+        for thread in (*self._workers, self._tail):
+            thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._tail.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no source gives frames any more."""
+        return all(lane.ring.closed for lane in self._lanes.values())
+
+    def stop(self) -> None:
+        """Read no more; what was read is still analysed and published."""
+        for lane in self._lanes.values():
+            lane.stop.set()
+            lane.ring.close()
+
+    def finish(self) -> None:
+        """Wait until all is published; raise the first failure of a worker, of the tail, or of a source."""
+        while self._tail.is_alive():  # join with a timeout, so that Ctrl-C is noticed on every system
+            self._tail.join(0.5)
+        for lane in self._lanes.values():
+            lane.thread.join(JOIN_READER_S)
+        if self._writer is not None:
+            self._writer.join()
+        if self._failure is not None:
+            raise self._failure
+        for lane in self._lanes.values():
+            if lane.reader.failure is not None:
+                raise lane.reader.failure
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+        self.stop()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                self._places.acquire()
+                batch = self._batcher.next_batch()
+                if not batch:
+                    self._places.release()
+                    return
+                ticket = _Ticket(len(batch))
+                for sequenced, analysed in zip(batch, self._analyse(batch), strict=True):
+                    self._results.put((sequenced, _Result(ticket, analysed)))
+        finally:
+            with self._lock:
+                self._working -= 1
+                last = self._working == 0
+            if last:
+                self._results.close()
+
+    def _analyse(self, batch: Sequence[SequencedFrame]) -> Sequence[Analysed | None]:
+        if self._failure is not None:
+            return [None] * len(batch)
+        try:
+            return self._analyser.analyse([sequenced.frame for sequenced in batch])
+        except Exception as error:
+            self._fail(error)
+            return [None] * len(batch)
+
+    def _publish_all(self) -> None:
+        try:
+            self._publish_results()
+        except Exception as error:
+            self._fail(error)
+            while not self._results.drained:  # let the workers end
+                if self._results.get(POLL_S) is not None:
+                    self._places.release()
+        finally:
+            self._publish_finals()
+
+    def _publish_results(self) -> None:
+        health_due_ns = self._now_ns()
+        while not self._results.drained:
+            item = self._results.get(POLL_S)
+            if item is not None:
+                sequenced, result = item
+                lane = self._lanes[sequenced.frame.source]
+                for ready in self._in_order.put(lane.name, sequenced.order, result):
+                    self._publish_frame(lane, ready)
+            self._service()
+            if self._now_ns() >= health_due_ns:
+                health_due_ns = self._now_ns() + round(self._limits.health_interval_s * 1e9)
+                self._publish_health()
+
+    def _publish_frame(self, lane: _Lane, result: _Result) -> None:
+        result.ticket.left -= 1
+        if result.ticket.left == 0:
+            self._places.release()
+        analysed = result.analysed
+        if analysed is None or self._is_enough(lane):
+            lane.ignored["analysis failed" if analysed is None else "enough cells"] += 1
+            return
+        self._show(analysed.frame)
+        picture = self._picture(analysed.frame, self._now_ns())
+        if picture is not None:
+            self._send(*lane.session.picture(analysed.frame, picture))
+        for message, payload in lane.session.update(analysed):
+            self._send(message, payload)
+            if isinstance(message, FrameMessage):
+                lane.published += 1
+                lane.recent.append((message.published_ns, (message.published_ns - message.captured_ns) / 1e6))
+        if self._is_enough(lane):
+            lane.stop.set()
+            lane.ring.close()
+
+    def _is_enough(self, lane: _Lane) -> bool:
+        if lane.stop_at is not None and lane.session.total >= lane.stop_at:
+            return True
+        return lane.session.is_precise()
+
+    def _publish_health(self) -> None:
+        lost = self._batcher.dropped
+        for lane in self._lanes.values():
+            models = self._models(lane.name)
+            health = Health(
+                backend=models.backend,
+                detector=models.detector,
+                classifier=models.classifier,
+                segmenter=models.segmenter,
+                shadow=models.shadow,
+                uptime_s=(self._now_ns() - self._started_ns) / 1e9,
+                sources={lane.name: lane.health(lost.get(lane.name, {}))},
+                stream=self._stream(),
+                recording=self._recorder.health() if self._recorder else None,
+            )
+            self._send(*lane.session.health(health))
+
+    def _publish_finals(self) -> None:
+        try:
+            for lane in self._lanes.values():
+                lane.thread.join(JOIN_READER_S)  # so that its last state is told
+                for message, payload in lane.session.finish():
+                    self._send(message, payload)
+                    if isinstance(message, DifferentialMessage):
+                        self.finals[lane.name] = message
+            self._publish_health()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            for sink in self._sinks:
+                sink.close()
+
+    def _send(self, message: AnyMessage, payload: bytes | None = None) -> None:
+        for sink in self._sinks:
+            sink.publish(message, payload)

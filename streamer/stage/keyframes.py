@@ -1,0 +1,323 @@
+"""Where the stage has been: keyframes, how they lie to one another, and the islands that they form.
+
+Every measured shift between two keyframes is a link. `settle` gives an island the positions that fit all of its links
+best, so that drift is spread over a loop when it closes. Links that no other link agrees with lose their weight.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import scipy.sparse.linalg
+
+from streamer.stage.placement import Correction
+from streamer.stage.preparation import PreparedFrame, forgotten, restored, without_spectrum
+from streamer.stage.registration import Shift
+
+LOCAL = 48
+"""Keyframes that settle together when one more is linked to them."""
+
+SPECTRA_KEPT = 512
+"""Keyframes whose spectrum stays in memory (0.3 MB each); the others' is computed again when it is needed."""
+
+PICTURES_KEPT = 8192
+"""Keyframes whose picture stays in memory (0.08 MB each). A place whose picture is gone is not recognised again."""
+
+
+@dataclass(slots=True, eq=False)
+class Keyframe:
+    """One place of the map. Its position changes; its number never does."""
+
+    number: int
+    island: int
+    x_px: float
+    y_px: float
+    frame: PreparedFrame
+    links: dict[int, Link] = field(default_factory=dict)
+    announced_px: tuple[float, float] = (0.0, 0.0)
+    """The position that the outside was told, and the island."""
+    announced_island: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeState:
+    """All of a keyframe but its picture, as it is kept outside."""
+
+    number: int
+    island: int
+    x_px: float
+    y_px: float
+    announced_px: tuple[float, float]
+    announced_island: int
+    links: tuple[Link, ...]
+    """In the order in which they were found: least squares add up in that order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A measured shift: slide position of `to` minus that of the keyframe that holds it."""
+
+    to: int
+    x_px: float
+    y_px: float
+    weight: float
+
+
+class StageMap:
+    """Keyframes by number and by place. Positions are slide pixels of a keyframe's upper left corner."""
+
+    def __init__(self, announce_px: float) -> None:
+        """Keyframes that moved less than `announce_px` since the last correction are not told of."""
+        self._announce_px = announce_px
+        self._keyframes: list[Keyframe] = []
+        self._by_place: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        self._with_spectrum: OrderedDict[int, None] = OrderedDict()
+        self._with_picture: OrderedDict[int, None] = OrderedDict()
+        self.forgotten = 0
+        """Keyframes whose picture was given up because too many were kept."""
+        self._islands: dict[int, list[int]] = {}
+        self._moved: set[int] = set()
+        self._new: set[int] = set()
+        """Keyframes made since the last corrections: nobody outside knows of a place that they had before."""
+        self._next_island = 0
+        self._changed: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._keyframes)
+
+    def __getitem__(self, number: int) -> Keyframe:
+        return self._keyframes[number]
+
+    @property
+    def islands(self) -> tuple[int, ...]:
+        return tuple(self._islands)
+
+    def members(self, island: int) -> list[int]:
+        """Numbers of an island's keyframes, oldest first."""
+        return self._islands[island]
+
+    def new_island(self) -> int:
+        island = self._next_island
+        self._next_island += 1
+        self._islands[island] = []
+        return island
+
+    def add(self, frame: PreparedFrame, island: int, x_px: float, y_px: float) -> Keyframe:
+        keyframe = Keyframe(
+            len(self._keyframes), island, x_px, y_px, frame, announced_px=(x_px, y_px), announced_island=island
+        )
+        self._new.add(keyframe.number)
+        self._keyframes.append(keyframe)
+        self._islands[island].append(keyframe.number)
+        self._by_place[self._place(keyframe)].append(keyframe.number)
+        self._remember(keyframe)
+        self._changed.add(keyframe.number)
+        return keyframe
+
+    @property
+    def next_island(self) -> int:
+        return self._next_island
+
+    def take_changed(self) -> list[KeyframeState]:
+        """The keyframes that are new or not as they were when this was last asked."""
+        changed, self._changed = sorted(self._changed), set()
+        return [_state_of(self._keyframes[number]) for number in changed]
+
+    def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], next_island: int) -> None:
+        """Fill an empty map with all keyframes of another one, in the order of their numbers."""
+        self._next_island = next_island
+        members: dict[int, list[int]] = defaultdict(list)
+        for state, frame in keyframes:
+            keyframe = Keyframe(
+                number=state.number,
+                island=state.island,
+                x_px=state.x_px,
+                y_px=state.y_px,
+                frame=frame,
+                links={link.to: link for link in state.links},
+                announced_px=state.announced_px,
+                announced_island=state.announced_island,
+            )
+            self._keyframes.append(keyframe)
+            self._by_place[self._place(keyframe)].append(keyframe.number)
+            self._remember(keyframe)
+            members[keyframe.island].append(keyframe.number)
+        self._islands = {island: members[island] for island in sorted(members)}
+
+    def frame(self, number: int) -> PreparedFrame:
+        """A keyframe's picture, ready to correlate."""
+        keyframe = self._keyframes[number]
+        keyframe.frame = restored(keyframe.frame)
+        self._remember(keyframe)
+        return keyframe.frame
+
+    def overlap(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> float:
+        """Share of `frame`, lying at (x_px, y_px), that a keyframe of the same island sees too."""
+        keyframe = self._keyframes[number]
+        across = frame.width - abs(x_px - keyframe.x_px)
+        down = frame.height - abs(y_px - keyframe.y_px)
+        return max(0.0, across) * max(0.0, down) / (frame.width * frame.height)
+
+    def around(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
+        """(overlap, number) of the keyframes that see part of `frame` lying there, largest overlap first."""
+        column, row = int(x_px // frame.width), int(y_px // frame.height)
+        found = [
+            (self.overlap(number, frame, x_px, y_px), number)
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+            for number in self._by_place.get((island, column + i, row + j), ())
+        ]
+        return sorted((pair for pair in found if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
+
+    def nearest(self, island: int, x_px: float, y_px: float) -> list[int]:
+        """All keyframes: those of `island` by distance from a place, then the others, newest first."""
+        own = self._islands.get(island, [])
+        places = np.array([(self._keyframes[n].x_px, self._keyframes[n].y_px) for n in own]).reshape(-1, 2)
+        order = np.argsort(np.hypot(places[:, 0] - x_px, places[:, 1] - y_px), kind="stable")
+        others = [k.number for k in reversed(self._keyframes) if k.island != island]
+        return [own[i] for i in order] + others
+
+    def link(self, a: int, b: int, shift: Shift) -> float:
+        """Note that `b` lies `shift` from `a`; returns how far off the map is from that, in pixels."""
+        smear = max(self._keyframes[a].frame.smear, self._keyframes[b].frame.smear, 1.0)
+        # A smeared picture fits anywhere along its smear: it holds an island together only where nothing sharp does.
+        weight = shift.overlap * max(shift.ncc, 0.1) / smear**8
+        self._keyframes[a].links[b] = Link(b, shift.x_px, shift.y_px, weight)
+        self._keyframes[b].links[a] = Link(a, -shift.x_px, -shift.y_px, weight)
+        self._changed.update((a, b))
+        first, second = self._keyframes[a], self._keyframes[b]
+        return float(np.hypot(second.x_px - first.x_px - shift.x_px, second.y_px - first.y_px - shift.y_px))
+
+    def settle(self, island: int, around: int | None = None) -> None:
+        """Least squares over an island's links; its first keyframe stays where it is.
+
+        With `around` only the LOCAL keyframes nearest to that one by links move: for small disagreements, at a cost
+        that does not grow with the island.
+        """
+        members = self._islands[island]
+        free = set(members) if around is None else self._linked(around, LOCAL)
+        free.discard(members[0])
+        if not free:
+            return
+        numbers = sorted(free | {to for number in free for to in self._keyframes[number].links})
+        index = {number: i for i, number in enumerate(numbers)}
+        links = [
+            (index[number], index[link.to], link)
+            for number in sorted(free)
+            for link in self._keyframes[number].links.values()
+            if link.to > number or link.to not in free
+        ]
+        ends = np.array([(a, b) for a, b, _ in links])
+        shifts = np.array([(link.x_px, link.y_px) for *_, link in links])
+        weights = np.array([link.weight for *_, link in links])
+        places = np.array([(self._keyframes[n].x_px, self._keyframes[n].y_px) for n in numbers])
+        movable = np.array([number in free for number in numbers])
+        settled = _solve(ends, shifts, weights, places, movable)
+        for _ in range(3):
+            residuals = np.linalg.norm(settled[ends[:, 1]] - settled[ends[:, 0]] - shifts, axis=1)
+            if residuals.max() < 2.0:
+                break
+            settled = _solve(ends, shifts, weights / np.maximum(1.0, residuals) ** 2, places, movable)
+        for i in np.nonzero(movable)[0].tolist():
+            self._move(self._keyframes[numbers[i]], island, float(settled[i, 0]), float(settled[i, 1]))
+
+    def _linked(self, start: int, most: int) -> set[int]:
+        """Up to `most` keyframes that links lead to from `start`, in few steps, itself among them."""
+        found, edge = {start}, [start]
+        while edge and len(found) < most:
+            edge = [to for number in edge for to in self._keyframes[number].links if to not in found]
+            found.update(edge[: most - len(found)])
+        return found
+
+    def merge(self, gone: int, into: int, x_px: float, y_px: float) -> None:
+        """Island `gone` turns out to lie at (x_px, y_px) in island `into`."""
+        for number in self._islands.pop(gone):
+            keyframe = self._keyframes[number]
+            self._move(keyframe, into, keyframe.x_px + x_px, keyframe.y_px + y_px)
+            self._islands[into].append(number)
+        self._islands[into].sort()
+
+    def corrections(self) -> tuple[Correction, ...]:
+        """What moved since the last call and was there before it, keyframe by keyframe."""
+        told = []
+        for number in sorted(self._moved):
+            keyframe = self._keyframes[number]
+            dx, dy = keyframe.x_px - keyframe.announced_px[0], keyframe.y_px - keyframe.announced_px[1]
+            elsewhere = keyframe.announced_island != keyframe.island
+            if elsewhere or max(abs(dx), abs(dy)) >= self._announce_px or number in self._new:
+                keyframe.announced_px = (keyframe.x_px, keyframe.y_px)
+                keyframe.announced_island = keyframe.island
+                self._changed.add(number)
+                if number not in self._new:
+                    told.append(Correction(number, keyframe.island, dx, dy))
+        self._moved.clear()
+        self._new.clear()
+        return tuple(told)
+
+    def _place(self, keyframe: Keyframe) -> tuple[int, int, int]:
+        frame = keyframe.frame
+        return keyframe.island, int(keyframe.x_px // frame.width), int(keyframe.y_px // frame.height)
+
+    def _move(self, keyframe: Keyframe, island: int, x_px: float, y_px: float) -> None:
+        self._moved.add(keyframe.number)
+        before = self._place(keyframe)
+        keyframe.island, keyframe.x_px, keyframe.y_px = island, x_px, y_px
+        self._changed.add(keyframe.number)
+        after = self._place(keyframe)
+        if after != before:
+            self._by_place[before].remove(keyframe.number)
+            self._by_place[after].append(keyframe.number)
+
+    def _remember(self, keyframe: Keyframe) -> None:
+        """Of the pictures keep those that were used last."""
+        if keyframe.frame.fine.size == 0:
+            return
+        for kept, most, reduce in (
+            (self._with_spectrum, SPECTRA_KEPT, without_spectrum),
+            (self._with_picture, PICTURES_KEPT, forgotten),
+        ):
+            kept[keyframe.number] = None
+            kept.move_to_end(keyframe.number)
+            if len(kept) > most:
+                oldest = self._keyframes[kept.popitem(last=False)[0]]
+                oldest.frame = reduce(oldest.frame)
+                self.forgotten += reduce is forgotten
+
+
+def _state_of(keyframe: Keyframe) -> KeyframeState:
+    return KeyframeState(
+        keyframe.number,
+        keyframe.island,
+        keyframe.x_px,
+        keyframe.y_px,
+        keyframe.announced_px,
+        keyframe.announced_island,
+        tuple(keyframe.links.values()),
+    )
+
+
+def _solve(
+    ends: npt.NDArray[np.intp],
+    shifts: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    places: npt.NDArray[np.float64],
+    movable: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
+    """(n, 2) places that minimise the weighted squares of place[b] - place[a] - shift; only `movable` ones move."""
+    rows = np.arange(len(ends))
+    signs = scipy.sparse.csc_array(
+        (np.r_[-np.ones(len(ends)), np.ones(len(ends))], (np.r_[rows, rows], np.r_[ends[:, 0], ends[:, 1]])),
+        shape=(len(ends), len(places)),
+    )
+    free = signs[:, np.nonzero(movable)[0]]
+    weighted = free.T @ scipy.sparse.diags_array(weights)
+    solve = scipy.sparse.linalg.factorized((weighted @ free).tocsc())
+    right = weighted @ (shifts - signs @ np.where(movable[:, None], 0.0, places))
+    settled = places.copy()
+    settled[movable, 0], settled[movable, 1] = solve(right[:, 0]), solve(right[:, 1])
+    return settled

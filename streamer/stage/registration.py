@@ -1,0 +1,347 @@
+"""How far two frames are apart: pictures in, a shift in pixels and how sure it is out. Pure functions.
+
+Frames are prepared first (preparation.py). `register` then correlates two of them at every shift at once,
+zero-padded to twice their size: no shift is confused with the one that wraps around, and every sum is divided by the
+square root of the overlap it was taken over, so that a strip of 5 % of the field can win. (Plain phase correlation at
+the frame's own size fails from about half a field on.) The peak's height in standard deviations of its own surface is
+the gate. What passes is refined on the finer picture with a second-order Gauss-Newton step (ESM, Benhimane and Malis
+2004), which tile by tile also shows whether the whole overlap moved as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from streamer.stage.preparation import (
+    Floats,
+    PreparedFrame,
+    RegistrationConfig,
+    coarse_shape,
+    comparable,
+    padded_shape,
+    shrink,
+    spectrum_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Where the second frame lies from the first: first frame's point = second frame's point + (x_px, y_px)."""
+
+    x_px: float
+    y_px: float
+    overlap: float
+    """Share of the field that both see."""
+    ncc: float
+    """-1 to 1, correlation on the overlap."""
+    agreement: float
+    """0 to 1, share of the overlap's contrast that moved as the whole did."""
+    strength: float
+    """How unlikely it is by chance: see `RegistrationConfig.min_strength`."""
+    growth: float
+    """How much larger the second frame shows things, as a share: 0.01 is 1 %; measured over the tiles."""
+    turn_rad: float
+    """How far the second frame is turned against the first one."""
+
+    def reversed(self) -> Shift:
+        """Where the first frame lies from the second one."""
+        return replace(self, x_px=-self.x_px, y_px=-self.y_px, growth=-self.growth, turn_rad=-self.turn_rad)
+
+
+def at_rest(a: PreparedFrame, b: PreparedFrame) -> bool:
+    """Whether two frames look so alike that the stage can have gone hardly further than a cell's edge is wide."""
+    if not comparable(a, b):
+        return False
+    size = cv2.norm(a.fine, cv2.NORM_L1) + cv2.norm(b.fine, cv2.NORM_L1)
+    return cv2.norm(a.fine, b.fine, cv2.NORM_L1) < 0.4 * size  # what has nothing in common: 0.7 to 0.8
+
+
+def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> Shift | None:
+    """Where `b` lies from `a`, at any shift that leaves enough in common; None when there is no such shift."""
+    found = find_peak(a, b, config)
+    if found is None:
+        return None
+    return refine(a, b, found, config)
+
+
+def register_near(
+    a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], within_px: float, config: RegistrationConfig
+) -> Shift | None:
+    """As `register`, where `b` should lie about `guess_px` from `a`; None too where it lies further than `within_px`
+    from there."""
+    shift = refine(a, b, guess_px, config)
+    if shift is None:
+        shift = register(a, b, config)
+        if shift is not None and np.hypot(shift.x_px - guess_px[0], shift.y_px - guess_px[1]) > within_px:
+            return None
+    return shift
+
+
+def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
+    """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None when no peak stands out."""
+    if not comparable(a, b):
+        return None
+    shape = coarse_shape(a.fine)
+    padded = padded_shape(shape)
+    first, second = spectrum_of(a), spectrum_of(b)
+    height, width = (size // 4 * 2 for size in padded)
+    low = np.empty((height, width // 2 + 1), np.complex64)
+    for rows, out in ((slice(height // 2), low[: height // 2]), (slice(-(height // 2), None), low[height // 2 :])):
+        np.multiply(first[rows, : width // 2 + 1], second[rows, : width // 2 + 1].conj(), out=out)
+    surface = scipy.fft.irfft2(low, (height, width), overwrite_x=True)
+    if _peak(surface, *_low_weights(shape, config.min_overlap))[0] < config.min_low_peak:
+        return None
+    surface = scipy.fft.irfft2(first * second.conj(), padded, overwrite_x=True)
+    peak, row, column = _peak(surface, *_overlap_weights(shape, config.min_overlap))
+    if peak < config.min_peak:
+        return None
+    shift_y = row if row < shape[0] else row - padded[0]
+    shift_x = column if column < shape[1] else column - padded[1]
+    scale = 2 * a.factor
+    return float(shift_x * scale), float(shift_y * scale)
+
+
+def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int]:
+    """(height in standard deviations, row, column) of the peak of a surface, which is weighted in place."""
+    surface *= weights
+    row, column = divmod(int(surface.argmax()), surface.shape[1])
+    spread = float(np.sqrt(np.vdot(surface, surface) / valid))
+    return float(surface[row, column]) / max(spread, 1e-12), row, column
+
+
+def refine(
+    a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], config: RegistrationConfig
+) -> Shift | None:
+    """Sub-pixel shift near `guess_px` (within some ten frame pixels); None when the overlap does not agree with it."""
+    if not comparable(a, b):
+        return None
+    start = np.array(guess_px) / a.factor
+    shift = start
+    fraction = np.zeros(2)
+    for _ in range(6):
+        base = np.rint(shift).astype(int)
+        tiles = _Tiles.measure(a.fine, b.fine, base, fraction, config)
+        if tiles is None:
+            return None
+        step = tiles.common_step()
+        shift = base + fraction + np.clip(step, -1.5, 1.5)
+        if np.abs(shift - start).max() > config.max_refinement:
+            return None
+        if np.abs(step).max() <= (0.75 if not fraction.any() else 0.25):
+            if fraction.any() or np.abs(step).max() < 0.1:
+                break
+            fraction = np.clip(shift - np.rint(shift), -0.5, 0.5)  # once more, with what is left of a pixel taken out
+        else:
+            fraction = np.zeros(2)
+    else:
+        return None
+    tiles.correlate()
+    agreement = tiles.agreement(step)
+    strength = tiles.ncc * float(np.sqrt(tiles.pixels)) * agreement
+    if tiles.ncc < config.min_ncc or strength < config.min_strength:
+        return None
+    growth, turn = tiles.distortion()
+    return Shift(
+        x_px=float(shift[0]) * a.factor,
+        y_px=float(shift[1]) * a.factor,
+        overlap=tiles.pixels / a.fine.size,
+        ncc=tiles.ncc,
+        agreement=agreement,
+        strength=strength,
+        growth=growth,
+        turn_rad=turn,
+    )
+
+
+class _Tiles:
+    """The normal equations of a translation, tile by tile of the overlap, at an integer shift."""
+
+    def __init__(self, first: Floats, second: Floats, corner: tuple[int, int], tile: int) -> None:
+        """The overlap as both see it, and where it begins in `b`, x and y in fine pixels."""
+        height, width = first.shape
+        self.pixels = height * width
+        self._first, self._second, self._corner = first, second, corner
+        self._shape = max(1, round(height / tile)), max(1, round(width / tile))
+        both, gap = first + second, second - first
+        along_x = cv2.Sobel(both, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 16)
+        along_y = cv2.Sobel(both, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 16)
+        self._normal = self._sums(
+            (along_x, along_x), (along_x, along_y), (along_y, along_y), (along_x, gap), (along_y, gap)
+        )  # xx, xy, yy, x gap, y gap
+        # A tile without an edge in one direction still has a step: the ridge keeps it near zero there.
+        ridge = 0.05 * float((self._normal[0] + self._normal[2]).mean()) + 1e-6
+        self._steps = np.stack(_solved(self._normal, ridge), axis=-1)
+
+    @classmethod
+    def measure(
+        cls,
+        a: npt.NDArray[np.int8],
+        b: npt.NDArray[np.int8],
+        base: npt.NDArray[np.int_],
+        fraction: npt.NDArray[np.float64],
+        config: RegistrationConfig,
+    ) -> _Tiles | None:
+        """At the shift `base` + `fraction` (x, y); None where too little is left in common."""
+        height, width = a.shape
+        x, y = base.tolist()
+        left, right = max(0, -x), min(width, width - x)
+        top, bottom = max(0, -y), min(height, height - y)
+        if right - left < 8 or bottom - top < 8 or (right - left) * (bottom - top) < config.min_overlap * a.size / 2:
+            return None
+        first = a[top + y : bottom + y, left + x : right + x].astype(np.float32)
+        second = b[top:bottom, left:right].astype(np.float32)
+        if fraction.any():  # half of it each, so that both are blurred alike by the interpolation
+            first, second = _moved(first, fraction / 2), _moved(second, -fraction / 2)
+        return cls(first, second, (left, top), config.tile)
+
+    def _sums(self, *factors: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """(len(factors), tiles): the sum of each product over each tile."""
+        height, width = self._first.shape
+        per_row, per_column = _bins(height, self._shape[0]), _bins(width, self._shape[1]).T
+        return np.array([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors], np.float64)
+
+    def correlate(self) -> None:
+        """Set `ncc` and what `agreement` and `distortion` need: only the last tiles of a refinement are asked."""
+        first, second = self._first, self._second
+        ab, aa, bb = self._sums((first, second), (first, first), (second, second))
+        self._power = np.sqrt(aa * bb)
+        self._ncc = ab / np.maximum(self._power, 1e-6)
+        self.ncc = float(ab.sum() / max(float(np.sqrt(aa.sum() * bb.sum())), 1e-6))
+
+    def common_step(self) -> npt.NDArray[np.float64]:
+        """The step (x, y) in fine pixels that all tiles agree on, tiles far from it having little to say."""
+        weights = np.ones(len(self._steps))
+        for _ in range(3):
+            step = np.array(_solved(self._normal @ weights, 1e-6))
+            away = self._steps - step
+            weights = 1 / np.maximum(1.0, np.sqrt((away * away).sum(1)) / 0.5)
+        return step
+
+    def agreement(self, step: npt.NDArray[np.float64]) -> float:
+        """Share of the tiles, by contrast, that correlate and moved by `step` to within a fine pixel."""
+        near = np.linalg.norm(self._steps - step, axis=1) < 1.0
+        return float(self._power[near & (self._ncc > 0.3)].sum() / max(float(self._power.sum()), 1e-6))
+
+    def distortion(self) -> tuple[float, float]:
+        """(growth, turn in radians) that the tiles' own steps show; zeros where the overlap is too small to tell."""
+        if len(self._steps) < 9:
+            return 0.0, 0.0
+        weights = self._power * np.maximum(self._ncc, 0.0)
+        weights /= max(float(weights.sum()), 1e-9)
+        centres = self._centres()
+        places = centres - weights @ centres
+        steps = self._steps - weights @ self._steps
+        inertia = float(weights @ (places**2).sum(1))
+        grown = float(weights @ (places * steps).sum(1)) / inertia
+        turned = float(weights @ (places[:, 0] * steps[:, 1] - places[:, 1] * steps[:, 0])) / inertia
+        return -grown, -turned
+
+    def _centres(self) -> Floats:
+        """(tiles, 2) x, y in fine pixels of `b`."""
+        (left, top), (height, width), (rows, columns) = self._corner, self._first.shape, self._shape
+        x = left + (np.arange(columns, dtype=np.float32) + 0.5) * width / columns
+        y = top + (np.arange(rows, dtype=np.float32) + 0.5) * height / rows
+        return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+
+
+def find_similarity(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
+    """(growth, turn in radians) of what `b` shows against `a`, by features (ORB); None where they don't match.
+
+    Some 4 ms, for frames that `register` can't place. What the features say is believed when `b`, turned back and
+    rescaled by it, correlates with `a` like one field with itself: in a handful of features chance finds a turn too.
+    """
+    points_a, described_a = _features(a)
+    points_b, described_b = _features(b)
+    if len(points_a) < 10 or len(points_b) < 10:
+        return None
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(described_a, described_b, k=2)
+    good = [pair[0] for pair in matches if len(pair) == 2 and pair[0].distance < 0.75 * pair[1].distance]
+    if len(good) < 10:
+        return None
+    from_a = np.array([points_a[match.queryIdx].pt for match in good], np.float32) * 2
+    from_b = np.array([points_b[match.trainIdx].pt for match in good], np.float32) * 2
+    cv2.setRNGSeed(0)  # so that the same frames give the same answer
+    matrix, inliers = cv2.estimateAffinePartial2D(from_a, from_b, ransacReprojThreshold=4.0)
+    if matrix is None or int(inliers.sum()) < max(10, 0.3 * len(good)):
+        return None
+    growth, turn_rad = float(np.hypot(matrix[0, 0], matrix[1, 0])) - 1, float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    proof = _proof(a, b, np.asarray(matrix, np.float64), config)
+    if proof is None:
+        return None
+    return (1 + growth) * (1 + proof.growth) * b.factor / a.factor - 1, turn_rad + proof.turn_rad
+
+
+def _proof(
+    a: PreparedFrame, b: PreparedFrame, matrix: npt.NDArray[np.float64], config: RegistrationConfig
+) -> Shift | None:
+    """How `b`, brought to where `a` is by `matrix` (fine pixels of a to those of b), lies from it; None when it does
+    not match there over a third of the field."""
+    size = (a.fine.shape[1], a.fine.shape[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    back = np.asarray(cv2.warpAffine(b.fine.astype(np.float32), matrix, size, flags=flags))
+    seen = np.asarray(cv2.warpAffine(np.ones(b.fine.shape, np.uint8), matrix, size, flags=flags))
+    if seen.mean() < 0.33:
+        return None
+    first = replace(a, fine=a.fine * seen.astype(np.int8))
+    second = replace(a, fine=np.rint(back * seen).astype(np.int8))
+    shift = refine(first, second, (0.0, 0.0), config)
+    return shift if shift is not None and shift.strength >= 2 * config.min_strength else None
+
+
+def _features(frame: PreparedFrame) -> tuple[Sequence[cv2.KeyPoint], npt.NDArray[np.uint8]]:
+    """Points of the fine picture at half its size, and what describes them."""
+    picture = (frame.fine.astype(np.int16) + 128).astype(np.uint8)
+    points, described = cv2.ORB.create(300).detectAndCompute(shrink(picture, 2), None)
+    return points, np.asarray(described, np.uint8)
+
+
+def _solved(normal: npt.NDArray[np.float64], ridge: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(x, y) of the 2 x 2 equations whose coefficients xx, xy, yy and right sides x, y are the rows of `normal`."""
+    xx, xy, yy, right_x, right_y = normal
+    xx, yy = xx + ridge, yy + ridge
+    determinant = xx * yy - xy * xy
+    return (yy * right_x - xy * right_y) / determinant, (xx * right_y - xy * right_x) / determinant
+
+
+def _moved(image: Floats, by: npt.NDArray[np.float64]) -> Floats:
+    """The image as it would look from `by` (x, y; within half a pixel) further on: quadratic interpolation."""
+    taps = [np.array([s * (s - 1) / 2, 1 - s * s, s * (s + 1) / 2]) for s in by.tolist()]
+    return np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, taps[0], taps[1], borderType=cv2.BORDER_REPLICATE))
+
+
+@lru_cache(maxsize=256)
+def _bins(size: int, bins: int) -> Floats:
+    """(bins, size) of 0 and 1: sums `size` neighbours into `bins` groups as equal as they come."""
+    members: Floats = (np.arange(size) * bins // size == np.arange(bins)[:, None]).astype(np.float32)
+    return members
+
+
+@lru_cache(maxsize=16)
+def _overlap_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats, int]:
+    """1 / sqrt(pixels in common) of every shift, 0 where there are too few, and how many shifts there are."""
+    counts = []
+    for size, padded in zip(shape, padded_shape(shape), strict=True):
+        shifts = np.arange(padded)
+        shifts = np.where(shifts >= size, padded - shifts, shifts)
+        counts.append(np.clip(size - shifts, 0, None))
+    pixels = np.outer(*counts)
+    enough = pixels >= min_overlap * shape[0] * shape[1]
+    weights = np.where(enough, 1 / np.sqrt(np.maximum(pixels, 1)), 0).astype(np.float32)
+    return weights, int(enough.sum())
+
+
+@lru_cache(maxsize=16)
+def _low_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats, int]:
+    """The same for the shifts of the surface at half the resolution."""
+    weights, _ = _overlap_weights(shape, min_overlap)
+    rows, columns = (np.rint(np.arange(n // 4 * 2) * n / (n // 4 * 2)).astype(int) for n in weights.shape)
+    low = weights[np.ix_(rows, columns)]
+    return low, int(np.count_nonzero(low))

@@ -1,0 +1,345 @@
+"""Stage tracking: the place of every frame on the slide, from the frames alone.
+
+A frame is first correlated with the keyframe that the last one was seen from; that is the fast path, and it holds at
+any shift that leaves a few per cent of the field in common. Where it fails, all other keyframes are tried, the near
+ones first: a jump, or a return to where the stage has been. What fits nowhere starts a new island, unless it is
+too poor a picture for that (then it is lost); an island that turns out to overlap another one is merged into it
+(streamer/stage/merging.py).
+
+The camera must not be turned or its magnification changed in a session: frames after such a change are recognised by
+their features, said to be so, and given no position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.records import StagePosition
+from streamer.stage.config import StageConfig
+from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
+from streamer.stage.merging import IslandMerger
+from streamer.stage.placement import Placement
+from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare, restored
+from streamer.stage.registration import Shift, at_rest, find_similarity, refine, register, register_near
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackerState:
+    """What a tracker remembers besides its keyframes."""
+
+    next_island: int
+    reference: int | None
+    pending: tuple[tuple[int, int], ...]
+    distorted: Mapping[int, str]
+    given_up: int
+    was_found: bool
+    last: tuple[PreparedFrame, Placement] | None
+    """The last frame and what became of it, without the corrections that came with it."""
+    found: tuple[PreparedFrame, int, Shift] | None
+    hunches: tuple[tuple[int, int, Shift], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StageChanges:
+    """What is new in a tracker since it was last asked."""
+
+    keyframes: tuple[tuple[KeyframeState, PreparedFrame], ...]
+    """Those that are new or changed; a keyframe's picture never changes."""
+    tracker: TrackerState
+
+
+class StageTracker:
+    """Positions of one source's frames. `prepare` may run in any thread, the rest in one, in the frames' order."""
+
+    def __init__(self, config: StageConfig | None = None, registration: RegistrationConfig | None = None) -> None:
+        self._config = config or StageConfig()
+        self._registration = registration or RegistrationConfig()
+        self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
+        self._map = StageMap(announce_px=self._config.settle_px)
+        self._merger = IslandMerger(self._map, self._config, self._registration)
+        self._reference: int | None = None
+        self._last: tuple[PreparedFrame, Placement] | None = None
+        self._found: tuple[PreparedFrame, int, Shift] | None = None
+        """The last frame, its keyframe and the shift from it, where it is good and was not made a keyframe."""
+        self._was_found = False
+        """Whether the last frame was found on the map; then one that is not may show a turned camera."""
+        self._distorted: dict[int, str] = {}
+        """Islands that are left out, and what was changed at the camera."""
+
+    @property
+    def islands(self) -> tuple[int, ...]:
+        """The islands that there are now, those of a turned or rescaled camera left out."""
+        return tuple(island for island in self._map.islands if island not in self._distorted)
+
+    @property
+    def keyframes(self) -> int:
+        return len(self._map)
+
+    @property
+    def forgotten(self) -> int:
+        """Keyframes whose picture was given up because too many were kept; their places are not recognised again."""
+        return self._map.forgotten
+
+    @property
+    def given_up(self) -> int:
+        """Comparisons between islands that were given up because too many waited."""
+        return self._merger.given_up
+
+    def anchor_position(self, anchor: int) -> StagePosition:
+        """Where a keyframe lies by now."""
+        keyframe = self._map[anchor]
+        return StagePosition(keyframe.island, keyframe.x_px, keyframe.y_px, 1.0)
+
+    def prepare(self, image: npt.NDArray[np.uint8]) -> PreparedFrame:
+        """What `update` needs of a uint8 (H, W, 3) BGR image; depends on nothing else, so any thread may do it."""
+        return prepare(image, self._registration)
+
+    def update(self, frame: PreparedFrame, frame_id: int, may_start: bool = True) -> Placement:
+        """Place the next frame. With `may_start` False (a frame that the quality gate rejects) it can be found on the
+        map, and starts no island when it is not."""
+        if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
+            before = self._last[1]
+            return Placement(before.position, before.anchor, before.reason)
+        anchor, shift, reason = self._place(frame, may_start)
+        self._merger.compare_in_passing()
+        placement = self._placement(anchor, shift, reason)
+        self._last = (frame, placement)
+        return placement
+
+    def finish(self) -> Placement:
+        """Do what comparisons between islands still wait; a Placement without position, for its corrections."""
+        self._merger.compare_rest()
+        return self._placement(None, None, "end")
+
+    def take_changes(self) -> StageChanges:
+        """What `restore` needs besides all that this gave before: small, so that it can be kept after every frame."""
+        last = self._last
+        if last is not None:
+            last = last[0], Placement(last[1].position, last[1].anchor, last[1].reason)
+        tracker = TrackerState(
+            next_island=self._map.next_island,
+            reference=self._reference,
+            pending=self._merger.pending,
+            distorted=dict(self._distorted),
+            given_up=self._merger.given_up,
+            was_found=self._was_found,
+            last=last,
+            found=self._found,
+            hunches=self._merger.hunches,
+        )
+        changed = tuple((state, self._map[state.number].frame) for state in self._map.take_changed())
+        return StageChanges(changed, tracker)
+
+    def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], tracker: TrackerState) -> None:
+        """Make a new tracker go on as the one that `keyframes` (all, by number) and `tracker` were taken from."""
+        self._map.restore(keyframes, tracker.next_island)
+        self._merger.restore(tracker.pending, tracker.hunches, tracker.given_up)
+        self._reference = tracker.reference
+        self._distorted = dict(tracker.distorted)
+        self._was_found = tracker.was_found
+        self._last = tracker.last
+        self._found = tracker.found
+
+    def _placement(self, anchor: int | None, shift: Shift | None, reason: str | None) -> Placement:
+        merged = self._take_merged()
+        corrections = self._map.corrections()
+        if anchor is None:
+            return Placement(None, None, reason, corrections, merged)
+        keyframe = self._map[anchor]
+        if keyframe.island in self._distorted:
+            return Placement(None, None, self._distorted[keyframe.island], corrections, merged)
+        x, y = keyframe.announced_px
+        if shift is None:
+            position = StagePosition(keyframe.island, x, y, 1.0)
+        else:
+            position = StagePosition(keyframe.island, x + shift.x_px, y + shift.y_px, max(0.0, shift.ncc))
+        return Placement(position, anchor, None, corrections, merged)
+
+    def _take_merged(self) -> tuple[tuple[int, int], ...]:
+        merged = self._merger.take_merged()
+        for gone, into in merged:
+            reason = self._distorted.pop(gone, None)
+            if reason is None:  # what fits an island of the unchanged camera was not taken by a changed one
+                self._distorted.pop(into, None)
+        return merged
+
+    def _place(self, frame: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
+        """(keyframe, shift from it, why not)."""
+        good = self._may_start(frame, may_start)
+        found = self._rested(frame)
+        if found is None:
+            frame = restored(frame)
+        compared: dict[int, Shift | None] = {}
+        if found is None:
+            most = self._config.max_search if good else self._config.max_search_poor
+            found = self._locate(frame, most, compared)
+        if found is None:
+            if not good or (self._was_found and frame.smear > self._config.max_start_smear):
+                return self._follow(frame)
+            self._keep_last()
+            return self._start(frame, compared)
+        self._was_found = True
+        number, shift = found
+        self._reference = number
+        keyframe = self._map[number]
+        if not good or not self._is_worth_keeping(frame, keyframe, shift):
+            self._found = (frame, number, shift) if good else None
+            return number, shift, None
+        self._found = None
+        return self._keep(frame, number, shift).number, None, None
+
+    def _keep(self, frame: PreparedFrame, number: int, shift: Shift) -> Keyframe:
+        """Make a keyframe of a frame that lies `shift` from keyframe `number`."""
+        keyframe = self._map[number]
+        new = self._map.add(frame, keyframe.island, keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px)
+        self._map.link(number, new.number, shift)
+        self._tie(new, besides=number)
+        self._merger.add(new)
+        self._reference = new.number
+        return new
+
+    def _keep_last(self) -> None:
+        """Before the stage jumps, keep where it jumped from: another way may lead there."""
+        if self._found is not None:
+            frame, number, shift = self._found
+            self._found = None
+            if shift.overlap < self._config.keyframe_overlap_islands and frame.smear <= self._config.max_smear:
+                self._keep(frame, number, shift)
+
+    def _is_worth_keeping(self, frame: PreparedFrame, keyframe: Keyframe, shift: Shift) -> bool:
+        """Whether a found frame should become a keyframe."""
+        config = self._config
+        if frame.smear > config.max_smear:
+            return shift.overlap < config.keyframe_overlap_smeared
+        if keyframe.frame.smear > config.max_smear and frame.smear < keyframe.frame.smear - 0.1:
+            return True
+        several = len(self._map.islands) > 1
+        return shift.overlap < (config.keyframe_overlap_islands if several else config.keyframe_overlap)
+
+    def _start(
+        self, frame: PreparedFrame, compared: dict[int, Shift | None]
+    ) -> tuple[int | None, Shift | None, str | None]:
+        """A new island with this frame, which fits none of the keyframes `compared` beyond doubt."""
+        reason = self._distortion(frame) if self._was_found else None
+        self._was_found = False
+        new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
+        if reason is not None:
+            self._distorted[new.island] = reason
+        self._merger.add(new, compared)
+        self._reference = new.number
+        return new.number, None, None
+
+    def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
+        """Where a frame too poor to be counted lies from the last keyframe, if anything can be made out."""
+        if self._reference is not None:
+            shift = register(self._map.frame(self._reference), frame, self._lenient)
+            if shift is not None:
+                return self._reference, shift, None
+        config = self._config
+        poor = frame.contrast < config.min_contrast or frame.coherence < config.min_coherence
+        return None, None, "no texture" if poor else "blurred"
+
+    def _may_start(self, frame: PreparedFrame, may_start: bool) -> bool:
+        config = self._config
+        return may_start and frame.contrast >= config.min_contrast and frame.coherence >= config.min_coherence
+
+    def _rested(self, frame: PreparedFrame) -> tuple[int, Shift] | None:
+        """As `_locate`, for a frame that shows what the last one showed: it lies about where that one lay."""
+        if self._last is None or self._reference is None or self._last[1].anchor != self._reference:
+            return None
+        before, keyframe = self._last[1].position, self._map[self._reference]
+        if before is None or not at_rest(self._last[0], frame):
+            return None
+        guess = before.x_px - keyframe.announced_px[0], before.y_px - keyframe.announced_px[1]
+        shift = refine(keyframe.frame, frame, guess, self._registration)
+        if shift is None or self._config.is_distorted(shift):
+            return None
+        return self._best_view(frame, keyframe.number, shift)
+
+    def _locate(self, frame: PreparedFrame, most: int, compared: dict[int, Shift | None]) -> tuple[int, Shift] | None:
+        """The keyframe that sees most of this frame, and the shift from it; at most `most` are tried.
+
+        What is found elsewhere than by the last keyframe must be beyond doubt, or confirmed by a second one.
+        """
+        if self._reference is None:
+            return None
+        for number in islice(self._candidates(self._map[self._reference]), most):
+            shift = register(self._map.frame(number), frame, self._registration)
+            compared[number] = shift
+            if shift is None or self._config.is_distorted(shift):
+                continue
+            better = self._best_view(frame, number, shift)
+            if better is None:
+                continue
+            if number == self._reference or better[0] != number or self._config.is_beyond_doubt(shift):
+                return better
+        return None
+
+    def _candidates(self, reference: Keyframe) -> Iterator[int]:
+        """Keyframes to look for a frame by: the last one, those around it, and only then all by their distance."""
+        yield reference.number
+        around = self._map.around(reference.island, reference.frame, reference.x_px, reference.y_px)
+        tried = {reference.number, *(number for _, number in around)}
+        yield from (number for _, number in around if number != reference.number)
+        for number in self._map.nearest(reference.island, reference.x_px, reference.y_px):
+            if number not in tried:
+                yield number
+
+    def _best_view(self, frame: PreparedFrame, number: int, shift: Shift) -> tuple[int, Shift] | None:
+        """The keyframe nearest to a frame found by `number`; None where the near ones contradict the finding."""
+        keyframe = self._map[number]
+        x, y = keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px
+        for overlap, other in self._best_first(keyframe.island, frame, x, y)[:3]:
+            if other == number:
+                break
+            seen = self._measure(other, frame, x, y)
+            if seen is not None:
+                return other, seen
+            if overlap > 0.4 and shift.overlap < 0.15:
+                return None
+        return number, shift
+
+    def _best_first(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
+        """(overlap, number) of the keyframes to place a frame by: sharp ones first, then those that see most of it."""
+        around = self._map.around(island, frame, x_px, y_px)
+        worth = [(o / max(1.0, self._map[n].frame.smear) ** 4, o, n) for o, n in around]
+        return [(overlap, number) for _, overlap, number in sorted(worth, key=lambda entry: (-entry[0], entry[2]))]
+
+    def _measure(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> Shift | None:
+        """Shift from a keyframe to a frame that should lie at (x_px, y_px)."""
+        keyframe = self._map[number]
+        guess_px = x_px - keyframe.x_px, y_px - keyframe.y_px
+        within_px = self._config.max_surprise * frame.width
+        return register_near(self._map.frame(number), frame, guess_px, within_px, self._registration)
+
+    def _tie(self, new: Keyframe, besides: int) -> None:
+        """Measure a new keyframe against its neighbours; the island settles anew when they disagree with its place."""
+        around = self._map.around(new.island, new.frame, new.x_px, new.y_px)
+        off = 0.0
+        for overlap, number in around[: self._config.max_links + 1]:
+            if number in (new.number, besides) or overlap < self._config.link_overlap:
+                continue
+            shift = self._measure(number, new.frame, new.x_px, new.y_px)
+            if shift is not None:
+                off = max(off, self._map.link(number, new.number, shift))
+        if off > self._config.settle_px:
+            self._map.settle(new.island, new.number if off < self._config.settle_all_px else None)
+
+    def _distortion(self, frame: PreparedFrame) -> str | None:
+        """Whether a frame that fits nowhere shows what the last one showed, turned or at another magnification."""
+        if self._last is None or self._last[1].anchor is None:
+            return None
+        similarity = find_similarity(self._last[0], frame, self._registration)
+        if similarity is None:
+            return None
+        growth, turn_rad = similarity
+        if abs(turn_rad) > self._config.max_turn_rad:
+            return f"camera turned by {np.degrees(turn_rad):.1f} degrees"
+        if abs(growth) > self._config.max_growth:
+            return f"magnification changed to {100 * (1 + growth):.0f} %"
+        return None

@@ -1,0 +1,141 @@
+"""The input size that the frames of a source get, with a scripted detector that knows red cells of some sizes only."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from streamer.analysis.analyser import Analyser
+from streamer.analysis.magnification import LOOKS, Magnification, MeasuredSource
+from streamer.records import Frame, Skip
+from tests.cases import ScriptedSource
+from tests.engines.models.scale_cases import CARD, looking_at
+
+PICTURE = np.zeros((480, 640, 3), np.uint8)
+
+
+def frame(number: int, picture: np.ndarray = PICTURE, source: str = "slide") -> Frame:
+    return Frame(source, number, number, picture)
+
+
+def chosen(magnification: Magnification, number: int, picture: np.ndarray = PICTURE) -> int:
+    return magnification.detector_for(frame(number, picture)).long_side_px
+
+
+def test_a_suitable_magnification_costs_one_look_and_says_nothing() -> None:
+    said: list[str] = []
+    detector = looking_at(30)
+    magnification = Magnification(detector, say=said.append)
+    for number in range(9):
+        magnification.look(frame(number))
+    assert magnification.detector_for(frame(8)) is detector
+    assert said == []
+    assert magnification._views["slide", 640, 480].looks == 1
+
+
+def test_large_cells_get_a_smaller_input_and_one_line_says_so() -> None:
+    said: list[str] = []
+    magnification = Magnification(looking_at(80), say=said.append)
+    for number in range(3):
+        magnification.look(frame(number))
+    assert chosen(magnification, 0) == chosen(magnification, 2) == 320
+    assert said == [
+        "slide: red cells are 80 px wide in frames of 640x480, 80 px in an input of 640 px, where test expects "
+        "18 to 60: looking at 320 px instead"
+    ]
+
+
+def test_a_known_diameter_is_not_measured() -> None:
+    magnification = Magnification(looking_at(0), rbc_diameter_px=80)
+    magnification.look(frame(0))
+    assert chosen(magnification, 0) == 320
+
+
+def test_a_choice_holds_from_its_frame_on() -> None:
+    """So that what is found in a frame does not depend on which worker is the faster."""
+    magnification = Magnification(looking_at(80))
+    magnification.look(frame(5))
+    assert chosen(magnification, 4) == 640
+    assert chosen(magnification, 5) == 320
+
+
+def test_sizes_and_sources_have_their_own_choice() -> None:
+    magnification = Magnification(looking_at(80))
+    magnification.look(frame(0))
+    assert chosen(magnification, 1, np.zeros((240, 320, 3), np.uint8)) == 640
+    assert magnification.detector_for(frame(1, source="other")).long_side_px == 640
+
+
+@pytest.mark.parametrize(("adjustable", "expected"), [(True, 300), (False, 640)])
+def test_small_pictures_are_not_enlarged(adjustable: bool, expected: int) -> None:
+    small = np.zeros((280, 300, 3), np.uint8)
+    magnification = Magnification(looking_at(30, cells=0), adjustable=adjustable)
+    magnification.look(frame(0, small))
+    assert chosen(magnification, 0, small) == expected
+
+
+def test_small_pictures_of_small_cells_are_enlarged() -> None:
+    small = np.zeros((280, 300, 3), np.uint8)
+    magnification = Magnification(looking_at(0), rbc_diameter_px=10)
+    magnification.look(frame(0, small))
+    assert chosen(magnification, 0, small) == 832  # 10 px become 27, half as far again as the least of 18
+
+
+def test_what_can_not_be_brought_into_the_range_is_told_once() -> None:
+    said: list[str] = []
+    magnification = Magnification(looking_at(80), adjustable=False, say=said.append)
+    magnification.look(frame(0))
+    magnification.look(frame(1, np.zeros((480, 600, 3), np.uint8)))
+    assert chosen(magnification, 0) == 640
+    assert len(said) == 1
+    assert "outside the magnifications that test was trained for (18 to 60 px)" in said[0]
+    assert said[0].endswith("leave out --long-side-px")
+
+
+def test_frames_without_red_cells_are_given_up_after_a_few() -> None:
+    said: list[str] = []
+    magnification = Magnification(looking_at(30, cells=0), say=said.append)
+    for number in range(LOOKS + 4):
+        magnification.look(frame(number))
+    assert magnification._views["slide", 640, 480].looks == LOOKS
+    assert chosen(magnification, 8) == 640
+    assert said == []
+
+
+def test_a_card_without_a_range_is_left_alone() -> None:
+    detector = looking_at(80)
+    detector.card = dataclasses.replace(CARD, input=dataclasses.replace(CARD.input, rbc_diameter_px=None))
+    magnification = Magnification(detector, rbc_diameter_px=200)
+    magnification.look(frame(0))
+    assert magnification.detector_for(frame(0)) is detector
+
+
+def test_the_reader_shows_each_frame_before_it_hands_it_over() -> None:
+    magnification = Magnification(looking_at(80))
+    inner = ScriptedSource([PICTURE, "notes.txt", PICTURE])
+    source = MeasuredSource(inner, magnification)
+    source.open()
+    first, skip, second, end = (source.read() for _ in range(4))
+    source.close()
+    assert isinstance(first, Frame)
+    assert isinstance(second, Frame)
+    assert isinstance(skip, Skip)
+    assert end is None
+    assert (source.name, source.default_mode, inner.opened, inner.closed) == ("slide", "analysis", 1, 1)
+    assert magnification.detector_for(first).long_side_px == 320
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_analyser_finds_the_cells_at_their_own_scale(together: bool) -> None:
+    """Of cells of 80 px the network in this test says 60 at most, so the size of the boxes shows the input used."""
+    detector = looking_at(80)
+    magnification = Magnification(detector)
+    other = np.zeros((480, 600, 3), np.uint8)
+    frames = [frame(0), frame(1, other), frame(2)]
+    magnification.look(frames[0])
+    analyser = Analyser(detector, None, detector_for=magnification.detector_for, now_ns=lambda: 0)
+    results = analyser.analyse(frames) if together else [analyser.analyse([one])[0] for one in frames]
+    widths = [float(np.diff(result.detections.boxes_px[:, [0, 2]]).max()) for result in results]
+    assert widths == pytest.approx([80, 60 * 600 / 640, 80], rel=0.02)

@@ -1,0 +1,90 @@
+"""`leukostream control` against a publisher with scripted controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from streamer.cli import main
+from streamer.network.publisher import Publisher
+from streamer.protocol.requests import NewSlide, Pause, Reclassify, StopAt
+from tests.streamer.network.service_cases import ScriptedControls, Served
+from tests.streamer.protocol.message_cases import make_factory, make_health
+
+
+@pytest.fixture
+def controls() -> ScriptedControls:
+    return ScriptedControls()
+
+
+@pytest.fixture
+def server(controls: ScriptedControls) -> Iterator[Served]:
+    with Served(lambda: Publisher("tcp://127.0.0.1:*", control=True)) as server:
+        server.do(lambda publisher: publisher.obey(controls))
+        server.publish(make_factory().health(make_health()))
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "fields"),
+    [
+        (["pause"], Pause, {}),
+        (["new-slide", "--source", "cam"], NewSlide, {}),
+        (["stop-at", "200"], StopAt, {"cells": 200}),
+        (["stop-at", "none"], StopAt, {"cells": None}),
+        (["reclassify", "7", "monocyte"], Reclassify, {"cell_id": 7, "class_": "monocyte", "subclass": None}),
+        (["reclassify", "7", "auto"], Reclassify, {"cell_id": 7, "class_": None}),
+        (
+            ["reclassify", "7", "neutrophil", "--subclass", "band neutrophil"],
+            *(Reclassify, {"class_": "neutrophil", "subclass": "band neutrophil"}),
+        ),
+    ],
+)
+def test_a_command_is_given_and_its_reply_printed(
+    server: Served,
+    controls: ScriptedControls,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    kind: Any,
+    fields: dict[str, Any],
+) -> None:
+    assert main(["control", server.endpoint, *arguments]) == 0
+    ((command, by),) = controls.done
+    assert (type(command), by, command.source, command.run_id) == (kind, "anyone", "cam", "run-1")
+    assert {name: getattr(command, name) for name in fields} == fields
+    assert json.loads(capsys.readouterr().out)["reply"] == "done"
+
+
+def test_the_same_id_is_carried_out_once(
+    server: Served, controls: ScriptedControls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        assert main(["control", server.endpoint, "pause", "--id", "mine"]) == 0
+    assert len(controls.done) == 1
+    assert [json.loads(line)["repeated"] for line in capsys.readouterr().out.splitlines()] == [False, True]
+
+
+def test_the_status_and_what_is_refused(
+    server: Served, controls: ScriptedControls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["control", server.endpoint, "status"]) == 0
+    assert json.loads(capsys.readouterr().out)["sources"]["cam"]["white_cells"] == 5
+    assert main(["control", server.endpoint, "stop-at", "13"]) == 1
+    assert "control: got" not in capsys.readouterr().err
+    for arguments, words in (
+        (["pause", "--source", "elsewhere"], "got --source elsewhere, expected one of: cam"),
+        (["stop-at", "no"], "expected a whole number of at least 1, or none"),
+        (["reclassify", "x", "monocyte"], "invalid int value"),
+        (["stopat", "3"], "invalid choice"),
+    ):
+        assert main(["control", server.endpoint, *arguments]) == 2
+        assert words in capsys.readouterr().err
+    assert controls.done == []
+
+
+def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["control", "tcp://127.0.0.1:9", "status", "--timeout", "0.01"]) == 1
+    assert "expected a leukostream that publishes there" in capsys.readouterr().err

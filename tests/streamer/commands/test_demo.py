@@ -1,0 +1,38 @@
+"""The demo counts what is on its slide: real models, the simulated slide, the truth that it knows."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+from streamer.commands.run import DEMO_SOURCE_PLAIN
+from streamer.sources import parse_source
+from streamer.sources.simulated import SlideParameters, VirtualSlide
+
+MOST_OF_A_CELL_PX = 80.0
+"""White cells of the simulated slide are some 90 px wide; those that an edge cuts count in the end, too."""
+
+
+def test_the_demos_differential_agrees_with_the_truth_within_its_limits(tmp_path):
+    out = tmp_path / "demo.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-m", "streamer", "demo", "--jsonl", out],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    messages = [json.loads(line) for line in out.read_text().splitlines()]
+    final = [message for message in messages if message["type"] == "differential"][-1]
+    assert final["final"]
+    frames = [message["frame_id"] for message in messages if message["type"] == "frame" and message["accepted"]]
+    slide = VirtualSlide(SlideParameters.parse(parse_source(DEMO_SOURCE_PLAIN).target))
+    whole = slide.white_cells_seen(frames)
+    told = {message["cell_id"]: message for message in messages if message["type"] == "cell"}
+    partial = sum(cell["partial"] for cell in told.values())  # more of them where a slow machine ends the demo early
+    assert abs(final["total"] - partial - len(whole)) <= max(1, 0.05 * len(whole))
+    seen = Counter(cell.class_name for cell in slide.white_cells_seen(frames, beyond_px=MOST_OF_A_CELL_PX).values())
+    for name, share in final["classes"].items():
+        assert share["low"] <= 100 * seen[name] / seen.total() <= share["high"], name
+    assert "differential of slide" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("limits are of sampling only")

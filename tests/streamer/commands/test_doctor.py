@@ -1,0 +1,104 @@
+"""What `leukostream doctor` says of a GPU's pieces: each missing one with what brings it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from rich.console import Console
+
+from engines.backends.tensorrt import libraries
+from engines.backends.tensorrt.libraries import NoDriverError
+from engines.backends.tensorrt.manifest import PlanStore
+from engines.base import BackendUnavailableError
+from streamer.commands import doctor
+from tests.engines.backends.tensorrt.test_manifest import WANTED, changed
+from tests.engines.backends.tensorrt_double import World
+
+
+def module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:
+    made = ModuleType(name)
+    made.__spec__ = object()  # type: ignore[assignment]
+    vars(made).update(attributes)
+    monkeypatch.setitem(sys.modules, name, made)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A machine with a GPU and all packages, but no plan."""
+    world = World()
+    monkeypatch.setenv("LEUKOSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(libraries, "check_driver", lambda: None)
+    monkeypatch.setattr(libraries, "gpu_count", lambda: 1)
+    module(monkeypatch, "tensorrt", __version__="11.4.0.106")
+    module(monkeypatch, "pycuda")
+    module(monkeypatch, "pycuda.driver", init=lambda: None, Device=world.cuda.Device, Error=world.cuda.Error)
+    monkeypatch.setattr(libraries.importlib.metadata, "version", lambda name: f"version of {name}")
+    return world
+
+
+def gpu_lines() -> dict[str, tuple[bool, str, str]]:
+    return {one.what: (one.ok, one.detail, one.remedy) for one in doctor._tensorrt()}
+
+
+def test_all_pieces_and_no_plan_says_how_to_build_one(machine: World) -> None:
+    found = gpu_lines()
+    assert found["NVIDIA driver"] == (True, "1 GPU(s)", "")
+    assert found["tensorrt"] == (True, "11.4.0.106", "")
+    assert found["pycuda"] == (True, "version of pycuda", "")
+    ok, detail, remedy = found["plan yolov5n-blood"]
+    assert (ok, detail) == (False, "none was built")
+    assert remedy.startswith("leukostream compile yolov5n-blood --precision fp16 --batch 1,4,8")
+
+
+def test_plans_are_named(machine: World, tmp_path: Path) -> None:
+    PlanStore(tmp_path / "plans").save(b"plan", changed(model="yolov5n-blood"))
+    ok, detail, _ = gpu_lines()["plan yolov5n-blood"]
+    assert (ok, detail) == (True, WANTED.stem.replace("yolo-", "yolov5n-blood-"))
+
+
+def test_no_driver(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise NoDriverError("none")
+
+    monkeypatch.setattr(libraries, "check_driver", absent)
+    found = gpu_lines()
+    assert found["NVIDIA driver"][:2] == (False, "no driver library here")
+    assert "nvidia-smi" in found["NVIDIA driver"][2]
+    assert "plan yolov5n-blood" not in found
+
+
+def test_a_driver_that_sees_no_gpu(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> int:
+        raise BackendUnavailableError("the driver is here, but no GPU answers (CUDA status 100)")
+
+    monkeypatch.setattr(libraries, "gpu_count", none)
+    ok, detail, remedy = gpu_lines()["NVIDIA driver"]
+    assert not ok
+    assert "CUDA status 100" in detail
+    assert "nvidia-smi" in remedy
+
+
+def test_packages_that_are_not_installed(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
+    found = gpu_lines()
+    assert found["tensorrt"] == (False, "not installed", "pip install 'leukostream[tensorrt]'")
+    assert found["pycuda"][2] == "pip install 'leukostream[tensorrt]' (pycuda compiles: CUDA's headers first)"
+
+
+def test_an_old_tensorrt_is_to_be_renewed(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    module(monkeypatch, "tensorrt", __version__="10.3.0")
+    ok, detail, remedy = gpu_lines()["tensorrt"]
+    assert (ok, detail) == (False, "got TensorRT 10.3.0, expected 10.12 or newer")
+    assert remedy == "pip install 'leukostream[tensorrt]' --upgrade"
+
+
+def test_a_missing_piece_does_not_fail_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_cameras", lambda: ())
+    out = io.StringIO()
+    assert doctor.doctor(Console(file=out, width=200)) == 0
+    assert "backend onnxruntime cuda" in out.getvalue()
+    assert "leukostream can run here" in out.getvalue()

@@ -1,0 +1,226 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.base import Attribute
+from streamer.counting.fusion import Fusion, FusionConfig
+from streamer.records import LOW_CONFIDENCE, UNLIKE_TRAINING, Classifications
+
+CLASSES = ("neutrophil", "lymphocyte", "monocyte")
+SUBCLASSES = ("band neutrophil", "segmented neutrophil")
+
+
+def looks(*rows, subclasses=None):
+    probabilities = np.array(rows, np.float32)
+    subclasses = np.zeros((len(rows), 0)) if subclasses is None else np.array(subclasses)
+    names = SUBCLASSES if subclasses.shape[1] else ()
+    return Classifications(probabilities, CLASSES, subclasses.astype(np.float32), names, ("neutrophil",) * len(names))
+
+
+def fused(*rows, weights=None, config=None):
+    fusion = Fusion(config or FusionConfig())
+    cell = fusion.new_rows(1)
+    for i, row in enumerate(rows):
+        fusion.add(cell, looks(row), np.float32([1.0 if weights is None else weights[i]]))
+    return fusion.probabilities(cell)[0]
+
+
+def test_one_look_is_what_it_says():
+    assert fused((0.7, 0.2, 0.1)) == pytest.approx((0.7, 0.2, 0.1), abs=1e-5)
+
+
+def test_two_equal_looks_are_a_little_surer_than_one_and_far_from_independent():
+    twice = fused((0.7, 0.2, 0.1), (0.7, 0.2, 0.1))
+    independent = np.array([0.49, 0.04, 0.01]) / 0.54
+    assert 0.7 < twice[0] < 0.5 * (0.7 + independent[0])
+    # Two looks count as 2 / 1.7 independent ones.
+    expected = np.array([0.7, 0.2, 0.1]) ** (2 / 1.7)
+    assert twice == pytest.approx(expected / expected.sum(), abs=1e-5)
+
+
+def test_a_thousand_equal_looks_stay_below_one_in_proportion_to_the_correlation():
+    many = fused(*[(0.7, 0.2, 0.1)] * 1000)
+    expected = np.array([0.7, 0.2, 0.1]) ** (1 / 0.7)
+    assert many == pytest.approx(expected / expected.sum(), abs=2e-3)
+
+
+def test_looks_that_contradict_each_other_leave_the_class_open():
+    fusion = Fusion(FusionConfig(unclassified_below=0.5))
+    cell = fusion.new_rows(1)
+    fusion.add(cell, looks((0.9, 0.05, 0.05)), np.float32([1]))
+    assert fusion.classes(cell).tolist() == [0]
+    fusion.add(cell, looks((0.05, 0.9, 0.05)), np.float32([1]))
+    assert fusion.probabilities(cell)[0][:2] == pytest.approx((0.466, 0.466), abs=0.01)
+    assert fusion.classes(cell).tolist() == [-1]
+
+
+def test_neither_the_last_nor_the_loudest_look_decides():
+    """Three moderate looks outweigh one confident one that came last."""
+    result = fused((0.6, 0.3, 0.1), (0.6, 0.3, 0.1), (0.6, 0.3, 0.1), (0.02, 0.9, 0.08))
+    assert result[1] > result[2]
+    assert abs(result[0] - result[1]) < 0.25
+
+
+def test_a_light_look_says_little():
+    heavy = fused((0.7, 0.2, 0.1), (0.1, 0.8, 0.1))
+    light = fused((0.7, 0.2, 0.1), (0.1, 0.8, 0.1), weights=(1.0, 0.1))
+    assert light[0] > 0.6 > heavy[0]
+
+
+def test_one_look_cannot_rule_a_class_out_for_ever():
+    result = fused((0.0, 1.0, 0.0), *[(0.95, 0.03, 0.02)] * 8)
+    assert result[0] > 0.5
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1)), min_size=1, max_size=6), st.data()
+)
+def test_the_order_of_looks_does_not_matter(rows, data):
+    rows = [tuple(np.array(row) / sum(row)) for row in rows]
+    shuffled = data.draw(st.permutations(rows))
+    assert fused(*shuffled) == pytest.approx(fused(*rows), abs=1e-4)
+    assert fused(*rows).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_rows_are_kept_apart_while_they_grow():
+    fusion = Fusion(FusionConfig())
+    first = fusion.new_rows(1)
+    fusion.add(first, looks((0.7, 0.2, 0.1)), np.float32([1]))
+    later = fusion.new_rows(500)
+    fusion.add(later[-1:], looks((0.1, 0.8, 0.1)), np.float32([1]))
+    assert fusion.probabilities(first)[0] == pytest.approx((0.7, 0.2, 0.1), abs=1e-5)
+    assert fusion.probabilities(later[-1:])[0] == pytest.approx((0.1, 0.8, 0.1), abs=1e-5)
+    assert np.isnan(fusion.probabilities(later[:1])).all()
+    assert fusion.classes(later[:1]).tolist() == [-1]
+
+
+def test_subclasses_are_fused_within_their_parent():
+    fusion = Fusion(FusionConfig(unclassified_below=0.5))
+    rows = fusion.new_rows(3)
+    fusion.add(
+        rows,
+        looks((0.9, 0.05, 0.05), (0.9, 0.05, 0.05), (0.05, 0.9, 0.05), subclasses=[(0.8, 0.2), (0.5, 0.5), (0.8, 0.2)]),
+        np.ones(3, np.float32),
+    )
+    assert fusion.subclass_probabilities(rows).sum(1) == pytest.approx([1, 1, 1], abs=1e-5)
+    subclasses = fusion.subclasses(rows, fusion.classes(rows))
+    assert subclasses[0] == 0
+    assert subclasses[2] == -1  # a lymphocyte has none
+
+
+def test_joined_rows_hold_the_looks_of_both():
+    fusion = Fusion(FusionConfig())
+    a, b = fusion.new_rows(2)
+    fusion.add(np.array([a]), looks((0.7, 0.2, 0.1)), np.float32([1]))
+    fusion.add(np.array([b]), looks((0.4, 0.5, 0.1)), np.float32([1]))
+    fusion.join(int(a), int(b))
+    assert fusion.probabilities(np.array([a]))[0] == pytest.approx(fused((0.7, 0.2, 0.1), (0.4, 0.5, 0.1)), abs=1e-5)
+
+
+def test_another_classifier_is_refused():
+    fusion = Fusion(FusionConfig())
+    cell = fusion.new_rows(1)
+    fusion.add(cell, looks((0.7, 0.2, 0.1)), np.float32([1]))
+    other = Classifications(np.ones((1, 1), np.float32), ("blast",), np.zeros((1, 0), np.float32), (), ())
+    with pytest.raises(ValueError, match=r"got classes .*blast.* expected .*neutrophil"):
+        fusion.add(cell, other, np.float32([1]))
+
+
+ATTRIBUTES = (Attribute("nucleus", ("round", "bent", "split")), Attribute("ratio", ("low", "high")))
+
+
+def told(*rows, novelty=None, values=(0.6, 0.3, 0.1, 0.2, 0.8)):
+    return Classifications(
+        np.array(rows, np.float32),
+        CLASSES,
+        np.zeros((len(rows), 0), np.float32),
+        (),
+        (),
+        attribute_probabilities=np.tile(np.float32(values), (len(rows), 1)),
+        attributes=ATTRIBUTES,
+        novelty=None if novelty is None else np.float32(novelty),
+    )
+
+
+ONE = np.float32([1])
+SURE = (0.9, 0.05, 0.05)
+
+
+def test_a_cell_is_unlike_the_training_cells_only_while_all_its_looks_are():
+    fusion = Fusion(FusionConfig(novel_above=0.99))
+    cell = fusion.new_rows(1)
+    assert fusion.reason(0) is None  # nobody looked yet
+    fusion.add(cell, told(SURE, novelty=[0.999]), ONE)
+    fusion.add(cell, told(SURE, novelty=[0.995]), ONE)
+    assert fusion.classes(cell).tolist() == [-1]
+    assert fusion.reason(0) == UNLIKE_TRAINING
+    assert fusion.novelty(cell) == pytest.approx([0.995])
+    assert fusion.probabilities(cell)[0].argmax() == 0
+    fusion.add(cell, told(SURE, novelty=[0.99]), ONE)  # at the threshold is not beyond it
+    assert fusion.classes(cell).tolist() == [0]
+    assert fusion.reason(0) is None
+
+
+def test_an_unsure_cell_says_so_and_without_a_threshold_nothing_is_novel():
+    fusion = Fusion(FusionConfig())
+    rows = fusion.new_rows(2)
+    fusion.add(rows, told((0.4, 0.35, 0.25), SURE, novelty=[1, 1]), np.ones(2, np.float32))
+    assert [fusion.reason(row) for row in (0, 1)] == [LOW_CONFIDENCE, None]
+    silent = Fusion(FusionConfig(novel_above=0.5))
+    row = silent.new_rows(1)
+    silent.add(row, told(SURE), ONE)
+    assert silent.classes(row).tolist() == [0]
+    assert silent.novelty(row).tolist() == [0]
+
+
+def test_attributes_are_pooled_log_linearly_each_by_itself():
+    fusion = Fusion(FusionConfig())
+    cell = fusion.new_rows(1)
+    assert fusion.attributes_of(0) is None
+    fusion.add(cell, told(SURE, values=(0.6, 0.3, 0.1, 0.2, 0.8)), ONE)
+    fusion.add(cell, told(SURE, values=(0.2, 0.7, 0.1, 0.2, 0.8)), ONE)
+    odds = (np.array([0.12, 0.21, 0.01])) ** (1 / 1.7)
+    np.testing.assert_allclose(fusion.attribute_probabilities(cell)[0, :3], odds / odds.sum(), rtol=1e-4)
+    said = fusion.attributes_of(0)
+    assert {name: one.value for name, one in said.items()} == {"nucleus": "bent", "ratio": "high"}
+    assert said["ratio"].confidence == pytest.approx(0.8 ** (2 / 1.7) / (0.8 ** (2 / 1.7) + 0.2 ** (2 / 1.7)), rel=1e-4)
+
+
+def test_joined_and_restored_rows_keep_attributes_and_the_nearest_look():
+    fusion = Fusion(FusionConfig(novel_above=0.9))
+    rows = fusion.new_rows(2)
+    fusion.add(rows, told(SURE, SURE, novelty=[0.95, 0.3]), np.ones(2, np.float32))
+    again = Fusion(FusionConfig(novel_above=0.9))
+    again.restore({name: column.copy() for name, column in fusion.columns().items()}, fusion.names)
+    for one in (fusion, again):
+        assert one.classes(rows).tolist() == [-1, 0]
+        one.join(0, 1)
+        assert one.classes(rows[:1]).tolist() == [0]
+        assert one.novelty(rows[:1]) == pytest.approx([0.3])
+        assert one.attributes_of(0)["nucleus"].value == "round"
+
+
+def test_a_subclass_without_siblings_is_told_against_the_usual_cell():
+    """A variant lymphocyte or a usual one: nothing else is called a lymphocyte's subclass."""
+
+    def of(*shares: float) -> float:
+        fusion = Fusion(FusionConfig())
+        cell = fusion.new_rows(1)
+        for share in shares:
+            look = Classifications(
+                np.array([[0.1, 0.8, 0.1]], np.float32),
+                CLASSES,
+                np.array([[share]], np.float32),
+                ("variant lymphocyte",),
+                ("lymphocyte",),
+            )
+            fusion.add(cell, look, np.float32([1]))
+        return float(fusion.subclass_probabilities(cell)[0, 0])
+
+    assert of(0.2) == pytest.approx(0.2, abs=1e-4)
+    assert of(0.9) == pytest.approx(0.9, abs=1e-4)
+    assert of(0.2, 0.8) == pytest.approx(0.5, abs=1e-4)
+    odds = 4 ** (2 / 1.7)  # two looks count as 2 / 1.7 independent ones
+    assert of(0.8, 0.8) == pytest.approx(odds / (1 + odds), abs=1e-3)

@@ -1,0 +1,137 @@
+"""Plain lines: few, and each says something new."""
+
+from __future__ import annotations
+
+import io
+
+from streamer.dashboard import PlainReporter, format_differential
+from streamer.protocol import messages as wire
+from tests.streamer.dashboard.dashboard_cases import FIVE, differential, health, status
+
+SECOND = 1_000_000_000
+
+
+def test_the_table_of_a_differential():
+    message = differential(
+        FIVE,
+        3,
+        nrbc=2,
+        nrbc_per_100_wbc=2.0,
+        flags=["nucleated red cells seen"],
+        not_assessed=["blast", "plasma cell"],
+        rbc_seen=13402,
+        platelets_seen=843,
+        frames=388,
+        frames_accepted=380,
+        final=True,
+    )
+    assert format_differential(message, "4 of 100 cells on PBC").splitlines() == [
+        "differential of slide: 100 white cells in 388 frames, 380 of them accepted",
+        "  class          n     %  95 % limits",
+        "  neutrophil    57  57.0    46.7–66.9",
+        "  lymphocyte    29  29.0    20.4–38.9",
+        "  monocyte       7   7.0     2.9–13.9",
+        "  eosinophil     3   3.0      0.6–8.5",
+        "  basophil       1   1.0      0.0–5.4",
+        "  unclassified   3   3.0      0.6–8.5",
+        "nucleated red cells 2 (2.0 per 100 white cells); seen: 13 402 red cells, 843 platelets",
+        "flags: nucleated red cells seen",
+        "not assessed: blast, plasma cell",
+        "limits are of sampling only (clopper-pearson); what the classifier gets wrong comes on top: "
+        "4 of 100 cells on PBC",
+    ]
+
+
+def test_what_was_not_seen_may_still_be_there():
+    not_seen = {"promyelocyte": 3.62167, "basophil": 3.62167}
+    lines = format_differential(differential(FIVE, 3, not_seen=not_seen)).splitlines()
+    assert "0 in 100 cells, at most 3.7 % each: promyelocyte, basophil" in lines
+    (alone,) = (
+        line
+        for line in format_differential(differential({"a": 1}, not_seen={"b": 97.5})).splitlines()
+        if "0 in" in line
+    )
+    assert alone == "0 in 1 cell, at most 97.5 %: b"
+
+
+def test_limits_of_a_running_count_are_said_to_hold_at_every_look():
+    lines = format_differential(differential(FIVE, 3, limits_method="confidence-sequence")).splitlines()
+    assert lines[-1].startswith("limits are of sampling only (confidence sequence, valid at every look); what the")
+    assert lines[7].split()[-1] == "0.2–13.0"
+
+
+def test_nothing_counted_has_no_percentage():
+    lines = format_differential(differential({"neutrophil": 0})).splitlines()
+    assert lines[0] == "differential so far of slide: 0 white cells in 1 frame"
+    assert lines[2].split() == ["neutrophil", "0", "–", "–"]
+
+
+def reported(reporter: PlainReporter, out: io.StringIO, now_s: float) -> list[str]:
+    """The lines that a tick at `now_s` adds."""
+    before = len(out.getvalue())
+    reporter.tick(int(now_s * SECOND))
+    return out.getvalue()[before:].splitlines()
+
+
+def test_a_run_in_plain_lines():
+    out = io.StringIO()
+    with PlainReporter(out, every_s=5, clock=lambda: 0) as reporter:
+        assert reported(reporter, out, 0) == []
+        reporter.publish(health({"slide": status(state="starting", fps=None, published=0)}))
+        assert reported(reporter, out, 0.5) == [
+            "leukostream: yolov5n-blood + mobilenetv3-small on onnxruntime cpu; "
+            "research use only - not a medical device",
+            "slide: starting (live)",
+        ]
+        reporter.publish(health({"slide": status(published=40)}))
+        reporter.publish(differential({"neutrophil": 2, "basophil": 0}))
+        assert reported(reporter, out, 1) == ["slide: open (live)"]
+        assert reported(reporter, out, 4.9) == []
+        assert reported(reporter, out, 5) == ["slide: 40 frames, 30.0 fps, 2 white cells: neutrophil 2"]
+        assert reported(reporter, out, 11) == []  # nothing new to say
+        reporter.publish(health({"slide": status(skipped={"not an image": 1}, detail="notes.txt is no image")}))
+        assert reported(reporter, out, 11.5) == ["slide: skipped 1, not an image, notes.txt is no image"]
+        reporter.publish(health({"slide": status(state="reopening", detail="timed out", skipped={"not an image": 2})}))
+        assert reported(reporter, out, 12) == ["slide: reopening (live): timed out"]
+        reporter.publish(health({"slide": status(state="ended", published=80)}))
+        reporter.publish(differential({"neutrophil": 3}, final=True))
+    lines = out.getvalue().splitlines()
+    assert lines.count("slide: ended (live)") == 1
+    assert lines[-6] == "differential of slide: 3 white cells in 1 frame"
+
+
+def test_a_gpu_that_disagrees_with_the_cpu_is_told_once():
+    out = io.StringIO()
+    good, bad = (wire.ShadowStatus(checked=5, compared=100, agreed=agreed, extra=0, failed=0) for agreed in (97, 90))
+    with PlainReporter(out, clock=lambda: 0) as reporter:
+        for second, one in enumerate((good, bad, bad)):
+            reporter.publish(health({"slide": status()}, backend="tensorrt int8", shadow={"detector": one}))
+            reporter.tick(second * SECOND)
+    told = [line for line in out.getvalue().splitlines() if "agrees" in line]
+    assert told == [
+        "leukostream: the GPU agrees with the CPU on 90.0 % only, expected 97 % or more; "
+        "run with --backend onnxruntime, or compile the models again"
+    ]
+
+
+def test_before_anything_is_loaded_no_backend_is_named():
+    out = io.StringIO()
+    with PlainReporter(out, clock=lambda: 0) as reporter:
+        reporter.publish(health({"slide": status()}, backend=""))
+    assert out.getvalue().startswith("leukostream: yolov5n-blood + mobilenetv3-small; research use only")
+
+
+def test_a_message_after_close_is_still_reported_at_the_end():
+    out = io.StringIO()
+    with PlainReporter(out) as reporter:
+        reporter.publish(differential({"neutrophil": 3}, final=True))
+        reporter.close()
+        assert out.getvalue() == ""
+    assert out.getvalue().startswith("differential of slide: 3 white cells")
+
+
+def test_a_name_can_not_break_a_line():
+    out = io.StringIO()
+    with PlainReporter(out) as reporter:
+        reporter.publish(health({"a\rb": status(state="failed", detail="no\nsuch\x1b[31mthing")}))
+    assert out.getvalue().splitlines()[1] == "a·b: failed (live): no·such·[31mthing"

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.records import Frame
+from streamer.run.batcher import STALE, Batcher, Gathering, InOrder, SequencedFrame, Wait
+from streamer.run.ring import Ring
+from tests.streamer.sources.scripted import frame
+
+MS = 1_000_000
+
+
+def rings(*sizes: int, capacity: int = 8) -> dict[str, Ring[Frame]]:
+    """Rings "a", "b" … with so many frames each, captured at 0, 1, 2 … ms."""
+    made: dict[str, Ring[Frame]] = {}
+    for name, size in zip("abcdef", sizes, strict=False):
+        made[name] = Ring(capacity, "block")
+        for number in range(size):
+            assert made[name].put(frame(number, number * MS, name), timeout=0)
+    return made
+
+
+def shown(batch: list[SequencedFrame] | Wait | None) -> list[str]:
+    assert isinstance(batch, list), batch
+    return [f"{item.frame.source}{item.order}" for item in batch]
+
+
+def test_a_full_batch_is_ready_at_once_and_sources_take_turns() -> None:
+    gathering = Gathering(rings(8, 2, 3), max_frames=4, max_wait_ms=1000)
+    assert shown(gathering.step(0)) == ["a0", "b0", "c0", "a1"]
+    assert shown(gathering.step(0)) == ["b1", "c1", "a2", "c2"]
+    assert shown(gathering.step(0)) == ["a3", "a4", "a5", "a6"]
+
+
+def test_a_part_of_a_batch_waits_for_its_oldest_frame() -> None:
+    made = rings(0, 2)
+    gathering = Gathering(made, max_frames=4, max_wait_ms=5)
+    assert gathering.step(2 * MS) == Wait(3 * MS)
+    made["a"].put(frame(0, 2 * MS, "a"))
+    assert gathering.step(4 * MS) == Wait(1 * MS)
+    assert shown(gathering.step(5 * MS)) == ["a0", "b0", "b1"]
+    assert gathering.step(6 * MS) == Wait(None)
+
+
+def test_no_wait_where_nothing_more_can_come() -> None:
+    full = Gathering(rings(2, 2, capacity=2), max_frames=8, max_wait_ms=1000)
+    assert shown(full.step(0)) == ["a0", "b0", "a1", "b1"]
+    made = rings(2, 0)
+    closed = Gathering(made, max_frames=8, max_wait_ms=1000)
+    assert isinstance(closed.step(0), Wait)
+    for ring in made.values():
+        ring.close()
+    assert shown(closed.step(0)) == ["a0", "a1"]
+    assert closed.step(0) is None
+
+
+def test_no_wait_at_all() -> None:
+    gathering = Gathering(rings(1), max_frames=8, max_wait_ms=0)
+    assert shown(gathering.step(0)) == ["a0"]
+
+
+def test_stale_frames_of_a_live_source_are_dropped_and_counted() -> None:
+    gathering = Gathering(rings(5, 5), max_frames=10, max_wait_ms=0, stale_after_ms={"b": 10})
+    assert shown(gathering.step(13 * MS)) == ["a0", "b0", "a1", "b1", "a2", "a3", "a4"]
+    assert gathering.dropped == {"a": {}, "b": {STALE: 3}}
+
+
+def test_all_stale_is_no_batch() -> None:
+    gathering = Gathering(rings(5), max_frames=2, max_wait_ms=0, stale_after_ms={"a": 10})
+    assert gathering.step(1000 * MS) == Wait(None)
+    assert gathering.dropped == {"a": {STALE: 5}}
+
+
+def by_letter(frame: Frame) -> str:
+    """ "a" and "c" are of one size, "b" and "d" of another."""
+    return "odd" if frame.source in "ac" else "even"
+
+
+def test_a_batch_is_of_one_group() -> None:
+    gathering = Gathering(rings(3, 3, 3, 1), max_frames=4, max_wait_ms=1000, group=by_letter)
+    assert shown(gathering.step(0)) == ["a0", "c0", "a1", "c1"]
+    assert shown(gathering.step(0)) == ["d0", "b0", "b1", "b2"]
+    assert gathering.step(2 * MS) == Wait(1000 * MS)
+    assert shown(gathering.step(1002 * MS)) == ["c2", "a2"]
+
+
+def test_the_oldest_frame_that_is_due_goes_before_a_full_group() -> None:
+    made = rings(6, 0)
+    made["b"].put(frame(0, -10 * MS, "b"))
+    gathering = Gathering(made, max_frames=3, max_wait_ms=5, group=by_letter)
+    assert shown(gathering.step(0)) == ["b0"]
+    assert shown(gathering.step(0)) == ["a0", "a1", "a2"]
+
+
+def test_frames_of_one_source_that_change_their_group_stay_in_order() -> None:
+    gathering = Gathering(rings(6), max_frames=4, max_wait_ms=0, group=lambda frame: frame.frame_id // 2)
+    assert [shown(gathering.step(9 * MS)) for _ in range(3)] == [["a0", "a1"], ["a2", "a3"], ["a4", "a5"]]
+
+
+def test_a_live_source_that_has_just_given_a_frame_is_not_waited_for() -> None:
+    made = rings(1, 1)
+    gathering = Gathering(made, max_frames=8, max_wait_ms=1000, stale_after_ms={"a": 500, "b": 500})
+    assert shown(gathering.step(0)) == ["a0", "b0"]
+    made["a"].put(frame(1, 0, "a"))
+    assert gathering.step(0) == Wait(1000 * MS)  # the other camera may give one
+
+
+def test_a_batch_holds_at_least_one_frame() -> None:
+    with pytest.raises(ValueError, match="max_frames: got 0"):
+        Gathering(rings(1), max_frames=0, max_wait_ms=0)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 8), min_size=1, max_size=4),
+    max_frames=st.integers(1, 9),
+    budget_ms=st.none() | st.integers(0, 12),
+    groups=st.integers(1, 3),
+    times_ms=st.lists(st.integers(0, 5), max_size=20),
+)
+def test_every_frame_comes_once_in_order_or_is_counted(
+    sizes: list[int], max_frames: int, budget_ms: int | None, groups: int, times_ms: list[int]
+) -> None:
+    made = rings(*sizes)
+    stale = {} if budget_ms is None else {"a": budget_ms}
+
+    def group(frame: Frame) -> int:
+        return "abcd".index(frame.source) % groups
+
+    gathering = Gathering(made, max_frames=max_frames, max_wait_ms=3, stale_after_ms=stale, group=group)
+    for ring in made.values():
+        ring.close()
+    now_ms = 0
+    taken: list[SequencedFrame] = []
+    for step_ms in [*times_ms, *[0] * sum(sizes), 0]:
+        now_ms += step_ms
+        batch = gathering.step(now_ms * MS)
+        if batch is None:
+            break
+        assert isinstance(batch, list)
+        assert 1 <= len(batch) <= max_frames
+        assert len({group(item.frame) for item in batch}) == 1
+        spread = Counter(item.frame.source for item in batch)
+        assert all(
+            len(made[name]) == 0 or spread[name] >= max(spread.values()) - 1
+            for name in made
+            if "abcd".index(name) % groups == group(batch[0].frame)
+        )
+        taken += batch
+    assert gathering.step(now_ms * MS) is None
+    for name, size in zip(made, sizes, strict=True):
+        mine = [item for item in taken if item.frame.source == name]
+        assert [item.order for item in mine] == list(range(len(mine)))
+        ids = [item.frame.frame_id for item in mine]
+        assert ids == sorted(ids)
+        assert len(ids) + gathering.dropped[name][STALE] == size
+        if name not in stale:
+            assert len(ids) == size
+
+
+def test_the_front_tells_a_timeout_from_the_end() -> None:
+    made = rings(1)
+    batcher = Batcher(made, now_ns=lambda: 10 * MS, max_frames=1, max_wait_ms=0)
+    assert shown(batcher.next_batch(0)) == ["a0"]
+    assert batcher.next_batch(0) == []
+    made["a"].close()
+    assert batcher.next_batch() is None
+    assert batcher.dropped == {"a": {}}
+
+
+def test_several_workers_get_every_frame_once() -> None:
+    made = rings(0, 0, capacity=3)
+    batcher = Batcher(made, now_ns=lambda: 10**15, max_frames=4, max_wait_ms=0)
+    got: list[list[SequencedFrame]] = [[], [], []]
+
+    def produce(name: str) -> None:
+        for number in range(150):
+            assert made[name].put(frame(number, 0, name))
+        made[name].close()
+
+    def work(into: list[SequencedFrame]) -> None:
+        while (batch := batcher.next_batch()) is not None:
+            into.extend(batch)
+
+    threads = [threading.Thread(target=produce, args=(name,)) for name in made]
+    threads += [threading.Thread(target=work, args=(into,)) for into in got]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    every = sorted((item.frame.source, item.order, item.frame.frame_id) for into in got for item in into)
+    assert every == [(name, number, number) for name in "ab" for number in range(150)]
+
+
+def test_a_waiting_worker_hears_of_the_end() -> None:
+    made = rings(0)
+    batcher = Batcher(made, now_ns=lambda: 0, max_frames=1, max_wait_ms=0)
+    answers: list[object] = []
+    worker = threading.Thread(target=lambda: answers.append(batcher.next_batch()))
+    worker.start()
+    made["a"].close()
+    worker.join(30)
+    assert answers == [None]
+
+
+@given(st.permutations([(name, order) for name in "ab" for order in range(6)]))
+def test_results_come_back_in_order(finished: list[tuple[str, int]]) -> None:
+    back: InOrder[int] = InOrder()
+    out: dict[str, list[int]] = {"a": [], "b": []}
+    for name, order in finished:
+        out[name] += back.put(name, order, order)
+        assert out[name] == list(range(len(out[name])))
+    assert out == {"a": list(range(6)), "b": list(range(6))}
+    assert back.waiting == 0
+
+
+def test_a_result_comes_once() -> None:
+    back: InOrder[str] = InOrder()
+    assert back.put("a", 1, "x") == []
+    assert back.waiting == 1
+    with pytest.raises(ValueError, match="got order 1 twice"):
+        back.put("a", 1, "x")
+    assert back.put("a", 0, "y") == ["y", "x"]
+    with pytest.raises(ValueError, match="got order 0 twice"):
+        back.put("a", 0, "y")
