@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,8 +25,9 @@ from tools.classification.abnormal import (  # noqa: E402
     patient_figures,
     predict,
 )
-from tools.classification.squares import SUBCLASS_NAMES  # noqa: E402
-from tools.datasets import ABNORMAL_CLASSES  # noqa: E402
+from tools.classification.squares import STORED_PX, SUBCLASS_NAMES, Squares  # noqa: E402
+from tools.datasets import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
+from tools.datasets.located import LocatedCell  # noqa: E402
 
 
 def indices(*labels: str) -> np.ndarray:
@@ -174,3 +178,40 @@ def test_what_is_measured_of_each_laboratory() -> None:
     assert set(found) == {"deepapl", "deepapl patients", f"{COVERED} deepapl", "krd"}
     assert found["krd"]["accuracy"] == found[f"{COVERED} deepapl"]["auc_of_blasts"] == 1
     assert found["deepapl patients"]["blasts_as_mature"] == 0
+
+
+def test_views_of_a_part_and_of_its_cells_painted_over(tmp_path: Path) -> None:
+    image = np.full((STORED_PX, STORED_PX, 3), 220, np.uint8)
+    cv2.ellipse(image, (128, 128), (40, 40), 0, 0, 360, (120, 20, 60), -1)
+    path = tmp_path / "cell.png"
+    cv2.imwrite(str(path), image)
+    box = (88.0, 88.0, 168.0, 168.0)
+    names = ("deepapl", "deepapl", "krd", "pbc", "pbc", "pbc", "pbc", "krd")
+    cells = [CellPicture(n, f"{n}/{i}.png", path, STORED_PX, STORED_PX, box, "blast") for i, n in enumerate(names)]
+    rbc_px = np.float32([40, np.nan] * 4)
+    n = len(names)
+    stored = Squares(
+        squares=np.stack([image] * n),
+        boxes=np.tile(np.float32(box), (n, 1)),
+        rbc_px=rbc_px,
+        classes=np.full(n, ABNORMAL_CLASSES.index("blast")),
+        subclasses=np.full(n, -1),
+        attributes=np.full((n, 11), -1),
+        laboratories=np.array(names),
+        parts=np.array([VALIDATION] * (n - 1) + [TRAIN]),
+        cells=tuple(
+            LocatedCell(c, True, None if np.isnan(r) else float(r)) for c, r in zip(cells, rbc_px, strict=True)
+        ),
+    )
+    views = abnormal.views_of(stored, VALIDATION, 64, 1.3)
+    assert {name: len(view.looks) for name, view in views.items()} == {
+        "deepapl": 2,
+        "krd": 1,  # the other one trains
+        "pbc": 2,  # every third
+        f"{COVERED} deepapl": 1,
+        f"{COVERED} pbc": 1,
+    }
+    for name, view in views.items():
+        assert view.looks.shape[1:] == (2, 64, 64, 3)
+        darkest = view.looks.reshape(len(view.looks), 2, -1).min(2)
+        assert (darkest > 200).all() if name.startswith(COVERED) else (darkest < 40).all()
