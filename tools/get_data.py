@@ -13,6 +13,8 @@ What is not automated, and what follows from it:
     detector only; bccd_crops has the types.
   * chula_wbc/unique_cells.json is derived by hand-checked registration and is not made here.
   * all_idb2 is given on request for research only: see its page; no weights trained on it ship.
+  * deepapl and marrow: the project's own copies are parts of what their homes have, and nobody wrote down how they were
+    chosen. What can be told from them, and what cannot, stands at `convert_deepapl` and `convert_marrow`.
 The homes publish no checksums. Sets change there: compare SOURCE.json when figures differ.
 """
 
@@ -23,6 +25,7 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -66,6 +69,59 @@ BLOOD_NAMES = ("WBC", "RBC", "Platelets")
 CHULA_NAMES = ("neutrophil", "eosinophil", "basophil", "lymphocyte", "monocyte")
 MASK_TYPES = {"1": "neutrophil", "2": "lymphocyte", "3": "monocyte", "4": "eosinophil", "5": "basophil"}
 """Codes of the class tables of segmentation_WBC."""
+KRD_FIELDS = 600
+"""Fields of KRD-WBC; the pictures of higher numbers that its table names are copies of these, turned and mirrored."""
+DEEPAPL_PX = 224
+DEEPAPL_QUALITY = 80
+DEEPAPL_CLASSES = {
+    "Arifact": "artefact",
+    "Band neutrophils": "band neutrophil",
+    "Basophil": "basophil",
+    "Blast, no lineage spec": "blast",
+    "Eosinophils": "eosinophil",
+    "Erythroblast": "erythroblast",
+    "Giant thrombocyte": "giant platelet",
+    "Lymphocyte": "lymphocyte",
+    "Lymphocyte, variant": "variant lymphocyte",
+    "Metamyelocyte": "metamyelocyte",
+    "Monocyte": "monocyte",
+    "Myelocyte": "myelocyte",
+    "Plasma cells": "plasma cell",
+    "Promonocyte": "promonocyte",
+    "Promyelocyte": "promyelocyte",
+    "Segmented neutrophils": "segmented neutrophil",
+    "Smudge cells": "smudge cell",
+    "Thrombocyte aggregation": "platelet clump",
+}
+"""By folder, which is the laboratory's last word: a file's prefix is what the analyser had proposed."""
+DEEPAPL_MOST = {
+    "blast": 1300,
+    "lymphocyte": 800,
+    "smudge cell": 700,
+    "segmented neutrophil": 600,
+    "monocyte": 500,
+    "erythroblast": 300,
+}
+_DEEPAPL_NUMBERS = (
+    "01 04 07 08 09 100 102 103 104 105 11 12 13 15 16 23 27 32 34 36 39 40 41 42 43 45 47 48 49 50 51 53 54 55 "
+    "57 58 59 64 67 68 69 74 76 85 87 90 91 93 96 97 98 99"
+)
+DEEPAPL_PATIENTS = frozenset({"cc", *(f"Patient_{number}" for number in _DEEPAPL_NUMBERS.split())})
+"""The 53 of 107 that the project uses: `cc` is the clinical case, which lies in a folder of its own."""
+MARROW_STAGES = (
+    "proerythroblast or early erythroid",
+    "erythroblast",
+    "erythroblast",
+    "erythroblast",
+    "myeloblast",
+    "promyelocyte",
+    "myelocyte",
+    "metamyelocyte",
+    "band neutrophil",
+    "segmented neutrophil",
+)
+"""By the number of the folder. The set names none: these were given by eye, after the article's stages."""
+MARROW_MOST = (17, 50, 50, 50, 210, 50, 50, 50, 50, 50)
 
 
 def coco(pictures: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -224,14 +280,8 @@ def convert_pbc(source: Path, out: Path) -> None:
     for path in sorted(source.rglob("*.jpg")):
         if path.parent.name not in PBC_CLASSES or path.name.startswith("."):
             continue
-        image = cv2.imread(str(path))
-        if image is None:
-            raise ValueError(f"picture {path}: got a file that can't be decoded, expected an image")
         name = f"{path.parent.name}/{path.name}"
-        target = out / "images" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        small = cv2.resize(image, (PBC_PX, PBC_PX), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(target), small, (cv2.IMWRITE_JPEG_QUALITY, 92))
+        _reduce(path, out / "images" / name, PBC_PX, 92)
         subclass = PBC_SUBCLASSES.get(path.name.split("_")[0], path.parent.name)
         rows.append((name, path.parent.name, subclass, ""))
     with open(out / "labels.csv", "w", newline="") as file:
@@ -257,6 +307,87 @@ def convert_pbc_boxes(source: Path, out: Path) -> None:
         json.dump(coco(pictures, OI_PBC_NAMES), file)
 
 
+def convert_krd(source: Path, out: Path) -> None:
+    """Fields imageN.jpg of a folder `image`, masks maskN.jpg of a folder `mask`, both wherever they lie, and one table
+    of types whose numbers alone are spelt reliably ("Image9", "image99", "Imaeg405").
+
+    The box is that of the mask's largest piece; a field without a mask gets a row without a box.
+    """
+    with open(next(source.rglob("class labels.csv")), newline="") as file:
+        types = {int(n.group()): row[1].strip().lower() for row in csv.reader(file) if (n := re.search(r"\d+", row[0]))}
+    images, masks = ({_number(p): p for p in sorted(source.rglob(f"{name}/{name}*.jpg"))} for name in ("image", "mask"))
+    rows = []
+    for number in sorted(set(images) & set(types)):
+        if number > KRD_FIELDS:
+            continue
+        name = f"images/{types[number]}/image{number}.jpg"
+        _copy(images[number], out / name)
+        box: tuple[int | str, ...] = ("",) * 4
+        mask = cv2.imread(str(masks[number]), cv2.IMREAD_GRAYSCALE) if number in masks else None
+        if mask is not None and (mask > 127).any():
+            levels = np.where(mask > 127, 255, 0).astype(np.uint8)  # JPEG leaves grey rims
+            cv2.imwrite(str((out / name).with_suffix(".mask.png")), levels)
+            _, _, pieces, _ = cv2.connectedComponentsWithStats(levels)
+            x, y, w, h = (int(v) for v in pieces[1 + pieces[1:, cv2.CC_STAT_AREA].argmax(), :4])
+            box = (x, y, x + w, y + h)
+        rows.append((name, types[number], *box))
+    _write_labels(out, ("file", "class", "x1", "y1", "x2", "y2"), rows)
+
+
+def convert_deepapl(source: Path, out: Path) -> None:
+    """Folders PATIENT/Signed slides/TYPE, under Data/All and Data/Clinical_Case, of which `DEEPAPL_PATIENTS` are taken;
+    cells are reduced from 360x363 to 224x224. What the laboratory left "Unidentified" stays out.
+
+    Of the six classes of `DEEPAPL_MOST` so many cells are taken, of all others every one. The project's copy has the
+    same patients and as many cells of each class; of the other classes the very same cells, as far as listings of the
+    repository could be compared (one promyelocyte is missing in the copy). Which cells of those six classes were
+    chosen for it can't be told: neither the first by name nor evenly over patients. Here they are the first by the
+    hashes of their names, so figures will differ a little. Nor does anything say why these patients: most likely the
+    others are kept back to measure on, so don't add them.
+    """
+    found: dict[str, dict[str, Path]] = {label: {} for label in DEEPAPL_CLASSES.values()}
+    for folder in sorted(source.rglob("Signed slides/*")):
+        patient = folder.parent.parent.name
+        if patient in DEEPAPL_PATIENTS and folder.name in DEEPAPL_CLASSES:
+            cells = {f"images/{patient}/{path.name}": path for path in sorted(folder.glob("*.jpg"))}
+            found[DEEPAPL_CLASSES[folder.name]].update(cells)
+    rows = []
+    for label, cells in found.items():
+        names = sorted(cells, key=lambda name: hashlib.sha256(name.encode()).digest())
+        for name in names[: DEEPAPL_MOST.get(label)]:
+            _reduce(cells[name], out / name, DEEPAPL_PX, DEEPAPL_QUALITY)
+            rows.append((name, label, name.split("/")[1]))
+    if not rows:
+        raise FileNotFoundError("no folder 'Signed slides' of a known patient")
+    _write_labels(out, ("file", "class", "patient"), rows)
+
+
+def convert_marrow(source: Path, out: Path) -> None:
+    """Folders 0 to 9 side by side, in one of the archives inside the repository; pictures N.jpg as they are.
+
+    The archives could not be looked into when this was written. Of several places with such folders (an archive each, a
+    training and a test part) the one is taken that has most of `MARROW_MOST`, and of each folder the first so many by
+    number. The project's copy has so many, numbered from 1 without gaps; whether its numbers are those of the archives
+    can't be told.
+    """
+    best: list[tuple[int, Path]] = []
+    for base in sorted({path.parent for path in source.rglob("0") if path.is_dir()}):
+        chosen = [
+            (stage, path)
+            for stage, most in enumerate(MARROW_MOST)
+            for path in sorted((base / str(stage)).glob("*.jpg"), key=_number)[:most]
+        ]
+        best = max(best, chosen, key=len)
+    if not best:
+        raise FileNotFoundError("no folder '0' with pictures")
+    rows = []
+    for stage, path in best:
+        name = f"images/{stage}/{path.name}"
+        _copy(path, out / name)
+        rows.append((name, MARROW_STAGES[stage]))
+    _write_labels(out, ("file", "class"), rows)
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a set comes from. `url` None: no lasting address, the archive has to be given; `sha256` None: unknown."""
@@ -269,9 +400,13 @@ class Source:
     sha256: str | None = None
 
 
-def _github(repository: str, branch: str, licence: str, convert: Callable[[Path, Path], None], folder: str) -> Source:
+def _github(
+    repository: str, branch: str | None, licence: str, convert: Callable[[Path, Path], None], folder: str
+) -> Source:
+    """`branch` None: whichever is the repository's own."""
     page = f"https://github.com/{repository}"
-    return Source(page, licence, f"{page}/archive/refs/heads/{branch}.zip", convert, folder)
+    where = "HEAD" if branch is None else f"refs/heads/{branch}"
+    return Source(page, licence, f"{page}/archive/{where}.zip", convert, folder)
 
 
 SOURCES: dict[str, Source] = {
@@ -283,6 +418,12 @@ SOURCES: dict[str, Source] = {
     "wbc_masks": _github("zxaoyou/segmentation_WBC", "master", "GPL-3.0", convert_wbc_masks, "wbc_masks"),
     "pbc": Source("https://data.mendeley.com/datasets/snkd93bnjr/1", "CC BY 4.0", None, convert_pbc, "pbc"),
     "pbc_boxes": _github("Mohamad-AbouAli/OI-PBC-Dataset", "main", "see its page", convert_pbc_boxes, "pbc"),
+    # CC BY 4.0 is what others quote of its first home, data.mendeley.com/datasets/jzdj6h7gms/2, which was not seen.
+    "krd": _github("QuocThang1/Blood_Cell", None, "CC BY 4.0 as quoted", convert_krd, "krd"),
+    # Also figshare, 10.6084/m9.figshare.14294675; neither the repository nor its README states a licence.
+    "deepapl": _github("sidhomj/DeepAPL", None, "none stated", convert_deepapl, "deepapl"),
+    # Of Choi et al., PLOS ONE 2017, 10.1371/journal.pone.0189259; the repository itself states no licence.
+    "marrow": _github("JinwooChoi9/wbc_plosone", None, "CC BY (article)", convert_marrow, "marrow"),
 }
 
 
@@ -323,7 +464,8 @@ def fetch(name: str, archives: Path, given: Path | None) -> Path:
 def lay_out(name: str, archive: Path, out: Path) -> None:
     """Check, unpack and convert one archive into its folder of `out`."""
     source = SOURCES[name]
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    with open(archive, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if source.sha256 is not None and digest != source.sha256:
         raise ValueError(f"archive {archive}: got SHA-256 {digest}, expected {source.sha256}; download it again")
     target = out / source.folder
@@ -346,6 +488,28 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def _reduce(source: Path, target: Path, side_px: int, quality: int) -> None:
+    """Resize a picture to a square and store it as JPEG. A file that ends early is decoded as far as it goes."""
+    image = cv2.imread(str(source))
+    if image is None:
+        raise ValueError(f"picture {source}: got a file that can't be decoded, expected an image")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    small = cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(target), small, (cv2.IMWRITE_JPEG_QUALITY, quality))
+
+
+def _number(path: Path) -> int:
+    """The number in a file's name, -1 where there is none."""
+    match = re.search(r"\d+", path.stem)
+    return int(match.group()) if match else -1
+
+
+def _write_labels(out: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """labels.csv, its rows by file."""
+    with open(out / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([head, *sorted(rows, key=lambda row: str(row[0]))])
+
+
 def _write(out: Path, table: Mapping[str, Any]) -> None:
     (out / "annotations.json").write_text(json.dumps(table))
 
@@ -360,7 +524,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.list:
         for name, source in SOURCES.items():
-            print(f"{name:12} {source.licence:14} {source.page}")
+            print(f"{name:12} {source.licence:20} {source.page}")
         return 0
     unknown = [s for s in args.sets if s not in SOURCES]
     if unknown or args.out is None:

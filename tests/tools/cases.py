@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,22 @@ def make_data(root: Path) -> None:
     write_picture(root / "wbc_masks/jtsc/001.png", smear(41, 120, 120))
     write_picture(root / "wbc_masks/jtsc/001_mask.png", mask)
     (root / "wbc_masks/labels.csv").write_text("image,mask,class\njtsc/001.png,jtsc/001_mask.png,lymphocyte\n")
+
+
+def make_further_sets(root: Path, cells: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Sets of `FURTHER_CELL_SETS` with labels.csv and, where it is not there yet, a picture of each row: of krd (type,
+    box or ""), of deepapl (class, patient), of marrow (stage, folder)."""
+    heads = {"krd": ("x1", "y1", "x2", "y2"), "deepapl": ("patient",), "marrow": ()}
+    for name, members in cells.items():
+        rows: list[tuple[str, ...]] = [("file", "class", *heads[name])]
+        for n, (label, more) in enumerate(members):
+            folder = label if name == "krd" else more
+            file = f"images/{folder}/{name[0]}{n}.jpg"
+            told = {"krd": more.split() or [""] * 4, "deepapl": [more], "marrow": []}[name]
+            rows.append((file, label, *told))
+            if not (root / name / file).exists():
+                side = 512 if name == "krd" else 224 if name == "deepapl" else 96
+                write_picture(root / name / file, smear(len(name) * 1000 + n, side, side))
+        (root / name).mkdir(parents=True, exist_ok=True)
+        with open(root / name / "labels.csv", "w", newline="") as out:
+            csv.writer(out).writerows(rows)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -62,11 +63,48 @@ def archive(tmp_path: Path, name: str) -> Path:
     elif name == "pbc_boxes":
         (src / "Datasets/PBC-YOLO-721/labels/train").mkdir(parents=True)
         (src / "Datasets/PBC-YOLO-721/labels/train/BA_1.txt").write_text("0 0.5 0.5 0.25 0.25\n10 0.1 0.1 0.1 0.1\n")
+    elif name == "krd":
+        krd_fields(src)
+    elif name == "deepapl":
+        deepapl_cells(src)
+    elif name == "marrow":
+        for part, cells in (("test", (3, 11)), ("train", (9, 10, 2))):
+            for number in cells:
+                write_picture(src / f"bone_marrow/{part}/0/{number}.jpg", smear(number, 144, 144))
+            write_picture(src / f"bone_marrow/{part}/4/1.jpg", smear(30, 96, 96))
     path = tmp_path / f"{name}.zip"
     with zipfile.ZipFile(path, "w") as file:
         for member in sorted(src.rglob("*")):
             file.write(member, member.relative_to(src.parent).as_posix())
     return path
+
+
+def krd_fields(src: Path) -> None:
+    """A field with a cell and a speck in its mask, one without a mask, one with an empty mask, and a copy of one."""
+    data = src / "data/KRD-WBC dataset"
+    mask = np.zeros((512, 512), np.uint8)
+    mask[100:180, 200:260] = 250
+    mask[10:14, 10:14] = 255
+    for number in (9, 99, 405, 601):
+        write_picture(data / f"Dataset/image/image{number}.jpg", smear(number, 512, 512))
+    for number, picture in ((9, mask), (405, np.zeros_like(mask)), (601, mask)):
+        write_picture(data / f"Dataset/mask/mask{number}.jpg", picture)
+    rows = ("Image ID,Categoriy", "Image9,Neutrophil", "image99,Lymphocyte", "Imaeg405,Monocyte", "Image601,Basophil")
+    (data / "class labels.csv").write_text("\n".join(rows))
+
+
+def deepapl_cells(src: Path) -> None:
+    for key in (
+        "All/Patient_01/Signed slides/Blast, no lineage spec/BL_1.jpg",
+        "All/Patient_01/Signed slides/Blast, no lineage spec/BL_2.jpg",
+        "All/Patient_01/Signed slides/Blast, no lineage spec/BL_3.jpg",
+        "All/Patient_16/Signed slides/Promyelocyte/PMO_4.jpg",
+        "All/Patient_16/Signed slides/Unidentified/UI_5.jpg",
+        "All/Patient_16/Unsigned slides/6.jpg",
+        "All/Patient_02/Signed slides/Monocyte/MO_7.jpg",  # a patient who is kept back
+        "Clinical_Case/cc/Signed slides/Lymphocyte, variant/VLY_8.jpg",
+    ):
+        write_picture(src / "Data" / key, smear(50, 360, 363))
 
 
 @pytest.fixture
@@ -117,6 +155,97 @@ def test_pictures_and_masks_are_converted(laid_out: Path) -> None:
     assert source["licence"] == "CC BY 4.0"
     assert len(source["archive_sha256"]) == 64
     assert (laid_out / "pbc/SOURCE-pbc_boxes.json").exists()
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_boxes_of_krd_are_those_of_the_masks_largest_pieces(laid_out: Path) -> None:
+    rows = {row["file"]: row for row in rows_of(laid_out / "krd/labels.csv")}
+    assert sorted(rows) == [
+        "images/lymphocyte/image99.jpg",
+        "images/monocyte/image405.jpg",
+        "images/neutrophil/image9.jpg",
+    ]  # 601 is a copy of another field
+    x1, y1, x2, y2 = (int(rows["images/neutrophil/image9.jpg"][name]) for name in ("x1", "y1", "x2", "y2"))
+    np.testing.assert_allclose((x1, y1, x2, y2), (200, 100, 260, 180), atol=2)
+    assert rows["images/lymphocyte/image99.jpg"]["x1"] == rows["images/monocyte/image405.jpg"]["x1"] == ""
+    mask = cv2.imread(str(laid_out / "krd/images/neutrophil/image9.mask.png"), cv2.IMREAD_GRAYSCALE)
+    assert mask is not None
+    assert set(np.unique(mask)) == {0, 255}
+    (cell,) = readers.read_cells(laid_out, ("krd",))  # the others have no box
+    assert (cell.cell_class, cell.box_px) == ("neutrophil", (x1, y1, x2, y2))
+
+
+def test_cells_of_deepapl_are_the_known_patients_by_folder(laid_out: Path) -> None:
+    rows = [tuple(row.values()) for row in rows_of(laid_out / "deepapl/labels.csv")]
+    assert rows == [
+        *((f"images/Patient_01/BL_{n}.jpg", "blast", "Patient_01") for n in (1, 2, 3)),
+        ("images/Patient_16/PMO_4.jpg", "promyelocyte", "Patient_16"),
+        ("images/cc/VLY_8.jpg", "variant lymphocyte", "cc"),
+    ]
+    assert get_data.size_px(laid_out / "deepapl/images/cc/VLY_8.jpg") == (224, 224)
+    assert {cell.slide for cell in readers.read_cells(laid_out, ("deepapl",))} == {
+        "deepapl Patient_01",
+        "deepapl Patient_16",
+        "deepapl cc",
+    }
+    assert json.loads((laid_out / "deepapl/SOURCE.json").read_text())["licence"] == "none stated"
+
+
+def test_a_class_of_deepapl_gives_so_many_cells_and_always_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(get_data.DEEPAPL_MOST, "blast", 2)
+    deepapl_cells(tmp_path / "source")
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        get_data.convert_deepapl(tmp_path / "source", tmp_path / name)
+    once, again = ((tmp_path / name / "labels.csv").read_text() for name in ("once", "again"))
+    assert once == again
+    assert once.count(",blast,") == 2
+    with pytest.raises(FileNotFoundError, match="Signed slides"):
+        get_data.convert_deepapl(tmp_path / "once", tmp_path / "again")
+
+
+def test_stages_of_marrow_come_from_the_fuller_part_first_numbers_first(
+    laid_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [tuple(row.values()) for row in rows_of(laid_out / "marrow/labels.csv")]
+    early = "proerythroblast or early erythroid"
+    assert rows == [
+        ("images/0/10.jpg", early),
+        ("images/0/2.jpg", early),
+        ("images/0/9.jpg", early),
+        ("images/4/1.jpg", "myeloblast"),
+    ]
+    assert [c.cell_class for c in readers.read_cells(laid_out, ("marrow",))] == ["erythroblast"] * 3 + ["blast"]
+    monkeypatch.setattr(get_data, "MARROW_MOST", (2, *get_data.MARROW_MOST[1:]))
+    (tmp_path / "few").mkdir()
+    get_data.convert_marrow(next((tmp_path / "marrow-src").rglob("train")), tmp_path / "few")
+    assert [row["file"] for row in rows_of(tmp_path / "few/labels.csv")][:2] == ["images/0/2.jpg", "images/0/9.jpg"]
+    with pytest.raises(FileNotFoundError, match="no folder '0'"):
+        get_data.convert_marrow(laid_out / "krd", tmp_path / "few")
+
+
+@pytest.mark.data
+def test_the_copies_of_the_project_have_the_patients_classes_and_sizes_that_are_written_here() -> None:
+    try:
+        root = readers.data_root()
+    except readers.DataSetMissing as error:
+        pytest.skip(str(error))
+    deepapl = rows_of(root / "deepapl/labels.csv")
+    assert {row["patient"] for row in deepapl} == get_data.DEEPAPL_PATIENTS
+    counts = Counter(row["class"] for row in deepapl)
+    assert set(counts) == set(get_data.DEEPAPL_CLASSES.values())
+    assert {label: counts[label] for label in get_data.DEEPAPL_MOST} == get_data.DEEPAPL_MOST
+    marrow = Counter((row["file"].split("/")[1], row["class"]) for row in rows_of(root / "marrow/labels.csv"))
+    stages = zip(get_data.MARROW_STAGES, get_data.MARROW_MOST, strict=True)
+    assert marrow == {(str(n), stage): most for n, (stage, most) in enumerate(stages)}
+    krd = rows_of(root / "krd/labels.csv")
+    assert sorted(get_data._number(Path(row["file"])) for row in krd) == list(range(1, get_data.KRD_FIELDS + 1))
 
 
 def test_archives_inside_the_archive_are_unpacked(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tools.datasets.located import LocatedCell, laboratory, read_picture
 STORED_PX = 256
 SUBCLASS_NAMES = tuple(ABNORMAL_SUBCLASSES)
 LOOK_RED_CELLS = 3.2
-"""Side of the look of a fixed size, in diameters of the red cells around: some 24 µm, wider than a smear.s cells."""
+"""Side of the look of a fixed size, in diameters of the red cells around: some 24 µm, wider than a smear's cells."""
 _BOXES, _RED_CELLS = 1.9, 1.2 * LOOK_RED_CELLS
 """Side of a square cut from a field, over the box's longer side or the red cells' diameter, whichever asks for more:
 crops of 1.3 boxes, turned by any angle, fit in."""
@@ -96,14 +96,17 @@ def _fill(path: Path, boxes_path: Path, located: Sequence[LocatedCell]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     shape = (len(located), STORED_PX, STORED_PX, 3)
-    squares = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    placed = np.empty((len(located), 5), np.float32)
-    for i, one in enumerate(located):
-        whole = one.cell.dataset in SINGLE_CELL_SETS
-        squares[i], placed[i] = square_of(read_picture(one.cell), one.cell.box_px, one.rbc_px, whole=whole)
-    squares.flush()
-    np.save(boxes_path, placed)
-    part.replace(path)
+    try:
+        squares = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        placed = np.empty((len(located), 5), np.float32)
+        for i, one in enumerate(located):
+            whole = one.cell.dataset in SINGLE_CELL_SETS
+            squares[i], placed[i] = square_of(read_picture(one.cell), one.cell.box_px, one.rbc_px, whole=whole)
+        squares.flush()
+        np.save(boxes_path, placed)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # a picture that can't be decoded doesn't leave 4 GB behind
 
 
 def square_of(

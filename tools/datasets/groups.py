@@ -43,10 +43,11 @@ PATIENT_PARTS = {
     **{f"deepapl Patient_{n}": VALIDATION for n in ("16", "58", "04", "27", "45", "54", "100", "09", "93")},
     **{f"deepapl Patient_{n}": HOLDOUT for n in ("39", "12", "98", "42", "90")},
 }
-"""Patients of deepapl kept from training: in both parts some with promyelocytes by the dozen (16, 58; 39: the set names
-no diagnosis, and this is what tells acute promyelocytic leukaemia), with blasts (04, 27, 45, 54, 100; 12, 98) and with
-few of either (09, 93; 42, 90). The folder `cc` is a patient of its own: none of its pictures resembles one of another
-folder, and its cell numbers lie apart from all others, as every patient's do."""
+"""Patients of deepapl kept from training: in both parts some with promyelocytes by the dozen (16, 58; 39), with blasts
+(04, 27, 45, 54, 100; 12, 98) and with few of either (09, 93; 42, 90). By the table of the set's repository, which the
+data folder lacks, 93, 100 and 39 have acute promyelocytic leukaemia, the others another acute myeloid one. The folder
+`cc` is a patient of its own: none of its pictures resembles one of another folder, and its cell numbers lie apart from
+all others, as every patient's do."""
 
 _FEATURES = 160
 _CACHE_VERSION = 2

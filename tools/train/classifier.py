@@ -163,9 +163,7 @@ def sampling_weights(stored: Squares, inside: np.ndarray) -> np.ndarray:
     weights = np.zeros(len(inside))
     laboratories, sizes = np.unique(names, return_counts=True)
     shares = dict(zip(laboratories.tolist(), np.sqrt(sizes) / np.sqrt(sizes).sum(), strict=True))
-    for name, most in ((MARROW, MARROW_SHARE), (SIMULATED, SIMULATED_SHARE)):
-        if name in shares and len(shares) > 1:
-            shares[name] = min(shares[name], most)
+    shares = _limited(shares, {MARROW: MARROW_SHARE, SIMULATED: SIMULATED_SHARE})
     for name, share in shares.items():
         own = names == name
         present, counts = np.unique(classes[own], return_counts=True)
@@ -177,6 +175,20 @@ def sampling_weights(stored: Squares, inside: np.ndarray) -> np.ndarray:
             of_class = own & (classes == ABNORMAL_CLASSES.index(label))
             weights[of_class] = share * root / total / of_class.sum()
     return weights / weights.sum()
+
+
+def _limited(shares: dict[str, float], most: Mapping[str, float]) -> dict[str, float]:
+    """Shares that sum to one, none above its limit; the others share what is left as before. Where nothing but
+    limited ones is there they stay as they are."""
+    fixed: dict[str, float] = {}
+    while over := {name: limit for name, limit in most.items() if name not in fixed and shares.get(name, 0) > limit}:
+        fixed |= over
+        rest = sum(share for name, share in shares.items() if name not in fixed)
+        if not rest:
+            break
+        left = (1 - sum(fixed.values())) / rest
+        shares = {name: fixed.get(name, share * left) for name, share in shares.items()}
+    return shares
 
 
 def class_prior(stored: Squares, inside: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -93,6 +93,7 @@ class Loop:
         if state.get("optimizer") is None:
             self._rewarmed_from = self.step
         else:
+            self._rewarmed_from = state.get("rewarmed_from", -_REWARMED_STEPS)
             self.optimizer.load_state_dict(state["optimizer"])
 
     def stop(self) -> None:
@@ -129,6 +130,7 @@ class Loop:
             "network": self.task.network.state_dict(),
             "average": self.average.state_dict(),
             "step": self.step,
+            "rewarmed_from": self._rewarmed_from,
         }
 
     def _take_step(self) -> None:

@@ -61,6 +61,33 @@ def test_a_choice_holds_from_its_frame_on() -> None:
     assert chosen(magnification, 5) == 320
 
 
+def test_the_diameter_is_that_of_the_frames_own_pixels_from_the_first_measured_frame_on() -> None:
+    magnification = Magnification(looking_at(80))
+    assert magnification.rbc_px_for(frame(5)) is None
+    magnification.look(frame(5))
+    assert magnification.rbc_px_for(frame(4)) is None
+    for number in (5, 6):
+        assert magnification.rbc_px_for(frame(number)) == pytest.approx(80, rel=0.03)
+    assert magnification.rbc_px_for(frame(6, source="other")) is None
+    assert magnification.rbc_px_for(frame(6, np.zeros((240, 320, 3), np.uint8))) is None
+
+
+def test_the_diameter_is_known_of_a_suitable_magnification_too_and_of_one_that_was_told() -> None:
+    measured = Magnification(looking_at(30))
+    measured.look(frame(0))
+    assert measured.rbc_px_for(frame(0)) == pytest.approx(30, rel=0.03)
+    told = Magnification(looking_at(0), rbc_diameter_px=41.5)
+    told.look(frame(0))
+    assert told.rbc_px_for(frame(0)) == 41.5
+
+
+def test_frames_without_red_cells_have_no_diameter() -> None:
+    magnification = Magnification(looking_at(30, cells=0))
+    for number in range(LOOKS + 1):
+        magnification.look(frame(number))
+        assert magnification.rbc_px_for(frame(number)) is None
+
+
 def test_sizes_and_sources_have_their_own_choice() -> None:
     magnification = Magnification(looking_at(80))
     magnification.look(frame(0))
