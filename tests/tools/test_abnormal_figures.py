@@ -17,6 +17,7 @@ from torch import Tensor, nn  # noqa: E402
 from tools.classification import abnormal  # noqa: E402
 from tools.classification.abnormal import (  # noqa: E402
     COVERED,
+    Predicted,
     Views,
     auc,
     covered_figures,
@@ -25,7 +26,7 @@ from tools.classification.abnormal import (  # noqa: E402
     patient_figures,
     predict,
 )
-from tools.classification.squares import STORED_PX, SUBCLASS_NAMES, Squares  # noqa: E402
+from tools.classification.squares import STORED_PX, SUBCLASS_NAMES  # noqa: E402
 from tools.datasets import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
 from tools.datasets.located import LocatedCell  # noqa: E402
 
@@ -110,8 +111,8 @@ def test_figures_of_patients() -> None:
     ]
     truth, subclasses, said, likeliest = (list(column) for column in zip(*cells, strict=True))
     known = np.array([-1 if name is None else SUBCLASS_NAMES.index(name) for name in subclasses])
-    view = Views(np.zeros(0), indices(*truth), known)
-    assert patient_figures(sure(*said), subclass_logits(*likeliest), view) == pytest.approx(
+    found = Predicted(sure(*said), subclass_logits(*likeliest), indices(*truth), known)
+    assert patient_figures(found) == pytest.approx(
         {
             "blasts": 5,
             "blasts_as_mature": 1 / 5,
@@ -126,8 +127,7 @@ def test_figures_of_patients() -> None:
 
 
 def test_of_patients_without_such_cells_nothing_is_said() -> None:
-    view = Views(np.zeros(0), indices("monocyte"), np.array([-1]))
-    found = patient_figures(sure("monocyte"), subclass_logits(None), view)
+    found = patient_figures(Predicted(sure("monocyte"), subclass_logits(None), indices("monocyte"), np.array([-1])))
     assert found.pop("blasts") == 0
     assert set(found.values()) == {None}
 
@@ -159,14 +159,16 @@ def test_both_looks_are_pooled_by_their_mean_log_probability() -> None:
     looks = np.zeros((70, 2, 4, 4, 3), np.uint8)  # more than a batch
     looks[:35] = 255
     looks[69, 0] = 255
-    p, subclasses = predict(ByLightness(), looks, torch.device("cpu"))
+    found = predict(ByLightness(), Views(looks, np.zeros(70, int), np.full(70, -1)), torch.device("cpu"))
+    p, subclasses = found.probabilities, found.subclass_probabilities
     assert p.shape == (70, len(ABNORMAL_CLASSES))
     np.testing.assert_allclose(p.sum(1), 1)
     called = [ABNORMAL_CLASSES[c] for c in p.argmax(1)]
     assert called[:69] == ["blast"] * 35 + ["lymphocyte"] * 34
     blast, lymphocyte = indices("blast", "lymphocyte")
     assert p[69, blast] == pytest.approx(p[69, lymphocyte])
-    assert subclasses[[0, 68, 69], 0] == pytest.approx([1, 0, 0.5])
+    light, dark = 1 / (1 + np.exp(-1)), 0.5
+    assert subclasses[[0, 68, 69], 0] == pytest.approx([light, dark, (light + dark) / 2])
 
 
 def test_what_is_measured_of_each_laboratory() -> None:
@@ -188,22 +190,9 @@ def test_views_of_a_part_and_of_its_cells_painted_over(tmp_path: Path) -> None:
     box = (88.0, 88.0, 168.0, 168.0)
     names = ("deepapl", "deepapl", "krd", "pbc", "pbc", "pbc", "pbc", "krd")
     cells = [CellPicture(n, f"{n}/{i}.png", path, STORED_PX, STORED_PX, box, "blast") for i, n in enumerate(names)]
-    rbc_px = np.float32([40, np.nan] * 4)
-    n = len(names)
-    stored = Squares(
-        squares=np.stack([image] * n),
-        boxes=np.tile(np.float32(box), (n, 1)),
-        rbc_px=rbc_px,
-        classes=np.full(n, ABNORMAL_CLASSES.index("blast")),
-        subclasses=np.full(n, -1),
-        attributes=np.full((n, 11), -1),
-        laboratories=np.array(names),
-        parts=np.array([VALIDATION] * (n - 1) + [TRAIN]),
-        cells=tuple(
-            LocatedCell(c, True, None if np.isnan(r) else float(r)) for c, r in zip(cells, rbc_px, strict=True)
-        ),
-    )
-    views = abnormal.views_of(stored, VALIDATION, 64, 1.3)
+    located = [LocatedCell(c, True, None if i % 2 else 40.0) for i, c in enumerate(cells)]
+    parts = [VALIDATION] * (len(cells) - 1) + [TRAIN]
+    views = abnormal.views_of(abnormal.choose(located, parts, VALIDATION), 64, 1.3)
     assert {name: len(view.looks) for name, view in views.items()} == {
         "deepapl": 2,
         "krd": 1,  # the other one trains

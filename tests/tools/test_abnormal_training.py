@@ -29,6 +29,7 @@ from tools.train.classifier import (  # noqa: E402
     build_network,
     class_loss,
     subclass_loss,
+    unusual_loss,
 )
 from tools.train.loop import LAST, Loop, Schedule  # noqa: E402
 
@@ -115,6 +116,30 @@ def test_subclasses_compete_within_their_parent_alone() -> None:
     variant = torch.tensor([SUBCLASS_NAMES.index("variant lymphocyte")])
     assert float(subclass_loss(logits[:1], variant, 0.0, batch=8)) == 0  # the only subclass of its parent
     assert float(subclass_loss(logits[:0], variant[:0], 0.0, batch=8)) == 0
+
+
+def test_an_unusual_cell_is_told_from_the_usual_one_of_its_class() -> None:
+    variant = SUBCLASS_NAMES.index("variant lymphocyte")
+    logits = torch.zeros(3, len(SUBCLASS_NAMES))
+    logits[:, variant] = torch.tensor([2.0, 2.0, 2.0])
+    lymphocyte, monocyte = ABNORMAL_CLASSES.index("lymphocyte"), ABNORMAL_CLASSES.index("monocyte")
+    classes, subclasses = torch.tensor([lymphocyte, lymphocyte, monocyte]), torch.tensor([variant, -1, -1])
+    p = 1 / (1 + np.exp(-2.0))
+    expected = (-np.log(p) - np.log(1 - p)) / 8
+    assert float(unusual_loss(logits, classes, subclasses, 0.0, batch=8)) == pytest.approx(expected, rel=1e-6)
+    assert float(unusual_loss(logits[2:], classes[2:], subclasses[2:], 0.0, batch=8)) == 0
+    promyelocyte = torch.tensor([SUBCLASS_NAMES.index("promyelocyte")])
+    immature = torch.tensor([ABNORMAL_CLASSES.index("immature granulocyte")])
+    assert float(unusual_loss(logits[:1], immature, promyelocyte, 0.0, batch=8)) == 0  # it has siblings
+
+
+def test_a_run_is_never_begun_over_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / LAST).write_bytes(b"a run")
+    assert command.main(["classifier", "--out", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in line
+    assert "--resume" in line
+    assert (tmp_path / LAST).read_bytes() == b"a run"
 
 
 def test_children_of_a_parent_lie_side_by_side() -> None:

@@ -101,7 +101,7 @@ def tensor(image: np.ndarray, px: int) -> Tensor:
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     small = cv2.resize(image[top : top + side, left : left + side], (px, px), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(small).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(small[..., ::-1].copy()).permute(2, 0, 1).float() / 255  # BGR
 
 
 def test_the_weights_know_a_palace_and_a_flower(imagenet: EfficientNetLite0, photographs: list[np.ndarray]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tools.classification import squares
-from tools.classification.squares import LOOK_RED_CELLS, STORED_PX, looks_at, square_of
+from tools.classification.abnormal import Chosen, views_of
+from tools.classification.squares import LOOK_RED_CELLS, STORED_PX, square_of
 from tools.datasets import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture
 from tools.datasets.located import LocatedCell
 
@@ -73,7 +74,7 @@ def located(tmp_path: Path, dataset: str, label: str, rbc_px: float | None, n: i
 
 def test_both_looks_of_a_cell(tmp_path: Path) -> None:
     known, unknown = located(tmp_path, "krd", "lymphocyte", 25.0), located(tmp_path, "krd", "lymphocyte", None, 1)
-    looks = looks_at([known, unknown], 80, 1.3)
+    looks = views_of({"krd": Chosen((known, unknown))}, 80, 1.3)["krd"].looks
     assert looks.shape == (2, 2, 80, 80, 3)
     np.testing.assert_array_equal(looks[0, 0], looks[1, 0])
     np.testing.assert_array_equal(looks[1, 1], looks[1, 0, :, ::-1])
@@ -92,13 +93,13 @@ def test_squares_are_stored_once_and_told_apart_by_what_they_show(
     cells = [located(tmp_path, "krd", "lymphocyte", 25.0), located(tmp_path, "wbc", "blast", None)]
     parts = {"krd/krd-0.png": TRAIN, "wbc/wbc-0.png": VALIDATION}
     stored = load(tmp_path, cells, parts)
-    assert stored.squares.shape == (2, STORED_PX, STORED_PX, 3)
+    assert [square.shape for square in stored.squares] == [(STORED_PX, STORED_PX, 3)] * 2
     assert [ABNORMAL_CLASSES[c] for c in stored.classes] == ["lymphocyte", "blast"]
     assert stored.subclasses.tolist() == [-1, -1]
     assert stored.laboratories.tolist() == ["krd", "wbc"]
     assert (stored.select(TRAIN).tolist(), stored.select(VALIDATION).tolist()) == ([0], [1])
     with pytest.raises(ValueError, match="read-only"):
-        stored.squares[0] = 0
+        stored.squares[0][:] = 0
     monkeypatch.setattr(squares, "read_picture", None)  # nothing is decoded again
     np.testing.assert_array_equal(load(tmp_path, cells, parts).squares, stored.squares)
     assert load(tmp_path, cells, parts, "krd").parts.tolist() == [VALIDATION, VALIDATION]

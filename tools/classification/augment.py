@@ -271,7 +271,7 @@ def _hue_matrices(rng: np.random.Generator, n: int, how: Augmentation, strength:
 
 
 def make_batch(
-    squares: np.ndarray,
+    squares: Sequence[np.ndarray] | np.ndarray,
     boxes: np.ndarray,
     indices: np.ndarray,
     input_px: int,

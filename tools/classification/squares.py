@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,12 +37,27 @@ SIMULATED_RED_PX = (30.0, 60.0)
 _VERSION = 1
 
 
+class Pictures(Sequence[np.ndarray]):
+    """Pictures uint8 (256, 256, 3) BGR by number, of several arrays one behind the other: those that are maps of files
+    stay there."""
+
+    def __init__(self, *arrays: np.ndarray) -> None:
+        self.arrays = arrays
+        self._ends = np.cumsum([len(array) for array in arrays])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: Any) -> Any:
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        return self.arrays[which][number - (self._ends[which - 1] if which else 0)]
+
+
 @dataclass(frozen=True)
 class Squares:
     """n cells to train or measure on."""
 
-    squares: np.ndarray
-    """uint8 (n, 256, 256, 3) BGR, a read-only map of a file."""
+    squares: Pictures
     boxes: np.ndarray
     """float32 (n, 4), the cell's box in px of its square."""
     rbc_px: np.ndarray
@@ -78,7 +94,7 @@ def load_squares(
     cells = [one.cell for one in located]
     labs = np.array([laboratory(cell) for cell in cells])
     return Squares(
-        squares=np.load(path, mmap_mode="r"),
+        squares=Pictures(np.load(path, mmap_mode="r")),
         boxes=placed[:, :4],
         rbc_px=placed[:, 4],
         classes=np.array([ABNORMAL_CLASSES.index(c.cell_class) for c in cells], np.int64),
@@ -132,7 +148,7 @@ def square_of(
 
 def with_simulated(stored: Squares, fields: int, seed: int) -> Squares:
     """`stored` and the whole white cells of `fields` simulated fields, all for training: the demo is to be read as well
-    as real frames are. All squares are then in memory."""
+    as real frames are."""
     squares, placed, cells = [], [], []
     for number, (image, boxes_px, kinds, names) in enumerate(
         simulated.training_fields(seed, fields, 640, 480, red_px=SIMULATED_RED_PX)
@@ -155,7 +171,7 @@ def with_simulated(stored: Squares, fields: int, seed: int) -> Squares:
     places, n = np.stack(placed), len(cells)
     subclasses = [SUBCLASS_NAMES.index(c.cell.subclass) if c.cell.subclass else -1 for c in cells]
     return Squares(
-        squares=np.concatenate([stored.squares, np.stack(squares)]),
+        squares=Pictures(*stored.squares.arrays, np.stack(squares)),
         boxes=np.concatenate([stored.boxes, places[:, :4]]),
         rbc_px=np.concatenate([stored.rbc_px, places[:, 4]]),
         classes=np.concatenate([stored.classes, [ABNORMAL_CLASSES.index(c.cell.cell_class) for c in cells]]),

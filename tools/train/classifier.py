@@ -383,6 +383,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the last step was taken, 1 when the run was stopped before. ValueError for options that do not
     agree with the data or the checkpoint."""
+    if (args.out / LAST).exists() and not args.resume and args.resume_from is None:
+        raise ValueError(f"--out: got {args.out}, which holds a run; give --resume to go on with it, or another folder")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import CardError
-from engines.card import Card, ClassEntry, CropInput, Thresholds, parse_card
-from engines.classifier import Classifier
 from engines.geometry import centred_squares
-from engines.scripted import ScriptedEngine, classifier_specs
+from engines.models.classifier import Classifier
+from engines.zoo.card import Card, ClassEntry, CropInput, Thresholds, parse_card
 
 PX = 8
 BOX = np.array([[40, 30, 60, 46]], np.float32)
