@@ -1,4 +1,4 @@
-"""What the commands of the command line do: they put the parts together and give an exit status."""
+"""`leukostream run`, `demo` and `watch`: they put the parts together and give an exit status."""
 
 from __future__ import annotations
 
