@@ -91,6 +91,7 @@ def test_no_neighbour_outside_the_map() -> None:
         pytest.param(1.2, 1.2, {(1, 1), (0, 1), (1, 0)}, id="second cell, the first one beside it"),
         pytest.param(6.9, 6.9, {(6, 6), (7, 6), (6, 7)}, id="last but one, the last one beside it"),
         pytest.param(7.2, 7.6, {(7, 7), (6, 7)}, id="last row, below which is nothing"),
+        pytest.param(7.6, 3.2, {(7, 3), (7, 2)}, id="last column, right of which is nothing"),
     ],
 )
 def test_neighbours_at_the_edge_of_the_map_and_beside_it(x: float, y: float, cells: set[tuple[int, int]]) -> None:
