@@ -233,12 +233,12 @@ def test_frames_of_several_sizes_and_one_input_size_go_into_one_run() -> None:
         np.testing.assert_allclose(one.boxes_px, [[side / 4, side / 4, side * 3 / 4, side * 3 / 4]])
 
 
-def test_a_smaller_batch_after_a_larger_one_holds_only_its_own_frames() -> None:
+def test_smaller_and_larger_batches_one_after_the_other_hold_their_own_frames_only() -> None:
     load = Scripted(one_box((0, 0, 9, 9)), batch=8)
     detector = Detector(card_of(), Engines(load))
-    for count in (3, 2, 1):
+    for count in (2, 3, 2, 1):
         assert len(detector.detect([np.zeros((50, 64, 3), np.uint8)] * count)) == count
-    assert [call["images"].shape for call in load.engines[0].calls] == [(n, 64, 64, 3) for n in (3, 2, 1)]
+    assert [call["images"].shape for call in load.engines[0].calls] == [(n, 64, 64, 3) for n in (2, 3, 2, 1)]
 
 
 def test_a_frame_of_the_inputs_size_is_passed_on_untouched() -> None:
