@@ -41,6 +41,7 @@ class CellStore:
         """Sum of the detection scores for each kind, those of cut boxes counting less."""
         self.looks = np.zeros(0, np.int32)
         self.whole_looks = np.zeros(0, np.int32)
+        """Those clear of edges, of which the box is the mean."""
         self.first_frame = np.zeros(0, np.int64)
         self.last_frame = np.zeros(0, np.int64)
         self.white_row = np.zeros(0, np.int32)
@@ -63,7 +64,8 @@ class CellStore:
         return columns + 40 * self.count + 250 * len(self._buckets)
 
     def append(self, boxes: Boxes, cut: npt.NDArray[np.bool_], island: int, anchor: int, frame_id: int) -> Ints:
-        """Add cells seen in one frame; returns their numbers. Their evidence and looks are zero yet."""
+        """Add cells seen in one frame; returns their numbers. Their evidence and looks are zero yet, but their box is
+        that of a first look."""
         rows = np.arange(self.count, self.count + len(boxes))
         self.count += len(boxes)
         if self.count > len(self.boxes):
@@ -71,6 +73,7 @@ class CellStore:
         self.boxes[rows] = boxes
         self.cut[rows] = cut
         self.partial[rows] = cut.any(1)
+        self.whole_looks[rows] = ~cut.any(1)
         self.alive[rows] = True
         self.joined_to[rows] = -1
         self.island[rows] = island

@@ -8,6 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engines.geometry import (
+    Letterbox,
+    areas,
     clip_boxes,
     crop_squares,
     diameters,
@@ -17,6 +19,7 @@ from engines.geometry import (
     iou_matrix,
     letterbox,
     nms,
+    square_around,
     suggest_long_side,
 )
 
@@ -86,6 +89,42 @@ def test_letterbox_round_trip(width: int, height: int, long_side: int, seed: int
     assert fit.top + fit.inner_height <= fit.input_height
 
 
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        pytest.param((640, 480), Letterbox(640, 480, 0, 640, 480, 0, 0, 1.0, 1.0), id="as it is"),
+        pytest.param((1440, 900), Letterbox(640, 480, 1, 640, 400, 0, 40, 640 / 1440, 400 / 900), id="wide"),
+        pytest.param((900, 1440), Letterbox(640, 480, 1, 300, 480, 170, 0, 300 / 900, 480 / 1440), id="high"),
+        pytest.param((1441, 901), Letterbox(640, 480, 1, 640, 400, 0, 40, 640 / 1440, 400 / 900), id="odd"),
+        pytest.param((1280, 960), Letterbox(640, 480, 1, 640, 480, 0, 0, 0.5, 0.5), id="twice"),
+        pytest.param((1279, 959), Letterbox(640, 480, 0, 640, 480, 0, 0, 640 / 1279, 480 / 959), id="not quite twice"),
+        pytest.param((5127, 3847), Letterbox(640, 480, 3, 640, 480, 0, 0, 640 / 5120, 480 / 3840), id="eight times"),
+        pytest.param((1000, 667), Letterbox(640, 480, 0, 640, 427, 0, 26, 0.64, 427 / 667), id="rounded up, wide"),
+        pytest.param((500, 707), Letterbox(640, 480, 0, 339, 480, 150, 0, 339 / 500, 480 / 707), id="rounded, high"),
+        pytest.param((501, 707), Letterbox(640, 480, 0, 340, 480, 150, 0, 340 / 501, 480 / 707), id="rounded up, high"),
+    ],
+)
+def test_letterboxes_of_usual_cameras(frame: tuple[int, int], expected: Letterbox) -> None:
+    assert fit_letterbox(*frame, 640, 480) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(column=st.integers(1, 79), row=st.integers(1, 59), extra_width=st.integers(0, 7), extra_height=st.integers(0, 7))
+def test_what_halving_leaves_out_moves_no_edge(column: int, row: int, extra_width: int, extra_height: int) -> None:
+    """A frame of 640 x 480 px and some odd columns and rows, halved three times: edges between blocks of eight stay
+    sharp, and are where the mapping says to the pixel."""
+    image = np.zeros((480 + extra_height, 640 + extra_width, 3), np.uint8)
+    image[: 8 * row, : 8 * column] = 200
+    fit = fit_letterbox(image.shape[1], image.shape[0], 80, 60)
+    assume((fit.inner_width, fit.inner_height) == (80, 60))
+    out = np.empty((60, 80, 3), np.uint8)
+    letterbox(image, fit, out)
+    expected = np.zeros_like(out)
+    expected[:row, :column] = 200
+    np.testing.assert_array_equal(out, expected)
+    assert fit.to_input(np.array([[0, 0, 8.0 * column, 8.0 * row]])).tolist() == [[0, 0, column, row]]
+
+
 @pytest.mark.parametrize("frame", [(640, 480), (1440, 900), (900, 1440), (1441, 901), (2880, 1800), (100, 100)])
 def test_a_half_that_is_given_changes_nothing(frame: tuple[int, int]) -> None:
     width, height = frame
@@ -137,6 +176,21 @@ def test_strong_reduction_averages_what_bilinear_would_skip() -> None:
     assert np.abs(out.astype(int) - 64).max() <= 2
 
 
+def test_strong_reduction_sees_every_pixel() -> None:
+    """One bright pixel of each 8 x 8, wherever it lies, is a 64th of the light; bilinear looks at four pixels only."""
+    fit = fit_letterbox(512, 512, 64, 64)
+    for offset in ((0, 0), (3, 4), (7, 2)):
+        image = np.zeros((512, 512, 3), np.uint8)
+        image[offset[0] :: 8, offset[1] :: 8] = 255
+        out = np.empty((64, 64, 3), np.uint8)
+        letterbox(image, fit, out)
+        assert (out == 4).all()
+        crop = crop_squares(image, np.array([[0, 0, 512, 512]], np.float32), (64, 64))
+        assert (crop == 4).all()
+        wide = crop_squares(image, np.array([[0, 0, 512, 512]], np.float32), (64, 128))
+        assert np.unique(wide).tolist() == [0, 8]  # halved twice only: once more would cost the wider side its detail
+
+
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -167,6 +221,17 @@ def test_nms_keeps_overlapping_boxes_of_other_groups() -> None:
     assert nms(boxes, np.array([0.5, 0.9, 0.8, 0.7]), np.array([0, 0, 1, 1]), 0.5).tolist() == [1, 2]
 
 
+def test_nms_sets_groups_apart_left_and_above_of_the_frame_too() -> None:
+    """Shifted by the frame's extent and 1, as one does to set groups apart, the second box would lie on the first."""
+    boxes = np.array([[0, 0, 10, 10], [-11, -11, -1, -1]], np.float32)
+    assert nms(boxes, np.array([0.9, 0.8]), np.array([0, 1]), 0.5).tolist() == [0, 1]
+
+
+def test_a_box_turned_inside_out_has_no_area() -> None:
+    boxes = np.array([[0, 0, 2, 3], [5, 0, 2, 3], [0, 9, 2, 3], [5, 9, 2, 3]], np.float32)
+    assert areas(boxes).tolist() == [6, 0, 0, 0]
+
+
 @given(seed=st.integers(0, 2**31))
 def test_iou_matrix_is_symmetric_and_one_with_itself(seed: int) -> None:
     boxes = boxes_of(seed, 12, side=50) + np.array([0, 0, 1, 1], np.float32)
@@ -194,6 +259,15 @@ def test_crop_inside_the_image_is_the_square_around_the_box() -> None:
     assert (crop[0] == image[25:45, 40:60]).all()
     wide = crop_squares(image, np.array([[40, 30, 60, 40]], np.float32), (26, 26), margin=1.3)
     assert (wide[0] == image[22:48, 37:63]).all()
+
+
+@given(left=st.integers(20, 60), top=st.integers(20, 60), width=st.integers(1, 20), height=st.integers(1, 20))
+def test_a_square_has_the_longer_side_and_the_middle_of_its_box(left: int, top: int, width: int, height: int) -> None:
+    box = (left, top, left + 2 * width, top + 2 * height)
+    x, y, side = square_around(box)
+    assert side == 2 * max(width, height)
+    assert (x + side // 2, y + side // 2) == (left + width, top + height)
+    assert square_around(box, 1.5)[2] == 3 * max(width, height)
 
 
 @pytest.mark.parametrize(("border", "outside"), [("replicate", 50), (114, 114), (0, 0)])

@@ -1,13 +1,26 @@
-"""Average precision against cases computed by hand."""
+"""Average precision against cases computed by hand, and against COCO's own evaluation."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from tools.detection.average_precision import ClassTally, average_precision, bootstrapped_ap50, match
+from tools.detection.average_precision import (
+    IOU_THRESHOLDS,
+    RECALL_POINTS,
+    ClassTally,
+    average_precision,
+    bootstrapped_ap50,
+    match,
+)
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:
@@ -97,3 +110,71 @@ def test_a_bootstrap_covers_what_pictures_differ_by() -> None:
     assert np.isnan(drawn[:, 1]).all()
     assert (drawn[:, 2] == 1).all()
     assert np.array_equal(drawn, bootstrapped_ap50([found, missed, alike], 200, seed=1), equal_nan=True)
+
+
+Picture = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Detections (n,4), their scores (n,) and true boxes (m,4) of one class in one picture."""
+
+
+def by_pycocotools(pictures: list[Picture]) -> np.ndarray:
+    """float (10,): AP at each threshold, as COCO's own evaluation finds it."""
+
+    def xywh(box: np.ndarray) -> list[float]:
+        return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
+
+    truth = [(n, xywh(box)) for n, (_, _, true) in enumerate(pictures, 1) for box in true]
+    found = [
+        (n, xywh(box), float(s))
+        for n, (b, scores, _) in enumerate(pictures, 1)
+        for box, s in zip(b, scores, strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": n} for n in range(1, len(pictures) + 1)],
+            "categories": [{"id": 1, "name": "WBC"}],
+            "annotations": [
+                {"id": i, "image_id": n, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                for i, (n, box) in enumerate(truth, 1)
+            ],
+        }
+        coco.createIndex()
+        results = coco.loadRes([{"image_id": n, "category_id": 1, "bbox": b, "score": s} for n, b, s in found])
+        evaluation = COCOeval(coco, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"][:, :, 0, 0, 2].mean(1))
+
+
+def some_pictures(seed: int, count: int) -> list[Picture]:
+    """Crowded pictures: detections near true boxes, doubles, misses and inventions, with scores that come twice."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        corners = rng.uniform(0, 80, (rng.integers(0, 12), 2))
+        true = np.concatenate([corners, corners + rng.uniform(10, 40, corners.shape)], 1).astype(np.float32)
+        seen = true[rng.integers(0, len(true), rng.integers(0, 2 * len(true)))] if len(true) else true
+        seen = seen + rng.normal(0, rng.uniform(0.3, 4), seen.shape)
+        wrong = rng.uniform(0, 80, (rng.integers(1, 5), 2))
+        every = np.concatenate([seen, np.concatenate([wrong, wrong + rng.uniform(5, 40, wrong.shape)], 1)])
+        pictures.append((every.astype(np.float32), rng.integers(1, 40, len(every)) / 40, true))
+    return pictures
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 6))
+def test_average_precision_is_that_of_pycocotools(seed: int, count: int) -> None:
+    pictures = some_pictures(seed, count)
+    if not sum(len(true) for *_, true in pictures):
+        pictures.append((boxes((0, 0, 9, 9)), np.array([0.5]), boxes((0, 0, 9, 9))))
+    tally = ClassTally()
+    for found, scores, true in pictures:
+        tally.add(found, scores, true)
+    np.testing.assert_allclose(tally.average_precisions(), by_pycocotools(pictures), atol=1e-9)
+
+
+def test_the_thresholds_and_the_recalls_are_those_of_pycocotools() -> None:
+    parameters = COCOeval(iouType="bbox").params
+    np.testing.assert_array_equal(IOU_THRESHOLDS, parameters.iouThrs)
+    np.testing.assert_array_equal(RECALL_POINTS, parameters.recThrs)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import gzip
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tools.cases import make_data, smear
+from tests.tools.cases import coco_table, make_data, smear, write_picture
 from tools import datasets
 from tools.datasets import groups, readers
 
@@ -129,6 +131,60 @@ def test_cells_of_every_set(root: Path) -> None:
     assert cells["wbc_masks", "lymphocyte"].box_px == (40, 30, 100, 80)
     assert cells["bccd_crops", "eosinophil"].box_px == (0, 0, 40, 30)
     assert cells["bccd", "eosinophil"].box_px == (10, 20, 50, 50)  # one white box and one type; the others have not
+
+
+def write_pbc(root: Path, *pictures: tuple[str, str, list[tuple[str, list[float]]] | None]) -> None:
+    """PBC's tables and pictures: (file, class, boxes as (label, [x, y, w, h]) or None where it has no annotation)."""
+    labels = ["basophil", "eosinophil", "monocyte", "red blood cell"]
+    with open(root / "pbc/labels.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "class", "subclass", "wbcatt_split"))
+        table.writerows((name, cell_class, "", "") for name, cell_class, _ in pictures)
+    for name, _, _ in pictures:
+        write_picture(root / "pbc/images" / name, smear(3, 224, 200))
+    images = [
+        {"id": n, "file_name": name, "width": 224, "height": 200}
+        for n, (name, _, boxes) in enumerate(pictures)
+        if boxes is not None
+    ]
+    boxes = [(n, label, box) for n, (_, _, found) in enumerate(pictures) for label, box in found or []]
+    with gzip.open(root / "pbc/boxes.json.gz", "wt") as zipped:
+        zipped.write(coco_table(images, boxes, labels))
+
+
+def test_of_several_boxes_over_the_centre_the_largest_of_the_own_class_is_the_cell(root: Path) -> None:
+    small, large, thin = [100, 90, 30, 30], [82, 60, 60, 80], [10, 98, 210, 5]
+    other, aside = ("monocyte", [10, 10, 200, 180]), ("basophil", [0, 0, 100, 190])
+    for order in ([small, large, thin], [large, thin, small], [thin, small, large]):
+        own = [("basophil", [float(side) for side in box]) for box in order]
+        write_pbc(root, ("BA_1.jpg", "basophil", [other, *own, aside]))
+        (cell,) = [cell for cell in readers.read_cells(root) if cell.dataset == "pbc"]
+        assert (cell.box_px, cell.box_is_guess) == ((82, 60, 142, 140), False)
+
+
+def test_a_cell_without_a_box_has_the_median_side_of_its_class_about_the_centre(root: Path) -> None:
+    """Longer sides 60, 70 and 200 of basophils, 120 of the monocyte; of eosinophils none has a box."""
+    write_pbc(
+        root,
+        ("BA_1.jpg", "basophil", [("basophil", [90, 80, 60, 50])]),
+        ("BA_2.jpg", "basophil", [("basophil", [90, 70, 40, 70])]),
+        ("BA_3.jpg", "basophil", [("basophil", [10, 0, 200, 190])]),
+        ("BA_4.jpg", "basophil", [("basophil", [0, 0, 20, 20])]),
+        ("BA_5.jpg", "basophil", None),
+        ("MO_1.jpg", "monocyte", [("monocyte", [50, 40, 120, 110])]),
+        ("MO_2.jpg", "monocyte", []),
+        ("EO_1.jpg", "eosinophil", [("red blood cell", [90, 80, 60, 50])]),
+    )
+    cells = {Path(cell.key).name: cell for cell in readers.read_cells(root) if cell.dataset == "pbc"}
+    assert [name for name, cell in cells.items() if cell.box_is_guess] == [
+        "BA_4.jpg",
+        "BA_5.jpg",
+        "MO_2.jpg",
+        "EO_1.jpg",
+    ]
+    assert cells["BA_4.jpg"].box_px == cells["BA_5.jpg"].box_px == (77, 65, 147, 135)
+    assert cells["MO_2.jpg"].box_px == (52, 40, 172, 160)
+    assert cells["EO_1.jpg"].box_px == pytest.approx((72.8, 60.8, 151.2, 139.2))  # .35 of the width
 
 
 def test_types_said_by_eye_belong_to_boxes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

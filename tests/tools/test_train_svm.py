@@ -151,6 +151,52 @@ def test_a_stopped_run_goes_on_and_other_options_start_anew(
     assert fitted == ["cubic"]
 
 
+def chance(cells: int = 80) -> tuple[train_svm.Sample, np.ndarray]:
+    """Pairs of cells of one group, their classes and features drawn by lot."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(rng.permutation(cells // 2) % 2, 2)
+    groups = np.repeat([f"group {n:02}" for n in range(cells // 2)], 2)
+    parts, keys = np.full(cells, "train"), [str(n) for n in range(cells)]
+    sample = train_svm.Sample(blasts.BLAST_CLASSES, labels, groups, parts, "validation", keys, lambda *_: None, [1.2])
+    return sample, rng.normal(size=(cells, 1, 30)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kernel", ["cubic", "optimised"])
+def test_cross_validated_cells_are_named_by_machines_that_saw_nothing_of_their_group(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support_vectors, "SEARCH_RANGE", (1.0, 10.0))
+    sample, features = chance()
+    options = train_svm.arguments(["--network", "a", "--out", "b", "--kept", "30", "--folds", "4"])
+    fitting = train_svm.Fitting(sample, features, options)
+    fitted: list[set[str]] = []
+    searched: list[set[str]] = []
+    named: list[int] = []
+    machines, choose, pooled = fitting.machines, fitting.kernel, fitting._pooled
+
+    def choosing(name: str, rows: np.ndarray) -> object:
+        searched.append(set(sample.groups[rows]))
+        return choose(name, rows)
+
+    def fitting_machines(rows: np.ndarray, chosen: support_vectors.Kernel) -> PairMachines:
+        fitted.append(set(sample.groups[rows]))
+        return machines(rows, chosen)
+
+    def naming(by: PairMachines, rows: np.ndarray) -> np.ndarray:
+        assert not fitted[-1] & set(sample.groups[rows])
+        assert not searched[-1] & set(sample.groups[rows])
+        named.extend(rows.tolist())
+        return pooled(by, rows)
+
+    monkeypatch.setattr(fitting, "kernel", choosing)
+    monkeypatch.setattr(fitting, "machines", fitting_machines)
+    monkeypatch.setattr(fitting, "_pooled", naming)
+    figures = fitting.cross_validated(kernel)
+    assert sorted(named) == list(range(80))  # each once
+    assert len(fitted) == len(searched) == 4
+    assert figures["cells"] == 80
+
+
 def test_a_graph_that_float32_cannot_hold_is_refused(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,8 +238,8 @@ def _centred_box(width_px: float, height_px: float, side_px: float) -> BoxPx:
 
 
 def _pbc_cells(root: Path) -> Iterator[CellPicture]:
-    """PBC: the box of the file's own class that lies nearest to the centre; where it is missing (about 4 %,
-    pictures without boxes included) a centred square of that class's median side."""
+    """PBC: the largest box of the file's own class that covers the centre; where there is none (about 4 %, pictures
+    without boxes included) a centred square of that class's median side."""
     fields = {f.key: f for f in _read_coco(root, "pbc")}
     with open(_need(root / "pbc" / "labels.csv"), newline="") as file:
         rows = list(csv.DictReader(file))

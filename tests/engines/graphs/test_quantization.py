@@ -154,3 +154,31 @@ def test_a_graph_that_gives_no_numbers_is_refused() -> None:
     model = model_of(nodes, [value("x", TensorProto.FLOAT, [1, 2])], [value("y", TensorProto.FLOAT, [1, 2])], weights)
     with pytest.raises(ModelFormatError, match="tensor 'a': got values that are not finite"):
         calibrate(model, [np.zeros((1, 2), np.float32)])
+
+
+@pytest.mark.parametrize(
+    ("operator", "options"), [("MatMul", {}), ("Gemm", {}), ("Gemm", {"transB": 1})], ids=["MatMul", "Gemm", "transB"]
+)
+def test_a_matrix_has_a_scale_for_each_output_channel(operator: str, options: dict[str, int]) -> None:
+    """Columns of very different size: with a scale for each row the small ones would become zero."""
+    columns = np.float32([1, 100, 0.01])
+    matrix = np.float32([[1, -0.5, 0.25], [0.5, 1, -1]]) * columns
+    stored = matrix.T.copy() if options else matrix
+    weights = [numpy_helper.from_array(stored, "w"), numpy_helper.from_array(np.eye(3, dtype=np.float32), "last")]
+    nodes = [
+        helper.make_node(operator, ["x", "w"], ["a"], **options),
+        helper.make_node("MatMul", ["a", "last"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    model = model_of(nodes, [value("x", 1, [1, 2])], [value("y", 1, [1, 3])], weights)
+    x = np.array([[64.0, 127.0]], np.float32)
+    quantized, report = to_int8(model, calibrate(model, [x]))
+    valid(quantized)
+    assert report.quantized == ("a",)
+    (dequantize,) = (node for node in quantized.graph.node if "weight_dequantized" in node.output[0])
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    integers, scale, _ = (constants[name] for name in dequantize.input)
+    wanted = np.float32([[127, -64, 32], [64, 127, -127]])  # halves go to the even number
+    np.testing.assert_allclose(integers.T if options else integers, wanted, atol=1)
+    np.testing.assert_allclose(scale, columns / 127, rtol=2e-3)
+    np.testing.assert_allclose(run(emulated(quantized), {"x": x})[0], x @ matrix, rtol=0.02)

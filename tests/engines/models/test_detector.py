@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from onnx import ModelProto
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs
 from engines.base import Array, CardError, Engine, ModelFormatError, TensorMismatchError
+from engines.geometry import halved
 from engines.graphs.graph import add_uint8_input, add_yolov5_head, fix_input_shape
 from engines.models.detector import Detector, Engines
 from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
@@ -110,6 +112,19 @@ def test_boxes_are_clipped_and_those_in_the_padding_dropped() -> None:
     detector = Detector(card_of(), Engines(Scripted([candidates([rows])])))
     (found,) = detector.detect([np.zeros((300, 400, 3), np.uint8)])
     np.testing.assert_allclose(found.boxes_px, [[0, 0, 125, 75]], atol=1e-4)
+
+
+def test_what_lies_in_the_padding_takes_its_scores_and_labels_along() -> None:
+    """Of a high frame the padding is left and right; one box in it is the best of all."""
+    rows = [((0, 30, 7, 40), 0.95, 2), ((10, 10, 20, 20), 0.9, 1), ((57, 0, 64, 9), 0.8, 2), ((30, 30, 40, 45), 0.7, 0)]
+    every = np.eye(4, 3, dtype=np.float32)[None]
+    load = Scripted([{**candidates([rows], top_k=4), "class_scores": every}], top_k=4)
+    (found,) = Detector(card_of(), Engines(load)).detect([np.zeros((400, 300, 3), np.uint8)])  # 48x64 in 64x64
+    np.testing.assert_allclose(found.boxes_px, [[12.5, 62.5, 75, 125], [137.5, 187.5, 200, 281.25]], atol=1e-4)
+    assert found.labels.tolist() == [1, 0]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
+    assert found.class_scores is not None
+    np.testing.assert_array_equal(found.class_scores, every[0, [1, 3]])
 
 
 def test_nothing_found_is_empty_arrays() -> None:
@@ -218,12 +233,12 @@ def test_frames_of_several_sizes_and_one_input_size_go_into_one_run() -> None:
         np.testing.assert_allclose(one.boxes_px, [[side / 4, side / 4, side * 3 / 4, side * 3 / 4]])
 
 
-def test_a_smaller_batch_after_a_larger_one_holds_only_its_own_frames() -> None:
+def test_smaller_and_larger_batches_one_after_the_other_hold_their_own_frames_only() -> None:
     load = Scripted(one_box((0, 0, 9, 9)), batch=8)
     detector = Detector(card_of(), Engines(load))
-    for count in (3, 2, 1):
+    for count in (2, 3, 2, 1):
         assert len(detector.detect([np.zeros((50, 64, 3), np.uint8)] * count)) == count
-    assert [call["images"].shape for call in load.engines[0].calls] == [(n, 64, 64, 3) for n in (3, 2, 1)]
+    assert [call["images"].shape for call in load.engines[0].calls] == [(n, 64, 64, 3) for n in (2, 3, 2, 1)]
 
 
 def test_a_frame_of_the_inputs_size_is_passed_on_untouched() -> None:
@@ -240,6 +255,68 @@ def test_engines_are_loaded_once_a_size_and_few_are_kept() -> None:
     for height in heights:
         detector.detect([np.zeros((height, 320, 3), np.uint8)])
     assert load.sizes == [(32, 320), (64, 320), (96, 320), (128, 320), (160, 320), (32, 320)]
+
+
+def test_the_engine_unused_for_longest_goes() -> None:
+    load = Scripted(one_box((0, 0, 9, 9)))
+    detector = Detector(card_of(long_side_px=320), Engines(load, kept=2))
+    for height in (32, 64, 32, 96, 32, 64):
+        detector.prepare(320, height)
+    assert load.sizes == [(32, 320), (64, 320), (96, 320), (64, 320)]
+    assert detector.backends == ("scripted",)
+
+
+def test_closing_frees_every_engine_and_the_next_frame_loads_anew() -> None:
+    load = Scripted(one_box((0, 0, 9, 9)))
+    detector = Detector(card_of(), Engines(load))
+    for height in (32, 64):
+        detector.prepare(64, height)
+    detector.close()
+    assert [engine.closed for engine in load.engines] == [True, True]
+    assert len(detector.detect([np.zeros((64, 64, 3), np.uint8)])[0]) == 1
+
+
+def test_another_scale_keeps_all_that_was_asked_for() -> None:
+    load = Scripted(one_box((0, 0, 9, 9), score=0.2))
+    asked = Detector(card_of(), Engines(load), min_score=0.1, batch=4, clock_ns=iter(range(99)).__next__)
+    other = asked.with_long_side(128)
+    assert (other.min_score, other.threshold, other.batch) == (0.1, 0.1, 4)
+    found, timings = other.detect_timed([np.zeros((64, 64, 3), np.uint8)])
+    assert (len(found[0]), timings.infer_ms) == (1, 1e-6)
+    fixed = Detector(card_of(), Engines(load), fixed_size=(96, 128))
+    assert (fixed.long_side_px, fixed.input_size(50, 40)) == (128, (128, 96))
+    assert fixed.with_long_side(640).input_size(50, 40) == (128, 96)
+
+
+def test_stride_and_padding_are_those_of_the_card() -> None:
+    load = Scripted(one_box((0, 0, 9, 9)))
+    card = replace(card_of(), input=DetectorInput(long_side_px=128, stride_px=64, pad_value=7))
+    Detector(card, Engines(load)).detect([np.full((70, 128, 3), 200, np.uint8)])
+    assert load.sizes == [(128, 128)]
+    (image,) = load.engines[0].calls[0]["images"]
+    assert (image[:29] == 7).all()
+    assert (image[29:99] == 200).all()
+    assert (image[99:] == 7).all()
+
+
+def test_halves_go_with_their_frames() -> None:
+    rng = np.random.default_rng(3)
+    frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((64, 128), (128, 128), (64, 128), (130, 128))]
+    alone, helped = Scripted(one_box((0, 0, 9, 9)), batch=1), Scripted(one_box((0, 0, 9, 9)), batch=1)
+    Detector(card_of(), Engines(alone)).detect(frames)
+    Detector(card_of(), Engines(helped)).detect(frames, [halved(frame, 1) for frame in frames])
+    for one, other in zip(alone.engines, helped.engines, strict=True):
+        for a, b in zip(one.calls, other.calls, strict=True):
+            np.testing.assert_array_equal(a["images"], b["images"])
+
+
+def test_an_engine_is_given_no_view_with_gaps() -> None:
+    def script(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        assert feeds["images"].flags.c_contiguous
+        return candidates([[((0, 0, 9, 9), 0.9, 0)]])
+
+    whole = np.zeros((128, 128, 3), np.uint8)
+    assert len(Detector(card_of(), Engines(Scripted(script))).detect([whole[::2, ::2]])[0]) == 1
 
 
 def test_another_scale_shares_the_engines() -> None:
@@ -299,6 +376,13 @@ def test_frames_that_are_none(frame: np.ndarray) -> None:
 def test_a_class_that_the_card_does_not_name() -> None:
     detector = Detector(card_of(), Engines(Scripted(one_box((0, 0, 9, 9), label=3))))
     with pytest.raises(CardError, match="got class 3, expected below 3 by its card"):
+        detector.detect([np.zeros((64, 64, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_classes_outside_of_the_card_are_refused(label: int) -> None:
+    detector = Detector(card_of(), Engines(Scripted(one_box((0, 0, 9, 9), label=label))))
+    with pytest.raises(CardError, match=f"got class {label}"):
         detector.detect([np.zeros((64, 64, 3), np.uint8)])
 
 

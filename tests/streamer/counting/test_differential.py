@@ -76,6 +76,31 @@ def test_unclassified_is_in_the_total_and_erythroblasts_and_platelets_are_not():
     assert (result.unclassified, result.nrbc, result.nrbc_per_100_wbc) == (4, 5, 50.0)
 
 
+def test_what_else_was_counted_is_told_as_it_is():
+    tally = Tally(classes={"neutrophil": 1}, rbc=900, platelets=40, frames=7, frames_accepted=5)
+    result = differential(tally, FIVE, method=CONFIDENCE_SEQUENCE, final=True)
+    assert (result.rbc_seen, result.platelets_seen, result.frames, result.frames_accepted) == (900, 40, 7, 5)
+    assert (result.final, result.limits_method) == (True, CONFIDENCE_SEQUENCE)
+
+
+@pytest.mark.parametrize("name", ["erythroblast", "platelet", "artefact", "smudge cell"])
+def test_what_is_no_leukocyte_is_in_no_denominator(name):
+    counted = Tally(classes={"neutrophil": 30, "lymphocyte": 10, name: 10})
+    result = differential(counted, (*FIVE, name))
+    assert (result.total, result.classes["neutrophil"].percent) == (40, 75.0)
+    assert name not in result.classes
+
+
+def test_subclasses_have_the_limits_of_the_method_that_is_told():
+    tally = Tally(classes={"neutrophil": 100}, subclasses={"band neutrophil": 0, "metamyelocyte": 7})
+    running = differential(tally, ALL, subclass_names=SUBCLASSES, method=CONFIDENCE_SEQUENCE)
+    assert running.not_seen["band neutrophil"] == 100 * confidence_sequence(0, 100)[1]
+    assert 100 * confidence_sequence(7, 100)[0] < 2 < 100 * clopper_pearson(7, 100)[0]
+    assert "metamyelocytes above 2 %" not in running.flags
+    ended = differential(tally, ALL, subclass_names=SUBCLASSES)
+    assert "metamyelocytes above 2 %" in ended.flags
+
+
 def test_a_range_is_flagged_only_when_the_whole_interval_is_outside():
     near = differential(Tally(classes={"neutrophil": 66, "lymphocyte": 34}), FIVE)
     assert not any(flag.startswith("neutrophil") for flag in near.flags)  # 66 % of 100: 55.8-75.2 % reaches 60 %
@@ -154,6 +179,12 @@ def test_what_the_model_cannot_see_is_not_assessed():
     assert of_all.not_assessed == ("blast", "atypical lymphocyte", "smudge cell", "plasma cell")
     with_blasts = differential(Tally(classes={}), (*ALL, "blast"), subclass_names=SUBCLASSES)
     assert "blast" not in with_blasts.not_assessed
+
+
+def test_nucleated_red_cells_that_the_detector_names_are_assessed():
+    found = differential(Tally(classes={"neutrophil": 9, "erythroblast": 2}), FIVE)
+    assert "erythroblast" not in found.not_assessed
+    assert "erythroblast" in differential(Tally(classes={"neutrophil": 9}), FIVE).not_assessed
 
 
 def test_a_flag_or_a_range_that_can_never_be_raised_is_not_assessed():

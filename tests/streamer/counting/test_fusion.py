@@ -9,6 +9,8 @@ from streamer.records import LOW_CONFIDENCE, UNLIKE_TRAINING, Classifications
 
 CLASSES = ("neutrophil", "lymphocyte", "monocyte")
 SUBCLASSES = ("band neutrophil", "segmented neutrophil")
+ATTRIBUTES = (Attribute("nucleus", ("round", "bent", "split")), Attribute("ratio", ("low", "high")))
+ONE = np.float32([1])
 
 
 def looks(*rows, subclasses=None):
@@ -119,6 +121,140 @@ def test_joined_rows_hold_the_looks_of_both():
     assert fusion.probabilities(np.array([a]))[0] == pytest.approx(fused((0.7, 0.2, 0.1), (0.4, 0.5, 0.1)), abs=1e-5)
 
 
+def test_a_joined_row_has_no_looks_of_its_own_any_more():
+    fusion = Fusion(FusionConfig())
+    rows = fusion.new_rows(2)
+    fusion.add(rows, looks((0.7, 0.2, 0.1), (0.4, 0.5, 0.1)), np.ones(2, np.float32))
+    fusion.join(0, 1)
+    assert np.isnan(fusion.probabilities(rows[1:])).all()
+    assert (fusion.classes(rows[1:]).tolist(), fusion.novelty(rows[1:]).tolist()) == ([-1], [1])
+    fusion.add(rows[1:], looks((0.1, 0.8, 0.1)), ONE)
+    assert fusion.probabilities(rows[1:])[0] == pytest.approx((0.1, 0.8, 0.1), abs=1e-5)
+
+
+def test_a_light_look_alone_is_held_back_by_its_weight_and_by_nothing_else():
+    alone = fused((0.7, 0.2, 0.1), weights=(0.25,))
+    expected = np.array([0.7, 0.2, 0.1]) ** 0.25
+    assert alone == pytest.approx(expected / expected.sum(), abs=1e-5)
+
+
+def everything(*rows, subclasses, values, novelty):
+    """Looks with all that a classifier may say."""
+    return Classifications(
+        *(np.float32(rows), CLASSES, np.float32(subclasses), SUBCLASSES, ("neutrophil",) * 2),
+        attribute_probabilities=np.float32(values),
+        attributes=ATTRIBUTES,
+        novelty=np.float32(novelty),
+    )
+
+
+TWO = everything(
+    *((0.7, 0.2, 0.1), (0.3, 0.6, 0.1)),
+    subclasses=[(0.8, 0.2), (0.4, 0.6)],
+    values=[(0.6, 0.3, 0.1, 0.2, 0.8), (0.1, 0.8, 0.1, 0.7, 0.3)],
+    novelty=[0.2, 0.6],
+)
+
+
+def all_of(fusion, row):
+    rows = np.array([row])
+    told = fusion.probabilities, fusion.subclass_probabilities, fusion.attribute_probabilities
+    return np.concatenate([*(tell(rows)[0] for tell in told), fusion.novelty(rows)])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_looks_at_one_cell_in_one_call_count_as_in_two(order):
+    """Of everything that looks say; the weights differ, so that none can be forgotten."""
+    weights, order = np.float32([0.9, 0.4]), list(order)
+    together, apart = Fusion(FusionConfig()), Fusion(FusionConfig())
+    for fusion in (together, apart):
+        fusion.new_rows(2)
+    together.add(np.array([1, 1]), TWO[np.array(order)], weights[order])
+    for look in order:
+        apart.add(np.array([1]), TWO[np.array([look])], weights[[look]])
+    np.testing.assert_allclose(all_of(together, 1), all_of(apart, 1), rtol=1e-5)
+    assert np.isnan(all_of(together, 0)[:-1]).all()
+
+
+def test_every_sum_is_weighted():
+    """Weights of .9 and .4: looks of 1.3 that count as 1.3 / (1 + .3 r) independent ones."""
+    fusion = Fusion(FusionConfig(look_correlation=0.5))
+    rows = np.repeat(fusion.new_rows(1), 2)
+    fusion.add(rows, TWO, np.float32([0.9, 0.4]))
+    pairs = [
+        (TWO.probabilities, fusion.probabilities, [slice(0, 3)]),
+        (TWO.subclass_probabilities, fusion.subclass_probabilities, [slice(0, 2)]),
+        (TWO.attribute_probabilities, fusion.attribute_probabilities, [slice(0, 3), slice(3, 5)]),
+    ]
+    for said, tell, groups in pairs:
+        for columns in groups:
+            odds = (said[0, columns] ** 0.9 * said[1, columns] ** 0.4) ** (1 / 1.15)
+            np.testing.assert_allclose(tell(rows[:1])[0, columns], odds / odds.sum(), rtol=1e-5)
+    assert fusion.novelty(rows[:1]) == pytest.approx([0.2])
+
+
+def test_one_look_rules_no_subclass_and_no_attribute_out_for_ever():
+    fusion = Fusion(FusionConfig(min_probability=0.01, look_correlation=0.0))
+    row = fusion.new_rows(1)
+    sure = everything((1, 0, 0), subclasses=[(1, 0)], values=[(1, 0, 0, 0, 1)], novelty=[0])
+    fusion.add(row, sure, ONE)
+    floor = 0.01 / 1.01
+    assert fusion.subclass_probabilities(row)[0] == pytest.approx([1 - floor, floor])
+    assert fusion.attribute_probabilities(row)[0, 3:] == pytest.approx([floor, 1 - floor])
+    assert fusion.attribute_probabilities(row)[0, :3] == pytest.approx([1 / 1.02, 0.01 / 1.02, 0.01 / 1.02])
+
+
+def test_classes_and_subclasses_are_named_from_the_threshold_on():
+    said = Classifications(
+        *(np.float32([[0.45, 0.35, 0.2]]), CLASSES, np.float32([[0.45, 0.35, 0.2]])),
+        *(("band", "segmented", "ring"), ("neutrophil",) * 3),
+    )
+
+    def named(threshold):
+        fusion = Fusion(FusionConfig(unclassified_below=threshold))
+        row = fusion.new_rows(1)
+        fusion.add(row, said, ONE)
+        best = fusion.probabilities(row)[0, 0], fusion.subclass_probabilities(row)[0, 0]
+        return fusion.classes(row).tolist(), fusion.subclasses(row, np.int16([0])).tolist(), best
+
+    *_, (of_class, of_subclass) = named(0.5)
+    assert named(float(of_class))[0] == [0]
+    assert named(float(np.nextafter(of_class, np.float32(1))))[0] == [-1]
+    assert named(float(of_subclass))[1] == [0]
+    assert named(float(np.nextafter(of_subclass, np.float32(1))))[1] == [-1]
+
+
+def test_subclasses_of_two_parents_are_each_fused_by_themselves():
+    fusion = Fusion(FusionConfig())
+    row = fusion.new_rows(1)
+    said, parents = (0.8, 0.2, 0.3, 0.7), ("neutrophil", "neutrophil", "lymphocyte", "lymphocyte")
+    two = Classifications(
+        *(np.float32([[0.1, 0.8, 0.1]]), CLASSES, np.float32([said])),
+        *(("band", "segmented", "small", "variant"), parents),
+    )
+    fusion.add(row, two, ONE)
+    assert fusion.subclass_probabilities(row)[0] == pytest.approx(said, abs=1e-5)
+    assert fusion.subclasses(row, np.int16([0])).tolist() == [0]
+    assert fusion.subclasses(row, np.int16([1])).tolist() == [3]
+    assert fusion.subclasses(row, np.int16([2])).tolist() == [-1]
+
+
+def test_a_restored_one_numbers_its_rows_on():
+    fusion = Fusion(FusionConfig())
+    fusion.new_rows(3)
+    again = Fusion(FusionConfig())
+    again.restore({name: column.copy() for name, column in fusion.columns().items()}, fusion.names)
+    assert again.new_rows(2).tolist() == fusion.new_rows(2).tolist() == [3, 4]
+
+
+def test_another_classifiers_subclasses_are_refused():
+    fusion = Fusion(FusionConfig())
+    row = fusion.new_rows(1)
+    fusion.add(row, looks((0.7, 0.2, 0.1)), ONE)
+    with pytest.raises(ValueError, match=r"subclasses \('band neutrophil', 'segmented neutrophil'\), expected"):
+        fusion.add(row, looks((0.7, 0.2, 0.1), subclasses=[(0.5, 0.5)]), ONE)
+
+
 def test_another_classifier_is_refused():
     fusion = Fusion(FusionConfig())
     cell = fusion.new_rows(1)
@@ -126,9 +262,6 @@ def test_another_classifier_is_refused():
     other = Classifications(np.ones((1, 1), np.float32), ("blast",), np.zeros((1, 0), np.float32), (), ())
     with pytest.raises(ValueError, match=r"got classes .*blast.* expected .*neutrophil"):
         fusion.add(cell, other, np.float32([1]))
-
-
-ATTRIBUTES = (Attribute("nucleus", ("round", "bent", "split")), Attribute("ratio", ("low", "high")))
 
 
 def told(*rows, novelty=None, values=(0.6, 0.3, 0.1, 0.2, 0.8)):
@@ -144,7 +277,6 @@ def told(*rows, novelty=None, values=(0.6, 0.3, 0.1, 0.2, 0.8)):
     )
 
 
-ONE = np.float32([1])
 SURE = (0.9, 0.05, 0.05)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.counting.matching import (
+    Field,
     MatchConfig,
     covered,
     cut_sides,
@@ -73,6 +74,12 @@ def test_touching_pairs_of_a_whole_slide_need_no_more_memory_than_there_are_pair
         pytest.param((0, 0, 10, 10), NO, (20, 0, 30, 10), NO, 0, 0, id="apart"),
         pytest.param((0, 0, 4, 10), (0, 0, 1, 0), (0, 0, 10, 10), NO, 1, 1, id="a strip of it, cut at the right"),
         pytest.param((0, 0, 4, 10), NO, (0, 0, 10, 10), NO, 0.4, 1, id="a strip that is not cut is a smaller cell"),
+        pytest.param(
+            (5, 0, 8, 10), (0, 0, 1, 0), (0, 0, 10, 10), NO, 3 / 8, 1, id="cut at the right, seen to end at the left"
+        ),
+        pytest.param(
+            (0, 2, 10, 5), (0, 1, 0, 0), (0, 0, 10, 10), NO, 3 / 8, 1, id="cut at the top, seen to end at the bottom"
+        ),
         pytest.param((6, 0, 10, 10), (1, 0, 0, 0), (0, 0, 10, 10), NO, 1, 1, id="cut at the left"),
         pytest.param((0, 6, 10, 10), (0, 1, 0, 0), (0, 0, 10, 10), NO, 1, 1, id="cut at the top"),
         pytest.param((0, 0, 6, 10), (0, 0, 1, 0), (4, 0, 10, 10), (1, 0, 0, 0), 1, 1, id="cut from both sides"),
@@ -89,12 +96,15 @@ def test_overlap(a, a_cut, b, b_cut, iou, containment):
 
 
 def test_cut_sides():
-    found = cut_sides(np.float32([[0, 0, 10, 10], [5, 5, 100, 10], [3, 3, 97, 47], [20, 20, 30, 50]]), 100, 50, 2.0)
+    found = cut_sides(
+        np.float32([[0, 0, 10, 10], [5, 5, 100, 10], [3, 3, 97, 47], [20, 20, 30, 50], [2, 9, 98, 41]]), 100, 50, 2.0
+    )
     assert found.tolist() == [
         [True, True, False, False],
         [False, False, True, False],
         [False, False, False, False],
         [False, False, False, True],
+        [True, False, True, False],  # as near as that is near
     ]
 
 
@@ -122,6 +132,38 @@ def test_boxes_of_different_families_are_one_cell_only_when_they_are_nearly_the_
         np.zeros(4, bool), found, cuts(NO, NO, NO, NO), families, scores, MatchConfig()
     )
     assert (new.tolist(), doubles.tolist(), originals.tolist()) == ([0, 1, 2], [3], [2])
+
+
+@pytest.mark.parametrize(
+    ("second", "family", "is_double"),
+    [
+        pytest.param((2.5, 0, 12.5, 10), 0, True, id="IoU .6: one cell by that alone"),
+        pytest.param((3, 0, 13, 10), 0, False, id="IoU .54, containment .7"),
+        pytest.param((1, 1, 6, 9), 0, True, id="IoU .4, all of it inside"),
+        pytest.param((6.2, 0, 10.2, 10), 0, True, id="IoU .37, containment .95"),
+        pytest.param((7, 0, 11, 10), 0, False, id="IoU .27, containment .75"),
+        pytest.param((2.5, 0, 12.5, 10), 1, False, id="IoU .6 of another family"),
+        pytest.param((2, 0, 12, 10), 1, True, id="IoU .67 of another family"),
+        pytest.param((1, 1, 6, 9), 1, False, id="a smaller one of another family inside"),
+    ],
+)
+def test_two_boxes_of_one_frame_are_one_cell_by_overlap_or_within_their_family_by_containment(
+    second, family, is_double
+):
+    new, doubles, _ = new_and_double(
+        *(np.zeros(2, bool), boxes((0, 0, 10, 10), second), cuts(NO, NO), np.array([1, 1 + family])),
+        *(np.float32([0.9, 0.8]), MatchConfig()),
+    )
+    assert (new.tolist(), doubles.tolist()) == (([0], [1]) if is_double else ([0, 1], []))
+
+
+def test_what_of_a_box_lies_in_the_field_and_which_sides_do_not():
+    field = Field(0, 0, 0, np.array([100.0, 50.0]), np.array([40.0, 30.0]))
+    there = boxes((90, 60, 120, 90), (110, 55, 130, 75), (97, 47, 143, 83))
+    assert field.seen(there).tolist() == [[100, 60, 120, 80], [110, 55, 130, 75], [100, 50, 140, 80]]
+    assert field.beyond(there, 0.0).tolist() == [[True, False, False, True], NO, [True] * 4]
+    assert field.beyond(there, 3.0).tolist() == [[True, False, False, True], NO, NO]
+    assert field.beyond(there, 2.9).tolist()[2] == [True] * 4
 
 
 NEIGHBOURS = boxes((0, 0, 80, 80), (78, 20, 128, 70))

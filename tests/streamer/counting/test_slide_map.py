@@ -319,6 +319,134 @@ def test_low_scores_are_not_counted():
     assert slide.map.counts().classes == {UNCLASSIFIED: 0, "neutrophil": 0, "lymphocyte": 1}
 
 
+def test_a_score_at_the_threshold_is_counted():
+    slide = Slide(config=SlideConfig(min_score=0.5))
+    update = slide.feed(placed(), detections((100, 100, 160, 160), (200, 100, 260, 160), scores=(0.5, 0.49)))
+    assert [o.counted for o in update.observations] == [True, False]
+
+
+@pytest.mark.parametrize(("from_edge_px", "counted"), [(1.5, False), (1.7, True)])
+@pytest.mark.parametrize("side", range(4))
+def test_how_near_to_an_edge_a_cell_is_whole_goes_by_the_longer_side(from_edge_px, counted, side):
+    """.004 of 400 px, at every edge."""
+    box = np.array([100.0, 100, 160, 160])
+    limit = (0, 0, WIDTH, HEIGHT)[side]
+    box[side] = limit + (from_edge_px if side < 2 else -from_edge_px)
+    box[side - 2] = box[side] + (60 if side < 2 else -60)
+    update = Slide().feed(placed(), detections(box))
+    assert [o.counted for o in update.observations] == [counted]
+
+
+@pytest.mark.parametrize(("from_edge_px", "x_px"), [(5.9, 30.0), (6.1, (36.1 + 30.0) / 2)])
+def test_a_box_that_may_be_cut_is_replaced_by_the_first_clear_one_and_no_other_is(from_edge_px, x_px):
+    """.015 of 400 px. The cell is from 0 to 60; at the edge the detector began its box a little late."""
+    slide = Slide()
+    slide.feed(placed(), detections((from_edge_px, 100, 60 + (x_px > 30) * 6.1, 160)))
+    slide.feed(placed(-100), detections((100, 100, 160, 160)))
+    assert slide.white == 1
+    assert next(slide.map.cells()).x_px == pytest.approx(x_px)
+
+
+def test_a_box_is_the_mean_of_its_first_looks_and_forgets_by_an_eighth_from_then_on():
+    slide = Slide()
+    for shift in (0, 4, -4, 8):
+        slide.feed(placed(), detections((100 + shift, 100, 160 + shift, 160)))
+    assert next(slide.map.cells()).x_px == pytest.approx(132)
+    slide = Slide()
+    for _ in range(12):
+        slide.feed(placed(), detections((100, 100, 160, 160)))
+    slide.feed(placed(), detections((104, 100, 164, 160)))
+    assert next(slide.map.cells()).x_px == pytest.approx(130 + 4 / 8)
+
+
+def test_a_clear_box_of_a_cell_that_reaches_out_of_the_frame_teaches_nothing_of_where_it_ends():
+    slide = Slide()
+    slide.feed(placed(200, 0), detections((170, 120, 230, 180)))  # 370 to 430
+    slide.feed(placed(0, 0), detections((368, 120, 392, 180)))  # ends 8 px before the edge, at 400
+    assert slide.white == 1
+    assert next(slide.map.cells()).x_px == 400
+
+
+def test_a_cell_that_reaches_out_of_the_frame_by_less_than_boxes_err_is_seen_whole():
+    slide = Slide()
+    slide.feed(placed(200, 0), detections((142, 120, 202, 180)))  # 342 to 402
+    slide.feed(placed(0, 0), detections((336, 120, 393, 180)))
+    assert next(slide.map.cells()).x_px == pytest.approx((372 + 364.5) / 2)
+
+
+def test_a_partial_cell_that_reaches_out_of_the_frame_stays_partial():
+    slide = Slide()
+    slide.feed(placed(0, 0), detections((340, 120, 400, 180)))
+    slide.feed(placed(390, 0), detections((0, 120, 50, 180)))  # 340 to 440 by the two
+    slide.feed(placed(20, 0), detections((320, 120, 392, 180)))  # 340 to 412, the edge being at 420
+    assert (slide.white, slide.map.counts().partial_white) == (0, 1)
+    slide.feed(placed(100, 0), detections((240, 120, 340, 180)))
+    assert (slide.white, slide.map.counts().partial_white) == (1, 0)
+
+
+def test_of_two_ends_that_edges_cut_the_outer_one_is_kept():
+    for frames in ((0, 20), (20, 0)):
+        slide = Slide((400, 150, 120, WHITE))
+        for x in frames:
+            slide.show(x, 0)
+        slide.map.finish()
+        [cell] = slide.map.cells()
+        assert cell.x_px == (340 + 420) / 2
+
+
+def test_a_side_that_a_look_saw_stays_where_it_was_seen():
+    slide = Slide()
+    slide.feed(placed(0, 0), detections((340, 120, 400, 180)))
+    slide.feed(placed(0, 0), detections((346, 126, 400, 180)))
+    slide.feed(placed(390, 0), detections((0, 120, 50, 180)))
+    slide.feed(placed(0, 0), detections((346, 126, 400, 180)))
+    slide.map.finish()
+    [cell] = slide.map.cells()
+    assert (cell.x_px, cell.y_px) == ((340 + 440) / 2, 150)
+
+
+def test_a_cell_that_was_seen_clear_of_edges_is_no_cut_one_any_more():
+    slide = Slide()
+    slide.feed(placed(0, 0), detections((370, 120, 400, 180)))
+    slide.feed(placed(100, 0), detections((270, 120, 330, 180)))
+    slide.feed(placed(100, 0), detections((274, 120, 334, 180)))
+    assert next(slide.map.cells()).x_px == 402  # the mean of the two clear looks, and not the last of them
+
+
+def test_a_cell_belongs_to_the_keyframe_that_its_box_is_from():
+    slide = Slide()
+    slide.feed(placed(0, 0, anchor=0), detections((370, 120, 400, 180)))
+    slide.feed(placed(100, 0, anchor=1), detections((270, 120, 330, 180)))
+    slide.feed(placed(100, 0, anchor=2), detections((270, 120, 330, 180)))
+    slide.map.finish([Correction(0, 0, 50.0, 0.0), Correction(1, 0, 3.0, 0.0), Correction(2, 0, 0.0, 90.0)])
+    [cell] = slide.map.cells()
+    assert (cell.x_px, cell.y_px) == (403, 150)
+
+
+def test_a_correction_of_a_keyframe_without_cells_moves_none():
+    slide = Slide((100, 100, 60, WHITE))
+    slide.show(0, 0, anchor=1)
+    slide.map.finish([Correction(7, 0, 50.0, 50.0), Correction(0, 0, 9.0, 9.0)])
+    assert next(slide.map.cells()).x_px == 100
+
+
+def test_a_cell_that_grew_is_found_from_its_far_side():
+    """Seen cut, its middle lies in one square of the grid, seen whole in the next; its end reaches into a third."""
+    slide = Slide((433, 150, 60, WHITE), config=SlideConfig(bucket_px=32))
+    numbers = [slide.show(x, 0).observations[0].cell_id for x in (27, 100, 448)]
+    assert numbers == [0, 0, 0]
+
+
+def test_what_was_seen_of_a_cell_from_two_sides_is_one_when_it_meets():
+    slide = Slide()
+    slide.feed(placed(0, 0), detections((370, 120, 400, 180)))
+    slide.feed(placed(405, 0, anchor=1), detections((0, 120, 25, 180)))  # 405 to 430: nothing in common
+    slide.feed(placed(20, 0), detections((350, 120, 400, 180)))  # 370 to 420: the first one, grown
+    assert slide.map.counts().partial_white == 2
+    slide.map.finish()
+    assert slide.white == 1
+
+
 def test_an_empty_frame():
     assert Slide().feed(placed(), detections()).observations == ()
 

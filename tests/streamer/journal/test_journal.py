@@ -84,6 +84,19 @@ def test_every_message_is_kept_as_it_was_published_and_can_be_had_after_any_numb
         assert list(stored.messages_after(-1)) == [(encode(message), payload) for message, payload in published]
         assert [json.loads(header)["session_seq"] for header, _ in stored.messages_after(40, 3)] == [41, 42, 43]
         assert stored.next_seq == len(published)
+        with_pictures = [(m.cell_id, payload) for m, payload in published if isinstance(m, CellMessage) and payload]
+        assert list(stored.pictures()) == with_pictures
+    assert with_pictures
+
+
+def test_messages_that_change_nothing_are_kept_too(written, tmp_path):
+    emissions = written[1][:3]
+    journal = Journal(tmp_path / "told.db")
+    new_session(journal).other(emissions)
+    stored = journal.session("slide").stored
+    assert list(stored.messages_after(-1)) == [(encode(message), payload) for message, payload in emissions]
+    assert stored.next_seq == 3
+    journal.close()
 
 
 def test_cells_and_their_changes_are_there_for_sql(written):

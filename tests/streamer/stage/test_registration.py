@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engines.base import LeukostreamError
 from streamer.stage.preparation import RegistrationConfig, forgotten, restored, without_spectrum
 from streamer.stage.preparation import prepare as prepare_with
-from streamer.stage.registration import at_rest, find_peak, find_similarity, refine, register
+from streamer.stage.registration import Shift, at_rest, find_peak, find_similarity, refine, register, register_near
 from tests.streamer.stage.stage_cases import HEIGHT, WIDTH, slide, smeared, view, vignette
 
 CONFIG = RegistrationConfig()
@@ -130,6 +130,28 @@ def test_a_reversed_shift_goes_back():
     assert (shift.reversed().x_px, shift.reversed().y_px) == pytest.approx((back.x_px, back.y_px), abs=0.1)
 
 
+def test_all_of_a_reversed_shift_goes_back():
+    shift = Shift(3.0, -4.0, overlap=0.5, ncc=0.9, agreement=0.8, strength=50.0, growth=0.01, turn_rad=-0.02)
+    assert shift.reversed() == Shift(-3.0, 4.0, 0.5, 0.9, 0.8, 50.0, growth=-0.01, turn_rad=0.02)
+
+
+@pytest.mark.parametrize(
+    ("guess", "within_px", "is_found"),
+    [
+        pytest.param((147, 1), 1, True, id="refined from the guess"),
+        pytest.param((110, 0), 60, True, id="too far to refine, searched for"),
+        pytest.param((110, 0), 30, False, id="found, but further away than it can be"),
+        pytest.param((150, 41), 42, True, id="too far down"),
+        pytest.param((150, 41), 40, False, id="further down than it can be"),
+    ],
+)
+def test_where_a_frame_should_lie_it_is_looked_for_first_and_elsewhere_only_within_reach(guess, within_px, is_found):
+    shift = register_near(at(0, 0), at(150, 0), guess, within_px, CONFIG)
+    assert (shift is not None) is is_found
+    if shift is not None:
+        assert (shift.x_px, shift.y_px) == pytest.approx((150, 0), abs=0.3)
+
+
 @pytest.mark.parametrize(("degrees", "scale"), [(5, 1.0), (90, 1.0), (0, 1.25), (0, 0.7)])
 def test_a_turned_or_rescaled_camera_is_recognised(degrees, scale):
     picture = view(*HOME)
@@ -158,6 +180,8 @@ def test_slight_turn_shows_in_the_tiles():
 def test_a_stage_at_rest_is_told_from_one_that_went_on_by_the_pictures():
     assert at_rest(at(0, 0), at(0, 0))
     assert at_rest(at(0, 0), at(1, 0))
+    assert at_rest(at(0, 0), at(0, 2))
+    assert not at_rest(at(0, 0), at(3, 0))
     assert not at_rest(at(0, 0), at(6, 0))
     assert not at_rest(at(0, 0), prepare(view(*HOME, seed=2)))
     assert not at_rest(at(0, 0), forgotten(at(0, 0)))
