@@ -33,6 +33,7 @@ __all__ = [
     "Mode",
     "ModelHealth",
     "Observation",
+    "ReaderState",
     "Reclassification",
     "RecordingHealth",
     "Said",
@@ -40,12 +41,11 @@ __all__ = [
     "Share",
     "Skip",
     "SourceHealth",
-    "SourceState",
     "StagePosition",
 ]
 
 Mode = Literal["live", "analysis"]
-SourceState = Literal["starting", "open", "reopening", "ended", "failed"]
+ReaderState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
 
 UNCLASSIFIED = "unclassified"
@@ -258,7 +258,7 @@ class Differential:
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
-    state: SourceState
+    state: ReaderState
     mode: Mode
     fps: float | None
     """Frames published a second over the last seconds; None before there are two."""

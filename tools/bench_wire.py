@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.base import Detections
-from streamer.network.gap_repair import CatchUp
+from streamer.network.gap_repair import GapRepair
 from streamer.network.publisher import WINDOW_MAX_BYTES, Publisher
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.factory import MessageFactory
@@ -150,7 +150,7 @@ def receive_rate(messages: int = 40_000) -> dict[str, object]:
     for number in range(messages):
         message = factory.differential(differential_of(number))
         parts.append([b"differential.cam", encode(message)])
-    core = CatchUp([""], replay=True, history=False)
+    core = GapRepair([""], replay=True, history=False)
     began = time.perf_counter()
     for one in parts:
         for _ in core.take(one):

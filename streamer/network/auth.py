@@ -32,7 +32,7 @@ Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 
 
-class Doorkeeper:
+class ZapAuthenticator:
     """Answers every handshake on the sockets of `context` that have its domain. One thread owns it.
 
     While `service` is not called, nobody new comes in; who is in stays.
@@ -137,6 +137,6 @@ def new_pair() -> KeyPair:
 
 
 def peer_of(user_id: str) -> Peer:
-    """The peer behind the user id that the doorkeeper gave its connection."""
+    """The peer behind the user id that the authenticator gave its connection."""
     right, _, name = user_id.partition(":")
     return Peer(name, right == _CONTROLLER.rstrip(b":").decode())
