@@ -76,7 +76,7 @@ class _Source:
     last: dict[str, tuple[int, str, int]] = field(default_factory=dict)
     """By topic: seq, session and session_seq of the newest message received, or known to be before what we want."""
     baseline: int | None = None
-    """`seq` that a topic not in `last` has had; None: not known, so that its first message tells of no loss."""
+    """`seq` that a topic not in `last` has had; None: not known, so its first message shows no loss."""
     differential: DifferentialMessage | None = None
     given_up: dict[str, int] = field(default_factory=dict)
     """By topic: `seq` of a newest message that was asked for in vain."""

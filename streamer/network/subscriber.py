@@ -1,4 +1,4 @@
-"""Receive what a publisher sends: typed messages in order, losses repaired, restarts told."""
+"""Receive what a publisher sends: typed messages in order, losses repaired, restarts reported."""
 
 from __future__ import annotations
 
