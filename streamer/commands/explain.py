@@ -1,4 +1,4 @@
-"""`leukostream explain`: pictures with Grad-CAM laid over their cells, and what was said of each."""
+"""`leukostream explain`: pictures with Grad-CAM laid over their cells, and the class of each."""
 
 from __future__ import annotations
 
