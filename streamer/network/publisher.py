@@ -115,9 +115,7 @@ class Publisher:
         self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
         self._service.setsockopt(zmq.RCVHWM, _REQUESTS_WAITING_MAX)
         self._service.setsockopt(zmq.LINGER, linger_ms)
-        self._service.setsockopt(
-            zmq.MAXMSGSIZE, 2 * REQUEST_MAX_BYTES
-        )  # too long a request is refused, not cut
+        self._service.setsockopt(zmq.MAXMSGSIZE, 2 * REQUEST_MAX_BYTES)  # too long a request is refused, not cut
         try:
             for socket in (self._stream, self._service):
                 self._prepare(socket, endpoint, heartbeat_ms, pair)
