@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from torch import Tensor, nn  # noqa: E402
 
-from tools.classification import abnormal  # noqa: E402
-from tools.classification.abnormal import (  # noqa: E402
+from tools.metrics import abnormal  # noqa: E402
+from tools.metrics.abnormal import (  # noqa: E402
     COVERED,
     Predicted,
     Views,
@@ -26,9 +26,9 @@ from tools.classification.abnormal import (  # noqa: E402
     patient_figures,
     predict,
 )
-from tools.classification.squares import STORED_PX, SUBCLASS_NAMES  # noqa: E402
-from tools.datasets import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
-from tools.datasets.located import LocatedCell  # noqa: E402
+from tools.data.squares import STORED_PX, SUBCLASS_NAMES  # noqa: E402
+from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
+from tools.data.located import LocatedCell  # noqa: E402
 
 
 def indices(*labels: str) -> np.ndarray:

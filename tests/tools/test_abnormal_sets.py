@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.tools.cases import make_data, make_further_sets, smear, write_picture
-from tools import datasets
-from tools.datasets import CellPicture, groups, readers
-from tools.datasets.located import laboratory
+from tools import data as datasets
+from tools.data import CellPicture, splits as groups, readers
+from tools.data.located import laboratory
 
 PROMYELOCYTIC = {
     f"deepapl Patient_{n}"
@@ -165,7 +165,7 @@ def real_root() -> Path:
         pytest.skip(str(error))
     for name in datasets.FURTHER_CELL_SETS:
         if not (root / name).is_dir():
-            pytest.skip(f"no set {name} in {root}: fetch it with `python -m tools.get_data`")
+            pytest.skip(f"no set {name} in {root}: fetch it with `python -m tools.data get`")
     return root
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tools.detection.anchors import best_ratio, fitness
+from tools.train.anchors import best_ratio, fitness
 
 ANCHORS = np.array([[10.0, 10.0], [40.0, 20.0]])
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from engines.base import Classifications
-from tools.classification import fitting, measures
-from tools.classification.fitting import HOME_SHARE, choose_threshold, fit, laboratory_weights
-from tools.datasets import CELL_CLASSES, CellPicture
-from tools.evaluate_classifier import Predictions
+from tools.export import fitting
+from tools.metrics import classification as measures
+from tools.export.fitting import HOME_SHARE, choose_threshold, fit, laboratory_weights
+from tools.data import CELL_CLASSES, CellPicture
+from tools.evaluate.eight_types import Predictions
 
 
 def said(dataset: str, *looks: tuple[float, bool]) -> Predictions:

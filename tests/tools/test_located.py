@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engines.base import Detections
-from tools.datasets import CellPicture, located
+from tools.data import CellPicture, located
 
 Row = tuple[tuple[float, float, float, float], float, str]
 NAMES = ("RBC", "WBC", "erythroblast")

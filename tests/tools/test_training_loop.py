@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from torch import Tensor, nn  # noqa: E402
 
-from tools import training  # noqa: E402
+from tools.train import loop as training  # noqa: E402
 from tools.train import loop as module  # noqa: E402
 from tools.train.loop import LAST, RESULTS, Loop, Schedule, pack, stops_on_signals  # noqa: E402
 

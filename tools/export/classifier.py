@@ -25,17 +25,18 @@ from engines.backends.onnxruntime import OnnxRuntimeEngine
 from engines.graphs.graph import add_uint8_input
 from engines.models.classifier import Classifier
 from engines.zoo.card import Card, parse_card
-from tools import training
 from tools.architectures import efficientnet_lite, mobilenetv3
-from tools.classification import measures, novelty
-from tools.classification.abnormal import COVERED, HOME, Chosen, Predicted, views_of
-from tools.classification.augment import make_batch
-from tools.classification.crops import ATTRIBUTES
-from tools.classification.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
-from tools.datasets import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
+from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
+from tools.data.augment import make_batch
+from tools.data.crops import ATTRIBUTES
+from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
+from tools.export import novelty
 from tools.export.cards import toml
-from tools.export.graphs import to_onnx
+from tools.graphs.conversion import to_onnx
+from tools.metrics import classification as measures
+from tools.metrics.abnormal import COVERED, HOME, Chosen, Predicted, views_of
+from tools.train import loop
 from tools.train.classifier import (
     ATTRIBUTE_SIZES,
     NEVER_TAUGHT,
@@ -126,7 +127,7 @@ def in_order(families: Sequence[Sequence[int]]) -> list[Sequence[int]]:
 
 def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
     """The averaged network of a checkpoint, its recipe, and the steps that it took."""
-    state = training.load_checkpoint(checkpoint)
+    state = loop.load_checkpoint(checkpoint)
     recipe = Recipe(**state["settings"])
     network = build_network(recipe, pretrained=False)
     network.load_state_dict({name: value.float() for name, value in state["average"]["network"].items()})
@@ -173,7 +174,7 @@ def card_values(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitte
             "steps": step,
             "steps_of_the_recipe": recipe.steps,
             "never_taught": [*NEVER_TAUGHT, *without],
-            "split": "groups of tools.datasets: no picture, overlapping field, slide or patient on two sides",
+            "split": "groups of tools.data: no picture, overlapping field, slide or patient on two sides",
             **{key: value for key, value in dataclasses.asdict(recipe).items() if key not in ("input_px", "margin")},
             "class_offsets": [CLASS_OFFSETS.get(c, 0.0) for c in ABNORMAL_CLASSES],
             "temperature": round(fitted.temperature, 4),
@@ -221,7 +222,7 @@ def choose_threshold(p: np.ndarray, truth: np.ndarray, weights: np.ndarray, risk
 @torch.no_grad()
 def fit_gaussians(network: CellNetwork, recipe: Recipe, stored: Squares) -> novelty.Gaussians:
     """Of training cells as the stream looks at them, and changed as in training."""
-    rng = training.seed_everything(recipe.seed, -1 % 2**32)
+    rng = loop.seed_everything(recipe.seed, -1 % 2**32)
     inside, places = stored.select(TRAIN), PLACES[recipe.architecture]
     drawn = rng.choice(inside, NOVELTY_CELLS, p=sampling_weights(stored, inside))
     plain = Chosen(tuple(stored.cells[i] for i in drawn))
@@ -298,3 +299,10 @@ def run(args: argparse.Namespace) -> int:
     _, recipe, _ = load_network(args.checkpoint)
     print(export(args.checkpoint, args.name, args.out, args.risk, args.parts, load_cells(recipe, args.cells)))
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    return run(parser.parse_args(arguments))

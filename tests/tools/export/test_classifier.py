@@ -11,9 +11,9 @@ from torch import nn  # noqa: E402
 
 from engines.graphs.gradcam import CAM, add_gradcam  # noqa: E402
 from tests.engines.graphs.test_gradcam import as_tensor, outputs, reference  # noqa: E402
-from tools.classification import novelty  # noqa: E402
-from tools.classification.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
-from tools.datasets import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
+from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
+from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
+from tools.export import novelty  # noqa: E402
 from tools.export.classifier import (  # noqa: E402
     CLASS_OFFSETS,
     Fitted,
