@@ -8,10 +8,8 @@ what else the machine does hardly counts. Resizing, suppression and cropping are
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from rich.table import Table
 from engines.backends.onnxruntime import Threads
 from engines.models.loading import load_classifier, load_detector
 from streamer.commands.compile import read_frames
+from tools.commands import command_parser
 
 SOURCE = "sim:seed=5,cells=12"
 BATCHES = (1, 2, 4, 8)
@@ -74,8 +73,8 @@ def classifier_ms(name: str, frames: Sequence[np.ndarray], rounds: int) -> dict[
     return by_batch(runs, len(crops), rounds)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench batch", __doc__)
     parser.add_argument("--detector", default="yolov5n-blood", metavar="NAME|FILE")
     parser.add_argument("--classifier", default="mobilenetv3-small", metavar="NAME|FILE")
     parser.add_argument("--rounds", type=int, default=15)
@@ -92,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Console().print(table)
     if options.json is not None:
         document = {
-            "command": "python -m tools.bench batch " + " ".join(arguments if arguments is not None else sys.argv[1:]),
+            "command": "python -m tools.bench batch " + " ".join(arguments),
             "machine": platform.machine(),
             "onnxruntime": onnxruntime.__version__,
             "frame_px": list(frames[0].shape[1::-1]),

@@ -14,11 +14,9 @@ Each check says ok, failed, or not run and why; the exit status is 1 when one fa
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +46,7 @@ from streamer.commands.compile import read_frames
 from streamer.records import Frame
 from streamer.run.batcher import Batcher
 from streamer.run.ring import Ring
+from tools.commands import command_parser
 
 FRAME_SIZE = (640, 480)
 FPS = 30
@@ -85,8 +84,8 @@ class Machine:
         return sized(self.model.card, compact(self.model), FRAME_SIZE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench gpu", __doc__)
     parser.add_argument("--model", default="yolov5n-blood", metavar="NAME|FILE", help="a detector")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
@@ -108,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print(results)
     if options.json is not None:
         document = {
-            "command": f"python -m tools.bench gpu {' '.join(arguments if arguments is not None else sys.argv[1:])}",
+            "command": f"python -m tools.bench gpu {' '.join(arguments)}",
             "host": platform.platform(),
             "python": platform.python_version(),
             "onnxruntime": onnxruntime.__version__,

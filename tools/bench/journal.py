@@ -14,12 +14,11 @@ before the next checkpoint.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from streamer.stage.placement import IslandBook, Placement
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
 from streamer.stage.tracker import StageChanges, TrackerState
 from tools.bench import slide as bench_slide
+from tools.commands import command_parser
 
 LABELS = ("WBC", "RBC", "platelet")
 KINDS = ("white", "red", "platelet")
@@ -208,8 +208,8 @@ def measure_resume(frames: int, folder: Path) -> dict[str, float]:
     return {**result, "keyframes": keyframes}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench journal", __doc__)
     parser.add_argument("--source", default="seed=7,cells=300,width=1440,height=900", help="parameters of sim:")
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--resume", type=int, metavar="FRAMES", help="go on with a journal of so many frames instead")

@@ -16,7 +16,6 @@ With `--live` a simulated camera of 30 frames a second is analysed live as well:
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import time
@@ -56,6 +55,7 @@ from streamer.stage.placement import Placement
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.tracker import StageTracker
 from tools.bench.frame_costs import plain_loop, rest_alone, steps_alone
+from tools.commands import command_parser
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ def ms_a_frame_with(detections: int, frames: int = 150) -> float:
     return float(np.median(np.diff(collector.published_ns[10:]))) / 1e6
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> None:
+    parser = command_parser("tools.bench pipeline", __doc__)
     parser.add_argument("--source", required=True, help="a folder or glob of images")
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
@@ -231,14 +231,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dense", action="store_true", help="also the cost of many detections")
     parser.add_argument("--long-side-px", type=int, default=None)
     parser.add_argument("--json", metavar="FILE")
-    arguments = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     cores = usable_cores()
     plans = [Plan(cores, 1), Plan(1, cores)]
-    if arguments.plans:
-        plans = [Plan(*map(int, plan.split("x"))) for plan in arguments.plans.split(",")]
-    config = Config(long_side_px=arguments.long_side_px)
-    paths = [path for path in list_images(arguments.source) if isinstance(read_image(path), Picture)]
-    paths = paths[: arguments.frames]
+    if options.plans:
+        plans = [Plan(*map(int, plan.split("x"))) for plan in options.plans.split(",")]
+    config = Config(long_side_px=options.long_side_px)
+    paths = [path for path in list_images(options.source) if isinstance(read_image(path), Picture)]
+    paths = paths[: options.frames]
     warm_up = min(10, len(paths) // 4)
 
     cv2.setNumThreads(1)
@@ -250,13 +250,13 @@ def main(arguments: list[str] | None = None) -> None:
     loops: dict[Plan, list[float]] = {plan: [] for plan in models if plan.workers == 1}
     runs: dict[tuple[Plan, bool], list[tuple[float, list[float]]]] = {(plan, False): [] for plan in plans}
     runs[plans[0], True] = []
-    for _ in range(arguments.rounds):
+    for _ in range(options.rounds):
         alone.append(steps_alone(paths, models[Plan(1, 1)]))
         rest.append(rest_alone(paths, models[Plan(1, 1)]))
         for plan, rates in loops.items():
             rates.append(plain_loop(paths, models[plan]))
         for (plan, loops_work), results in runs.items():
-            source = FirstFrames(open_source(parse_source(f"bench={arguments.source}")), len(paths))
+            source = FirstFrames(open_source(parse_source(f"bench={options.source}")), len(paths))
             rate, collector = run_pipeline(
                 source, "analysis", plan, models[plan], warm_up, only_the_loops_work=loops_work
             )
@@ -270,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     report: dict[str, object] = {
         "machine": {"cores": cores, "processor": platform.processor() or platform.machine()},
         "frames": len(paths),
-        "rounds": arguments.rounds,
+        "rounds": options.rounds,
         "input_px": models[plans[0]][0].input_size(*size_of(paths[0])),
         "step_ms": steps,
         "allowed_fps": allowed,
@@ -290,25 +290,25 @@ def main(arguments: list[str] | None = None) -> None:
             for (plan, loops_work), results in runs.items()
         ],
     }
-    if arguments.live:
+    if options.live:
         plan = plans[0]
-        source = FirstFrames(open_source(parse_source(arguments.live_source), mode="live"), arguments.live_frames)
+        source = FirstFrames(open_source(parse_source(options.live_source), mode="live"), options.live_frames)
         rate, collector = run_pipeline(source, "live", plan, models[plan], warm_up=30)
         status = next(iter(collector.health.sources.values())) if collector.health else None
         report["live"] = {
             **asdict(plan),
-            "source": arguments.live_source,
-            "frames": arguments.live_frames,
+            "source": options.live_source,
+            "frames": options.live_frames,
             "fps": rate,
             "dropped": status.dropped if status else None,
             "latency_ms": percentiles(collector.latency_ms()[30:]),
         }
-    if arguments.dense:
-        rounds = [{count: ms_a_frame_with(count) for count in (20, 350)} for _ in range(arguments.rounds)]
+    if options.dense:
+        rounds = [{count: ms_a_frame_with(count) for count in (20, 350)} for _ in range(options.rounds)]
         report["dense_ms"] = {str(count): median(round_[count] for round_ in rounds) for count in rounds[0]}
     show(report)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(report, indent=2) + "\n")
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -9,7 +9,6 @@ backend that obeys the graph. fp16 may lose .002 and int8 .01 against fp32; the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import sys
@@ -34,6 +33,7 @@ from engines.models.classifier import Classifier
 from engines.zoo.card import Card, CropInput
 from engines.zoo.registry import Model, compact, find
 from streamer.commands.compile import CROPS, FRAMES
+from tools.commands import command_parser
 from tools.data import CELL_CLASSES, CellPicture, data_root, load_splits, read_cells, sets
 from tools.data.crops import class_crop
 from tools.data.fields import CLASS_NAMES, Field
@@ -194,8 +194,8 @@ def table_of(rows: Sequence[Row]) -> Table:
     return table
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.bench precision", __doc__)
     parser.add_argument("models", nargs="+", metavar="NAME|FILE")
     parser.add_argument(
         "--sets", default="txl_pbc,chula_wbc", help="of detectors, comma-separated; the first calibrates"
@@ -216,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     Console().print(table_of(rows))
     if options.json is not None:
         document = {
-            "command": "python -m tools.bench precision " + " ".join(argv if argv is not None else sys.argv[1:]),
+            "command": "python -m tools.bench precision " + " ".join(argv),
             "onnxruntime": onnxruntime.__version__,
             "machine": platform.machine(),
             "results": [asdict(row) for row in rows],

@@ -11,10 +11,9 @@ are of the processor, all threads together, so that what else the machine does h
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from streamer.counting.slide_map import SlideMap, white_boxes
 from streamer.records import Classifications, Detections, StagePosition
 from streamer.stage.placement import Placement
+from tools.commands import command_parser
 
 WIDTH, HEIGHT = 1440, 900
 CLASSES = ("basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil")
@@ -112,8 +112,8 @@ def len_of_map(slide_map: SlideMap) -> tuple[int, int, int]:
     return counts.white, counts.red, counts.platelets
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench slide", __doc__)
     parser.add_argument("--cells", type=int, nargs="+", default=[1_000, 10_000, 100_000], metavar="N")
     parser.add_argument("--per-field", type=int, default=100, metavar="N", help="cells in a field (default 100)")
     parser.add_argument("--fields", type=int, default=200, metavar="N", help="fields to time (default 200)")

@@ -11,9 +11,9 @@ are of the processor, all threads together, so that what else the machine does h
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +27,7 @@ from streamer.counting.slide_map import SlideMap
 from streamer.records import Detections
 from streamer.stage.placement import Placement
 from streamer.stage.tracker import StageTracker
+from tools.commands import command_parser
 from tools.data.readers import data_root
 
 Places = dict[str, tuple[int, float, float]]
@@ -119,8 +120,8 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"median": float(median), "p95": float(p95), "max": float(largest)}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench stage", __doc__)
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: LEUKOSTREAM_DATA)")
     parser.add_argument("--slides", nargs="+", metavar="NAME", help="only these slides")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,13 @@ from streamer.network.subscriber import Subscriber
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, encode
 from streamer.records import Differential, Frame, FrameQuality, Health, Observation, Share, StagePosition
+from tools.commands import command_parser
 
 LOCAL = "tcp://127.0.0.1:*"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench wire", description=__doc__)
+def main(arguments: Sequence[str]) -> None:
+    parser = command_parser("tools.bench wire", __doc__)
     parser.add_argument("--only", choices=("publish", "rate", "latency", "crowd"))
     parser.add_argument("--seconds", type=float, default=10.0, help="of publishing at 30 frames a second (crowd)")
     parser.add_argument("--subscribers", type=int, default=200, help="in the crowd")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 
+from tools.commands import command_parser
 from tools.data import CELL_SETS, FURTHER_CELL_SETS, PARTS, data_root, load_splits, read_cells, read_fields
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table."""
-    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
+    command_parser("tools.data count", __doc__).parse_args(arguments)
     root = data_root()
     parts = load_splits(root)
     for title, rows in (

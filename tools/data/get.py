@@ -20,7 +20,6 @@ The homes publish no checksums. Sets change there: compare SOURCE.json when figu
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 import hashlib
@@ -39,6 +38,8 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
+
+from tools.commands import command_parser
 
 PBC_PX = 224
 PBC_CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -514,9 +515,9 @@ def _write(out: Path, table: Mapping[str, Any]) -> None:
     (out / "annotations.json").write_text(json.dumps(table))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Command line; 0 when all sets are there, 1 with one line a set that is not, 2 for bad usage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.data get", __doc__)
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"which sets (default all): {', '.join(SOURCES)}")
     parser.add_argument("--out", type=Path, help="data folder")
     parser.add_argument("--archive", action="append", default=[], metavar="SET=FILE", help="an archive you have")

@@ -6,7 +6,6 @@ python -m tools.evaluate runs/short/mobilenet.onnx --left-out krd
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier
+from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION, data_root, load_splits, read_cells
 from tools.data.located import laboratory, locate
 from tools.metrics.abnormal import Predicted, choose, figures, predict_with
@@ -52,9 +52,9 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model")
     parser.add_argument("--part", choices=PARTS, default=VALIDATION)
     parser.add_argument("--left-out", nargs="+", default=[], metavar="LABORATORY", help="those that did not train it")

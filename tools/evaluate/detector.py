@@ -14,9 +14,9 @@ machine does can only add to it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.base import LeukostreamError
+from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import CLASS_NAMES, WBC, Field
 from tools.metrics.average_precision import ClassTally
@@ -121,8 +122,8 @@ def write_errors(errors: list[Mistake], folder: Path, threshold: float, each: in
         cv2.imwrite(str(folder / f"{number + 1:02}.png"), sheet(errors[each * number :][:each], threshold))
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model")
     parser.add_argument("--sets", default="txl_pbc,chula_wbc", help="names, comma-separated")
     parser.add_argument("--part", choices=("train", "validation", "holdout"), default="validation")
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     console.print(table(results))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        command = "python -m tools.evaluate " + " ".join(map(str, argv if argv is not None else sys.argv[1:]))
+        command = "python -m tools.evaluate " + " ".join(map(str, argv))
         figures = {"model": options.model, "command": command, "ap": "COCO, 101 recalls", "results": results}
         (options.out / "figures.json").write_text(json.dumps(figures, indent=1))
         if curves:

@@ -12,7 +12,6 @@ crops that show no white cell: which of them the model calls unlike its training
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -29,6 +28,7 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.field_search import FieldSearch
+from tools.commands import command_parser
 from tools.data import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, load_splits, read_cells
 from tools.data.crops import (
     SUBCLASS_NAMES,
@@ -349,9 +349,9 @@ def evaluate(
     return collect(model, cells, root, sets)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
     parser.add_argument("--part", choices=PARTS, default="validation")
     parser.add_argument("--detector", metavar="NAME|FILE", help="crop fields by its boxes, not by the labels'")

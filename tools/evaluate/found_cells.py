@@ -9,11 +9,9 @@ for a cell of its own. A box is found by a detection of its class with IoU .5 an
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from rich.console import Console
 
 from engines.geometry import iou_matrix
 from tools import data as datasets
+from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import WBC, Field
 from tools.data.splits import UnionFind
@@ -64,8 +63,8 @@ def found_boxes(item: Field, found: Found, threshold: float) -> np.ndarray:
     return np.asarray(iou_matrix(item.boxes_px, found.boxes_px[sure]).max(1, initial=0) >= 0.5)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate found-cells", __doc__)
     parser.add_argument("model")
     parser.add_argument("--parts", default="validation,holdout", help="comma-separated")
     parser.add_argument("--long-side-px", type=int, default=416)
@@ -93,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     figures = {
         "measure": "found cells",
         "model": options.model,
-        "command": "python -m tools.evaluate found-cells " + " ".join(argv if argv is not None else sys.argv[1:]),
+        "command": "python -m tools.evaluate found-cells " + " ".join(argv),
         "cells_found_at_least_once": Share(int(totals[0]), int(totals[1])).as_dict(),
         "boxes_found": Share(int(totals[2]), int(totals[3])).as_dict(),
         "slides": slides,

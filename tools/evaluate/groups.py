@@ -9,7 +9,6 @@ recalls) of white cells, whatever their group; chula_wbc labels some of its whit
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools import data as datasets
+from tools.commands import command_parser
 from tools.data.groups import SETS, group_fields, measured
 from tools.metrics.predict import StreamPredictor
 
@@ -57,8 +57,8 @@ def tables(figures: Mapping[str, Mapping[str, Any]], command: str, part: str) ->
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model", help="a name, or an ONNX file with its card")
     parser.add_argument("--part", choices=datasets.PARTS, default=datasets.VALIDATION)
     parser.add_argument("--limit", type=int, help="pictures a set at most")

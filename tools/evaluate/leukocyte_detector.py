@@ -9,7 +9,6 @@ recalls). Pictures without the box of their own cell, or with another class in i
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from engines.models.own_classes import OwnClasses
 from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from engines.zoo.registry import compact, find
 from tools import data as datasets
+from tools.commands import command_parser
 from tools.data import leukocytes
 from tools.data.fields import Field
 from tools.metrics.detection import summary, tally
@@ -150,8 +150,8 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model")
     parser.add_argument("--part", choices=datasets.PARTS, default=datasets.VALIDATION)
     parser.add_argument("--long-sides", help="longer side of the input in px, comma-separated; else the card's")
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table(results))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        given = argv if argv is not None else sys.argv[1:]
+        given = argv
         command = "python -m tools.evaluate " + " ".join(map(str, given))
         figures = {"model": options.model, "command": command, "ap": "COCO, 101 recalls", "results": results}
         (options.out / "figures.json").write_text(json.dumps(figures, indent=1))

@@ -9,9 +9,9 @@ and precision at --threshold, and AP@0.5, of each class. Cells whose labels beca
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 
 from engines.zoo.registry import models
+from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import CLASS_NAMES, Field
 from tools.evaluate.detector import make_predictor
@@ -57,8 +58,8 @@ def unscaled(predictor: Any, picture: np.ndarray) -> Found:
     return predictor(picture)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate magnification", __doc__)
     parser.add_argument("model")
     parser.add_argument("--sets", default="txl_pbc,chula_wbc", help="names, comma-separated")
     parser.add_argument("--part", choices=("train", "validation", "holdout"), default="validation")
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             Console(stderr=True).print(f"{name} {diameter:g} px ({len(shown)} fields): {line}")
     trained = next((card.input.rbc_diameter_px for card in models() if card.name == options.model), None)
     options.out.mkdir(parents=True, exist_ok=True)
-    command = "python -m tools.evaluate magnification " + " ".join(map(str, argv if argv is not None else sys.argv[1:]))
+    command = "python -m tools.evaluate magnification " + " ".join(map(str, argv))
     (options.out / "figures.json").write_text(
         json.dumps(
             {"measure": "magnification", "model": options.model, "command": command, "results": results}, indent=1

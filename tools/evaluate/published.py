@@ -13,7 +13,6 @@ card says: once, or twice, the second time mirrored; its figures are of no card.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from rich.table import Table
 
 from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier, load_detector
+from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 from tools.data.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
 from tools.data.crops import add_margins, part_of_cell, read_image, set_name, table_name, with_margins
@@ -180,8 +180,8 @@ def card_tables(
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model")
     parser.add_argument("--part", choices=PARTS, default=VALIDATION)
     parser.add_argument("--limit", type=int, help="cells a set at most")

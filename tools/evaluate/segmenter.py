@@ -14,7 +14,6 @@ was found (below), nucleus red, cell green.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
@@ -32,6 +31,7 @@ from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, Segmenter
 from engines.models.shape import Shape, measure
 from tools.architectures.published import TEST, published_split
+from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
 from tools.data.masks import SHARES, cell_box, crop_mask, figures, read_masked
 
@@ -127,8 +127,8 @@ def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.vstack([np.hstack(full[start : start + ACROSS]) for start in range(0, len(full), ACROSS)])
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate", __doc__)
     parser.add_argument("model")
     parser.add_argument("--part", choices=(TRAIN, VALIDATION, TEST), default=VALIDATION)
     parser.add_argument("--seed", type=int, default=0, help="of the split")

@@ -11,9 +11,9 @@ it was seen in up to eight frames, side by side, so that a person can say what i
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import FrameMessage
 from streamer.records import Cell, Frame
 from streamer.run.session import SlideSession
+from tools.commands import command_parser
 from tools.data.readers import data_root
 
 Box = tuple[float, float, float, float]
@@ -183,8 +184,8 @@ def _picture(folder: Path, seen: Seen) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.warpAffine(image, matrix, (PICTURE_PX, PICTURE_PX), flags=cv2.INTER_AREA), np.uint8)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate slides", __doc__)
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: LEUKOSTREAM_DATA)")
     parser.add_argument("--slides", nargs="+", metavar="NAME", help="only these slides")
     parser.add_argument("--detector", default="yolov5n-blood", metavar="NAME|FILE")

@@ -14,11 +14,10 @@ no such frame shows it whole (`early`); each is listed with its place on the sli
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.sources.simulated.stage_motion import MOVE
 from streamer.stage.placement import Placement
 from streamer.stage.tracker import StageTracker
+from tools.commands import command_parser
 
 KINDS = ("white", "red", "platelet", "nucleated red")
 Find = Callable[[npt.NDArray[np.uint8], int], Detections]
@@ -173,8 +173,8 @@ def _entry(kind: str, place: npt.NDArray[np.float64], cells: list[Cell]) -> dict
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.evaluate unique-cells", __doc__)
     parser.add_argument("slide", help="sim:seed=7,cells=200,pattern=mixed")
     parser.add_argument("--detector", metavar="NAME|FILE", help="a detector instead of the true boxes")
     parser.add_argument("--jitter", type=float, default=1.0, metavar="PX", help="of the true boxes (default 1)")

@@ -26,6 +26,7 @@ from engines.graphs.graph import add_uint8_input
 from engines.models.classifier import Classifier
 from engines.zoo.card import Card, parse_card
 from tools.architectures import efficientnet_lite, mobilenetv3
+from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
 from tools.data.augment import make_batch
 from tools.data.crops import ATTRIBUTES
@@ -301,8 +302,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.export classifier", __doc__)
     add_options(parser)
     return run(parser.parse_args(arguments))

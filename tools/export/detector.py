@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import onnx
 import torch
 from rich.console import Console
 
+from tools.commands import command_parser
 from tools.export.cards import toml
 from tools.graphs.detector import figures_tables, to_zoo_graph
 from tools.metrics.predict import NMS_IOU
@@ -97,8 +99,8 @@ def small_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "average": average, "model": average, "optimizer": optimizer}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.export detector", __doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="yolov5n-blood")
     parser.add_argument("--out", type=Path, default=ZOO)

@@ -9,7 +9,6 @@ cells, novelty on training cells; the figures of the card are measured here with
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from engines.graphs.graph import add_uint8_input
 from engines.models.classifier import Classifier
 from engines.zoo.card import parse_card
 from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
+from tools.commands import command_parser
 from tools.data import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION, data_root
 from tools.data.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_stored
 from tools.evaluate import eight_types as evaluate_classifier
@@ -268,9 +268,9 @@ def train_command(plan: Plan) -> str:
     return " ".join(words)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.export eight-types", __doc__)
     parser.add_argument(
         "checkpoint", type=Path, nargs="+", help="or a graph that ships; the mean of the weights of several"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from engines.graphs.graph import add_uint8_input
 from engines.graphs.storage import halved
 from tools import data as datasets
 from tools.architectures.faster_rcnn import REDUCED, FasterRCNN
+from tools.commands import command_parser
 from tools.evaluate.groups import evaluate, table, tables
 from tools.export.cards import toml
 from tools.graphs.conversion import to_onnx
@@ -102,8 +104,8 @@ def card_values(description: dict[str, Any], step: int, file: bytes, options: ar
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.export faster-rcnn", __doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--out", type=Path, default=ZOO)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from engines.graphs.storage import halved
 from tools import data as datasets
+from tools.commands import command_parser
 from tools.data import leukocytes
 from tools.evaluate.leukocyte_detector import card_of, evaluate, load, table
 from tools.export.cards import toml
@@ -84,8 +86,8 @@ def tables(results: list[dict[str, Any]], name: str, long_side_px: int) -> dict[
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.export leukocyte-detector", __doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="yolov5n-leukocyte")
     parser.add_argument("--out", type=Path, default=ZOO)

@@ -12,7 +12,6 @@ the others.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from engines.zoo.card import parse_card
 from engines.zoo.store import cache_folder
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.architectures.published import CLASSES, Part, assemble, before_temperature, parts_of
+from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION
 from tools.data.crops import add_margins
 from tools.data.typed_cells import Cells, as_input
@@ -165,8 +165,8 @@ def card_values(
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.export published", __doc__)
     parser.add_argument("run", type=Path, help="folder that tools.train published wrote")
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", type=Path, default=ZOO, help="folder of the card, and of the file without --cache")

@@ -10,9 +10,9 @@ models that do not ship, the card into engines/zoo; with --out both go there.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, LABELS
 from engines.zoo.store import cache_folder
 from tools.architectures.published import TEST
+from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
 from tools.evaluate.segmenter import evaluate
 from tools.export.cards import toml
@@ -133,8 +134,8 @@ def card_values(name: str, settings: dict[str, Any], parameters: int, views: int
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.export segmenter", __doc__)
     parser.add_argument("run", type=Path, help="folder that tools.train segmenter wrote")
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--out", type=Path, help="folder for both; else the cache folder and engines/zoo")

@@ -10,9 +10,9 @@ single. The threshold is that of the run: few errors among what it lets through.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from engines.backends.tensorrt.operators import check_operators
 from engines.models.loading import load_classifier
 from engines.zoo.store import cache_folder
 from tools.architectures.support_vectors import Constants
+from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION
 from tools.data.blasts import BLAST_CLASSES
 from tools.evaluate.published import card_tables
@@ -113,8 +114,8 @@ def own_figures(document: dict[str, Any], kernel: str, fit: str) -> dict[str, An
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.export svm", __doc__)
     parser.add_argument("run", type=Path, help="folder that tools.train svm wrote")
     parser.add_argument("--name", required=True)
     parser.add_argument("--kernel", choices=KERNELS, default="optimised")

@@ -1,7 +1,7 @@
 """Picture of the dashboard: runs a command in a terminal of its own and saves what stands on its screen as SVG.
 
-    python tools/report/dashboard_picture.py -o dashboard.svg --size 120x34 --after 20
-    python tools/report/dashboard_picture.py -o dashboard.svg -- leukostream run --source frames/ --dashboard
+    python -m tools.report dashboard-picture -o dashboard.svg --size 120x34 --after 20
+    python -m tools.report dashboard-picture -o dashboard.svg -- leukostream run --source frames/ --dashboard
 
 The picture inside the dashboard becomes squares of colour rather than characters, so that it looks the same with any
 font. POSIX only.
@@ -9,7 +9,6 @@ font. POSIX only.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import io
 import os
@@ -29,6 +28,8 @@ from rich.ansi import AnsiDecoder
 from rich.color import Color
 from rich.console import Console
 from rich.segment import Segment
+
+from tools.commands import command_parser
 
 # Geometry of rich's SVG export (rich.console.Console.export_svg): width of a cell, height of a row, top of the first.
 CELL_PX = 12.2
@@ -147,8 +148,8 @@ def _drawn(squares: Squares) -> str:
     return f'<g transform="{scale}" shape-rendering="crispEdges">\n' + "\n".join(paths) + "\n</g>\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Save a picture of the dashboard of a real run as SVG.")
+def main(arguments: Sequence[str]) -> None:
+    parser = command_parser("tools.report dashboard-picture", __doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the SVG to write")
     parser.add_argument("--size", default="120x34", help="columns x rows of the terminal (default: %(default)s)")
     parser.add_argument("--after", type=float, default=20.0, help="seconds until the picture is taken (default: 20)")

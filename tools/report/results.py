@@ -14,7 +14,6 @@ to comes last.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from engines.base import CardError
 from engines.zoo.card import Card
 from engines.zoo.registry import compact, find, models, place, zoo_card, zoo_names
 from engines.zoo.store import cache_folder
+from tools.commands import command_parser
 from tools.report import cost, figures, markdown, plot
 from tools.report.systems import NOT_REBUILT, SYSTEMS, System
 
@@ -173,8 +173,8 @@ def outside_of_repository(folder: Path) -> Path:
     return folder
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.report results", __doc__)
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of results.md, results.json and results/")
     parser.add_argument("--measure-time", nargs="*", metavar="NAME", help="systems; all that are here without a name")
     parser.add_argument("--rounds", type=int, default=9, help="of measuring time")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import msgspec
 
 from streamer.protocol import messages as wire
 from streamer.protocol import requests as service_messages
+from tools.commands import command_parser
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
 
@@ -66,8 +66,8 @@ def _references(schema: object, components: dict[str, Any]) -> set[str]:
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="python -m tools.report schemas", description=__doc__).parse_args(arguments)
+def main(arguments: Sequence[str]) -> None:
+    command_parser("tools.report schemas", __doc__).parse_args(arguments)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for type_, text in make_schemas().items():
         path = FOLDER / f"{type_}.json"

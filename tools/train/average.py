@@ -8,12 +8,12 @@ is the second checkpoint with other averaged weights: it can be measured, export
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from tools.commands import command_parser
 from tools.train.loop import load_checkpoint, save_checkpoint
 
 
@@ -32,8 +32,8 @@ def averaged(first: Mapping[str, Tensor], second: Mapping[str, Tensor], share: f
     }
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.train average", __doc__)
     parser.add_argument("first", type=Path)
     parser.add_argument("second", type=Path)
     parser.add_argument("--share", type=float, default=0.5, help="of the second, 0 to 1")

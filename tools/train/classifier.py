@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from tools.architectures.efficientnet_lite import EfficientNetLite0, load_imagenet
 from tools.architectures.mobilenetv3 import MobileNetV3Small
+from tools.commands import command_parser
 from tools.data import (
     ABNORMAL_CLASSES,
     ABNORMAL_SUBCLASSES,
@@ -408,8 +409,8 @@ def run(args: argparse.Namespace) -> int:
     return 0 if loop.run() else 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.train classifier", __doc__)
     add_options(parser)
     return run(parser.parse_args(arguments))

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tools.architectures.yolov5 import SIZES, yolov5
+from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import CLASS_NAMES, Field, FieldPool
 from tools.data.tiles import TileMaker, TileOptions
@@ -37,8 +39,8 @@ from tools.train.yolov5_loss import LossWeights
 DEFAULT_SHARES = {"txl_pbc": 0.42, "pbc": 0.2, "bccd": 0.04, "bcd": 0.04, "chula_wbc": 0.3, "simulated": 0.0}
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser("tools.train detector", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in --out")
     parser.add_argument(
@@ -91,7 +93,7 @@ def score(figures: dict[str, Any]) -> float:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     console = Console(stderr=True)
     torch.set_num_threads(options.threads)

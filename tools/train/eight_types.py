@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from engines.zoo.card import CropInput
 from tools.architectures.mobilenetv3 import MobileNetV3Small
+from tools.commands import command_parser
 from tools.data import CELL_CLASSES, TRAIN, data_root, read_cells
 from tools.data.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.data.augment import Augmentation, Lending, make_batch
@@ -342,9 +343,9 @@ def _network_of_graph(path: Path) -> tuple[MobileNetV3Small, Plan, dict[str, Any
     return network, plan, {"epoch": told["epoch_of_weights"], "mean_of": told["mean_of_runs"], "runs": runs}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("tools.train eight-types", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")

@@ -30,6 +30,7 @@ from torch import Tensor
 from tools import data as datasets
 from tools.architectures.faster_rcnn import BACKBONES, CLASSES, FasterRCNN
 from tools.architectures.published import TEST, published_split
+from tools.commands import command_parser
 from tools.data.fields import Field, FieldPool
 from tools.data.groups import SETS, GroupField, group_fields, measured, pools_of, shares_of
 from tools.data.splits import build_groups
@@ -137,8 +138,8 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
     return out
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser("tools.train faster-rcnn", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--sets", default=",".join(SETS), help="comma-separated")
@@ -236,7 +237,7 @@ def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: i
     return trainer.network.eval()
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     torch.set_num_threads(options.threads)
     fields = group_fields(options.sets.split(","))

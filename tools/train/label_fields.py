@@ -10,9 +10,9 @@ then background. People's boxes of white cells stay as they are. Only frames of 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 
 from engines.geometry import iou_matrix
+from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import WBC, Field
 from tools.metrics.predict import Found, TorchPredictor
@@ -70,8 +71,8 @@ def consensus(picture: np.ndarray, predictors: list[TorchPredictor]) -> Found:
     return Found(views[0].boxes_px, scores, views[0].classes)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.train label-fields", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--long-side-px", type=int, nargs="+", default=[640, 576])

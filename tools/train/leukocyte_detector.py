@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from tools import data as datasets
 from tools.architectures.yolov5 import SIZES, yolov5
+from tools.commands import command_parser
 from tools.data import leukocytes
 from tools.data.fields import Field, FieldPool
 from tools.data.tiles import TileMaker, TileOptions
@@ -35,8 +37,8 @@ from tools.train.loop import append_result, load_checkpoint
 from tools.train.yolov5_loss import LossWeights
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser("tools.train leukocyte-detector", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on from last.pt in --out")
     parser.add_argument("--start-from", type=Path, help="checkpoint of the blood detector (tools.train detector)")
@@ -87,7 +89,7 @@ def evenly(fields: dict[str, list[Field]], limit: int) -> list[Field]:
     return list(chain.from_iterable(members[:each] for members in fields.values()))
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     console = Console(stderr=True)
     torch.set_num_threads(options.threads)

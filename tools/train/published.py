@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from tools.architectures.published import CLASSES, PROTOCOLS, TEST, WHOLE, Part, Protocol, assemble, parts_of
+from tools.commands import command_parser
 from tools.data import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.data.crops import load_stored
 from tools.data.typed_cells import Cells
@@ -245,8 +246,8 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return out
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser("tools.train published", __doc__)
     parser.add_argument("--architecture", choices=sorted(PROTOCOLS), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true")
@@ -349,7 +350,7 @@ def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
     return {"repetitions": results, "summary": summary(results)}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)

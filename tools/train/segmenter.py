@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from tools.architectures.deeplabv3 import CLASSES, RATES, DeepLabV3
 from tools.architectures.published import TEST
+from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
 from tools.data.augment import Augmentation
 from tools.data.masked_cells import Changes, MaskedCells, batch_of, drawn, load_cells
@@ -193,8 +194,8 @@ def build_network(settings: Mapping[str, Any]) -> DeepLabV3:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.train segmenter", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--input-px", type=int, default=224)

@@ -36,6 +36,7 @@ from engines.models.loading import load_detector
 from tools.architectures.darknet53 import TypedDarkNet53
 from tools.architectures.published import CLASSES, TEST
 from tools.architectures.support_vectors import KEPT, Kernel, PairMachines, grouped_folds, optimised_kernel, usual_scale
+from tools.commands import command_parser
 from tools.data import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.data.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_groups, blast_parts, read_blasts
 from tools.data.crops import add_margins, mirrored_looks, read_image
@@ -247,8 +248,8 @@ def fit_all(sample: Sample, features: np.ndarray, options: argparse.Namespace) -
     return results
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = command_parser("tools.train svm", __doc__)
     parser.add_argument("--network", type=Path, required=True, help="run of tools.train published, darknet53")
     parser.add_argument("--out", type=Path, required=True, help="folder of the machines")
     parser.add_argument("--classes", choices=("five", "blast"), default="five")
@@ -265,7 +266,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)

@@ -11,8 +11,8 @@ goes on where a run stopped.
 
 from __future__ import annotations
 
-import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tools import data as datasets
 from tools.architectures.yolov2 import CLASSES, INPUT_PX, YOLOv2
+from tools.commands import command_parser
 from tools.data import leukocytes
 from tools.data.fields import FieldPool
 from tools.data.tiles import TileMaker, TileOptions
@@ -71,8 +72,8 @@ class YOLOv2Trainer(StepTrainer[YOLOv2]):
         return self.loss(made, targets, known)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str]) -> int:
+    parser = command_parser("tools.train yolov2", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--epochs", type=int, default=100)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -25,12 +24,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_row_is_measured_on_all_frames(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_is_measured_on_all_frames(folder: Path, tmp_path: Path) -> None:
     result = tmp_path / "bench.json"
-    monkeypatch.setattr(
-        sys, "argv", ["bench", "--source", str(folder), "--rounds", "1", "--plans", "2x1", "--json", str(result)]
-    )
-    main()
+    main(["--source", str(folder), "--rounds", "1", "--plans", "2x1", "--json", str(result)])
     report = json.loads(result.read_text())
     assert report["frames"] == FRAMES
     assert report["allowed_fps"] == pytest.approx(report["machine"]["cores"] * 1000 / sum(report["step_ms"].values()))

@@ -77,7 +77,7 @@ def test_mirrored_views_are_looked_at_together() -> None:
 def test_its_command_makes_the_same_settings(run: Path) -> None:
     settings = json.loads((run / "settings.json").read_text())
     (command,) = train_commands(settings, "runs/deeplabv3-xception")
-    words = command.split()[3:]
+    words = command.split()[4:]
     assert words[:2] == ["--out", "runs/deeplabv3-xception"]
     for flag in ("--decoder", "--augment", "--average", "--cosine"):
         assert flag in words
