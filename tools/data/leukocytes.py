@@ -1,4 +1,4 @@
-"""Kinds of leukocyte as classes of a detector: class lists, their fields, and a start from the blood detector."""
+"""Kinds of leukocyte as classes of a detector: class lists, and their fields."""
 
 from __future__ import annotations
 
@@ -9,26 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from onnx import ModelProto
-from torch import Tensor
 
-from engines.graphs.graph import add_uint8_input
-from engines.graphs.yolov2_head import add_yolov2_head
 from engines.zoo.card import guess_kind
 from tools import data as datasets
-from tools.architectures.yolov2 import YOLOv2
 from tools.data import sets
-from tools.data.fields import CLASS_NAMES as BLOOD_NAMES
 from tools.data.fields import Field, read_picture
 from tools.data.get import OI_PBC_NAMES
-from tools.graphs.conversion import to_onnx
-from tools.graphs.detector import to_zoo_graph
-from tools.train.detection import load_averaged
-from tools.train.loop import load_checkpoint
 
 PBC = OI_PBC_NAMES
 """The twelve classes of PBC's boxes, in their order."""
@@ -40,7 +28,6 @@ promyelocyte."""
 
 CLASS_LISTS: Mapping[str, tuple[str, ...]] = {"pbc": PBC, "zhou": ZHOU}
 KINDS = {"EBO": "nucleated red", "KSC": "other"}
-_BLOOD_OF_KIND = {"white": "WBC", "nucleated red": "WBC", "other": "WBC", "red": "RBC", "platelet": "platelet"}
 
 
 def class_list(text: str) -> tuple[str, ...]:
@@ -173,33 +160,3 @@ def shares(fields: Mapping[str, Sequence[Field]]) -> dict[str, float]:
         name: float(np.sqrt(len(members))) * (0.5 if kind_of(name) == "platelet" else 1.0)
         for name, members in fields.items()
     }
-
-
-def graph_of(checkpoint: Path) -> tuple[ModelProto, dict[str, Any], int]:
-    """The graph with class scores of a checkpoint of tools.train leukocyte-detector or tools.train yolov2, what it says
-    of itself, and its step."""
-    state = load_checkpoint(checkpoint)
-    description: dict[str, Any] = state["description"]
-    if description.get("architecture") == "yolov2-onnx":
-        network = YOLOv2(len(description["class_names"]), anchors_px=state["network"]["anchors_px"].tolist())
-        network.load_state_dict(state["network"])
-        raw = to_onnx(network, torch.zeros(1, 3, 64, 64), ("raw",), {0: "N", 2: "H", 3: "W"})
-        graph = add_uint8_input(raw, scale=1 / 255, channels="bgr")
-        anchors_px = network.anchors_px.numpy()
-        return add_yolov2_head(graph, anchors_px=anchors_px, class_scores=True), description, state["step"]
-    return to_zoo_graph(load_averaged(checkpoint)[0], class_scores=True), description, state["step"]
-
-
-def start_from_blood(state: Mapping[str, Tensor], names: Sequence[str], anchors: int = 3) -> dict[str, Tensor]:
-    """Weights of a network of `names` from those of the three-class blood detector.
-
-    Backbone, neck, boxes and objectness are the same; each class starts as the blood class that its kind is.
-    """
-    rows = [BLOOD_NAMES.index(_BLOOD_OF_KIND[kind_of(name)]) for name in names]
-    chosen = torch.tensor([*range(5), *(5 + row for row in rows)])
-    out = {}
-    for key, value in state.items():
-        if key.startswith("heads."):
-            value = value.reshape(anchors, 5 + len(BLOOD_NAMES), *value.shape[1:])[:, chosen].flatten(0, 1)
-        out[key] = value.float() if value.is_floating_point() else value
-    return out

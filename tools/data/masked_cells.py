@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from engines.geometry import crop_squares
-from tools.architectures.published import published_split
 from tools.data import TRAIN
 from tools.data.augment import Augmentation, degrade, relight
 from tools.data.masks import SHARES, cell_box, crop_mask, read_masked
+from tools.data.protocols import published_split
 
 STRETCH = 0.05
 """Of crops: deviation of the axes' scales."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from engines.geometry import crop_squares
-from tools.architectures.published import CLASSES, Protocol, published_split
+from tools.architectures.published import CLASSES
 from tools.data.augment import Augmentation, make_batch
 from tools.data.crops import StoredCells, mirrored_looks
+from tools.data.protocols import Protocol, published_split
 from tools.data.splits import build_groups
 
 

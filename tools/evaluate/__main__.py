@@ -1,7 +1,7 @@
 """`python -m tools.evaluate MODEL`: what a model reaches; MODEL is a name of the zoo or a file with its card beside it.
 
     python -m tools.evaluate mobilenetv3-small --part validation --help
-    python -m tools.evaluate runs/classifier/last.pt --plots runs/plots
+    python -m tools.evaluate runs/yolov5n-leukocyte/best.pt --long-sides 224,256
 
 Its classes say what it is measured as; `--as TASK` after MODEL measures it as something else. Instead of MODEL:
 `found-cells` or `magnification` and a detector, `slides`, or `unique-cells` and a simulated slide.

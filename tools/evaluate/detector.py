@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.base import LeukostreamError
+from engines.zoo.registry import find, zoo_names
 from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import CLASS_NAMES, WBC, Field
@@ -37,9 +38,6 @@ from tools.metrics.errors import COLOURS_BGR, Mistake, mistakes, sheet
 from tools.metrics.plots import plot_confusion, plot_precision_recall
 from tools.metrics.predict import Found, OnnxPredictor, StreamPredictor, TorchPredictor
 from tools.train.detection import load_averaged
-
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
-
 
 MEASURED = "measured"
 
@@ -57,12 +55,10 @@ def make_predictor(
     path = Path(model)
     if path.suffix == ".pt":
         return TorchPredictor(load_averaged(path)[0], long_side_px)
-    if path.suffix != ".onnx":
-        path = ZOO / f"{model}.onnx"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"model: got {model!r} ({path} is not there), expected a zoo name, a .onnx or a .pt file"
-        )
+    if model in zoo_names():
+        return OnnxPredictor(find(model, "detector").proto, long_side_px, threads=threads)
+    if path.suffix != ".onnx" or not path.exists():
+        raise FileNotFoundError(f"model: got {model!r}, expected a zoo name, a .onnx or a .pt file that is there")
     return OnnxPredictor(onnx.load(path), long_side_px, threads=threads)
 
 

@@ -2,7 +2,7 @@
 
     python -m tools.evaluate mobilenetv3-small --part validation --json figures.json --plots runs/plots
 
-MODEL is a name of the zoo, an ONNX file with its card beside it, or a checkpoint (.pt) of tools.train eight-types.
+MODEL is a name of the zoo or an ONNX file with its card beside it.
 --margins looks at cells otherwise than the card says: once, or twice, the second time mirrored.
 `validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
 are single-cell pictures as a whole, "NAME fields" whole fields with one typed cell, which is looked for as
@@ -85,9 +85,10 @@ class Model:
         if classifier is not None:
             self.classifier = classifier
         elif source.endswith(".pt"):
-            from tools.export.eight_types import untempered_classifier
-
-            self.classifier = untempered_classifier(Path(source))
+            raise ValueError(
+                f"{source}: got a checkpoint, expected a model that runs; make it by: "
+                f"python -m tools.export eight-types {source} --name trial --out runs/trial --parts"
+            )
         else:
             self.classifier = load_classifier(source)
         if self.classifier.class_names != CELL_CLASSES:
@@ -95,7 +96,7 @@ class Model:
 
     @property
     def threshold(self) -> float:
-        """The probability below which a cell is "unclassified"; 0 for a checkpoint, which has none."""
+        """The probability below which a cell is "unclassified"; 0 for one that was not fitted yet."""
         return self.classifier.threshold
 
     @property
@@ -237,32 +238,20 @@ def figures(
     """All measures of one set, ready for JSON; a share carries its 95 % Clopper-Pearson limits. Classified is what is
     not below `threshold` and not above `novelty`."""
     truth, p = found.truth, found.probabilities
-    table = measures.confusion(truth, p.argmax(1), len(CELL_CLASSES))
-    unlike = np.zeros(len(truth), bool)
-    knows_novelty = novelty is not None and found.looks.novelty is not None
-    if knows_novelty:
+    unlike = None
+    if novelty is not None and found.looks.novelty is not None:
         unlike = np.asarray(found.looks.novelty) > novelty
-    kept = (p.max(1) >= threshold) & ~unlike
-    right = p.argmax(1) == truth
     raw = None
     if temperature is not None:
         raw = measures.softmax(np.log(np.maximum(p, 1e-12)), 1 / temperature)
     reached = measures.threshold_for_risk(p, truth, 0.02)
     return {
-        "cells": len(truth),
-        "accuracy": measures.Share(int(right.sum()), len(truth)).as_dict(),
-        "balanced_accuracy": measures.balanced_accuracy(table),
+        **measures.figures(p, truth, CELL_CLASSES, threshold, raw, unlike),
         "log_loss": measures.log_loss(p, truth),
         "subclass_accuracy": subclass_share(found).as_dict(),
-        "classes": measures.per_class(table, CELL_CLASSES),
-        "confusion": table.tolist(),
-        "calibration_error": measures.calibration_error(p, truth),
-        "calibration_error_untempered": None if raw is None else measures.calibration_error(raw, truth),
         "threshold": threshold,
-        "classified": measures.Share(int(kept.sum()), len(truth)).as_dict(),
-        "accuracy_classified": measures.Share(int((right & kept).sum()), int(kept.sum())).as_dict(),
         "without_tenth": without_tenth(found),
-        "unlike_training": measures.Share(int(unlike.sum()), len(truth)).as_dict() if knows_novelty else None,
+        "unlike_training": None if unlike is None else measures.Share(int(unlike.sum()), len(truth)).as_dict(),
         "attributes": attribute_figures(found),
         "threshold_for_2_percent_errors": None if reached is None else reached[0],
     }
@@ -352,7 +341,7 @@ def evaluate(
 def main(arguments: Sequence[str]) -> None:
     """Command line."""
     parser = command_parser("tools.evaluate", __doc__)
-    parser.add_argument("model", help="name of the zoo, ONNX file, or checkpoint (.pt)")
+    parser.add_argument("model", help="name of the zoo, or ONNX file")
     parser.add_argument("--part", choices=PARTS, default="validation")
     parser.add_argument("--detector", metavar="NAME|FILE", help="crop fields by its boxes, not by the labels'")
     add_margins(parser)

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from tools import data as datasets
 from tools.commands import command_parser
-from tools.data.groups import SETS, group_fields, measured
+from tools.data.groups import SETS, group_fields
+from tools.metrics.groups import measured
 from tools.metrics.predict import StreamPredictor
 
 

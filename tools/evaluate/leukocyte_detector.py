@@ -33,6 +33,7 @@ from tools.data import leukocytes
 from tools.data.fields import Field
 from tools.metrics.detection import summary, tally
 from tools.metrics.predict import NMS_IOU, Found
+from tools.train.checkpoints import graph_of
 
 LEAST_SCORE = 0.01
 PARENTS = datasets.SUBCLASSES
@@ -55,7 +56,7 @@ def load(
     """A zoo name, an ONNX file with its card, or a checkpoint; at its card's scale, suppression and operating
     threshold, or others."""
     if model.endswith(".pt"):
-        graph, description, _ = leukocytes.graph_of(Path(model))
+        graph, description, _ = graph_of(Path(model))
         card = card_of("checkpoint", description["class_names"], threshold=0.3, naming=0.5, long_side_px=224)
     else:
         found = find(model, "detector")

@@ -75,39 +75,6 @@ def among(probabilities: np.ndarray, names: Sequence[str], wanted: Sequence[str]
     return np.asarray(chosen / chosen.sum(1, keepdims=True), np.float32)
 
 
-def figures(
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    names: tuple[str, ...],
-    threshold: float,
-    untempered: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """The card's figures of one set; `untempered` are the probabilities before calibration, where they are known."""
-    table = measures.confusion(truth, probabilities.argmax(1), len(names))
-    accuracy = measures.Share(int(np.trace(table)), len(truth))
-    low, high = measures.clopper_pearson(accuracy.hits, accuracy.trials) or (None, None)
-    kept = probabilities.max(1) >= threshold
-    right = probabilities.argmax(1) == truth
-    entry: dict[str, Any] = {
-        "cells": len(truth),
-        "accuracy": accuracy.value,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "balanced_accuracy": measures.balanced_accuracy(table),
-        "calibration_error": measures.calibration_error(probabilities, truth),
-        "calibration_error_untempered": None if untempered is None else measures.calibration_error(untempered, truth),
-        "classified": float(kept.mean()),
-        "accuracy_classified": float(right[kept].mean()) if kept.any() else None,
-    }
-    for name, row in measures.per_class(table, names).items():
-        for measure, share in row.items():
-            key = f"{name.replace(' ', '_')}_{measure}"
-            entry |= {key: share["value"], f"{key}_low": share["low"], f"{key}_high": share["high"]}  # type: ignore[index]
-    return {
-        key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items() if value is not None
-    }
-
-
 def cells_of(names: Sequence[str], part: str, trained: Sequence[str] = ()) -> list[CellPicture]:
     """The cells of a part whose class is one of `names`; of ALL-IDB2 where these are its classes. All of `unseen`
     laboratories is for validation."""
@@ -160,7 +127,9 @@ def evaluate(
             said, plain = _probabilities(classifier, cells, whole, untempered or (lambda given: given))
             found = among(said, classifier.class_names, names)
             before = None if untempered is None else among(plain, classifier.class_names, names)
-            entry = figures(found, truth, names, classifier.threshold, before)
+            entry = measures.card_entry(
+                measures.figures(found, truth, names, classifier.threshold, before), class_limits=True
+            )
             out[f"{title} whole" if whole else title] = entry
     return out
 

@@ -30,10 +30,10 @@ from engines.geometry import square_around
 from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, Segmenter
 from engines.models.shape import Shape, measure
-from tools.architectures.published import TEST, published_split
 from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
 from tools.data.masks import SHARES, cell_box, crop_mask, figures, read_masked
+from tools.data.protocols import TEST, published_split
 
 ACROSS, SHOWN_PX = 8, 128
 MEASURES = ("nucleus_area_px", "cytoplasm_area_px", "nucleus_to_cytoplasm_ratio")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,8 @@ from tools.data.crops import ATTRIBUTES
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
 from tools.export import novelty
-from tools.export.cards import toml
+from tools.export.cards import ZOO, card_values, crop_input, toml, write_figures, write_files
+from tools.export.figures import card_table
 from tools.graphs.conversion import to_onnx
 from tools.metrics import classification as measures
 from tools.metrics.abnormal import COVERED, HOME, Chosen, Predicted, views_of
@@ -142,35 +142,27 @@ def build_graph(network: CellNetwork, recipe: Recipe, fitted: Fitted) -> onnx.Mo
     return add_uint8_input(to_onnx(whole, example, whole.outputs, {0: "N"}), scale=1 / 255, channels="bgr")
 
 
-def card_values(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted) -> dict[str, Any]:
+def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     without = [name for name in recipe.without.split(",") if name]
-    return {
-        "name": name,
-        "task": "classifier",
-        "architecture": recipe.architecture,
-        "summary": "Eleven classes of cells, blasts among them, eight subclasses and eleven attributes",
-        "file": f"{name}.onnx",
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": "Apache-2.0",
-        "attributes_of": list(ATTRIBUTES_OF),
-        "input": {
-            "channels": "bgr",
-            "height_px": recipe.input_px,
-            "width_px": recipe.input_px,
-            "crop_margin": recipe.margin,
-            "mirrored_margin": recipe.margin,
-            "fixed_look_rbc": LOOK_RED_CELLS,
-            "middle_share": MIDDLE_SHARE,
-        },
-        "classes": [{"name": c, "kind": KINDS.get(c, "white")} for c in ABNORMAL_CLASSES],
-        "subclasses": [{"name": s, "parent": p} for s, p in ABNORMAL_SUBCLASSES.items()],
-        "attributes": [{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()],
-        "thresholds": {
+    return card_values(
+        name,
+        "classifier",
+        recipe.architecture,
+        "Eleven classes of cells, blasts among them, eight subclasses and eleven attributes",
+        data,
+        attributes_of=list(ATTRIBUTES_OF),
+        input=crop_input(
+            recipe.input_px, [recipe.margin] * 2, fixed_look_rbc=LOOK_RED_CELLS, middle_share=MIDDLE_SHARE
+        ),
+        classes=[{"name": c, "kind": KINDS.get(c, "white")} for c in ABNORMAL_CLASSES],
+        subclasses=[{"name": s, "parent": p} for s, p in ABNORMAL_SUBCLASSES.items()],
+        attributes=[{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()],
+        thresholds={
             "operating": fitted.threshold,
             "novelty": None if fitted.novelty is None else novelty.AT_THRESHOLD,
         },
-        "training": {
+        training={
             "command": train_command(recipe),
             "steps": step,
             "steps_of_the_recipe": recipe.steps,
@@ -182,7 +174,7 @@ def card_values(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitte
             "novelty_threshold_for_refused": REFUSED,
             "notes": list(NOTES),
         },
-    }
+    )
 
 
 def train_command(recipe: Recipe) -> str:
@@ -250,7 +242,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     gaussians = fit_gaussians(network, recipe, stored)
     raw = Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
     graph = build_graph(network, recipe, raw)
-    untempered = classifier_of(graph, card_values(name, recipe, step, b"", raw))
+    untempered = classifier_of(graph, values_of(name, recipe, step, b"", raw))
     found = {k: f for k, f in predictions(untempered, VALIDATION, left_out).items() if not k.startswith(COVERED)}
     p, truth = (np.concatenate([getattr(f, key) for f in found.values()]) for key in ("probabilities", "classes"))
     weights = weights_of(found)
@@ -260,10 +252,8 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     distances = novelty.uncalibrated(np.concatenate([f.novelty for f in found.values() if f.novelty is not None]))
     fitted = Fitted(temperature, threshold, (gaussians, novelty.calibrate(distances, weights, REFUSED)))
     graph = build_graph(network, recipe, fitted)
-    out.mkdir(parents=True, exist_ok=True)
     data = graph.SerializeToString()
-    (out / f"{name}.onnx").write_bytes(data)
-    values = card_values(name, recipe, step, data, fitted)
+    values = values_of(name, recipe, step, data, fitted)
     shipped = classifier_of(graph, values)
     tables = {}
     for part in parts:
@@ -271,23 +261,16 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
         command += f" --left-out {' '.join(left_out)}" if left_out else ""
         for title, row in evaluate(shipped, part, left_out).items():
             tables[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = card_table(row, command)
-    path = out / f"{name}.toml"
-    path.write_text(toml({**values, "figures": tables}))
+    _, path = write_files(values, data, out)
+    write_figures(path, values, tables)
     return path
-
-
-def card_table(row: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """A card's table of figures: recalls as numbers of their own, what was not measured left out."""
-    plain = {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items() if key != "recall"}
-    recalls = {f"{label.replace(' ', '_')}_recall": share for label, (share, _) in row.get("recall", {}).items()}
-    return {"command": command, **{key: v for key, v in plain.items() if v is not None}, **recalls}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m tools.export classifier`."""
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="efficientnet-lite0")
-    parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
+    parser.add_argument("--out", type=Path, default=ZOO)
     parser.add_argument("--risk", type=float, default=0.04, help="share of errors among classified cells (default .04)")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS[1:], default=[VALIDATION], help="what the card's figures are of"

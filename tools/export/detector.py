@@ -11,7 +11,6 @@ writes a resumable checkpoint of a third of the size.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,64 +21,42 @@ import torch
 from rich.console import Console
 
 from tools.commands import command_parser
-from tools.export.cards import toml
-from tools.graphs.detector import figures_tables, to_zoo_graph
+from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
+from tools.export.figures import figures_tables
+from tools.graphs.detector import to_zoo_graph
 from tools.metrics.predict import NMS_IOU
 from tools.train.detection import load_averaged
 from tools.train.loop import load_checkpoint
 
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 KINDS = {"WBC": "white", "RBC": "red", "platelet": "platelet"}
-DATA_LICENCES = {
-    "txl_pbc": "TXL-PBC, MIT",
-    "pbc": "PBC (Acevedo 2020), CC BY 4.0; boxes OI-PBC",
-    "bccd": "BCCD, MIT",
-    "bcd": "blood-cell-detection, MIT",
-    "chula_wbc": "WBC_Dataset (Chula), MIT",
-    "simulated": "the simulated slide of this project",
-}
 
 
-def card(
-    name: str, description: dict[str, Any], step: int, file: bytes, options: argparse.Namespace, figures: dict[str, Any]
-) -> str:
-    """The card as TOML."""
+def values_of(description: dict[str, Any], step: int, file: bytes, options: argparse.Namespace) -> dict[str, Any]:
+    """The card as nested mappings, without figures."""
     settings = description["settings"]
-    classes = description["class_names"]
-    low, high = options.rbc_diameter_px or settings["rbc_diameter_px"]
-    return toml(
-        {
-            "name": name,
-            "task": "detector",
-            "architecture": f"yolov5{description['size']}",
-            "summary": options.summary,
-            "file": f"{name}.onnx",
-            "sha256": hashlib.sha256(file).hexdigest(),
-            "licence": "Apache-2.0",
-            "input": {
-                "channels": "bgr",
-                "long_side_px": options.long_side_px,
-                "stride_px": 32,
-                "pad_value": 114,
-                "rbc_diameter_px": [float(low), float(high)],
-            },
-            "classes": [{"name": label, "kind": KINDS.get(label, "white")} for label in classes],
-            "thresholds": {"operating": options.threshold, "nms_iou": options.nms_iou},
-            "training": {
-                "data": [set_name for set_name, share in description["shares"].items() if share > 0],
-                "data_licences": [DATA_LICENCES[n] for n, share in description["shares"].items() if share > 0],
-                "tile_shares": [round(share, 3) for share in description["shares"].values() if share > 0],
-                "fields": [description["fields"][n] for n, share in description["shares"].items() if share > 0],
-                "split": "tools.data: by picture content, slides of chula_wbc whole",
-                "seed": settings["seed"],
-                "steps": step,
-                "batch": settings["batch"],
-                "tile_side_px": settings["side_px"],
-                "command": options.training_command,
-                "notes": options.notes,
-            },
-            "figures": figures,
-        }
+    shares = {name: share for name, share in description["shares"].items() if share > 0}
+    return card_values(
+        options.name,
+        "detector",
+        f"yolov5{description['size']}",
+        options.summary,
+        file,
+        input=frame_input(options.long_side_px, options.rbc_diameter_px or settings["rbc_diameter_px"]),
+        classes=[{"name": label, "kind": KINDS.get(label, "white")} for label in description["class_names"]],
+        thresholds={"operating": options.threshold, "nms_iou": options.nms_iou},
+        training={
+            "data": list(shares),
+            "data_licences": licences(list(shares)),
+            "tile_shares": [round(share, 3) for share in shares.values()],
+            "fields": [description["fields"][name] for name in shares],
+            "split": "tools.data: by picture content, slides of chula_wbc whole",
+            "seed": settings["seed"],
+            "steps": step,
+            "batch": settings["batch"],
+            "tile_side_px": settings["side_px"],
+            "command": options.training_command,
+            "notes": options.notes,
+        },
     )
 
 
@@ -130,11 +107,10 @@ def main(argv: Sequence[str]) -> int:
     figures: dict[str, Any] = {}
     for path in options.figures:
         figures |= figures_tables(json.loads(path.read_text()), options.long_side_px)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.name}.onnx").write_bytes(file)
-    text = card(options.name, description, state["step"], file, options, figures)
-    (options.out / f"{options.name}.toml").write_text(text)
+    values = values_of(description, state["step"], file, options)
+    path, card = write_files(values, file, options.out)
+    write_figures(card, values, figures)
     if options.small_checkpoint:
         torch.save(small_checkpoint(state), options.small_checkpoint)
-    Console(stderr=True).print(f"{options.out / options.name}.onnx: {len(file) / 1e6:.1f} MB, step {state['step']}")
+    Console(stderr=True).print(f"{path}: {len(file) / 1e6:.1f} MB, step {state['step']}")
     return 0

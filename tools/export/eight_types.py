@@ -10,7 +10,6 @@ cells, novelty on training cells; the figures of the card are measured here with
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ from tools.data.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_store
 from tools.evaluate import eight_types as evaluate_classifier
 from tools.evaluate.eight_types import Model
 from tools.export import novelty
-from tools.export.card_figures import figure_tables, left_out_table
-from tools.export.cards import toml
+from tools.export.cards import ZOO, card_values, crop_input, toml, write_figures, write_files
+from tools.export.figures import figure_tables, left_out_table
 from tools.export.fitting import KNOWN, REFUSED, Fitted, choose_threshold, fit, for_calibration, tempered
 from tools.graphs.conversion import to_onnx
 from tools.graphs.shipped_weights import card_beside
@@ -113,34 +112,25 @@ def build_graph(checkpoint: Path, fitted: Fitted) -> tuple[onnx.ModelProto, Plan
     return add_uint8_input(graph, scale=1 / 255, channels="bgr"), plan
 
 
-def card_values(
+def values_of(
     name: str, plan: Plan, data: bytes, threshold: float, training: Mapping[str, Any], *, novel: bool
 ) -> dict[str, Any]:
     """The card as nested mappings, without figures; `novel`: the graph says how novel a crop is."""
     attributes = [{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()]
-    return {
-        "name": name,
-        "task": "classifier",
-        "architecture": "mobilenetv3-small",
-        "summary": SUMMARY + (" and eleven attributes" if plan.attribute_weight else ""),
-        "file": f"{name}.onnx",
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": "Apache-2.0",
-        **({"attributes_of": list(ATTRIBUTES_OF)} if plan.attribute_weight else {}),
-        "input": {
-            "channels": "bgr",
-            "height_px": plan.input_px,
-            "width_px": plan.input_px,
-            "crop_margin": CROP_MARGINS[0],
-            "mirrored_margin": CROP_MARGINS[1],
-            "middle_share": MIDDLE_SHARE,
-        },
-        "classes": [{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
-        "subclasses": [{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
-        **({"attributes": attributes} if plan.attribute_weight else {}),
-        "thresholds": {"operating": threshold, "novelty": novelty.AT_THRESHOLD if novel else None},
-        "training": dict(training),
-    }
+    described = {"attributes_of": list(ATTRIBUTES_OF), "attributes": attributes} if plan.attribute_weight else {}
+    return card_values(
+        name,
+        "classifier",
+        "mobilenetv3-small",
+        SUMMARY + (" and eleven attributes" if plan.attribute_weight else ""),
+        data,
+        input=crop_input(plan.input_px, CROP_MARGINS, middle_share=MIDDLE_SHARE),
+        classes=[{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
+        subclasses=[{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
+        **described,
+        thresholds={"operating": threshold, "novelty": novelty.AT_THRESHOLD if novel else None},
+        training=dict(training),
+    )
 
 
 def untempered_classifier(checkpoint: Path, gaussians: novelty.Gaussians | None = None) -> Classifier:
@@ -148,9 +138,14 @@ def untempered_classifier(checkpoint: Path, gaussians: novelty.Gaussians | None 
     their distances as novelty, uncalibrated."""
     fitted = Fitted() if gaussians is None else Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
     graph, plan = build_graph(checkpoint, fitted)
-    values = card_values(checkpoint.stem, plan, b"", 0.0, {}, novel=gaussians is not None)
+    values = values_of(checkpoint.stem, plan, b"", 0.0, {}, novel=gaussians is not None)
     card = parse_card(toml(values), str(checkpoint), stem=checkpoint.stem)
     return Classifier(card, OnnxRuntimeEngine(graph))
+
+
+def model_of(source: str) -> Model:
+    """A name, an ONNX file with its card, or a checkpoint (.pt), to be measured."""
+    return Model(source, untempered_classifier(Path(source)) if source.endswith(".pt") else None)
 
 
 def export(
@@ -182,10 +177,7 @@ def export(
         "command": train_command(plan) + start_of(len(before) + len(earlier) + 1, len(before)),
         "earlier_runs": [*before, *(earlier_run(number, path, len(before)) for number, path in since)],
     }
-    out.mkdir(parents=True, exist_ok=True)
     data = graph.SerializeToString()
-    path = out / f"{name}.toml"
-    path.with_suffix(".onnx").write_bytes(data)
     options = dataclasses.asdict(plan)
     told = {
         "data": list(SET_SHARES),
@@ -203,12 +195,10 @@ def export(
         "notes": list(NOTES),
     }
 
-    def write(figures: Mapping[str, Any]) -> None:
-        path.write_text(toml({**card_values(name, plan, data, threshold, told, novel=True), "figures": figures}))
-
-    write({})
-    figures = figure_tables(Model(str(path.with_suffix(".onnx"))), name, parts)
-    write(figures | (left_out_table(Model(left_out[0]), left_out[1]) if left_out else {}))
+    values = values_of(name, plan, data, threshold, told, novel=True)
+    model_path, path = write_files(values, data, out)
+    figures = figure_tables(Model(str(model_path)), name, parts)
+    write_figures(path, values, figures | (left_out_table(model_of(left_out[0]), left_out[1]) if left_out else {}))
     return path
 
 
@@ -275,7 +265,7 @@ def main(arguments: Sequence[str]) -> None:
         "checkpoint", type=Path, nargs="+", help="or a graph that ships; the mean of the weights of several"
     )
     parser.add_argument("--name", default="mobilenetv3-small")
-    parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
+    parser.add_argument("--out", type=Path, default=ZOO)
     parser.add_argument("--risk", type=float, default=0.04, help="share of errors among classified cells (default .04)")
     parser.add_argument(
         "--parts",

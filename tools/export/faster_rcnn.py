@@ -8,7 +8,6 @@ Weights are stored in half precision. The figures of the card are measured here 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,19 +25,13 @@ from tools import data as datasets
 from tools.architectures.faster_rcnn import REDUCED, FasterRCNN
 from tools.commands import command_parser
 from tools.evaluate.groups import evaluate, table, tables
-from tools.export.cards import toml
+from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics.predict import NMS_IOU
 from tools.train.faster_rcnn import THRESHOLD
 from tools.train.loop import load_checkpoint
 
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 NAME = "faster-rcnn-two-level"
-LICENCES = {
-    "pbc": "PBC (Acevedo 2020), CC BY 4.0; boxes OI-PBC",
-    "bccd": "BCCD, MIT",
-    "chula_wbc": "chula_wbc, MIT",
-}
 
 
 def load_network(checkpoint: Path) -> tuple[FasterRCNN, dict[str, Any], int]:
@@ -60,34 +53,25 @@ def graph_of(network: FasterRCNN) -> ModelProto:
     return add_faster_rcnn_head(images, head, anchors_px=network.anchors_px.cpu().numpy())
 
 
-def card_values(description: dict[str, Any], step: int, file: bytes, options: argparse.Namespace) -> dict[str, Any]:
+def values_of(description: dict[str, Any], step: int, file: bytes, options: argparse.Namespace) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     settings = description["settings"]
-    low, high = settings["rbc_diameter_px"]
     sets = settings["sets"].split(",")
-    return {
-        "name": options.name,
-        "task": "detector",
-        "architecture": "faster-rcnn",
-        "summary": "White cells, mononuclear or polymorphonuclear: the first level of ML-CNN",
-        "file": f"{options.name}.onnx",
-        "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": "Apache-2.0",
-        "build": options.build,
-        "input": {
-            "channels": "bgr",
-            "long_side_px": settings["long_side_px"],
-            "stride_px": 32,
-            "pad_value": 114,
-            "rbc_diameter_px": [float(low), float(high)],
-        },
-        "classes": [{"name": name, "kind": "white"} for name in description["class_names"]],
-        "thresholds": {"operating": options.threshold, "nms_iou": NMS_IOU, "nms_across": "kind"},
-        "training": {
+    return card_values(
+        options.name,
+        "detector",
+        "faster-rcnn",
+        "White cells, mononuclear or polymorphonuclear: the first level of ML-CNN",
+        file,
+        build=options.build,
+        input=frame_input(settings["long_side_px"], settings["rbc_diameter_px"]),
+        classes=[{"name": name, "kind": "white"} for name in description["class_names"]],
+        thresholds={"operating": options.threshold, "nms_iou": NMS_IOU, "nms_across": "kind"},
+        training={
             "publication": "Cheuque et al. 2022, Ren et al. 2015",
             "backbone": description["backbone"],
             "data": sets,
-            "data_licences": [LICENCES[name] for name in sets if name in LICENCES],
+            "data_licences": licences(sets),
             "pictures": sum(description["fields"].values()),
             "split": settings["split"],
             "seed": settings["seed"],
@@ -101,7 +85,7 @@ def card_values(description: dict[str, Any], step: int, file: bytes, options: ar
             "start_from": settings["start_from"] or None,
             "notes": options.notes,
         },
-    }
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -119,11 +103,8 @@ def main(argv: Sequence[str]) -> int:
     graph = halved(graph_of(network))
     onnx.checker.check_model(graph)
     file = graph.SerializeToString()
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / f"{options.name}.onnx"
-    target.write_bytes(file)
-    values = card_values(description, step, file, options)
-    target.with_suffix(".toml").write_text(toml(values))
+    values = values_of(description, step, file, options)
+    target, card = write_files(values, file, options.out)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     figures: dict[str, Any] = {}
     for part in options.parts:
@@ -132,6 +113,6 @@ def main(argv: Sequence[str]) -> int:
         command += f" --limit {options.limit}" if options.limit else ""
         figures |= tables(found, command, part)
         console.print(table(found))
-    target.with_suffix(".toml").write_text(toml({**values, "figures": figures}))
+    write_figures(card, values, figures)
     console.print(f"{target}: {len(file) / 1e6:.1f} MB, step {step}")
     return 0

@@ -9,7 +9,6 @@ The weights are stored in half precision; the figures of the card are measured h
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,48 +20,36 @@ from rich.console import Console
 from engines.graphs.storage import halved
 from tools import data as datasets
 from tools.commands import command_parser
-from tools.data import leukocytes
 from tools.evaluate.leukocyte_detector import card_of, evaluate, load, table
-from tools.export.cards import toml
-from tools.graphs.detector import figures_tables
-
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
-LICENCE = "PBC (Acevedo 2020), CC BY 4.0; boxes OI-PBC"
+from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
+from tools.export.figures import figures_tables
+from tools.train.checkpoints import graph_of
 
 
-def card_values(
-    name: str, description: dict[str, Any], step: int, file: bytes, options: argparse.Namespace
-) -> dict[str, Any]:
+def values_of(description: dict[str, Any], step: int, file: bytes, options: argparse.Namespace) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     settings = description["settings"]
     names = description["class_names"]
-    card = card_of(name, names, threshold=options.threshold, naming=options.naming, long_side_px=options.long_side_px)
-    low, high = settings["rbc_diameter_px"]
-    return {
-        "name": name,
-        "task": "detector",
-        "architecture": description.get("architecture") or f"yolov5{description['size']}",
-        "summary": options.summary or f"{len(names)} kinds of blood cells, by their own names",
-        "file": card.file,
-        "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": "Apache-2.0",
-        "input": {
-            "channels": "bgr",
-            "long_side_px": options.long_side_px,
-            "stride_px": 32,
-            "pad_value": 114,
-            "rbc_diameter_px": [float(low), float(high)],
-        },
-        "classes": [{"name": c.name, "kind": c.kind, "parent": c.parent} for c in card.classes],
-        "thresholds": {
+    card = card_of(
+        options.name, names, threshold=options.threshold, naming=options.naming, long_side_px=options.long_side_px
+    )
+    return card_values(
+        options.name,
+        "detector",
+        description.get("architecture") or f"yolov5{description['size']}",
+        options.summary or f"{len(names)} kinds of blood cells, by their own names",
+        file,
+        input=frame_input(options.long_side_px, settings["rbc_diameter_px"]),
+        classes=[{"name": c.name, "kind": c.kind, "parent": c.parent} for c in card.classes],
+        thresholds={
             "operating": options.threshold,
             "nms_iou": card.thresholds.nms_iou,
             "nms_across": card.thresholds.nms_across,
             "naming": options.naming,
         },
-        "training": {
+        training={
             "data": list(description["shares"]),
-            "data_licences": [LICENCE] if "pbc" in description["shares"] else [],
+            "data_licences": licences(list(description["shares"])),
             "fields": list(description["fields"].values()),
             "split": "tools.data: by picture content",
             "seed": settings["seed"],
@@ -72,7 +59,7 @@ def card_values(
             "command": options.training_command,
             "notes": options.notes,
         },
-    }
+    )
 
 
 def tables(results: list[dict[str, Any]], name: str, long_side_px: int) -> dict[str, dict[str, Any]]:
@@ -104,19 +91,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--notes", default="")
     options = parser.parse_args(argv)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-    graph, description, step = leukocytes.graph_of(options.checkpoint)
+    graph, description, step = graph_of(options.checkpoint)
     if not options.full_precision:
         graph = halved(graph)
     onnx.checker.check_model(graph)
     file = graph.SerializeToString()
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / f"{options.name}.onnx"
-    target.write_bytes(file)
-    values = card_values(options.name, description, step, file, options)
-    target.with_suffix(".toml").write_text(toml(values))
+    values = values_of(description, step, file, options)
+    target, card = write_files(values, file, options.out)
     results = [evaluate(load(str(target), None, 1), part) for part in options.parts]
     figures = tables(results, options.name, options.long_side_px)
-    target.with_suffix(".toml").write_text(toml({**values, "figures": figures}))
+    write_figures(card, values, figures)
     if results:
         console.print(table(results))
     if options.compare:

@@ -12,7 +12,6 @@ the others.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -37,24 +36,15 @@ from tools.data import PARTS, VALIDATION
 from tools.data.crops import add_margins
 from tools.data.typed_cells import Cells, as_input
 from tools.evaluate.published import card_tables
-from tools.export.cards import toml
+from tools.export.cards import ZOO, card_values, crop_input, licences, toml, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics import classification as measures
 from tools.train import loop
 from tools.train.published import cells_of_run
 
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 SUMMARIES = {"ml-cnn": f"Five types in two levels: {' or '.join(GROUPS)} first, then the type within the group"}
 WHOLE_MARGIN = 2.6
 """Side of a crop over its box that shows about what a whole picture of pbc does, for networks trained on those."""
-LICENCES = {
-    "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
-    "chula_wbc": "chula_wbc: MIT",
-    "bccd": "BCCD: MIT",
-    "txl_pbc": "TXL-PBC: MIT; its pictures from Raabin-WBC, types said by eye (tools/data/types_by_eye.csv)",
-    "bcd": "bcd: MIT; types said by eye",
-    "wbc_masks": "wbc_masks (zxaoyou/segmentation_WBC): data under GPL-3.0",
-}
 
 
 def load_networks(run: Path, architecture: str, input_px: int, repetition: int = 0) -> list[nn.Module]:
@@ -119,7 +109,7 @@ def training_commands(document: Mapping[str, Any], out: str) -> list[str]:
     return [*first, own]
 
 
-def card_values(
+def values_of(
     name: str,
     document: Mapping[str, Any],
     file: bytes,
@@ -132,37 +122,29 @@ def card_values(
     settings, protocol = document["settings"], document["protocol"]
     architecture = settings["architecture"]
     sets = settings["sets"].split(",")
-    return {
-        "name": name,
-        "task": "classifier",
-        "architecture": architecture,
-        "summary": SUMMARIES.get(architecture, f"The five types by {architecture}, {protocol['publication']}"),
-        "file": f"{name}.onnx",
-        "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": "Apache-2.0",
-        "build": [*training_commands(document, f"runs/{name}"), export],
-        "input": {
-            "channels": "bgr",
-            "height_px": protocol["input_px"],
-            "width_px": protocol["input_px"],
-            "crop_margin": margins[0],
-            "mirrored_margin": margins[1] if len(margins) == 2 else None,
-        },
-        "classes": [
+    return card_values(
+        name,
+        "classifier",
+        architecture,
+        SUMMARIES.get(architecture, f"The five types by {architecture}, {protocol['publication']}"),
+        file,
+        build=[*training_commands(document, f"runs/{name}"), export],
+        input=crop_input(protocol["input_px"], margins),
+        classes=[
             {"name": label, "kind": "white", "group": group_name(label) if architecture == "ml-cnn" else None}
             for label in CLASSES
         ],
-        "thresholds": {"operating": threshold},
-        "training": {
+        thresholds={"operating": threshold},
+        training={
             "data": sets,
-            "notes": [LICENCES[set_name] for set_name in sets if set_name in LICENCES],
+            "notes": licences(sets),
             "publication": protocol["publication"],
             **{k: v for k, v in protocol.items() if k not in ("publication", "patience", "shares")},
             "augmented": settings["augment"],
             "split": settings["split"],
             "temperatures": [round(t, 4) for t in temperatures],
         },
-    }
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -189,16 +171,12 @@ def main(argv: Sequence[str]) -> int:
     ]
     graph = build_graph(architecture, networks, temperatures, input_px, not options.weigh)
     file = graph.SerializeToString()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{options.name}.toml"
-    folder = cache_folder() if options.cache else options.out
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{options.name}.onnx").write_bytes(file)
     export = f"python -m tools.export published runs/{options.name} --name {options.name} --risk {options.risk}"
     export += "".join(f" --{flag}" for flag in ("cache", "weigh") if getattr(options, flag))
     export += f" --margins {' '.join(map(str, options.margins))}" if options.margins else ""
     looks_of_stream = [margin or WHOLE_MARGIN for margin in margins]
-    values = card_values(options.name, document, file, 0.5, temperatures, looks_of_stream, export)
+    values = values_of(options.name, document, file, 0.5, temperatures, looks_of_stream, export)
+    _, path = write_files(values, file, options.out, cache_folder() if options.cache else None)
     engine = OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1))
     chosen = np.flatnonzero(np.array(parts) == VALIDATION)
     if len(chosen):
@@ -212,6 +190,6 @@ def main(argv: Sequence[str]) -> int:
     calibrated = Classifier(parse_card(path.read_text(), str(path), stem=options.name), engine)
     untempered = partial(before_temperature, architecture, temperatures=temperatures, choose=not options.weigh)
     figures = card_tables(calibrated, options.name, options.parts, options.limit, untempered)
-    path.write_text(toml({**values, "figures": figures}))
+    write_figures(path, values, figures)
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {threshold}, temperatures {values['training']['temperatures']}")
     return 0

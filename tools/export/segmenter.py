@@ -10,7 +10,6 @@ models that do not ship, the card into engines/zoo; with --out both go there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +24,14 @@ from engines.graphs.storage import halved
 from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, LABELS
 from engines.zoo.store import cache_folder
-from tools.architectures.published import TEST
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
+from tools.data.protocols import TEST
 from tools.evaluate.segmenter import evaluate
-from tools.export.cards import toml
+from tools.export.cards import ZOO, card_values, crop_input, licences, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.train.segmenter import build_network, measured_weights
 
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 NAME = "deeplabv3-xception"
 WHOLE_MARGIN = 1.5
 """For a network that was trained on whole pictures: the cells of wbc_masks fill about so much of theirs."""
@@ -95,30 +93,24 @@ def train_commands(settings: dict[str, Any], out: str) -> list[str]:
     return [*train_commands(earlier, before), " ".join([*words, f"--start-from {before}"])]
 
 
-def card_values(name: str, settings: dict[str, Any], parameters: int, views: int, file: bytes) -> dict[str, Any]:
+def values_of(name: str, settings: dict[str, Any], parameters: int, views: int, file: bytes) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     chosen = {key: settings[key] for key in (*OPTIONS, *FLAGS)}
-    return {
-        "name": name,
-        "task": "segmenter",
-        "architecture": "deeplabv3-xception",
-        "summary": "Nucleus and cytoplasm of a white cell by DeepLabv3 on Xception (leukaemia system, 2022), "
+    return card_values(
+        name,
+        "segmenter",
+        "deeplabv3-xception",
+        "Nucleus and cytoplasm of a white cell by DeepLabv3 on Xception (leukaemia system, 2022), "
         f"{parameters / 1e6:.1f} million parameters",
-        "file": f"{name}.onnx",
-        "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": "GPL-3.0, as the data: made by command, not shipped",
-        "build": [
+        file,
+        licence="GPL-3.0, as the data: made by command, not shipped",
+        build=[
             *train_commands(settings, f"runs/{NAME}"),
             f"python -m tools.export segmenter runs/{NAME} --views {views}",
         ],
-        "input": {
-            "channels": "bgr",
-            "height_px": settings["input_px"],
-            "width_px": settings["input_px"],
-            "crop_margin": settings["margin"] or WHOLE_MARGIN,
-        },
-        "classes": [{"name": label, "kind": "other"} for label in CLASSES],
-        "training": {
+        input=crop_input(settings["input_px"], [settings["margin"] or WHOLE_MARGIN]),
+        classes=[{"name": label, "kind": "other"} for label in CLASSES],
+        training={
             "data": ["wbc_masks"],
             "split": "by laboratory and class, at random: 70 % training, 10 % validation, 20 % test",
             **{key: value for key, value in chosen.items() if value is not None},
@@ -126,12 +118,12 @@ def card_values(name: str, settings: dict[str, Any], parameters: int, views: int
             "parameters": parameters,
             "views": views,
             "notes": [
-                "wbc_masks: zxaoyou/segmentation_WBC, GPL-3.0 (data)",
+                *licences(["wbc_masks"]),
                 "The publication: input 224, all widths, no decoder, 40 epochs, whole pictures; global accuracy .99, "
                 "mean accuracy .98, mean IoU .97, weighted IoU .98, F1 1.0, on data of its own",
             ],
         },
-    }
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -145,19 +137,14 @@ def main(argv: Sequence[str]) -> int:
     network = load_network(options.run, settings)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     file = build_graph(network, settings["input_px"], options.views).SerializeToString()
-    model = (options.out or cache_folder()) / f"{options.name}.onnx"
-    card = (options.out or ZOO) / f"{options.name}.toml"
-    for path in (model, card):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    model.write_bytes(file)
-    values = card_values(options.name, settings, parameters, options.views, file)
-    card.write_text(toml(values))
+    values = values_of(options.name, settings, parameters, options.views, file)
+    model, card = write_files(values, file, options.out or ZOO, options.out or cache_folder())
     segmenter = load_segmenter(str(card) if options.out else options.name)
     figures = {}
     for part in (VALIDATION, TEST):
         command = f"python -m tools.evaluate {options.name} --part {part}"
         for name, entry in evaluate(segmenter, data_root(), part, settings["seed"]).items():
             figures[f"wbc_masks_{name}_{part}"] = {"command": command, **entry}
-    card.write_text(toml({**values, "figures": figures}))
+    write_figures(card, values, figures)
     print(f"{model}: {len(file) / 1e6:.1f} MB; {card}")
     return 0

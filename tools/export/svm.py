@@ -10,7 +10,6 @@ single. The threshold is that of the run: few errors among what it lets through.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,8 @@ from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION
 from tools.data.blasts import BLAST_CLASSES
 from tools.evaluate.published import card_tables
-from tools.export.cards import toml
-from tools.export.published import LICENCES, WHOLE_MARGIN, ZOO, training_commands
+from tools.export.cards import ZOO, card_values, crop_input, licences, write_figures, write_files
+from tools.export.published import WHOLE_MARGIN, training_commands
 from tools.graphs.support_vectors import add_support_vectors
 from tools.train.svm import KERNELS, arguments
 
@@ -47,7 +46,7 @@ def machines_command(settings: dict[str, Any], name: str) -> str:
     return " ".join([command, f"--classes {settings['classes']}", *given, *looks])
 
 
-def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -> dict[str, Any]:
+def values_of(name: str, document: dict[str, Any], kernel: str, file: bytes) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     run, settings, found = document["network"], document["settings"], document["kernels"][kernel]
     protocol, is_blast = run["protocol"], settings["classes"] == "blast"
@@ -63,32 +62,25 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
         key: round(found[key], 6) if isinstance(found[key], float) else found[key]
         for key in ("function", "degree", "scale", "box", "support_vectors", "temperature", "graph_differs_by")
     }
-    return {
-        "name": name,
-        "task": "classifier",
-        "architecture": "darknet53-svm",
-        "summary": f"{'Blast or not' if is_blast else 'The five types'} by support vector machines on the features of "
+    return card_values(
+        name,
+        "classifier",
+        "darknet53-svm",
+        f"{'Blast or not' if is_blast else 'The five types'} by support vector machines on the features of "
         f"DarkNet-53, {protocol['publication'].split(' of ')[-1]}",
-        "file": f"{name}.onnx",
-        "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": "Research use only, as its data" if is_blast else "Apache-2.0",
-        "build": [
+        file,
+        licence="Research use only, as its data" if is_blast else "Apache-2.0",
+        build=[
             *training_commands(run, network),
             fit,
             f"python -m tools.export svm runs/{name} --name {name} --kernel {kernel}",
         ],
-        "input": {
-            "channels": "bgr",
-            "height_px": protocol["input_px"],
-            "width_px": protocol["input_px"],
-            "crop_margin": margins[0],
-            "mirrored_margin": margins[1] if len(margins) == 2 else None,
-        },
-        "classes": [{"name": label, "kind": "white"} for label in document["names"]],
-        "thresholds": {"operating": found.get("cross_validated", found)["threshold"]},
-        "training": {
+        input=crop_input(protocol["input_px"], margins),
+        classes=[{"name": label, "kind": "white"} for label in document["names"]],
+        thresholds={"operating": found.get("cross_validated", found)["threshold"]},
+        training={
             "data": [*sets, "all_idb2"] if is_blast else sets,
-            "notes": [*(LICENCES[s] for s in sets if s in LICENCES), *([_NOT_SHIPPED] if is_blast else [])],
+            "notes": [*licences(sets), *([_NOT_SHIPPED] if is_blast else [])],
             **{f"network_{k}": v for k, v in protocol.items() if k not in ("patience", "shares", "repetitions")},
             "network_split": run["settings"]["split"],
             "network_one_cycle": bool(run["settings"].get("one_cycle")),
@@ -98,7 +90,7 @@ def card_values(name: str, document: dict[str, Any], kernel: str, file: bytes) -
             **kept,
             **others,
         },
-    }
+    )
 
 
 def own_figures(document: dict[str, Any], kernel: str, fit: str) -> dict[str, Any]:
@@ -136,19 +128,14 @@ def main(argv: Sequence[str]) -> int:
     )
     check_operators(graph)
     file = graph.SerializeToString()
-    files, cards = (options.out or cache_folder()), (options.out or ZOO)
-    for folder in (files, cards):
-        folder.mkdir(parents=True, exist_ok=True)
-    path, card = files / f"{options.name}.onnx", cards / f"{options.name}.toml"
-    path.write_bytes(file)
-    model = str(path) if options.out else options.name
-
-    values = card_values(options.name, document, options.kernel, file)
+    values = values_of(options.name, document, options.kernel, file)
     figures = own_figures(document, options.kernel, values["build"][-2])
-    card.write_text(toml({**values, "figures": figures}))
+    path, card = write_files(values, file, options.out or ZOO, options.out or cache_folder())
+    write_figures(card, values, figures)
+    model = str(path) if options.out else options.name
     two_parts = set(names) <= set(BLAST_CLASSES)  # ALL-IDB2 is too small for a third one
     parts = [part for part in options.parts if part == VALIDATION or not two_parts]
     figures |= card_tables(load_classifier(model), options.name, parts, options.limit)
-    card.write_text(toml({**values, "figures": figures}))
+    write_figures(card, values, figures)
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {values['thresholds']['operating']}; {card}")
     return 0

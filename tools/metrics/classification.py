@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -61,6 +63,63 @@ def per_class(table: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, 
         }
         for i, name in enumerate(names)
         if table[i].sum() + table[:, i].sum() > 0
+    }
+
+
+def figures(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    names: tuple[str, ...],
+    threshold: float,
+    untempered: np.ndarray | None = None,
+    unlike: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """What every classifier is measured by, ready for JSON; a share carries its 95 % Clopper-Pearson limits.
+
+    Classified is what is not below `threshold`, nor `unlike` (bool (n,)) the training cells; `untempered` are the
+    probabilities before calibration, where they are known.
+    """
+    table = confusion(truth, probabilities.argmax(1), len(names))
+    right = probabilities.argmax(1) == truth
+    kept = probabilities.max(1) >= threshold
+    if unlike is not None:
+        kept &= ~unlike
+    return {
+        "cells": len(truth),
+        "accuracy": Share(int(right.sum()), len(truth)).as_dict(),
+        "balanced_accuracy": balanced_accuracy(table),
+        "classes": per_class(table, names),
+        "confusion": table.tolist(),
+        "calibration_error": calibration_error(probabilities, truth),
+        "calibration_error_untempered": None if untempered is None else calibration_error(untempered, truth),
+        "classified": Share(int(kept.sum()), len(truth)).as_dict(),
+        "accuracy_classified": Share(int((right & kept).sum()), int(kept.sum())).as_dict(),
+    }
+
+
+def card_entry(found: Mapping[str, Any], *, class_limits: bool) -> dict[str, Any]:
+    """`figures` as the entries of a card's table: flat, rounded, without what is not known; `class_limits`: limits of
+    every class's shares too."""
+    accuracy = found["accuracy"]
+    entry: dict[str, Any] = {
+        "cells": found["cells"],
+        "accuracy": accuracy["value"],
+        "accuracy_low": accuracy["low"],
+        "accuracy_high": accuracy["high"],
+        "balanced_accuracy": found["balanced_accuracy"],
+        "calibration_error": found["calibration_error"],
+        "calibration_error_untempered": found["calibration_error_untempered"],
+        "classified": found["classified"]["value"],
+        "accuracy_classified": found["accuracy_classified"]["value"],
+    }
+    for name, row in found["classes"].items():
+        for measure, share in row.items():
+            key = f"{name.replace(' ', '_')}_{measure}"
+            entry[key] = share["value"]
+            if class_limits:
+                entry |= {f"{key}_low": share["low"], f"{key}_high": share["high"]}
+    return {
+        key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items() if value is not None
     }
 
 

@@ -29,10 +29,10 @@ from engines.zoo.card import Card
 from engines.zoo.registry import compact, find, models, place, zoo_card, zoo_names
 from engines.zoo.store import cache_folder
 from tools.commands import command_parser
+from tools.export.cards import ZOO
 from tools.report import cost, figures, markdown, plot
 from tools.report.systems import NOT_REBUILT, SYSTEMS, System
 
-ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NO_GPU = "no GPU was at hand when the others were measured"
 COMMAND = "python -m tools.report results"

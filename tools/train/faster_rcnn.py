@@ -29,12 +29,13 @@ from torch import Tensor
 
 from tools import data as datasets
 from tools.architectures.faster_rcnn import BACKBONES, CLASSES, FasterRCNN
-from tools.architectures.published import TEST, published_split
 from tools.commands import command_parser
 from tools.data.fields import Field, FieldPool
-from tools.data.groups import SETS, GroupField, group_fields, measured, pools_of, shares_of
+from tools.data.groups import SETS, GroupField, group_fields, pools_of, shares_of
+from tools.data.protocols import TEST, published_split
 from tools.data.splits import build_groups
 from tools.data.tiles import TileMaker, TileOptions
+from tools.metrics.groups import measured
 from tools.metrics.predict import NMS_IOU, Found, finish, letterboxed
 from tools.train.anchors import fit_anchors
 from tools.train.detector import anchor_sizes

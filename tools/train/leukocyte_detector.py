@@ -15,18 +15,20 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from tools import data as datasets
 from tools.architectures.yolov5 import SIZES, yolov5
 from tools.commands import command_parser
 from tools.data import leukocytes
+from tools.data.fields import CLASS_NAMES as BLOOD_NAMES
 from tools.data.fields import Field, FieldPool
 from tools.data.tiles import TileMaker, TileOptions
 from tools.metrics.detection import summary, tally
@@ -35,6 +37,23 @@ from tools.train.detection import Schedule, Trainer, save
 from tools.train.detector import anchor_sizes
 from tools.train.loop import append_result, load_checkpoint
 from tools.train.yolov5_loss import LossWeights
+
+BLOOD_OF_KIND = {"white": "WBC", "nucleated red": "WBC", "other": "WBC", "red": "RBC", "platelet": "platelet"}
+
+
+def start_from_blood(state: Mapping[str, Tensor], names: Sequence[str], anchors: int = 3) -> dict[str, Tensor]:
+    """Weights of a network of `names` from those of the three-class blood detector.
+
+    Backbone, neck, boxes and objectness are the same; each class starts as the blood class that its kind is.
+    """
+    rows = [BLOOD_NAMES.index(BLOOD_OF_KIND[leukocytes.kind_of(name)]) for name in names]
+    chosen = torch.tensor([*range(5), *(5 + row for row in rows)])
+    out = {}
+    for key, value in state.items():
+        if key.startswith("heads."):
+            value = value.reshape(anchors, 5 + len(BLOOD_NAMES), *value.shape[1:])[:, chosen].flatten(0, 1)
+        out[key] = value.float() if value.is_floating_point() else value
+    return out
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -124,7 +143,7 @@ def main(argv: Sequence[str]) -> int:
     elif options.start_from:
         checkpoint = None
         model = yolov5(options.size, len(names))
-        model.load_state_dict(leukocytes.start_from_blood(load_checkpoint(options.start_from)["average"], names))
+        model.load_state_dict(start_from_blood(load_checkpoint(options.start_from)["average"], names))
     else:
         from tools.train.anchors import fit_anchors
 

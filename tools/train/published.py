@@ -32,10 +32,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tools.architectures.published import CLASSES, PROTOCOLS, TEST, WHOLE, Part, Protocol, assemble, parts_of
+from tools.architectures.published import CLASSES, WHOLE, Part, assemble, parts_of
 from tools.commands import command_parser
 from tools.data import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.data.crops import load_stored
+from tools.data.protocols import PROTOCOLS, TEST, Protocol
 from tools.data.typed_cells import Cells
 from tools.graphs.shipped_weights import GRAPH, begin_with_graph, card_beside, weights_of
 from tools.metrics import classification as measures

@@ -29,12 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from tools.architectures.deeplabv3 import CLASSES, RATES, DeepLabV3
-from tools.architectures.published import TEST
 from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
 from tools.data.augment import Augmentation
 from tools.data.masked_cells import Changes, MaskedCells, batch_of, drawn, load_cells
 from tools.data.masks import figures
+from tools.data.protocols import TEST
 from tools.train import loop
 
 AVERAGE_DECAY = 0.995

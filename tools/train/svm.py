@@ -34,13 +34,13 @@ from engines.graphs.graph import add_uint8_input
 from engines.graphs.storage import halved
 from engines.models.loading import load_detector
 from tools.architectures.darknet53 import TypedDarkNet53
-from tools.architectures.published import CLASSES, TEST
+from tools.architectures.published import CLASSES
 from tools.architectures.support_vectors import KEPT, Kernel, PairMachines, grouped_folds, optimised_kernel, usual_scale
 from tools.commands import command_parser
 from tools.data import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.data.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_groups, blast_parts, read_blasts
 from tools.data.crops import add_margins, mirrored_looks, read_image
-from tools.evaluate.published import figures
+from tools.data.protocols import TEST
 from tools.graphs.conversion import to_onnx
 from tools.graphs.support_vectors import FEATURES, add_support_vectors, bare_features
 from tools.metrics import classification as measures
@@ -210,9 +210,9 @@ class Fitting:
         """A card's figures at the lowest threshold with at most `options.risk` of errors, and the confusion table."""
         reached = measures.threshold_for_risk(probabilities, truth, self.options.risk)
         threshold = round(reached[0], 2) if reached else 0.9
-        table = measures.confusion(truth, probabilities.argmax(1), len(self.sample.names))
-        entry = figures(probabilities, truth, self.sample.names, threshold)
-        return {**entry, "threshold": threshold, "confusion": table.tolist()}
+        found = measures.figures(probabilities, truth, self.sample.names, threshold)
+        entry = measures.card_entry(found, class_limits=True)
+        return {**entry, "threshold": threshold, "confusion": found["confusion"]}
 
     def _by_graph(self, machines: PairMachines, temperature: float, rows: np.ndarray) -> np.ndarray:
         graph = add_support_vectors(bare_features(self.features.shape[2]), machines.constants(temperature))

@@ -19,7 +19,7 @@ from tools.evaluate import detector as evaluate_detector
 from tools.evaluate.found_cells import cells_of, found_boxes
 from tools.evaluate.magnification import shown_at
 from tools.export.cards import toml
-from tools.graphs.detector import figures_tables
+from tools.export.figures import figures_tables
 from tools.metrics import plots
 from tools.metrics.classification import clopper_pearson
 from tools.metrics.detection import confusion, summary, tally

@@ -13,6 +13,7 @@ from tools import data as datasets
 from tools.data import groups, leukocytes
 from tools.data.fields import Field
 from tools.evaluate.groups import tables
+from tools.metrics.groups import measured
 from tools.metrics.predict import Found
 from tools.train.faster_rcnn import summary
 
@@ -86,7 +87,7 @@ TRUTH = [(0, 0, 10, 10), (40, 40, 60, 60), (70, 0, 80, 10)]
 
 
 def test_cells_are_found_whatever_their_group_and_grouped_where_found() -> None:
-    figures = groups.measured([field(TRUTH, [0, 1, 1])], lambda _: FOUND, 0.5)
+    figures = measured([field(TRUTH, [0, 1, 1])], lambda _: FOUND, 0.5)
     assert figures["cells"] == 3
     assert figures["recall"] == pytest.approx(2 / 3, abs=1e-4)  # the third is below the threshold
     assert figures["precision"] == pytest.approx(2 / 3, abs=1e-4)  # the place to ignore is no mistake
@@ -97,16 +98,16 @@ def test_cells_are_found_whatever_their_group_and_grouped_where_found() -> None:
 
 
 def test_where_cells_are_not_labelled_there_is_recall_alone() -> None:
-    figures = groups.measured([field(TRUTH, [0, 1, 1], complete=False)], lambda _: FOUND, 0.1)
+    figures = measured([field(TRUTH, [0, 1, 1], complete=False)], lambda _: FOUND, 0.1)
     assert figures["recall"] == 1
     assert figures["precision"] is figures["ap50"] is figures["ap50_95"] is None
     nothing = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    assert groups.measured([field(TRUTH, [0, 1, 1])], lambda _: nothing, 0.1)["groups"] == [[0, 0, 1], [0, 0, 2]]
+    assert measured([field(TRUTH, [0, 1, 1])], lambda _: nothing, 0.1)["groups"] == [[0, 0, 1], [0, 0, 2]]
 
 
 def test_repetitions_are_summed_up_and_cards_have_no_nested_lists() -> None:
-    first = groups.measured([field(TRUTH, [0, 1, 1])], lambda _: FOUND, 0.5)
-    second = groups.measured([field(TRUTH, [0, 0, 1])], lambda _: FOUND, 0.1)
+    first = measured([field(TRUTH, [0, 1, 1])], lambda _: FOUND, 0.5)
+    second = measured([field(TRUTH, [0, 0, 1])], lambda _: FOUND, 0.1)
     found = summary([{"figures": {"pbc": first}}, {"figures": {"pbc": second}}])
     assert found["pbc"]["recall"]["mean"] == pytest.approx(5 / 6, abs=1e-4)
     assert found["pbc"]["recall"]["sd"] == pytest.approx(1 / 3 / np.sqrt(2), abs=1e-4)

@@ -16,8 +16,9 @@ from engines.models.classifier import Classifier  # noqa: E402
 from engines.models.loading import load_classifier  # noqa: E402
 from tests.tools.train.test_published import painted  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, OTHER, group_name  # noqa: E402
-from tools.architectures.published import CLASSES, PROTOCOLS, parts_of  # noqa: E402
+from tools.architectures.published import CLASSES, parts_of  # noqa: E402
 from tools.data import CellPicture  # noqa: E402
+from tools.data.protocols import PROTOCOLS  # noqa: E402
 from tools.evaluate import eight_types as evaluate_classifier  # noqa: E402
 from tools.evaluate import published as evaluate_published  # noqa: E402
 from tools.export import published as export_published  # noqa: E402
@@ -139,7 +140,8 @@ def test_looks_are_pooled_after_what_is_done_to_each(
 
 def test_figures_of_a_set() -> None:
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.45, 0.55]], np.float32)
-    entry = evaluate_published.figures(probabilities, np.array([0, 0, 1, 1]), ("a b", "c"), 0.58)
+    found = measures.figures(probabilities, np.array([0, 0, 1, 1]), ("a b", "c"), 0.58)
+    entry = measures.card_entry(found, class_limits=True)
     assert (entry["cells"], entry["accuracy"], entry["balanced_accuracy"]) == (4, 0.75, 0.75)
     assert (entry["a_b_recall"], entry["c_precision"]) == (0.5, 0.6667)
     assert (entry["classified"], entry["accuracy_classified"]) == (0.75, 0.6667)

@@ -403,7 +403,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_path: Path) -> None:
     graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted(1.7, 0.6))
     told = {"temperature": 1.7}
-    values = export_classifier.card_values("tiny", plan, graph.SerializeToString(), 0.4, told, novel=False)
+    values = export_classifier.values_of("tiny", plan, graph.SerializeToString(), 0.4, told, novel=False)
     (tmp_path / "tiny.onnx").write_bytes(graph.SerializeToString())
     (tmp_path / "tiny.toml").write_text(toml(values))
     classifier = load_classifier(str(tmp_path / "tiny.onnx"))
@@ -438,7 +438,7 @@ def test_attributes_and_novelty_leave_the_graph_too(checkpoint: Path, tmp_path: 
     temperatures = tuple(1 + i / 10 for i in range(11))
     fitted = export_classifier.Fitted(attribute_temperatures=temperatures, novelty=(gaussians, calibration))
     graph, plan = export_classifier.build_graph(tmp_path / "last.pt", fitted)
-    values = export_classifier.card_values("tiny", plan, graph.SerializeToString(), 0.4, {}, novel=True)
+    values = export_classifier.values_of("tiny", plan, graph.SerializeToString(), 0.4, {}, novel=True)
     (tmp_path / "tiny.onnx").write_bytes(graph.SerializeToString())
     (tmp_path / "tiny.toml").write_text(toml(values))
     classifier = load_classifier(str(tmp_path / "tiny.onnx"))
@@ -509,7 +509,7 @@ def test_export_writes_a_card_with_measured_figures(
 def test_a_card_names_the_runs_before_the_graph_that_it_began_with(checkpoint: Path, tmp_path: Path) -> None:
     graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted())
     told = {"command": "train --out runs/classifier --start runs/1/last.pt", "earlier_runs": ["train --out runs/1"]}
-    values = export_classifier.card_values("old", plan, graph.SerializeToString(), 0.4, told, novel=False)
+    values = export_classifier.values_of("old", plan, graph.SerializeToString(), 0.4, told, novel=False)
     (tmp_path / "old.toml").write_text(toml(values))
     runs = export_classifier.runs_of(tmp_path / "old.toml")
     assert runs == ("train --out runs/1", "train --out runs/2 --start runs/1/last.pt")
@@ -527,7 +527,7 @@ def test_a_graph_with_its_card_is_taken_as_a_checkpoint_is(checkpoint: Path, tmp
     runs = {"command": "train --start runs/1/last.pt", "earlier_runs": ["train --out runs/1"]}
     told = {**dataclasses.asdict(plan), "epoch_of_weights": 3, "mean_of_runs": 1, **runs}
     del told["input_px"], told["margin"]
-    values = export_classifier.card_values("old", plan, graph.SerializeToString(), 0.4, told, novel=False)
+    values = export_classifier.values_of("old", plan, graph.SerializeToString(), 0.4, told, novel=False)
     (tmp_path / "old.onnx").write_bytes(graph.SerializeToString())
     (tmp_path / "old.toml").write_text(toml(values))
     network, same, state = load_network(tmp_path / "old.onnx")

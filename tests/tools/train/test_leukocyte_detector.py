@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="training is written in PyTorch")
 from tools import data as datasets  # noqa: E402
 from tools.architectures.yolov5 import yolov5  # noqa: E402
 from tools.data import leukocytes  # noqa: E402
-from tools.train.leukocyte_detector import main  # noqa: E402
+from tools.train.leukocyte_detector import main, start_from_blood  # noqa: E402
 from tools.train.yolov5_loss import DetectionLoss, LossWeights  # noqa: E402
 
 ANCHORS = [[[10, 10], [14, 14], [18, 18]], [[20, 20], [26, 26], [32, 32]], [[40, 40], [50, 50], [60, 60]]]
@@ -52,7 +52,7 @@ def test_the_start_from_the_blood_detector_keeps_boxes_and_spreads_classes() -> 
         torch.nn.init.normal_(head.weight, 0, 0.1)
     names = ("monocyte", "platelet", "red blood cell", "erythroblast")
     network = yolov5("n", 4).eval()
-    network.load_state_dict(leukocytes.start_from_blood(blood.state_dict(), names))
+    network.load_state_dict(start_from_blood(blood.state_dict(), names))
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         for old, new in zip(blood(images), network(images), strict=True):

@@ -17,16 +17,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
-from tools.architectures.published import (  # noqa: E402
-    CLASSES,
-    PROTOCOLS,
-    Part,
-    Protocol,
-    assemble,
-    before_temperature,
-    parts_of,
-    published_split,
-)
+from tools.architectures.published import CLASSES, Part, assemble, before_temperature, parts_of  # noqa: E402
 from tools.data import (  # noqa: E402
     CELL_CLASSES,
     CellPicture,
@@ -34,6 +25,7 @@ from tools.data import (  # noqa: E402
 )
 from tools.data.augment import Augmentation  # noqa: E402
 from tools.data.crops import ATTRIBUTES, StoredCells  # noqa: E402
+from tools.data.protocols import PROTOCOLS, Protocol, published_split  # noqa: E402
 from tools.data.typed_cells import Cells  # noqa: E402
 from tools.export import published as export_published  # noqa: E402
 from tools.export.cards import toml  # noqa: E402

@@ -20,9 +20,10 @@ from engines.base import Detections  # noqa: E402
 from engines.models.loading import load_classifier  # noqa: E402
 from tests.tools.train.test_published import painted  # noqa: E402
 from tools.architectures import support_vectors  # noqa: E402
-from tools.architectures.published import CLASSES, PROTOCOLS  # noqa: E402
+from tools.architectures.published import CLASSES  # noqa: E402
 from tools.architectures.support_vectors import PairMachines  # noqa: E402
 from tools.data import CellPicture, DataSetMissing, blasts, typed_cells  # noqa: E402  # noqa: E402
+from tools.data.protocols import PROTOCOLS  # noqa: E402
 from tools.evaluate import published as evaluate_published  # noqa: E402
 from tools.export import svm as export_svm  # noqa: E402
 from tools.train import published as train_published  # noqa: E402

@@ -17,8 +17,8 @@ from engines.models.loading import load_detector  # noqa: E402
 from tests.engines.networks import run  # noqa: E402
 from tests.tools.detection_cases import disc_maker  # noqa: E402
 from tools.architectures.yolov2 import CLASSES, YOLOv2, transform  # noqa: E402
-from tools.data import leukocytes  # noqa: E402
 from tools.graphs.conversion import to_onnx  # noqa: E402
+from tools.train.checkpoints import graph_of  # noqa: E402
 from tools.train.loop import save_checkpoint  # noqa: E402
 from tools.train.yolov2 import YOLOv2Trainer  # noqa: E402
 from tools.train.yolov2_loss import YOLOv2Loss, box_iou, shape_iou  # noqa: E402
@@ -175,4 +175,4 @@ def test_a_checkpoint_becomes_a_file_that_the_stream_loads(tmp_path: Path) -> No
     (found,) = detector.detect([np.full((224, 224, 3), 200, np.uint8)])
     assert len(found) > 0
     assert found.class_scores is not None
-    assert leukocytes.graph_of(tmp_path / "last.pt")[2] == 5
+    assert graph_of(tmp_path / "last.pt")[2] == 5
