@@ -13,7 +13,8 @@ import pytest
 
 from tests.tools.cases import make_data, make_further_sets, smear, write_picture
 from tools import data as datasets
-from tools.data import CellPicture, splits as groups, readers
+from tools.data import CellPicture, readers
+from tools.data import splits as groups
 from tools.data.located import laboratory
 
 PROMYELOCYTIC = {

@@ -14,6 +14,9 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from torch import Tensor, nn  # noqa: E402
 
+from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
+from tools.data.located import LocatedCell  # noqa: E402
+from tools.data.squares import STORED_PX, SUBCLASS_NAMES  # noqa: E402
 from tools.metrics import abnormal  # noqa: E402
 from tools.metrics.abnormal import (  # noqa: E402
     COVERED,
@@ -26,9 +29,6 @@ from tools.metrics.abnormal import (  # noqa: E402
     patient_figures,
     predict,
 )
-from tools.data.squares import STORED_PX, SUBCLASS_NAMES  # noqa: E402
-from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
-from tools.data.located import LocatedCell  # noqa: E402
 
 
 def indices(*labels: str) -> np.ndarray:

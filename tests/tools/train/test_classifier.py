@@ -12,10 +12,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from tests.tools.cases import smear  # noqa: E402
-from tools.data import augment  # noqa: E402
-from tools.data.squares import LOOK_RED_CELLS, STORED_PX, SUBCLASS_NAMES, Squares  # noqa: E402
-from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, TRAIN, VALIDATION, CellPicture  # noqa: E402
+from tools.data import (  # noqa: E402
+    ABNORMAL_CLASSES,
+    ABNORMAL_SUBCLASSES,
+    TRAIN,
+    VALIDATION,
+    CellPicture,
+    augment,
+)
 from tools.data.located import LocatedCell  # noqa: E402
+from tools.data.squares import LOOK_RED_CELLS, STORED_PX, SUBCLASS_NAMES, Squares  # noqa: E402
 from tools.train import __main__ as command  # noqa: E402
 from tools.train import classifier  # noqa: E402
 from tools.train.classifier import (  # noqa: E402

@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.data import squares
-from tools.metrics.abnormal import Chosen, views_of
-from tools.data.squares import LOOK_RED_CELLS, STORED_PX, square_of
-from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture
+from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture, squares
 from tools.data.located import LocatedCell
+from tools.data.squares import LOOK_RED_CELLS, STORED_PX, square_of
+from tools.metrics.abnormal import Chosen, views_of
 
 FIELD = np.full((300, 400, 3), 220, np.uint8)
 BOX = (180.0, 120.0, 220.0, 150.0)
