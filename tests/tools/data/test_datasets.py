@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.tools.cases import coco_table, make_data, smear, write_picture
 from tools import data as datasets
-from tools.data import splits as groups, readers
+from tools.data import readers
+from tools.data import splits as groups
 
 ITEMS = st.integers(0, 12).map(lambda i: f"item{i:02}")
 

@@ -290,7 +290,7 @@ def test_the_short_form_is_the_same_but_small_and_settings_are_the_recipe() -> N
 
 BAD = {
     "no name": ([], "required: NAME"),
-    "another name": (["segmenter", "--out", "x"], "invalid choice: 'segmenter'"),
+    "another name": (["segmentor", "--out", "x"], "invalid choice: 'segmentor'"),
     "no folder": (["classifier"], "required: --out"),
     "a word for a number": (["classifier", "--out", "x", "--crops", "many"], "--crops: invalid int value: 'many'"),
     "an unknown option": (["classifier", "--out", "x", "--epochs", "3"], "unrecognized arguments: --epochs 3"),

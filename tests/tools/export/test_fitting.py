@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from engines.base import Classifications
-from tools.export import fitting
-from tools.metrics import classification as measures
-from tools.export.fitting import HOME_SHARE, choose_threshold, fit, laboratory_weights
 from tools.data import CELL_CLASSES, CellPicture
 from tools.evaluate.eight_types import Predictions
+from tools.export import fitting
+from tools.export.fitting import HOME_SHARE, choose_threshold, fit, laboratory_weights
+from tools.metrics import classification as measures
 
 
 def said(dataset: str, *looks: tuple[float, bool]) -> Predictions:
