@@ -1,11 +1,12 @@
 # make demo   watch a simulated blood smear being counted
 # make test   lint, types, import layers and all tests
-# make bindings   fetch NVIDIA's Python bindings, so that `make test` checks the calls to TensorRT against them
+# make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
+# make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bindings install install-dev clean
+.PHONY: demo test bindings rtx-table install install-dev clean
 
 demo: install
 	@$(BIN)/leukostream demo
@@ -17,14 +18,28 @@ test: install-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-# Only the bindings, for Linux: no TensorRT library is fetched, and none is needed to read their interface.
+# For Linux. Of TensorRT only the bindings, whose interface can be read without its library; of TensorRT for RTX its
+# binding and its builder (96 MB), which works without a GPU; of CUDA NVIDIA's binding. All are under NVIDIA's licences:
+# they are fetched from the index, used in tests, and neither kept in this repository nor passed on.
 BINDINGS := build/trt-bindings
-bindings: $(BINDINGS)/10.12/tensorrt_bindings $(BINDINGS)/11.4/tensorrt_bindings
+RTX := 1.7.1.116
+bindings: $(BINDINGS)/10.12/tensorrt_bindings $(BINDINGS)/11.4/tensorrt_bindings build/rtx/.installed \
+	build/cuda-bindings/.installed
 $(BINDINGS)/10.12/tensorrt_bindings: PACKAGE := tensorrt_cu12_bindings==10.12.0.36
 $(BINDINGS)/11.4/tensorrt_bindings: PACKAGE := tensorrt_cu13_bindings==11.4.0.106
 $(BINDINGS)/%/tensorrt_bindings: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) $(PACKAGE)
 	@touch $@
+
+build/rtx/.installed: PACKAGES := tensorrt_rtx_cu13_bindings==$(RTX) tensorrt_rtx_cu13_libs==$(RTX)
+build/cuda-bindings/.installed: PACKAGES := cuda-bindings==13.5.0 cuda-pathfinder==1.9.1
+build/%/.installed: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) $(PACKAGES)
+	@touch $@
+
+# Every shipped graph, precision, size and target through NVIDIA's builder: some minutes, no GPU.
+rtx-table: bindings install-dev
+	$(BIN)/python -m tools.rtx_table --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

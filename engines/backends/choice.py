@@ -1,4 +1,4 @@
-"""Which backend runs a model here: TensorRT where it can, else ONNX Runtime on CUDA, else on the CPU; and why."""
+"""Which backend runs a model here: TensorRT where it can, else that for RTX, else ONNX Runtime on CUDA or the CPU."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from onnx import ModelProto
 from engines.backends.conversion import parity_of
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.shadow import ShadowedEngine, ShadowTally
+from engines.backends.tensorrt.flavour import FLAVOURS, Flavour, Name
 from engines.base import BackendUnavailableError, Engine, near
 from engines.graphs.graph import fix_input_shape
 from engines.graphs.onnx_editing import dims_of, only_input
 from engines.zoo.card import Card, CropInput
 
-Backend = Literal["auto", "onnxruntime", "tensorrt"]
-BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt")
+Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
+_TENSORRTS: dict[str, tuple[Name, ...]] = {
+    "auto": ("tensorrt", "tensorrt-rtx"),
+    "onnxruntime": (),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt-rtx",),
+}
 Say = Callable[[str], None]
 
 GPU_BATCH = 8
@@ -29,8 +36,8 @@ instead of 17.5 (YOLOv5n, 512x384; docs/benchmarks/batch-cpu.json), for which no
 class EngineMaker:
     """Makes the engines of one model, one for each input size, all on the first backend that works.
 
-    "auto" tries TensorRT, ONNX Runtime with CUDA and ONNX Runtime on the CPU; "onnxruntime" the last two; "tensorrt"
-    itself alone. `say` is told in one line what runs, how long loading took, and why nothing faster does. With `shadow`
+    "auto" tries TensorRT, TensorRT for RTX, ONNX Runtime with CUDA and ONNX Runtime on the CPU; "onnxruntime" the last
+    two; "tensorrt" and "tensorrt-rtx" themselves alone. `say` is told in one line what runs, how long loading took, and why nothing faster does. With `shadow`
     an engine on a GPU is compared with the CPU now and then.
     """
 
@@ -58,10 +65,10 @@ class EngineMaker:
         self._say = say
         self._fixed_batch = dims_of(only_input(model))[0]
         self._asked = batch
-        if backend == "tensorrt":
+        if backend in FLAVOURS:
             from engines.backends.tensorrt.libraries import load
 
-            load()
+            load(FLAVOURS[backend])
         self.batch = self._fixed_batch or batch or self._usual_batch()
         """Images that one run takes to advantage."""
 
@@ -79,13 +86,15 @@ class EngineMaker:
     def _load(self, height: int | None, width: int | None) -> tuple[Engine, list[str]]:
         """The first engine of the chain that works, and why those before it don't."""
         reasons: list[str] = []
-        if self._backend != "onnxruntime":
+        for name in _TENSORRTS[self._backend]:
             try:
-                return self._on_tensorrt(height, width), reasons
+                return self._on_tensorrt(height, width, FLAVOURS[name]), reasons
             except BackendUnavailableError as error:
-                if self._backend == "tensorrt":
+                if self._backend in FLAVOURS:
                     raise
-                reasons.append(_why_no_tensorrt(error))
+                reason = _why_not(error, FLAVOURS[name])
+                if reason not in reasons:
+                    reasons.append(reason)
         if onnxruntime_has_cuda():
             try:
                 return self._on_cuda(height, width), reasons
@@ -95,12 +104,12 @@ class EngineMaker:
             reasons.append("this ONNX Runtime has no CUDA")
         return self._on_cpu(height, width, self._threads, self._asked or 1), reasons
 
-    def _on_tensorrt(self, height: int | None, width: int | None) -> Engine:
+    def _on_tensorrt(self, height: int | None, width: int | None, flavour: Flavour) -> Engine:
         from engines.backends.tensorrt.choice import SLOTS, tensorrt_engine
 
         rows, columns = _size(self._card, self._model, height, width)
         slots = max(SLOTS, self._threads.concurrent if self._threads else 1)
-        return tensorrt_engine(self._card, self._model, rows, columns, slots=slots)
+        return tensorrt_engine(self._card, self._model, rows, columns, flavour=flavour, slots=slots)
 
     def _on_cuda(self, height: int | None, width: int | None) -> Engine:
         model = fix_input_shape(self._model, None, height, width)
@@ -116,21 +125,19 @@ class EngineMaker:
         if self._backend != "onnxruntime":
             from engines.backends.tensorrt.choice import largest_batch
 
-            planned = largest_batch(self._card.name)
+            planned = largest_batch(self._card.name, _TENSORRTS[self._backend])
             if planned is not None:
                 return planned
         return GPU_BATCH if onnxruntime_has_cuda() else 1
 
 
-def _why_no_tensorrt(error: BackendUnavailableError) -> str:
+def _why_not(error: BackendUnavailableError, flavour: Flavour) -> str:
     from engines.backends.tensorrt.libraries import NoDriverError
 
     if isinstance(error, NoDriverError):
         return "no NVIDIA driver here"
-    return f"no TensorRT ({str(error).removeprefix(_PREFIX)})"
-
-
-_PREFIX = "backend 'tensorrt': "
+    prefix = f"backend '{flavour.name}': "
+    return f"no {flavour} ({str(error).removeprefix(prefix)})"
 
 
 def onnxruntime_has_cuda() -> bool:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engines.backends.choice import onnxruntime_has_cuda
+from engines.backends.tensorrt.flavour import FLAVOURS
 from engines.backends.tensorrt.libraries import pieces
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.base import EngineError
@@ -126,11 +127,13 @@ def _onnxruntime_cuda() -> Finding:
 
 
 def _tensorrt() -> Iterable[Finding]:
-    """Every piece that TensorRT needs, then the plans of each model."""
-    ready = True
+    """Every piece that TensorRT, or that for RTX, needs, then the plans of each model."""
+    present: dict[str, bool] = {}
     for piece in pieces():
         yield Finding(piece.name, piece.present, piece.detail, remedy=piece.remedy)
-        ready &= piece.present
+        present[piece.name] = piece.present
+    libraries = [present.pop(name) for name in FLAVOURS]
+    ready = any(libraries) and all(present.values())
     store = PlanStore(default_folder())
     for card in models():
         plans = store.of_model(card.name)

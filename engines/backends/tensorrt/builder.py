@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -12,10 +15,13 @@ from typing import Any, Protocol
 from onnx import ModelProto
 
 from engines.backends.tensorrt.device import Device
-from engines.backends.tensorrt.errors import BuildCancelledError, BuildError
-from engines.backends.tensorrt.libraries import Libraries, LogLines, make_logger
+from engines.backends.tensorrt.errors import BuildCancelledError, BuildError, PlanError
+from engines.backends.tensorrt.flavour import PORTABLE, target, targets_of
+from engines.backends.tensorrt.libraries import Libraries, version_of
+from engines.backends.tensorrt.log import LogLines, make_logger
 from engines.backends.tensorrt.operators import check_operators
-from engines.base import ModelFormatError
+from engines.backends.tensorrt.plan import deserialize, init_plugins
+from engines.base import ModelFormatError, UsageError
 from engines.graphs.onnx_editing import dims_of, only_input, spell
 
 _POLL_S = 0.1
@@ -44,6 +50,8 @@ class BuildOptions:
     hardware_compatible: bool = False
     optimization_level: int = 3
     """0 (fast build) to 5 (fast engine)."""
+    compute_capabilities: tuple[str, ...] = ()
+    """TensorRT for RTX only: the GPUs that the plan is for, as "8.6"; none: `flavour.PORTABLE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,49 @@ def check_batch(batch: tuple[int, int, int], model: ModelProto) -> tuple[int, in
     return batch
 
 
+def check_options(options: BuildOptions, libraries: Libraries) -> None:
+    """Whether this library can build so: said before minutes of comparing and building, not after.
+
+    UsageError: an option that is the other library's. BuildError: `version_compatible` without the lean runtime, which
+    the plan is to carry.
+    """
+    flavour = libraries.flavour
+    if flavour.portable:
+        if options.version_compatible or options.hardware_compatible:
+            raise UsageError(
+                f"--version-compatible, --hardware-compatible: got one of them with {flavour}, expected neither: its "
+                "plans run on every GPU that they are built for, and on no other release; leave them out"
+            )
+        known = targets_of(libraries.trt)
+        for capability in options.compute_capabilities:
+            if capability not in known:
+                raise UsageError(
+                    f"--compute-capability: got {capability!r}, expected of {', '.join(known)}, the targets of {flavour}"
+                )
+    elif options.compute_capabilities:
+        raise UsageError(
+            f"--compute-capability: got {', '.join(options.compute_capabilities)} with {flavour}, expected none: it "
+            "builds for the GPU that is here; leave it out, or say --backend tensorrt-rtx"
+        )
+    if options.version_compatible:
+        _check_lean(libraries)
+
+
+def _check_lean(libraries: Libraries) -> None:
+    """BuildError unless the builder will find the lean runtime: in its wheel, or where the system keeps libraries."""
+    major = version_of(libraries.trt)[0]
+    soname = f"libnvinfer_lean.so.{major}"
+    with contextlib.suppress(ImportError, OSError):
+        importlib.import_module("tensorrt_lean_libs")  # loads it, and then it is found by name
+    try:
+        ctypes.CDLL(soname)
+    except OSError as error:
+        raise BuildError(
+            f"--version-compatible: got no lean runtime ({soname}: {error}), expected it, since such a plan carries it; "
+            f"pip install tensorrt-lean of version {libraries.trt.__version__}, or build without --version-compatible"
+        ) from error
+
+
 def build(
     model: ModelProto,
     options: BuildOptions,
@@ -84,8 +135,9 @@ def build(
     thread of its own: an exception raised by Ctrl-C inside a callback would have to cross TensorRT's C++ frames.
     """
     check_batch(options.batch, model)
+    check_options(options, libraries)
     check_operators(model)
-    gpu = Device(libraries, device)
+    gpu = None if libraries.flavour.portable else Device(libraries, device)
     cancelled, finished = Event(), Event()
     result: list[Built] = []
     failure: list[BaseException] = []
@@ -93,7 +145,10 @@ def build(
     def work() -> None:
         try:
             if not cancelled.is_set():
-                with gpu.active(), gpu.failures("building the plan"):
+                with contextlib.ExitStack() as stack:
+                    if gpu is not None:
+                        stack.enter_context(gpu.active())
+                        stack.enter_context(gpu.failures("building the plan"))
                     result.append(_build(model, options, libraries, timing_cache, progress, cancelled))
         except BaseException as error:
             failure.append(error)
@@ -124,37 +179,46 @@ def _build(
     progress: Progress | None,
     cancelled: Event,
 ) -> Built:
-    trt = libraries.trt
+    trt, flavour = libraries.trt, libraries.flavour
     log = LogLines()
     logger = make_logger(trt, log)
+    init_plugins(trt, logger)
     try:
         builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as error:  # pybind11 where the library gives a null pointer
         raise BuildError(
-            f"TensorRT's builder does not start ({error}; {log.errors()}), expected a working GPU and driver; "
+            f"{flavour}'s builder does not start ({error}; {log.errors()}), expected a working GPU and driver; "
             "see what `nvidia-smi` and `leukostream doctor` say"
         ) from error
     # TensorRT 11 has no other networks and ignores the flag, TensorRT 10 needs it.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model.SerializeToString()):
-        why = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors)) or log.errors()
+        why = "; ".join(_parse_error(parser.get_error(i)) for i in range(parser.num_errors)) or log.errors()
         raise ModelFormatError(
-            f"TensorRT can't take this graph: {why}; change these operators, or use --backend onnxruntime"
+            f"{flavour} can't take this graph: {why}; change these operators, or use --backend onnxruntime"
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     config.builder_optimization_level = options.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the layer report
+    # On by default, it rounds the factors of every product to 10 bits: fp32 would not be "as trained".
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if flavour.portable:
+        _set_targets(config, options.compute_capabilities or PORTABLE, trt)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        plugins = parser.get_used_vc_plugin_libraries()
+        if plugins:
+            config.plugins_to_serialize = list(plugins)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     _add_profile(builder, network, config, options.batch)
-    cache = config.create_timing_cache(timing_cache)
-    if not config.set_timing_cache(cache, False):  # of another GPU or release: begin anew
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
+    if not flavour.portable:  # which times nothing: its kernels are made on the user's GPU
+        cache = config.create_timing_cache(timing_cache)
+        if not config.set_timing_cache(cache, False):  # of another GPU or release: begin anew
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
     monitor = _make_monitor(trt, progress, cancelled)
     config.progress_monitor = monitor
     log.clear()
@@ -163,11 +227,25 @@ def _build(
         raise BuildCancelledError("build: cancelled, nothing was written")
     if plan is None:
         raise BuildError(
-            f"TensorRT could not build the plan: {log.errors()}; expected a graph that fits this GPU, try fp32, "
-            "a smaller batch or more --workspace"
+            f"{flavour} could not build the plan: {log.errors()}; expected a graph that fits "
+            f"{'the GPUs it is for' if flavour.portable else 'this GPU'}, try fp32 or fp16, a smaller batch or more --workspace"
         )
-    kept = config.get_timing_cache()
+    kept = None if flavour.portable else config.get_timing_cache()
     return Built(bytes(plan), bytes(kept.serialize()) if kept is not None else b"")
+
+
+def _parse_error(error: Any) -> str:
+    """One of the parser's complaints, with the node that it is about."""
+    name, operator = str(error.node_name()), str(error.node_operator())
+    node = f"node {name!r} ({operator}): " if name or operator else ""
+    return f"{node}{error.desc()}"
+
+
+def _set_targets(config: Any, capabilities: tuple[str, ...], trt: Any) -> None:
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        if not config.set_compute_capability(getattr(trt.ComputeCapability, target(capability)), index):
+            raise BuildError(f"TensorRT for RTX refused compute capability {capability} as a target; choose others")
 
 
 def _add_profile(builder: Any, network: Any, config: Any, batch: tuple[int, int, int]) -> None:
@@ -221,12 +299,10 @@ def layer_report(plan: bytes, libraries: Libraries, *, device: int = 0, host_cod
     trt, log = libraries.trt, LogLines()
     logger = make_logger(trt, log)
     with gpu.active(), gpu.failures("loading the plan"):
-        runtime = trt.Runtime(logger)
-        if host_code_allowed:
-            runtime.engine_host_code_allowed = True
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise BuildError(f"the plan just built does not load: {log.errors()}; build it again")
+        try:
+            runtime, engine = deserialize(plan, libraries, gpu, logger, log, host_code_allowed=host_code_allowed)
+        except PlanError as error:
+            raise BuildError(f"the plan just built does not load: {error}") from error
         document = str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
         del engine, runtime
     kinds: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +11,24 @@ from pathlib import Path
 from onnx import ModelProto
 
 from engines.backends.conversion import Converted, Say, convert, fingerprint
-from engines.backends.tensorrt.builder import BuildOptions, LayerReport, Progress, build, check_batch, layer_report
-from engines.backends.tensorrt.device import Device
-from engines.backends.tensorrt.errors import PlanError
+from engines.backends.tensorrt.builder import (
+    BuildOptions,
+    LayerReport,
+    Progress,
+    build,
+    check_batch,
+    check_options,
+    layer_report,
+)
+from engines.backends.tensorrt.device import Device, Environment
+from engines.backends.tensorrt.errors import DamagedPlanError, PlanError
+from engines.backends.tensorrt.flavour import PORTABLE, targets_of
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import Manifest, PlanSpec, PlanStore
 from engines.backends.tensorrt.operators import check_operators
 from engines.backends.tensorrt.runtime import TensorRTEngine
 from engines.backends.tensorrt.sizes import with_sizes
-from engines.base import ModelFormatError
+from engines.base import BackendUnavailableError, ModelFormatError
 from engines.geometry import Image, input_size
 from engines.graphs.onnx_editing import dims_of, only_input
 from engines.zoo.card import Card, DetectorInput
@@ -35,7 +45,7 @@ class CompileResult:
     converted: Converted | None
     """None where the plan was reused."""
     layers: LayerReport | None
-    """None where the plan was reused."""
+    """None where the plan was reused, or built for other GPUs than any that is here."""
 
 
 def sized(card: Card, proto: ModelProto, frame_size: tuple[int, int], *, dynamic: bool = True) -> ModelProto:
@@ -73,14 +83,19 @@ def compile_model(
 
     `frames` are real frames of a detector, cell pictures of a classifier: fp16 is compared on them, int8 calibrated
     too. Errors: ModelFormatError (an operator or size that TensorRT can't take), CalibrationError, ParityError,
-    BuildError, PlanError (no space), OutOfMemoryError.
+    BuildError, PlanError (no space), OutOfMemoryError, UsageError. TensorRT for RTX builds a portable plan, and needs
+    no GPU for it.
     """
     options = options or BuildOptions()
+    portable = libraries.flavour.portable
+    if portable:
+        options = replace(options, compute_capabilities=options.compute_capabilities or PORTABLE)
     model = sized(card, proto, frame_size)
     _, height, width, _ = dims_of(only_input(model))
     if height is None or width is None:
         raise ModelFormatError(f"model {card.name!r}: got an input of open size, expected one size for a plan")
     check_batch(options.batch, model)
+    check_options(options, libraries)
     check_operators(model)
     spec = PlanSpec(
         model=card.name,
@@ -92,8 +107,10 @@ def compile_model(
         calibration_sha256=fingerprint(frames) if precision == "int8" else "",
         version_compatible=options.version_compatible,
         hardware_compatible=options.hardware_compatible,
+        backend=libraries.flavour.name,
+        compute_capabilities=options.compute_capabilities,
     )
-    environment = Device(libraries, device).environment()
+    environment = Environment.portable(libraries) if portable else Device(libraries, device).environment()
     wanted = Manifest(spec, environment, workspace_mib=options.workspace_mib)
     with store.building(wanted):
         plan, reason = store.find(wanted)
@@ -115,8 +132,11 @@ def compile_model(
         )
         parity = "" if converted.parity is None else str(converted.parity)
         manifest = store.save(built.plan, replace(wanted, parity=parity, notes={"graph": converted.summary}))
-        store.save_timing_cache(environment, built.timing_cache)
-    layers = layer_report(built.plan, libraries, device=device, host_code_allowed=options.version_compatible)
+        if built.timing_cache:
+            store.save_timing_cache(environment, built.timing_cache)
+    layers = None
+    if not portable:
+        layers = layer_report(built.plan, libraries, device=device, host_code_allowed=options.version_compatible)
     return CompileResult(store.plan_path(manifest), manifest, False, reason, converted, layers)
 
 
@@ -133,14 +153,23 @@ def load_plan(
 ) -> tuple[TensorRTEngine, Manifest]:
     """The engine of the newest plan in the store for this model, image size and machine.
 
-    PlanError says in one line why there is none, and what to type. A plan that does not deserialise in spite of its
-    manifest is removed, so that the next compilation builds it again.
+    PlanError says in one line why there is none, and what to type. A plan whose bytes are damaged in spite of its
+    manifest is removed, so that the next compilation builds it again; one that can't be loaded for want of memory or a
+    driver stays. OutOfMemoryError: the GPU is too full for it. BackendUnavailableError: TensorRT for RTX has no target
+    for this GPU.
     """
-    environment = Device(libraries, device).environment()
+    flavour, here = libraries.flavour, Device(libraries, device).environment()
+    if flavour.portable:
+        _check_target(libraries, here)
+    environment = Environment.portable(libraries) if flavour.portable else here
     model_sha256 = digest(proto)
-    candidates = store.of_model(card.name)
     reasons: list[str] = []
-    for kept in candidates:
+    for kept in store.of_model(card.name):
+        if kept.spec.backend != flavour.name:
+            continue
+        if kept.spec.compute_capabilities and _dotted(here) not in kept.spec.compute_capabilities:
+            reasons.append(f"{kept.stem}: for {', '.join(kept.spec.compute_capabilities)}, not {_dotted(here)}")
+            continue
         spec = replace(kept.spec, model_sha256=model_sha256, height=height, width=width)
         plan, reason = store.find(replace(kept, spec=spec, environment=environment))
         if plan is None:
@@ -154,14 +183,43 @@ def load_plan(
                 device=device,
                 precision=kept.spec.precision,
                 host_code_allowed=kept.spec.version_compatible,
+                runtime_cache=store.runtime_cache(kept, here.gpu),
             )
-        except PlanError as error:
+        except DamagedPlanError as error:
             store.remove(kept)
             reasons.append(f"{kept.stem}: {error}")
             continue
+        except PlanError as error:
+            reasons.append(f"{kept.stem}: {error}")
+            continue
+        _keep_kernels(engine, store, kept, here.gpu)
         return engine, kept
     why = "; ".join(reasons) or "no plan was built yet"
+    backend = " --backend tensorrt-rtx" if flavour.portable else ""
     raise PlanError(
-        f"model {card.name!r} at {width}x{height}: got no plan for {environment} ({why}); "
-        f"build one: leukostream compile {card.name} --precision fp16 --size {width}x{height}"
+        f"model {card.name!r} at {width}x{height}: got no plan for {here.gpu} (sm_{here.compute_capability}), "
+        f"{flavour} {here.tensorrt} ({why}); "
+        f"build one: leukostream compile {card.name}{backend} --precision fp16 --size {width}x{height}"
     )
+
+
+def _dotted(environment: Environment) -> str:
+    """The compute capability as "8.6"."""
+    return f"{environment.compute_capability[:-1]}.{environment.compute_capability[-1]}"
+
+
+def _check_target(libraries: Libraries, here: Environment) -> None:
+    targets = targets_of(libraries.trt)
+    if _dotted(here) not in targets:
+        raise BackendUnavailableError(
+            f"backend '{libraries.flavour.name}': got {here.gpu} of compute capability {_dotted(here)}, expected one of "
+            f"{', '.join(targets)}, the targets of {libraries.flavour} {here.tensorrt}; use --backend tensorrt"
+        )
+
+
+def _keep_kernels(engine: TensorRTEngine, store: PlanStore, kept: Manifest, gpu: str) -> None:
+    """The kernels that loading made, so that the next start need not make them; without room it does."""
+    kernels = engine.runtime_cache
+    if kernels and kernels != store.runtime_cache(kept, gpu):
+        with contextlib.suppress(PlanError):
+            store.save_runtime_cache(kept, gpu, kernels)

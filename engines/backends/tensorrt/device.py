@@ -7,14 +7,54 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from engines.backends.tensorrt.errors import DeviceLostError, OutOfMemoryError
 from engines.backends.tensorrt.libraries import Libraries
-from engines.base import BackendUnavailableError
+from engines.base import Array, BackendUnavailableError
 
+ANY = "any"
 _RETAINED: weakref.WeakKeyDictionary[Any, dict[int, Any]] = weakref.WeakKeyDictionary()
 _LOCK = threading.Lock()
+
+
+class Cuda(Protocol):
+    """What is needed of CUDA's driver, by the names that `pycuda.driver` has for it.
+
+    Two things are one: the module `pycuda.driver` itself and `cuda_bindings.CudaBindings`. Each call but those of
+    `Device` and the versions needs a context that is current in the calling thread. A destructor frees what its object
+    holds. Beside these, one that can capture has `capture(stream, queue)`, which gives a graph with `launch(stream)`.
+    """
+
+    Error: type[Exception]
+    MemoryError: type[Exception]
+    event_flags: Any
+    """With BLOCKING_SYNC and DISABLE_TIMING."""
+    Context: Any
+    """With `push`, and `pop` of the class."""
+    Device: Any
+    """Of a number: `count()` of the class, `name`, `compute_capability`, `retain_primary_context`."""
+    Stream: Any
+    """Of flags: `handle`, `synchronize`."""
+    Event: Any
+    """Of flags: `record(stream)`, `synchronize`, `time_since(event)` in ms."""
+
+    def get_version(self) -> tuple[int, int, int]: ...
+
+    def get_driver_version(self) -> int: ...
+
+    def mem_get_info(self) -> tuple[int, int]:
+        """Bytes of the GPU: (free, all)."""
+
+    def mem_alloc(self, size: int) -> Any:
+        """GPU memory: `int` of it is its address; `free()`."""
+
+    def pagelocked_empty(self, shape: Any, dtype: Any) -> Array:
+        """An array in page-locked memory, its `base` the owner, with `free()`."""
+
+    def memcpy_htod_async(self, dest: Any, src: Array, stream: Any) -> None: ...
+
+    def memcpy_dtoh_async(self, dest: Array, src: Any, stream: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +62,36 @@ class Environment:
     """What a plan is good for."""
 
     tensorrt: str
+    """Release of the library that built it."""
     gpu: str
+    """Name of the GPU; "any" for a portable plan."""
     compute_capability: str
+    """As "86"; "any" for a portable plan, whose targets are in its PlanSpec."""
     cuda: str
+    """For people: the plan itself says whether a driver takes it."""
     driver: str
+    """Likewise."""
+
+    @classmethod
+    def portable(cls, libraries: Libraries) -> Environment:
+        """Of plans that are built ahead of time, on any machine."""
+        return cls(str(libraries.trt.__version__), ANY, ANY, "", "")
 
     def __str__(self) -> str:
+        if self.gpu == ANY:
+            return f"any GPU, TensorRT for RTX {self.tensorrt}"
         return f"{self.gpu} (sm_{self.compute_capability}), TensorRT {self.tensorrt}"
 
 
 class Device:
     """A GPU through its primary context, which PyTorch and ONNX Runtime use too.
 
-    The context is retained once for the process and never given back: pycuda releases a context only in the thread
+    The context is retained once for the process and never given back: pycuda, for one, releases a context only in the thread
     that retained it, and other libraries rely on it until the end anyway.
     """
 
     def __init__(self, libraries: Libraries, index: int = 0) -> None:
-        cuda = libraries.cuda
+        cuda: Cuda = libraries.cuda
         count = cuda.Device.count()
         if not 0 <= index < count:
             raise BackendUnavailableError(f"device {index}: got {count} GPUs, expected a number from 0 to {count - 1}")

@@ -14,7 +14,11 @@ class DeviceLostError(EngineError):
 
 
 class PlanError(EngineError):
-    """A plan does not deserialise: damaged, of another TensorRT, or of another GPU."""
+    """A plan can't be used here: of another TensorRT or another GPU, or no runtime starts to load it."""
+
+
+class DamagedPlanError(PlanError):
+    """The bytes are no plan, or not all of one: nothing but building it again helps."""
 
 
 class BuildError(EngineError):

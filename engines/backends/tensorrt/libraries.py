@@ -1,23 +1,25 @@
-"""TensorRT's Python binding and pycuda, imported once and only when asked for."""
+"""TensorRT's Python binding and CUDA's, imported once and only when asked for."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from engines.base import BackendUnavailableError
 
-MIN_VERSION = (10, 12)
-INSTALL = "pip install 'leukostream[tensorrt]'"
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+CUDA_MODULES = {"cuda-bindings": "cuda.bindings.driver", "pycuda": "pycuda.driver"}
+"""What can run streams, in the order in which it is tried: NVIDIA's own is a wheel and captures CUDA graphs."""
 
 
 class NoDriverError(BackendUnavailableError):
@@ -29,9 +31,11 @@ class Libraries:
     """The modules that engines/backends/tensorrt calls; tests put doubles here."""
 
     trt: Any
-    """`tensorrt`, 10.12 or newer."""
+    """`tensorrt` 10.12 or newer, or `tensorrt_rtx`."""
     cuda: Any
-    """`pycuda.driver`, initialised."""
+    """A device.Cuda: `pycuda.driver` or cuda_bindings.CudaBindings, initialised. None where plans are only built, with
+    TensorRT for RTX."""
+    flavour: Flavour = TENSORRT
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -43,63 +47,104 @@ def version_of(trt: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in str(trt.__version__).split(".") if part.isdigit())
 
 
-def check_driver() -> None:
+def check_driver(flavour: Flavour = TENSORRT) -> None:
     """NoDriverError where this machine has no NVIDIA driver: nothing else need be looked for then."""
     try:
         ctypes.CDLL(_DRIVER)
     except OSError as error:
         raise NoDriverError(
-            f"backend 'tensorrt': got no NVIDIA driver ({_DRIVER} is not here), expected an NVIDIA GPU and its driver; "
-            f"install the driver for your GPU, then {INSTALL}"
+            f"backend '{flavour.name}': got no NVIDIA driver ({_DRIVER} is not here), expected an NVIDIA GPU and its "
+            f"driver; install the driver for your GPU, then {flavour.install}"
         ) from error
 
 
-def load_tensorrt() -> Any:
-    """The module `tensorrt`; BackendUnavailableError says what to install."""
-    try:
-        trt = importlib.import_module("tensorrt")
-    except (ImportError, OSError) as error:
+def load_tensorrt(flavour: Flavour = TENSORRT) -> Any:
+    """The module of `flavour`; BackendUnavailableError says what to install."""
+    failures: list[ImportError | OSError] = []
+    trt = None
+    for name in flavour.modules:
+        try:
+            trt = importlib.import_module(name)
+            break
+        except (ImportError, OSError) as error:
+            failures.append(error)
+    if trt is None:
+        # A module that is there and does not load is worth more words than one that is not there.
+        why = next((error for error in failures if not isinstance(error, ModuleNotFoundError)), failures[-1])
         raise BackendUnavailableError(
-            f"backend 'tensorrt': got no usable tensorrt package ({error}), expected TensorRT 10.12 or newer; {INSTALL}"
-        ) from error
-    if version_of(trt) < MIN_VERSION:
+            f"backend '{flavour.name}': got no usable {flavour.modules[0]} package ({why}), expected {flavour} "
+            f"{flavour.least} or newer; {flavour.install}"
+        ) from why
+    if version_of(trt) < flavour.min_version:
         raise BackendUnavailableError(
-            f"backend 'tensorrt': got TensorRT {trt.__version__}, expected 10.12 or newer; {INSTALL} --upgrade"
+            f"backend '{flavour.name}': got {flavour} {trt.__version__}, expected {flavour.least} or newer; "
+            f"{flavour.install} --upgrade"
         )
     return trt
 
 
-def load_cuda() -> Any:
-    """The module `pycuda.driver`, initialised; BackendUnavailableError where it, the driver or a GPU is missing."""
-    try:
-        cuda = importlib.import_module("pycuda.driver")
-    except (ImportError, OSError) as error:
-        raise BackendUnavailableError(
-            f"backend 'tensorrt': got no usable pycuda ({error}), expected it and NVIDIA's driver; "
-            f"{INSTALL} (it compiles: CUDA's headers must be there)"
-        ) from error
+def load_cuda(flavour: Flavour = TENSORRT) -> Any:
+    """A device.Cuda over what is installed, initialised; BackendUnavailableError where it, the driver or a GPU is
+    missing. LEUKOSTREAM_CUDA names one of `CUDA_MODULES` to take no other."""
+    cuda = _cuda_module(flavour)
     try:
         cuda.init()
         count = cuda.Device.count()
     except cuda.Error as error:
         raise BackendUnavailableError(
-            f"backend 'tensorrt': got no GPU ({error}), expected an NVIDIA GPU with a working driver; "
+            f"backend '{flavour.name}': got no GPU ({error}), expected an NVIDIA GPU with a working driver; "
             "see what `nvidia-smi` says"
         ) from error
     if not count:
-        raise BackendUnavailableError("backend 'tensorrt': got no GPU, expected one; see what `nvidia-smi` says")
+        raise BackendUnavailableError(f"backend '{flavour.name}': got no GPU, expected one; see what `nvidia-smi` says")
     return cuda
 
 
-def load() -> Libraries:
+def _cuda_module(flavour: Flavour) -> Any:
+    chosen = os.environ.get("LEUKOSTREAM_CUDA")
+    if chosen and chosen not in CUDA_MODULES:
+        raise BackendUnavailableError(f"LEUKOSTREAM_CUDA: got {chosen!r}, expected {' or '.join(CUDA_MODULES)}")
+    failures = []
+    for name in [chosen] if chosen else CUDA_MODULES:
+        try:
+            module = importlib.import_module(CUDA_MODULES[name])
+        except (ImportError, OSError) as error:
+            failures.append(f"{name}: {error}")
+            continue
+        if name == "pycuda":
+            return module
+        return _adapted(module)
+    raise BackendUnavailableError(
+        f"backend '{flavour.name}': got no usable binding of CUDA ({'; '.join(failures)}), expected NVIDIA's "
+        f"cuda-bindings, or pycuda; {cuda_remedy()}"
+    )
+
+
+@cache
+def _adapted(module: Any) -> Any:
+    """One for the process, as a module is: a device's context is retained once for each."""
+    from engines.backends.tensorrt.cuda_bindings import CudaBindings
+
+    return CudaBindings(module)
+
+
+def load(flavour: Flavour = TENSORRT) -> Libraries:
     """Both modules; BackendUnavailableError says which is missing and how to get it."""
-    check_driver()
-    return Libraries(load_tensorrt(), load_cuda())
+    check_driver(flavour)
+    return Libraries(load_tensorrt(flavour), load_cuda(flavour), flavour)
+
+
+def load_builder(flavour: Flavour) -> Libraries:
+    """What a build needs: everything, but for TensorRT for RTX its own module alone, on any machine."""
+    return Libraries(load_tensorrt(flavour), None, flavour) if flavour.portable else load(flavour)
+
+
+# What is here ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One thing that TensorRT needs here."""
+    """One thing that a run on a GPU needs here."""
 
     name: str
     present: bool
@@ -110,7 +155,7 @@ class Piece:
 
 def pieces() -> list[Piece]:
     """What TensorRT needs, in the order in which to install it. Never raises; GPUs are asked, none is used."""
-    return [_driver_piece(), _module_piece("tensorrt", load_tensorrt), _module_piece("pycuda", load_cuda)]
+    return [_driver_piece(), _cuda_piece(), _tensorrt_piece(TENSORRT), _tensorrt_piece(TENSORRT_RTX)]
 
 
 def _driver_piece() -> Piece:
@@ -123,20 +168,61 @@ def _driver_piece() -> Piece:
         count = gpu_count()
     except BackendUnavailableError as error:
         return Piece(name, False, str(error), "see what nvidia-smi and the kernel log (dmesg | grep -i nvidia) say")
-    return Piece(name, True, f"{count} GPU(s)", "")
+    release = cuda_of_driver()
+    return Piece(name, True, f"{count} GPU(s)" + (f", CUDA {release[0]}.{release[1]}" if release else ""), "")
 
 
-def _module_piece(name: str, load_module: Callable[[], Any]) -> Piece:
-    if importlib.util.find_spec(name) is None:
-        remedy = f"{INSTALL} (pycuda compiles: CUDA's headers first)" if name == "pycuda" else INSTALL
-        return Piece(name, False, "not installed", remedy)
+def _tensorrt_piece(flavour: Flavour) -> Piece:
+    if all(importlib.util.find_spec(module) is None for module in flavour.modules):
+        return Piece(flavour.name, False, "not installed", _tensorrt_remedy(flavour))
+    return _loaded(flavour.name, flavour.modules, lambda: load_tensorrt(flavour))
+
+
+def _cuda_piece() -> Piece:
+    name = "CUDA binding"
+    found = [name for name, module in CUDA_MODULES.items() if importlib.util.find_spec(module.partition(".")[0])]
+    if not found:
+        return Piece(name, False, "neither cuda-bindings nor pycuda is installed", cuda_remedy())
+    piece = _loaded(name, found, load_cuda)
+    return Piece(name, True, f"{found[0]} {piece.detail}", "") if piece.present else piece
+
+
+def _loaded(name: str, packages: tuple[str, ...] | list[str], load_module: Callable[[], Any]) -> Piece:
     try:
         module = load_module()
     except BackendUnavailableError as error:
-        got, _, remedy = str(error).removeprefix("backend 'tensorrt': ").rpartition("; ")
+        got, _, remedy = str(error).partition(": ")[2].rpartition("; ")
         return Piece(name, False, got, remedy)
-    version = getattr(module, "__version__", None) or importlib.metadata.version(name)
+    version = getattr(module, "__version__", None)
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = version or importlib.metadata.version(package)
     return Piece(name, True, str(version), "")
+
+
+def _tensorrt_remedy(flavour: Flavour) -> str:
+    """For a driver of CUDA 12 the packages that are built for it: those of CUDA 13 do not start there."""
+    release = cuda_of_driver()
+    if release is None or release[0] >= 13:
+        return flavour.install
+    packages = "tensorrt-cu12" if flavour is TENSORRT else "tensorrt-rtx-cu12-bindings tensorrt-rtx-cu12-libs"
+    return f"this driver is of CUDA {release[0]}.{release[1]}: pip install {packages}"
+
+
+def cuda_remedy() -> str:
+    """The command that brings a binding of CUDA, for the driver that is here."""
+    release = cuda_of_driver()
+    return "pip install cuda-bindings" if release is None or release[0] >= 13 else "pip install 'cuda-bindings<13'"
+
+
+def cuda_of_driver() -> tuple[int, int] | None:
+    """The CUDA release that the driver is of, (13, 0); None where there is no driver or it does not say."""
+    version = ctypes.c_int(0)
+    try:
+        failed = ctypes.CDLL(_DRIVER).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed or not version.value else (version.value // 1000, version.value % 1000 // 10)
 
 
 def gpu_count() -> int:
@@ -147,44 +233,3 @@ def gpu_count() -> int:
     if status or not count.value:
         raise BackendUnavailableError(f"the driver is here, but no GPU answers (CUDA status {status})")
     return count.value
-
-
-class LogLines:
-    """The last warnings and errors of TensorRT, which reports failures by a null result and a line in the log."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lines: deque[tuple[bool, str]] = deque(maxlen=64)
-
-    def add(self, is_error: bool, line: str) -> None:
-        """Called by TensorRT, from any of its threads."""
-        with self._lock:
-            self._lines.append((is_error, line.strip()))
-
-    def clear(self) -> None:
-        with self._lock:
-            self._lines.clear()
-
-    def errors(self) -> str:
-        """The errors since `clear`, as one line; "no message" where there is none."""
-        with self._lock:
-            lines = [line for is_error, line in self._lines if is_error]
-        return "; ".join(dict.fromkeys(lines)) or "no message"
-
-
-def make_logger(trt: Any, lines: LogLines) -> Any:
-    """A `tensorrt.ILogger` that fills `lines`. It must live as long as every object made with it."""
-    severity = trt.ILogger.Severity
-    errors = (severity.INTERNAL_ERROR, severity.ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity_of_line: Any, line: str) -> None:
-            if severity_of_line in errors:
-                lines.add(True, line)
-            elif severity_of_line == severity.WARNING:
-                lines.add(False, line)
-
-    return Logger()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -18,8 +19,11 @@ from typing import Any
 
 from engines.backends.tensorrt.device import Environment
 from engines.backends.tensorrt.errors import PlanError
+from engines.backends.tensorrt.flavour import PORTABLE
 
-_FORMAT = 1
+_FORMAT = 2
+_OLD = 1
+"""Its key was of CUDA's release and the driver's too, so that every update of a driver cost a build; still read."""
 _SPARE_BYTES = 1 << 20
 
 
@@ -40,6 +44,10 @@ class PlanSpec:
     """Of the calibration's ranges; empty where the precision needs none."""
     version_compatible: bool = False
     hardware_compatible: bool = False
+    backend: str = "tensorrt"
+    """The library that it is for, by the name of its Flavour."""
+    compute_capabilities: tuple[str, ...] = ()
+    """Of a portable plan, those it is for, as "8.6"; empty for one that is of the GPU it was built on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +65,23 @@ class Manifest:
     @property
     def key(self) -> str:
         """SHA-256 of everything that the plan depends on, in hexadecimal."""
-        text = json.dumps([_FORMAT, dataclasses.asdict(self.spec), dataclasses.asdict(self.environment)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return self._key(_FORMAT)
+
+    def _key(self, version: int) -> str:
+        spec, environment = dataclasses.asdict(self.spec), dataclasses.asdict(self.environment)
+        for name in _SINCE_FORMAT_2 if version == _OLD else ():
+            del spec[name]
+        for name in _NOTES if version != _OLD else ():
+            del environment[name]
+        return hashlib.sha256(json.dumps([version, spec, environment]).encode()).hexdigest()
 
     @property
     def stem(self) -> str:
         """File name without suffix: plans of different things and GPUs never share one."""
         spec = self.spec
         chip = "any" if spec.hardware_compatible else f"sm{self.environment.compute_capability}"
+        if spec.compute_capabilities:
+            chip = "rtx" if spec.compute_capabilities == PORTABLE else f"rtx-sm{'-'.join(spec.compute_capabilities)}"
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", spec.model)
         batch = "-".join(str(n) for n in spec.batch)
         return f"{name}-{spec.precision}-{spec.width}x{spec.height}-b{batch}-{chip}"
@@ -75,7 +92,7 @@ class Manifest:
         for mine, other in ((self.spec, wanted.spec), (self.environment, wanted.environment)):
             for entry in dataclasses.fields(mine):
                 before, now = getattr(mine, entry.name), getattr(other, entry.name)
-                if before != now and not self._tolerates(entry.name, str(before), str(now)):
+                if entry.name not in _NOTES and before != now and not self._tolerates(entry.name, str(before), str(now)):
                     reasons.append(f"{_WORDS.get(entry.name, entry.name)} was {_short(before)}, is {_short(now)}")
         return reasons
 
@@ -95,33 +112,39 @@ class Manifest:
         """ValueError for what is no manifest of this format."""
         try:
             document: dict[str, Any] = json.loads(text)
-            if document["format"] != _FORMAT:
-                raise ValueError(f"format {document['format']}, expected {_FORMAT}")
-            spec = {**document["spec"], "batch": tuple(document["spec"]["batch"])}
+            version = document["format"]
+            if version not in (_OLD, _FORMAT):
+                raise ValueError(f"format {version}, expected {_FORMAT}")
+            lists = {name: tuple(document["spec"].get(name, ())) for name in ("batch", "compute_capabilities")}
+            spec = {**document["spec"], **lists}
             rest = {name: document[name] for name in ("plan_sha256", "workspace_mib", "parity", "notes")}
             manifest = cls(PlanSpec(**spec), Environment(**document["environment"]), **rest)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no manifest of a plan: {error!r}") from error
-        if manifest.key != document.get("key"):
+        if manifest._key(version) != document.get("key"):
             raise ValueError("the key does not fit the rest: changed by hand")
         return manifest
 
 
+_NOTES = ("cuda", "driver")
+"""Of the environment: told to people, and no reason for another build. TensorRT refuses a plan that a driver can't take
+when it loads it, and says so; most updates change nothing."""
+_SINCE_FORMAT_2 = ("backend", "compute_capabilities")
 _WORDS = {
     "model_sha256": "the model file",
     "calibration_sha256": "the calibration",
     "tensorrt": "TensorRT",
     "gpu": "the GPU",
     "compute_capability": "its compute capability",
-    "cuda": "CUDA",
-    "driver": "the driver",
+    "backend": "the library",
+    "compute_capabilities": "the compute capabilities",
     "version_compatible": "version compatibility",
     "hardware_compatible": "hardware compatibility",
 }
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return f"{text[:8]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text or "none"
 
 
@@ -177,8 +200,9 @@ class PlanStore:
         return [kept for _, kept in sorted(found, key=lambda pair: -pair[0])]
 
     def remove(self, manifest: Manifest) -> None:
-        """Remove a plan and its manifest."""
-        for path in (self.manifest_path(manifest), self.plan_path(manifest)):
+        """Remove a plan, its manifest and the kernels that were made of it."""
+        kernels = self.folder.glob(f"{glob.escape(manifest.stem)}@*.kernels")
+        for path in (self.manifest_path(manifest), self.plan_path(manifest), *kernels):
             path.unlink(missing_ok=True)
 
     def save(self, plan: bytes, manifest: Manifest) -> Manifest:
@@ -187,6 +211,20 @@ class PlanStore:
         self._write(self.plan_path(manifest), plan)
         self._write(self.manifest_path(manifest), manifest.to_json().encode())
         return manifest
+
+    def runtime_cache_path(self, manifest: Manifest, gpu: str) -> Path:
+        """Of a portable plan: the kernels that were made of it for one kind of GPU."""
+        return self.folder / f"{manifest.stem}@{re.sub(r'[^A-Za-z0-9_.-]', '_', gpu)}.kernels"
+
+    def runtime_cache(self, manifest: Manifest, gpu: str) -> bytes:
+        """What `save_runtime_cache` kept; empty where there is nothing."""
+        try:
+            return self.runtime_cache_path(manifest, gpu).read_bytes()
+        except OSError:
+            return b""
+
+    def save_runtime_cache(self, manifest: Manifest, gpu: str, data: bytes) -> None:
+        self._write(self.runtime_cache_path(manifest, gpu), data)
 
     def timing_cache_path(self, environment: Environment) -> Path:
         return self.folder / f"timing-{environment.tensorrt}-sm{environment.compute_capability}.cache"

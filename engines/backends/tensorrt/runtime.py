@@ -9,29 +9,19 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Any
 
 import numpy as np
 
 from engines.backends.tensorrt.device import Device
 from engines.backends.tensorrt.errors import DeviceLostError
-from engines.backends.tensorrt.libraries import Libraries, LogLines, load, make_logger
+from engines.backends.tensorrt.libraries import Libraries, load
+from engines.backends.tensorrt.log import LogLines, make_logger
 from engines.backends.tensorrt.plan import deserialize, read_tensors
+from engines.backends.tensorrt.slots import Loaded, Slot, State, free_slot, new_event, runtime_config_of
 from engines.base import Array, EngineError, TensorMismatchError, TensorSpec, check_feeds
 
-_NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: no waiting for the default stream, on which PyTorch and others work. pycuda has no name
-for it."""
 _OPEN: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
-
-
-class _State(Enum):
-    FREE = auto()
-    LAUNCHING = auto()
-    RUNNING = auto()
-    """Launched; its ticket was not collected yet."""
-    COLLECTING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +42,6 @@ class Ticket:
     rows: int
 
 
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """One stream with all it needs. Host arrays are page-locked: only from such memory do copies run beside kernels."""
-
-    stream: Any
-    context: Any
-    host: dict[str, Array]
-    """Inputs and outputs at the largest batch."""
-    device: dict[str, Any]
-    events: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
-    """Input shapes that the execution context has now."""
-    state: _State = _State.FREE
-    use: int = 0
-    """Counts the batches that went through, so that an old ticket is known."""
-    out_rows: int = 0
-
-
 class TensorRTEngine:
     """An Engine over a serialized plan whose first dimensions are the batch. Any number of threads may call it.
 
@@ -87,40 +59,48 @@ class TensorRTEngine:
         precision: str = "",
         host_code_allowed: bool = False,
         record_times: bool = False,
+        runtime_cache: bytes = b"",
     ) -> None:
-        """Load `plan` and allocate everything it will ever need.
+        """Load `plan`, allocate everything it will ever need, and run it once so that the first frame need not wait.
 
         `precision` is for people, in `backend`. `host_code_allowed` is needed for version-compatible plans, which
-        carry a runtime with them: allow it for plans of your own only. PlanError: it does not deserialise here.
+        carry a runtime with them: allow it for plans of your own only. `runtime_cache` is what an earlier engine of a
+        plan of TensorRT for RTX gave under that name. DamagedPlanError: not a plan. PlanError: it can't be loaded here.
         OutOfMemoryError: the GPU is too full.
         """
         if slots < 1:
             raise ValueError(f"slots: got {slots}, expected 1 or more")
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._closed = True  # until there is something to close
         self._closing = False
         self._lost: str | None = None
         """Why the GPU is lost. Not the error itself: its frames would keep what they touched alive."""
         self._changed = threading.Condition()
         self._libraries = libraries or load()
+        self._kernels: Any = None
         self._device = Device(self._libraries, device)
-        self._backend = f"tensorrt {precision}".strip()
+        self._backend = f"{self._libraries.flavour.name} {precision}".strip()
         self._log = LogLines()
-        self._logger = make_logger(self._libraries.trt, self._log)
         with self._device.active(), self._device.failures("loading the plan"):
             self._runtime, self._engine = deserialize(
-                plan, self._libraries.trt, self._logger, self._log, host_code_allowed=host_code_allowed
+                plan,
+                self._libraries,
+                self._device,
+                make_logger(self._libraries.trt, self._log),
+                self._log,
+                host_code_allowed=host_code_allowed,
             )
             self._closed = False
             _OPEN.add(self)
             try:
                 self._inputs, self._outputs = read_tensors(self._libraries.trt, self._engine)
-                profile = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
-                self._smallest = max(int(next(iter(low))) for low, _, _ in profile.values())
-                self._largest = {name: tuple(int(size) for size in high) for name, (_, _, high) in profile.items()}
-                self._epoch = self._event(timed=True) if record_times else None
+                self._plan = self._load(runtime_cache)
+                self._batches = self._plan.batches
+                self._epoch = new_event(self._device, timed=True) if record_times else None
                 for _ in range(slots):
-                    self._slots.append(self._make_slot(record_times))
+                    self._slots.append(self._plan.make_slot(record_times))
+                for slot in self._slots:
+                    self._plan.warm_up(slot)
                 if self._epoch is not None:
                     self._epoch.record(self._slots[0].stream)
             except BaseException:
@@ -147,7 +127,21 @@ class TensorRTEngine:
     @property
     def max_batch(self) -> int:
         """The largest batch of one `submit`; `infer` takes larger ones in parts."""
-        return min(shape[0] for shape in self._largest.values())
+        return self._batches[2]
+
+    @property
+    def captured(self) -> bool:
+        """Whether batches are launched as CUDA graphs: those captured here, or TensorRT for RTX's own."""
+        return self._plan.runtime_config is not None or all(slot.graph is not None for slot in self._slots)
+
+    @property
+    def runtime_cache(self) -> bytes:
+        """TensorRT for RTX: the kernels that were made for this GPU so far, for the next engine of this plan. Empty for
+        TensorRT, whose plans hold them."""
+        if self._kernels is None:
+            return b""
+        with self._device.active(), self._failures("reading the runtime cache"):
+            return bytes(self._kernels.serialize())
 
     @property
     def device_memory_bytes(self) -> int:
@@ -232,7 +226,7 @@ class TensorRTEngine:
                 return
             self._closing = True
             self._changed.notify_all()
-            while any(slot.state in (_State.LAUNCHING, _State.COLLECTING) for slot in self._slots):
+            while any(slot.state in (State.LAUNCHING, State.COLLECTING) for slot in self._slots):
                 self._changed.wait()
         try:
             if not self._closed:
@@ -256,26 +250,26 @@ class TensorRTEngine:
             while True:
                 self._check_usable()
                 for slot in self._slots:
-                    if slot.state is _State.FREE:
-                        slot.state = _State.LAUNCHING
+                    if slot.state is State.FREE:
+                        slot.state = State.LAUNCHING
                         return slot
                 if not wait:
                     return None
                 self._changed.wait()
 
-    def _claim(self, ticket: Ticket) -> _Slot:
+    def _claim(self, ticket: Ticket) -> Slot:
         """The slot of `ticket`, from now on being collected."""
         with self._changed:
             self._check_usable()
             slot = self._slots[ticket.slot] if ticket.slot < len(self._slots) else None
-            if slot is None or slot.use != ticket.use or slot.state is not _State.RUNNING:
+            if slot is None or slot.use != ticket.use or slot.state is not State.RUNNING:
                 raise EngineError("ticket: got one that was collected or is another engine's, expected each one once")
-            slot.state = _State.COLLECTING
+            slot.state = State.COLLECTING
             return slot
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: Slot) -> None:
         with self._changed:
-            slot.state = _State.FREE
+            slot.state = State.FREE
             self._changed.notify_all()
 
     def _check_usable(self) -> None:
@@ -295,17 +289,17 @@ class TensorRTEngine:
             raise TensorMismatchError(f"batch: got {sizes}, expected one size of 1 or more for all inputs")
         return int(rows)
 
-    def _launch(self, slot: _Slot, feeds: Mapping[str, Array], start: int, stop: int) -> Ticket:
+    def _launch(self, slot: Slot, feeds: Mapping[str, Array], start: int, stop: int) -> Ticket:
         """Queue copy in, run and copy out on the slot's stream; nothing here waits for the GPU."""
         rows = stop - start
-        run_rows = max(rows, self._smallest)
+        run_rows = max(rows, self._batches[0])
         try:
             for name, array in feeds.items():
                 slot.host[name][:rows] = array[start:stop]
                 slot.host[name][rows:run_rows] = 0
             with self._device.active(), self._failures("starting a batch"):
                 try:
-                    self._queue(slot, run_rows)
+                    self._plan.queue(slot, run_rows)
                 except BaseException:
                     # What was queued still uses the buffers: it must end before the slot is anyone else's.
                     with contextlib.suppress(self._device.cuda.Error):
@@ -316,39 +310,9 @@ class TensorRTEngine:
             raise
         with self._changed:
             slot.use += 1
-            slot.state = _State.RUNNING
+            slot.state = State.RUNNING
             self._changed.notify_all()
             return Ticket(self._slots.index(slot), slot.use, rows)
-
-    def _queue(self, slot: _Slot, rows: int) -> None:
-        cuda, context, stream = self._device.cuda, slot.context, slot.stream
-        timed = "start" in slot.events
-        if timed:
-            slot.events["start"].record(stream)
-        for spec in self._inputs:
-            shape = (rows, *self._largest[spec.name][1:])
-            if slot.shapes.get(spec.name) != shape:
-                self._require(context.set_input_shape(spec.name, shape), f"input {spec.name!r} of shape {shape}")
-                slot.shapes[spec.name] = shape
-            cuda.memcpy_htod_async(slot.device[spec.name], slot.host[spec.name][:rows], stream)
-        if timed:
-            slot.events["copied"].record(stream)
-        self._require(context.execute_async_v3(stream.handle), f"a batch of {rows}")
-        if timed:
-            slot.events["computed"].record(stream)
-        for spec in self._outputs:
-            cuda.memcpy_dtoh_async(slot.host[spec.name][:rows], slot.device[spec.name], stream)
-        slot.events["done"].record(stream)
-
-    def _require(self, ok: bool, doing: str) -> None:
-        """TensorRT says no by False and a line in its log."""
-        if ok:
-            return
-        why = self._log.errors()
-        self._log.clear()
-        if "out of memory" in why.lower():
-            raise self._device.out_of_memory(doing, why)
-        raise EngineError(f"TensorRT refused {doing}: {why}; expected what its plan was built for, build it again")
 
     @contextlib.contextmanager
     def _failures(self, doing: str) -> Any:
@@ -363,70 +327,38 @@ class TensorRTEngine:
 
     # Setting up and taking down ----------------------------------------------------------------------------------
 
-    def _event(self, *, timed: bool) -> Any:
-        flags = self._device.cuda.event_flags
-        # Waiting threads sleep: a spinning one would take a core that reads cameras.
-        return self._device.cuda.Event(flags.BLOCKING_SYNC if timed else flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
-
-    def _make_slot(self, record_times: bool) -> _Slot:
-        cuda = self._device.cuda
-        context = self._engine.create_execution_context()
-        if context is None:
-            self._require(False, "an execution context")
-        names = ("start", "copied", "computed", "done") if record_times else ("done",)
-        slot = _Slot(
-            stream=cuda.Stream(_NON_BLOCKING),
-            context=context,
-            host={},
-            device={},
-            events={name: self._event(timed=record_times) for name in names},
-            shapes={},
+    def _load(self, runtime_cache: bytes) -> Loaded:
+        profile = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
+        rows = [[int(next(iter(shape))) for shape in shapes] for shapes in profile.values()]
+        config, self._kernels = runtime_config_of(
+            self._libraries.trt, self._engine, self._libraries.flavour, runtime_cache
         )
-        try:
-            for spec in self._inputs:
-                shape = self._largest[spec.name]
-                self._require(context.set_input_shape(spec.name, shape), f"input {spec.name!r} of shape {shape}")
-                slot.shapes[spec.name] = shape
-            for spec in (*self._inputs, *self._outputs):
-                shape = self._largest.get(spec.name) or tuple(int(n) for n in context.get_tensor_shape(spec.name))
-                host = slot.host[spec.name] = cuda.pagelocked_empty(shape, spec.dtype)
-                size = host.nbytes
-                if spec.name not in self._largest:
-                    size = max(size, int(context.get_max_output_size(spec.name)))
-                memory = slot.device[spec.name] = cuda.mem_alloc(size)
-                self._require(context.set_tensor_address(spec.name, int(memory)), f"a buffer for {spec.name!r}")
-        except BaseException:
-            _free_slot(slot)
-            raise
-        return slot
+        return Loaded(
+            self._engine,
+            self._device,
+            self._inputs,
+            self._outputs,
+            (max(low for low, _, _ in rows), min(usual for _, usual, _ in rows), min(high for _, _, high in rows)),
+            {name: tuple(int(size) for size in high) for name, (_, _, high) in profile.items()},
+            self._log,
+            config,
+        )
 
     def _free(self) -> None:
-        """Free all, with the context active: what pycuda destroys without it leaks."""
+        """Free all, with the context active: what is destroyed without it leaks."""
         errors = self._device.cuda.Error
         for slot in self._slots:
             with contextlib.suppress(errors):
                 slot.stream.synchronize()
             with contextlib.suppress(errors):
-                _free_slot(slot)
+                free_slot(slot)
         self._slots.clear()
         self._epoch = None
+        self._plan = self._kernels = None  # type: ignore[assignment]
         self._engine = None  # before its runtime
         self._runtime = None
         self._closed = True
         _OPEN.discard(self)
-
-
-def _free_slot(slot: _Slot) -> None:
-    slot.context = None  # before the memory that it knows the addresses of
-    slot.events.clear()
-    slot.stream = None
-    for memory in slot.device.values():
-        memory.free()
-    slot.device.clear()
-    for array in slot.host.values():
-        allocation: Any = array.base
-        allocation.free()
-    slot.host.clear()
 
 
 @atexit.register

@@ -31,8 +31,11 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A machine with a GPU and all packages, but no plan."""
     world = World()
     monkeypatch.setenv("LEUKOSTREAM_CACHE", str(tmp_path))
-    monkeypatch.setattr(libraries, "check_driver", lambda: None)
+    monkeypatch.setenv("LEUKOSTREAM_CUDA", "pycuda")
+    monkeypatch.setattr(libraries, "CUDA_MODULES", {"pycuda": "pycuda.driver"})
+    monkeypatch.setattr(libraries, "check_driver", lambda *_: None)
     monkeypatch.setattr(libraries, "gpu_count", lambda: 1)
+    monkeypatch.setattr(libraries, "cuda_of_driver", lambda: (13, 0))
     module(monkeypatch, "tensorrt", __version__="11.4.0.106")
     module(monkeypatch, "pycuda")
     module(monkeypatch, "pycuda.driver", init=lambda: None, Device=world.cuda.Device, Error=world.cuda.Error)
@@ -46,9 +49,10 @@ def gpu_lines() -> dict[str, tuple[bool, str, str]]:
 
 def test_all_pieces_and_no_plan_says_how_to_build_one(machine: World) -> None:
     found = gpu_lines()
-    assert found["NVIDIA driver"] == (True, "1 GPU(s)", "")
+    assert found["NVIDIA driver"] == (True, "1 GPU(s), CUDA 13.0", "")
     assert found["tensorrt"] == (True, "11.4.0.106", "")
-    assert found["pycuda"] == (True, "version of pycuda", "")
+    assert found["CUDA binding"] == (True, "pycuda version of pycuda", "")
+    assert not found["tensorrt-rtx"][0]  # one of the two is enough
     ok, detail, remedy = found["plan yolov5n-blood"]
     assert (ok, detail) == (False, "none was built")
     assert remedy.startswith("leukostream compile yolov5n-blood --precision fp16 --batch 1,4,8")
@@ -61,7 +65,7 @@ def test_plans_are_named(machine: World, tmp_path: Path) -> None:
 
 
 def test_no_driver(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> None:
+    def absent(*_: object) -> None:
         raise NoDriverError("none")
 
     monkeypatch.setattr(libraries, "check_driver", absent)
@@ -86,7 +90,18 @@ def test_packages_that_are_not_installed(machine: World, monkeypatch: pytest.Mon
     monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
     found = gpu_lines()
     assert found["tensorrt"] == (False, "not installed", "pip install 'leukostream[tensorrt]'")
-    assert found["pycuda"][2] == "pip install 'leukostream[tensorrt]' (pycuda compiles: CUDA's headers first)"
+    assert found["tensorrt-rtx"] == (False, "not installed", "pip install 'leukostream[rtx]'")
+    assert found["CUDA binding"] == (
+        False, "neither cuda-bindings nor pycuda is installed", "pip install cuda-bindings"
+    )  # fmt: skip
+
+
+def test_packages_for_a_driver_of_cuda_12(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "cuda_of_driver", lambda: (12, 8))
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
+    found = gpu_lines()
+    assert found["tensorrt"][2] == "this driver is of CUDA 12.8: pip install tensorrt-cu12"
+    assert found["CUDA binding"][2] == "pip install 'cuda-bindings<13'"
 
 
 def test_an_old_tensorrt_is_to_be_renewed(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:

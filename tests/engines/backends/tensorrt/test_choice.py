@@ -17,6 +17,8 @@ from engines.backends.shadow import ShadowTally
 from engines.backends.tensorrt import choice, libraries
 from engines.backends.tensorrt.builder import BuildOptions
 from engines.backends.tensorrt.compiler import compile_model
+from engines.backends.tensorrt.cuda_bindings import CudaBindings
+from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.base import BackendUnavailableError
@@ -27,6 +29,7 @@ from tests.engines.networks import ANCHORS, classifier_file
 from tests.engines.small_detector import pictures, raw_body
 
 from ..tensorrt_double import World
+from ..tensorrt_double.bindings_driver import BindingsDriver
 
 CARD = """task = "{task}"
 [input]
@@ -50,8 +53,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A machine with a GPU and all packages."""
     world = World()
     both = Libraries(world.trt, world.cuda)
-    monkeypatch.setattr(choice, "load", lambda: both)
-    monkeypatch.setattr(libraries, "load", lambda: both)
+
+    def load(flavour: Flavour = TENSORRT) -> Libraries:
+        if flavour is not TENSORRT:
+            raise BackendUnavailableError(f"backend '{flavour.name}': got no usable tensorrt_rtx package")
+        return both
+
+    monkeypatch.setattr(choice, "load", load)
+    monkeypatch.setattr(libraries, "load", load)
     yield world
     world.check_clean()
 
@@ -59,12 +68,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with NVIDIA's driver."""
-    monkeypatch.setattr(libraries, "check_driver", lambda: None)
+    monkeypatch.setattr(libraries, "check_driver", lambda flavour=TENSORRT: None)
 
 
 @pytest.fixture
 def no_packages(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def build(world: World, name: str) -> None:
@@ -249,6 +259,8 @@ def test_an_old_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_pycuda(monkeypatch: pytest.MonkeyPatch, world: World, *, fails: bool = False) -> None:
+    monkeypatch.setenv("LEUKOSTREAM_CUDA", "pycuda")
+
     def init() -> None:
         if fails:
             raise world.cuda.LogicError("cuInit failed: no CUDA-capable device is detected")
@@ -259,10 +271,68 @@ def fake_pycuda(monkeypatch: pytest.MonkeyPatch, world: World, *, fails: bool = 
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
 
 
-def test_no_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(BackendUnavailableError, match=r"got no usable pycuda .*CUDA's headers must be there"):
+def fake_bindings(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    driver = BindingsDriver(world)
+    for name in ("cuda", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)  # type: ignore[arg-type]
+
+
+def no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in libraries.CUDA_MODULES.values():
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_no_binding_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_binding(monkeypatch)
+    with pytest.raises(
+        BackendUnavailableError, match=r"got no usable binding of CUDA \(cuda-bindings: .*; pycuda: .*pip install cuda-b"
+    ):
         libraries.load_cuda()
+
+
+def test_cuda_is_what_is_installed_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_binding(monkeypatch)
+    fake_pycuda(monkeypatch, World())
+    monkeypatch.delenv("LEUKOSTREAM_CUDA")
+    assert libraries.load_cuda() is sys.modules["pycuda.driver"]
+    fake_bindings(monkeypatch, World())
+    both = libraries.load_cuda()
+    assert isinstance(both, CudaBindings)
+    assert libraries.load_cuda() is both  # a device's context is retained once for the process
+    monkeypatch.setenv("LEUKOSTREAM_CUDA", "pycuda")
+    assert libraries.load_cuda() is sys.modules["pycuda.driver"]
+    monkeypatch.setenv("LEUKOSTREAM_CUDA", "cupy")
+    with pytest.raises(BackendUnavailableError, match="LEUKOSTREAM_CUDA: got 'cupy', expected cuda-bindings or pycuda"):
+        libraries.load_cuda()
+
+
+@pytest.mark.parametrize(
+    ("release", "remedy"),
+    [(13010, "pip install cuda-bindings"), (12080, "pip install 'cuda-bindings<13'"), (0, "pip install cuda-bindings")],
+)
+def test_a_driver_of_cuda_12_is_offered_its_packages(
+    monkeypatch: pytest.MonkeyPatch, release: int, remedy: str
+) -> None:
+    class Driver:
+        def cuDriverGetVersion(self, version: object) -> int:
+            version._obj.value = release  # type: ignore[attr-defined]
+            return 0
+
+        def cuInit(self, flags: int) -> int:
+            return 100  # no device
+
+    monkeypatch.setattr(libraries.ctypes, "CDLL", lambda name: Driver())
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
+    assert libraries.cuda_remedy() == remedy
+    found = {piece.name: piece.remedy for piece in libraries.pieces()[1:]}
+    packages = "this driver is of CUDA 12.8: pip install "
+    of_12 = release // 1000 == 12
+    assert found == {
+        "CUDA binding": remedy,
+        "tensorrt": f"{packages}tensorrt-cu12" if of_12 else TENSORRT.install,
+        "tensorrt-rtx": f"{packages}tensorrt-rtx-cu12-bindings tensorrt-rtx-cu12-libs" if of_12 else TENSORRT_RTX.install,
+    }
 
 
 def test_no_driver_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,10 @@ from engines.backends.conversion import convert, input_batch
 from engines.backends.tensorrt import builder
 from engines.backends.tensorrt.builder import BuildOptions, build, layer_report
 from engines.backends.tensorrt.compiler import CompileResult, compile_model, digest, load_plan, sized
-from engines.backends.tensorrt.errors import BuildError, PlanError
+from engines.backends.tensorrt.errors import BuildError, OutOfMemoryError, PlanError
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import PlanStore
+from engines.backends.tensorrt.plan import damaged
 from engines.base import ModelFormatError
 from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from engines.graphs.parity import ParityError
@@ -26,7 +27,7 @@ from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresho
 from tests.engines.networks import ANCHORS, classifier_file, model_of, run
 from tests.engines.small_detector import detector, pictures, raw_body
 
-from ..tensorrt_double import World
+from ..tensorrt_double import World, trt_build
 from ..tensorrt_double.trt import unpack
 
 CARD = Card(
@@ -85,7 +86,8 @@ def test_a_plan_is_built_kept_and_run(world: World, store: PlanStore, precision:
     engine.close()
 
 
-def test_what_the_builder_was_told(world: World, store: PlanStore) -> None:
+def test_what_the_builder_was_told(world: World, store: PlanStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder.ctypes, "CDLL", lambda name: None)  # the lean runtime is here
     result = compile_small(
         world, store, options=BuildOptions((1, 2, 4), 256, version_compatible=True, hardware_compatible=True)
     )
@@ -93,6 +95,8 @@ def test_what_the_builder_was_told(world: World, store: PlanStore) -> None:
     assert header["profile"] == {"images": [[batch, 64, 96, 3] for batch in (1, 2, 4)]}
     assert (header["workspace"], header["detailed"]) == (256 << 20, True)
     assert (header["version_compatible"], header["hardware_compatible"]) == (True, True)
+    assert header["plugins"] == ["libnvinfer_vc_plugin.so"]  # such a plan carries the plugins that it uses
+    assert header["tf32"] is False  # which TensorRT has on by default
     newer = World(version="11.9.0.1", gpu="NVIDIA A10", compute_capability=(8, 6))
     engine, _ = load_plan(CARD, PROTO, libraries=libraries(newer), store=store, height=64, width=96)
     engine.close()
@@ -151,6 +155,54 @@ def test_a_plan_that_does_not_load_is_removed_and_built_again_once(world: World,
     engine.close()
 
 
+def test_a_good_plan_stays_when_memory_is_short_or_no_runtime_starts(world: World, store: PlanStore) -> None:
+    result = compile_small(world, store)
+    both = libraries(world)
+    world.fail["deserialize_cuda_engine"] = 0
+    with pytest.raises(OutOfMemoryError, match="no memory for loading the plan"):
+        load_plan(CARD, PROTO, libraries=both, store=store, height=64, width=96)
+    world.fail = {"Runtime": 0}
+    with pytest.raises(PlanError, match="TensorRT does not start"):
+        load_plan(CARD, PROTO, libraries=both, store=store, height=64, width=96)
+    world.fail = {"mem_alloc": 0}
+    with pytest.raises(OutOfMemoryError, match="MiB are free"):
+        load_plan(CARD, PROTO, libraries=both, store=store, height=64, width=96)
+    world.fail = {}
+    assert result.plan_path.exists()
+    engine, _ = load_plan(CARD, PROTO, libraries=both, store=store, height=64, width=96)
+    engine.close()
+
+
+def test_bytes_that_are_at_fault_are_told_from_all_else() -> None:
+    """Lines of TensorRT for RTX 1.7.1 on a machine without a driver, but for the last two."""
+    no_driver = "(cudaError 35: CUDA driver version is insufficient for CUDA runtime version)"
+    magic = (
+        "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion header.magicTag == "
+        "kEXPECTED_MAGIC_TAG failed.Trying to load an engine created with incompatible serialization version (0 != 1)."
+    )
+    assert damaged(f"{magic}; {no_driver}")
+    assert damaged("Error Code 1: Serialization (Serialization assertion plan.header.size == blobSize failed. In x)")
+    assert damaged("Error Code 3: API Usage Error (Cannot deserialize with an empty memory buffer. In x)")
+    assert not damaged(f"IRuntime::deserializeCudaEngine: Error Code 1: Cuda Runtime (In ScopedCudaStream {no_driver}")
+    assert not damaged("Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not")
+    assert not damaged("The engine plan file is generated on an incompatible device, please rebuild.")
+
+
+def test_version_compatible_without_the_lean_runtime_is_refused_before_anything_is_compared(
+    world: World, store: PlanStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder.importlib, "import_module", _absent)
+    monkeypatch.setattr(builder.ctypes, "CDLL", _absent)
+    said: list[str] = []
+    with pytest.raises(BuildError, match=r"got no lean runtime \(libnvinfer_lean.so.11: .*tensorrt-lean of version 11"):
+        compile_small(world, store, say=said.append, options=BuildOptions((1, 2, 4), version_compatible=True))
+    assert said == []
+
+
+def _absent(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")
+
+
 def test_the_newest_plan_is_taken(world: World, store: PlanStore) -> None:
     compile_small(world, store, "fp32")
     compile_small(world, store, "fp16")
@@ -197,6 +249,23 @@ def test_an_operator_that_tensorrt_lacks_is_named(world: World, store: PlanStore
 def test_a_build_that_fails_says_what_the_log_says(world: World) -> None:
     world.fail["build"] = 0
     with pytest.raises(BuildError, match=r"could not build the plan: .*implementation for node /stem/Conv.*try fp32"):
+        build(detector(), OPTIONS, libraries(world))
+
+
+def test_an_error_is_told_however_many_warnings_there_are(world: World) -> None:
+    """int8 builds of shipped models gave 104 to 162 of them."""
+    world.fail["build"], world.warnings = 0, 162
+    with pytest.raises(BuildError, match="Could not find any implementation for node /stem/Conv"):
+        build(detector(), OPTIONS, libraries(world))
+
+
+def test_what_the_parser_refuses_is_told_with_its_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a graph that our own table takes, and the library does not."""
+    monkeypatch.setattr(builder, "check_operators", lambda model: None)
+    monkeypatch.setattr(trt_build, "problems_of", lambda model: ["node 'stem/Conv' (Conv): kernel of no size"])
+    with pytest.raises(
+        ModelFormatError, match=r"TensorRT can't take this graph: node 'stem/Conv' \(Conv\): kernel of no size; change"
+    ):
         build(detector(), OPTIONS, libraries(world))
 
 

@@ -42,6 +42,7 @@ class Bench:
         }
         self.plan = pack(header, detector().SerializeToString())
         self.logger = Logger()
+        self.world.trt.init_libnvinfer_plugins(self.logger, "")
         runtime = self.world.trt.Runtime(self.logger)
         self.engine = runtime.deserialize_cuda_engine(self.plan)
         assert self.engine is not None
@@ -182,6 +183,22 @@ def test_host_code_needs_to_be_allowed() -> None:
         Bench(version_compatible=True)
 
 
+def test_plugins_come_first() -> None:
+    world = World()
+    world.cuda.Device(0).retain_primary_context().push()
+    for thing in (world.trt.Runtime, world.trt.Builder):
+        with refused("plugins", "before the plugins were registered"):
+            thing(Logger())
+    world.stack.clear()
+
+
+def test_tensorrt_for_rtx_times_nothing() -> None:
+    trt = World(rtx=True).trt
+    trt.init_libnvinfer_plugins(Logger(), "")
+    with refused("timing", "a timing cache was made"):
+        trt.Builder(Logger()).create_builder_config().create_timing_cache(b"")
+
+
 def test_building_rules(bench: Bench) -> None:
     trt = bench.world.trt
     builder = trt.Builder(bench.logger)
@@ -237,7 +254,7 @@ def test_every_rule_has_a_test() -> None:
     """The rules that no line of the double can break are not in the table."""
     import inspect
 
-    from ..tensorrt_double import cuda, trt, trt_build, world
+    from ..tensorrt_double import cuda, trt, trt_build, trt_rtx, world
 
-    used = "".join(inspect.getsource(module) for module in (cuda, trt, trt_build, world))
+    used = "".join(inspect.getsource(module) for module in (cuda, trt, trt_build, trt_rtx, world))
     assert [rule for rule in REFUSALS if f'"{rule}"' not in used] == []

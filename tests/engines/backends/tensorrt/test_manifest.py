@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from engines.backends.tensorrt.device import Environment
 from engines.backends.tensorrt.errors import PlanError
+from engines.backends.tensorrt.flavour import PORTABLE
 from engines.backends.tensorrt.manifest import Manifest, PlanSpec, PlanStore, default_folder
 
 SPEC = PlanSpec("yolo", "a" * 64, "fp16", 384, 512, (1, 4, 8))
@@ -46,11 +48,10 @@ def test_a_plan_comes_back_with_what_it_was_built_from(tmp_path: Path) -> None:
         ({"model_sha256": "b" * 64}, "the model file was aaaaaaaa…, is bbbbbbbb…"),
         ({"tensorrt": "11.3.0.99"}, "TensorRT was 11.4.0.106, is 11.3.0.99"),
         ({"gpu": "NVIDIA L4"}, "the GPU was NVIDIA H200, is NVIDIA L4"),
-        ({"cuda": "12.9"}, "CUDA was 13.0, is 12.9"),
-        ({"driver": "570.10"}, "the driver was 580.65, is 570.10"),
+        ({"backend": "tensorrt-rtx"}, "the library was tensorrt, is tensorrt-rtx"),
         ({"calibration_sha256": "c" * 64}, "the calibration was none, is cccccccc…"),
         ({"version_compatible": True}, "version compatibility was False, is True"),
-        ({"driver": "1", "cuda": "2"}, "CUDA was 13.0, is 2; the driver was 580.65, is 1"),
+        ({"gpu": "A", "tensorrt": "12.0"}, "TensorRT was 11.4.0.106, is 12.0; the GPU was NVIDIA H200, is A"),
     ],
 )
 def test_any_difference_means_rebuild_and_is_said(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
@@ -58,6 +59,55 @@ def test_any_difference_means_rebuild_and_is_said(tmp_path: Path, changes: dict[
     store.save(b"plan", WANTED)
     assert store.find(changed(**changes)) == (None, reason)
     assert changed(**changes).key != WANTED.key
+
+
+def test_a_new_driver_or_cuda_costs_no_build(tmp_path: Path) -> None:
+    """TensorRT itself refuses a plan that a driver can't take."""
+    store = PlanStore(tmp_path)
+    store.save(b"plan", WANTED)
+    newer = changed(driver="590.10", cuda="13.1")
+    assert store.find(newer) == (b"plan", "")
+    assert newer.key == WANTED.key
+    assert store.of_model("yolo")[0].environment.driver == "580.65"  # the note stays
+
+
+def test_a_manifest_of_format_1_is_still_read(tmp_path: Path) -> None:
+    """As earlier releases wrote it: its key was of the driver too, and nothing was said of the library."""
+    document = json.loads(WANTED.to_json())
+    document["format"] = 1
+    for name in ("backend", "compute_capabilities"):
+        del document["spec"][name]
+    parts = [1, document["spec"], document["environment"]]
+    document["key"] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    assert Manifest.from_json(json.dumps(document)) == WANTED
+    document["environment"]["driver"] = "1"
+    with pytest.raises(ValueError, match="changed by hand"):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_kernels_are_kept_for_each_gpu_and_go_with_their_plan(tmp_path: Path) -> None:
+    store = PlanStore(tmp_path)
+    plan = changed(backend="tensorrt-rtx", compute_capabilities=("7.5",), compute_capability="any")
+    other = changed(backend="tensorrt-rtx", compute_capabilities=PORTABLE, compute_capability="any")
+    assert (plan.stem[-9:], other.stem[-8:]) == ("rtx-sm7.5", "b1-4-8-rtx"[-8:])
+    for manifest in (plan, other):
+        store.save(b"plan", manifest)
+        store.save_runtime_cache(manifest, "NVIDIA RTX A/5000", b"kernels")
+    assert store.runtime_cache(plan, "NVIDIA RTX A/5000") == b"kernels"
+    assert store.runtime_cache(plan, "another") == b""
+    store.remove(other)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "yolo-fp16-512x384-b1-4-8-rtx-sm7.5.json",
+        "yolo-fp16-512x384-b1-4-8-rtx-sm7.5.plan",
+        "yolo-fp16-512x384-b1-4-8-rtx-sm7.5@NVIDIA_RTX_A_5000.kernels",
+    ]
+
+
+def test_a_portable_plan_is_for_its_gpus_only() -> None:
+    plan = changed(compute_capabilities=PORTABLE)
+    assert plan.stale(changed(compute_capabilities=("7.5", "8.6"))) == [
+        "the compute capabilities was 8.0, 8.6, 8.9, 12.0, 12.1, is 7.5, 8.6"
+    ]
 
 
 def test_other_things_and_other_chips_have_files_of_their_own() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from engines.backends.tensorrt.errors import DeviceLostError, OutOfMemoryError, PlanError
 from engines.backends.tensorrt.libraries import Libraries
+from engines.backends.tensorrt.log import LogLines, says_no_memory
 from engines.backends.tensorrt.runtime import TensorRTEngine, Ticket
 from engines.base import Engine, EngineError, ModelFormatError, TensorMismatchError
 from tests.engines.networks import Array, run
@@ -46,9 +47,10 @@ def load(world: World, *, slots: int = 2, batches: tuple[int, int, int] = (1, 2,
     return TensorRTEngine(plan(world, batches=batches), libraries=libraries, slots=slots, **options)
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
+@pytest.fixture(params=["pycuda", "cuda-bindings"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A machine with a GPU, through each of the two bindings of CUDA."""
+    world = World(binding=request.param)
     yield world
     world.check_clean()
 
@@ -283,10 +285,11 @@ def test_another_librarys_context_stays_current(world: World) -> None:
     """A thread in which PyTorch, say, has made its context current."""
     torchs = world.cuda.Device(0).retain_primary_context()
     torchs.push()
+    pushed = list(world.stack)
     engine = load(world)
     engine.infer({"images": FRAMES[:6]})
     engine.close()
-    assert world.stack == [torchs]
+    assert world.stack == pushed
     world.cuda.Context.pop()
 
 
@@ -310,8 +313,24 @@ def test_memory_that_ends_at_any_allocation_leaks_nothing(world: World, after: i
 
 def test_a_context_that_can_not_be_made(world: World) -> None:
     world.fail["create_execution_context"] = 1
-    with pytest.raises(EngineError, match=r"TensorRT refused an execution context: .*OutOfMemory"):
+    with pytest.raises(OutOfMemoryError, match=r"no memory for an execution context .*OutOfMemory \(Requested size"):
         load(world)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Error Code 2: OutOfMemory (Requested size was 1 bytes.)",
+        "Requested amount of GPU memory (1073741824 bytes) could not be allocated.",
+        "Error Code 1: Cuda Runtime (out of memory)",
+        "cudaErrorMemoryAllocation",
+        "(cudaError 2: out of memory)",
+        "Insufficient GPU memory",
+    ],
+)
+def test_tensorrts_words_for_no_memory(line: str) -> None:
+    assert says_no_memory(line)
+    assert not says_no_memory("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)")
 
 
 def test_a_refused_batch_leaves_the_engine_working(world: World) -> None:
@@ -375,6 +394,71 @@ def test_a_runtime_that_does_not_start(world: World) -> None:
     world.fail["Runtime"] = 0
     with pytest.raises(PlanError, match=r"TensorRT does not start .*nullptr.*doctor"):
         load(world)
+
+
+def test_no_memory_to_load_a_plan(world: World) -> None:
+    world.fail["deserialize_cuda_engine"] = 0
+    with pytest.raises(OutOfMemoryError, match=r"no memory for loading the plan \(Requested amount of GPU memory"):
+        load(world)
+
+
+def test_another_engine_hears_of_its_own_failures(world: World) -> None:
+    """TensorRT keeps the first logger it was given, whatever it is given later."""
+    first = load(world)
+    with pytest.raises(PlanError, match="Magic tag does not match"):
+        TensorRTEngine(b"garbage", libraries=Libraries(world.trt, world.cuda))
+    first.close()
+
+
+def test_errors_are_told_however_many_warnings_follow() -> None:
+    lines = LogLines()
+    lines.add(True, "the error")
+    for number in range(200):
+        lines.add(False, f"warning {number}")
+    assert lines.errors() == "the error"
+    assert lines.warnings()[-1] == "warning 199"
+    lines.clear()
+    assert (lines.errors(), lines.warnings()) == ("no message", ())
+
+
+# Before the first frame
+
+
+def test_every_slot_is_warm_before_the_first_batch(world: World) -> None:
+    """Each size of the profile, on each slot; else a camera's first frames would wait for kernels to be loaded."""
+    engine = load(world, slots=2)
+    assert world.launches == 2 * 3
+    check(engine.infer({"images": FRAMES[:3]}), 0, 3)
+    assert world.launches == 2 * 3 + 1
+    assert not engine.captured
+    engine.close()
+
+
+def test_a_static_batch_is_one_graph_launch() -> None:
+    world = World(binding="cuda-bindings")
+    engine = load(world, slots=2, batches=(4, 4, 4), record_times=True)
+    assert engine.captured
+    launched = world.launches
+    for rows in (4, 2, 9):
+        check(engine.infer({"images": FRAMES[:rows]}), 0, rows)
+    assert (world.launches, world.graph_launches) == (launched, 2 + 1 + 1 + 3)
+    outputs, times = engine.collect_timed(engine.submit({"images": FRAMES[4:8]}))
+    check(outputs, 4, 8)
+    assert times.compute[0] <= times.compute[1]
+    engine.close()
+    world.check_clean()
+
+
+@pytest.mark.parametrize("binding", ["pycuda", "cuda-bindings"])
+def test_where_nothing_can_be_captured_batches_run_as_before(binding: str) -> None:
+    world = World(binding=binding)
+    world.fail["cuStreamEndCapture"] = 0
+    engine = load(world, slots=1, batches=(4, 4, 4))
+    assert not engine.captured
+    check(engine.infer({"images": FRAMES[:4]}), 0, 4)
+    assert world.graph_launches == 0
+    engine.close()
+    world.check_clean()
 
 
 def test_tensors_that_are_no_batch_are_refused(world: World) -> None:

@@ -73,6 +73,14 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "The TensorRT builder may only be used by one thread at a time.",
         "TensorRT best practices, Thread Safety",
     ),
+    "plugins": (
+        "This function should be called once before accessing the Plugin Registry.",
+        "TensorRT C++ API, initLibNvInferPlugins",
+    ),
+    "timing": (
+        "Deprecated in TensorRT-RTX 1.2. Timing cache operations are no-ops in TensorRT-RTX.",
+        "TensorRT for RTX, warning of IBuilderConfig.set_timing_cache",
+    ),
     "host code": (
         "Whether this runtime is allowed to deserialize engines that contain host executable code (Default: False).",
         "TensorRT Python API, Runtime.engine_host_code_allowed",

@@ -149,9 +149,11 @@ class TensorRT:
     LayerInformationFormat = LayerInformationFormat
 
     def __init__(self, world: World) -> None:
-        from .trt_build import make_builder
+        from .trt_build import Config, make_builder
 
+        self.Config: type = Config
         self.__version__ = world.version
+        self.world = world
         self.Builder, self.OnnxParser = make_builder(world)
 
         class Runtime:
@@ -159,6 +161,8 @@ class TensorRT:
 
             def __init__(self, logger: ILogger) -> None:
                 world.require_context("Runtime")
+                if not world.plugins_registered:
+                    raise Refused("plugins", "a runtime was made before the plugins were registered")
                 if world.counted_failure("Runtime"):
                     raise TypeError("pybind11::init(): factory function returned nullptr")
                 self.logger = logger
@@ -170,6 +174,9 @@ class TensorRT:
                     header, model = unpack(bytes(serialized_engine))
                 except (ValueError, KeyError) as error:
                     self.logger.log(Severity.ERROR, f"IRuntime::deserializeCudaEngine: Error Code 1: {error}")
+                    return None
+                if world.counted_failure("deserialize_cuda_engine"):
+                    self.logger.log(Severity.ERROR, "Requested amount of GPU memory (1 bytes) could not be allocated.")
                     return None
                 refusal = _refusal(world, header, self.engine_host_code_allowed)
                 if refusal is not None:
@@ -217,12 +224,12 @@ class TensorRT:
             def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
                 return [tuple(shape) for shape in self._header["profile"][name]]
 
-            def create_execution_context(self) -> Context | None:
+            def create_execution_context(self, runtime_config: Any = None) -> Context | None:
                 world.require_context("create_execution_context")
                 if world.counted_failure("create_execution_context"):
                     self.runtime.logger.log(Severity.ERROR, "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
                     return None
-                return Context(self)
+                return Context(self, runtime_config)
 
             def create_engine_inspector(self) -> Inspector:
                 return Inspector(self)
@@ -243,8 +250,8 @@ class TensorRT:
         class Context:
             """IExecutionContext."""
 
-            def __init__(self, engine: Engine) -> None:
-                self.engine = engine
+            def __init__(self, engine: Engine, runtime_config: Any) -> None:
+                self.engine, self._runtime_config = engine, runtime_config
                 self._shapes: dict[str, tuple[int, ...]] = {
                     name: engine.get_tensor_shape(name)
                     for name in engine.input_names
@@ -322,7 +329,11 @@ class TensorRT:
                     if blocks[name].data.nbytes < needed:
                         raise Refused("size", f"{name!r} needs {needed} bytes, got {blocks[name].data.nbytes}")
                 shapes = dict(self._shapes)
-                self._stream = stream_handle
+                if queue.captured is None:
+                    self._stream = stream_handle
+                    world.launches += 1
+                if self._runtime_config is not None:
+                    self._runtime_config.make_kernels(shapes)
 
                 def run() -> None:
                     self._stream = None
@@ -352,10 +363,19 @@ class TensorRT:
                     raise Refused("two streams", "a context that is running was called from another thread")
                 self._thread = me
 
-        self.Runtime = Runtime
+        self.Runtime, self.Engine = Runtime, Engine
+
+    def init_libnvinfer_plugins(self, logger: ILogger, namespace: str) -> bool:
+        self.world.plugins_registered = True
+        return True
 
 
 def _refusal(world: World, header: Mapping[str, Any], host_code_allowed: bool) -> str | None:
+    if header.get("targets"):
+        if header["version"] != world.version:
+            return f"Serialization assertion stdVersionRead failed. Version tag does not match: {header['version']}"
+        here = "SM" + "".join(str(part) for part in world.compute_capability)
+        return None if here in header["targets"] else f"The engine is not compiled for the compute capability {here}"
     if header["version_compatible"]:
         if not host_code_allowed:
             raise Refused("host code", "a version-compatible plan was loaded without engine_host_code_allowed")

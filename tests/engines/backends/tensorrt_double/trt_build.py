@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,20 @@ if TYPE_CHECKING:
 
 
 class ParserError:
+    """Of a line of `problems_of`: "node 'NAME' (OPERATOR): WHY"."""
+
     def __init__(self, text: str) -> None:
-        self._text = text
+        found = re.fullmatch(r"node '(.*)' \((\w+)\): (.*)", text)
+        self._name, self._operator, self._text = found.groups() if found else ("", "", text)
 
     def desc(self) -> str:
         return self._text
+
+    def node_name(self) -> str:
+        return self._name
+
+    def node_operator(self) -> str:
+        return self._operator
 
 
 class Tensor:
@@ -80,15 +90,17 @@ class Config:
         "_world",
         "builder_optimization_level",
         "hardware_compatibility_level",
+        "plugins_to_serialize",
         "profiling_verbosity",
         "progress_monitor",
     )
 
     def __init__(self, world: World) -> None:
-        from .trt import HardwareCompatibilityLevel, ProfilingVerbosity
+        from .trt import BuilderFlag, HardwareCompatibilityLevel, ProfilingVerbosity
 
         self._world = world
-        self._flags: set[int] = set()
+        self._flags: set[int] = {int(BuilderFlag.TF32)}  # on by default
+        self.plugins_to_serialize: list[str] = []
         self._pools: dict[Any, int] = {}
         self._profiles: list[Profile] = []
         self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
@@ -99,6 +111,9 @@ class Config:
 
     def set_flag(self, flag: int) -> None:
         self._flags.add(int(flag))
+
+    def clear_flag(self, flag: int) -> None:
+        self._flags.discard(int(flag))
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         self._pools[pool] = pool_size
@@ -135,7 +150,10 @@ def make_builder(world: World) -> tuple[type, type]:
 
     class Builder:
         def __init__(self, logger: ILogger) -> None:
-            world.require_context("Builder")
+            if not hasattr(world.trt, "ComputeCapability"):  # that of RTX works without a GPU
+                world.require_context("Builder")
+            if not world.plugins_registered:
+                raise Refused("plugins", "a builder was made before the plugins were registered")
             self.logger = logger
             self._thread = threading.get_ident()
 
@@ -145,7 +163,7 @@ def make_builder(world: World) -> tuple[type, type]:
             return Network(self, flags)
 
         def create_builder_config(self) -> Config:
-            return Config(world)
+            return world.trt.Config(world)  # type: ignore[no-any-return]
 
         def create_optimization_profile(self) -> Profile:
             return Profile()
@@ -153,7 +171,8 @@ def make_builder(world: World) -> tuple[type, type]:
         def build_serialized_network(self, network: Network, config: Config) -> _Buffer | None:
             if threading.get_ident() != self._thread:
                 raise Refused("builder threads", "a builder was used by another thread than the one that made it")
-            world.require_context("build_serialized_network")
+            if not hasattr(world.trt, "ComputeCapability"):
+                world.require_context("build_serialized_network")
             profile = config._profiles[0].shapes if config._profiles else {}
             for tensor in network.tensors:
                 if -1 in tensor.shape and tensor.name not in profile:
@@ -166,7 +185,11 @@ def make_builder(world: World) -> tuple[type, type]:
                 self.logger.log(Severity.ERROR, "IBuilder::buildSerializedNetwork: Error Code 1: build was cancelled")
                 return None
             if world.counted_failure("build"):
+                for number in range(world.warnings):
+                    self.logger.log(Severity.WARNING, f"Converting conv weight scales to fp32. ({number})")
                 self.logger.log(Severity.ERROR, "Error Code 10: Could not find any implementation for node /stem/Conv.")
+                for number in range(world.warnings):
+                    self.logger.log(Severity.WARNING, f"Converting conv activation scales to fp32. ({number})")
                 return None
             if config._cache is not None:
                 builds = config._cache.data.count(b"+") + 1
@@ -179,6 +202,9 @@ def make_builder(world: World) -> tuple[type, type]:
                 "hardware_compatible": config.hardware_compatibility_level == HardwareCompatibilityLevel.AMPERE_PLUS,
                 "detailed": config.profiling_verbosity == ProfilingVerbosity.DETAILED,
                 "workspace": next(iter(config._pools.values()), None),
+                "tf32": int(BuilderFlag.TF32) in config._flags,
+                "plugins": config.plugins_to_serialize,
+                "targets": getattr(config, "_targets", []),
             }
             return _Buffer(pack(header, network.model))
 
@@ -202,6 +228,9 @@ def make_builder(world: World) -> tuple[type, type]:
         def __init__(self, network: Network, logger: ILogger) -> None:
             self._network, self._logger = network, logger
             self._errors: list[ParserError] = []
+
+        def get_used_vc_plugin_libraries(self) -> list[str]:
+            return ["libnvinfer_vc_plugin.so"]
 
         @property
         def num_errors(self) -> int:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +45,16 @@ class Queue:
 
     handle: int
     work: deque[Work] = field(default_factory=deque)
+    captured: list[Work] | None = None
+    """While the stream is being captured: what was put on it."""
 
 
 class World:
     """One machine with one GPU. `trt` and `cuda` are what engines.backends.tensorrt.libraries.Libraries wants.
 
     `seed` makes streams do some of their work early, at random, as a GPU does; None leaves it all until something
-    waits. `total_bytes` is the size of GPU memory, `fail` makes the named call fail once or from a count on.
+    waits. `total_bytes` is the size of GPU memory, `fail` makes the named call fail once or from a count on. `binding`
+    is what `cuda` doubles, "pycuda" or "cuda-bindings"; with `rtx`, `trt` is the double of TensorRT for RTX.
     """
 
     def __init__(
@@ -58,14 +62,23 @@ class World:
         *,
         seed: int | None = None,
         total_bytes: int = 1 << 30,
-        version: str = "11.4.0.106",
+        version: str = "",
         gpu: str = "NVIDIA Double",
-        compute_capability: tuple[int, int] = (9, 0),
+        compute_capability: tuple[int, int] | None = None,
         driver: int = 13000,
         gpus: int = 1,
+        binding: str = "pycuda",
+        rtx: bool = False,
     ) -> None:
+        from engines.backends.tensorrt.cuda_bindings import CudaBindings
+
+        from .bindings_driver import BindingsDriver
         from .cuda import Cuda
         from .trt import TensorRT
+        from .trt_rtx import TensorRTForRtx
+
+        version = version or ("1.7.1.116" if rtx else "11.4.0.106")
+        compute_capability = compute_capability or ((8, 6) if rtx else (9, 0))
 
         self.lock = threading.RLock()
         self.random = None if seed is None else random.Random(seed)
@@ -88,8 +101,17 @@ class World:
         self._next_handle = 0x5000
         self._stacks = threading.local()
         self.stacks: list[list[object]] = []
-        self.cuda = Cuda(self)
-        self.trt = TensorRT(self)
+        self.launches = 0
+        """Batches that were started by themselves, and not as part of a graph."""
+        self.graph_launches = 0
+        self.warnings = 0
+        """How many warnings a build gives."""
+        self.plugins_registered = False
+        self.kernels_made = 0
+        """TensorRT for RTX: kernels made for shapes that its runtime cache did not have."""
+        self.pycuda = Cuda(self)
+        self.cuda: Any = CudaBindings(BindingsDriver(self)) if binding == "cuda-bindings" else self.pycuda
+        self.trt: Any = TensorRTForRtx(self) if rtx else TensorRT(self)
 
     # Contexts
 
@@ -105,7 +127,7 @@ class World:
         if not self.stack:
             raise Refused("no context", f"{call} was called by a thread that has no current context")
         if self.lost is not None:
-            raise self.cuda.LogicError(f"{call} failed: {self.lost}")
+            raise self.pycuda.LogicError(f"{call} failed: {self.lost}")
 
     def counted_failure(self, call: str) -> bool:
         """Whether this call is the one that is to fail."""
@@ -119,7 +141,7 @@ class World:
     def allocate(self, size: int) -> Block:
         with self.lock:
             if self.used_bytes + size > self.total_bytes or self.counted_failure("mem_alloc"):
-                raise self.cuda.MemoryError("cuMemAlloc failed: out of memory")
+                raise self.pycuda.MemoryError("cuMemAlloc failed: out of memory")
             block = Block(self._next_address, np.full(size, 0xA5, np.uint8))
             self._next_address += (size + 511) // 256 * 256
             self.used_bytes += size
@@ -172,7 +194,11 @@ class World:
 
     def enqueue(self, queue: Queue, work: Work) -> None:
         with self.lock:
+            if queue.captured is not None:
+                queue.captured.append(work)
+                return
             for block in work.blocks:
+                block.check()
                 block.users += 1
             queue.work.append(work)
             busy = sum(1 for other in self.queues.values() if other.work)
