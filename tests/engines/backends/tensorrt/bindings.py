@@ -1,6 +1,7 @@
-"""NVIDIA's Python bindings without NVIDIA's libraries: imported over stubs, so that their interface can be read.
+"""NVIDIA's Python bindings: those of TensorRT imported over stubs of its libraries, so that their interface can be read,
+and that of TensorRT for RTX with its own, which need no GPU.
 
-The wheels hold only the binding. It wants three libraries by name and nine C functions of them; stubs of these,
+TensorRT's wheels hold only the binding. It wants three libraries by name and nine C functions of them; stubs of these,
 compiled here, make it importable on any machine with a C compiler, and no function is ever called.
 """
 
@@ -25,8 +26,8 @@ _FUNCTIONS = (
 _LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
 _DUMP = """
-import inspect, json, sys
-import tensorrt_bindings as trt
+import importlib, inspect, json, sys
+trt = importlib.import_module(sys.argv[1])
 classes = {}
 def take(owner, prefix):
     for name in dir(owner):
@@ -63,6 +64,23 @@ def folders() -> list[Path]:
     return sorted(path.parent for path in root.glob("*/tensorrt_bindings"))
 
 
+def rtx_folder() -> Path | None:
+    """Where TensorRT for RTX lies: in LEUKOSTREAM_RTX, else build/rtx; None where it is not."""
+    chosen = os.environ.get("LEUKOSTREAM_RTX")
+    folder = Path(chosen) if chosen else Path(__file__).resolve().parents[4] / "build" / "rtx"
+    return folder if (folder / "tensorrt_rtx_bindings").is_dir() else None
+
+
+def why_no_rtx() -> str | None:
+    """Why NVIDIA's builder can't be used here; None where it can. LEUKOSTREAM_NEEDS_RTX=1 makes its absence an error."""
+    if rtx_folder() is not None:
+        return None
+    why = "TensorRT for RTX is not here: make bindings"
+    if os.environ.get("LEUKOSTREAM_NEEDS_RTX") == "1":
+        raise RuntimeError(f"{why}; LEUKOSTREAM_NEEDS_RTX=1 says that it must be")
+    return why
+
+
 def why_not() -> str | None:
     """Why the bindings can't be read here; None where they can."""
     if not sys.platform.startswith("linux"):
@@ -76,6 +94,8 @@ def why_not() -> str | None:
 
 def read(folder: Path, work: Path) -> dict[str, Any]:
     """{"version": ..., "classes": {class: {member: {"kind", "doc", "settable"}}}} of a binding."""
+    if (folder / "tensorrt_rtx_bindings").is_dir():
+        return _dump("tensorrt_rtx_bindings", folder, work)
     text = (folder / "tensorrt_bindings" / "__init__.py").read_text("utf-8")
     version = re.search(r'__version__ = "(\d+)', text)
     assert version is not None
@@ -85,10 +105,14 @@ def read(folder: Path, work: Path) -> dict[str, Any]:
         file = f"lib{library}.so.{version[1]}"
         command = ["cc", "-shared", "-fPIC", "-o", str(work / file), str(source), f"-Wl,-soname,{file}"]
         subprocess.run(command, check=True, capture_output=True)
+    return _dump("tensorrt_bindings", folder, work)
+
+
+def _dump(module: str, folder: Path, work: Path) -> dict[str, Any]:
     numpy = str(Path(np.__file__).resolve().parents[1])
     environment = {**os.environ, "LD_LIBRARY_PATH": str(work), "PYTHONPATH": os.pathsep.join([str(folder), numpy])}
     result = subprocess.run(
-        [sys.executable, "-c", _DUMP], env=environment, capture_output=True, text=True, check=False, cwd=work
+        [sys.executable, "-c", _DUMP, module], env=environment, capture_output=True, text=True, check=False, cwd=work
     )
     assert result.returncode == 0, result.stderr
     document: dict[str, Any] = json.loads(result.stdout)

@@ -20,7 +20,7 @@ import engines.backends.tensorrt
 from engines.backends.tensorrt.operators import MAX_TOP_K
 from engines.graphs.graph import TOP_K
 
-from ..tensorrt_double import ANSWERS, REFUSALS, World, trt_build
+from ..tensorrt_double import ANSWERS, REFUSALS, World, trt_build, trt_rtx
 from ..tensorrt_double.trt import ILogger, IProgressMonitor
 from . import bindings
 
@@ -29,9 +29,17 @@ SOURCES = sorted(Path(engines.backends.tensorrt.__file__).parent.glob("*.py"))
 pytestmark = pytest.mark.skipif(bindings.why_not() is not None, reason=bindings.why_not() or "")
 
 
-@pytest.fixture(scope="module", params=bindings.folders() or [None], ids=lambda path: path.name if path else "none")
+RTX = bindings.rtx_folder()
+FOLDERS = [*bindings.folders(), *([RTX] if RTX else [])]
+
+
+@pytest.fixture(scope="module", params=FOLDERS or [None], ids=lambda path: path.name if path else "none")
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return bindings.read(request.param, tmp_path_factory.mktemp("stubs"))
+
+
+def is_rtx(real: dict[str, Any]) -> bool:
+    return "ComputeCapability" in real["classes"]
 
 
 def closure(function: Any, name: str) -> Any:
@@ -40,13 +48,21 @@ def closure(function: Any, name: str) -> Any:
     return cells[name].cell_contents
 
 
-def doubles() -> dict[str, tuple[type, dict[str, bool]]]:
+def doubles(rtx: bool) -> dict[str, tuple[type, dict[str, bool]]]:
     """Real class -> (the double's, its attributes that are properties: whether we set them)."""
-    trt = World().trt
+    trt = World(rtx=rtx).trt
+    own: dict[str, tuple[type, dict[str, bool]]] = {}
+    if rtx:
+        own = {
+            "IRuntimeConfig": (trt_rtx.RuntimeConfig, {"cuda_graph_strategy": True}),
+            "IRuntimeCache": (trt_rtx.RuntimeCache, {}),
+        }
+    targets = {"num_compute_capabilities": True} if rtx else {}
     engine = closure(trt.Runtime.deserialize_cuda_engine, "Engine")
     context = closure(engine.create_execution_context, "Context")
     inspector = closure(engine.create_engine_inspector, "Inspector")
     return {
+        **own,
         "Builder": (trt.Builder, {}),
         "OnnxParser": (trt.OnnxParser, {}),
         "Runtime": (trt.Runtime, {"engine_host_code_allowed": True}),
@@ -59,10 +75,12 @@ def doubles() -> dict[str, tuple[type, dict[str, bool]]]:
         "ITimingCache": (trt_build.TimingCache, {}),
         "ParserError": (trt_build.ParserError, {}),
         "IBuilderConfig": (
-            trt_build.Config,
+            trt.Config,
             {
+                **targets,
                 "builder_optimization_level": True,
                 "hardware_compatibility_level": True,
+                "plugins_to_serialize": True,
                 "profiling_verbosity": True,
                 "progress_monitor": True,
             },
@@ -70,8 +88,15 @@ def doubles() -> dict[str, tuple[type, dict[str, bool]]]:
     }
 
 
+DOUBLES_OWN = {"make_kernels"}
+"""Methods of the double's that stand for nothing real."""
+
+
 def public_methods(cls: type) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(cls).items():
+    inherited = vars(cls.__base__) if cls.__base__ is trt_build.Config else {}
+    for name, value in {**inherited, **vars(cls)}.items():
+        if name in DOUBLES_OWN:
+            continue
         if not name.startswith("_") and inspect.isfunction(value):
             yield name, value
 
@@ -85,7 +110,7 @@ def fits(mine: inspect.Signature, real: list[tuple[str, bool]]) -> bool:
 
 def test_every_method_of_the_double_is_one_of_the_real_class(real: dict[str, Any]) -> None:
     problems = []
-    for name, (double, _) in doubles().items():
+    for name, (double, _) in doubles(is_rtx(real)).items():
         for method, function in public_methods(double):
             entry = real["classes"].get(name, {}).get(method)
             if entry is None or entry["kind"] != "method":
@@ -99,8 +124,8 @@ def test_every_method_of_the_double_is_one_of_the_real_class(real: dict[str, Any
 
 def test_every_property_is_there_and_settable_where_we_set_it(real: dict[str, Any]) -> None:
     problems = []
-    for name, (double, attributes) in doubles().items():
-        declared = {key for key, value in vars(double).items() if isinstance(value, property)}
+    for name, (double, attributes) in doubles(is_rtx(real)).items():
+        declared = {key for key, value in vars(double).items() if isinstance(value, property) and key[0] != "_"}
         for attribute, set_by_us in {**dict.fromkeys(declared, False), **attributes}.items():
             entry = real["classes"].get(name, {}).get(attribute, {"kind": "nothing"})
             if entry["kind"] != "property" or (set_by_us and not entry["settable"]):
@@ -111,10 +136,11 @@ def test_every_property_is_there_and_settable_where_we_set_it(real: dict[str, An
 def test_every_member_of_the_doubles_enums_is_real(real: dict[str, Any]) -> None:
     enums = {
         name: value
-        for name, value in vars(type(World().trt)).items()
+        for cls in type(World(rtx=is_rtx(real)).trt).__mro__
+        for name, value in vars(cls).items()
         if inspect.isclass(value) and issubclass(value, enum.Enum)
     }
-    assert len(enums) == 9
+    assert len(enums) == (11 if is_rtx(real) else 9)
     problems = [
         f"{name}.{member.name}"
         for name, cls in enums.items()
@@ -151,8 +177,10 @@ def test_every_name_of_the_module_in_our_source_is_real(real: dict[str, Any]) ->
     chains = {chain for path in SOURCES for chain in module_chains(ast.parse(path.read_text("utf-8")))}
     assert ("MemoryPoolType", "WORKSPACE") in chains
     problems = []
+    only_rtx = {"ComputeCapability", "CudaGraphStrategy"}
+    assert {first for first, *_ in chains} >= only_rtx
     for first, *rest in chains:
-        if first == "__version__":
+        if first == "__version__" or (first in only_rtx and not is_rtx(real)):
             continue
         members = real["classes"].get(first)
         if members is None:
@@ -208,7 +236,7 @@ def test_no_removed_api_is_used(real: dict[str, Any]) -> None:
     text = "".join(path.read_text("utf-8") for path in SOURCES)
     for removed in ("BuilderFlag.FP16", "BuilderFlag.INT8", "int8_calibrator", "platform_has_fast", "execute_async_v2"):
         assert removed not in text
-    if real["version"].startswith("11"):
+    if is_rtx(real) or real["version"].startswith("11"):
         assert "FP16" not in real["classes"]["BuilderFlag"]
 
 

@@ -1,5 +1,9 @@
-/* A CUDA driver over host memory, for the real pycuda: contexts are checked for each thread, copies are done at once.
-   Functions that are not here are made by the test and answer 801, "not supported". */
+/* A CUDA driver over host memory, for the real bindings: contexts are checked for each thread, copies are done at once.
+   Functions that are not here answer 801, "not supported", to pycuda, for which the test makes them, and are not found by
+   cuda-bindings, which asks cuGetProcAddress for each. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +51,23 @@ long host_driver_allocated(void) { return allocated; }
 long host_driver_streams(void) { return streams; }
 long host_driver_events(void) { return events; }
 int host_driver_depth(void) { return depth; }
+
+/* The newest variant that is here of a function asked for by its plain name. */
+int cuGetProcAddress_v2(const char *name, void **function, int version, unsigned long long flags, int *status) {
+    static const char *suffixes[] = {"_v3", "_v2", ""};
+    char full[128];
+    void *self = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    *function = 0;
+    for (int i = 0; self && i < 3 && !*function; i++) {
+        snprintf(full, sizeof full, "%s%s", name, suffixes[i]);
+        *function = dlsym(self, full);
+    }
+    if (status) *status = *function ? 0 : 1;
+    return OK;
+}
+int cuGetProcAddress(const char *name, void **function, int version, unsigned long long flags) {
+    return cuGetProcAddress_v2(name, function, version, flags, 0);
+}
 
 int cuInit(unsigned flags) { return flags ? INVALID_VALUE : OK; }
 int cuDriverGetVersion(int *version) { *version = 13000; return OK; }

@@ -1,4 +1,4 @@
-"""Run by test_real_pycuda in a process of its own: the runtime on the real pycuda, over a driver in host memory.
+"""Run by test_real_cuda in a process of its own: the runtime on a real binding of CUDA, over a driver in host memory.
 
 The place of TensorRT is taken by ONNX Runtime's adapter of tools.bench gpu, on the CPU. Prints "all right" at its end.
 """
