@@ -7,12 +7,14 @@ compiled here, make it importable on any machine with a C compiler, and no funct
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,23 @@ def why_no_rtx() -> str | None:
     if os.environ.get("LEUKOSTREAM_NEEDS_RTX") == "1":
         raise RuntimeError(f"{why}; LEUKOSTREAM_NEEDS_RTX=1 says that it must be")
     return why
+
+
+@cache
+def rtx_module() -> Any:
+    """The module of TensorRT for RTX, loaded once for the process (pybind11 allows no second time), and left out of
+    `sys.modules`: other tests look for what is installed."""
+    folder = rtx_folder()
+    assert folder is not None
+    sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module("tensorrt_rtx_bindings")
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.partition(".")[0].startswith("tensorrt_rtx")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+    return module
 
 
 def why_not() -> str | None:
