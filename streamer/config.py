@@ -19,7 +19,7 @@ from streamer.records import Mode
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=1)]
-Backend = Literal["auto", "onnxruntime", "tensorrt"]
+Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Keep = Literal["got", "jpeg"]
 
 AUTO = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from engines.backends.conversion import Say, convert
-from engines.backends.tensorrt.builder import BuildOptions
+from engines.backends.tensorrt.builder import BuildOptions, check_options
 from engines.backends.tensorrt.compiler import CompileResult, compile_model, sized
-from engines.backends.tensorrt.libraries import Libraries, load
+from engines.backends.tensorrt.flavour import FLAVOURS, Name
+from engines.backends.tensorrt.libraries import Libraries, load_builder
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.backends.tensorrt.operators import check_operators
 from engines.base import UsageError
@@ -49,6 +51,20 @@ class Options:
     onnx: str | None = None
     """Write the converted graph there and stop: needs no GPU."""
     device: int = 0
+    backend: Name = "tensorrt"
+    compute_capability: str | None = None
+    """With tensorrt-rtx: GPUs to build for, "8.6,12.0"; None: a portable plan."""
+
+    def build(self) -> BuildOptions:
+        """How to build. UsageError: a batch or a compute capability that is none."""
+        return BuildOptions(
+            _batch(self.batch),
+            self.workspace_mib,
+            self.version_compatible,
+            self.hardware_compatible,
+            self.optimization_level,
+            _capabilities(self.compute_capability),
+        )
 
 
 def add_options(parser: Parser) -> None:
@@ -61,6 +77,12 @@ def add_options(parser: Parser) -> None:
     shape.add_argument("--batch", metavar="MIN,OPT,MAX", required=True, help="images a call, for example 1,4,8")
     shape.add_argument("--size", default="640x480", metavar="WxH", help="of the camera's frames")
     build = parser.add_argument_group("build", "how TensorRT builds it, and for which machines")
+    build.add_argument(
+        "--backend", choices=tuple(FLAVOURS), default="tensorrt", help="tensorrt-rtx: a portable plan, without a GPU"
+    )
+    build.add_argument(
+        "--compute-capability", metavar="N.N,N.N", help="tensorrt-rtx: the GPUs to build for, for example 7.5"
+    )
     build.add_argument("--workspace-mib", type=positive, default=1024, metavar="N", help="memory it may use meanwhile")
     build.add_argument("--optimization-level", type=int, choices=range(6), default=3, help="0 builds fast, 5 runs fast")
     build.add_argument("--version-compatible", action="store_true", help="runs on later TensorRT releases too")
@@ -84,10 +106,11 @@ def compile_command(
     store: PlanStore | None = None,
 ) -> int:
     """Compile and print what was done. Errors are ours: exit status 2 for what can't be meant, 1 for what fails."""
-    batch = _batch(options.batch)
+    build = options.build()
     frame_size = _size(options.size)
     if options.onnx is None:
-        libraries = libraries or load()
+        libraries = libraries or load_builder(FLAVOURS[options.backend])
+        check_options(build, libraries)
     model = _find(options.model)
     proto = compact(model) if model.card.task == "detector" else model.proto
 
@@ -97,7 +120,7 @@ def compile_command(
     frames = _frames(options, model.card, say)
     if options.onnx is not None:
         graph = sized(model.card, proto, frame_size)
-        check_operators(graph)
+        check_operators(graph, FLAVOURS[options.backend])
         converted = convert(
             model.card,
             graph,
@@ -106,11 +129,11 @@ def compile_command(
             accept_parity_loss=options.accept_parity_loss,
             say=say,
         )
-        check_operators(converted.model)
+        check_operators(converted.model, FLAVOURS[options.backend])
         with writing(options.onnx, "--onnx") as file:
             file.write(converted.model.SerializeToString())
         say(f"{options.precision}: {converted.parity or 'as trained'}")
-        say(f"wrote {options.onnx}: {converted.summary}; TensorRT's parser takes all of its operators")
+        say(f"wrote {options.onnx}: {converted.summary}; the parser of {FLAVOURS[options.backend]} takes all of its operators")
         return 0
     assert libraries is not None
     with PhaseBars(console) as bars:
@@ -121,13 +144,7 @@ def compile_command(
             frames,
             libraries=libraries,
             store=store or PlanStore(default_folder()),
-            options=BuildOptions(
-                batch,
-                options.workspace_mib,
-                options.version_compatible,
-                options.hardware_compatible,
-                options.optimization_level,
-            ),
+            options=build,
             frame_size=frame_size,
             device=options.device,
             accept_parity_loss=options.accept_parity_loss,
@@ -147,6 +164,12 @@ def _report(result: CompileResult, layers_file: str | None, say: Say) -> None:
     say(f"built {result.plan_path} ({size:.1f} MiB)")
     if result.converted is not None:
         say(f"graph: {result.converted.summary}")
+    spec = result.manifest.spec
+    if spec.compute_capabilities:
+        say(
+            f"for GPUs of compute capability {', '.join(spec.compute_capabilities)}, with TensorRT for RTX "
+            f"{result.manifest.environment.tensorrt}; their kernels are made when it is first loaded"
+        )
     if result.layers is not None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in result.layers.by_type.items())
         say(f"TensorRT made {result.layers.layers} layers of it: {kinds or 'no names given'}")
@@ -212,6 +235,13 @@ def _batch(text: str) -> tuple[int, int, int]:
     if not low <= usual <= high:
         raise UsageError(f"--batch: got {text!r}, expected MIN <= OPT <= MAX, for example 1,4,8")
     return low, usual, high
+
+
+def _capabilities(text: str | None) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",")) if text is not None else ()
+    if not all(re.fullmatch(r"\d+\.\d", part) for part in parts):
+        raise UsageError(f"--compute-capability: got {text!r}, expected numbers with one point, for example 8.6,12.0")
+    return parts
 
 
 def _size(text: str) -> tuple[int, int]:

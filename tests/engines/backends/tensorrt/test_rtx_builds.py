@@ -101,7 +101,7 @@ def test_non_max_suppression_has_no_runners(rtx: Libraries) -> None:
 
 
 def test_a_graph_broken_on_purpose_is_refused_with_its_nodes_name(rtx: Libraries) -> None:
-    """Of the default detector: a weight of the wrong size, which our table of operators can't see."""
+    """Of the default detector: a Concat along another axis, which our table of operators can't see."""
     card = next(card for card in shipped() if card.name == "yolov5n-blood")
     model = next(graphs(card, FRAME_SIZES[0], ["fp32"])).model
     node = [node for node in model.graph.node if node.op_type == "Concat"][1]
