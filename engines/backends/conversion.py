@@ -121,10 +121,10 @@ def _int8(card: Card, model: ModelProto, frames: Sequence[Image], say: Say) -> C
         converted = _int8_without(card, model, calibration, order[: round(share * len(order))], choosing)
         assert converted.parity is not None
         say(f"int8, {converted.summary}: {converted.parity}")
-        if best is None or best.parity is None or _worth(converted.parity) > _worth(best.parity):
+        margin = converted.parity.margin(LIMITS["int8"])
+        if best is None or best.parity is None or margin > best.parity.margin(LIMITS["int8"]):
             best = converted
-        if converted.parity.within(LIMITS["int8"]):
-            best = converted
+        if margin >= 0:
             break
     assert best is not None
     return replace(best, parity=_compare(card, model, best.model, measured))
@@ -137,10 +137,6 @@ def _int8_without(
     total = len(report.quantized) + len(report.left)
     summary = f"{len(report.quantized)} of {total} convolutions and matrix products in int8, the others in fp16"
     return Converted(quantized, "int8", _compare(card, model, quantized, frames), summary, tuple(leave))
-
-
-def _worth(parity: Parity) -> tuple[float, float]:
-    return (parity.matched if parity.matched is not None else 1.0, parity.same_class)
 
 
 def _compare(card: Card, model: ModelProto, other: ModelProto, frames: Sequence[Image]) -> Parity:

@@ -55,13 +55,17 @@ class Parity:
     """Share of the attributes of all crops with the same likeliest value; None for models without."""
 
     def within(self, limits: Limits) -> bool:
+        return self.margin(limits) >= 0
+
+    def margin(self, limits: Limits) -> float:
+        """How far the worst of what was measured is above its limit; below 0 where it is beneath."""
         measured = (
             (self.matched, limits.matched),
             (self.same_class, limits.same_class),
             (self.same_novelty, limits.same_class),
             (self.same_attributes, limits.same_attributes),
         )
-        return all(share is None or share >= least for share, least in measured)
+        return min(share - least for share, least in measured if share is not None)
 
     def __str__(self) -> str:
         same = f"{100 * self.same_class:.2f} % of classes"

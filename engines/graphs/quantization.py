@@ -17,6 +17,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from engines.base import Array, LeukostreamError, ModelFormatError, usable_cores
+from engines.graphs.graph import NOVELTY
 from engines.graphs.onnx_editing import checked, only_input
 from engines.graphs.precision import WEIGHTED, Fp16Report, to_fp16
 
@@ -109,10 +110,13 @@ def quantizable(model: ModelProto) -> list[str]:
 def rank_by_harm(model: ModelProto, calibration: Calibration, batches: Sequence[Array]) -> list[str]:
     """The operators of `quantizable`, worst first: how far quantising each alone moves what leads to the outputs.
 
-    Runs the model once for each of them and batch; two or three batches are enough.
+    That is what the last weighted operators give, those of classes, subclasses and attributes alike, and the novelty
+    before its sigmoid, which is almost flat at its threshold. Runs the model once for each of them and batch; two or
+    three batches are enough.
     """
     last = [node.output[0] for node in model.graph.node if node.op_type in WEIGHTED]
     ends = [name for name in last if name not in set(quantizable(model))]
+    ends += [node.input[0] for node in model.graph.node if NOVELTY in node.output and node.op_type == "Sigmoid"]
     image = only_input(model).name
     exact = [_probe(model, ends).run(ends, {image: batch}) for batch in batches]
     harm: dict[str, float] = {}

@@ -104,6 +104,11 @@ def test_classifiers_are_compared_in_all_that_they_say() -> None:
     assert replace(got, same_novelty=1.0, same_attributes=0.96).within(LIMITS["int8"])
     assert not replace(got, same_novelty=1.0, same_attributes=0.94).within(LIMITS["int8"])
     assert not replace(got, same_novelty=0.97, same_attributes=1.0).within(LIMITS["int8"])
+    # Which of two conversions is the better one is a question of all that the gate asks for.
+    good, better = replace(got, same_novelty=1.0, same_attributes=0.94), replace(got, same_novelty=1.0)
+    better = replace(better, same_attributes=0.96)
+    assert good.margin(LIMITS["int8"]) == pytest.approx(-0.01)
+    assert good.margin(LIMITS["int8"]) < better.margin(LIMITS["int8"])
 
 
 def test_limits() -> None:

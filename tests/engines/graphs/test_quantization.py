@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from engines.base import ModelFormatError
 from engines.graphs.precision import emulated
@@ -106,6 +106,41 @@ def test_the_worst_operator_is_found() -> None:
     order = rank_by_harm(model, calibrate(model, [frames]), [frames[:2]])
     assert sorted(order) == sorted(BODY)
     assert order[0] == "down5"
+
+
+def two_branches(novelty: str) -> ModelProto:
+    """`u` leads to the novelty, a small difference of large numbers under a sigmoid; `v` to the class."""
+    value = helper.make_tensor_value_info
+    arrays = {
+        "U": np.array([[1.0, 1.003], [0.7, 0.701]]), "D": np.array([[100.0, 0.0], [0.0, 100.0]]),
+        "V": np.array([[1.0, 1.05], [0.7, 0.72]]), "C": np.array([[10.0, 0.0], [-10.0, 1.0]]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("MatMul", ["x", "U"], ["u"]),
+        helper.make_node("MatMul", ["u", "D"], ["distances"]),
+        helper.make_node("Mul", ["distances", "row"], ["scaled"]),
+        helper.make_node("ReduceSum", ["scaled", "last"], ["logit"], keepdims=0),
+        helper.make_node("Sigmoid", ["logit"], [novelty]),
+        helper.make_node("MatMul", ["x", "V"], ["v"]),
+        helper.make_node("MatMul", ["v", "C"], ["classes"]),
+        helper.make_node("Softmax", ["classes"], ["class_probabilities"]),
+    ]
+    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    constants.append(numpy_helper.from_array(np.array([[50.0, -50.0]], np.float32), "row"))
+    constants.append(numpy_helper.from_array(np.array([1], np.int64), "last"))
+    ends = [value(novelty, 1, ["N"]), value("class_probabilities", 1, ["N", 2])]
+    return model_of(nodes, [value("x", 1, ["N", 2])], ends, constants)
+
+
+def test_harm_to_the_novelty_counts() -> None:
+    """The gate asks for it; before its last steps there is little to be seen of it."""
+    batch = np.random.default_rng(1).normal(size=(64, 2)).astype(np.float32)
+    orders = {}
+    for name in ("novelty", "something_else"):
+        model = two_branches(name)
+        assert quantizable(model) == ["u", "v"]
+        orders[name] = rank_by_harm(model, calibrate(model, [batch]), [batch])
+    assert orders == {"novelty": ["u", "v"], "something_else": ["v", "u"]}
 
 
 def test_scales_cover_the_largest_value() -> None:
