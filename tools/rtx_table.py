@@ -1,11 +1,11 @@
-"""Every shipped model through NVIDIA's builder of TensorRT for RTX, without a GPU: which plans there are, and how large.
+"""Every shipped model through NVIDIA's builder of TensorRT for RTX, without a GPU: which plans come of it, how large.
 
     python -m tools.rtx_table --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
 
-Graph x precision x frame size x profile x compute capability, each built by itself, one after the other. The int8 graphs
-are quantised whole, with scales from the simulated slide: such a plan is built like any, and is not one to count with.
-A build that is refused stands in the table with the reason; the exit status is 1 where a refusal is not one of `REFUSALS`
-or one of them is none any more. Nothing here runs a plan.
+Graph x precision x frame size x profile x compute capability, each built by itself, one after the other. The int8
+graphs are quantised whole, with scales from the simulated slide: such a plan is built like any, and is not one to count
+with. A build that is refused stands in the table with the reason; the exit status is 1 where a refusal is not one of
+`REFUSALS`, or one of them is none any more. Nothing here runs a plan.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Refusal:
 
 
 REFUSALS = (
-    Refusal("faster-rcnn-two-level", None, None, r"RoiAlign", "RoiAlign is a plugin, which TensorRT for RTX has none of"),
+    Refusal("faster-rcnn-two-level", None, None, r"RoiAlign", "RoiAlign is a plugin, and TensorRT for RTX has none"),
     Refusal("ml-cnn", "fp32", "7.5", r"FP32 GEMM is not supported", "no fp32 matrix products on Turing"),
     Refusal("mobilenetv3-small", "fp32", "7.5", r"FP32 GEMM is not supported", "no fp32 matrix products on Turing"),
 )
@@ -202,9 +202,9 @@ def summary(rows: Sequence[Row], version: str, host: str) -> list[str]:
     reasons = [f"* `{one.graph}`{_of(one)}: {one.why} («{one.words}»)." for one in REFUSALS]
     return [
         BEGIN,
-        f"TensorRT for RTX {version} on {host}: {len(built)} of {len(rows)} plans were built, MiB of each at its first "
-        "size and profile; processor seconds are the median (least–most) of all sizes, profiles and targets of the line. The "
-        "whole matrix is in [rtx-builds.json](benchmarks/rtx-builds.json).",
+        f"TensorRT for RTX {version} on {host}: {len(built)} of {len(rows)} plans were built. MiB of each at its first "
+        "size and profile; processor seconds are the median (least–most) of all sizes, profiles and targets of the "
+        "line. The whole matrix is in [rtx-builds.json](benchmarks/rtx-builds.json).",
         "",
         *table(rows, sorted({row.capability for row in rows}, key=float)),
         "",

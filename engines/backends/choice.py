@@ -37,8 +37,8 @@ class EngineMaker:
     """Makes the engines of one model, one for each input size, all on the first backend that works.
 
     "auto" tries TensorRT, TensorRT for RTX, ONNX Runtime with CUDA and ONNX Runtime on the CPU; "onnxruntime" the last
-    two; "tensorrt" and "tensorrt-rtx" themselves alone. `say` is told in one line what runs, how long loading took, and why nothing faster does. With `shadow`
-    an engine on a GPU is compared with the CPU now and then.
+    two; "tensorrt" and "tensorrt-rtx" themselves alone. `say` is told in one line what runs, how long loading took,
+    and why nothing faster does. With `shadow` an engine on a GPU is compared with the CPU now and then.
     """
 
     def __init__(

@@ -5,24 +5,27 @@
 Each check says ok, failed, or not run and why; the exit status is 1 when one failed. What is measured:
 
 * slots: the same batches through one slot and through several; of the time that copies take on one stream, how much
-  lies beside another stream's computing (from CUDA events). TensorRT's plans where its builder is there, else ONNX
-  Runtime's CUDA provider on the same slots, streams and buffers.
+  lies beside another stream's computing (from CUDA events). Of TensorRT's plans and of those of TensorRT for RTX, each
+  where it can run; and of ONNX Runtime's CUDA provider on the same slots, streams and buffers.
+* graphs: a plan of one batch size, launched as a CUDA graph and kernel by kernel.
 * broken plans: garbage and a truncated plan give our error (the lean runtime does for this).
 * sources: 1, 4, 16, 64 cameras of 640x480 at 30 frames a second, through the batcher and the detector; frames per
   second, latency from capture to boxes, drops, and the host's share of a batch.
+
+All of it takes less than ten minutes: what --minutes leaves no time for is not run, and says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -32,9 +35,10 @@ from rich.table import Table
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.tensorrt.builder import BuildOptions, build
-from engines.backends.tensorrt.compiler import sized
+from engines.backends.tensorrt.compiler import check_target, sized
 from engines.backends.tensorrt.device import Device
-from engines.backends.tensorrt.errors import PlanError
+from engines.backends.tensorrt.errors import DamagedPlanError
+from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from engines.backends.tensorrt.libraries import Libraries, load_cuda, load_tensorrt
 from engines.backends.tensorrt.runtime import StreamTimes, TensorRTEngine
 from engines.base import BackendUnavailableError, Engine
@@ -43,16 +47,22 @@ from engines.graphs.precision import to_fp16
 from engines.models.detector import Detector, Engines
 from engines.zoo.registry import Model, compact, find, zoo_names
 from streamer.commands.compile import read_frames
-from streamer.records import Frame
-from streamer.run.batcher import Batcher
-from streamer.run.ring import Ring
+from tools.bench.gpu_cameras import stream
 from tools.commands import command_parser
 
 FRAME_SIZE = (640, 480)
-FPS = 30
 SIMULATED = "sim:seed=5,cells=12"
 LEAST_OVERLAP = 0.8
 """Of the copies' time or the computing's, whichever is shorter: the share beside another batch's other."""
+
+
+_NO_TIME = "the time of --minutes was over"
+
+
+class Load(Protocol):
+    """Makes the engine of the detector with so many slots."""
+
+    def __call__(self, machine: Machine, slots: int, *, cuda_graphs: bool = True) -> TensorRTEngine: ...
 
 
 class NotRun(Exception):
@@ -78,10 +88,16 @@ class Machine:
     sources: Sequence[int]
     slots: int
     batch: int
+    static_batch: bool = False
+    """Whether plans are for `batch` alone, so that they can be captured."""
 
     def graph(self) -> ModelProto:
         """The detector for 640x480 frames, its batch open."""
         return sized(self.model.card, compact(self.model), FRAME_SIZE)
+
+
+Check = Callable[[Machine], tuple[str, dict[str, Any]]]
+"""What it found, in words and as figures; raises what makes it fail, and NotRun where it can't be made."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,6 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sources", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin no check after so long")
     options = parser.parse_args(arguments)
     if options.model == "yolov5n-blood" and options.model not in zoo_names():
         parser.error("this installation ships no detector: give one with --model FILE")
@@ -103,7 +120,11 @@ def main(arguments: Sequence[str]) -> int:
         options.slots,
         options.batch,
     )
-    results = [_run(name, check, machine) for name, check in CHECKS.items()]
+    ends = time.monotonic() + 60 * options.minutes
+    results = [
+        _run(name, check, machine) if time.monotonic() < ends else Result(name, "not run", _NO_TIME)
+        for name, check in CHECKS.items()
+    ]
     _print(results)
     if options.json is not None:
         document = {
@@ -117,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     return int(any(result.status == "failed" for result in results))
 
 
-def _run(name: str, check: Callable[[Machine], tuple[str, dict[str, Any]]], machine: Machine) -> Result:
+def _run(name: str, check: Check, machine: Machine) -> Result:
     try:
         detail, figures = check(machine)
     except (NotRun, BackendUnavailableError) as error:
@@ -151,65 +172,86 @@ def what_is_here(machine: Machine) -> tuple[str, dict[str, Any]]:
 
 
 def broken_plans(machine: Machine) -> tuple[str, dict[str, Any]]:
-    """With the lean runtime, or the full one."""
+    """With the lean runtime, a full one, or that for RTX."""
     cuda = load_cuda()
     module = None
-    for name in ("tensorrt_lean", "tensorrt"):
+    for name in ("tensorrt_lean", "tensorrt", *TENSORRT_RTX.modules):
         with contextlib.suppress(ImportError, OSError):
-            module = __import__(name)
+            module = importlib.import_module(name)
             break
     if module is None:
-        raise NotRun("neither tensorrt_lean nor tensorrt is installed: pip install tensorrt-lean-cu13")
+        raise NotRun(f"no runtime is installed: {TENSORRT.install}, or pip install tensorrt-lean-cu13")
     messages = {}
+    flavour = TENSORRT_RTX if module.__name__ in TENSORRT_RTX.modules else TENSORRT
     for what, plan in {"garbage": b"garbage" * 1000, "empty": b"", "zeros": bytes(100_000)}.items():
         try:
-            TensorRTEngine(plan, libraries=Libraries(module, cuda)).close()
-        except PlanError as error:
+            TensorRTEngine(plan, libraries=Libraries(module, cuda, flavour)).close()
+        except DamagedPlanError as error:
             messages[what] = str(error)
         else:
             raise AssertionError(f"a plan of {what} was loaded")
     return f"{module.__name__} {module.__version__} refuses {', '.join(messages)} with our error", messages
 
 
-def truncated_plan(machine: Machine) -> tuple[str, dict[str, Any]]:
-    libraries = _with_builder()
-    plan = _plan(machine, libraries)
-    try:
-        TensorRTEngine(plan[: len(plan) // 2], libraries=libraries).close()
-    except PlanError as error:
-        return "half a plan is refused with our error", {"message": str(error)}
-    raise AssertionError("half a plan was loaded")
+def truncated_plan(flavour: Flavour) -> Check:
+    def check(machine: Machine) -> tuple[str, dict[str, Any]]:
+        libraries = _with_builder(flavour)
+        plan = _plan(machine, libraries)
+        try:
+            TensorRTEngine(plan[: len(plan) // 2], libraries=libraries).close()
+        except DamagedPlanError as error:
+            return "half a plan is refused with our error", {"message": str(error)}
+        raise AssertionError("half a plan was loaded")
+
+    return check
 
 
 # Engines -------------------------------------------------------------------------------------------------------
 
 
-def _with_builder() -> Libraries:
-    trt = load_tensorrt()
+def _with_builder(flavour: Flavour) -> Libraries:
+    """What builds and runs plans on the GPU that is here; NotRun or BackendUnavailableError says why nothing does."""
+    cuda = load_cuda(flavour)
+    trt = load_tensorrt(flavour)
     if not hasattr(trt, "Builder"):
-        raise NotRun("TensorRT's builder is not installed: pip install 'leukostream[tensorrt]'")
-    return Libraries(trt, load_cuda())
+        raise NotRun(f"the builder of {flavour} is not installed: {flavour.install}")
+    libraries = Libraries(trt, cuda, flavour)
+    if flavour.portable:
+        check_target(libraries, Device(libraries).environment())
+    return libraries
 
 
-_PLANS: dict[str, bytes] = {}
+_PLANS: dict[tuple[str, str, bool], bytes] = {}
 
 
 def _plan(machine: Machine, libraries: Libraries, precision: str = "fp16") -> bytes:
-    if precision not in _PLANS:
+    key = (libraries.flavour.name, precision, machine.static_batch)
+    if key not in _PLANS:
         graph = machine.graph()
         graph = to_fp16(graph)[0] if precision == "fp16" else graph
-        options = BuildOptions((1, machine.batch, machine.batch))
-        _PLANS[precision] = build(graph, options, libraries).plan
-    return _PLANS[precision]
+        smallest = machine.batch if machine.static_batch else 1
+        _PLANS[key] = build(graph, BuildOptions((smallest, machine.batch, machine.batch)), libraries).plan
+    return _PLANS[key]
 
 
-def _tensorrt(machine: Machine, slots: int) -> TensorRTEngine:
-    libraries = _with_builder()
-    plan = _plan(machine, libraries)
-    return TensorRTEngine(plan, libraries=libraries, slots=slots, precision="fp16", record_times=True)
+def _real(flavour: Flavour) -> Load:
+    """The detector on a plan of that library."""
+
+    def load(machine: Machine, slots: int, *, cuda_graphs: bool = True) -> TensorRTEngine:
+        libraries = _with_builder(flavour)
+        return TensorRTEngine(
+            _plan(machine, libraries),
+            libraries=libraries,
+            slots=slots,
+            precision="fp16",
+            record_times=True,
+            cuda_graphs=cuda_graphs,
+        )
+
+    return load
 
 
-def _onnxruntime_slots(machine: Machine, slots: int) -> TensorRTEngine:
+def _onnxruntime_slots(machine: Machine, slots: int, *, cuda_graphs: bool = True) -> TensorRTEngine:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise NotRun("ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu in place of onnxruntime")
     from tools.bench.onnxruntime_slots import as_plan, libraries
@@ -218,16 +260,13 @@ def _onnxruntime_slots(machine: Machine, slots: int) -> TensorRTEngine:
     return TensorRTEngine(plan, libraries=libraries(load_cuda()), slots=slots, precision="slots", record_times=True)
 
 
-Load = Callable[[Machine, int], TensorRTEngine]
-
-
 def _batch(machine: Machine, engine: Engine) -> np.ndarray[Any, Any]:
     shape = engine.inputs[0].shape
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (machine.batch, *(size or 1 for size in shape[1:])), np.uint8)
 
 
-def same_numbers(load: Load) -> Callable[[Machine], tuple[str, dict[str, Any]]]:
+def same_numbers(load: Load) -> Check:
     def check(machine: Machine) -> tuple[str, dict[str, Any]]:
         engine = load(machine, 2)
         reference = OnnxRuntimeEngine(machine.graph(), device="cpu")
@@ -254,7 +293,7 @@ def _size(engine: Engine) -> tuple[int, int]:
     return height, width
 
 
-def slots_overlap(load: Load) -> Callable[[Machine], tuple[str, dict[str, Any]]]:
+def slots_overlap(load: Load) -> Check:
     def check(machine: Machine) -> tuple[str, dict[str, Any]]:
         rates = {}
         times: list[StreamTimes] = []
@@ -277,6 +316,26 @@ def slots_overlap(load: Load) -> Callable[[Machine], tuple[str, dict[str, Any]]]
             wanted = 100 * LEAST_OVERLAP
             raise AssertionError(f"{detail}; {100 * share:.0f} % of the shorter overlaps, expected {wanted:.0f} %")
         return f"{detail}; {100 * share:.0f} % of copies or computing, whichever is shorter, overlap", figures
+
+    return check
+
+
+def graph_launches(load: Load) -> Check:
+    """A plan of one batch size through one slot, as a CUDA graph and kernel by kernel."""
+
+    def check(machine: Machine) -> tuple[str, dict[str, Any]]:
+        static = replace(machine, static_batch=True)
+        rates = {}
+        for captured in (True, False):
+            engine = load(static, 1, cuda_graphs=captured)
+            try:
+                if captured and not engine.captured:
+                    raise NotRun("nothing was captured: pycuda can't, and CUDA may refuse; see `leukostream doctor`")
+                rates[captured] = _throughput(engine, _batch(static, engine), machine.seconds)[0]
+            finally:
+                engine.close()
+        figures = {"graph": round(rates[True], 1), "kernels": round(rates[False], 1), "batch": machine.batch}
+        return f"{rates[True]:.0f} frames/s as a graph, {rates[False]:.0f} kernel by kernel", figures
 
     return check
 
@@ -322,7 +381,7 @@ def cameras(load: Callable[[Machine], Engine]) -> Callable[[Machine], tuple[str,
             detector = Detector(machine.model.card, Engines(lambda height, width: engine), fixed_size=_size(engine))
             detector.detect(machine.frames[:1])  # warm
             for count in machine.sources:
-                rows[str(count)] = _stream(machine, detector, engine.concurrency, count)
+                rows[str(count)] = stream(machine, detector, engine.concurrency, count)
         finally:
             engine.close()
         detail = "; ".join(
@@ -335,66 +394,30 @@ def cameras(load: Callable[[Machine], Engine]) -> Callable[[Machine], tuple[str,
     return check
 
 
-def _stream(machine: Machine, detector: Detector, workers: int, count: int) -> dict[str, float]:
-    """`count` cameras for some seconds: rings of two frames that drop the oldest, batches closed at N or 5 ms."""
-    rings: dict[str, Ring[Frame]] = {f"camera{i}": Ring(2, "drop_oldest") for i in range(count)}
-    batcher = Batcher(rings, now_ns=time.monotonic_ns, max_frames=machine.batch, max_wait_ms=5)
-    latencies_ms: list[float] = []
-    spent_ms = [0.0, 0.0]
-    lock = threading.Lock()
-
-    def work() -> None:
-        while (batch := batcher.next_batch()) is not None:
-            _, timings = detector.detect_timed([one.frame.image for one in batch])
-            now = time.monotonic_ns()
-            with lock:
-                latencies_ms.extend((now - one.frame.captured_ns) / 1e6 for one in batch)
-                spent_ms[0] += timings.letterbox_ms + timings.nms_ms
-                spent_ms[1] += timings.infer_ms
-
-    threads = [threading.Thread(target=work) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    start = time.perf_counter()
-    for number, due in enumerate(_ticks(machine.seconds)):
-        time.sleep(max(0.0, start + due - time.perf_counter()))
-        for i, (name, ring) in enumerate(rings.items()):
-            image = machine.frames[(number + i) % len(machine.frames)]
-            ring.put(Frame(name, number, time.monotonic_ns(), image))
-    for ring in rings.values():
-        ring.close()
-    for thread in threads:
-        thread.join()
-    elapsed = time.perf_counter() - start
-    p50, p99 = np.percentile(latencies_ms, [50, 99]) if latencies_ms else (0.0, 0.0)
-    return {
-        "frames_per_s": round(len(latencies_ms) / elapsed, 1),
-        "offered_per_s": count * FPS,
-        "p50_ms": round(float(p50), 2),
-        "p99_ms": round(float(p99), 2),
-        "dropped": sum(sum(ring.dropped.values()) for ring in rings.values()),
-        "host_share": round(spent_ms[0] / max(sum(spent_ms), 1e-9), 3),
-    }
-
-
-def _ticks(seconds: float) -> Iterator[float]:
-    """When each frame of a camera is due, in seconds."""
-    return (n / FPS for n in range(max(1, round(seconds * FPS))))
-
-
 def _cpu(machine: Machine) -> Engine:
     return OnnxRuntimeEngine(machine.graph(), threads=Threads(1, 2), device="cpu", max_batch=machine.batch)
 
 
-CHECKS: dict[str, Callable[[Machine], tuple[str, dict[str, Any]]]] = {
+def _checks_of(name: str, load: Load) -> dict[str, Check]:
+    return {
+        f"{name} numbers": same_numbers(load),
+        f"{name} slots": slots_overlap(load),
+        f"{name} cameras": cameras(lambda machine: load(machine, machine.slots)),
+    }
+
+
+CHECKS: dict[str, Check] = {
     "machine": what_is_here,
     "broken plans": broken_plans,
-    "truncated plan": truncated_plan,
-    "tensorrt numbers": same_numbers(_tensorrt),
-    "tensorrt slots": slots_overlap(_tensorrt),
-    "tensorrt cameras": cameras(lambda machine: _tensorrt(machine, machine.slots)),
-    "onnxruntime cuda numbers": same_numbers(_onnxruntime_slots),
-    "onnxruntime cuda slots": slots_overlap(_onnxruntime_slots),
-    "onnxruntime cuda cameras": cameras(lambda machine: _onnxruntime_slots(machine, machine.slots)),
+    **{
+        check: run
+        for flavour in (TENSORRT, TENSORRT_RTX)
+        for check, run in {
+            f"{flavour.name} truncated plan": truncated_plan(flavour),
+            **_checks_of(flavour.name, _real(flavour)),
+            f"{flavour.name} graphs": graph_launches(_real(flavour)),
+        }.items()
+    },
+    **_checks_of("onnxruntime cuda", _onnxruntime_slots),
     "cpu cameras": cameras(_cpu),
 }

@@ -94,7 +94,7 @@ def check_options(options: BuildOptions, libraries: Libraries) -> None:
         for capability in options.compute_capabilities:
             if capability not in known:
                 raise UsageError(
-                    f"--compute-capability: got {capability!r}, expected of {', '.join(known)}, the targets of {flavour}"
+                    f"--compute-capability: got {capability!r}, expected of {', '.join(known)}, of {flavour}"
                 )
     elif options.compute_capabilities:
         raise UsageError(
@@ -115,7 +115,7 @@ def _check_lean(libraries: Libraries) -> None:
         ctypes.CDLL(soname)
     except OSError as error:
         raise BuildError(
-            f"--version-compatible: got no lean runtime ({soname}: {error}), expected it, since such a plan carries it; "
+            f"--version-compatible: got no lean runtime ({soname}: {error}), expected it, since the plan carries it; "
             f"pip install tensorrt-lean of version {libraries.trt.__version__}, or build without --version-compatible"
         ) from error
 
@@ -136,7 +136,7 @@ def build(
     """
     check_batch(options.batch, model)
     check_options(options, libraries)
-    check_operators(model)
+    check_operators(model, libraries.flavour)
     gpu = None if libraries.flavour.portable else Device(libraries, device)
     cancelled, finished = Event(), Event()
     result: list[Built] = []
@@ -228,7 +228,8 @@ def _build(
     if plan is None:
         raise BuildError(
             f"{flavour} could not build the plan: {log.errors()}; expected a graph that fits "
-            f"{'the GPUs it is for' if flavour.portable else 'this GPU'}, try fp32 or fp16, a smaller batch or more --workspace"
+            f"{'the GPUs it is for' if flavour.portable else 'this GPU'}, try fp32 or fp16, a smaller batch or more "
+            "--workspace-mib"
         )
     kept = None if flavour.portable else config.get_timing_cache()
     return Built(bytes(plan), bytes(kept.serialize()) if kept is not None else b"")

@@ -96,7 +96,7 @@ def compile_model(
         raise ModelFormatError(f"model {card.name!r}: got an input of open size, expected one size for a plan")
     check_batch(options.batch, model)
     check_options(options, libraries)
-    check_operators(model)
+    check_operators(model, libraries.flavour)
     spec = PlanSpec(
         model=card.name,
         model_sha256=digest(proto),
@@ -121,7 +121,7 @@ def compile_model(
         converted = convert(card, model, precision, frames, accept_parity_loss=accept_parity_loss, say=say)
         if converted.parity is not None:
             say(f"{precision}: {converted.parity}")
-        check_operators(converted.model)
+        check_operators(converted.model, libraries.flavour)
         built = build(
             converted.model,
             options,
@@ -160,7 +160,7 @@ def load_plan(
     """
     flavour, here = libraries.flavour, Device(libraries, device).environment()
     if flavour.portable:
-        _check_target(libraries, here)
+        check_target(libraries, here)
     environment = Environment.portable(libraries) if flavour.portable else here
     model_sha256 = digest(proto)
     reasons: list[str] = []
@@ -208,12 +208,13 @@ def _dotted(environment: Environment) -> str:
     return f"{environment.compute_capability[:-1]}.{environment.compute_capability[-1]}"
 
 
-def _check_target(libraries: Libraries, here: Environment) -> None:
+def check_target(libraries: Libraries, here: Environment) -> None:
+    """BackendUnavailableError where TensorRT for RTX builds nothing for the GPU that is here."""
     targets = targets_of(libraries.trt)
     if _dotted(here) not in targets:
         raise BackendUnavailableError(
-            f"backend '{libraries.flavour.name}': got {here.gpu} of compute capability {_dotted(here)}, expected one of "
-            f"{', '.join(targets)}, the targets of {libraries.flavour} {here.tensorrt}; use --backend tensorrt"
+            f"backend '{libraries.flavour.name}': got {here.gpu} of compute capability {_dotted(here)}, expected one "
+            f"of {', '.join(targets)}, the targets of {libraries.flavour} {here.tensorrt}; use --backend tensorrt"
         )
 
 

@@ -67,12 +67,8 @@ class CudaBindings:
 
             def compute_capability(self) -> tuple[int, int]:
                 kinds = driver.CUdevice_attribute
-                major = call(
-                    "cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._handle
-                )
-                minor = call(
-                    "cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._handle
-                )
+                major = call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, self._handle)
+                minor = call("cuDeviceGetAttribute", kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, self._handle)
                 return int(major), int(minor)
 
             def retain_primary_context(self) -> Context:

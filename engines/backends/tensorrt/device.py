@@ -86,8 +86,8 @@ class Environment:
 class Device:
     """A GPU through its primary context, which PyTorch and ONNX Runtime use too.
 
-    The context is retained once for the process and never given back: pycuda, for one, releases a context only in the thread
-    that retained it, and other libraries rely on it until the end anyway.
+    The context is retained once for the process and never given back: pycuda, for one, releases a context only in the
+    thread that retained it, and other libraries rely on it until the end anyway.
     """
 
     def __init__(self, libraries: Libraries, index: int = 0) -> None:

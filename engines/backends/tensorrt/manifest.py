@@ -92,7 +92,11 @@ class Manifest:
         for mine, other in ((self.spec, wanted.spec), (self.environment, wanted.environment)):
             for entry in dataclasses.fields(mine):
                 before, now = getattr(mine, entry.name), getattr(other, entry.name)
-                if entry.name not in _NOTES and before != now and not self._tolerates(entry.name, str(before), str(now)):
+                if (
+                    entry.name not in _NOTES
+                    and before != now
+                    and not self._tolerates(entry.name, str(before), str(now))
+                ):
                     reasons.append(f"{_WORDS.get(entry.name, entry.name)} was {_short(before)}, is {_short(now)}")
         return reasons
 

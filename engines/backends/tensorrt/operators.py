@@ -3,16 +3,21 @@
 Source: docs/operators.md of the ONNX parser, "TensorRT 10.15 supports operators in the inclusive range of opset 9 to
 opset 24", with its restrictions. Only operators of that table are allowed here; those that leukostream's graphs could
 not use on any account (recurrent networks, control flow, sequences) are left out, and so refused.
+
+Beside the table, what the parser itself says, seen in that of TensorRT for RTX 1.7, which has the same source. What holds
+for TensorRT for RTX alone stands under RTX. tests/engines/backends/tensorrt/test_rtx_operators.py runs ONNX's own
+conformance nodes through this and through the real parser and builder, and lists every difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, TypeVar
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from engines.backends.tensorrt.flavour import TENSORRT, Flavour
 from engines.base import ModelFormatError
 
 OPSETS = range(9, 25)
@@ -44,8 +49,8 @@ _TYPES: Mapping[str, frozenset[int]] = {
     ),
     **_each(
         "Abs Add ArgMax ArgMin DepthToSpace Div Equal Greater GreaterOrEqual IsNaN Less LessOrEqual Max Mean Min Mod "
-        "Mul Neg Pad Pow Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
-        "ReduceProd ReduceSum ReduceSumSquare Relu ScatterElements ScatterND Shrink Sign SpaceToDepth Sub Sum "
+        "Mul Neg Pad Pow ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
+        "ReduceProd ReduceSum ReduceSumSquare ScatterElements ScatterND Shrink Sign SpaceToDepth Sub Sum "
         "TopK",
         _NUMBER,
     ),
@@ -57,26 +62,34 @@ _TYPES: Mapping[str, frozenset[int]] = {
     **_each("And Not Or Xor", frozenset({TensorProto.BOOL})),
     **_each("Cast CastLike", _CAST),
     "DequantizeLinear": frozenset({TensorProto.INT8}),
+    "Range": frozenset({TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64}),
+    "Relu": _FLOAT | {TensorProto.INT64},
 }
 SUPPORTED = frozenset(_TYPES)
+_RESIZE_MODES = frozenset({"nearest", "linear"})
+_FLOAT_ONLY_WITH: Mapping[str, tuple[str, int, str]] = {"Mod": ("fmod", 1, "on floats only with `fmod` 1")}
+_RTX_REFUSES: Mapping[str, str] = {
+    "RoiAlign": "a plugin, of which TensorRT for RTX has none",
+    "NonMaxSuppression": "TensorRT for RTX has nothing that runs it",
+}
 
 
-def check_operators(model: ModelProto) -> None:
-    """ModelFormatError that names every node that TensorRT's parser would refuse, and why."""
+def check_operators(model: ModelProto, flavour: Flavour = TENSORRT) -> None:
+    """ModelFormatError that names every node that the library would refuse, and why."""
     opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    problems = problems_of(model)
+    problems = problems_of(model, flavour)
     if opset not in OPSETS:
         problems.insert(0, f"opset {opset}, expected {OPSETS.start} to {OPSETS.stop - 1}")
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ModelFormatError(
-            f"TensorRT can't take this graph: {'; '.join(problems[:5])}{more}; "
+            f"{flavour} can't take this graph: {'; '.join(problems[:5])}{more}; "
             "change these operators in the network, or run it with --backend onnxruntime"
         )
 
 
-def problems_of(model: ModelProto) -> list[str]:
-    """What TensorRT's parser would refuse, a line for each node, in the order of the graph."""
+def problems_of(model: ModelProto, flavour: Flavour = TENSORRT) -> list[str]:
+    """What the library would refuse, a line for each node, in the order of the graph."""
     graph = shape_inference.infer_shapes(model, data_prop=True).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -91,14 +104,18 @@ def problems_of(model: ModelProto) -> list[str]:
     io = {value.name for value in (*graph.input, *graph.output)}
     problems = []
     for node in graph.node:
-        why = _problem(node, types, constants, io)
+        why = _problem(node, types, constants, io, flavour)
         if why is not None:
             problems.append(f"node {node.name or node.output[0]!r} ({node.op_type}): {why}")
     return problems
 
 
 def _problem(
-    node: NodeProto, types: Mapping[str, int], constants: Mapping[str, TensorProto], io: set[str]
+    node: NodeProto,
+    types: Mapping[str, int],
+    constants: Mapping[str, TensorProto],
+    io: set[str],
+    flavour: Flavour,
 ) -> str | None:
     if node.domain not in ("", "ai.onnx"):
         return f"operator set {node.domain!r} is not ONNX's own"
@@ -112,7 +129,15 @@ def _problem(
     kind = types.get(main, TensorProto.UNDEFINED)
     if kind not in (TensorProto.UNDEFINED, TensorProto.DOUBLE) and kind not in allowed:
         return f"input {main!r} is {TensorProto.DataType.Name(kind).lower()}"
+    if flavour.portable and node.op_type in _RTX_REFUSES:
+        return _RTX_REFUSES[node.op_type]
+    if node.op_type in _FLOAT_ONLY_WITH and kind in _FLOAT:
+        name, value, said = _FLOAT_ONLY_WITH[node.op_type]
+        if _attribute(node, name, 0) != value:
+            return said
     restriction = _RESTRICTIONS.get(node.op_type)
+    if flavour.portable and node.op_type in _RTX_RESTRICTIONS:
+        restriction = _RTX_RESTRICTIONS[node.op_type]
     return restriction(node, constants) if restriction is not None else None
 
 
@@ -136,8 +161,10 @@ def _zero_point(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | 
 
 
 def _top_k(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
-    if _attribute(node, "sorted", 1) != 1:
-        return "`sorted` must be 1"
+    return "`sorted` must be 1" if _attribute(node, "sorted", 1) != 1 else _k(node, constants)
+
+
+def _k(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
     k = constants.get(node.input[1])
     if k is None:
         return "K must be a number by now: fix the sizes of the input"
@@ -146,9 +173,12 @@ def _top_k(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
 
 
 def _pool(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
-    kernel = _attribute(node, "kernel_shape", [])
-    if len(kernel) not in (2, 3):
+    if len(_attribute(node, "kernel_shape", [])) not in (2, 3):
         return "2D or 3D pooling only"
+    return _rtx_pool(node, constants)
+
+
+def _rtx_pool(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
     if any(step != 1 for step in _attribute(node, "dilations", [])):
         return "`dilations` must be empty or all ones"
     return "output `Indices` is unsupported" if len(node.output) > 1 else None
@@ -160,8 +190,25 @@ def _axes(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
     return None
 
 
-def _resize(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
-    allowed: Mapping[str, set[Any]] = {
+def _lp_pool(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
+    return None if _attribute(node, "p", 2) in (1, 2) else "`p` must be 1 or 2"
+
+
+def _batch_normalization(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
+    return "`training_mode` must be 0" if _attribute(node, "training_mode", 0) else None
+
+
+def _layer_normalization(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
+    return "only the first output is given" if len([name for name in node.output if name]) > 1 else None
+
+
+def _cast(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
+    to = _attribute(node, "to", TensorProto.FLOAT)
+    return None if to in _CAST or to == TensorProto.DOUBLE else f"to {TensorProto.DataType.Name(to).lower()}"
+
+
+def _resize(node: NodeProto, constants: Mapping[str, TensorProto], modes: Set[str] = _RESIZE_MODES) -> str | None:
+    allowed: Mapping[str, Set[Any]] = {
         "coordinate_transformation_mode": {
             "half_pixel",
             "pytorch_half_pixel",
@@ -169,7 +216,7 @@ def _resize(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None
             "asymmetric",
             "align_corners",
         },
-        "mode": {"nearest", "linear"},
+        "mode": modes,
         "nearest_mode": {"floor", "ceil", "round_prefer_floor", "round_prefer_ceil"},
         "keep_aspect_ratio_policy": {"stretch"},
         "antialias": {0},
@@ -191,8 +238,18 @@ def _constant_second(node: NodeProto, constants: Mapping[str, TensorProto]) -> s
 
 def _inference_only(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
     training = constants.get(node.input[2]) if len(node.input) > 2 else None
+    if training is None and len(node.input) > 2 and node.input[2]:
+        return "training mode must be a constant"
     on = training is not None and bool(np.any(numpy_helper.to_array(training)))
     return "training mode must be off" if on else None
+
+
+def _rtx_zero_point(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
+    return _zero_point(node, constants) if len(node.input) > 2 and node.input[2] else None
+
+
+def _rtx_resize(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
+    return _resize(node, constants, _RESIZE_MODES | {"cubic"})
 
 
 _Restriction = Callable[[NodeProto, Mapping[str, TensorProto]], "str | None"]
@@ -202,7 +259,12 @@ _RESTRICTIONS: Mapping[str, _Restriction] = {
     "TopK": _top_k,
     "MaxPool": _pool,
     "AveragePool": _pool,
+    "BatchNormalization": _batch_normalization,
+    "Cast": _cast,
+    "LayerNormalization": _layer_normalization,
+    "LpPool": _lp_pool,
     "Resize": _resize,
+    "ScatterElements": _scatter,
     "ScatterND": _scatter,
     "CumSum": _constant_second,
     "OneHot": _constant_second,
@@ -211,3 +273,11 @@ _RESTRICTIONS: Mapping[str, _Restriction] = {
     "Unsqueeze": _axes,
     **{name: _axes for name in _TYPES if name.startswith("Reduce")},
 }
+_RTX_RESTRICTIONS: Mapping[str, _Restriction] = {
+    "TopK": _k,
+    "MaxPool": _rtx_pool,
+    "AveragePool": _rtx_pool,
+    "QuantizeLinear": _rtx_zero_point,
+    "Resize": _rtx_resize,
+}
+"""In the place of those above: TensorRT for RTX 1.7 takes what TensorRT's table excludes."""

@@ -17,11 +17,11 @@ _ASSERTION = re.compile(r"Serialization assertion (.+?) failed|(empty memory buf
 
 
 def damaged(why: str) -> bool:
-    """Whether TensorRT's log says that the bytes are at fault, and not their release, the GPU, its memory or the driver.
+    """Whether TensorRT's log says that the bytes are at fault, and not their release, the GPU, memory or the driver.
 
     Of TensorRT for RTX 1.7: "Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed",
-    "... plan.header.size == blobSize failed", "... == rt::kEND_OF_PLAN_MARKER failed", "Cannot deserialize with an empty
-    memory buffer". Of a plan of another release TensorRT says "Serialization assertion stdVersionRead == ... failed".
+    "... plan.header.size == blobSize failed", "... == rt::kEND_OF_PLAN_MARKER failed", "Cannot deserialize with an
+    empty memory buffer". Of a plan of another release TensorRT says "Serialization assertion stdVersionRead == ... failed".
     """
     found = _ASSERTION.search(why)
     return found is not None and "version" not in (found[1] or "").lower()

@@ -60,12 +60,14 @@ class TensorRTEngine:
         host_code_allowed: bool = False,
         record_times: bool = False,
         runtime_cache: bytes = b"",
+        cuda_graphs: bool = True,
     ) -> None:
         """Load `plan`, allocate everything it will ever need, and run it once so that the first frame need not wait.
 
         `precision` is for people, in `backend`. `host_code_allowed` is needed for version-compatible plans, which
         carry a runtime with them: allow it for plans of your own only. `runtime_cache` is what an earlier engine of a
-        plan of TensorRT for RTX gave under that name. DamagedPlanError: not a plan. PlanError: it can't be loaded here.
+        plan of TensorRT for RTX gave under that name. `cuda_graphs=False` launches kernel by kernel, to measure what
+        graphs are worth. DamagedPlanError: not a plan. PlanError: it can't be loaded here.
         OutOfMemoryError: the GPU is too full.
         """
         if slots < 1:
@@ -94,7 +96,7 @@ class TensorRTEngine:
             _OPEN.add(self)
             try:
                 self._inputs, self._outputs = read_tensors(self._libraries.trt, self._engine)
-                self._plan = self._load(runtime_cache)
+                self._plan = self._load(runtime_cache, cuda_graphs)
                 self._batches = self._plan.batches
                 self._epoch = new_event(self._device, timed=True) if record_times else None
                 for _ in range(slots):
@@ -132,7 +134,9 @@ class TensorRTEngine:
     @property
     def captured(self) -> bool:
         """Whether batches are launched as CUDA graphs: those captured here, or TensorRT for RTX's own."""
-        return self._plan.runtime_config is not None or all(slot.graph is not None for slot in self._slots)
+        if self._plan.runtime_config is not None:
+            return self._plan.cuda_graphs
+        return all(slot.graph is not None for slot in self._slots)
 
     @property
     def runtime_cache(self) -> bytes:
@@ -327,11 +331,11 @@ class TensorRTEngine:
 
     # Setting up and taking down ----------------------------------------------------------------------------------
 
-    def _load(self, runtime_cache: bytes) -> Loaded:
+    def _load(self, runtime_cache: bytes, cuda_graphs: bool) -> Loaded:
         profile = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
         rows = [[int(next(iter(shape))) for shape in shapes] for shapes in profile.values()]
         config, self._kernels = runtime_config_of(
-            self._libraries.trt, self._engine, self._libraries.flavour, runtime_cache
+            self._libraries.trt, self._engine, self._libraries.flavour, runtime_cache, cuda_graphs=cuda_graphs
         )
         return Loaded(
             self._engine,
@@ -342,6 +346,7 @@ class TensorRTEngine:
             {name: tuple(int(size) for size in high) for name, (_, _, high) in profile.items()},
             self._log,
             config,
+            cuda_graphs,
         )
 
     def _free(self) -> None:

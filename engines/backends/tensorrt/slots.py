@@ -47,8 +47,8 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A plan on the GPU: how its slots are made, and how a batch is put on the stream of one. The context of `device` is
-    active in every call."""
+    """A plan on the GPU: how its slots are made, and how a batch is put on the stream of one. The context of `device`
+    is active in every call."""
 
     engine: Any
     device: Device
@@ -61,6 +61,8 @@ class Loaded:
     log: LogLines
     runtime_config: Any = None
     """TensorRT for RTX only: see `runtime_config_of`."""
+    cuda_graphs: bool = True
+    """Whether a static batch is captured."""
 
     def make_slot(self, record_times: bool) -> Slot:
         """A slot with its buffers at the largest batch. OutOfMemoryError: no room; nothing is left of it then."""
@@ -109,7 +111,8 @@ class Loaded:
             self.queue(slot, rows)
             slot.events["done"].synchronize()
         capture = getattr(self.device.cuda, "capture", None)
-        if capture is None or self.runtime_config is not None or len(set(self.batches)) > 1:
+        static = len(set(self.batches)) == 1
+        if capture is None or not (self.cuda_graphs and static) or self.runtime_config is not None:
             return
         # A network that can't be captured is run as before: CUDA says so when the capture ends, and nothing has run.
         with contextlib.suppress(self.device.cuda.Error, EngineError):
@@ -155,13 +158,16 @@ class Loaded:
         raise EngineError(f"TensorRT refused {doing}: {why}; expected what its plan was built for, build it again")
 
 
-def runtime_config_of(trt: Any, engine: Any, flavour: Flavour, cache: bytes) -> tuple[Any, Any]:
+def runtime_config_of(
+    trt: Any, engine: Any, flavour: Flavour, cache: bytes, *, cuda_graphs: bool = True
+) -> tuple[Any, Any]:
     """TensorRT for RTX: how contexts are to run, with whole networks captured as CUDA graphs, and the cache of the
     kernels made on this GPU, filled with `cache` if that is of this machine. (None, None) for TensorRT."""
     if not flavour.portable:
         return None, None
     config = engine.create_runtime_config()
-    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    strategies = trt.CudaGraphStrategy
+    config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if cuda_graphs else strategies.DISABLED
     kernels = config.create_runtime_cache()
     if cache:
         kernels.deserialize(cache)  # False for one of another driver or release: it stays empty, and is filled anew

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.runtime import StreamTimes, TensorRTEngine
 from engines.base import EngineError
@@ -20,6 +21,7 @@ from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from engines.zoo.registry import find
 from tests.engines.backends.tensorrt_double import World
 from tests.engines.backends.tensorrt_double.cuda_provider import session_class
+from tests.engines.backends.tensorrt_double.trt_rtx import TensorRTForRtx
 from tests.engines.networks import ANCHORS
 from tests.engines.small_detector import detector, pictures, raw_body
 from tools.bench import gpu as check_gpu
@@ -40,8 +42,8 @@ def model(tmp_path: Path) -> str:
 def test_runs_unattended_without_a_gpu(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pycuda.driver", None)
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    for name in ("cuda.bindings.driver", "pycuda.driver", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
     report = tmp_path / "gpu.json"
     assert main(["--model", model, "--json", str(report), "--seconds", "0.2", "--sources", "1", "2"]) == 0
     results = {result["check"]: result for result in json.loads(report.read_text())["results"]}
@@ -49,7 +51,7 @@ def test_runs_unattended_without_a_gpu(
     assert {check: result["status"] for check, result in results.items() if result["status"] != "not run"} == {
         "cpu cameras": "ok"
     }
-    assert "got no usable pycuda" in results["machine"]["detail"]
+    assert "got no usable binding of CUDA" in results["machine"]["detail"]
     figures = results["cpu cameras"]["figures"]
     assert list(figures) == ["1", "2"]
     offered = round(0.2 * 30)
@@ -73,12 +75,18 @@ def test_overlap_of_two_streams() -> None:
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A machine with a GPU, TensorRT and ONNX Runtime's CUDA provider, all of them doubles."""
-    world = World(total_bytes=1 << 32)
+def capability() -> tuple[int, int]:
+    return (9, 0)
+
+
+@pytest.fixture
+def gpu(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A machine with a GPU, TensorRT, that for RTX and ONNX Runtime's CUDA provider, all of them doubles."""
+    world = World(total_bytes=1 << 32, compute_capability=capability, binding="cuda-bindings")
+    modules = {TENSORRT: world.trt, TENSORRT_RTX: TensorRTForRtx(world)}
     monkeypatch.setattr(check_gpu, "_PLANS", {})
-    monkeypatch.setattr(check_gpu, "load_cuda", lambda: world.cuda)
-    monkeypatch.setattr(check_gpu, "load_tensorrt", lambda: world.trt)
+    monkeypatch.setattr(check_gpu, "load_cuda", lambda flavour=TENSORRT: world.cuda)
+    monkeypatch.setattr(check_gpu, "load_tensorrt", lambda flavour=TENSORRT: modules[flavour])
     world.trt.__name__ = "tensorrt_lean"
     monkeypatch.setitem(sys.modules, "tensorrt_lean", world.trt)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session_class(world))
@@ -88,8 +96,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world.check_clean()
 
 
+@pytest.mark.parametrize("capability", [(8, 6), (9, 0)], ids=["an RTX card", "an H200"])
 def test_every_check_runs_to_its_end_on_the_double(
-    tmp_path: Path, model: str, gpu: World, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: str, gpu: World, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that no line of it is run for the first time where GPU time is dear. The double's streams don't overlap."""
     monkeypatch.setattr(check_gpu, "LEAST_OVERLAP", 0.0)
@@ -98,18 +107,26 @@ def test_every_check_runs_to_its_end_on_the_double(
     status = main(arguments)
     document = json.loads(report.read_text())
     results = {result["check"]: result for result in document["results"]}
-    assert {check: (one["status"], one["detail"]) for check, one in results.items() if one["status"] != "ok"} == {}
+    of_rtx = {check for check in results if check.startswith("tensorrt-rtx ")}
+    assert len(of_rtx) == 5
+    others = {check: (one["status"], one["detail"]) for check, one in results.items() if one["status"] != "ok"}
+    assert set(others) == (of_rtx if capability == (9, 0) else set())
+    for said, why in others.values():
+        assert said == "not run"
+        assert "of compute capability 9.0, expected one of 7.5, 8.0, 8.6, 8.9, 12.0, 12.1" in why
     assert (status, list(results)) == (0, list(CHECKS))
     assert results["machine"]["figures"] == {
         "tensorrt": "11.4.0.106",
         "gpu": "NVIDIA Double",
-        "compute_capability": "90",
+        "compute_capability": f"{capability[0]}{capability[1]}",
         "cuda": "13.0",
         "driver": "13.0",
     }
     assert list(results["broken plans"]["figures"]) == ["garbage", "empty", "zeros"]
-    assert "build it again" in results["truncated plan"]["figures"]["message"]
-    for backend in ("tensorrt", "onnxruntime cuda"):
+    assert "build it again" in results["tensorrt truncated plan"]["figures"]["message"]
+    assert results["tensorrt graphs"]["figures"]["graph"] > 0
+    rtx = ["tensorrt-rtx"] if capability == (8, 6) else []
+    for backend in ("tensorrt", *rtx, "onnxruntime cuda"):
         figures = results[f"{backend} slots"]["figures"]
         assert list(figures["frames_per_s"]) == ["1", "3"]
         assert all(rate > 0 for rate in figures["frames_per_s"].values())
@@ -117,6 +134,21 @@ def test_every_check_runs_to_its_end_on_the_double(
         assert list(cameras) == ["1", "3"]
         assert cameras["3"]["offered_per_s"] == 90
         assert results[f"{backend} numbers"]["figures"]["boxes"] > 0
+
+
+def test_what_there_is_no_time_for_says_so(tmp_path: Path, model: str, gpu: World) -> None:
+    report = tmp_path / "gpu.json"
+    assert main(["--model", model, "--json", str(report), "--minutes", "0"]) == 0
+    results = json.loads(report.read_text())["results"]
+    assert {(one["status"], one["detail"]) for one in results} == {("not run", "the time of --minutes was over")}
+
+
+def test_the_defaults_take_less_than_ten_minutes() -> None:
+    """What is measured; building yolov5n twice for each library and loading comes on top."""
+    seconds, sources = 10.0, 4
+    engines = [name for name in CHECKS if name.endswith(" cameras")]
+    two_runs = [name for name in CHECKS if name.endswith((" slots", " graphs"))]
+    assert seconds * (sources * len(engines) + 2 * len(two_runs)) <= 5 * 60
 
 
 def test_streams_that_do_not_overlap_fail_the_check(model: str, gpu: World) -> None:
@@ -182,6 +214,6 @@ def test_onnxruntime_stands_in_for_tensorrt(monkeypatch: pytest.MonkeyPatch) -> 
     outputs = engine.infer({"images": pictures(3)})
     assert outputs["boxes"].shape == (3, 50, 4)
     assert outputs["classes"].dtype == np.int64
-    assert bound == [(name, "cuda", 3) for name in ("images", "boxes", "scores", "classes")]
+    assert bound[-4:] == [(name, "cuda", 3) for name in ("images", "boxes", "scores", "classes")]
     engine.close()
     world.check_clean()

@@ -1,5 +1,5 @@
-"""NVIDIA's Python bindings: those of TensorRT imported over stubs of its libraries, so that their interface can be read,
-and that of TensorRT for RTX with its own, which need no GPU.
+"""NVIDIA's Python bindings: those of TensorRT over stubs of its libraries, so that their interface can be read, and that
+of TensorRT for RTX with its own libraries, which need no GPU.
 
 TensorRT's wheels hold only the binding. It wants three libraries by name and nine C functions of them; stubs of these,
 compiled here, make it importable on any machine with a C compiler, and no function is ever called.
@@ -74,7 +74,7 @@ def rtx_folder() -> Path | None:
 
 
 def why_no_rtx() -> str | None:
-    """Why NVIDIA's builder can't be used here; None where it can. LEUKOSTREAM_NEEDS_RTX=1 makes its absence an error."""
+    """Why NVIDIA's builder can't be used here; None where it can. LEUKOSTREAM_NEEDS_RTX=1: its absence is an error."""
     if rtx_folder() is not None:
         return None
     why = "TensorRT for RTX is not here: make bindings"

@@ -286,7 +286,8 @@ def no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_binding_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     no_binding(monkeypatch)
     with pytest.raises(
-        BackendUnavailableError, match=r"got no usable binding of CUDA \(cuda-bindings: .*; pycuda: .*pip install cuda-b"
+        BackendUnavailableError,
+        match=r"got no usable binding of CUDA \(cuda-bindings: .*; pycuda: .*pip install cuda-b",
     ):
         libraries.load_cuda()
 
@@ -331,7 +332,9 @@ def test_a_driver_of_cuda_12_is_offered_its_packages(
     assert found == {
         "CUDA binding": remedy,
         "tensorrt": f"{packages}tensorrt-cu12" if of_12 else TENSORRT.install,
-        "tensorrt-rtx": f"{packages}tensorrt-rtx-cu12-bindings tensorrt-rtx-cu12-libs" if of_12 else TENSORRT_RTX.install,
+        "tensorrt-rtx": f"{packages}tensorrt-rtx-cu12-bindings tensorrt-rtx-cu12-libs"
+        if of_12
+        else TENSORRT_RTX.install,
     }
 
 

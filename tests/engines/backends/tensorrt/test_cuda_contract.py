@@ -1,4 +1,4 @@
-"""The double of `cuda.bindings.driver`, and what CudaBindings calls, against NVIDIA's real module, which needs no GPU."""
+"""The double of `cuda.bindings.driver`, and what CudaBindings calls, against NVIDIA's module, which needs no GPU."""
 
 from __future__ import annotations
 

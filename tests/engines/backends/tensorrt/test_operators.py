@@ -8,6 +8,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from engines.backends.tensorrt.compiler import sized
+from engines.backends.tensorrt.flavour import TENSORRT_RTX
 from engines.backends.tensorrt.operators import MAX_TOP_K, check_operators, problems_of
 from engines.backends.tensorrt.sizes import with_sizes
 from engines.base import ModelFormatError
@@ -86,6 +87,11 @@ def top_k(constants: object = (), **attributes: object) -> ModelProto:
     return model_of([node], *ends, constants)  # type: ignore[arg-type]
 
 
+def two_outputs(kind: str) -> ModelProto:
+    node = helper.make_node(kind, ["x", "s"], ["y", "mean"], name="n")
+    return model_of([node], [value("x", 1, [1, 4])], [value("y", 1, None), value("mean", 1, None)])
+
+
 def of_another_set() -> ModelProto:
     model = one("Softmax", ["x"], domain="com.example")
     model.opset_import.append(helper.make_opsetid("com.example", 1))
@@ -128,11 +134,46 @@ def test_an_open_batch_leaves_no_other_size_open() -> None:
         ),
         (one("QuantizeLinear", ["x", "s", "z"]), "the zero point must be a constant"),
         (one("CumSum", ["x", "axis"]), "input 'axis' must be a build-time constant"),
+        (one("Relu", ["x"], number=6), "input 'x' is int32"),
+        (one("Range", ["x", "x", "x"], number=10), "input 'x' is float16"),
+        (one("ScatterElements", ["x", "i", "u"], reduction="max"), "`reduction` other than none"),
+        (one("BatchNormalization", ["x", "s", "b", "m", "v"], training_mode=1), "`training_mode` must be 0"),
+        (one("LpPool", ["x"], kernel_shape=[2, 2], p=3), "`p` must be 1 or 2"),
+        (one("Mod", ["x", "x"]), "on floats only with `fmod` 1"),
+        (one("Cast", ["x"], to=TensorProto.FLOAT8E4M3FN), "to float8e4m3fn"),
+        (one("Cast", ["x"], to=TensorProto.INT4), "to int4"),
+        (one("Dropout", ["x", "r", "training"]), "training mode must be a constant"),
+        (two_outputs("LayerNormalization"), "only the first output is given"),
     ],
 )
 def test_refusals_name_the_node_and_the_reason(model: ModelProto, message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         check_operators(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        one("Resize", ["x", "", "s"], mode="cubic"),
+        one("MaxPool", ["x"], kernel_shape=[2]),
+        top_k(constants=[array("k", [4])], sorted=0),
+        one("QuantizeLinear", ["x", "s"]),
+    ],
+    ids=["cubic", "1-D pooling", "unsorted TopK", "no zero point"],
+)
+def test_what_only_the_parser_for_rtx_takes(model: ModelProto) -> None:
+    """test_rtx_operators tries each on the real one."""
+    check_operators(model, TENSORRT_RTX)
+    with pytest.raises(ModelFormatError, match="^TensorRT can't take this graph"):
+        check_operators(model)
+
+
+@pytest.mark.parametrize("kind", ["RoiAlign", "NonMaxSuppression"])
+def test_what_only_rtx_refuses(kind: str) -> None:
+    model = one(kind, ["x", "a", "b"])
+    check_operators(model)
+    with pytest.raises(ModelFormatError, match=rf"TensorRT for RTX can't take this graph: node 'n' \({kind}\)"):
+        check_operators(model, TENSORRT_RTX)
 
 
 def test_uint8_inside_the_graph_is_refused() -> None:

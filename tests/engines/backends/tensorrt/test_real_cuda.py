@@ -1,8 +1,8 @@
 """The runtime on the real bindings of CUDA, pycuda and NVIDIA's cuda-bindings, over a driver that needs no GPU.
 
 pycuda is taken where it is installed, or from the folder that LEUKOSTREAM_PYCUDA names; it compiles with CUDA's headers
-alone: pip install pycuda with CUDA_ROOT set, and a libcuda.so to link with. cuda-bindings is taken where it is installed,
-or from build/cuda-bindings (`make bindings`).
+alone: pip install pycuda with CUDA_ROOT set, and a libcuda.so to link with. cuda-bindings is taken where it is
+installed, or from build/cuda-bindings (`make bindings`).
 """
 
 from __future__ import annotations

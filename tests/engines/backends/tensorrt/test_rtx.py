@@ -81,7 +81,9 @@ def test_one_plan_is_for_all_cards_that_it_names(store: PlanStore) -> None:
         load(world, store).close()
         world.check_clean()
     turing = World(rtx=True, compute_capability=(7, 5))
-    with pytest.raises(PlanError, match=r"b1-2-4-rtx: for 8.0, 8.6, 8.9, 12.0, 12.1, not 7.5\); .*--backend tensorrt-rtx"):
+    with pytest.raises(
+        PlanError, match=r"b1-2-4-rtx: for 8.0, 8.6, 8.9, 12.0, 12.1, not 7.5\); .*--backend tensorrt-rtx"
+    ):
         load(turing, store)
     compile_small(turing, store, options=BuildOptions((1, 2, 4), compute_capabilities=("7.5",)))
     load(turing, store).close()
@@ -91,7 +93,9 @@ def test_a_card_without_a_target_is_told(store: PlanStore) -> None:
     """The H200, for one."""
     world = World(rtx=True, gpu="NVIDIA H200", compute_capability=(9, 0))
     compile_small(world, store)
-    with pytest.raises(BackendUnavailableError, match=r"got NVIDIA H200 of compute capability 9.0, expected one of 7.5, 8"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"got NVIDIA H200 of compute capability 9.0, expected one of 7.5, 8"
+    ):
         load(world, store)
 
 
@@ -131,9 +135,7 @@ def test_each_library_has_its_own_plans(store: PlanStore) -> None:
     compile_small(World(rtx=True), store)
     tensorrt = World(compute_capability=(8, 6))
     with pytest.raises(PlanError, match="no plan was built yet"):
-        load_plan(
-            CARD, PROTO, libraries=Libraries(tensorrt.trt, tensorrt.cuda), store=store, height=64, width=96
-        )
+        load_plan(CARD, PROTO, libraries=Libraries(tensorrt.trt, tensorrt.cuda), store=store, height=64, width=96)
 
 
 def test_targets_are_not_for_tensorrt(store: PlanStore) -> None:
@@ -208,7 +210,9 @@ def test_auto_takes_tensorrt_then_rtx_then_onnxruntime(
 
 
 def test_rtx_by_name(both: dict[str, World], model: str) -> None:
-    with pytest.raises(BackendUnavailableError, match=r"backend 'tensorrt-rtx': model 'small' at 96x64: got no plan for"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"backend 'tensorrt-rtx': model 'small' at 96x64: got no plan for"
+    ):
         load_detector(model, backend="tensorrt-rtx", frame_size=(96, 64))
     build(model, Libraries(both["tensorrt-rtx"].trt, None, TENSORRT_RTX))
     detector = load_detector(model, backend="tensorrt-rtx", frame_size=(96, 64))
@@ -221,5 +225,7 @@ def test_rtx_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in TENSORRT_RTX.modules:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendUnavailableError, match=r"'tensorrt-rtx': got no usable tensorrt_rtx .*leukostream\[rtx\]'"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"'tensorrt-rtx': got no usable tensorrt_rtx .*leukostream\[rtx\]'"
+    ):
         libraries.load_builder(TENSORRT_RTX)

@@ -171,7 +171,9 @@ def test_every_engine_hears_of_its_failures(rtx: Libraries) -> None:
 def test_version_compatible_needs_the_lean_library_at_build_time(rtx: Libraries) -> None:
     """Of TensorRT, whose check it is; this library says the same, after minutes."""
     as_tensorrt = Libraries(rtx.trt, None, TENSORRT)
-    with pytest.raises(BuildError, match=r"got no lean runtime \(libnvinfer_lean.so.1: .*expected it, since such a plan"):
+    with pytest.raises(
+        BuildError, match=r"got no lean runtime \(libnvinfer_lean.so.1: .*expected it, since the plan"
+    ):
         check_options(BuildOptions(version_compatible=True), as_tensorrt)
 
 
@@ -253,5 +255,3 @@ def test_a_surprise_is_a_failure_either_way() -> None:
     for built, expected in cases:
         said = rtx_table.surprise(built)
         assert said is None if expected is None else expected in str(said)
-
-

@@ -147,6 +147,7 @@ class TensorRT:
     HardwareCompatibilityLevel = HardwareCompatibilityLevel
     ProfilingVerbosity = ProfilingVerbosity
     LayerInformationFormat = LayerInformationFormat
+    _builds_anywhere = False
 
     def __init__(self, world: World) -> None:
         from .trt_build import Config, make_builder
@@ -154,7 +155,7 @@ class TensorRT:
         self.Config: type = Config
         self.__version__ = world.version
         self.world = world
-        self.Builder, self.OnnxParser = make_builder(world)
+        self.Builder, self.OnnxParser = make_builder(world, self)
 
         class Runtime:
             __slots__ = ("__weakref__", "engine_host_code_allowed", "logger")

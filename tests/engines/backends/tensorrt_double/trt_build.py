@@ -15,7 +15,7 @@ from engines.backends.tensorrt.operators import problems_of
 from .refusals import Refused
 
 if TYPE_CHECKING:
-    from .trt import ILogger
+    from .trt import ILogger, TensorRT
     from .world import World
 
 
@@ -136,7 +136,7 @@ class Config:
         return self._cache
 
 
-def make_builder(world: World) -> tuple[type, type]:
+def make_builder(world: World, module: TensorRT) -> tuple[type, type]:
     from .trt import (
         BuilderFlag,
         HardwareCompatibilityLevel,
@@ -150,7 +150,7 @@ def make_builder(world: World) -> tuple[type, type]:
 
     class Builder:
         def __init__(self, logger: ILogger) -> None:
-            if not hasattr(world.trt, "ComputeCapability"):  # that of RTX works without a GPU
+            if not module._builds_anywhere:
                 world.require_context("Builder")
             if not world.plugins_registered:
                 raise Refused("plugins", "a builder was made before the plugins were registered")
@@ -163,7 +163,7 @@ def make_builder(world: World) -> tuple[type, type]:
             return Network(self, flags)
 
         def create_builder_config(self) -> Config:
-            return world.trt.Config(world)  # type: ignore[no-any-return]
+            return module.Config(world)  # type: ignore[no-any-return]
 
         def create_optimization_profile(self) -> Profile:
             return Profile()
@@ -171,7 +171,7 @@ def make_builder(world: World) -> tuple[type, type]:
         def build_serialized_network(self, network: Network, config: Config) -> _Buffer | None:
             if threading.get_ident() != self._thread:
                 raise Refused("builder threads", "a builder was used by another thread than the one that made it")
-            if not hasattr(world.trt, "ComputeCapability"):
+            if not module._builds_anywhere:
                 world.require_context("build_serialized_network")
             profile = config._profiles[0].shapes if config._profiles else {}
             for tensor in network.tensors:

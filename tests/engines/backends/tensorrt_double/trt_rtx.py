@@ -106,6 +106,7 @@ class TensorRTForRtx(TensorRT):
 
     ComputeCapability = ComputeCapability
     CudaGraphStrategy = CudaGraphStrategy
+    _builds_anywhere = True
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
