@@ -11,9 +11,9 @@ import numpy as np
 
 from engines.geometry import Image
 from engines.models.detector import Detector
-from streamer.batcher import Batcher
 from streamer.records import Frame
-from streamer.ring import Ring
+from streamer.run.batcher import Batcher
+from streamer.run.ring import Ring
 
 FPS = 30
 

@@ -37,7 +37,7 @@ from engines.graphs.precision import to_fp16
 from engines.graphs.quantization import calibrate, to_int8
 from engines.zoo.card import Card, DetectorInput
 from engines.zoo.registry import compact, find, models, place
-from streamer.compile import SIMULATED, read_frames
+from streamer.commands.compile import SIMULATED, read_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAME_SIZES = ((640, 480), (1920, 1080), (1024, 1024))
@@ -257,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table between its two marks there")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="of the shipped models; default: all")
     parser.add_argument("--sizes", type=int, default=len(FRAME_SIZES), metavar="N", help="only the first N frame sizes")
+    parser.add_argument("--profiles", type=int, default=2, metavar="N", help="only the first N profiles")
     options = parser.parse_args(arguments)
     libraries = load_rtx()
     targets = targets_of(libraries.trt)
@@ -266,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         for frame_size in FRAME_SIZES[: options.sizes if card.task == "detector" else 1]:
             for graph in graphs(card, frame_size):
-                for batch in PROFILES[card.task]:
+                for batch in PROFILES[card.task][: options.profiles]:
                     for capability in targets:
                         rows.append(build_row(graph, batch, capability, libraries))
                         print(rows[-1], flush=True)

@@ -4,8 +4,8 @@ Source: docs/operators.md of the ONNX parser, "TensorRT 10.15 supports operators
 opset 24", with its restrictions. Only operators of that table are allowed here; those that leukostream's graphs could
 not use on any account (recurrent networks, control flow, sequences) are left out, and so refused.
 
-Beside the table, what the parser itself says, seen in that of TensorRT for RTX 1.7, which has the same source. What holds
-for TensorRT for RTX alone stands under RTX. tests/engines/backends/tensorrt/test_rtx_operators.py runs ONNX's own
+Beside the table, what the parser itself says, seen in that of TensorRT for RTX 1.7, which has the same source. What
+holds for TensorRT for RTX alone stands under RTX. tests/engines/backends/tensorrt/test_rtx_operators.py runs ONNX's own
 conformance nodes through this and through the real parser and builder, and lists every difference.
 """
 

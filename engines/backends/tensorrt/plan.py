@@ -21,7 +21,7 @@ def damaged(why: str) -> bool:
 
     Of TensorRT for RTX 1.7: "Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed",
     "... plan.header.size == blobSize failed", "... == rt::kEND_OF_PLAN_MARKER failed", "Cannot deserialize with an
-    empty memory buffer". Of a plan of another release TensorRT says "Serialization assertion stdVersionRead == ... failed".
+    empty memory buffer". Of a plan of another release TensorRT says "Serialization assertion stdVersionRead == ...".
     """
     found = _ASSERTION.search(why)
     return found is not None and "version" not in (found[1] or "").lower()

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from rich.console import Console
 
+from engines.backends.tensorrt.flavour import TENSORRT_RTX
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import PlanStore
 from engines.base import BackendUnavailableError, UsageError
@@ -176,3 +177,39 @@ def test_bars_follow_the_phases() -> None:
         bars.finished("Timing")
         bars.finished("never started")
         assert [task.description for task in bars._bars.tasks] == ["Building"]
+
+
+def test_a_plan_for_rtx_cards_needs_no_gpu(tmp_path: Path, model: Path, frames: Path) -> None:
+    out, world = io.StringIO(), World(rtx=True)
+    arguments = CompileArguments(
+        str(model), "fp16", "1,2,4", str(frames), "96x64", accept_parity_loss=True, backend="tensorrt-rtx"
+    )
+    libraries = Libraries(world.trt, None, TENSORRT_RTX)
+    store = PlanStore(tmp_path / "plans")
+    assert compile_command(arguments, Console(file=out, width=200), libraries=libraries, store=store) == 0
+    assert (tmp_path / "plans" / "small-fp16-96x64-b1-2-4-rtx.plan").is_file()
+    assert "for GPUs of compute capability 8.0, 8.6, 8.9, 12.0, 12.1, with TensorRT for RTX 1.7.1.116" in out.getvalue()
+    assert not world.stacks  # nothing asked for a GPU
+
+
+def test_what_the_library_can_not_do_is_said_before_the_frames_are_read(tmp_path: Path, model: Path) -> None:
+    world = World(rtx=True)
+    arguments = CompileArguments(
+        str(model),
+        "fp16",
+        "1,2,4",
+        str(tmp_path / "nothing"),
+        "96x64",
+        backend="tensorrt-rtx",
+        hardware_compatible=True,
+    )
+    with pytest.raises(
+        UsageError, match="--version-compatible, --hardware-compatible: got one of them with TensorRT for"
+    ):
+        compile_command(arguments, Console(file=io.StringIO()), libraries=Libraries(world.trt, None, TENSORRT_RTX))
+
+
+@pytest.mark.parametrize("text", ["86", "sm_86", "8.6,", "8,6"])
+def test_compute_capabilities_that_are_none(tmp_path: Path, model: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"--compute-capability: got .* for example 8.6,12.0"):
+        run(tmp_path, CompileArguments(str(model), "fp32", "1,2,4", None, "96x64", compute_capability=text))

@@ -1,5 +1,5 @@
-"""NVIDIA's Python bindings: those of TensorRT over stubs of its libraries, so that their interface can be read, and that
-of TensorRT for RTX with its own libraries, which need no GPU.
+"""NVIDIA's Python bindings: those of TensorRT over stubs of its libraries, so that their interface can be read, and
+that of TensorRT for RTX with its own libraries, which need no GPU.
 
 TensorRT's wheels hold only the binding. It wants three libraries by name and nine C functions of them; stubs of these,
 compiled here, make it importable on any machine with a C compiler, and no function is ever called.

@@ -164,7 +164,7 @@ def test_refusals_name_the_node_and_the_reason(model: ModelProto, message: str) 
 def test_what_only_the_parser_for_rtx_takes(model: ModelProto) -> None:
     """test_rtx_operators tries each on the real one."""
     check_operators(model, TENSORRT_RTX)
-    with pytest.raises(ModelFormatError, match="^TensorRT can't take this graph"):
+    with pytest.raises(ModelFormatError, match=r"^TensorRT can't take this graph"):
         check_operators(model)
 
 

@@ -171,9 +171,7 @@ def test_every_engine_hears_of_its_failures(rtx: Libraries) -> None:
 def test_version_compatible_needs_the_lean_library_at_build_time(rtx: Libraries) -> None:
     """Of TensorRT, whose check it is; this library says the same, after minutes."""
     as_tensorrt = Libraries(rtx.trt, None, TENSORRT)
-    with pytest.raises(
-        BuildError, match=r"got no lean runtime \(libnvinfer_lean.so.1: .*expected it, since the plan"
-    ):
+    with pytest.raises(BuildError, match=r"got no lean runtime \(libnvinfer_lean.so.1: .*expected it, since the plan"):
         check_options(BuildOptions(version_compatible=True), as_tensorrt)
 
 

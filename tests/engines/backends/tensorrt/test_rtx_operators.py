@@ -39,11 +39,15 @@ class Differences:
 
 
 def single_nodes() -> Iterator[tuple[str, ModelProto]]:
-    """The conformance cases of one node, inputs that are numbers for its shape or its settings turned into constants."""
+    """The conformance cases of one node, with what a network has as constants turned into constants."""
     from onnx.backend.test.case.node import collect_testcases
 
     for case in collect_testcases(None):
-        if case.model is None or len(case.model.graph.node) != 1 or case.model.graph.node[0].domain not in ("", "ai.onnx"):
+        if (
+            case.model is None
+            or len(case.model.graph.node) != 1
+            or case.model.graph.node[0].domain not in ("", "ai.onnx")
+        ):
             continue
         if max(entry.version for entry in case.model.opset_import) not in OPSETS:
             continue
@@ -59,7 +63,7 @@ def with_constants(model: ModelProto, values: Any) -> ModelProto:
     for index, (value, given) in enumerate(zip(copy.graph.input, values, strict=False)):
         number = value.type.tensor_type.elem_type
         setting = number in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL) or kind in SETTINGS
-        if (index and setting or kind in ALL_SETTINGS) and isinstance(given, np.ndarray):
+        if ((index and setting) or kind in ALL_SETTINGS) and isinstance(given, np.ndarray):
             copy.graph.initializer.append(numpy_helper.from_array(given, value.name))
         else:
             kept.append(value)
@@ -68,7 +72,17 @@ def with_constants(model: ModelProto, values: Any) -> ModelProto:
     return copy
 
 
-SETTINGS = {"Resize", "Upsample", "QuantizeLinear", "DequantizeLinear", "Pad", "Clip", "OneHot", "NonMaxSuppression", "Dropout"}
+SETTINGS = {
+    "Resize",
+    "Upsample",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Pad",
+    "Clip",
+    "OneHot",
+    "NonMaxSuppression",
+    "Dropout",
+}
 ALL_SETTINGS = {"Range", "ConstantOfShape", "EyeLike"}
 
 
