@@ -37,6 +37,11 @@ _FLOAT = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 _NUMBER = _FLOAT | {TensorProto.INT32, TensorProto.INT64}
 _ANY = _NUMBER | {TensorProto.BOOL}
 _CAST = _ANY | {TensorProto.UINT8}
+_NO_TYPE = frozenset(
+    {TensorProto.UINT16, TensorProto.INT16, TensorProto.UINT32, TensorProto.UINT64, TensorProto.STRING}
+    | {TensorProto.COMPLEX64, TensorProto.COMPLEX128}
+)
+"""Types that TensorRT has no name for, whatever the tensor is for."""
 _TYPES: Mapping[str, frozenset[int]] = {
     **_each(
         "Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Clip Conv ConvTranspose Cos Cosh "
@@ -125,6 +130,9 @@ def _problem(
     for name in (*node.input, *node.output):
         if types.get(name) == TensorProto.UINT8 and name not in io:
             return f"tensor {name!r} is uint8, which is only supported as network input or output"
+    strange = [name for name in (*node.input, *node.output) if types.get(name) in _NO_TYPE]
+    if strange:
+        return f"tensor {strange[0]!r} is {TensorProto.DataType.Name(types[strange[0]]).lower()}"
     main = node.input[1] if node.op_type == "Where" else next(iter(node.input), node.output[0])
     kind = types.get(main, TensorProto.UNDEFINED)
     if kind not in (TensorProto.UNDEFINED, TensorProto.DOUBLE) and kind not in allowed:
@@ -191,7 +199,9 @@ def _axes(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
 
 
 def _lp_pool(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:
-    return None if _attribute(node, "p", 2) in (1, 2) else "`p` must be 1 or 2"
+    if _attribute(node, "p", 2) not in (1, 2):
+        return "`p` must be 1 or 2"
+    return "`dilations` must be empty or all ones" if any(i != 1 for i in _attribute(node, "dilations", [])) else None
 
 
 def _batch_normalization(node: NodeProto, constants: Mapping[str, TensorProto]) -> str | None:

@@ -139,6 +139,8 @@ def test_an_open_batch_leaves_no_other_size_open() -> None:
         (one("ScatterElements", ["x", "i", "u"], reduction="max"), "`reduction` other than none"),
         (one("BatchNormalization", ["x", "s", "b", "m", "v"], training_mode=1), "`training_mode` must be 0"),
         (one("LpPool", ["x"], kernel_shape=[2, 2], p=3), "`p` must be 1 or 2"),
+        (one("LpPool", ["x"], kernel_shape=[2, 2], dilations=[2, 2]), "`dilations` must be empty or all ones"),
+        (one("Pow", ["x", "x"], number=13), "tensor 'x' is uint64"),
         (one("Mod", ["x", "x"]), "on floats only with `fmod` 1"),
         (one("Cast", ["x"], to=TensorProto.FLOAT8E4M3FN), "to float8e4m3fn"),
         (one("Cast", ["x"], to=TensorProto.INT4), "to int4"),
