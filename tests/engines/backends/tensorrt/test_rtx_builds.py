@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, numpy_helper
 
 from engines.backends.tensorrt import builder
 from engines.backends.tensorrt.builder import BuildOptions, build, check_options
@@ -22,6 +23,8 @@ from engines.backends.tensorrt.manifest import PlanStore
 from engines.backends.tensorrt.plan import deserialize
 from engines.base import ModelFormatError, UsageError
 from engines.graphs.graph import add_uint8_input, add_yolov5_head
+from engines.graphs.precision import to_fp16
+from engines.graphs.quantization import calibrate, to_int8
 from tests.engines.networks import ANCHORS, model_of
 from tests.engines.small_detector import detector, raw_body
 from tools import rtx_table
@@ -210,6 +213,37 @@ def test_a_portable_plan_is_compiled_without_a_gpu(rtx: Libraries, tmp_path: Pat
 
 def test_the_targets_are_the_librarys(rtx: Libraries) -> None:
     assert targets_of(rtx.trt) == ("7.5", *PORTABLE)
+
+
+def chain(widths: list[int]) -> ModelProto:
+    """Convolutions of these numbers of channels, one after the other, with a last one that is never quantised."""
+    rng = np.random.default_rng(0)
+    nodes, constants, last, channels = [], [], "x", 16
+    for index, width in enumerate([*widths, 4]):
+        kernel = rng.normal(0, 0.1, (width, channels, 3, 3)).astype(np.float32)
+        constants.append(numpy_helper.from_array(kernel, f"w{index}"))
+        nodes.append(helper.make_node("Conv", [last, f"w{index}"], [f"c{index}"], pads=[1] * 4, name=f"conv{index}"))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], ["y" if index == len(widths) else f"r{index}"]))
+        last, channels = f"r{index}", width
+    ends = value("x", 1, ["N", 16, 48, 48]), value("y", 1, ["N", 4, 48, 48])
+    return model_of(nodes, [ends[0]], [ends[1]], constants)
+
+
+def test_an_int8_plan_holds_code_for_every_shape_of_convolution(rtx: Libraries, builds: list[str]) -> None:
+    """Why the int8 plan of a small network is larger than its fp16 one, though its weights are half the size."""
+    frame = np.random.default_rng(1).normal(size=(1, 16, 48, 48)).astype(np.float32)
+    beside_weights: dict[str, list[int]] = {"fp16": [], "int8": []}
+    for widths in ([16] * 8, [16, 24, 32, 40, 48, 56, 64, 72]):
+        model = chain(widths)
+        graphs_ = {"fp16": to_fp16(model)[0], "int8": to_int8(model, calibrate(model, [frame]))[0]}
+        for precision, graph in graphs_.items():
+            weights = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+            plan = build(graph, BuildOptions((1, 1, 1), compute_capabilities=("8.6",)), rtx).plan
+            beside_weights[precision].append(len(plan) - weights)
+    grown = {precision: different - same for precision, (same, different) in beside_weights.items()}
+    builds.append(f"rtx build: eight convolutions of eight shapes instead of one: plans larger by {grown} bytes")
+    assert grown["int8"] > 8 * 20_000
+    assert grown["int8"] > 5 * abs(grown["fp16"])
 
 
 # The table ------------------------------------------------------------------------------------------------------
