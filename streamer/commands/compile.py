@@ -133,7 +133,8 @@ def compile_command(
         with writing(options.onnx, "--onnx") as file:
             file.write(converted.model.SerializeToString())
         say(f"{options.precision}: {converted.parity or 'as trained'}")
-        say(f"wrote {options.onnx}: {converted.summary}; the parser of {FLAVOURS[options.backend]} takes all of its operators")
+        flavour = FLAVOURS[options.backend]
+        say(f"wrote {options.onnx}: {converted.summary}; the parser of {flavour} takes all of its operators")
         return 0
     assert libraries is not None
     with PhaseBars(console) as bars:

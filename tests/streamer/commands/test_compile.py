@@ -92,7 +92,7 @@ def test_the_converted_graph_needs_no_gpu(tmp_path: Path, model: Path, frames: P
     out, file = io.StringIO(), tmp_path / "half.onnx"
     arguments = Options(str(model), "fp16", "1,2,4", str(frames), "96x64", onnx=str(file), accept_parity_loss=True)
     assert compile_command(arguments, Console(file=out, width=200)) == 0
-    assert "TensorRT's parser takes all of its operators" in out.getvalue()
+    assert "the parser of TensorRT takes all of its operators" in out.getvalue()
     assert {tensor.data_type for tensor in onnx.load(file).graph.initializer} >= {onnx.TensorProto.FLOAT16}
 
 
@@ -181,7 +181,7 @@ def test_bars_follow_the_phases() -> None:
 
 def test_a_plan_for_rtx_cards_needs_no_gpu(tmp_path: Path, model: Path, frames: Path) -> None:
     out, world = io.StringIO(), World(rtx=True)
-    arguments = CompileArguments(
+    arguments = Options(
         str(model), "fp16", "1,2,4", str(frames), "96x64", accept_parity_loss=True, backend="tensorrt-rtx"
     )
     libraries = Libraries(world.trt, None, TENSORRT_RTX)
@@ -194,7 +194,7 @@ def test_a_plan_for_rtx_cards_needs_no_gpu(tmp_path: Path, model: Path, frames: 
 
 def test_what_the_library_can_not_do_is_said_before_the_frames_are_read(tmp_path: Path, model: Path) -> None:
     world = World(rtx=True)
-    arguments = CompileArguments(
+    arguments = Options(
         str(model),
         "fp16",
         "1,2,4",
@@ -212,4 +212,4 @@ def test_what_the_library_can_not_do_is_said_before_the_frames_are_read(tmp_path
 @pytest.mark.parametrize("text", ["86", "sm_86", "8.6,", "8,6"])
 def test_compute_capabilities_that_are_none(tmp_path: Path, model: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"--compute-capability: got .* for example 8.6,12.0"):
-        run(tmp_path, CompileArguments(str(model), "fp32", "1,2,4", None, "96x64", compute_capability=text))
+        run(tmp_path, Options(str(model), "fp32", "1,2,4", None, "96x64", compute_capability=text))
