@@ -255,13 +255,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table between its two marks there")
+    parser.add_argument(
+        "--from", dest="kept", type=Path, metavar="FILE", help="of a --json that is there; builds nothing"
+    )
     parser.add_argument("--models", nargs="+", metavar="NAME", help="of the shipped models; default: all")
     parser.add_argument("--sizes", type=int, default=len(FRAME_SIZES), metavar="N", help="only the first N frame sizes")
     parser.add_argument("--profiles", type=int, default=2, metavar="N", help="only the first N profiles")
     options = parser.parse_args(arguments)
+    if options.kept is not None:
+        document = json.loads(options.kept.read_text("utf-8"))
+        rows = [Row(**{**row, "batch": tuple(row["batch"])}) for row in document["builds"]]
+        if options.markdown is not None:
+            write_between(options.markdown, summary(rows, document["tensorrt_rtx"], document["host"]))
+        return 0
     libraries = load_rtx()
     targets = targets_of(libraries.trt)
-    rows: list[Row] = []
+    rows = []
     for card in shipped():
         if options.models and card.name not in options.models:
             continue
@@ -274,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(options.json, rows, arguments, libraries)
     surprises = [line for line in map(surprise, rows) if line is not None]
     if options.markdown is not None:
-        write_between(options.markdown, summary(rows, str(libraries.trt.__version__), platform.machine()))
+        write_between(options.markdown, summary(rows, str(libraries.trt.__version__), platform.platform()))
     for line in surprises:
         print(f"unexpected: {line}", file=sys.stderr)
     return int(bool(surprises))

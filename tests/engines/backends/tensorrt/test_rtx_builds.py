@@ -270,6 +270,10 @@ def test_the_table_is_made_by_a_command(rtx: Libraries, tmp_path: Path, monkeypa
         (capability, batch) for batch in ([1, 4, 8], [8, 8, 8]) for capability in ("8.6", "12.0")
     ]
     assert all(row["plan_bytes"] > 1000 for row in rows)
+    again = tmp_path / "again.md"
+    again.write_text(f"before\n{rtx_table.BEGIN}\n{rtx_table.END}\nafter\n")
+    assert rtx_table.main(["--from", str(document), "--markdown", str(again)]) == 0
+    assert again.read_text() == text
 
 
 def test_a_surprise_is_a_failure_either_way() -> None:
