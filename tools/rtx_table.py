@@ -196,7 +196,7 @@ def _cell(row: Row) -> str:
     return "refused" if row.plan_bytes is None else f"{row.plan_bytes / 2**20:.1f}"
 
 
-def summary(rows: Sequence[Row], version: str, host: str) -> list[str]:
+def summary(rows: Sequence[Row], version: str, host: str, command: str) -> list[str]:
     """What stands in docs/gpu.md."""
     built = [row for row in rows if row.plan_bytes is not None]
     reasons = [f"* `{one.graph}`{_of(one)}: {one.why} («{one.words}»)." for one in REFUSALS]
@@ -204,7 +204,7 @@ def summary(rows: Sequence[Row], version: str, host: str) -> list[str]:
         BEGIN,
         f"TensorRT for RTX {version} on {host}: {len(built)} of {len(rows)} plans were built. MiB of each at its first "
         "size and profile; processor seconds are the median (least–most) of all sizes, profiles and targets of the "
-        "line. The whole matrix is in [rtx-builds.json](benchmarks/rtx-builds.json).",
+        f"line. Made by `{command}`; each build is in [rtx-builds.json](benchmarks/rtx-builds.json).",
         "",
         *table(rows, sorted({row.capability for row in rows}, key=float)),
         "",
@@ -238,14 +238,21 @@ def load_rtx() -> Libraries:
     return load_builder(TENSORRT_RTX)
 
 
+_HOST = f"{platform.system()} {platform.machine()}"
+
+
+def _command(arguments: Sequence[str] | None) -> str:
+    return f"python -m tools.rtx_table {' '.join(arguments if arguments is not None else sys.argv[1:])}"
+
+
 def _write(path: Path | None, rows: Sequence[Row], arguments: Sequence[str] | None, libraries: Libraries) -> None:
     """After each model, so that a run that is stopped leaves what it has."""
     if path is None:
         return
     document: dict[str, Any] = {
-        "command": f"python -m tools.rtx_table {' '.join(arguments if arguments is not None else sys.argv[1:])}",
+        "command": _command(arguments),
         "tensorrt_rtx": str(libraries.trt.__version__),
-        "host": platform.platform(),
+        "host": _HOST,
         "builds": [asdict(row) for row in rows],
     }
     path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
@@ -266,7 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = json.loads(options.kept.read_text("utf-8"))
         rows = [Row(**{**row, "batch": tuple(row["batch"])}) for row in document["builds"]]
         if options.markdown is not None:
-            write_between(options.markdown, summary(rows, document["tensorrt_rtx"], document["host"]))
+            write_between(
+                options.markdown, summary(rows, document["tensorrt_rtx"], document["host"], document["command"])
+            )
         return 0
     libraries = load_rtx()
     targets = targets_of(libraries.trt)
@@ -283,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(options.json, rows, arguments, libraries)
     surprises = [line for line in map(surprise, rows) if line is not None]
     if options.markdown is not None:
-        write_between(options.markdown, summary(rows, str(libraries.trt.__version__), platform.platform()))
+        lines = summary(rows, str(libraries.trt.__version__), _HOST, _command(arguments))
+        write_between(options.markdown, lines)
     for line in surprises:
         print(f"unexpected: {line}", file=sys.stderr)
     return int(bool(surprises))

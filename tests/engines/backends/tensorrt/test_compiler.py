@@ -261,7 +261,7 @@ def test_an_error_is_told_however_many_warnings_there_are(world: World) -> None:
 
 def test_what_the_parser_refuses_is_told_with_its_node(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a graph that our own table takes, and the library does not."""
-    monkeypatch.setattr(builder, "check_operators", lambda model: None)
+    monkeypatch.setattr(builder, "check_operators", lambda model, flavour: None)
     monkeypatch.setattr(trt_build, "problems_of", lambda model: ["node 'stem/Conv' (Conv): kernel of no size"])
     with pytest.raises(
         ModelFormatError, match=r"TensorRT can't take this graph: node 'stem/Conv' \(Conv\): kernel of no size; change"
