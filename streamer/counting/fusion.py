@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Attribute, attribute_columns
-from streamer.records import LOW_CONFIDENCE, UNLIKE_TRAINING, Attributes, Classifications, Said
+from streamer.counting.decision import DecisionRule, likeliest_values, parent_indices
+from streamer.records import Attributes, Classifications
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,6 +49,7 @@ class Fusion:
 
     def __init__(self, config: FusionConfig) -> None:
         self._config = config
+        self._rule = DecisionRule(config.unclassified_below, config.novel_above)
         self._name(Names())
         self._weights = np.zeros(0, np.float32)
         self._sums = np.zeros((0, 0), np.float32)
@@ -147,45 +149,24 @@ class Fusion:
         """What the looks say of how a cell looks; None where they say nothing."""
         if not self.attributes or self._weights[row] == 0:
             return None
-        fused = self.attribute_probabilities(np.array([row]))[0]
-        best = [columns[int(fused[columns].argmax())] for columns in self._values]
-        return {
-            attribute.name: Said(attribute.values[column - columns[0]], float(fused[column]))
-            for attribute, columns, column in zip(self.attributes, self._values, best, strict=True)
-        }
+        return likeliest_values(self.attributes, self.attribute_probabilities(np.array([row]))[0])
 
     def reason(self, row: int) -> str | None:
         """Why a row with looks is unclassified; None for one that is classified, or has none."""
         rows = np.array([row])
-        if self._weights[row] == 0 or self.classes(rows)[0] >= 0:
-            return None
-        return UNLIKE_TRAINING if self._is_novel(rows)[0] else LOW_CONFIDENCE
-
-    def _is_novel(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        if self._config.novel_above is None:
-            return np.zeros(len(rows), bool)
-        return np.asarray(self.novelty(rows) > np.float32(self._config.novel_above))
+        return None if self._weights[row] == 0 else self._rule.reason(self.probabilities(rows), self.novelty(rows))
 
     def classes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         """(n,) index into `class_names`, -1 for unclassified, cells without looks among them."""
         if not self.class_names:
             return np.full(len(rows), -1, np.int16)
-        fused = self.probabilities(rows)
-        best = fused.argmax(1)
-        clear = fused[np.arange(len(rows)), best] >= self._config.unclassified_below
-        return np.where(clear & ~self._is_novel(rows), best, -1).astype(np.int16)
+        return self._rule.classes(self.probabilities(rows), self.novelty(rows))
 
     def subclasses(self, rows: npt.NDArray[np.intp], classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """(n,) index of the likeliest subclass of each row's class, -1 where it has none or is not clear."""
-        result = np.full(len(rows), -1, np.int16)
         if not self.subclass_names:
-            return result
-        parents = np.array([self.class_names.index(parent) for parent in self.subclass_parents], np.intp)
-        fused = np.where(parents == classes[:, None], self.subclass_probabilities(rows), -1.0)
-        best = fused.argmax(1)
-        clear = fused[np.arange(len(rows)), best] >= self._config.unclassified_below
-        result[clear] = best[clear]
-        return result
+            return np.full(len(rows), -1, np.int16)
+        return self._rule.subclasses(classes, self._parents, self.subclass_probabilities(rows))
 
     def _take_names(self, looks: Classifications) -> None:
         self._name(Names(looks.class_names, looks.subclass_names, looks.subclass_parents, looks.attributes))
@@ -198,8 +179,8 @@ class Fusion:
         self.class_names = names.classes
         self.subclass_names = names.subclasses
         self.subclass_parents = names.parents
-        parents = np.array(names.parents)
-        self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(names.parents)]
+        self._parents = parent_indices(names.classes, names.parents)
+        self._siblings = [np.nonzero(self._parents == parent)[0] for parent in dict.fromkeys(self._parents.tolist())]
         """Columns of the subclasses of each parent."""
         self._only = [int(columns[0]) for columns in self._siblings if len(columns) == 1]
         """Columns of subclasses without siblings: their sums are of log odds, against the usual cell of the class."""
