@@ -29,7 +29,7 @@ import numpy as np
 from streamer.analysis.analyser import Analysed
 from streamer.analysis.quality import assess
 from streamer.counting.decision import Naming
-from streamer.counting.slide_map import SlideConfig, SlideMap, white_boxes
+from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.journal import Checkpoint, Journal, ModelId, Rules, SeenFrame, SessionJournal
 from streamer.protocol.factory import MessageFactory
 from streamer.records import Classifications, Detections, Frame, StagePosition
@@ -80,7 +80,7 @@ class _Timed:
 
 
 def looks_at(detections: Detections, rng: np.random.Generator) -> Classifications:
-    white = len(white_boxes(detections))
+    white = len(detections.white_rows)
     return Classifications(
         rng.dirichlet(np.full(len(CLASSES), 0.3), white).astype(np.float32).reshape(white, len(CLASSES)),
         CLASSES,
@@ -102,7 +102,6 @@ def frames_of(source: str, count: int, rng: np.random.Generator) -> Iterator[Ana
         yield Analysed(
             frame=Frame("slide", frame_id, time.monotonic_ns(), image),
             detections=detections,
-            white=white_boxes(detections),
             classifications=looks_at(detections, rng),
             prepared=prepare(image, RegistrationConfig()),
             quality=assess(image),

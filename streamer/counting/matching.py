@@ -56,6 +56,11 @@ class Field:
         return np.concatenate([boxes[:, :2] < low, boxes[:, 2:] > high], axis=1)
 
 
+MAYBE_CUT_SHARE = 0.015
+"""A box that comes nearer to the frame's edge than this share of its longer side may show no whole cell: detectors end
+the boxes of cut cells some pixels early."""
+
+
 def from_edges_px(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
     """(n, 4): how far left, top, right and bottom of each box lie from that edge of the frame."""
     distances = boxes_px.copy()

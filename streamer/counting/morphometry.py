@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from engines.geometry import square_around
 from engines.models.segmenter import Segmenter
+from streamer.counting.matching import MAYBE_CUT_SHARE, cut_sides
 from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation
 
 STEP = 0.1
 """A look has to be better by about so much to be segmented again."""
 BEYOND_EDGE = 0.7
 """What a look counts whose surroundings the frame cuts, against one with all of them."""
-EDGE_SHARE = 0.015
-"""A box that comes nearer to the frame's edge than this share of its longer side may show no whole cell."""
 
 
 def look_quality(score: float, focus: float, whole_square: bool) -> float:
@@ -143,10 +142,7 @@ class ShapeMeter:
 
 def clear_of_edges(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.intp]:
     """Rows of the boxes (n,4) that show whole cells of a frame."""
-    room = EDGE_SHARE * max(width, height)
-    low = (boxes_px[:, :2] >= room).all(1)
-    high = (boxes_px[:, 2:] <= np.array([width - room, height - room])).all(1)
-    return np.flatnonzero(low & high)
+    return np.flatnonzero(~cut_sides(boxes_px, width, height, MAYBE_CUT_SHARE * max(width, height)).any(1))
 
 
 def _is_inside(box_px: Sequence[float], margin: float, size: Sequence[int]) -> bool:

@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from streamer.counting.cell_table import KINDS, CellStore
 from streamer.counting.fusion import Fusion, FusionConfig, Names
-from streamer.counting.matching import Boxes, Cuts, Field, Ints, MatchConfig, best_of_each, from_edges_px
+from streamer.counting.matching import (
+    MAYBE_CUT_SHARE,
+    Boxes,
+    Cuts,
+    Field,
+    Ints,
+    MatchConfig,
+    best_of_each,
+    from_edges_px,
+)
 from streamer.counting.recognition import Recognition
 from streamer.counting.tallies import Ledger, SlideCounts
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
@@ -29,9 +38,8 @@ class SlideConfig:
     """Detections below it are not counted: the detector card's operating threshold."""
     cut_share: float = 0.004
     """A box that comes nearer to the frame's edge than this share of its longer side shows no whole cell."""
-    maybe_cut_share: float = 0.015
-    """A box that comes so near may show no whole cell: detectors end the boxes of cut cells some pixels early. It is
-    counted, and replaced by the first box that is clear of the edges."""
+    maybe_cut_share: float = MAYBE_CUT_SHARE
+    """A box that comes so near is counted, and replaced by the first box that is clear of the edges."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts against one at a whole cell."""
     cut_evidence: float = 0.1
@@ -165,7 +173,7 @@ class SlideMap:
         """
         self._correct(placement.corrections)
         kinds = np.array([KINDS.index(kind) for kind in detections.kinds], np.intp)[detections.labels]
-        white = white_boxes(detections)
+        white = detections.white_rows
         if looks is not None and len(looks) != len(white):
             raise ValueError(f"looks: got {len(looks)} rows, expected one for each of {len(white)} white boxes")
         numbers = np.full(len(detections), -1, np.intp)
@@ -394,8 +402,3 @@ class SlideMap:
             unclassified_reason=reason,
             attributes=attributes,
         )
-
-
-def white_boxes(detections: Detections) -> Ints:
-    """Indices of the detections of kind "white": those that `looks` has rows for, in this order."""
-    return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]

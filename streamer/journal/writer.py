@@ -204,8 +204,7 @@ class SessionJournal:
         looks = seen.looks
         if looks is None:
             return
-        is_white = np.array([kind == "white" for kind in seen.detections.kinds])
-        white = np.flatnonzero(is_white[seen.detections.labels]).tolist()
+        white = seen.detections.white_rows.tolist()
         classes = looks.probabilities.astype("<f4", copy=False)
         subclasses = looks.subclass_probabilities.astype("<f4", copy=False)
         self._db.executemany(

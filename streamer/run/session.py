@@ -375,7 +375,9 @@ class SlideSession:
         yield from self._taken_back(update)
         boxes = {o.cell_id: i for i, o in enumerate(update.observations) if o.is_new}
         looks: dict[CellId | None, int] = {}
-        for row, detection in enumerate(analysed.white.tolist()):  # a red cell's box may be of the same cell
+        for row, detection in enumerate(
+            analysed.detections.white_rows.tolist()
+        ):  # a red cell's box may be of the same cell
             if update.observations[detection].counted:
                 looks.setdefault(update.observations[detection].cell_id, row)
         for cell in self._shaped_anew(update.cells, measured):
@@ -392,7 +394,7 @@ class SlideSession:
 
     def _frame(self, analysed: Analysed, placement: Placement, update: SlideUpdate) -> FrameMessage:
         detections, observations = analysed.detections, update.observations
-        white, looked = analysed.white, analysed.classifications
+        white, looked = detections.white_rows, analysed.classifications
         if self._min_score is not None:  # detections come best first, so what is published is the beginning
             count = int(np.count_nonzero(detections.scores >= self._min_score))
             detections, observations, white = detections[:count], observations[:count], white[white < count]
@@ -442,7 +444,7 @@ def evidence_of(analysed: Analysed, look: int | None, class_name: str) -> Eviden
     names = analysed.classifications.class_names
     if class_name not in names:
         return None
-    box = analysed.detections.boxes_px[analysed.white[look]].tolist()
+    box = analysed.detections.boxes_px[analysed.detections.white_rows[look]].tolist()
     square, values = analysed.maps.of(look, names.index(class_name), box)
     levels: list[list[int]] = np.rint(255 * values).astype(int).tolist()
     return Evidence(class_=class_name, frame_id=analysed.frame.frame_id, square_px=square, map=levels)

@@ -286,7 +286,7 @@ def test_export_as_json_gives_everything(written, seen, tmp_path):
     assert (session["source"], session["differential"]["total"], len(session["cells"])) == ("slide", 16, 16)
     assert [frame["frame_id"] for frame in session["frames"]] == list(range(len(seen)))
     looks = [box["look_probabilities"] for frame in session["frames"] for box in frame["detections"] if box["class"]]
-    assert len(looks) == sum(len(one.white) for one in seen) - uncounted(session)
+    assert len(looks) == sum(len(one.detections.white_rows) for one in seen) - uncounted(session)
 
 
 def uncounted(session):

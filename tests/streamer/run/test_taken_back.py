@@ -54,7 +54,6 @@ class Told:
         analysed = Analysed(
             frame=Frame("slide", self.frames, 0, np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
             detections=Detections(boxes, np.float32([cell[3] for cell in cells]), kinds, KINDS, KINDS, False),
-            white=np.flatnonzero(kinds == WHITE),
             classifications=None,
             prepared=None,
             quality=FrameQuality(1.0, True),
