@@ -16,8 +16,7 @@ from engines.models.classifier import Classifier
 from streamer.analysis.field_search import FieldSearch
 from streamer.counting.decision import Naming
 from streamer.protocol.factory import attribute_messages
-from streamer.protocol.messages import Attribute
-from streamer.records import Classifications
+from streamer.records import AttributeValue, Classifications
 from streamer.sources.base import SourceError
 from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
 
@@ -40,7 +39,7 @@ class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_"
     """All classes; they sum to 1."""
     unclassified_reason: str | None
     """"low confidence" or "unlike the training cells"; null for a classified one."""
-    attributes: dict[str, Attribute] | None
+    attributes: dict[str, AttributeValue] | None
     """How it looks, by name; null for models and classes without."""
     box_px: tuple[float, float, float, float] | None
     """Where the cell was found in a picture of a field; null where the whole picture was taken for the cell."""

@@ -34,7 +34,7 @@ from streamer.network.subscriber import Subscriber
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage, Envelope, Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import Mode, RecordingHealth, Skip
+from streamer.records import Mode, RecordingStatus, Skip
 from streamer.run.pipeline import Limits, Pipeline
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory
@@ -282,7 +282,7 @@ def _recorder(
     )
 
 
-def _told_recording(path: str | None, health: RecordingHealth) -> str:
+def _told_recording(path: str | None, health: RecordingStatus) -> str:
     lost = {"frames": health.frames_lost, "messages": health.messages_lost}
     told = [f"lost {count} {what} ({reason})" for what, reasons in lost.items() for reason, count in reasons.items()]
     size = f"{health.file_bytes / 1e6:.1f} MB"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from engines.base import Attribute, attribute_columns
 from engines.models.classifier import Classifier
 from engines.models.own_classes import OwnClasses
-from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, Classifications, Said
+from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, AttributeValue, Classifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def likeliest_values(attributes: Sequence[Attribute], probabilities: npt.NDArray
     likeliest: Attributes = {}
     for attribute, columns in zip(attributes, attribute_columns(attributes), strict=True):
         best = int(probabilities[columns].argmax())
-        likeliest[attribute.name] = Said(attribute.values[best], float(probabilities[columns][best]))
+        likeliest[attribute.name] = AttributeValue(attribute.values[best], float(probabilities[columns][best]))
     return likeliest
 
 

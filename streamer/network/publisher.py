@@ -19,7 +19,7 @@ from streamer.network.service import Controls, Peer, ServiceDesk
 from streamer.network.sockets import HEARTBEAT_MS, bind_both, notice_silence
 from streamer.protocol.messages import AnyMessage, PictureMessage, encode, topic_of, type_of
 from streamer.protocol.requests import REQUEST_MAX_BYTES
-from streamer.records import StreamHealth
+from streamer.records import StreamStatus
 
 WINDOW_MAX_BYTES = 32 * 1024 * 1024
 
@@ -166,13 +166,13 @@ class Publisher:
         """Whether anyone asks for pictures of a source by name; who takes everything doesn't, but gets them too."""
         return self._outbox.wants_named(f"picture.{source}".encode())
 
-    def health(self) -> StreamHealth:
+    def health(self) -> StreamStatus:
         refused = Counter(self._desk.refused)
         if self._door is not None:
             refused.update(self._door.refused)
         if self._replies_lost:
             refused["reply not taken"] = self._replies_lost
-        return StreamHealth(
+        return StreamStatus(
             connections=None if self._door is None else self._door.connections,
             lost=dict(self.lost),
             requests=self._requests,

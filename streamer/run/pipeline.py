@@ -21,7 +21,7 @@ from streamer.analysis.models import Analysers
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, FrameMessage, Sink
 from streamer.protocol.requests import SourceState
 from streamer.recording import Recorder
-from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
+from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceStatus, StreamStatus
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import Steering
 from streamer.run.gate import Gate
@@ -113,7 +113,7 @@ class _Lane:
             white_cells=session.total,
         )
 
-    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceHealth:
+    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceStatus:
         status = self.reader.status
         window = [at for at, _ in self.recent if self.recent[-1][0] - at <= RATE_WINDOW_NS]
         span_ns = window[-1] - window[0] if len(window) > 1 else 0
@@ -128,14 +128,14 @@ class _Lane:
             + self.ignored
             + Counter(self.gate.dropped)
         )
-        return SourceHealth(
+        return SourceStatus(
             state=status.state,
             mode=self.mode,
             fps=(len(window) - 1) * 1e9 / span_ns if span_ns else None,
             captured=status.captured,
             published=self.published,
             dropped=dict(dropped),
-            skipped=status.skipped,
+            skipped=dict(status.skipped),
             queue=len(self.ring),
             reopened=status.reopened,
             latency_ms=latency,
@@ -164,7 +164,7 @@ class Pipeline:
         models: Callable[[str], ModelHealth] = lambda source: ModelHealth(),
         next_session: Callable[[str], SlideSession] | None = None,
         picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None,
-        stream: Callable[[], StreamHealth | None] = lambda: None,
+        stream: Callable[[], StreamStatus | None] = lambda: None,
         recorder: Recorder | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -336,13 +336,8 @@ class Pipeline:
     def _publish_health(self) -> None:
         lost = self._batcher.dropped
         for lane in self._lanes.values():
-            models = self._models(lane.name)
             health = Health(
-                backend=models.backend,
-                detector=models.detector,
-                classifier=models.classifier,
-                segmenter=models.segmenter,
-                shadow=models.shadow,
+                models=self._models(lane.name),
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
                 stream=self._stream(),

@@ -49,10 +49,11 @@ from streamer.records import (
     Frame,
     Health,
     MeasuredLook,
+    MergedIsland,
     Reclassification,
 )
 from streamer.stage.config import StageConfig
-from streamer.stage.placement import Correction, IslandBook, MergedIsland, Placement
+from streamer.stage.placement import Correction, IslandBook, Placement
 from streamer.stage.tracker import StageTracker
 
 PICTURE_MARGIN = 1.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from streamer.records import StagePosition
+from streamer.records import MergedIsland, StagePosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,6 @@ class Correction:
     """Its island now: another one than before when two islands turned out to overlap."""
     dx_px: float
     """How far it moved since it was last told of; coordinates of the old island become ones of the new."""
-    dy_px: float
-
-
-@dataclass(frozen=True, slots=True)
-class MergedIsland:
-    """All of an island lies in another one: slide point there = slide point before + (dx_px, dy_px)."""
-
-    island: int
-    into: int
-    dx_px: float
     dy_px: float
 
 

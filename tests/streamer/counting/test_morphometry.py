@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -24,8 +25,8 @@ from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import described
 from streamer.journal import Journal, JournalError, JournalReader, rules_of
 from streamer.protocol.factory import MessageFactory
-from streamer.protocol.messages import Attribute, CellMessage, Shape
-from streamer.records import CellShape, Frame, MeasuredLook
+from streamer.protocol.messages import CellMessage
+from streamer.records import AttributeValue, CellShape, Frame, MeasuredLook
 from streamer.run import session as session_module
 from streamer.run.session import SlideSession
 from tests.cases import HEIGHT, WIDTH, always, by_darkness, find_by_script, stamped
@@ -164,7 +165,7 @@ def test_the_journal_gives_the_measures_back(
     whole = walk(tmp_path / "whole.db", frames)
     measured = [cell for cell in whole if cell["shape"] is not None]
     assert len(measured) > 8
-    assert len({cell["shape"]["frame_id"] for cell in measured}) > 3
+    assert len({cell["shape"].frame_id for cell in measured}) > 3
     assert walk(tmp_path / "parted.db", frames, (5, 16, 30)) == whole
 
     with JournalReader(tmp_path / "parted.db") as journal:
@@ -172,7 +173,7 @@ def test_the_journal_gives_the_measures_back(
         assert [asdict(cell) for cell in result.session.cells()] == whole
     assert recount(str(tmp_path / "whole.db")) == 0
     told = capsys.readouterr().out
-    nuclei = sum(cell["shape"]["nucleus_area_px"] is not None for cell in measured)
+    nuclei = sum(cell["shape"].nucleus_area_px is not None for cell in measured)
     assert f"shapes: nucleus measured in {nuclei} of {sum(cell['kind'] == 'white' for cell in whole)} white" in told
 
     export(str(tmp_path / "whole.db"), "csv", str(tmp_path / "cells.csv"), None)
@@ -233,10 +234,10 @@ def test_the_dashboard_says_the_measures_beside_the_class() -> None:
 def test_the_measures_in_words() -> None:
     _, messages, _ = run([0.9], [100])
     told = messages[0][0]
-    values = {**asdict(shape(1, 2345.6)), "nucleus_to_cytoplasm_ratio": 0.4321, "nuclear_lobes": 3}
-    looks = {"nucleus_shape": Attribute(value="segmented-multilobed", confidence=0.9)}
-    measured = replace(told, shape=Shape(**{**values, "nucleus_area_um2": 41.2}), attributes=looks)
+    values = {**msgspec.structs.asdict(shape(1, 2345.6)), "nucleus_to_cytoplasm_ratio": 0.4321, "nuclear_lobes": 3}
+    looks = {"nucleus_shape": AttributeValue(value="segmented-multilobed", confidence=0.9)}
+    measured = replace(told, shape=CellShape(**{**values, "nucleus_area_um2": 41.2}), attributes=looks)
     assert described(measured) == "N:C 0.43, 3 lobes, nucleus 41 µm², nucleus segmented multilobed"
-    bare = Shape(**{**values, "nucleus_to_cytoplasm_ratio": None, "nuclear_lobes": 1})
+    bare = CellShape(**{**values, "nucleus_to_cytoplasm_ratio": None, "nuclear_lobes": 1})
     assert described(replace(told, shape=bare)) == "1 lobe, nucleus 2 346 px²"
     assert described(replace(told, shape=None)) == ""

@@ -17,9 +17,8 @@ from streamer.commands.recount import recount, recounted
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
 from streamer.journal.schema import FORMAT_VERSION
-from streamer.protocol import messages as wire
 from streamer.protocol.messages import CellMessage, DifferentialMessage, encode, topic_of
-from streamer.records import Cell
+from streamer.records import AttributeValue, Cell
 from streamer.sources import SourceError
 from streamer.stage.config import StageConfig
 from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
@@ -127,7 +126,7 @@ def test_how_cells_look_and_why_they_are_unclassified_is_published_and_kept(writ
     database.close()
     wanted = [(m.cell_id, m.unclassified_reason, m.attributes) for m in told if m.attributes or m.unclassified_reason]
     assert [
-        (number, reason, said and msgspec.json.decode(said, type=dict[str, wire.Attribute]))
+        (number, reason, said and msgspec.json.decode(said, type=dict[str, AttributeValue]))
         for number, reason, said in rows
     ] == wanted
     assert export(str(path), "csv", str(tmp_path / "cells.csv"), None) == 0
