@@ -105,11 +105,11 @@ def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult
                 for box in message.detections:
                     if box.cell_id is not None:
                         looks[box.cell_id].append(Seen(file, tuple(box.box_px)))
-    list(session.finish())
+    session.finish()
     final: dict[int, list[Seen]] = defaultdict(list)
     for number, seen in looks.items():
-        final[session.cell(number).cell_id] += seen
-    cells = list(session.cells())
+        final[session.count.cell(number).cell_id] += seen
+    cells = list(session.count.cells())
     return SlideResult(len(session.islands), cells, final, rejected, lost)
 
 

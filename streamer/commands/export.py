@@ -47,7 +47,7 @@ class _Counted:
     pictures: dict[int, str]
 
     def cells(self) -> Iterator[Cell]:
-        return self.result.session.cells()
+        return self.result.count.cells()
 
 
 def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
@@ -200,7 +200,7 @@ def _boxes(one: _Counted, seen: SeenFrame) -> Iterator[dict[str, Any]]:
     )
     for box, score, label, number in rows:
         kind = found.kinds[label]
-        cell = None if number < 0 else one.result.session.cell(number)
+        cell = None if number < 0 else one.result.count.cell(number)
         row = {
             "box_px": box,
             "label": found.label_names[label],
@@ -226,7 +226,7 @@ def _write_pictures(stored: StoredSession, result: Recounted, folder: str | None
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for number, jpeg in stored.pictures():
-            cell_id = result.session.cell(number).cell_id
+            cell_id = result.count.cell(number).cell_id
             if cell_id not in names:
                 names[cell_id] = f"{stored.source}-{stored.number}-{cell_id:06}.jpg"
                 Path(folder, names[cell_id]).write_bytes(jpeg)

@@ -64,6 +64,10 @@ class ShapeBook:
         if known is None or _rank(look) > _rank(known):
             self._best[look.cell_id] = look
 
+    def add_all(self, looks: Iterable[MeasuredLook]) -> None:
+        for look in looks:
+            self.add(look)
+
     def join(self, joined: Iterable[tuple[CellId, CellId | None]]) -> list[CellId]:
         """(number, number of the cell that it turned out to be): that one has the looks of both. Returns those cells
         that are measured otherwise now."""

@@ -17,54 +17,12 @@ from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
 from streamer.counting.decision import Naming
 from streamer.counting.fusion import Names
+from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
-from streamer.records import Classifications, Detections, MeasuredLook
-from streamer.stage.placement import Correction, Placement
+from streamer.records import Classifications, MeasuredLook
+from streamer.stage.placement import Correction
 
 _CORRECTION = np.dtype([("anchor", "<i4"), ("island", "<i4"), ("dx_px", "<f8"), ("dy_px", "<f8")])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SeenFrame:
-    """One frame as the slide map takes it in, and what people want to know of it."""
-
-    frame_id: int
-    width: int
-    height: int
-    placement: Placement
-    detections: Detections
-    looks: Classifications | None
-    """One row a white detection, in their order; None where the run has no classifier."""
-    accepted: bool
-    reasons: tuple[str, ...]
-    """Why it was not accepted."""
-    focus: float | None
-    file: str | None
-    captured_utc: str
-    shapes: Sequence[MeasuredLook] = ()
-    """What was measured of its cells, once it was taken in."""
-
-
-Told = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
-"""(white, nucleated red, white cells by class) as the differential was published last; empty before the first."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """All that the frames up to one have come to. What the stage tracker remembers is kept with every frame."""
-
-    frame_id: int
-    """The last of these frames."""
-    frames: int
-    accepted: int
-    told: Told
-    told_at_frame: int
-    """How many frames there were when that was published."""
-    islands: Mapping[int, int]
-    """What the island book knows."""
-    slide: SlideState
-    shapes: tuple[MeasuredLook, ...] = ()
-    """What the shape book knows."""
 
 
 class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,8 +184,8 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         frame_id=checkpoint.frame_id,
         frames=checkpoint.frames,
         accepted=checkpoint.accepted,
-        told=checkpoint.told or None,
-        told_at_frame=checkpoint.told_at_frame,
+        told=checkpoint.published or None,
+        told_at_frame=checkpoint.published_at_frame,
         islands=dict(checkpoint.islands),
         names=checkpoint.slide.names,
         cells=_packed_columns(checkpoint.slide.cells),
@@ -241,8 +199,9 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint:
     """ValueError for what is none."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
-    told = row.told or ()
-    return Checkpoint(row.frame_id, row.frames, row.accepted, told, row.told_at_frame, row.islands, slide, row.shapes)
+    return Checkpoint(
+        row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide, row.shapes
+    )
 
 
 def _packed_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

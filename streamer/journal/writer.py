@@ -14,13 +14,12 @@ import numpy as np
 
 from engines.base import UsageError
 from streamer import __version__
+from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
 from streamer.journal.rows import (
-    Checkpoint,
     GivenCommand,
     Rules,
-    SeenFrame,
     packed,
     packed_checkpoint,
     packed_corrections,

@@ -110,7 +110,7 @@ class _Lane:
             session=session.factory.session,
             paused=self.gate.paused,
             stop_at=self.stop_at,
-            white_cells=session.total,
+            white_cells=session.count.total,
         )
 
     def health(self, lost_in_batcher: Mapping[str, int]) -> SourceStatus:
@@ -329,9 +329,9 @@ class Pipeline:
             lane.ring.close()
 
     def _is_enough(self, lane: _Lane) -> bool:
-        if lane.stop_at is not None and lane.session.total >= lane.stop_at:
+        if lane.stop_at is not None and lane.session.count.total >= lane.stop_at:
             return True
-        return lane.session.is_precise()
+        return lane.session.count.is_precise()
 
     def _publish_health(self) -> None:
         lost = self._batcher.dropped
@@ -349,10 +349,13 @@ class Pipeline:
         try:
             for lane in self._lanes.values():
                 lane.thread.join(JOIN_READER_S)  # so that its last state is told
-                for message, payload in lane.session.finish():
+                emissions, fault = lane.session.finish()
+                for message, payload in emissions:
                     self._send(message, payload)
                     if isinstance(message, DifferentialMessage):
                         self.finals[lane.name] = message
+                if fault is not None:
+                    raise fault
             self._publish_health()
         except Exception as error:
             self._fail(error)

@@ -40,7 +40,7 @@ def run_over(path, frames, *, resume=False, finish=True):
     session = session_of(journal.session("slide") or new_session(journal), run_id=f"run{frames[0].frame.frame_id}")
     published = [emission for one in frames for emission in session.update(one)]
     if finish:
-        published += session.finish()
+        published += session.finish().emissions
     journal.close()
     return published
 
@@ -457,7 +457,9 @@ def test_a_live_source_is_numbered_on_and_counts_no_cell_twice(tmp_path, seen):
     path = tmp_path / "live.db"
     run_over(path, [replace_file(one) for one in seen[:20]], finish=False)
     with JournalReader(path) as kept:
-        before = recounted(kept.sessions[0]).session.end(())[1]
+        count = recounted(kept.sessions[0]).count
+        count.finish(())
+        before = count.differential(final=True)
     again = seen[4:13]
     journal = resumed(path, source=ScriptedSource([one.frame.image for one in again], default_mode="live"))
     (going_on,) = journal.sources
@@ -467,7 +469,7 @@ def test_a_live_source_is_numbered_on_and_counts_no_cell_twice(tmp_path, seen):
     session = session_of(journal.session("slide"), run_id="again")
     for number, one in zip(ids, again, strict=True):
         list(session.update(replace(one, frame=replace(one.frame, frame_id=number))))
-    final = list(session.finish())[-1][0]
+    final = session.finish().emissions[-1][0]
     journal.close()
     assert final.frames == 29
     assert (final.total, final.rbc_seen, final.platelets_seen) == (
@@ -498,14 +500,16 @@ def test_a_full_disk_ends_with_the_differential_of_the_journal_and_nothing_is_ha
 
     with pytest.raises(JournalError, match="expected room"):
         go_on()
-    final = list(session.finish())[-1][0]
+    final = session.finish().emissions[-1][0]
     assert (final.final, final.frames) == (True, done)
     journal.close()
     with JournalReader(path) as kept:
         (stored,) = kept.sessions
         assert len(list(stored.frames())) == done
         counted = recounted(stored)
-    again = counted.session.end(())[1]
+    count = counted.count
+    count.finish(())
+    again = count.differential(final=True)
     assert asdict(again)["classes"] == msgspec.to_builtins(final.classes)
 
 

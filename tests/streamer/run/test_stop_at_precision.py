@@ -74,7 +74,7 @@ def test_the_journal_gives_the_same_limits_again(tmp_path, capsys, precision, me
     )
     for one in analysed():
         list(session.update(one))
-    final, _ = list(session.finish())[-1]
+    final, _ = session.finish().emissions[-1]
     journal.close()
     assert final.limits_method == method
     assert recount(str(path)) == 0

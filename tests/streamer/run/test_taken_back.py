@@ -64,7 +64,7 @@ class Told:
 
     def finish(self, *corrections):
         self.session._tracker.next = Placement(None, None, "end", corrections)
-        return self._take(self.session.finish())
+        return self._take(self.session.finish().emissions)
 
     def _take(self, emissions):
         cells = []
@@ -78,7 +78,7 @@ class Told:
 
     def check(self):
         counted = {number for number, message in self.newest.items() if message.counted}
-        assert counted == {cell.cell_id for cell in self.session.cells()}
+        assert counted == {cell.cell_id for cell in self.session.count.cells()}
         assert len(counted) == self.total
 
 
