@@ -44,7 +44,7 @@ class Outbox:
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription, not only the first of its prefix
         self._prefixes: tuple[bytes, ...] = ()
         self._last: dict[bytes, Sequence[bytes]] = {}
-        self._newest: dict[bytes, Sequence[bytes]] = {}
+        self._newest: dict[bytes, tuple[Sequence[bytes], str]] = {}
         self._newest_due_ns = 0
         self._sent_ns: dict[bytes, int] = {}
         """When each last value was sent last."""
@@ -57,7 +57,7 @@ class Outbox:
             self._last[topic] = parts
             self._sent_ns[topic] = self._now_ns()
             if self.wants_named(NEWEST + topic):
-                self._newest[NEWEST + topic] = [NEWEST + topic, *parts[1:]]
+                self._newest[NEWEST + topic] = [NEWEST + topic, *parts[1:]], type_
         if self.wants(topic):
             self._send(parts, type_)
 
@@ -72,8 +72,8 @@ class Outbox:
         if self._newest and now_ns >= self._newest_due_ns:
             self._newest_due_ns = now_ns + NEWEST_INTERVAL_NS
             newest, self._newest = self._newest, {}
-            for parts in newest.values():
-                self._send(parts, "differential")
+            for conflated, newest_type in newest.values():
+                self._send(conflated, newest_type)
         if now_ns < self._owed_until_ns:
             for topic, parts in self._last.items():
                 if now_ns - self._sent_ns[topic] >= OWED_INTERVAL_NS and self.wants(topic):

@@ -117,6 +117,15 @@ def test_who_was_too_slow_gets_the_newest_differential_as_soon_as_there_is_room(
     assert box.got() == []
 
 
+def test_a_lost_conflated_message_is_counted_by_its_own_type(context: Context) -> None:
+    """A health message that was lost was counted as a differential."""
+    box = Box(context, b"newest.health", high_water_mark=2)
+    for _ in range(20):
+        box.outbox.publish([b"health.cam", encode(box.factory.health(make_health()))], "health")
+        box.after_ms(NEWEST_INTERVAL_NS // 1_000_000)
+    assert set(box.outbox.lost) == {"health"}
+
+
 def test_nothing_is_sent_again_where_nobody_was_too_slow(context: Context) -> None:
     box = Box(context, b"")
     for total in range(40):
