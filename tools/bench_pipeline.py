@@ -47,7 +47,7 @@ from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import AnyMessage, FrameMessage, HealthMessage
 from streamer.records import Frame, FrameQuality, Mode, Skip, StagePosition
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
 from streamer.sources import Source, open_source, parse_source
@@ -170,9 +170,8 @@ def run_pipeline(
         [(source, mode)],
         analyser(detector, classifier),
         new_session,
-        [publisher, collector],
+        RunOutputs([publisher, collector], service=publisher.service),
         Limits(workers=plan.workers),
-        service=publisher.service,
     )
     keep_freed_memory()
     collect_rarely()

@@ -35,7 +35,7 @@ from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage, Envelope, Sink
 from streamer.recording import Recorder, TrackInfo
 from streamer.records import Mode, RecordingStatus, Skip
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory
 from streamer.sinks.jsonl import JsonLines
@@ -145,15 +145,17 @@ def _run(config: Config, metrics: Metrics | None) -> int:
             measured,
             Analysers({name: one.analyser for name, one in models.items()}),
             new_session,
-            [*sinks, front],
+            RunOutputs(
+                [*sinks, front],
+                service=publisher.service if publisher else lambda: None,
+                show=front.show,
+                picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
+                stream=publisher.health if publisher else lambda: None,
+                on_skip=_tell_skip,
+                recorder=recorder,
+            ),
             _limits(config, max(one.detector.batch for one in models.values())),
-            service=publisher.service if publisher else lambda: None,
-            show=front.show,
             next_session=next_session,
-            picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
-            stream=publisher.health if publisher else lambda: None,
-            recorder=recorder,
-            on_skip=_tell_skip,
             models=lambda source: models[source].health(),
         )
         if publisher is not None:

@@ -12,7 +12,7 @@ from streamer.journal import JournaledSource, JournalReader, RunJournal, rules_o
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
 from streamer.protocol.requests import NewSlide, Pause, Reclassify, RequestRefused, Resume
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import Collected, always, find_by_script
 from tests.streamer.network.service_cases import request_of, wait_for
@@ -46,9 +46,8 @@ class Journaled:
             [(self.journal.sources[0], "analysis")],
             Analyser(detector, classifier),
             lambda name: session(name, self.journal.session(name)),
-            [self.sink],
+            RunOutputs([self.sink], service=self._service),
             Limits(workers=1),
-            service=self._service,
             next_session=lambda name: session(name, self.journal.next_session(name)),
         )
         self.pipeline.start()

@@ -20,7 +20,7 @@ from streamer.protocol.messages import DifferentialMessage, FrameMessage, Pictur
 from streamer.protocol.requests import NewSlide, Pause, RequestRefused, Resume, StopAt
 from streamer.records import Frame
 from streamer.run.gate import Gate
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sinks.pictures import INTERVAL_NS, PictureMaker
@@ -60,11 +60,9 @@ class Rig:
             [(self.source, "analysis")],
             Analyser(detector, classifier),
             new_session,
-            [self.sink],
+            RunOutputs([self.sink], service=self._service, picture=picture),
             Limits(workers=1),
-            service=self._service,
             next_session=new_session if next_session else None,
-            picture=picture,
         )
         self.pipeline.start()
 

@@ -18,7 +18,7 @@ from streamer.config import Config
 from streamer.counting.decision import Naming
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, FrameMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import FIVE, WIDTH, Collected, ScriptedSource, card, stamped, textured_slide
 from tests.streamer.run.test_own_classes import CARD, CELLS, detector
@@ -57,7 +57,7 @@ def run(explained: Explainer, *, ask: bool = True, frames: int = 2) -> Collected
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(frames)])
     analyser = Analyser(detector(), explained.classifier, explainer=explained if ask else None)
-    pipeline = Pipeline([(source, "analysis")], analyser, new_session, [published], Limits(workers=1))
+    pipeline = Pipeline([(source, "analysis")], analyser, new_session, RunOutputs([published]), Limits(workers=1))
     pipeline.start()
     pipeline.finish()
     return published

@@ -21,7 +21,7 @@ from streamer.counting.decision import Naming
 from streamer.journal import rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import WIDTH, Collected, ScriptedSource, always, stamped, textured_slide
 from tests.engines.networks import ANCHORS
@@ -70,7 +70,7 @@ def run(classifier) -> Collected:
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(2)])
     analyser = Analyser(detector(), classifier)
-    pipeline = Pipeline([(source, "analysis")], analyser, new_session, [published], Limits(workers=1))
+    pipeline = Pipeline([(source, "analysis")], analyser, new_session, RunOutputs([published]), Limits(workers=1))
     pipeline.start()
     pipeline.finish()
     return published

@@ -12,7 +12,7 @@ from streamer.counting.decision import Naming
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, HealthMessage, decode, encode
 from streamer.recording import Recorder, Recording, TrackInfo
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.sources import open_source, parse_source
 from tests.cases import Collected, ScriptedSource, always, find_by_script
@@ -35,9 +35,8 @@ def run(sources, path=None, *, keep="got", run_id="run", mode="analysis"):
         [(source, mode) for source in sources],
         Analyser(detector, classifier),
         new_session,
-        [collected],
+        RunOutputs([collected], recorder=recorder),
         Limits(workers=2),
-        recorder=recorder,
     )
     pipeline.start()
     pipeline.finish()

@@ -17,7 +17,7 @@ from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE,
 from streamer.journal import Journal
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import Collected, ScriptedSource, always
 from tests.streamer.journal.journal_cases import analysed, classifier, detector, images, new_session
@@ -36,7 +36,9 @@ def run(precision: float | None) -> list[DifferentialMessage]:
         )
 
     analyser = Analyser(detector(), classifier())
-    pipeline = Pipeline([(ScriptedSource(images()), "analysis")], analyser, session, [published], Limits(workers=1))
+    pipeline = Pipeline(
+        [(ScriptedSource(images()), "analysis")], analyser, session, RunOutputs([published]), Limits(workers=1)
+    )
     pipeline.start()
     pipeline.finish()
     return published.of(DifferentialMessage)

@@ -12,7 +12,7 @@ from streamer.analysis.analyser import Analyser
 from streamer.counting.decision import Naming
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, FrameMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import WIDTH, Collected, ScriptedSource, stamped, textured_slide
 
@@ -58,7 +58,11 @@ def run(labels: tuple[str, ...]) -> Collected:
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(2)])
     pipeline = Pipeline(
-        [(source, "analysis")], Analyser(detector(labels), classifier), new_session, [published], Limits(workers=1)
+        [(source, "analysis")],
+        Analyser(detector(labels), classifier),
+        new_session,
+        RunOutputs([published]),
+        Limits(workers=1),
     )
     pipeline.start()
     pipeline.finish()
