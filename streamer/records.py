@@ -42,18 +42,18 @@ __all__ = [
     "Mode",
     "ModelHealth",
     "Observation",
+    "ReadingState",
     "Reclassification",
     "RecordingStatus",
     "ShadowStatus",
     "Skip",
-    "SourceState",
     "SourceStatus",
     "StagePosition",
     "StreamStatus",
 ]
 
 Mode = Literal["live", "analysis"]
-SourceState = Literal["starting", "open", "reopening", "ended", "failed"]
+ReadingState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
 
 UNCLASSIFIED = "unclassified"
@@ -274,7 +274,7 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
 
 class SourceStatus(msgspec.Struct, frozen=True):
     state: str
-    """A SourceState. Readers take any text, for those that a later minor version adds."""
+    """A ReadingState. Readers take any text, for those that a later minor version adds."""
     mode: str
     """A Mode."""
     fps: Annotated[float | None, published_digits(2)]

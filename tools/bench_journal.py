@@ -28,7 +28,7 @@ import numpy as np
 
 from streamer.analysis.analyser import Analysed
 from streamer.analysis.quality import assess
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.journal import Checkpoint, Journal, ModelId, Rules, SeenFrame, SessionJournal
 from streamer.protocol.factory import MessageFactory
@@ -111,7 +111,7 @@ def frames_of(source: str, count: int, rng: np.random.Generator) -> Iterator[Ana
 
 def session_of(kept: Any) -> SlideSession:
     factory = MessageFactory("slide", session="bench", run_id="bench", next_session_seq=kept.stored.next_seq)
-    return SlideSession(factory, Naming(CLASSES, 0.5, SUBCLASSES, PARENTS), operating_score=0.25, journal=kept)
+    return SlideSession(factory, ClassDecision(CLASSES, 0.5, SUBCLASSES, PARENTS), operating_score=0.25, journal=kept)
 
 
 def measure(source: str, frames: int, folder: Path) -> dict[str, float]:

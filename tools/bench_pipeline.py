@@ -42,7 +42,7 @@ from engines.models.loading import load_classifier, load_detector
 from engines.zoo.card import DetectorInput
 from streamer.analysis.analyser import Analyser
 from streamer.config import DEFAULT_CLASSIFIER, Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import AnyMessage, FrameMessage, HealthMessage
@@ -161,7 +161,7 @@ def run_pipeline(
     def new_session(name: str) -> SlideSession:
         return session(
             MessageFactory(name, session=new_id(), run_id=new_id()),
-            Naming.of(classifier) if classifier else None,
+            ClassDecision.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
         )
 

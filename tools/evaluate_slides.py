@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import FrameMessage
 from streamer.records import Cell, Frame
@@ -89,7 +89,7 @@ def labels_of(marks: dict[str, Any], positions: dict[str, dict[str, float]]) -> 
 def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult:
     """One slide through a session of its own."""
     factory = MessageFactory("slide", session="slide", run_id="slide")
-    naming = None if analyser.classifier is None else Naming.of(analyser.classifier)
+    naming = None if analyser.classifier is None else ClassDecision.of(analyser.classifier)
     session = SlideSession(factory, naming, operating_score=analyser.detector.card.thresholds.operating)
     looks: dict[int, list[Seen]] = defaultdict(list)
     rejected: dict[str, list[str]] = {}

@@ -14,7 +14,7 @@ import numpy as np
 from engines.geometry import Boxes, Image
 from engines.models.classifier import Classifier
 from streamer.analysis.field_search import FieldSearch
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import attribute_messages
 from streamer.records import AttributeValue, Classifications
 from streamer.sources.base import SourceError
@@ -104,7 +104,7 @@ def _lines(
 ) -> Iterator[ClassifiedFile]:
     cells = [None if search is None else search.white_cell(picture) for picture in pictures]
     cropped = [picture for picture, cell in zip(pictures, cells, strict=True) if cell is None]
-    of_cropped, row, naming = classifier.classify_crops(cropped), 0, Naming.of(classifier)
+    of_cropped, row, naming = classifier.classify_crops(cropped), 0, ClassDecision.of(classifier)
     for name, picture, cell in zip(names, pictures, cells, strict=True):
         if cell is not None:
             looks = classifier.classify(picture, cell.box_px, cell.rbc_px)
@@ -114,7 +114,7 @@ def _lines(
             row += 1
 
 
-def classified_file(name: str, found: Classifications, box: Boxes | None, naming: Naming) -> ClassifiedFile:
+def classified_file(name: str, found: Classifications, box: Boxes | None, naming: ClassDecision) -> ClassifiedFile:
     """The line of one file, of the looks (one row) at its cell in `box` (1,4), None: the whole picture."""
     values = found.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()

@@ -15,12 +15,12 @@ import numpy as np
 from engines.base import LeukostreamError, UsageError
 from engines.geometry import Image
 from engines.models.detector import Detector
-from engines.models.explainer import Evidence, Explainer, overlay
+from engines.models.explainer import CellEvidence, Explainer, overlay
 from engines.models.loading import load_detector, load_explainer
 from engines.models.scale import rbc_diameter_seen
 from engines.zoo.card import near
 from streamer.commands.classify import LIMITS, files_below
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
 from streamer.sources.images import Unreadable, read_image
 
@@ -54,7 +54,7 @@ def explain(source: str, out: str, classifier: str, detector: str | None, class_
     """
     explainer = load_explainer(classifier)
     finder = load_detector(detector) if detector else None
-    naming = Naming.of(explainer.classifier)
+    naming = ClassDecision.of(explainer.classifier)
     index = _class_index(class_name, naming)
     folder, files = source, [""]
     if os.path.isdir(source):
@@ -85,7 +85,7 @@ def explain(source: str, out: str, classifier: str, detector: str | None, class_
     return 0
 
 
-def _class_index(name: str | None, naming: Naming) -> int | None:
+def _class_index(name: str | None, naming: ClassDecision) -> int | None:
     if name is None:
         return None
     if name not in naming.class_names:
@@ -97,7 +97,7 @@ def _class_index(name: str | None, naming: Naming) -> int | None:
 
 def _explained(
     picture: Image, explainer: Explainer, detector: Detector | None, index: int | None
-) -> tuple[list[Evidence], Sequence[tuple[float, float, float, float] | None]]:
+) -> tuple[list[CellEvidence], Sequence[tuple[float, float, float, float] | None]]:
     if detector is None:
         return [explainer.explain_cell(picture, index)], [None]
     (found,) = detector.detect([picture])
@@ -109,7 +109,7 @@ def _explained(
     return explainer.explain_boxes(picture, boxes_px, index, rbc_px), rounded
 
 
-def _write(path: Path, picture: Image, cells: Sequence[Evidence]) -> None:
+def _write(path: Path, picture: Image, cells: Sequence[CellEvidence]) -> None:
     """Enlarged where it is small, so that the map is seen over the cell and not as a few pixels."""
     shown = overlay(picture, cells)
     factor = -(-LEAST_SHOWN_PX // shown.shape[0])
@@ -124,7 +124,7 @@ def _write(path: Path, picture: Image, cells: Sequence[Evidence]) -> None:
 
 
 def _line(
-    file: str, shown: str, cell: Evidence, box: tuple[float, float, float, float] | None, naming: Naming
+    file: str, shown: str, cell: CellEvidence, box: tuple[float, float, float, float] | None, naming: ClassDecision
 ) -> ExplainedCell:
     values = cell.looks.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()

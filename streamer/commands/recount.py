@@ -16,7 +16,7 @@ from streamer.config import FIVE_PART_RANGES
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.dashboard import format_differential
-from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, fault, naming_of, replay
+from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, decision_of, fault, replay
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage, Message, decode
 from streamer.records import Differential
@@ -39,7 +39,7 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     runs = stored.runs()
     configuration = json.loads(runs[-1].configuration) if runs else {}
     count = SlideCount(
-        naming_of(rules),
+        decision_of(rules),
         operating_score=rules.operating_score,
         reference_ranges=_ranges(configuration),
         stop_at_precision=configuration.get("stop_at_precision"),

@@ -23,7 +23,7 @@ from streamer.analysis.magnification import MeasuredSource
 from streamer.analysis.models import Analysers, load_models
 from streamer.commands.models import accuracy_note
 from streamer.config import FIVE_PART_RANGES, Config, load_config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
 from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Front, PlainReporter, format_differential, is_usable
@@ -131,7 +131,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
             own = models[source]
             return SlideSession(
                 factory,
-                Naming.of(own.classifier) if own.classifier else None,
+                ClassDecision.of(own.classifier) if own.classifier else None,
                 operating_score=own.detector.card.thresholds.operating,
                 min_score=config.min_score,
                 reference_ranges=config.reference_ranges,

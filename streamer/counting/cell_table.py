@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.counting.growable import Column, GrowableTable
-
-Ints = npt.NDArray[np.intp]
-Boxes = npt.NDArray[np.float64]
+from streamer.counting.matching import Ints, SlideBoxes
 
 KINDS = ("white", "nucleated red", "red", "platelet")
 """The kinds of cells, in the order of the evidence columns."""
@@ -38,18 +36,18 @@ SCHEMA = (
     Column("white_row", np.int32),
     Column("class_index", np.int16),
     Column("subclass_index", np.int16),
-    Column("said_order", np.int32),
-    Column("said_class", np.int16),
-    Column("said_subclass", np.int16),
-    Column("told", np.bool_),
+    Column("reclassified_order", np.int32, stored_as="said_order"),
+    Column("reclassified_class", np.int16, stored_as="said_class"),
+    Column("reclassified_subclass", np.int16, stored_as="said_subclass"),
+    Column("published", np.bool_, stored_as="told"),
     Column("bucket", np.int32, 3, stored_as="_bucket"),
 )
 
 
-class CellStore(GrowableTable):
+class CellTable(GrowableTable):
     """One row a cell, and a grid over their places."""
 
-    boxes: Boxes
+    boxes: SlideBoxes
     """(n, 4) x1, y1, x2, y2 on the slide."""
     cut: npt.NDArray[np.bool_]
     """(n, 4) which of these sides may be the frame's edge, not the cell's; all False once it was seen clear of them."""
@@ -70,13 +68,13 @@ class CellStore(GrowableTable):
     """Row of the probability sums, -1 for a cell that never was white."""
     class_index: npt.NDArray[np.int16]
     subclass_index: npt.NDArray[np.int16]
-    said_order: npt.NDArray[np.int32]
-    """When a person said what it is, 1 for the first such word on the slide; 0 where nobody did. Such a cell is
-    white, of `said_class` and `said_subclass`, whatever its looks say."""
-    said_class: npt.NDArray[np.int16]
-    said_subclass: npt.NDArray[np.int16]
-    told: npt.NDArray[np.bool_]
-    """Whether the outside was told of this white cell."""
+    reclassified_order: npt.NDArray[np.int32]
+    """When a person reclassified it, 1 for the first time on the slide; 0 where nobody did. Such a cell is white, of
+    `reclassified_class` and `reclassified_subclass`, whatever its looks say."""
+    reclassified_class: npt.NDArray[np.int16]
+    reclassified_subclass: npt.NDArray[np.int16]
+    published: npt.NDArray[np.bool_]
+    """Whether this white cell was published as counted, and not taken back."""
     bucket: npt.NDArray[np.int32]
     """(n, 3) island, column and line of the grid's square that it is filed under."""
 
@@ -90,7 +88,7 @@ class CellStore(GrowableTable):
         """Of the columns and, roughly, the grid."""
         return super().bytes_used + 40 * self.count + 250 * len(self._buckets)
 
-    def append(self, boxes: Boxes, cut: npt.NDArray[np.bool_], island: int, anchor: int, frame_id: int) -> Ints:
+    def append(self, boxes: SlideBoxes, cut: npt.NDArray[np.bool_], island: int, anchor: int, frame_id: int) -> Ints:
         """Add cells seen in one frame; returns their numbers. Their evidence and looks are zero yet, but their box is
         that of a first look."""
         rows = self.add_rows(len(boxes))
@@ -141,8 +139,9 @@ class CellStore(GrowableTable):
         self.whole_looks[kept] += self.whole_looks[gone]
         self.first_frame[kept] = min(self.first_frame[kept], self.first_frame[gone])
         self.last_frame[kept] = max(self.last_frame[kept], self.last_frame[gone])
-        if self.said_order[gone] > self.said_order[kept]:  # of two words about one cell the later one counts
-            for column in (self.said_order, self.said_class, self.said_subclass):
+        # Of two words about one cell the later one counts.
+        if self.reclassified_order[gone] > self.reclassified_order[kept]:
+            for column in (self.reclassified_order, self.reclassified_class, self.reclassified_subclass):
                 column[kept] = column[gone]
         self.alive[gone] = False
         self.joined_to[gone] = kept
@@ -157,7 +156,7 @@ class CellStore(GrowableTable):
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
-        return np.where(self.said_order[rows] > 0, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
+        return np.where(self.reclassified_order[rows] > 0, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
 
     def centres(self, rows: Ints) -> npt.NDArray[np.float64]:
         boxes = self.boxes[rows]

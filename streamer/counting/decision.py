@@ -65,7 +65,7 @@ def likeliest_values(attributes: Sequence[Attribute], probabilities: npt.NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class ClassDecision:
     """The names of a classifier and the probability from which one is given."""
 
     class_names: tuple[str, ...]
@@ -81,7 +81,7 @@ class Naming:
     """The classes whose cells have attributes."""
 
     @classmethod
-    def of(cls, classifier: Classifier | OwnClasses) -> Naming:
+    def of(cls, classifier: Classifier | OwnClasses) -> ClassDecision:
         card = classifier.card
         return cls(
             class_names=card.class_names,

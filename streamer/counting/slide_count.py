@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from streamer.config import FIVE_PART_RANGES
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import (
     CLOPPER_PEARSON,
     CONFIDENCE_SEQUENCE,
@@ -101,21 +101,21 @@ class SlideCount:
 
     def __init__(
         self,
-        naming: Naming | None,
+        decision: ClassDecision | None,
         *,
         operating_score: float,
         reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
         stop_at_precision: float | None = None,
     ) -> None:
         """Arguments as for SlideSession."""
-        self._naming = naming
+        self._decision = decision
         self._ranges = reference_ranges
         self._precision = stop_at_precision
         fusion = FusionConfig()
         described: tuple[str, ...] = ()
-        if naming is not None:
-            fusion = FusionConfig(unclassified_below=naming.threshold, novel_above=naming.novel_above)
-            described = naming.attributes_of
+        if decision is not None:
+            fusion = FusionConfig(unclassified_below=decision.threshold, novel_above=decision.novel_above)
+            described = decision.attributes_of
         self._slide = SlideMap(SlideConfig(min_score=operating_score, attributes_of=described, fusion=fusion))
         self._islands = IslandBook()
         self._frames = 0
@@ -137,10 +137,10 @@ class SlideCount:
 
     def is_precise(self) -> bool:
         """Whether the limits of all classes are as narrow as was asked for; cheap enough to ask after every frame."""
-        if self._precision is None or self._naming is None:
+        if self._precision is None or self._decision is None:
             return False
         total, classes = self.total, self._slide.counts().classes
-        names = (name for name in self._naming.class_names if name not in NOT_LEUKOCYTES)
+        names = (name for name in self._decision.class_names if name not in NOT_LEUKOCYTES)
         half = widest(share(classes.get(name, 0), total, CONFIDENCE_SEQUENCE) for name in names)
         return half is not None and half <= self._precision
 
@@ -173,18 +173,18 @@ class SlideCount:
 
     def fault_of(self, said: Reclassification) -> str | None:
         """Why a cell can't be reclassified so, in words; None where it can."""
-        if self._naming is None:
+        if self._decision is None:
             return "got a run without classifier, expected one: its cells have no classes"
         if not self._slide.class_names:
             return "got no look at any white cell yet, expected one first"
         if not self._slide.is_counted(said.cell_id):
             return f"got cell {said.cell_id}, expected one that is counted and white"
-        classes = (*self._naming.class_names, UNCLASSIFIED)
+        classes = (*self._decision.class_names, UNCLASSIFIED)
         if said.class_name is not None and said.class_name not in classes:
             return f"got class {said.class_name!r}, expected one of {', '.join(classes)}"
         own = [
             name
-            for name, parent in zip(self._naming.subclass_names, self._naming.subclass_parents, strict=True)
+            for name, parent in zip(self._decision.subclass_names, self._decision.subclass_parents, strict=True)
             if parent == said.class_name
         ]
         if said.subclass is not None and said.subclass not in own:
@@ -201,7 +201,7 @@ class SlideCount:
 
     def published_cells(self, cell_ids: Iterable[CellId]) -> dict[CellId, Cell]:
         """Those of these cells that are counted white or nucleated red ones, without attributes and shapes."""
-        return self._slide.told(cell_ids)
+        return self._slide.published_cells(cell_ids)
 
     def changed_cells(self, update: CountUpdate, measured: Sequence[MeasuredLook] = ()) -> list[Cell]:
         """The cells that an update changed, and those with another shape now, by the update or as just `measured`."""
@@ -224,8 +224,8 @@ class SlideCount:
             frames=self._frames,
             frames_accepted=self._accepted,
         )
-        names = self._naming.class_names if self._naming else ()
-        subclass_names = self._naming.subclass_names if self._naming else ()
+        names = self._decision.class_names if self._decision else ()
+        subclass_names = self._decision.subclass_names if self._decision else ()
         # A count that its own limits ended was not fixed in advance, and neither is one that is still running.
         method = CLOPPER_PEARSON if final and self._precision is None else CONFIDENCE_SEQUENCE
         return differential(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamer.counting.cell_table import KINDS, CellStore, Ints
+from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.fusion import Fusion
+from streamer.counting.matching import Ints
 from streamer.records import UNCLASSIFIED
 
 
@@ -31,10 +32,10 @@ class SlideCounts:
     """White cells that no frame showed whole yet."""
 
 
-class Ledger:
+class Tallies:
     """Running counts over a cell store; every change of cells goes through `change`."""
 
-    def __init__(self, cells: CellStore, fusion: Fusion) -> None:
+    def __init__(self, cells: CellTable, fusion: Fusion) -> None:
         self._cells = cells
         self._fusion = fusion
         self.finished = False
@@ -84,12 +85,12 @@ class Ledger:
         self._subclasses = _added(self._subclasses, after[3], before[3])
         changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
         shown = after[4]
-        for row in rows[shown & (changed | ~cells.told[rows])].tolist():
-            cells.told[row] = True
+        for row in rows[shown & (changed | ~cells.published[rows])].tolist():
+            cells.published[row] = True
             self._removed.pop(row, None)
             self._changed[row] = None
-        for row in rows[~shown & cells.told[rows]].tolist():
-            cells.told[row] = False
+        for row in rows[~shown & cells.published[rows]].tolist():
+            cells.published[row] = False
             self._changed.pop(row, None)
             self._removed[row] = None
 

@@ -29,7 +29,7 @@ from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredSession
 from streamer.journal.replay import replay
-from streamer.journal.rows import GivenCommand, ModelId, Rules, naming_of, rules_of
+from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
 from streamer.journal.schema import JournalError, fault
 from streamer.journal.writer import Emission, Journal, SessionJournal
@@ -49,8 +49,8 @@ __all__ = [
     "SeenFrame",
     "SessionJournal",
     "StoredSession",
+    "decision_of",
     "fault",
-    "naming_of",
     "replay",
     "rules_of",
 ]

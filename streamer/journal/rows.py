@@ -15,7 +15,7 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.fusion import Names
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
@@ -106,25 +106,25 @@ def rules_of(
     )
     if classifier is None:
         return rules
-    naming = Naming.of(classifier)
+    decision = ClassDecision.of(classifier)
     return msgspec.structs.replace(
         rules,
         classifier=ModelId(name=classifier.card.name, sha256=classifier.card.sha256),
-        class_names=naming.class_names,
-        class_threshold=naming.threshold,
-        subclass_names=naming.subclass_names,
-        subclass_parents=naming.subclass_parents,
-        novel_above=naming.novel_above,
-        attributes=naming.attributes,
-        attributes_of=naming.attributes_of,
+        class_names=decision.class_names,
+        class_threshold=decision.threshold,
+        subclass_names=decision.subclass_names,
+        subclass_parents=decision.subclass_parents,
+        novel_above=decision.novel_above,
+        attributes=decision.attributes,
+        attributes_of=decision.attributes_of,
     )
 
 
-def naming_of(rules: Rules) -> Naming | None:
+def decision_of(rules: Rules) -> ClassDecision | None:
     """None where no classifier ran."""
     if rules.classifier is None:
         return None
-    return Naming(
+    return ClassDecision(
         rules.class_names,
         rules.class_threshold,
         rules.subclass_names,

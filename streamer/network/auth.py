@@ -32,7 +32,7 @@ Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 
 
-class Doorkeeper:
+class ZapAuthenticator:
     """Answers every handshake on the sockets of `context` that have its domain. One thread owns it.
 
     While `service` is not called, nobody new comes in; who is in stays.

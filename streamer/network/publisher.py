@@ -10,12 +10,12 @@ from types import TracebackType
 import zmq
 
 from engines.base import UsageError
-from streamer.network.auth import CONNECTIONS_MAX, HANDSHAKE_S, Doorkeeper, peer_of
+from streamer.network.auth import CONNECTIONS_MAX, HANDSHAKE_S, ZapAuthenticator, peer_of
 from streamer.network.endpoints import check_endpoint, is_ipv6, is_local
 from streamer.network.history import History, ReplayWindow
 from streamer.network.keys import AuthorisedKeys, KeyPair, read_key_pair
-from streamer.network.outgoing import Outbox, try_to_send
-from streamer.network.service import Controls, Peer, ServiceDesk
+from streamer.network.outgoing import OutgoingMessages, try_to_send
+from streamer.network.service import Controls, Peer, RequestHandler
 from streamer.network.sockets import HEARTBEAT_MS, bind_both, notice_silence
 from streamer.protocol.messages import AnyMessage, PictureMessage, encode, topic_of, type_of
 from streamer.protocol.requests import REQUEST_MAX_BYTES
@@ -94,14 +94,14 @@ class Publisher:
         self._requests = 0
         self._replies_lost = 0
         self._farewell_s = farewell_s
-        self._desk = ServiceDesk(ReplayWindow(window_max_bytes, history), now_ns=time.monotonic_ns)
+        self._handler = RequestHandler(ReplayWindow(window_max_bytes, history), now_ns=time.monotonic_ns)
         self._inproc_peer = Peer("anyone", control)
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
-        self._door = (
+        self._authenticator = (
             None
             if inproc
-            else Doorkeeper(
+            else ZapAuthenticator(
                 self._context, authorised, anyone_controls=control and keys is None, connections_max=connections_max
             )
         )
@@ -109,7 +109,7 @@ class Publisher:
         self._stream.setsockopt(zmq.SNDHWM, high_water_mark)
         self._stream.setsockopt(zmq.LINGER, linger_ms)
         self._stream.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
-        self._outbox = Outbox(self._stream, time.monotonic_ns)
+        self._outgoing = OutgoingMessages(self._stream, time.monotonic_ns)
         self._service = self._context.socket(zmq.ROUTER)
         self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a reply that can't be delivered is told, and counted
         self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
@@ -127,53 +127,53 @@ class Publisher:
 
     @property
     def window(self) -> ReplayWindow:
-        return self._desk.window
+        return self._handler.window
 
     @property
     def lost(self) -> Counter[str]:
         """Messages that found a subscriber's queue full, by type."""
-        return self._outbox.lost
+        return self._outgoing.lost
 
     def obey(self, controls: Controls) -> None:
         """From now on, carry out the commands of those who may give them."""
-        self._desk.controls = controls
+        self._handler.controls = controls
 
     def publish(self, message: AnyMessage, payload: bytes | None = None) -> None:
         self.service()
         topic = topic_of(message).encode()
         parts = [topic, encode(message)] if payload is None else [topic, encode(message), payload]
         # A picture is worth something while it is new, and would push everything else out of the window.
-        self._desk.record(message, parts[:2] if isinstance(message, PictureMessage) else parts)
-        self._outbox.publish(parts, type_of(message))
+        self._handler.record(message, parts[:2] if isinstance(message, PictureMessage) else parts)
+        self._outgoing.publish(parts, type_of(message))
 
     def service(self) -> None:
         """Let subscribers in, send the last values that new ones ask for, and answer requests."""
-        if self._door is not None:
-            self._door.service()
-        self._outbox.service()
+        if self._authenticator is not None:
+            self._authenticator.service()
+        self._outgoing.service()
         self._answer_requests()
 
     @property
     def has_subscribers(self) -> bool:
         """Whether anyone subscribes to anything, as of the last `service`."""
-        return self._outbox.subscribed
+        return self._outgoing.subscribed
 
     def wants(self, type_: str, source: str) -> bool:
         """Whether anyone subscribes to TYPE.SOURCE, as of the last `service`."""
-        return self._outbox.wants(f"{type_}.{source}".encode())
+        return self._outgoing.wants(f"{type_}.{source}".encode())
 
     def wants_picture(self, source: str) -> bool:
         """Whether anyone asks for pictures of a source by name; who takes everything doesn't, but gets them too."""
-        return self._outbox.wants_named(f"picture.{source}".encode())
+        return self._outgoing.wants_named(f"picture.{source}".encode())
 
     def health(self) -> StreamStatus:
-        refused = Counter(self._desk.refused)
-        if self._door is not None:
-            refused.update(self._door.refused)
+        refused = Counter(self._handler.refused)
+        if self._authenticator is not None:
+            refused.update(self._authenticator.refused)
         if self._replies_lost:
             refused["reply not taken"] = self._replies_lost
         return StreamStatus(
-            connections=None if self._door is None else self._door.connections,
+            connections=None if self._authenticator is None else self._authenticator.connections,
             lost=dict(self.lost),
             requests=self._requests,
             refused=dict(refused),
@@ -185,8 +185,8 @@ class Publisher:
         if self._stream.closed:
             return
         self._say_farewell()
-        if self._door is not None:
-            self._door.close([self._stream, self._service])
+        if self._authenticator is not None:
+            self._authenticator.close([self._stream, self._service])
         self._stream.close()
         self._service.close()
         if self._own_context:
@@ -207,8 +207,8 @@ class Publisher:
         if pair is not None:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
-        if self._door is not None:
-            self._door.guard(socket)
+        if self._authenticator is not None:
+            self._authenticator.guard(socket)
 
     def _answer_requests(self) -> int:
         """How many were answered."""
@@ -228,16 +228,16 @@ class Publisher:
 
     def _answer(self, frames: list[zmq.Frame]) -> None:
         self._requests += 1
-        peer = self._inproc_peer if self._door is None else peer_of(str(frames[-1].get("User-Id")))
+        peer = self._inproc_peer if self._authenticator is None else peer_of(str(frames[-1].get("User-Id")))
         parts = [frame.bytes for frame in frames]
         # A REQ socket puts an empty part before its request, and wants one before the reply.
         envelope = parts[:2] if len(parts) > 1 and not parts[1] else parts[:1]
-        reply = self._desk.answer(parts[len(envelope) :], peer)
+        reply = self._handler.answer(parts[len(envelope) :], peer)
         if not try_to_send(self._service, [*envelope, *reply]):
             self._replies_lost += 1
 
     def _say_farewell(self) -> None:
         until = time.monotonic() + self._farewell_s
-        while self._outbox.subscribed and time.monotonic() < until:
+        while self._outgoing.subscribed and time.monotonic() < until:
             self._service.poll(_FAREWELL_STEP_MS)
             self.service()

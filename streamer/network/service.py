@@ -74,7 +74,7 @@ class _Stand:
     health: HealthMessage | None = None
 
 
-class ServiceDesk:
+class RequestHandler:
     """The state that requests are answered from. One thread owns it."""
 
     def __init__(self, window: ReplayWindow, *, now_ns: Callable[[], int]) -> None:

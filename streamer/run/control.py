@@ -41,7 +41,7 @@ class Lane(Protocol):
     def state(self) -> SourceState: ...
 
 
-class Steering:
+class CommandExecutor:
     """Carries out commands on the lanes of a pipeline."""
 
     def __init__(

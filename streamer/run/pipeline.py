@@ -23,7 +23,7 @@ from streamer.protocol.requests import SourceState
 from streamer.recording import Recorder
 from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceStatus, StreamStatus
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
-from streamer.run.control import Steering
+from streamer.run.control import CommandExecutor
 from streamer.run.gate import Gate
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
@@ -199,7 +199,7 @@ class Pipeline:
         }
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self.controls = Steering(self._lanes, self._send, next_session)
+        self.controls = CommandExecutor(self._lanes, self._send, next_session)
         """What carries out commands, on the publishing thread."""
         self._batcher = Batcher(
             {name: lane.ring for name, lane in self._lanes.items()},

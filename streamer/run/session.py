@@ -16,7 +16,7 @@ import numpy.typing as npt
 from engines.geometry import Image
 from streamer.analysis.analyser import Analysed
 from streamer.config import FIVE_PART_RANGES
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.morphometry import ShapeMeter
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
@@ -56,7 +56,7 @@ class SlideSession:
     def __init__(
         self,
         factory: MessageFactory,
-        naming: Naming | None,
+        decision: ClassDecision | None,
         *,
         operating_score: float,
         min_score: float | None = None,
@@ -65,14 +65,14 @@ class SlideSession:
         journal: SessionJournal | None = None,
         shapes: ShapeMeter | None = None,
     ) -> None:
-        """`naming`: None where no classifier runs; then every white cell is `unclassified`.
+        """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
         published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
         points, at which the source is to end; then the final limits are valid at every look too. `journal`: what it
         holds already is counted first, and everything is written there before it is published. `shapes` measures the
         counted white cells; None: nobody does."""
         self.factory = factory
-        self._naming = naming
+        self._decision = decision
         self._operating_score = operating_score
         self._min_score = min_score
         self._ranges = reference_ranges
@@ -155,7 +155,7 @@ class SlideSession:
     def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker]:
         """What the frames of a journal have come to; new ones without any."""
         count = SlideCount(
-            self._naming,
+            self._decision,
             operating_score=self._operating_score,
             reference_ranges=self._ranges,
             stop_at_precision=self._precision,
@@ -210,9 +210,9 @@ class SlideSession:
             count = int(np.count_nonzero(detections.scores >= self._min_score))
             detections, observations, white = detections[:count], observations[:count], white[white < count]
         looks = None
-        if looked is not None and self._naming is not None:
+        if looked is not None and self._decision is not None:
             looked = looked[: len(white)]
-            looks = Looks(white.tolist(), looked, self._naming.class_names_of(looked))
+            looks = Looks(white.tolist(), looked, self._decision.class_names_of(looked))
         return self.factory.frame(
             analysed.frame,
             detections,

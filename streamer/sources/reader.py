@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.records import Frame, Skip, SourceState
+from streamer.records import Frame, ReadingState, Skip
 from streamer.sources.base import Source, SourceError, SourceLostError
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -23,7 +23,7 @@ STOPPED = "stopped"
 _PUT_TIMEOUT_S = 0.25
 
 
-class Sink(Protocol):
+class FrameSink(Protocol):
     """Where frames go: a Ring."""
 
     def put(self, item: Frame, timeout: float | None = None) -> bool: ...
@@ -38,7 +38,7 @@ class Sink(Protocol):
 class ReaderStatus:
     """A reader at one moment."""
 
-    state: SourceState
+    state: ReadingState
     captured: int
     """Frames that the source gave."""
     skipped: dict[str, int]
@@ -66,7 +66,7 @@ class SourceReader:
     def __init__(
         self,
         source: Source,
-        sink: Sink,
+        sink: FrameSink,
         stop: threading.Event,
         *,
         on_skip: Callable[[Skip], None] = lambda skip: None,
@@ -81,7 +81,7 @@ class SourceReader:
         self._pause = pause or stop.wait
         self._pauses_s = tuple(pauses_s)
         self._lock = threading.Lock()
-        self._state: SourceState = "starting"
+        self._state: ReadingState = "starting"
         self._captured = 0
         self._skipped: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -152,7 +152,7 @@ class SourceReader:
             self._skipped[skip.reason] += 1
         self._on_skip(skip)
 
-    def _set(self, state: SourceState, fault: str | None = None) -> None:
+    def _set(self, state: ReadingState, fault: str | None = None) -> None:
         with self._lock:
             self._state = state
             self._fault = fault or self._fault

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.counting.cell_table import CellStore
+from streamer.counting.cell_table import CellTable
 from streamer.counting.fusion import Fusion, FusionConfig
 
 places = st.lists(st.tuples(st.integers(-900, 900), st.integers(-900, 900), st.integers(0, 1)), max_size=40)
 
 
 def store_of(cells):
-    store = CellStore(bucket_px=100)
+    store = CellTable(bucket_px=100)
     for x, y, island in cells:
         store.append(np.array([[x - 5.0, y - 5.0, x + 5.0, y + 5.0]]), np.zeros((1, 4), bool), island, 0, 0)
     return store
@@ -96,11 +96,11 @@ def test_columns_of_another_schema_are_refused(change):
         name: column for name, column in (store_of([(0, 0, 0)]).columns() | change).items() if column is not None
     }
     with pytest.raises(ValueError, match=f"column {next(iter(change))}: got"):
-        CellStore(bucket_px=100).restore(columns)
+        CellTable(bucket_px=100).restore(columns)
 
 
 def test_a_table_goes_on_from_the_columns_of_another():
-    store, other = store_of([(0, 0, 0), (50, 0, 1)]), CellStore(bucket_px=100)
+    store, other = store_of([(0, 0, 0), (50, 0, 1)]), CellTable(bucket_px=100)
     other.restore({name: column.copy() for name, column in store.columns().items()})
     other.append(np.array([[0.0, 0, 10, 10]]), np.zeros((1, 4), bool), 1, 0, 7)
     assert (other.count, len(other.boxes), other.first_frame[:3].tolist()) == (3, 1024, [0, 0, 7])

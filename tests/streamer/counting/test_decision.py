@@ -3,11 +3,13 @@ import pytest
 
 from engines.base import Attribute, Classifications
 from streamer.commands.classify import classified_file
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.fusion import Fusion, FusionConfig
 
 ATTRIBUTES = (Attribute("nucleus_shape", ("round", "bent", "split")), Attribute("cell_size", ("small", "big")))
-NAMING = Naming(("neutrophil", "platelet"), 0.6, novel_above=0.99, attributes=ATTRIBUTES, attributes_of=("neutrophil",))
+NAMING = ClassDecision(
+    ("neutrophil", "platelet"), 0.6, novel_above=0.99, attributes=ATTRIBUTES, attributes_of=("neutrophil",)
+)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ def test_a_class_is_given_to_what_is_likely_and_like_the_training_cells(probabil
     assert NAMING.class_name(probabilities, novelty) == name
     assert NAMING.reason(probabilities, novelty) == reason
     assert NAMING.top_class(probabilities) == "neutrophil"
-    blind = Naming(NAMING.class_names, 0.6)
+    blind = ClassDecision(NAMING.class_names, 0.6)
     assert blind.class_name((0.9, 0.1), 1.0) == "neutrophil"
 
 
@@ -63,7 +65,7 @@ def test_a_look_and_a_cell_of_that_one_look_have_the_same_class_and_subclass(thr
     """`classify` and `explain` decide on a look, `run` on a cell: a subclass of p = .6 was named by those only."""
     names, subclasses = ("neutrophil", "lymphocyte"), ("band neutrophil", "segmented neutrophil")
     parents = ("neutrophil", "neutrophil")
-    naming = Naming(names, threshold, subclasses, parents)
+    naming = ClassDecision(names, threshold, subclasses, parents)
     look = Classifications(
         np.float32([[0.95, 0.05]]), names, np.float32([[band, 1 - band]]), subclasses, parents, novelty=np.float32([0])
     )

@@ -17,7 +17,7 @@ from streamer.analysis.models import choose_scales, load_models
 from streamer.commands.export import SHAPE_COLUMNS, export
 from streamer.commands.recount import recount, recounted
 from streamer.config import Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.morphometry import ShapeBook, ShapeMeter, clear_of_edges, look_quality
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.state import DashboardState
@@ -93,7 +93,7 @@ def run(
     analyser = Analyser(find_by_script(boxes), always(1))
     meter = ShapeMeter(by_darkness(48), um_per_px)
     factory = MessageFactory("slide", session="s", run_id="r")
-    session = SlideSession(factory, Naming.of(always(1)), operating_score=0.3, shapes=meter)
+    session = SlideSession(factory, ClassDecision.of(always(1)), operating_score=0.3, shapes=meter)
     messages = []
     for i, x in enumerate(places):
         (seen,) = analyser.analyse([Frame("slide", i, 1000 * i, field(i, x))])
@@ -121,7 +121,9 @@ def test_a_cut_cell_is_not_measured_and_neither_is_anything_without_a_segmenter(
     _, messages, meter = run([0.9, 0.9], [2, 2])
     assert meter.segmenter.engine.calls == []  # type: ignore[attr-defined]
     assert all(cell.shape is None for cells in messages for cell in cells)
-    plain = SlideSession(MessageFactory("slide", session="s", run_id="r"), Naming.of(classifier()), operating_score=0.5)
+    plain = SlideSession(
+        MessageFactory("slide", session="s", run_id="r"), ClassDecision.of(classifier()), operating_score=0.5
+    )
     cells = [m for one in analysed() for m, _ in plain.update(one) if isinstance(m, CellMessage)]
     assert cells
     assert all(cell.shape is None for cell in cells)
@@ -136,7 +138,7 @@ def session_of(journal: Journal, run_id: str) -> SlideSession:
         "slide", session="session", run_id=run_id, next_session_seq=kept.stored.next_seq, monotonic_ns=lambda: 0
     )
     return SlideSession(
-        factory, Naming.of(classifier()), operating_score=0.5, journal=kept, shapes=ShapeMeter(by_darkness())
+        factory, ClassDecision.of(classifier()), operating_score=0.5, journal=kept, shapes=ShapeMeter(by_darkness())
     )
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streamer.network.gap_repair import Answer, CatchUp
 from streamer.network.history import ReplayWindow
 from streamer.network.publisher import Publisher
-from streamer.network.service import Peer, ServiceDesk
+from streamer.network.service import Peer, RequestHandler
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.messages import WireError, encode, topic_of
 from streamer.protocol.requests import (
@@ -116,7 +116,7 @@ def test_of_mutated_commands_only_whole_ones_are_carried_out() -> None:
     """The right to command is no right to anything else: what is done is a command that decodes, once for each id."""
     controls = ScriptedControls()
     clock = Clock()
-    desk = ServiceDesk(ReplayWindow(10**6), now_ns=clock)
+    desk = RequestHandler(ReplayWindow(10**6), now_ns=clock)
     desk.controls = controls
     for message in slide(make_factory(), 20):
         desk.record(message, [topic_of(message).encode(), encode(message)])

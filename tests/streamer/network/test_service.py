@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.network.history import ReplayWindow
-from streamer.network.service import COMMANDS_PER_S, Peer, ServiceDesk
+from streamer.network.service import COMMANDS_PER_S, Peer, RequestHandler
 from streamer.protocol.messages import encode, topic_of
 from streamer.protocol.requests import (
     REQUEST_MAX_BYTES,
@@ -40,7 +40,7 @@ class Desk:
     def __init__(self) -> None:
         self.clock = Clock()
         self.controls = ScriptedControls()
-        self.desk = ServiceDesk(ReplayWindow(10**7), now_ns=self.clock)
+        self.desk = RequestHandler(ReplayWindow(10**7), now_ns=self.clock)
         self.desk.controls = self.controls
 
     def ask(self, *request: bytes, peer: Peer = OWNER) -> tuple[Any, list[bytes]]:

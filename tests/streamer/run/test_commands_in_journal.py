@@ -7,7 +7,7 @@ from typing import Any
 
 from streamer.analysis.analyser import Analyser
 from streamer.commands.recount import recount
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.journal import JournaledSource, JournalReader, RunJournal, rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
@@ -40,7 +40,7 @@ class Journaled:
         def session(name: str, kept: Any) -> SlideSession:
             stored = kept.stored
             factory = MessageFactory(name, session=stored.id, run_id=run_id, next_session_seq=stored.next_seq)
-            return SlideSession(factory, Naming.of(classifier), operating_score=0.5, journal=kept)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, journal=kept)
 
         self.pipeline = Pipeline(
             [(self.journal.sources[0], "analysis")],

@@ -13,7 +13,7 @@ import pytest
 
 from streamer.analysis.analyser import Analyser
 from streamer.cli import main
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.network.keys import AuthorisedKeys, read_key_pair
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, PictureMessage
@@ -54,7 +54,7 @@ class Rig:
 
         def new_session(name: str) -> SlideSession:
             factory = MessageFactory(name, session=f"slide-{next(numbers)}", run_id="run-1")
-            return SlideSession(factory, Naming.of(classifier), operating_score=0.5)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5)
 
         self.pipeline = Pipeline(
             [(self.source, "analysis")],

@@ -17,7 +17,7 @@ from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from streamer.analysis.analyser import Analyser
 from streamer.analysis.models import load_models
 from streamer.config import Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.journal import rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
@@ -66,7 +66,7 @@ def run(classifier) -> Collected:
 
     def new_session(name: str) -> SlideSession:
         factory = MessageFactory(name, session="session", run_id="run")
-        return SlideSession(factory, Naming.of(classifier) if classifier else None, operating_score=0.5)
+        return SlideSession(factory, ClassDecision.of(classifier) if classifier else None, operating_score=0.5)
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(2)])
     analyser = Analyser(detector(), classifier)

@@ -7,7 +7,7 @@ import pytest
 
 from engines.base import EngineError
 from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage, HealthMessage
 from streamer.records import ModelHealth
@@ -48,7 +48,7 @@ def run(
     def new_session(name):
         return SlideSession(
             MessageFactory(name, session=f"session-{name}", run_id="run"),
-            Naming.of(classifier) if classifier else None,
+            ClassDecision.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
             min_score=min_score,
         )

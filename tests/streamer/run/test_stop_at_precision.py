@@ -12,7 +12,7 @@ from streamer.analysis.analyser import Analyser
 from streamer.commands import run as commands
 from streamer.commands.recount import recount
 from streamer.config import Config, load_config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, widest
 from streamer.journal import Journal
 from streamer.protocol.factory import MessageFactory
@@ -30,7 +30,7 @@ def run(precision: float | None) -> list[DifferentialMessage]:
     def session(name: str) -> SlideSession:
         return SlideSession(
             MessageFactory(name, session="session", run_id="run"),
-            Naming.of(classifier()),
+            ClassDecision.of(classifier()),
             operating_score=0.5,
             stop_at_precision=precision,
         )
@@ -72,7 +72,7 @@ def test_the_journal_gives_the_same_limits_again(tmp_path, capsys, precision, me
     kept.begin_run("run", json.dumps({"stop_at_precision": precision}))
     factory = MessageFactory("slide", session=kept.stored.id, run_id="run")
     session = SlideSession(
-        factory, Naming.of(classifier()), operating_score=0.5, stop_at_precision=precision, journal=kept
+        factory, ClassDecision.of(classifier()), operating_score=0.5, stop_at_precision=precision, journal=kept
     )
     for one in analysed():
         list(session.update(one))
