@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,6 +25,27 @@ class UsageError(LeukostreamError):
 
 class EngineError(LeukostreamError):
     """A model could not be loaded or run."""
+
+
+def near(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """ "; did you mean 'x'?" for the names that look like `name`, else "": the end of an error's line."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=cutoff)]
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+
+
+class InvalidTomlError(LeukostreamError):
+    """Not TOML. Whoever reads a file says which one and what it should hold."""
+
+
+def parse_toml(data: bytes | str) -> dict[str, Any]:
+    """The document; InvalidTomlError also for what is not UTF-8 and for what is nested too deep to be read."""
+    try:
+        return tomllib.loads(data if isinstance(data, str) else data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidTomlError(str(error)) from error
+    except RecursionError:
+        raise InvalidTomlError("values nested too deep") from None
 
 
 class ModelNotFoundError(EngineError, UsageError):

@@ -5,17 +5,16 @@ Every option of `leukostream run` is a field of the same name here; the command 
 
 from __future__ import annotations
 
-import difflib
+import os
 import re
-import tomllib
+import stat
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
-from engines.base import UsageError
+from engines.base import InvalidTomlError, UsageError, near, parse_toml
 from streamer.records import Mode
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -23,9 +22,12 @@ Count = Annotated[int, Meta(ge=1)]
 Backend = Literal["auto", "onnxruntime", "tensorrt"]
 Keep = Literal["got", "jpeg"]
 
-
 AUTO = "auto"
 DEFAULT_CLASSIFIER = "mobilenetv3-small"
+DEFAULT_DETECTOR = "yolov5n-blood"
+
+FILE_MAX_BYTES = 1 << 20
+"""Of a configuration file; real ones have some hundred."""
 
 FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
     "neutrophil": (40.0, 60.0),
@@ -43,7 +45,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source: tuple[str, ...] = ()
     """Each `[NAME=]SRC`."""
     mode: Mode | None = None
-    detector: str | tuple[str, ...] = "yolov5n-blood"
+    detector: str | tuple[str, ...] = DEFAULT_DETECTOR
     """Each `[NAME=]MODEL`: a name or a file, for the source of that name; without one, for all others."""
     classifier: str | tuple[str, ...] | None = AUTO
     """Likewise; "auto": the detector's own classes where its card says that they are kinds of leukocyte, else
@@ -128,34 +130,55 @@ def load_config(path: str | None, overrides: dict[str, Any]) -> Config:
     wrong type or range.
     """
     values: dict[str, Any] = {}
-    where = "the command line"
     if path is not None:
-        where = path
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"--config {path}: got {error.strerror}, expected a readable TOML file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"--config {path}: got {error}, expected a valid TOML file") from error
-        _convert(values, where)  # so that a fault of the file is said to be the file's
+        values = _read(path)
+        _convert(values, path)  # before the command line is mixed in, so that a fault of the file names the file
         if "reference_ranges" in values:
             values["reference_ranges"] = {**FIVE_PART_RANGES, **values["reference_ranges"]}
-    return _convert({**values, **overrides}, where if not overrides else "the command line")
+    return _convert({**values, **overrides}, "the command line")
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before `open`, which would wait for the writer of a pipe
+            raise UsageError(f"--config {path}: got what is no regular file, expected a TOML file")
+        with open(path, "rb") as file:
+            data = file.read(FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"--config {path}: got {error.strerror}, expected a readable TOML file") from error
+    if len(data) > FILE_MAX_BYTES:
+        raise UsageError(f"--config {path}: got more than {FILE_MAX_BYTES} bytes, expected a TOML file of options")
+    try:
+        return parse_toml(data)
+    except InvalidTomlError as error:
+        raise UsageError(f"--config {path}: got {error}, expected a valid TOML file") from error
 
 
 def _convert(values: dict[str, Any], where: str) -> Config:
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(Config)}
+    converted = {}
+    for key, value in values.items():
+        if key not in fields:
+            hint = near(key, fields, cutoff=0.7) or f"; expected one of: {', '.join(sorted(fields))}"
+            raise UsageError(f"{where}: got the key {key!r}, which does not exist{hint}")
+        try:
+            converted[key] = msgspec.convert(value, fields[key])
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{where}: {key}{_fault(error)}{_near_choice(value, fields[key])}") from error
     try:
-        return msgspec.convert(values, Config)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        unknown = re.search(r"unknown field `([^`]*)`", text)
-        if unknown:
-            known = sorted(field.encode_name for field in msgspec.structs.fields(Config))
-            near = difflib.get_close_matches(unknown[1], known, n=3)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"expected one of: {', '.join(known)}"
-            raise UsageError(f"{where}: got the key {unknown[1]!r}, which does not exist; {hint}") from error
-        fault, _, place = text.partition(" - at `$")
-        key = place.strip(".`") or "the file"
-        kind = re.fullmatch(r"Expected `(.*?)(?: \| null)?`, got `(.*)`", fault)
-        said = f"got {kind[2]}, expected {kind[1]}" if kind else fault[0].lower() + fault[1:]
-        raise UsageError(f"{where}: {key}: {said}") from error
+        return Config(**converted)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _fault(error: msgspec.ValidationError) -> str:
+    """What msgspec says, in the order of our errors: the place in the value, got, expected."""
+    fault, _, place = str(error).partition(" - at `$")
+    fault = re.sub(r"^Expected `(.*?)(?: \| null)?`, got `(.*)`$", r"got \2, expected \1", fault)
+    return f"{place.strip('`')}: {fault[0].lower()}{fault[1:]}"
+
+
+def _near_choice(value: object, type_: Any) -> str:
+    """Of a field that takes one of some words, those that are near and all there are."""
+    choices = [name for kind in (type_, *get_args(type_)) for name in get_args(kind) if isinstance(name, str)]
+    return f", expected one of {', '.join(choices)}{near(str(value), choices)}" if choices else ""

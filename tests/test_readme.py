@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from streamer.cli import build_parser, main
+from streamer.cli import main, parse
 from tests.cases import textured_slide
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def command(*starts_with: str) -> list[str]:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_command_line_takes_it(words):
-    build_parser().parse_args(words)
+    parse(words)
 
 
 def test_the_two_commands_of_a_newcomer_are_targets_of_the_makefile():

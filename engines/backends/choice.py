@@ -12,10 +12,10 @@ from onnx import ModelProto
 from engines.backends.conversion import parity_of
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.shadow import ShadowedEngine, ShadowTally
-from engines.base import BackendUnavailableError, Engine
+from engines.base import BackendUnavailableError, Engine, near
 from engines.graphs.graph import fix_input_shape
 from engines.graphs.onnx_editing import dims_of, only_input
-from engines.zoo.card import Card, CropInput, near
+from engines.zoo.card import Card, CropInput
 
 Backend = Literal["auto", "onnxruntime", "tensorrt"]
 BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt")

@@ -7,14 +7,12 @@ needed, so that a person can write a card of ten lines beside a file from elsewh
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from engines.base import Attribute, CardError
+from engines.base import Attribute, CardError, InvalidTomlError, near, parse_toml
 from engines.geometry import Border, Boxes, centred_squares
 
 Task = Literal["detector", "classifier", "segmenter"]
@@ -162,8 +160,8 @@ class Card:
 def parse_card(text: str, where: str, *, stem: str) -> Card:
     """Read a card from TOML. `where` names it in errors; `stem` is the file name without suffix, for defaults."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except InvalidTomlError as error:
         raise CardError(f"{where}: no valid TOML ({error})") from error
     top = _Table(document, where)
     task = top.choice("task", TASKS)
@@ -251,13 +249,6 @@ def guess_kind(name: str) -> str:
     if words & _RED:
         return "red"
     return "white" if words & _WHITE else "other"
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """ "; did you mean 'x'?" for the names that look like `name`, else ""."""
-    lowered = {candidate.lower(): candidate for candidate in known}
-    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
 
 def _class(row: _Table) -> ClassEntry:

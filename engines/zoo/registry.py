@@ -14,12 +14,20 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from engines.base import CardError, ModelFormatError, ModelNotFoundError
+from engines.base import CardError, ModelFormatError, ModelNotFoundError, near
 from engines.graphs.graph import adapt_ultralytics, is_compact
 from engines.graphs.onnx_editing import dims_of, only_input, spell
 from engines.graphs.storage import widened
-from engines.zoo.card import Card, Task, card_from_metadata, near, parse_card
+from engines.zoo.card import Card, Task, card_from_metadata, parse_card
 from engines.zoo.store import Place, place_of, read_model
+
+
+class WrongTaskError(ModelNotFoundError):
+    """There is such a model, for another task."""
+
+    def __init__(self, message: str, got: Task) -> None:
+        super().__init__(message)
+        self.got = got
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,9 @@ def find(name_or_path: str, task: Task) -> Model:
     else:
         model = _find_file(name_or_path, task)
     if model.card.task != task:
-        raise ModelNotFoundError(
-            f"{task} {name_or_path!r}: got a {model.card.task}, expected a {task}: {_choices(task) or 'an ONNX file'}"
+        raise WrongTaskError(
+            f"{task} {name_or_path!r}: got a {model.card.task}, expected a {task}: {_choices(task) or 'an ONNX file'}",
+            got=model.card.task,
         )
     return model
 

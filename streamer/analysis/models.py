@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from engines.backends.choice import Say
 from engines.backends.onnxruntime import Threads
 from engines.backends.shadow import ShadowTally
-from engines.base import UsageError
+from engines.base import UsageError, near
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.explainer import Explainer
 from engines.models.loading import load_classifier, load_detector, load_explainer, load_segmenter
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from engines.zoo.card import near
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.magnification import Magnification
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config

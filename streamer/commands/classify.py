@@ -6,14 +6,20 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import numpy as np
 
 from engines.geometry import Boxes, Image
 from engines.models.classifier import Classifier
-from streamer.analysis.field_search import FieldSearch
+from engines.models.loading import load_classifier, load_detector
+from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
+from streamer.commands.options import Parser, add_classifier_option
+from streamer.commands.output import reporting
+from streamer.config import DEFAULT_DETECTOR, Backend
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import attribute_messages
 from streamer.records import AttributeValue, Classifications
@@ -24,6 +30,44 @@ BATCH = 32
 
 LIMITS = ImageLimits(min_side_px=8)
 """A picture of one cell may be smaller than a frame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: str
+    classifier: str
+    detector: str
+    """What finds the cell in pictures larger than one cell; "none": every picture shows one cell."""
+    backend: Backend
+    jsonl: str
+
+
+def add_options(parser: Parser) -> None:
+    files = parser.add_argument_group("files", "what is read and written")
+    files.add_argument("--source", required=True, metavar="DIR", help="every picture below it")
+    files.add_argument("--jsonl", required=True, metavar="FILE|-", help="one line a picture; -: standard output")
+    models = parser.add_argument_group("models", "names of leukostream models, or files")
+    add_classifier_option(models)
+    models.add_argument(
+        "--detector",
+        metavar="NAME|FILE|none",
+        default=DEFAULT_DETECTOR,
+        help="finds the cell in pictures larger than one cell; none: every picture shows one cell",
+    )
+    models.add_argument("--backend", choices=get_args(Backend), default="auto", help="what runs them")
+
+
+def main(options: Options) -> int:
+    def say(line: str) -> None:
+        print(f"leukostream: {line}", file=sys.stderr if options.jsonl == "-" else sys.stdout)
+
+    classifier = load_classifier(options.classifier, backend=options.backend, say=say)
+    search = None
+    if options.detector != "none":
+        search = FieldSearch(
+            load_detector(options.detector, backend=options.backend, engines_kept=ENGINES_KEPT, say=say)
+        )
+    return classify(options.source, classifier, options.jsonl, search)
 
 
 class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
@@ -54,7 +98,10 @@ def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearc
     files = files_below(folder)
     skipped: Counter[str] = Counter()
     done = 0
-    with open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out:
+    with (
+        reporting("--jsonl", jsonl),
+        open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out,
+    ):
         for names, pictures in _batches(folder, files, skipped):
             for line in _lines(names, pictures, classifier, search):
                 out.write(msgspec.json.encode(line) + b"\n")

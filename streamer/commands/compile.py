@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
-import onnx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -16,10 +14,12 @@ from engines.backends.tensorrt.compiler import CompileResult, compile_model, siz
 from engines.backends.tensorrt.libraries import Libraries, load
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.backends.tensorrt.operators import check_operators
-from engines.base import ModelNotFoundError, UsageError
+from engines.base import UsageError
 from engines.geometry import Image
-from engines.zoo.card import Card, DetectorInput, Task
-from engines.zoo.registry import Model, compact, find
+from engines.zoo.card import Card, DetectorInput
+from engines.zoo.registry import Model, WrongTaskError, compact, find
+from streamer.commands.options import Parser, positive, whole
+from streamer.commands.output import writing
 from streamer.sources import open_source, parse_source
 from streamer.sources.base import SourceError
 
@@ -31,9 +31,7 @@ SIMULATED = "sim:seed=5,cells=60"
 
 
 @dataclass(frozen=True, slots=True)
-class CompileArguments:
-    """What was asked for on the command line."""
-
+class Options:
     model: str
     precision: str
     batch: str
@@ -53,65 +51,91 @@ class CompileArguments:
     device: int = 0
 
 
+def add_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a detector or classifier: its name or its file")
+    precision = parser.add_argument_group("precision", "what the engine computes in, and what it is compared on")
+    precision.add_argument("--precision", choices=("fp32", "fp16", "int8"), required=True, help="of the network")
+    precision.add_argument("--calibration", metavar="SRC", help="real frames; for a classifier, pictures of cells")
+    precision.add_argument("--accept-parity-loss", action="store_true", help="build even where results differ too much")
+    shape = parser.add_argument_group("input", "the sizes that the engine takes")
+    shape.add_argument("--batch", metavar="MIN,OPT,MAX", required=True, help="images a call, for example 1,4,8")
+    shape.add_argument("--size", default="640x480", metavar="WxH", help="of the camera's frames")
+    build = parser.add_argument_group("build", "how TensorRT builds it, and for which machines")
+    build.add_argument("--workspace-mib", type=positive, default=1024, metavar="N", help="memory it may use meanwhile")
+    build.add_argument("--optimization-level", type=int, choices=range(6), default=3, help="0 builds fast, 5 runs fast")
+    build.add_argument("--version-compatible", action="store_true", help="runs on later TensorRT releases too")
+    build.add_argument("--hardware-compatible", action="store_true", help="runs on any GPU since Ampere")
+    build.add_argument("--device", type=whole, default=0, metavar="N", help="the GPU to build on")
+    build.add_argument("--force", action="store_true", help="build even where a plan is there")
+    output = parser.add_argument_group("output", "beside the plan, which is kept where runs find it")
+    output.add_argument("--layers", metavar="FILE", help="TensorRT's description of the layers, JSON")
+    output.add_argument("--onnx", metavar="FILE", help="write the converted graph and stop; needs no GPU")
+
+
+def main(options: Options) -> int:
+    return compile_command(options, Console())
+
+
 def compile_command(
-    arguments: CompileArguments,
+    options: Options,
     console: Console,
     *,
     libraries: Libraries | None = None,
     store: PlanStore | None = None,
 ) -> int:
     """Compile and print what was done. Errors are ours: exit status 2 for what can't be meant, 1 for what fails."""
-    batch = _batch(arguments.batch)
-    frame_size = _size(arguments.size)
-    if arguments.onnx is None:
+    batch = _batch(options.batch)
+    frame_size = _size(options.size)
+    if options.onnx is None:
         libraries = libraries or load()
-    model = _find(arguments.model)
+    model = _find(options.model)
     proto = compact(model) if model.card.task == "detector" else model.proto
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    frames = _frames(arguments, model.card, say)
-    if arguments.onnx is not None:
+    frames = _frames(options, model.card, say)
+    if options.onnx is not None:
         graph = sized(model.card, proto, frame_size)
         check_operators(graph)
         converted = convert(
             model.card,
             graph,
-            arguments.precision,
+            options.precision,
             frames,
-            accept_parity_loss=arguments.accept_parity_loss,
+            accept_parity_loss=options.accept_parity_loss,
             say=say,
         )
         check_operators(converted.model)
-        onnx.save(converted.model, arguments.onnx)
-        say(f"{arguments.precision}: {converted.parity or 'as trained'}")
-        say(f"wrote {arguments.onnx}: {converted.summary}; TensorRT's parser takes all of its operators")
+        with writing(options.onnx, "--onnx") as file:
+            file.write(converted.model.SerializeToString())
+        say(f"{options.precision}: {converted.parity or 'as trained'}")
+        say(f"wrote {options.onnx}: {converted.summary}; TensorRT's parser takes all of its operators")
         return 0
     assert libraries is not None
     with PhaseBars(console) as bars:
         result = compile_model(
             model.card,
             proto,
-            arguments.precision,
+            options.precision,
             frames,
             libraries=libraries,
             store=store or PlanStore(default_folder()),
             options=BuildOptions(
                 batch,
-                arguments.workspace_mib,
-                arguments.version_compatible,
-                arguments.hardware_compatible,
-                arguments.optimization_level,
+                options.workspace_mib,
+                options.version_compatible,
+                options.hardware_compatible,
+                options.optimization_level,
             ),
             frame_size=frame_size,
-            device=arguments.device,
-            accept_parity_loss=arguments.accept_parity_loss,
-            force=arguments.force,
+            device=options.device,
+            accept_parity_loss=options.accept_parity_loss,
+            force=options.force,
             say=say,
             progress=bars,
         )
-    _report(result, arguments.layers, say)
+    _report(result, options.layers, say)
     return 0
 
 
@@ -127,7 +151,8 @@ def _report(result: CompileResult, layers_file: str | None, say: Say) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in result.layers.by_type.items())
         say(f"TensorRT made {result.layers.layers} layers of it: {kinds or 'no names given'}")
         if layers_file is not None:
-            Path(layers_file).write_text(result.layers.document, "utf-8")
+            with writing(layers_file, "--layers") as file:
+                file.write(result.layers.document.encode())
             say(f"wrote {layers_file}")
 
 
@@ -170,15 +195,13 @@ class PhaseBars:
 
 
 def _find(name: str) -> Model:
-    """The model of that name or path, whatever it is for."""
-    tasks: tuple[Task, ...] = ("detector", "classifier")
-    for task in tasks[:-1]:
-        try:
-            return find(name, task)
-        except ModelNotFoundError as error:
-            if "got a classifier" not in str(error):
-                raise
-    return find(name, tasks[-1])
+    """The detector or classifier of that name or path."""
+    try:
+        return find(name, "detector")
+    except WrongTaskError as error:
+        if error.got != "classifier":
+            raise
+        return find(name, "classifier")
 
 
 def _batch(text: str) -> tuple[int, int, int]:
@@ -198,21 +221,21 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _frames(arguments: CompileArguments, card: Card, say: Say) -> list[Image]:
-    if arguments.precision == "fp32":
+def _frames(options: Options, card: Card, say: Say) -> list[Image]:
+    if options.precision == "fp32":
         return []
-    source = arguments.calibration
+    source = options.calibration
     is_detector = isinstance(card.input, DetectorInput)
     if source is None:
-        if arguments.precision == "int8" or not is_detector:
+        if options.precision == "int8" or not is_detector:
             what = "frames of your microscope" if is_detector else "pictures of single cells"
             raise UsageError(
-                f"--calibration: got nothing, expected {what} for {arguments.precision} of {card.name}: "
+                f"--calibration: got nothing, expected {what} for {options.precision} of {card.name}: "
                 "a folder, a video or a glob"
             )
         say(f"no --calibration given: fp16 is compared on the simulated slide ({SIMULATED}) only")
         source = SIMULATED
-    elif arguments.precision == "int8" and parse_source(source).kind == "sim":
+    elif options.precision == "int8" and parse_source(source).kind == "sim":
         raise UsageError("--calibration: got the simulated slide, expected real frames: scales made from it would clip")
     return read_frames(source, FRAMES if is_detector else CROPS)
 

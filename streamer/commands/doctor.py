@@ -19,8 +19,21 @@ from engines.backends.tensorrt.libraries import pieces
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.base import EngineError
 from engines.zoo.registry import find, models
+from streamer.commands.options import Parser
 
 REQUIRED = ("opencv-python", "numpy", "onnx", "onnxruntime", "pyzmq", "msgspec", "rich", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """There are none."""
+
+
+def add_options(_: Parser) -> None: ...
+
+
+def main(_: Options) -> int:
+    return doctor(Console())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,22 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
 
-from engines.base import LeukostreamError, UsageError
+from engines.base import UsageError, near
 from engines.geometry import Image
 from engines.models.detector import Detector
 from engines.models.explainer import CellEvidence, Explainer, overlay
 from engines.models.loading import load_detector, load_explainer
 from engines.models.scale import rbc_diameter_seen
-from engines.zoo.card import near
 from streamer.commands.classify import LIMITS, files_below
+from streamer.commands.options import Parser, add_classifier_option
+from streamer.commands.output import output_folder, reporting
 from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
 from streamer.sources.images import Unreadable, read_image
@@ -27,6 +29,26 @@ from streamer.sources.images import Unreadable, read_image
 LINES = "explained.jsonl"
 LEAST_SHOWN_PX = 256
 """Pictures are enlarged to at least this height before anything is laid over them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: str
+    out: str
+    classifier: str
+    detector: str | None
+    """What finds the white cells of fields; None: the pictures show single cells."""
+    class_name: str | None
+    """The class to explain; None: the likeliest of each cell."""
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="FILE|DIR", help="pictures of single cells; with --detector, of fields")
+    parser.add_argument("-o", dest="out", required=True, metavar="DIR", help="for the overlays and explained.jsonl")
+    models = parser.add_argument_group("models", "names of leukostream models, or files")
+    add_classifier_option(models)
+    models.add_argument("--detector", metavar="NAME|FILE", help="explain every white cell that it finds")
+    models.add_argument("--class", dest="class_name", metavar="NAME", help="the class to explain; else the likeliest")
 
 
 class ExplainedCell(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
@@ -46,16 +68,15 @@ class ExplainedCell(msgspec.Struct, frozen=True, kw_only=True, rename={"class_":
     class_probabilities: dict[str, float]
 
 
-def explain(source: str, out: str, classifier: str, detector: str | None, class_name: str | None) -> int:
+def main(options: Options) -> int:
     """Explain the picture `source`, or every picture below that folder, into the folder `out`.
 
     Each picture becomes a PNG of the same name, each cell a line of explained.jsonl. With a detector the pictures are
     fields, and every counted white cell in them is explained; else each shows one cell.
     """
-    explainer = load_explainer(classifier)
-    finder = load_detector(detector) if detector else None
-    naming = ClassDecision.of(explainer.classifier)
-    index = _class_index(class_name, naming)
+    source = options.source
+    if not os.path.exists(source):
+        raise SourceError(f"source {source}: got no such file or folder, expected pictures")
     folder, files = source, [""]
     if os.path.isdir(source):
         files = files_below(source)
@@ -63,8 +84,12 @@ def explain(source: str, out: str, classifier: str, detector: str | None, class_
         folder, files[0] = os.path.split(source)
     skipped: Counter[str] = Counter()
     done = 0
-    os.makedirs(out, exist_ok=True)
-    with open(Path(out, LINES), "wb") as lines:
+    out = output_folder(options.out)
+    explainer = load_explainer(options.classifier)
+    finder = load_detector(options.detector) if options.detector else None
+    naming = ClassDecision.of(explainer.classifier)
+    index = _class_index(options.class_name, naming)
+    with reporting("-o", out, "a folder that can be written"), open(out / LINES, "wb") as lines:
         for file in files:
             read = read_image(Path(folder, file), LIMITS)
             if isinstance(read, Unreadable):
@@ -73,7 +98,7 @@ def explain(source: str, out: str, classifier: str, detector: str | None, class_
                 continue
             cells, boxes = _explained(read.pixels, explainer, finder, index)
             target = Path(file).with_suffix(".png")
-            _write(Path(out, target), read.pixels, cells)
+            _write(out / target, read.pixels, cells)
             for cell, box in zip(cells, boxes, strict=True):
                 line = _line(Path(file).as_posix(), target.as_posix(), cell, box, naming)
                 lines.write(msgspec.json.encode(line) + b"\n")
@@ -117,10 +142,7 @@ def _write(path: Path, picture: Image, cells: Sequence[CellEvidence]) -> None:
         shown = cv2.resize(shown, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = cv2.imencode(".png", shown)[1]
-    try:
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise LeukostreamError(f"{path}: can't be written ({error.strerror}); give another -o DIR") from error
+    path.write_bytes(encoded.tobytes())
 
 
 def _line(

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
-import sys
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, get_args
 
 import msgspec
 
-from engines.base import LeukostreamError
+from streamer.commands.options import Parser
+from streamer.commands.output import output_folder, reporting, writing
 from streamer.commands.recount import Recounted, opened, recounted
 from streamer.journal import SeenFrame, StoredSession
 from streamer.protocol.factory import attribute_messages
@@ -36,6 +35,33 @@ COLUMNS = (
     *("session", "source", "cell_id", "island", "x_px", "y_px", "kind", "class", "subclass", "top_class", "looks"),
     *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    journal: str
+    format: Format
+    out: str
+    """A file; "-": standard output."""
+    pictures: str | None
+    """The folder for the cells' pictures; None: they are left out."""
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("journal", metavar="JOURNAL", help="what run --journal wrote")
+    output = parser.add_argument_group("output", "what to write, and where")
+    output.add_argument(
+        "--format",
+        choices=get_args(Format),
+        required=True,
+        help="a row a cell (csv), the frames and their boxes (coco), or everything (json)",
+    )
+    output.add_argument("-o", dest="out", metavar="FILE|-", required=True, help="-: standard output")
+    output.add_argument("--pictures", metavar="DIR", help="write the cells' pictures there")
+
+
+def main(options: Options) -> int:
+    return export(options.journal, options.format, options.out, options.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,36 +249,25 @@ def _write_pictures(stored: StoredSession, result: Recounted, folder: str | None
     names: dict[int, str] = {}
     if folder is None:
         return names
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    made = output_folder(folder, "--pictures")
+    with reporting("--pictures", folder, "a folder that can be written"):
         for number, jpeg in stored.pictures():
             cell_id = result.count.cell(number).cell_id
             if cell_id not in names:
                 names[cell_id] = f"{stored.source}-{stored.number}-{cell_id:06}.jpg"
-                Path(folder, names[cell_id]).write_bytes(jpeg)
-    except OSError as error:
-        raise LeukostreamError(
-            f"--pictures {folder}: got '{error.strerror}', expected a folder that can be written"
-        ) from error
+                (made / names[cell_id]).write_bytes(jpeg)
     return names
 
 
 @contextlib.contextmanager
 def _writing(out: str) -> Iterator[TextIO]:
-    """The file to be; it appears under its name when it is whole."""
-    if out == "-":
-        yield sys.stdout
-        return
-    unfinished = f"{out}.part"
-    try:
-        with open(unfinished, "w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise LeukostreamError(f"-o {out}: got '{error.strerror}', expected a file that can be written") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
+    """`out` for text in UTF-8."""
+    with writing(out) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # flushes; the file is not ours to close
 
 
 WRITERS: dict[Format, Callable[[Sequence[_Counted], TextIO], None]] = {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from engines.zoo.card import Card
-from engines.zoo.registry import models, place
-from engines.zoo.store import how_to_get
+from engines.zoo.registry import models, place, zoo_card
+from engines.zoo.store import how_to_get, pull
+from streamer.commands.options import Parser
 
 CAMERA_SET = "chula_wbc"
 """The data set whose pictures come from a microscope camera, as the stream's do."""
@@ -26,6 +28,30 @@ HEADLINES = {
     "mean_iou": "mean IoU of nucleus and cytoplasm",
 }
 """Figures that sum a model up, as they are called; the card has all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """With a name: pull the file of that model; without: list all."""
+
+    name: str | None = None
+    source: str | None = None
+
+
+def add_options(parser: Parser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser, title="commands")
+    text = "fetch the file of a model that does not ship"
+    fetch = commands.add_parser("pull", help=text, description=f"{text.capitalize()}.")
+    fetch.add_argument("name", metavar="NAME", help="as leukostream models lists it")
+    fetch.add_argument("--from", dest="source", metavar="URL|DIR", required=True, help="where the file is")
+
+
+def main(options: Options) -> int:
+    if options.name is None or options.source is None:
+        return print_models(Console())
+    path = pull(zoo_card(options.name), options.source)
+    print(f"{options.name}: {path}, as its card says")
+    return 0
 
 
 def print_models(console: Console) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from streamer.commands.options import Parser, seconds
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import new_id
 from streamer.protocol.messages import AnyMessage, Envelope, WireError, decode
@@ -23,6 +24,36 @@ FAREWELL_S = 0.5
 """How long, at the end, subscribers may still ask for what they missed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    recording: str
+    publish: str
+    speed: str
+    source: str | None
+    """One source of the recording; None: all."""
+    as_new: bool
+    wait_s: float
+    """How long the first subscriber is waited for; then publishing begins without one."""
+    insecure: bool
+    keys: str | None
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("recording", metavar="RECORDING", help="what run --record wrote")
+    messages = parser.add_argument_group("messages", "which ones, and how fast")
+    messages.add_argument("--source", metavar="NAME", help="one source of the recording; else all")
+    messages.add_argument("--speed", default="1", metavar="N|max", help="times as fast as they were published")
+    messages.add_argument("--as-new", action="store_true", help="with new session and run ids, as a run of its own")
+    publishing = parser.add_argument_group("publishing", "where subscribers find them")
+    publishing.add_argument("--publish", metavar="ENDPOINT", required=True, help="for example tcp://127.0.0.1:5555")
+    publishing.add_argument(
+        "--wait-s", type=seconds, default=2.0, metavar="S", help="wait this long for the first subscriber"
+    )
+    security = parser.add_argument_group("security", "who may read what is published")
+    security.add_argument("--insecure", action="store_true", help="publish beyond this machine unencrypted")
+    security.add_argument("--keys", metavar="DIR", help="encrypt, for those whose keys are in this key folder")
+
+
 @dataclass(slots=True)
 class Played:
     """What was published of a recording."""
@@ -33,33 +64,23 @@ class Played:
     """Messages of a kind that this program does not know; they are left out."""
 
 
-def play(
-    recording: str,
-    publish: str,
-    *,
-    speed: str,
-    source: str | None,
-    as_new: bool,
-    wait_s: float,
-    insecure: bool,
-    keys: str | None,
-) -> int:
-    """Publish until the recording ends. RecordingError for the recording, and what Publisher raises.
-
-    `wait_s`: how long the first subscriber is waited for; then it begins without one.
-    """
-    factor = parse_speed(speed, "--speed")
-    with Recording(recording) as opened:
-        if source is not None:
-            opened.track(source)
-        if opened.message_count == 0:
-            raise RecordingError(f"recording {recording}: got no message, expected some; it ends before the first")
-        with Publisher(publish, insecure=insecure, keys=keys, farewell_s=FAREWELL_S) as publisher:
+def main(options: Options) -> int:
+    """Publish until the recording ends. RecordingError for the recording, and what Publisher raises."""
+    path = options.recording
+    speed = parse_speed(options.speed, "--speed")
+    with Recording(path) as recording:
+        if options.source is not None:
+            recording.track(options.source)
+        if recording.message_count == 0:
+            raise RecordingError(f"recording {path}: got no message, expected some; it ends before the first")
+        with Publisher(
+            options.publish, insecure=options.insecure, keys=options.keys, farewell_s=FAREWELL_S
+        ) as publisher:
             print(f"publishing on {publisher.endpoint}", flush=True)
-            _wait_for_subscriber(publisher, wait_s)
-            played = play_messages(opened, publisher, source, factor, as_new=as_new)
-        if opened.ending.fault is not None:
-            print(f"leukostream: {opened.ending.told(recording)}", file=sys.stderr)
+            _wait_for_subscriber(publisher, options.wait_s)
+            played = play_messages(recording, publisher, options.source, speed, as_new=options.as_new)
+        if recording.ending.fault is not None:
+            print(f"leukostream: {recording.ending.told(path)}", file=sys.stderr)
     counts = ", ".join(f"{count} of {name}" for name, count in played.messages.items())
     unknown = f"; left out {played.unknown} of a kind that this version does not know" if played.unknown else ""
     print(f"published {sum(played.messages.values())} messages: {counts}{unknown}")

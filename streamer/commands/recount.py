@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streamer.commands.options import Parser
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
@@ -20,6 +21,19 @@ from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSessi
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage, Message, decode
 from streamer.records import Differential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    journal: str
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("journal", metavar="JOURNAL", help="what run --journal wrote")
+
+
+def main(options: Options) -> int:
+    return recount(options.journal)
 
 
 @dataclass(frozen=True, slots=True)

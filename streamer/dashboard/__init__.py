@@ -1,8 +1,8 @@
-"""The dashboard in the terminal: a pure `render` of what messages told, a live front, and plain lines where there is
+"""The dashboard in the terminal: a pure `render` of what messages say, a live display, and plain lines where there is
 no terminal."""
 
 from streamer.dashboard.canvas import Screenful
-from streamer.dashboard.front import Front
+from streamer.dashboard.display import Display
 from streamer.dashboard.layout import render
 from streamer.dashboard.live import Dashboard
 from streamer.dashboard.plain import PlainReporter, format_differential
@@ -12,7 +12,7 @@ from streamer.dashboard.terminal import is_usable
 __all__ = [
     "Dashboard",
     "DashboardState",
-    "Front",
+    "Display",
     "PlainReporter",
     "Screenful",
     "SourceView",

@@ -16,7 +16,7 @@ from rich.segment import Segment
 
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.canvas import Line
-from streamer.dashboard.front import Inbox
+from streamer.dashboard.display import Inbox
 from streamer.dashboard.layout import render
 from streamer.dashboard.picture import Colours
 from streamer.dashboard.state import DashboardState
@@ -42,7 +42,7 @@ LARGEST_SHARE = 0.08
 
 
 class Dashboard:
-    """A Front on a terminal. Nothing is drawn before `__enter__`; `__exit__` restores the terminal, whatever happened.
+    """A Display on a terminal. Nothing is drawn before `__enter__`; `__exit__` always restores the terminal.
 
     `stream` must be a terminal (`is_usable` tells). Drawing is limited to `refresh_per_s`; a slow terminal slows only
     the thread that ticks.

@@ -10,7 +10,7 @@ from typing import Self, TextIO
 from rich.cells import cell_len
 
 from streamer.dashboard.canvas import clean
-from streamer.dashboard.front import Inbox
+from streamer.dashboard.display import Inbox
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import (
     LEAST_AGREEMENT,
@@ -63,8 +63,8 @@ def format_differential(message: wire.DifferentialMessage, note: str | None = No
 
 
 class PlainReporter:
-    """A Front that prints lines: one at the start, one a source every `every_s`, faults when they come, at the end the
-    differential."""
+    """A Display that prints lines: one at the start, one a source every `every_s`, faults when they come, and the
+    differential at the end."""
 
     def __init__(
         self,

@@ -15,11 +15,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.base import LeukostreamError, UsageError
+from engines.base import InvalidTomlError, LeukostreamError, UsageError, parse_toml
 
 PUBLIC_NAME = "leukostream.key"
 SECRET_NAME = "leukostream.key_secret"
@@ -155,8 +154,8 @@ def _read(path: Path, how: str, *, secret: bool = False) -> dict[str, object]:
             f"chmod 600 {path}, and make new keys if others had access"
         )
     try:
-        return tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return parse_toml(data)
+    except InvalidTomlError:
         raise UsageError(f'key {path}: got what is no key file, expected public-key = "…" in TOML: {how}') from None
 
 

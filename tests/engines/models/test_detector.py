@@ -195,6 +195,16 @@ def test_every_class_of_a_box_is_published_where_it_is_asked_for_and_counted_onc
     np.testing.assert_array_equal(found.class_scores, every[0, [0, 1, 0, 1]])
 
 
+def test_no_second_class_of_a_box_is_counted_where_classes_do_not_suppress_each_other() -> None:
+    every = np.zeros((1, 100, 3), np.float32)
+    every[0, 0] = (0.45, 0.6, 0.2)  # objectness 1; of .45 and .2 the first would be counted
+    answer = {**candidates([[((40, 0, 60, 20), 0.6, 1)]]), "class_scores": every}
+    detector = Detector(card_of(), Engines(Scripted([answer])), min_score=0.1)
+    (found,) = detector.detect([np.zeros((64, 64, 3), np.uint8)])
+    assert found.labels.tolist() == [1, 2]
+    assert found.scores.tolist() == pytest.approx([0.6, 0.2])
+
+
 def test_what_is_not_counted_may_name_a_second_class() -> None:
     classes = (ClassEntry("myelocyte", "white"), ClassEntry("metamyelocyte", "white"), ClassEntry("RBC", "red"))
     rows = [

@@ -17,7 +17,7 @@ from engines.base import BackendUnavailableError, UsageError
 from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from engines.graphs.parity import ParityError
 from engines.graphs.quantization import CalibrationError
-from streamer.commands.compile import CompileArguments, PhaseBars, compile_command, read_frames
+from streamer.commands.compile import Options, PhaseBars, compile_command, read_frames
 from streamer.sources.base import SourceError
 from tests.engines.backends.tensorrt_double import World
 from tests.engines.networks import ANCHORS, classifier_file
@@ -58,7 +58,7 @@ def frames(tmp_path: Path) -> Path:
     return folder
 
 
-def run(tmp_path: Path, arguments: CompileArguments) -> str:
+def run(tmp_path: Path, arguments: Options) -> str:
     out = io.StringIO()
     world = World()
     status = compile_command(
@@ -74,9 +74,7 @@ def run(tmp_path: Path, arguments: CompileArguments) -> str:
 
 def test_compiles_says_what_it_did_and_does_it_once(tmp_path: Path, model: Path, frames: Path) -> None:
     layers = tmp_path / "layers.json"
-    arguments = CompileArguments(
-        str(model), "fp16", "1,2,4", str(frames), "96x64", layers=str(layers), accept_parity_loss=True
-    )
+    arguments = Options(str(model), "fp16", "1,2,4", str(frames), "96x64", layers=str(layers), accept_parity_loss=True)
     text = run(tmp_path, arguments)
     assert "building small-fp16-96x64-b1-2-4-sm90: no plan was built yet" in text
     assert "boxes found again at IoU >= 0.9" in text
@@ -91,9 +89,7 @@ def test_compiles_says_what_it_did_and_does_it_once(tmp_path: Path, model: Path,
 
 def test_the_converted_graph_needs_no_gpu(tmp_path: Path, model: Path, frames: Path) -> None:
     out, file = io.StringIO(), tmp_path / "half.onnx"
-    arguments = CompileArguments(
-        str(model), "fp16", "1,2,4", str(frames), "96x64", onnx=str(file), accept_parity_loss=True
-    )
+    arguments = Options(str(model), "fp16", "1,2,4", str(frames), "96x64", onnx=str(file), accept_parity_loss=True)
     assert compile_command(arguments, Console(file=out, width=200)) == 0
     assert "TensorRT's parser takes all of its operators" in out.getvalue()
     assert {tensor.data_type for tensor in onnx.load(file).graph.initializer} >= {onnx.TensorProto.FLOAT16}
@@ -101,8 +97,8 @@ def test_the_converted_graph_needs_no_gpu(tmp_path: Path, model: Path, frames: P
 
 def test_int8_is_stopped_where_it_changes_too_much(tmp_path: Path, model: Path, frames: Path) -> None:
     with pytest.raises(ParityError, match="--accept-parity-loss"):
-        run(tmp_path, CompileArguments(str(model), "int8", "1,2,4", str(frames), "96x64"))
-    accepted = CompileArguments(str(model), "int8", "1,2,4", str(frames), "96x64", accept_parity_loss=True)
+        run(tmp_path, Options(str(model), "int8", "1,2,4", str(frames), "96x64"))
+    accepted = Options(str(model), "int8", "1,2,4", str(frames), "96x64", accept_parity_loss=True)
     assert "in int8, the others in fp16" in run(tmp_path, accepted)
 
 
@@ -123,7 +119,7 @@ def test_int8_is_stopped_where_it_changes_too_much(tmp_path: Path, model: Path, 
 def test_bad_usage(tmp_path: Path, model: Path, changes: dict[str, str], error: type[Exception], message: str) -> None:
     given = {"model": str(model), "precision": "fp16", "batch": "1,2,4", "size": "96x64", **changes}
     with pytest.raises(error, match=message):
-        run(tmp_path, CompileArguments(**given))  # type: ignore[arg-type]
+        run(tmp_path, Options(**given))  # type: ignore[arg-type]
 
 
 def test_a_classifier_wants_pictures_of_cells(tmp_path: Path, frames: Path) -> None:
@@ -132,8 +128,8 @@ def test_a_classifier_wants_pictures_of_cells(tmp_path: Path, frames: Path) -> N
     classes = "".join(f'[[classes]]\nname = "{name}"\nkind = "white"\n' for name in "abc")
     path.with_suffix(".toml").write_text(f'task = "classifier"\n[input]\nheight_px = 8\nwidth_px = 8\n{classes}')
     with pytest.raises(UsageError, match="expected pictures of single cells for fp16"):
-        run(tmp_path, CompileArguments(str(path), "fp16", "1,8,32"))
-    text = run(tmp_path, CompileArguments(str(path), "fp16", "1,8,32", str(frames)))
+        run(tmp_path, Options(str(path), "fp16", "1,8,32"))
+    text = run(tmp_path, Options(str(path), "fp16", "1,8,32", str(frames)))
     assert "% of classes equal in 16 crops" in text
 
 
@@ -143,19 +139,19 @@ def test_noise_does_not_calibrate(tmp_path: Path, model: Path) -> None:
     for i, picture in enumerate(np.random.default_rng(0).integers(0, 256, (9, 64, 96, 3), np.uint8)):
         cv2.imwrite(str(folder / f"{i}.png"), picture)
     with pytest.raises(CalibrationError, match="pictures of noise"):
-        run(tmp_path, CompileArguments(str(model), "int8", "1,2,4", str(folder), "96x64"))
+        run(tmp_path, Options(str(model), "int8", "1,2,4", str(folder), "96x64"))
 
 
 def test_an_empty_folder_does_not_calibrate(tmp_path: Path, model: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="empty"):
-        run(tmp_path, CompileArguments(str(model), "int8", "1,2,4", str(tmp_path / "empty"), "96x64"))
+        run(tmp_path, Options(str(model), "int8", "1,2,4", str(tmp_path / "empty"), "96x64"))
 
 
 def test_without_tensorrt_it_says_what_to_install(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(BackendUnavailableError, match=r"pip install 'leukostream\[tensorrt\]'"):
-        compile_command(CompileArguments(str(model), "fp32", "1,2,4"), Console(file=io.StringIO()))
+        compile_command(Options(str(model), "fp32", "1,2,4"), Console(file=io.StringIO()))
 
 
 def test_frames_are_spread_over_the_source(frames: Path) -> None:

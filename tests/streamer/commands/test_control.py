@@ -77,8 +77,8 @@ def test_the_status_and_what_is_refused(
     for arguments, words in (
         (["pause", "--source", "elsewhere"], "got --source elsewhere, expected one of: cam"),
         (["stop-at", "no"], "expected a whole number of at least 1, or none"),
-        (["reclassify", "x", "monocyte"], "invalid int value"),
-        (["stopat", "3"], "invalid choice"),
+        (["reclassify", "x", "monocyte"], "got 'x', expected a whole number"),
+        (["stopat", "3"], "got the command 'stopat', expected one of status, pause, resume"),
     ):
         assert main(["control", server.endpoint, *arguments]) == 2
         assert words in capsys.readouterr().err

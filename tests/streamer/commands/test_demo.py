@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from streamer.commands.run import DEMO_SOURCE_PLAIN
+from streamer.commands.demo import SOURCE_UNWATCHED
 from streamer.sources import parse_source
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 
@@ -26,7 +26,7 @@ def test_the_demos_differential_agrees_with_the_truth_within_its_limits(tmp_path
     final = [message for message in messages if message["type"] == "differential"][-1]
     assert final["final"]
     frames = [message["frame_id"] for message in messages if message["type"] == "frame" and message["accepted"]]
-    slide = VirtualSlide(SlideParameters.parse(parse_source(DEMO_SOURCE_PLAIN).target))
+    slide = VirtualSlide(SlideParameters.parse(parse_source(SOURCE_UNWATCHED).target))
     whole = slide.white_cells_seen(frames)
     told = {message["cell_id"]: message for message in messages if message["type"] == "cell"}
     partial = sum(cell["partial"] for cell in told.values())  # more of them where a slow machine ends the demo early

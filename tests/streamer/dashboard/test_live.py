@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from streamer.dashboard import Dashboard, is_usable
-from streamer.dashboard.front import Inbox
+from streamer.dashboard.display import Inbox
 from streamer.dashboard.state import CELLS_KEPT, DashboardState
 from streamer.records import Frame
 from tests.streamer.dashboard.dashboard_cases import FIVE, cell, differential, frame, health, status

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from streamer.dashboard import DashboardState, render
 from streamer.dashboard.chart import COUNTED, MOST_ISLANDS, MOST_TILES, PASSED, Chart, Mark, Visit, step_of
-from streamer.dashboard.front import STEPS_KEPT, Inbox
+from streamer.dashboard.display import STEPS_KEPT, Inbox
 from streamer.dashboard.map_panel import arrange, draw_map, map_panel
 from streamer.dashboard.palette import CLASS_COLOURS
 from streamer.records import MergedIsland, StagePosition

@@ -16,6 +16,7 @@ from streamer.commands.export import export
 from streamer.commands.recount import recount, recounted
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
+from streamer.journal.rows import GivenCommand
 from streamer.journal.schema import FORMAT_VERSION
 from streamer.protocol.messages import CellMessage, DifferentialMessage, encode, topic_of
 from streamer.records import AttributeValue, Cell
@@ -88,10 +89,21 @@ def test_every_message_is_kept_as_it_was_published_and_can_be_had_after_any_numb
     assert with_pictures
 
 
-def test_messages_that_change_nothing_are_kept_too(written, tmp_path):
+@pytest.mark.parametrize(
+    "keep",
+    [
+        pytest.param(lambda session, told: session.other(told), id="of nothing"),
+        pytest.param(
+            lambda session, told: session.command(GivenCommand("run", "anyone", "7", "pause", "{}"), 3, None, told),
+            id="of a command",
+        ),
+        pytest.param(lambda session, told: session.end((), SlideUpdate((), (), ()), told), id="of the end"),
+    ],
+)
+def test_messages_that_come_without_a_frame_are_kept_too(written, tmp_path, keep):
     emissions = written[1][:3]
     journal = Journal(tmp_path / "told.db")
-    new_session(journal).other(emissions)
+    keep(new_session(journal), emissions)
     stored = journal.session("slide").stored
     assert list(stored.messages_after(-1)) == [(encode(message), payload) for message, payload in emissions]
     assert stored.next_seq == 3

@@ -9,8 +9,8 @@ import pytest
 from engines.base import UsageError
 from streamer.analysis import models
 from streamer.analysis.analyser import Analyser
-from streamer.commands import run as commands
 from streamer.commands.recount import recount
+from streamer.commands.run import build
 from streamer.config import Config, load_config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, widest
@@ -87,7 +87,7 @@ def test_without_a_classifier_there_is_nothing_to_be_precise_about(monkeypatch):
     monkeypatch.setattr(models, "load_detector", lambda *_, **__: detector())
     config = Config(source=("sim:cells=1",), classifier="none", stop_at_precision=5.0)
     with pytest.raises(UsageError, match="--stop-at-precision: got no classifier, expected one"):
-        commands.run(config)
+        build.run(config)
 
 
 def test_a_misspelt_reference_range_is_told_with_the_near_name(monkeypatch, tmp_path):
@@ -96,4 +96,4 @@ def test_a_misspelt_reference_range_is_told_with_the_near_name(monkeypatch, tmp_
     file = tmp_path / "run.toml"
     file.write_text("[reference_ranges]\nneutrophils = [35, 71]\n")
     with pytest.raises(UsageError, match=r"got 'neutrophils', .* did you mean 'neutrophil'"):
-        commands.run(load_config(str(file), {"source": ("sim:cells=1",)}))
+        build.run(load_config(str(file), {"source": ("sim:cells=1",)}))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -130,6 +131,43 @@ def test_a_reversed_shift_goes_back():
     assert (shift.reversed().x_px, shift.reversed().y_px) == pytest.approx((back.x_px, back.y_px), abs=0.1)
 
 
+def half_exchanged():
+    """Two frames (100, 0) px apart; the left third of the second shows another place."""
+    picture = view(HOME[0] + 100, HOME[1])
+    picture[:, : WIDTH // 3] = view(*HOME, seed=2)[:, : WIDTH // 3]
+    return at(0, 0), prepare(picture)
+
+
+def test_strength_counts_correlated_pixels_that_agree():
+    a, b = half_exchanged()
+    shift = refine(a, b, (100, 0), CONFIG)
+    assert 0.3 < shift.agreement < 0.9
+    assert 0.3 < shift.ncc < 0.9
+    pixels = shift.overlap * a.fine.size
+    assert shift.strength == pytest.approx(shift.ncc * pixels**0.5 * shift.agreement, rel=1e-6)
+
+
+@pytest.mark.parametrize(("gate", "measured"), [("min_ncc", "ncc"), ("min_strength", "strength")])
+def test_each_gate_alone_stops_what_stays_below_it(gate, measured):
+    a, b = half_exchanged()
+    got = getattr(refine(a, b, (100, 0), CONFIG), measured)
+    assert refine(a, b, (100, 0), replace(CONFIG, **{gate: got * 0.99})) is not None
+    assert refine(a, b, (100, 0), replace(CONFIG, **{gate: got * 1.01})) is None
+
+
+@pytest.mark.parametrize("gate", ["min_peak", "min_low_peak"])
+def test_a_peak_below_its_gate_is_none(gate):
+    a, b = at(0, 0), at(100, 0)
+    assert find_peak(a, b, replace(CONFIG, **{gate: 5.0})) == pytest.approx((100, 0), abs=2)
+    assert find_peak(a, b, replace(CONFIG, **{gate: 500.0})) is None
+
+
+def test_a_refinement_that_leads_further_than_it_may_is_none():
+    a, b = at(0, 0), at(103, 0)
+    assert refine(a, b, (100, 0), replace(CONFIG, max_refinement=3.5)) is not None
+    assert refine(a, b, (100, 0), replace(CONFIG, max_refinement=2.5)) is None
+
+
 def test_all_of_a_reversed_shift_goes_back():
     shift = Shift(3.0, -4.0, overlap=0.5, ncc=0.9, agreement=0.8, strength=50.0, growth=0.01, turn_rad=-0.02)
     assert shift.reversed() == Shift(-3.0, 4.0, 0.5, 0.9, 0.8, 50.0, growth=-0.01, turn_rad=0.02)
@@ -175,6 +213,15 @@ def test_slight_turn_shows_in_the_tiles():
     assert shift is not None
     assert np.degrees(shift.turn_rad) == pytest.approx(0.25, abs=0.1)
     assert shift.growth == pytest.approx(0, abs=0.003)
+
+
+@pytest.mark.parametrize("scale", [0.995, 1.005])
+def test_slight_growth_shows_in_the_tiles_with_its_sign(scale):
+    matrix = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), 0, scale)
+    grown = cv2.warpAffine(view(*HOME), matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+    shift = register(at(0, 0), prepare(grown), CONFIG)
+    assert shift.growth == pytest.approx(scale - 1, abs=0.002)
+    assert shift.turn_rad == pytest.approx(0, abs=0.002)
 
 
 def test_a_stage_at_rest_is_told_from_one_that_went_on_by_the_pictures():

@@ -1,4 +1,4 @@
-"""What the pipeline sees of a front for people, and the hand-over from its threads that never makes them wait."""
+"""What the pipeline sees of a display for people, and the hand-over from its threads that never makes them wait."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from streamer.protocol import messages as wire
 from streamer.records import Frame
 
 
-class Front(Protocol):
+class Display(Protocol):
     """A sink (streamer.protocol.messages.Sink) that shows messages to people.
 
-    `publish`, `show` and `close` may be called from any thread; all else from the main thread. `with front:
-    front.run(running)` shows until `running()` is false or the user quits; whoever has a loop of their own calls
-    `tick` instead and waits as long as it says.
+    `publish`, `show` and `close` may be called from any thread; all else from the main thread. Inside
+    `with display`, `run` shows until the run is over or the user quits; a caller with a loop of its own calls `tick`
+    instead and waits as long as it says.
     """
 
     @property

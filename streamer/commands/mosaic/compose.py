@@ -1,4 +1,4 @@
-"""`leukostream mosaic`: a session of a journal as one picture."""
+"""A session of a journal as one picture."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ import numpy as np
 
 from engines.base import LeukostreamError, UsageError
 from engines.geometry import Image
+from streamer.commands.mosaic import Options, marks
+from streamer.commands.mosaic.layout import layout
+from streamer.commands.mosaic.light import Light, estimate, reduced
+from streamer.commands.mosaic.marks import Mark
+from streamer.commands.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
+from streamer.commands.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
+from streamer.commands.mosaic.stitching import stitched
+from streamer.commands.output import writing
 from streamer.commands.recount import opened, recounted
 from streamer.journal import JournalError, SeenFrame, StoredSession
-from streamer.mosaic import marks
-from streamer.mosaic.layout import layout
-from streamer.mosaic.light import Light, estimate, reduced
-from streamer.mosaic.marks import Mark
-from streamer.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
-from streamer.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
-from streamer.mosaic.stitching import stitched
 from streamer.recording.format import FILE_HEADER_BYTES, version_of
 from streamer.records import Cell
 
@@ -50,33 +51,25 @@ class Visited:
     """Frames without a place."""
 
 
-def mosaic(
-    journal: str,
-    recording: str | None,
-    out: str,
-    *,
-    max_side: int = 6000,
-    source: str | None = None,
-    island: int | None = None,
-    marks: bool = True,
-) -> int:
-    """Write the picture to `out`, its longer side `max_side` pixels at most.
+def mosaic(options: Options) -> int:
+    """Write the picture to `options.out`, its longer side `max_side` pixels at most.
 
     UsageError for an `out` of another format and an unknown source or island, JournalError and RecordingError for the
     files, LeukostreamError where frames can't be had or the picture can't be written.
     """
+    journal, out, max_side = options.journal, options.out, options.max_side
     if Path(out).suffix.lower() not in FORMATS:
         raise UsageError(f"-o {out}: got {Path(out).suffix or 'no suffix'}, expected one of {', '.join(FORMATS)}")
     if max_side < LEAST_SIDE:
         raise UsageError(f"--max-side: got {max_side}, expected at least {LEAST_SIDE}")
     _refuse_recording(journal)
     with opened(journal) as reader, contextlib.ExitStack() as stack:
-        session = _session(reader.sessions, source, journal)
+        session = _session(reader.sessions, options.source, journal)
         visited = look_over(session)
-        chosen = _islands(visited, island, session.source)
-        pictures = _pictures(session, recording)
+        chosen = _islands(visited, options.island, session.source)
+        pictures = _pictures(session, options.recording)
         stack.callback(pictures.close)
-        picture, scale = compose(visited, chosen, pictures, max_side, session.source, with_marks=marks)
+        picture, scale = compose(visited, chosen, pictures, max_side, session.source, with_marks=options.marks)
     _write(picture, out)
     frames = sum(len(visited.islands[number]) for number in chosen)
     cells = sum(len(visited.cells.get(number, ())) for number in chosen)
@@ -214,16 +207,8 @@ def _pictures(session: StoredSession, recording: str | None) -> Pictures:
 
 
 def _write(picture: Image, out: str) -> None:
-    """The file appears under its name when it is whole."""
     done, encoded = cv2.imencode(Path(out).suffix.lower(), picture)
     if not done:
         raise LeukostreamError(f"-o {out}: got a picture that can't be encoded, expected one; try .png")
-    unfinished = f"{out}.part"
-    try:
-        encoded.tofile(unfinished)
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise LeukostreamError(f"-o {out}: got '{error.strerror}', expected a file that can be written") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
+    with writing(out) as file:
+        file.write(encoded.tobytes())

@@ -1,0 +1,41 @@
+"""`leukostream demo`: the simulated slide, paced like a camera where somebody watches, else as fast as it goes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from streamer.commands.options import Parser, add_dashboard_options, add_output_options
+from streamer.commands.run import Options
+from streamer.config import load_config
+
+SOURCE = "slide=sim:seed=7,cells=200"
+SOURCE_UNWATCHED = "slide=sim:seed=7,cells=100"
+"""Where nobody watches, the slide is smaller and analysed as fast as it goes."""
+
+ENDPOINT = "tcp://127.0.0.1:*"
+"""Any free port of this machine; the demo says which."""
+
+LIMIT_S = 45.0
+"""After this the demo ends where output is no terminal; a slow machine shows less of the slide."""
+
+
+def add_options(parser: Parser) -> None:
+    add_output_options(parser)
+    add_dashboard_options(parser)
+
+
+def main(options: Options) -> int:
+    from streamer.commands.run.build import run
+    from streamer.dashboard import is_usable
+
+    watched = is_usable(sys.stdout) and options.given.get("dashboard") is not False
+    overrides: dict[str, Any] = {
+        "source": (SOURCE if watched else SOURCE_UNWATCHED,),
+        "mode": "live" if watched else "analysis",
+        "publish": ENDPOINT,
+        **options.given,
+    }
+    if not watched:
+        overrides["stop_after_s"] = LIMIT_S
+    return run(load_config(None, overrides))

@@ -1,0 +1,354 @@
+"""Puts the parts of a run together, and shows it until it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+import cv2
+import msgspec
+
+from engines.backends.onnxruntime import Threads
+from engines.base import UsageError, near, usable_cores
+from engines.models.classifier import Classifier
+from engines.models.own_classes import OwnClasses
+from streamer.analysis.magnification import MeasuredSource
+from streamer.analysis.models import Analysers, SourceModels, load_models
+from streamer.commands.display import draws_dashboard, open_display
+from streamer.commands.models import accuracy_note
+from streamer.commands.output import remark
+from streamer.commands.run.sources import OpenedSource, open_sources
+from streamer.config import FIVE_PART_RANGES, Config
+from streamer.counting.decision import ClassDecision
+from streamer.counting.differential import KNOWN_CONDITIONS
+from streamer.counting.morphometry import ShapeMeter
+from streamer.dashboard import Dashboard, Display, format_differential
+from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
+from streamer.network.publisher import Publisher
+from streamer.protocol.factory import MessageFactory, new_id
+from streamer.protocol.messages import Sink
+from streamer.recording import Recorder, TrackInfo
+from streamer.records import RecordingStatus, Skip
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
+from streamer.run.session import SlideSession
+from streamer.run.tuning import collect_rarely, keep_freed_memory
+from streamer.sinks.jsonl import JsonLines
+from streamer.sinks.pictures import PictureMaker
+
+if TYPE_CHECKING:
+    from streamer.sinks.metrics import Metrics
+
+MOST_WORKERS = 4
+
+USUAL_CAMERA = (640, 480)
+"""Width and height that most cameras start with, and the simulated one."""
+
+FAREWELL_S = 0.5
+"""How long, at the end, subscribers may still ask for what they missed."""
+
+Models = Mapping[str, SourceModels]
+"""By source."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStamp:
+    """What marks the messages of this process."""
+
+    run_id: str = field(default_factory=new_id)
+    utc_offset_ns: int = field(default_factory=lambda: time.time_ns() - time.monotonic_ns())
+    """Coordinated universal time minus the monotonic clock."""
+
+
+def run(config: Config) -> int:
+    """Analyse the sources of the configuration until they end or the user stops it."""
+    if not config.source:
+        raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
+    if config.resume and config.journal is None:
+        raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
+    keep_freed_memory()
+    cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
+    with _metrics(config) as metrics:  # first of all, so that it says what is starting
+        return _run(config, metrics)
+
+
+def _run(config: Config, metrics: Metrics | None) -> int:
+    # Where the messages go to standard output, everything for people goes to standard error.
+    people = sys.stderr if config.jsonl == "-" else sys.stdout
+    # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
+    say = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
+    sources = list(open_sources(config))
+    models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), say)
+    _prepare(sources, models)
+    for one in dict.fromkeys(models.values()):
+        _check_statistics(config, one.classifier)
+    note = _accuracy_notes(models)
+    display = open_display(config, people, note)
+    for line in dict.fromkeys(line for one in models.values() for line in one.detector.card.notes):
+        remark(line)
+    with contextlib.ExitStack() as stack:
+        stamp = RunStamp()
+        journal = _open_journal(config, sources, models, stamp)
+        history = None
+        if journal is not None:
+            stack.callback(journal.close)
+            history = JournalHistory(journal.stored())
+            sources = [replace(one, source=source) for one, source in zip(sources, journal.sources, strict=True)]
+        recorder = _open_recorder(config, sources, stamp)
+        if recorder is not None:
+            stack.callback(recorder.abandon)
+        append = journal is not None and journal.journal.resumed
+        jsonl = JsonLines(config.jsonl, append=append, on_fault=remark) if config.jsonl is not None else None
+        publisher = _open_publisher(config, history, people)
+        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
+        for sink in sinks:
+            stack.callback(sink.close)
+        sessions = SessionMaker(config, models, stamp, journal, history)
+        pipeline = Pipeline(
+            [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
+            Analysers({name: one.analyser for name, one in models.items()}),
+            sessions.first,
+            RunOutputs(
+                [*sinks, display],
+                service=publisher.service if publisher else lambda: None,
+                show=display.show,
+                picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
+                stream=publisher.health if publisher else lambda: None,
+                on_skip=_report_skip,
+                recorder=recorder,
+            ),
+            _limits(config, max(one.detector.batch for one in models.values())),
+            next_session=sessions.next,
+            models=lambda source: models[source].health(),
+        )
+        if publisher is not None:
+            publisher.obey(pipeline.controls)
+        say.begin()
+        if metrics is not None:
+            metrics.stopping = lambda: pipeline.stopping
+        try:
+            with _stop_on_signals(pipeline), display:
+                pipeline.start()
+                _show_until_end(display, pipeline, jsonl, config.stop_after_s)
+                pipeline.finish()
+        finally:
+            if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
+                for final in pipeline.finals.values():
+                    print(format_differential(final, note), file=people)
+            if recorder is not None:
+                print(_recording_summary(config.record, recorder.health()), file=people)
+    return 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionMaker:
+    """Begins the sessions of a run, in its journal where it has one."""
+
+    config: Config
+    models: Models
+    stamp: RunStamp
+    journal: RunJournal | None
+    history: JournalHistory | None
+
+    def first(self, source: str) -> SlideSession:
+        """The session that a source starts or goes on with."""
+        return self._make(source, self.journal.session(source) if self.journal else None)
+
+    def next(self, source: str) -> SlideSession:
+        """That of another slide under the same source."""
+        kept = self.journal.next_session(source) if self.journal else None
+        if self.history is not None and kept is not None:
+            self.history.add(kept.stored)
+        return self._make(source, kept)
+
+    def _make(self, source: str, kept: SessionJournal | None) -> SlideSession:
+        own = self.models[source]
+        factory = MessageFactory(
+            source,
+            session=kept.stored.id if kept else new_id(),
+            run_id=self.stamp.run_id,
+            next_session_seq=kept.stored.next_seq if kept else 0,
+            utc_offset_ns=self.stamp.utc_offset_ns,
+        )
+        return SlideSession(
+            factory,
+            ClassDecision.of(own.classifier) if own.classifier else None,
+            operating_score=own.detector.card.thresholds.operating,
+            min_score=self.config.min_score,
+            reference_ranges=self.config.reference_ranges,
+            stop_at_precision=self.config.stop_at_precision,
+            journal=kept,
+            shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
+        )
+
+
+class _HeldLines:
+    """Lines for people that are kept until the run begins: one that can't begin says only why."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._kept: list[str] | None = []
+
+    def __call__(self, line: str) -> None:
+        if self._kept is None:
+            remark(line, self._out)
+        else:
+            self._kept.append(line)
+
+    def begin(self) -> None:
+        kept, self._kept = self._kept or [], None
+        for line in kept:
+            self(line)
+
+
+def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:
+    for one in sources:
+        if one.mode == "live":
+            models[one.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
+    collect_rarely()
+
+
+def _check_statistics(config: Config, classifier: Classifier | OwnClasses | None) -> None:
+    """UsageError where what was asked for can't be computed from the classes of this classifier."""
+    if classifier is None:
+        if config.stop_at_precision is not None:
+            raise UsageError(
+                "--stop-at-precision: got no classifier, expected one: without classes there are no limits; "
+                "use --stop-at N"
+            )
+        return
+    card = classifier.card
+    known = [*card.class_names, *(entry.name for entry in card.subclasses), *KNOWN_CONDITIONS, *FIVE_PART_RANGES]
+    for name in config.reference_ranges:
+        if name not in known and (hint := near(name, known, cutoff=0.8)):
+            raise UsageError(f"reference_ranges: got {name!r}, which {card.name} does not name{hint}")
+
+
+def _accuracy_notes(models: Models) -> str | None:
+    notes = [accuracy_note(one.classifier.card) for one in models.values() if one.classifier is not None]
+    return " ".join(dict.fromkeys(filter(None, notes))) or None
+
+
+def _open_journal(
+    config: Config, sources: Sequence[OpenedSource], models: Models, stamp: RunStamp
+) -> RunJournal | None:
+    if config.journal is None:
+        return None
+    return RunJournal(
+        config.journal,
+        [JournaledSource(one.source, one.address) for one in sources],
+        {name: rules_of(one.detector, one.classifier, one.segmenter) for name, one in models.items()},
+        resume=config.resume,
+        run_id=stamp.run_id,
+        configuration=msgspec.json.encode(config).decode(),
+        on_remark=remark,
+    )
+
+
+def _open_recorder(config: Config, sources: Sequence[OpenedSource], stamp: RunStamp) -> Recorder | None:
+    if config.record is None:
+        return None
+    return Recorder(
+        config.record,
+        [TrackInfo(one.name, one.address, one.mode) for one in sources],
+        run_id=stamp.run_id,
+        keep=config.record_as,
+        go_on=config.resume,
+        utc_offset_ns=stamp.utc_offset_ns,
+        on_fault=remark,
+    )
+
+
+def _open_publisher(config: Config, history: JournalHistory | None, people: TextIO) -> Publisher | None:
+    if config.publish is None:
+        return None
+    publisher = Publisher(
+        config.publish,
+        insecure=config.insecure,
+        keys=config.keys,
+        control=config.control,
+        history=history,
+        farewell_s=FAREWELL_S,
+    )
+    print(f"publishing on {publisher.endpoint}", file=people, flush=True)
+    return publisher
+
+
+@contextlib.contextmanager
+def _metrics(config: Config) -> Iterator[Metrics | None]:
+    """Health over HTTP while the run lasts, if it is asked for."""
+    if config.metrics is None:
+        yield None
+        return
+    from streamer.sinks.metrics import Metrics, MetricsServer
+
+    metrics = Metrics()
+    server = MetricsServer(config.metrics, metrics, insecure=config.insecure)
+    remark(f"metrics at {server.url}/metrics")
+    try:
+        yield metrics
+    finally:
+        server.close()
+
+
+def _workers(config: Config) -> int:
+    return config.workers or min(usable_cores(), MOST_WORKERS)
+
+
+def _limits(config: Config, max_batch: int) -> Limits:
+    return Limits(
+        workers=_workers(config),
+        max_batch=max_batch,
+        stale_after_ms=config.stale_after_ms,
+        max_wait_ms=config.max_wait_ms,
+        queue=config.queue,
+        health_interval_s=config.health_interval_s,
+        stop_at=config.stop_at,
+    )
+
+
+def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | None, stop_after_s: float | None) -> None:
+    """Show until the pipeline ends, the user quits, the reader of our output left, or the time is over."""
+    until = None if stop_after_s is None else time.monotonic() + stop_after_s
+
+    def running() -> bool:
+        over = until is not None and time.monotonic() >= until
+        if over or (jsonl is not None and jsonl.reader_gone):
+            pipeline.stop()
+        return pipeline.running
+
+    display.run(running)
+    if display.quit_requested:
+        pipeline.stop()
+
+
+@contextlib.contextmanager
+def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        pipeline.stop()
+        signal.signal(number, previous[number])  # the second time it is meant as it always was
+
+    previous = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _recording_summary(path: str | None, health: RecordingStatus) -> str:
+    lost = {"frames": health.frames_lost, "messages": health.messages_lost}
+    losses = [f"lost {count} {what} ({reason})" for what, reasons in lost.items() for reason, count in reasons.items()]
+    size = f"{health.file_bytes / 1e6:.1f} MB"
+    return "; ".join([f"recorded {health.frames} frames and {health.messages} messages to {path}, {size}", *losses])
+
+
+def _report_skip(skip: Skip) -> None:
+    remark(f"{skip.source}: skipped {skip.what}: {skip.detail}")

@@ -1,8 +1,0 @@
-"""The visited area of a slide as one picture, with the counted cells marked.
-
-places: where every frame lies, at the end of all corrections, and which frames are needed. pictures: where the frames'
-pixels come from. light: the lamp, estimated from the frames and taken out. stitching: frames to one canvas an island.
-layout: islands side by side. marks: cells, legend. commands/mosaic.py puts them together.
-
-Imports the journal, recordings, sources and what is below them, and the dashboard's palette.
-"""
