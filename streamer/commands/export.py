@@ -21,12 +21,9 @@ from streamer.commands.output import output_folder, reporting, writing
 from streamer.commands.recount import Recounted, opened, recounted
 from streamer.journal import SeenFrame, StoredSession
 from streamer.protocol.factory import attribute_messages
-from streamer.records import Cell
+from streamer.records import Cell, CellShape
 
-SHAPE_COLUMNS = (
-    *("nucleus_area_px", "cytoplasm_area_px", "nucleus_area_um2", "cytoplasm_area_um2"),
-    *("nucleus_to_cytoplasm_ratio", "nuclear_lobes", "nucleus_circularity"),
-)
+SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
 
 Format = Literal["csv", "coco", "json"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 
 import numpy as np
@@ -128,13 +128,10 @@ class ShapeMeter:
                 quality,
                 CellShape(
                     frame_id=frame.frame_id,
-                    nucleus_area_px=shape.nucleus_area_px,
-                    cytoplasm_area_px=shape.cytoplasm_area_px,
                     nucleus_area_um2=self._in_um2(shape.nucleus_area_px),
                     cytoplasm_area_um2=self._in_um2(shape.cytoplasm_area_px),
                     nucleus_to_cytoplasm_ratio=shape.nucleus_to_cytoplasm_ratio,
-                    nuclear_lobes=shape.nuclear_lobes,
-                    nucleus_circularity=shape.nucleus_circularity,
+                    **asdict(shape),
                 ),
             )
             for (_, cell_id, quality), shape in zip(chosen, shapes, strict=True)
