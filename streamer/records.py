@@ -225,18 +225,18 @@ class Cell:
     """`LOW_CONFIDENCE` or `UNLIKE_TRAINING`; None for a classified cell, one without looks, and one that a
     person called unclassified."""
     attributes: Attributes | None = None
-    """How it looks, all looks fused; None where the model does not say, or not of cells of this class."""
+    """How it looks, all looks fused; None where the model has no attributes, or none for cells of this class."""
     shape: CellShape | None = None
     """None: no look at it was segmented."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reclassification:
-    """What a person says of a counted cell."""
+    """The class that a person gives a counted cell."""
 
     cell_id: CellId
     class_name: str | None
-    """None: what was said before is taken back, and the looks decide again."""
+    """None: take back what a person gave it before; the looks decide again."""
     subclass: str | None = None
 
 

@@ -1,7 +1,7 @@
 """Counts of unique white cells to a differential: percentages, limits, flags.
 
 Pure functions of the counts; nothing here remembers anything but what it computed before. The limits are those of
-sampling only: what the classifier gets wrong comes on top, and the model card says how much.
+sampling only: the errors of the classifier come on top, and the model card gives their rate.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def differential(
 
 
 def _flags(named: Mapping[str, ClassShare], nrbc: int, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """What a laboratory wants to be told of the classes and subclasses `named`; a range is left only when the whole
+    """Findings among the classes and subclasses `named` that a laboratory must see; a range is left only when the whole
     interval lies outside it."""
     flags = [f"{name}s seen" for name in ("blast", "promyelocyte", "myelocyte") if name in named and named[name].count]
     metamyelocytes = named.get("metamyelocyte")

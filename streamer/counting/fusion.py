@@ -57,7 +57,7 @@ class SumTable(GrowableTable):
     attributes: Floats
     """(n, V) of log probabilities."""
     familiar: Floats
-    """(n,) 1 minus the novelty of the least novel look; 0 without looks, 1 where the looks say nothing of it."""
+    """(n,) 1 minus the novelty of the least novel look; 0 without looks, 1 where the classifier does not measure it."""
 
     def __init__(self, classes: int, subclasses: int, values: int) -> None:
         schema = (
@@ -147,11 +147,11 @@ class Fusion:
         return self._pooled(self._table.attributes[rows], rows, self._values)
 
     def novelty(self, rows: npt.NDArray[np.intp]) -> Floats:
-        """(n,) of the least novel look; 1 without looks, 0 where looks say nothing of it."""
+        """(n,) of the least novel look; 1 without looks, 0 where the classifier does not measure it."""
         return np.asarray(1 - self._table.familiar[rows], np.float32)
 
     def attributes_of(self, row: int) -> Attributes | None:
-        """What the looks say of how a cell looks; None where they say nothing."""
+        """The attributes of a cell, all looks fused; None without looks, or where the classifier has none."""
         if not self.attributes or self._table.weights[row] == 0:
             return None
         return likeliest_values(self.attributes, self.attribute_probabilities(np.array([row]))[0])

@@ -158,12 +158,12 @@ def summary(cells: Iterable[Cell]) -> str:
     for cell in white:
         if cell.shape is not None and cell.shape.nucleus_area_px is not None:
             by_class.setdefault(cell.class_name, []).append(cell.shape)
-    told = []
+    medians_of = []
     for name, shapes in sorted(by_class.items(), key=lambda pair: -len(pair[1])):
         ratios = [one.nucleus_to_cytoplasm_ratio for one in shapes if one.nucleus_to_cytoplasm_ratio is not None]
         lobes = [one.nuclear_lobes for one in shapes if one.nuclear_lobes is not None]
         ratio = f"{median(ratios):.2f}" if ratios else "not measured"
-        told.append(f"{name} {ratio}, {median(lobes):g}")
+        medians_of.append(f"{name} {ratio}, {median(lobes):g}")
     count = sum(map(len, by_class.values()))
-    medians = f"; median nucleus-to-cytoplasm ratio and lobes: {'; '.join(told)}" if told else ""
+    medians = f"; median nucleus-to-cytoplasm ratio and lobes: {'; '.join(medians_of)}" if medians_of else ""
     return f"shapes: nucleus measured in {count} of {len(white)} white cells{medians}"

@@ -86,7 +86,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class CountUpdate:
-    """What a frame, a person's word or the end of the slide changed."""
+    """What a frame, a person's reclassification or the end of the slide changed."""
 
     slide: SlideUpdate
     merged_islands: tuple[MergedIsland, ...] = ()
@@ -162,33 +162,33 @@ class SlideCount:
         self._accepted += seen.accepted and seen.placement.position is not None
         return CountUpdate(update, merged, tuple(reshaped), self._note_if_due())
 
-    def reclassify(self, said: Reclassification) -> CountUpdate:
-        """Give a cell, without `fault_of`, the class that a person says it has."""
-        return CountUpdate(self._slide.reclassify(said), differential_due=self._note_if_due())
+    def reclassify(self, given: Reclassification) -> CountUpdate:
+        """Give a cell, without `fault_of`, the class that a person gave it."""
+        return CountUpdate(self._slide.reclassify(given), differential_due=self._note_if_due())
 
     def finish(self, corrections: Sequence[Correction]) -> CountUpdate:
         """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are counted."""
         update = self._slide.finish(corrections)
         return CountUpdate(update, reshaped=tuple(self.shapes.join(update.removed)), differential_due=True)
 
-    def fault_of(self, said: Reclassification) -> str | None:
+    def fault_of(self, given: Reclassification) -> str | None:
         """Why a cell can't be reclassified so, in words; None where it can."""
         if self._decision is None:
             return "got a run without classifier, expected one: its cells have no classes"
         if not self._slide.class_names:
             return "got no look at any white cell yet, expected one first"
-        if not self._slide.is_counted(said.cell_id):
-            return f"got cell {said.cell_id}, expected one that is counted and white"
+        if not self._slide.is_counted(given.cell_id):
+            return f"got cell {given.cell_id}, expected one that is counted and white"
         classes = (*self._decision.class_names, UNCLASSIFIED)
-        if said.class_name is not None and said.class_name not in classes:
-            return f"got class {said.class_name!r}, expected one of {', '.join(classes)}"
+        if given.class_name is not None and given.class_name not in classes:
+            return f"got class {given.class_name!r}, expected one of {', '.join(classes)}"
         own = [
             name
             for name, parent in zip(self._decision.subclass_names, self._decision.subclass_parents, strict=True)
-            if parent == said.class_name
+            if parent == given.class_name
         ]
-        if said.subclass is not None and said.subclass not in own:
-            return f"got subclass {said.subclass!r}, expected {'one of ' + ', '.join(own) if own else 'none'}"
+        if given.subclass is not None and given.subclass not in own:
+            return f"got subclass {given.subclass!r}, expected {'one of ' + ', '.join(own) if own else 'none'}"
         return None
 
     def cells(self) -> Iterator[Cell]:

@@ -51,7 +51,7 @@ class SlideConfig:
     bucket_px: float = 256.0
     """Side of the grid's squares; cells larger than two of them would not be found again."""
     attributes_of: tuple[str, ...] = ()
-    """Classes whose cells the classifier learnt to describe; the attributes of others are not told."""
+    """Classes whose cells the classifier learnt to describe; the attributes of others are not published."""
     match: MatchConfig = field(default_factory=MatchConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
@@ -64,7 +64,7 @@ class SlideUpdate:
     cells: tuple[Cell, ...]
     """White cells and nucleated red ones that were counted for the first time or whose class changed."""
     removed: tuple[tuple[int, int | None], ...]
-    """(number, number of the cell that it turned out to be) of cells told of before; None for one that is no white
+    """(number, number of the cell that it turned out to be) of cells published before; None for one that is no white
     cell after all."""
 
 
@@ -118,24 +118,24 @@ class SlideMap:
         """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
         return 0 <= cell_id < self._cells.count and bool(self._cells.published[self._row(cell_id)])
 
-    def reclassify(self, said: Reclassification) -> SlideUpdate:
-        """Give a counted cell the class that a person says it has, whatever its looks say, now and later.
+    def reclassify(self, given: Reclassification) -> SlideUpdate:
+        """Give a counted cell the class that a person gave it, whatever its looks show, now and later.
 
         ValueError for a cell that is not counted, and for a class that no look of this slide could have.
         """
         known = (UNCLASSIFIED, *self._fusion.class_names)
-        if not self.is_counted(said.cell_id) or said.class_name not in (None, *known):
-            raise ValueError(f"got {said}, expected a counted cell and one of the classes {', '.join(known)}")
-        cells, row = self._cells, self._row(said.cell_id)
+        if not self.is_counted(given.cell_id) or given.class_name not in (None, *known):
+            raise ValueError(f"got {given}, expected a counted cell and one of the classes {', '.join(known)}")
+        cells, row = self._cells, self._row(given.cell_id)
         with self._tallies.change(np.array([row])):
             if cells.white_row[row] < 0:
                 cells.white_row[row] = self._fusion.new_rows(1)[0]
             cells.reclassified_order[row] = 0
-            if said.class_name is not None:
+            if given.class_name is not None:
                 cells.reclassified_order[row] = 1 + cells.reclassified_order[: cells.count].max()
-                cells.reclassified_class[row] = known.index(said.class_name) - 1
+                cells.reclassified_class[row] = known.index(given.class_name) - 1
                 names = self._fusion.subclass_names
-                cells.reclassified_subclass[row] = -1 if said.subclass is None else names.index(said.subclass)
+                cells.reclassified_subclass[row] = -1 if given.subclass is None else names.index(given.subclass)
             self._classify(np.array([row]))
         if cells.published[row]:
             self._tallies.note(row)
@@ -143,7 +143,7 @@ class SlideMap:
 
     def published_cells(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
         """Those of these cells that are counted white or nucleated red ones, as they are now, without their attributes:
-        asked for every frame, which tells classes only."""
+        called for every frame, which publishes classes only."""
         return {number: self._cell(number, described=False) for number in cell_ids if self._cells.published[number]}
 
     def state(self) -> SlideState:
@@ -352,9 +352,9 @@ class SlideMap:
         sums = cells.white_row[rows].astype(np.intp)
         cells.class_index[rows] = self._fusion.classes(sums)
         cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
-        said = rows[cells.reclassified_order[rows] > 0]
-        cells.class_index[said] = cells.reclassified_class[said]
-        cells.subclass_index[said] = cells.reclassified_subclass[said]
+        reclassified = rows[cells.reclassified_order[rows] > 0]
+        cells.class_index[reclassified] = cells.reclassified_class[reclassified]
+        cells.subclass_index[reclassified] = cells.reclassified_subclass[reclassified]
 
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
         changed, removed = self._tallies.drain()

@@ -16,15 +16,15 @@ def replay(
     on_update: Callable[[CountUpdate], None] = lambda update: None,
     on_frame: Callable[[SeenFrame], None] = lambda seen: None,
 ) -> None:
-    """Count the frames of a session after frame `after`, and what people said of cells where they said it.
+    """Count the frames of a session after frame `after`, and what people reclassified, where they did.
 
-    `on_update` gets what each frame and each word changed, `on_frame` each frame once it was counted.
+    `on_update` gets what each frame and each reclassification changed, `on_frame` each frame once it was counted.
     """
-    said = stored.reclassifications()
-    for word in said.get(after, ()):
-        on_update(count.reclassify(word))
+    reclassified = stored.reclassifications()
+    for given in reclassified.get(after, ()):
+        on_update(count.reclassify(given))
     for seen in stored.frames(after=after):
         on_update(count.add_frame(seen))
         on_frame(seen)
-        for word in said.get(seen.frame_id, ()):
-            on_update(count.reclassify(word))
+        for given in reclassified.get(seen.frame_id, ()):
+            on_update(count.reclassify(given))

@@ -48,7 +48,7 @@ _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Looks:
-    """What the classifier said of some of the boxes of one frame."""
+    """The classifications of some of the boxes of one frame."""
 
     rows: Sequence[int]
     """Index of each look into the frame's detections."""
@@ -266,7 +266,7 @@ class MessageFactory:
         counted: bool = True,
         joined_to: CellId | None = None,
     ) -> CellMessage:
-        """`counted`: False takes back a cell that was told of, as another one (`joined_to`) or as no white cell."""
+        """`counted`: False takes back a cell that was published, as another one (`joined_to`) or as no white cell."""
         return CellMessage(
             cell_id=cell.cell_id,
             island=cell.island,

@@ -60,7 +60,7 @@ class CommandExecutor:
         return {name: lane.state() for name, lane in self._lanes.items()}
 
     def execute(self, command: AnyCommand, *, by: str) -> SourceState:
-        """Carry out a command and keep it on record. RequestRefused where it makes no sense."""
+        """Carry out a command and journal it. RequestRefused where it makes no sense."""
         lane = self._lanes.get(command.source)
         if lane is None:
             raise RequestRefused(
@@ -88,11 +88,11 @@ class CommandExecutor:
         return lane.state()
 
     def _reclassify(self, lane: Lane, command: Reclassify, given: GivenCommand) -> None:
-        said = Reclassification(command.cell_id, command.class_, command.subclass)
-        fault = lane.session.count.fault_of(said)
+        reclassification = Reclassification(command.cell_id, command.class_, command.subclass)
+        fault = lane.session.count.fault_of(reclassification)
         if fault is not None:
             raise RequestRefused("not possible", fault)
-        for message, payload in lane.session.reclassify(said, given):
+        for message, payload in lane.session.reclassify(reclassification, given):
             self._send(message, payload)
 
     def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide) -> None:

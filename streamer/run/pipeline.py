@@ -358,7 +358,7 @@ class Pipeline:
     def _publish_finals(self) -> None:
         try:
             for lane in self._lanes.values():
-                lane.thread.join(JOIN_READER_S)  # so that its last state is told
+                lane.thread.join(JOIN_READER_S)  # so that its last state is published
                 emissions, fault = lane.session.finish()
                 for message, payload in emissions:
                     self._send(message, payload)

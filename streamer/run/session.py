@@ -104,9 +104,9 @@ class SlideSession:
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
         return emissions
 
-    def reclassify(self, said: Reclassification, given: GivenCommand) -> list[Emission]:
+    def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
-        update = self.count.reclassify(said)
+        update = self.count.reclassify(reclassification)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions += self._differential(update)

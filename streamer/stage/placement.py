@@ -1,4 +1,4 @@
-"""What stage tracking tells the slide map: where a frame lies, and which places turned out to lie elsewhere."""
+"""What stage tracking gives the slide map: where a frame lies, and which places turned out to lie elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streamer.records import MergedIsland, StagePosition
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A keyframe lies elsewhere than was said before; everything anchored to it moves with it."""
+    """A keyframe lies elsewhere than was announced before; everything anchored to it moves with it."""
 
     anchor: int
     island: int
     """Its island now: another one than before when two islands turned out to overlap."""
     dx_px: float
-    """How far it moved since it was last told of; coordinates of the old island become ones of the new."""
+    """How far it moved since it was last announced; coordinates of the old island become ones of the new."""
     dy_px: float
 
 
