@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work failed, 2 bad usage; both with one line on stand
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -72,13 +73,27 @@ def parse(words: Sequence[str]) -> tuple[Command, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command, options = parse(sys.argv[1:] if arguments is None else arguments)
-        return command.main(options)
+        status = command.main(options)
+        sys.stdout.flush()
+        return status
     except LeukostreamError as error:
         print(f"leukostream: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); keep the interpreter from complaining about it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output has closed it (`| head`)
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        print(
+            "leukostream: got a full disk, expected room for the output; free some, or write elsewhere", file=sys.stderr
+        )
+        return 1
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from failing once more, at exit, to write what standard output still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -72,7 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """End a source when the 95 % limits of every class lie within so many percentage points of the middle between
     them. All limits of such a run, the final ones too, are those that are valid at every look."""
     stop_after_s: Annotated[float, Meta(gt=0.0)] | None = None
-    """End the run after so long."""
+    """End the run after this many seconds."""
     publish: str | None = None
     insecure: bool = False
     keys: str | None = None

@@ -42,7 +42,7 @@ __all__ = [
     "Mode",
     "ModelHealth",
     "Observation",
-    "ReadingState",
+    "ReaderState",
     "Reclassification",
     "RecordingStatus",
     "ShadowStatus",
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 Mode = Literal["live", "analysis"]
-ReadingState = Literal["starting", "open", "reopening", "ended", "failed"]
+ReaderState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
 
 UNCLASSIFIED = "unclassified"
@@ -274,7 +274,7 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
 
 class SourceStatus(msgspec.Struct, frozen=True):
     state: str
-    """A ReadingState. Readers take any text, for those that a later minor version adds."""
+    """A ReaderState. Readers take any text, for those that a later minor version adds."""
     mode: str
     """A Mode."""
     fps: Annotated[float | None, published_digits(2)]

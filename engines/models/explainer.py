@@ -21,7 +21,7 @@ Map = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CellEvidence:
+class EvidenceMap:
     """One cell: its class probabilities, the class that is explained, and where the evidence for it lies."""
 
     looks: Classifications
@@ -93,7 +93,7 @@ class Explainer:
         probabilities = looks.probabilities.reshape(n, k, looks.probabilities.shape[1])
         return looks.pooled(k), CellMaps(values, probabilities, self.classifier.input)
 
-    def explain_cell(self, picture: Image, class_index: int | None = None) -> CellEvidence:
+    def explain_cell(self, picture: Image, class_index: int | None = None) -> EvidenceMap:
         """A picture of one cell, uint8 (H,W,3) BGR, looked at as `Classifier.classify_crops` does, whole and its
         middle; the map is that of the look that is surer of the class. `class_index`: of the class to explain, None
         for the likeliest."""
@@ -104,7 +104,7 @@ class Explainer:
 
     def explain_boxes(
         self, frame: Image, boxes_px: Boxes, class_index: int | None = None, rbc_px: float | None = None
-    ) -> list[CellEvidence]:
+    ) -> list[EvidenceMap]:
         """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box; `rbc_px` as for `Classifier`."""
         crops, how = self.classifier.crop(frame, boxes_px, rbc_px), self.classifier.input
         return [
@@ -114,7 +114,7 @@ class Explainer:
 
     def _surer(
         self, crops: Image, squares: Sequence[tuple[int, int, int]], rbc_px: float | None, class_index: int | None
-    ) -> CellEvidence:
+    ) -> EvidenceMap:
         """Of the looks (k,h,w,3) at a cell, each at one of `squares`, the map of the one that is surer."""
         looks, maps = self.maps(crops)
         together = looks.pooled()
@@ -131,9 +131,9 @@ def _square(how: CropInput, look: int, box_px: Sequence[float], rbc_px: float | 
     return square_around(squares[0].tolist(), margin)
 
 
-def _evidence(looks: Classifications, chosen: int, square: tuple[int, int, int], values: Map) -> CellEvidence:
+def _evidence(looks: Classifications, chosen: int, square: tuple[int, int, int], values: Map) -> EvidenceMap:
     resized = cv2.resize(values, (square[2], square[2]), interpolation=cv2.INTER_LINEAR)
-    return CellEvidence(looks, chosen, square, _to_one(resized))
+    return EvidenceMap(looks, chosen, square, _to_one(resized))
 
 
 def _to_one(values: npt.NDArray[Any]) -> Map:
@@ -145,7 +145,7 @@ def _to_one(values: npt.NDArray[Any]) -> Map:
 COLOURS = cv2.COLORMAP_TURBO
 
 
-def overlay(picture: Image, evidence: Sequence[CellEvidence], *, opacity: float = 0.55) -> Image:
+def overlay(picture: Image, evidence: Sequence[EvidenceMap], *, opacity: float = 0.55) -> Image:
     """A copy of the picture with each cell's map laid over it: the stronger the evidence, the more colour."""
     height, width = picture.shape[:2]
     strength = np.zeros((height, width), np.float32)

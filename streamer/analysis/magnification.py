@@ -51,7 +51,7 @@ class Magnification:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`rbc_diameter_px`: of red cells, in full-frame pixels, where somebody knows it; None: measured.
-        `adjustable`: False where somebody chose the input; then an unsuitable one is only told. `say` gets one line
+        `adjustable`: False where somebody chose the input; then an unsuitable one is only reported. `say` gets one line
         where the usual input does not do."""
         self._detector = detector
         self._known_px = rbc_diameter_px

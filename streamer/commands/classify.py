@@ -93,7 +93,7 @@ def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearc
     """Classify every image below `folder` into `jsonl` ("-": standard output); with `search` the cell of larger
     pictures is looked for first.
 
-    What is no image is skipped, told on standard error and counted. SourceError where there is no folder or no image.
+    What is no image is skipped, reported on standard error and counted. SourceError where there is no folder or image.
     """
     files = files_below(folder)
     skipped: Counter[str] = Counter()

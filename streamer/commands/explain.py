@@ -1,4 +1,4 @@
-"""`leukostream explain`: pictures with Grad-CAM laid over their cells, and what was said of each."""
+"""`leukostream explain`: pictures with Grad-CAM laid over their cells, and the class of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from engines.base import UsageError, near
 from engines.geometry import Image
 from engines.models.detector import Detector
-from engines.models.explainer import CellEvidence, Explainer, overlay
+from engines.models.explainer import EvidenceMap, Explainer, overlay
 from engines.models.loading import load_detector, load_explainer
 from engines.models.scale import rbc_diameter_seen
 from streamer.commands.classify import LIMITS, files_below
@@ -122,7 +122,7 @@ def _class_index(name: str | None, naming: ClassDecision) -> int | None:
 
 def _explained(
     picture: Image, explainer: Explainer, detector: Detector | None, index: int | None
-) -> tuple[list[CellEvidence], Sequence[tuple[float, float, float, float] | None]]:
+) -> tuple[list[EvidenceMap], Sequence[tuple[float, float, float, float] | None]]:
     if detector is None:
         return [explainer.explain_cell(picture, index)], [None]
     (found,) = detector.detect([picture])
@@ -134,7 +134,7 @@ def _explained(
     return explainer.explain_boxes(picture, boxes_px, index, rbc_px), rounded
 
 
-def _write(path: Path, picture: Image, cells: Sequence[CellEvidence]) -> None:
+def _write(path: Path, picture: Image, cells: Sequence[EvidenceMap]) -> None:
     """Enlarged where it is small, so that the map is seen over the cell and not as a few pixels."""
     shown = overlay(picture, cells)
     factor = -(-LEAST_SHOWN_PX // shown.shape[0])
@@ -146,7 +146,7 @@ def _write(path: Path, picture: Image, cells: Sequence[CellEvidence]) -> None:
 
 
 def _line(
-    file: str, shown: str, cell: CellEvidence, box: tuple[float, float, float, float] | None, naming: ClassDecision
+    file: str, shown: str, cell: EvidenceMap, box: tuple[float, float, float, float] | None, naming: ClassDecision
 ) -> ExplainedCell:
     values = cell.looks.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()

@@ -89,11 +89,11 @@ def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
 
 def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
     classes = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.class_names))
-    attributes = list(dict.fromkeys(said.name for one in sessions for said in one.stored.rules.attributes))
+    attributes = list(dict.fromkeys(attribute.name for one in sessions for attribute in one.stored.rules.attributes))
     rows = csv.writer(file, lineterminator="\n")
-    told = [column for name in attributes for column in (name, f"{name}_confidence")]
+    attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *told, *measures])
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *attribute_columns, *measures])
     for one in sessions:
         for cell in one.cells():
             rows.writerow(
@@ -103,16 +103,16 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
                     *(cell.top_class, cell.looks, int(cell.partial), cell.first_frame_id, cell.last_frame_id),
                     *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or ""),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
-                    *(text for name in attributes for text in _told(cell, name)),
+                    *(text for name in attributes for text in _attribute(cell, name)),
                     *(_measure(cell, name) for name in measures),
                 ]
             )
 
 
-def _told(cell: Cell, attribute: str) -> tuple[str, str]:
-    """Value and confidence of an attribute, empty where it is not told."""
-    said = (cell.attributes or {}).get(attribute)
-    return ("", "") if said is None else (said.value, _shown(said.confidence))
+def _attribute(cell: Cell, attribute: str) -> tuple[str, str]:
+    """Value and confidence of an attribute, empty where it is unknown."""
+    value = (cell.attributes or {}).get(attribute)
+    return ("", "") if value is None else (value.value, _shown(value.confidence))
 
 
 def _measure(cell: Cell, name: str) -> str:

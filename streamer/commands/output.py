@@ -18,7 +18,7 @@ def reporting(option: str, path: str | Path, expected: str = "a file that can be
     try:
         yield
     except BrokenPipeError:
-        raise  # whoever read it has gone, which is no fault
+        raise  # its reader has closed the pipe, which is no fault
     except OSError as error:
         raise LeukostreamError(
             f"{option} {path}: got '{error.strerror}', expected {expected}: check the path and its permissions"

@@ -18,7 +18,7 @@ from streamer.recording import Recording, RecordingError
 from streamer.sources.replay import parse_speed
 
 SERVICE_S = 0.02
-"""How long a wait may be until who asks for what was missed is answered."""
+"""The longest wait between two services of the publisher, so that requests are answered soon."""
 
 FAREWELL_S = 0.5
 """How long, at the end, subscribers may still ask for what they missed."""

@@ -1,7 +1,7 @@
 """Where the stage has been and which white cells lie there, learned from messages, in bounded memory.
 
 A Chart keeps a grid of square tiles for each island: seen or not, and the class of a white cell in it. An island that
-outgrows its grid gets tiles twice as large. What was drawn stays where it was told to be: later corrections of a
+outgrows its grid gets tiles twice as large. What was drawn stays where it was drawn: later corrections of a
 position, smaller than a tile as a rule, don't move it; an island that turned out to be part of another one moves whole.
 """
 
@@ -24,9 +24,9 @@ MOST_ISLANDS = 64
 """Those that were left longest ago are given up beyond it, and counted."""
 MOST_CLASSES = 254
 FINE = 2.0
-"""Tiles up to so many times as large as the first ones tell areas well."""
+"""Tiles up to this many times as large as the first ones still show areas well."""
 USUAL_TILE_PX = 40.0
-"""Before the first frame told how large frames are."""
+"""Until the first frame shows how large frames are."""
 
 PASSED = 1
 """The stage was there, and no frame of it was counted."""

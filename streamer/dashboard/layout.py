@@ -34,7 +34,7 @@ PANELS_FROM = (72, 18)
 def render(
     state: DashboardState, width: int, height: int, now_ns: int | None = None, *, colours: Colours = "truecolor"
 ) -> Screenful:
-    """The dashboard as exactly `width` x `height` cells; `now_ns` (local monotonic) tells how old the messages are."""
+    """The dashboard as exactly `width` x `height` cells; `now_ns` (local monotonic) gives the age of the messages."""
     if width < PANELS_FROM[0] or height < PANELS_FROM[1]:
         lines = _essential(state, width, height, now_ns)
     else:

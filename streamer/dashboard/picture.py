@@ -136,7 +136,7 @@ def _is_white(detection: wire.Detection) -> bool:
 
 
 def _class_of(detection: wire.Detection) -> str | None:
-    """The fused class, else that of this look, else the detector's own where it tells classes."""
+    """The fused class, else that of this look, else the detector's own where it names classes."""
     for name in (detection.class_, detection.look_class):
         if isinstance(name, str):
             return name

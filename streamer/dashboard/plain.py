@@ -163,7 +163,7 @@ class PlainReporter:
         if status is None:
             return
         before = self._told_states.get(view.name)
-        # A source that reopens again and again is told about when it is lost and when it is back.
+        # A source that keeps reopening is reported when it is lost and when it is back.
         if status.state != (before[0] if before else None):
             self._told_states[view.name] = (status.state, status.detail)
             detail = f": {status.detail}" if status.detail and status.state in ("reopening", "failed") else ""

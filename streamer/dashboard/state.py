@@ -23,7 +23,7 @@ CELLS_KEPT = 64
 
 @dataclass(slots=True)
 class SourceView:
-    """One source as the messages tell it; None is what no message has told yet."""
+    """One source as its messages describe it; None: no message has said so far."""
 
     name: str
     session: str | None = None
@@ -73,7 +73,7 @@ class DashboardState:
     selected: str | None = None
     """Name of the source that is shown large; None for the first one."""
     updated_ns: int | None = None
-    """Local monotonic time of the newest message; None where nobody told it."""
+    """Local monotonic time of the newest message; None: not known."""
 
     def update(self, message: wire.AnyMessage, picture: Picture | None = None, now_ns: int | None = None) -> None:
         """Take in one message; `picture` is the image of a frame message, the crop of a cell message."""
@@ -99,8 +99,8 @@ class DashboardState:
             _add_cell(view, message, picture)
 
     def follow(self, source: str, steps: Iterable[Step], missed: int) -> None:
-        """Draw on the map what also those messages told that `update` does not get: all of them, in their order, those
-        that it got among them; `missed` were lost before."""
+        """Draw every step of a source on the map, in order, also those whose messages `update` does not get; `missed`
+        were lost before."""
         view = self.view(source)
         view.chart.missed += missed
         for step in steps:

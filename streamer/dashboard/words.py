@@ -51,7 +51,7 @@ def not_seen(message: wire.DifferentialMessage) -> str:
 
 
 LEAST_AGREEMENT = 0.97
-"""Below it the GPU can't be said to give the results of the CPU any more."""
+"""Below this the GPU no longer gives the results of the CPU."""
 
 
 def agreement(message: wire.HealthMessage) -> float | None:
@@ -64,33 +64,33 @@ def agreement(message: wire.HealthMessage) -> float | None:
 
 
 def described(cell: wire.CellMessage) -> str:
-    """How a cell looks, what was measured and then its nucleus first; empty where nobody says. What is absent, or said
-    by another part already, is left out."""
-    said = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
+    """How a cell looks: what was measured first, then its nucleus; empty where nothing is known. What is absent, or
+    follows from another part, is left out."""
+    values = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
     parts = shape_words(cell.shape) if cell.shape is not None else []
-    if "nucleus_shape" in said:
-        parts.append(f"nucleus {said['nucleus_shape'].removeprefix('unsegmented ')}")
-    if said.get("granule_type", "nil") != "nil" and said.get("granularity", "yes") != "no":
-        colour = said.get("granule_colour", "nil")
-        parts.append(f"granules {said['granule_type']}{'' if colour == 'nil' else f' {colour}'}")
-    elif said.get("granularity") == "no":
+    if "nucleus_shape" in values:
+        parts.append(f"nucleus {values['nucleus_shape'].removeprefix('unsegmented ')}")
+    if values.get("granule_type", "nil") != "nil" and values.get("granularity", "yes") != "no":
+        colour = values.get("granule_colour", "nil")
+        parts.append(f"granules {values['granule_type']}{'' if colour == 'nil' else f' {colour}'}")
+    elif values.get("granularity") == "no":
         parts.append("no granules")
-    if "nuclear_cytoplasmic_ratio" in said:
-        parts.append(f"ratio {said['nuclear_cytoplasmic_ratio']}")
-    cytoplasm = [said[name] for name in ("cytoplasm_colour", "cytoplasm_texture") if name in said]
+    if "nuclear_cytoplasmic_ratio" in values:
+        parts.append(f"ratio {values['nuclear_cytoplasmic_ratio']}")
+    cytoplasm = [values[name] for name in ("cytoplasm_colour", "cytoplasm_texture") if name in values]
     if cytoplasm:
         parts.append(f"cytoplasm {' '.join(cytoplasm)}")
-    if said.get("cytoplasm_vacuole") == "yes":
+    if values.get("cytoplasm_vacuole") == "yes":
         parts.append("vacuoles")
-    if "chromatin_density" in said:
-        parts.append(f"chromatin {said['chromatin_density'].removesuffix('ly')}")
-    if "cell_size" in said or "cell_shape" in said:
-        parts.append(" ".join([*(said[name] for name in ("cell_size", "cell_shape") if name in said), "cell"]))
+    if "chromatin_density" in values:
+        parts.append(f"chromatin {values['chromatin_density'].removesuffix('ly')}")
+    if "cell_size" in values or "cell_shape" in values:
+        parts.append(" ".join([*(values[name] for name in ("cell_size", "cell_shape") if name in values), "cell"]))
     known = {
         *("nucleus_shape", "granule_type", "granule_colour", "granularity", "nuclear_cytoplasmic_ratio"),
         *("cytoplasm_colour", "cytoplasm_texture", "cytoplasm_vacuole", "chromatin_density", "cell_size", "cell_shape"),
     }
-    parts += [f"{name.replace('_', ' ')} {value}" for name, value in said.items() if name not in known]
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in values.items() if name not in known]
     return ", ".join(parts)
 
 

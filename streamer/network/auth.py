@@ -137,6 +137,6 @@ def new_pair() -> KeyPair:
 
 
 def peer_of(user_id: str) -> Peer:
-    """The peer behind the user id that the doorkeeper gave its connection."""
+    """The peer behind the user id that the authenticator gave its connection."""
     right, _, name = user_id.partition(":")
     return Peer(name, right == _CONTROLLER.rstrip(b":").decode())

@@ -125,9 +125,9 @@ class Watch:
                 "give its owner the file leukostream.key of --keys DIR"
             )
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or self._failures >= _FAILURES_MAX:
-            said = "--server-key is not the publisher's, or it uses none" if self._keyed else "it may want --keys"
+            hint = "--server-key is not the publisher's, or it uses none" if self._keyed else "it may want --keys"
             raise RefusedError(
-                f"endpoint {self._endpoint}: got the connection refused, expected a leukostream that lets us in: {said}"
+                f"endpoint {self._endpoint}: got the connection refused, expected a leukostream that lets us in: {hint}"
             )
 
 

@@ -1,6 +1,6 @@
 """What a subscriber has received, what it missed, and how it gets that again. No socket, no clock.
 
-`CatchUp.take` is a generator: it yields the requests to be made of the publisher's service socket and is sent each
+`GapRepair.take` is a generator: it yields the requests to be made of the publisher's service socket and is sent each
 reply (None: there was none in time). The messages that are then complete and in order are in `ready`.
 """
 
@@ -76,7 +76,7 @@ class _Source:
     last: dict[str, tuple[int, str, int]] = field(default_factory=dict)
     """By topic: seq, session and session_seq of the newest message received, or known to be before what we want."""
     baseline: int | None = None
-    """`seq` that a topic not in `last` has had; None: not known, so that its first message tells of no loss."""
+    """`seq` that a topic not in `last` has had; None: not known, so its first message shows no loss."""
     differential: DifferentialMessage | None = None
     given_up: dict[str, int] = field(default_factory=dict)
     """By topic: `seq` of a newest message that was asked for in vain."""
@@ -84,7 +84,7 @@ class _Source:
     """The next message is the first of a run that replaced another one."""
 
 
-class CatchUp:
+class GapRepair:
     """One publisher's messages, repeats left out, losses repaired where that is possible and counted where not."""
 
     def __init__(self, topics: Sequence[str], *, replay: bool, history: bool) -> None:

@@ -1,10 +1,10 @@
 """The stream's socket: who subscribes to what, and who gets what when a subscriber is too slow.
 
-ZeroMQ has one queue for each subscriber and drops without a word what finds it full. So a message is first sent on
-condition that every queue has room. Where one has not, the others get it, and it is counted; ZeroMQ then leaves that
-subscriber out, of which it does not tell, until it has read half of its queue. Frames and cells that it missed come
-again when it asks. What is complete in itself, differential and health, is owed to it: the newest is sent again every
-second for a while, so that who was slow is up to date as soon as there is room, and sees what to ask for.
+ZeroMQ keeps one queue for each subscriber and silently drops what does not fit. So a message is first sent on condition
+that every queue has room. If one is full, the other subscribers get the message and the loss is counted; ZeroMQ then
+skips the slow subscriber, again silently, until it has read half of its queue. That subscriber asks for the frames and
+cells it missed. Differential and health messages are complete in themselves: the newest of each is sent again every
+second for a while, so that a slow subscriber is up to date as soon as there is room and sees what to ask for.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import zmq
 
 LAST_VALUE_TYPES = frozenset({"differential", "health"})
-"""Types whose newest message is complete in itself: a late subscriber gets it at once, a slow one as soon as it can,
-and it is to be had conflated."""
+"""Types whose newest message is complete in itself: a late subscriber gets it at once, a slow one as soon as it can.
+They are also published conflated."""
 
 NEWEST = b"newest."
 """Before a topic: the same messages, the newest one at most twice a second, and only while somebody asks for them."""
@@ -44,20 +44,20 @@ class OutgoingMessages:
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # every subscription, not only the first of its prefix
         self._prefixes: tuple[bytes, ...] = ()
         self._last: dict[bytes, Sequence[bytes]] = {}
-        self._newest: dict[bytes, tuple[Sequence[bytes], str]] = {}
+        self._newest: dict[bytes, Sequence[bytes]] = {}
         self._newest_due_ns = 0
         self._sent_ns: dict[bytes, int] = {}
         """When each last value was sent last."""
         self._owed_until_ns = 0
 
     def publish(self, parts: Sequence[bytes], type_: str) -> None:
-        """Send [topic, header, payload…] to whoever wants it and can take it."""
+        """Send [topic, header, payload…] to every subscriber that wants it and has room."""
         topic = parts[0]
         if type_ in LAST_VALUE_TYPES:
             self._last[topic] = parts
             self._sent_ns[topic] = self._now_ns()
             if self.wants_named(NEWEST + topic):
-                self._newest[NEWEST + topic] = [NEWEST + topic, *parts[1:]], type_
+                self._newest[NEWEST + topic] = [NEWEST + topic, *parts[1:]]
         if self.wants(topic):
             self._send(parts, type_)
 
@@ -72,8 +72,8 @@ class OutgoingMessages:
         if self._newest and now_ns >= self._newest_due_ns:
             self._newest_due_ns = now_ns + NEWEST_INTERVAL_NS
             newest, self._newest = self._newest, {}
-            for conflated, newest_type in newest.values():
-                self._send(conflated, newest_type)
+            for topic, parts in newest.items():
+                self._send(parts, topic.split(b".")[1].decode())
         if now_ns < self._owed_until_ns:
             for topic, parts in self._last.items():
                 if now_ns - self._sent_ns[topic] >= OWED_INTERVAL_NS and self.wants(topic):
@@ -133,7 +133,7 @@ class OutgoingMessages:
 
 
 def try_to_send(socket: Socket, parts: Sequence[bytes]) -> bool:
-    """False, with nothing sent, where a queue is full or the peer has gone."""
+    """False, with nothing sent, where a queue is full or the peer disconnected."""
     for _ in range(2):
         try:
             socket.send_multipart(parts, zmq.DONTWAIT)

@@ -37,7 +37,7 @@ Socket = zmq.Socket[bytes]
 
 
 class Publisher:
-    """A sink that publishes to whoever subscribes, and answers who asks for what was missed.
+    """A sink that publishes to all subscribers and answers requests for missed messages.
 
     The one publishing thread owns it: it calls `publish` for every message and, when there is none, `service`
     several times a second, so that late subscribers get their last values and requests their replies. Neither ever
@@ -111,11 +111,11 @@ class Publisher:
         self._stream.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
         self._outgoing = OutgoingMessages(self._stream, time.monotonic_ns)
         self._service = self._context.socket(zmq.ROUTER)
-        self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a reply that can't be delivered is told, and counted
+        self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # report replies that can't be delivered, to count them
         self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
         self._service.setsockopt(zmq.RCVHWM, _REQUESTS_WAITING_MAX)
         self._service.setsockopt(zmq.LINGER, linger_ms)
-        self._service.setsockopt(zmq.MAXMSGSIZE, 2 * REQUEST_MAX_BYTES)  # so that a little too long is told, not cut
+        self._service.setsockopt(zmq.MAXMSGSIZE, 2 * REQUEST_MAX_BYTES)  # too long a request is refused, not cut
         try:
             for socket in (self._stream, self._service):
                 self._prepare(socket, endpoint, heartbeat_ms, pair)

@@ -1,4 +1,4 @@
-"""Receive what a publisher sends: typed messages in order, losses repaired, restarts told."""
+"""Receive what a publisher sends: typed messages in order, losses repaired, restarts reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streamer.network.connection import (
     slices_ms,
     watched_events,
 )
-from streamer.network.gap_repair import Answer, CatchUp, Received, Steps
+from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
 from streamer.protocol.messages import DifferentialMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
@@ -74,7 +74,7 @@ class Subscriber:
         self._timeout_s = timeout_s
         self._newest_only = newest_only
         self._reply_timeout_s = reply_timeout_s
-        self._catch_up = CatchUp(topics, replay=replay and not newest_only, history=history)
+        self._repair = GapRepair(topics, replay=replay and not newest_only, history=history)
         self._watch = Watch(endpoint, bool(curve))
         self._own_context = context is None
         self._context = zmq.Context() if context is None else context
@@ -86,7 +86,7 @@ class Subscriber:
                 self._stream,
                 self._service,
                 endpoint,
-                self._catch_up.subscriptions,
+                self._repair.subscriptions,
                 high_water_mark,
                 curve,
                 heartbeat_ms,
@@ -98,42 +98,42 @@ class Subscriber:
     @property
     def lost(self) -> int:
         """Messages published and not received, over the topics asked for."""
-        return self._catch_up.lost
+        return self._repair.lost
 
     @property
     def replayed(self) -> int:
         """Messages that were missed and came by asking for them."""
-        return self._catch_up.replayed
+        return self._repair.replayed
 
     @property
     def repeats(self) -> int:
         """Last values that were here already: the publisher repeats them when somebody joins."""
-        return self._catch_up.repeats
+        return self._repair.repeats
 
     @property
     def restarts(self) -> int:
         """How often a source's run was replaced by a new one."""
-        return self._catch_up.restarts
+        return self._repair.restarts
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The sources heard of so far."""
-        return self._catch_up.sources()
+        return self._repair.sources()
 
     def run_of(self, source: str) -> str | None:
         """The run that publishes a source, which commands must name; None: nothing was heard of it."""
-        return self._catch_up.run_of(source)
+        return self._repair.run_of(source)
 
     def state(self, source: str | None = None) -> DifferentialMessage | None:
         """The differential as of all that was received; None before the first. Never an older one than before.
 
         `source` may be left out where there is one only. `refresh` before it asks the publisher.
         """
-        return self._catch_up.state(source)
+        return self._repair.state(source)
 
     def refresh(self) -> None:
         """Ask the publisher for its newest differentials; where it does not answer, `state` stays as it is."""
-        self._run(self._catch_up.refresh())
+        self._run(self._repair.refresh())
 
     def receive(self, timeout_s: float | None = None) -> Received | None:
         """The next message; None when none came for `timeout_s` (None: wait for ever; 0: only what is here).
@@ -143,22 +143,22 @@ class Subscriber:
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            if self._catch_up.ready and not self._newest_only:
-                return self._catch_up.ready.popleft()
+            if self._repair.ready and not self._newest_only:
+                return self._repair.ready.popleft()
             left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
             arrived = self._stream.poll(min(left_ms, _SLICE_MS))
             if not arrived:
                 self._look_at_handshakes()
-                if until is not None and time.monotonic() >= until and not self._catch_up.ready:
+                if until is not None and time.monotonic() >= until and not self._repair.ready:
                     return None
             elif self._newest_only:
                 for parts in drain(self._stream):
-                    self._run(self._catch_up.take(parts))
+                    self._run(self._repair.take(parts))
             else:
-                self._run(self._catch_up.take(self._stream.recv_multipart()))
-            if self._newest_only and self._catch_up.ready:
-                self.passed_over += keep_newest(self._catch_up)
-                return self._catch_up.ready.popleft()
+                self._run(self._repair.take(self._stream.recv_multipart()))
+            if self._newest_only and self._repair.ready:
+                self.passed_over += keep_newest(self._repair)
+                return self._repair.ready.popleft()
 
     def ask(self, request: AnyRequest, timeout_s: float | None = None) -> AnyReply | None:
         """Make a request of the publisher's service socket; None where no reply came in time.
@@ -218,10 +218,10 @@ class Subscriber:
             self._watch.note(event)
 
 
-def keep_newest(catch_up: CatchUp) -> int:
+def keep_newest(repair: GapRepair) -> int:
     """Leave of every topic only the newest message ready; how many were passed over."""
-    newest = {received.topic: received for received in catch_up.ready}
-    passed_over = len(catch_up.ready) - len(newest)
-    catch_up.ready.clear()
-    catch_up.ready.extend(newest.values())
+    newest = {received.topic: received for received in repair.ready}
+    passed_over = len(repair.ready) - len(newest)
+    repair.ready.clear()
+    repair.ready.extend(newest.values())
     return passed_over

@@ -20,7 +20,7 @@ from streamer.network.connection import (
     slices_ms,
     watched_events,
 )
-from streamer.network.gap_repair import Answer, CatchUp, Received, Steps
+from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
 from streamer.protocol.messages import DifferentialMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
@@ -55,52 +55,52 @@ class AsyncSubscriber:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._reply_timeout_s = reply_timeout_s
-        self._catch_up = CatchUp(topics, replay=replay, history=history)
+        self._repair = GapRepair(topics, replay=replay, history=history)
         self._watch = Watch(endpoint, bool(curve))
         self._context: zmq.Context[Socket] = zmq.Context()
         self._plain = self._context.socket(zmq.SUB), self._context.socket(zmq.DEALER)
         self._stream, self._service = (zmq.asyncio.Socket.from_socket(socket) for socket in self._plain)
         self._monitor: Socket = self._plain[0].get_monitor_socket(watched_events())
         try:
-            prepare(*self._plain, endpoint, self._catch_up.subscriptions, high_water_mark, curve, heartbeat_ms)
+            prepare(*self._plain, endpoint, self._repair.subscriptions, high_water_mark, curve, heartbeat_ms)
         except BaseException:
             self.close()
             raise
 
     @property
     def lost(self) -> int:
-        return self._catch_up.lost
+        return self._repair.lost
 
     @property
     def replayed(self) -> int:
-        return self._catch_up.replayed
+        return self._repair.replayed
 
     @property
     def restarts(self) -> int:
-        return self._catch_up.restarts
+        return self._repair.restarts
 
     def state(self, source: str | None = None) -> DifferentialMessage | None:
-        return self._catch_up.state(source)
+        return self._repair.state(source)
 
     def run_of(self, source: str) -> str | None:
-        return self._catch_up.run_of(source)
+        return self._repair.run_of(source)
 
     async def refresh(self) -> None:
-        await self._run(self._catch_up.refresh())
+        await self._run(self._repair.refresh())
 
     async def receive(self, timeout_s: float | None = None) -> Received | None:
         """As `Subscriber.receive`."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._catch_up.ready:
+        while not self._repair.ready:
             left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
             if await self._stream.poll(min(left_ms, _SLICE_MS)):
-                await self._run(self._catch_up.take(await self._stream.recv_multipart()))
+                await self._run(self._repair.take(await self._stream.recv_multipart()))
                 continue
             for event in drain(self._monitor):
                 self._watch.note(event)
             if until is not None and time.monotonic() >= until:
                 return None
-        return self._catch_up.ready.popleft()
+        return self._repair.ready.popleft()
 
     async def ask(self, request: AnyRequest, timeout_s: float | None = None) -> AnyReply | None:
         """As `Subscriber.ask`."""

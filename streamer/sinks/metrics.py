@@ -1,4 +1,4 @@
-"""Health over HTTP: /metrics for Prometheus, /healthz and /readyz for whoever starts and restarts the process.
+"""Health over HTTP: /metrics for Prometheus, /healthz and /readyz for the supervisor of the process.
 
 The server has a thread of its own, so that it answers while the rest hangs; it takes one request at a time, and a
 client that says nothing is dropped after two seconds, so that no client can make it grow.
@@ -37,7 +37,7 @@ _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 
 
 class Metrics(Collector):
-    """A sink that remembers the newest of what is published, and tells it to Prometheus."""
+    """A sink that keeps the newest of what is published and serves it to Prometheus."""
 
     def __init__(self, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.stopping: Callable[[], bool] = lambda: False
@@ -56,7 +56,7 @@ class Metrics(Collector):
                 self._differentials[message.source] = message
 
     def close(self) -> None:
-        """Nothing to free: the last values stay to be had."""
+        """Nothing to free: the last values can still be read."""
 
     def readiness(self) -> Readiness:
         with self._lock:

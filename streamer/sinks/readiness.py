@@ -18,7 +18,7 @@ SERVING: frozenset[RunState] = frozenset(("ready", "degraded"))
 _GONE = ("reopening", "failed")
 
 SILENCE_NS = 10_000_000_000
-"""Without health for so long, the publishing thread hangs; without a frame while some wait, the analysis does."""
+"""No health message for this long: the publishing thread hangs. No frame while some wait: the analysis hangs."""
 
 RECENT_NS = 10_000_000_000
 """So long after messages were lost to a subscriber, the run counts as degraded."""

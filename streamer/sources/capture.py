@@ -41,7 +41,7 @@ class OpenCapture(Protocol):
 
 
 def open_capture(target: int | str, backend: int, parameters: Sequence[int]) -> Capture:
-    """A VideoCapture, perhaps not open; OpenCV's own errors are told as one that is not open."""
+    """A VideoCapture, perhaps not open; OpenCV's own errors count as one that is not open."""
     capture: Capture = cv2.VideoCapture()
     try:
         capture.open(target, backend, list(parameters))  # type: ignore[attr-defined]

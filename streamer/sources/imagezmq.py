@@ -1,7 +1,7 @@
 """Frames that imagezmq senders send (https://github.com/jeffbass/imagezmq): arrays or JPEGs, REQ/REP or PUB/SUB.
 
 A message is two parts: a JSON object, `{"msg": TEXT, "dtype": "uint8", "shape": [H, W, 3]}` before an array's bytes in
-OpenCV's BGR order, `{"msg": TEXT}` before a JPEG. imagezmq has no keys and no end: whoever reaches the address sends.
+OpenCV's BGR order, `{"msg": TEXT}` before a JPEG. imagezmq has no keys and no end: anyone may send.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from streamer.sources.base import SourceError, SourceLostError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image_bytes
 
 SILENCE_S = 5.0
-"""Without a frame for so long, the sender counts as gone."""
+"""A sender that is silent for this long counts as gone."""
 
 _HEADER_MAX_BYTES = 16 * 1024
 _PART_MAX_BYTES = 128 * 1024 * 1024

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamer.records import Frame, ReadingState, Skip
+from streamer.records import Frame, ReaderState, Skip
 from streamer.sources.base import Source, SourceError, SourceLostError
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -38,7 +38,7 @@ class FrameSink(Protocol):
 class ReaderStatus:
     """A reader at one moment."""
 
-    state: ReadingState
+    state: ReaderState
     captured: int
     """Frames that the source gave."""
     skipped: dict[str, int]
@@ -81,7 +81,7 @@ class SourceReader:
         self._pause = pause or stop.wait
         self._pauses_s = tuple(pauses_s)
         self._lock = threading.Lock()
-        self._state: ReadingState = "starting"
+        self._state: ReaderState = "starting"
         self._captured = 0
         self._skipped: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -152,7 +152,7 @@ class SourceReader:
             self._skipped[skip.reason] += 1
         self._on_skip(skip)
 
-    def _set(self, state: ReadingState, fault: str | None = None) -> None:
+    def _set(self, state: ReaderState, fault: str | None = None) -> None:
         with self._lock:
             self._state = state
             self._fault = fault or self._fault

@@ -104,7 +104,7 @@ class ReplaySource:
         return "analysis"
 
     def open(self) -> None:
-        """Go to the first frame. SourceError where the file has gone meanwhile."""
+        """Go to the first frame. SourceError where the file has disappeared meanwhile."""
         if not self._is_open:
             try:
                 self._recording = Recording(self.path)

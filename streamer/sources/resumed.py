@@ -24,7 +24,7 @@ class ReadOnSource(PassedOnSource):
 
     def __init__(self, source: Source, last_frame_id: int, is_same: Callable[[Frame], bool]) -> None:
         """Opens `source` and goes to its frame `last_frame_id`, which `is_same` must recognise; SourceError where it
-        does not, or where there is no such frame. What was skipped on the way is not told again."""
+        does not, or where there is no such frame. What was skipped on the way is not reported again."""
         super().__init__(source)
         self._is_open = True
         source.open()

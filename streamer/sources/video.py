@@ -103,7 +103,7 @@ class VideoFileSource:
 class StreamSource:
     """A network stream, live: RTSP over TCP, HTTP (motion JPEG, for one) and what else FFmpeg opens.
 
-    One decoding thread: FFmpeg's frame threads would hold back one frame each. A stream that tells its length (a file
+    One decoding thread: FFmpeg's frame threads would hold back one frame each. A stream that reports its length (a file
     behind HTTP) ends after it; any other that stops is lost.
     """
 
@@ -212,7 +212,7 @@ class _Frames:
 
 
 def _why_not(url: str) -> str:
-    """In words, why a stream did not open: FFmpeg tells OpenCV only that it did not."""
+    """In words, why a stream did not open: OpenCV learns from FFmpeg only that it did not."""
     parts = urlsplit(url)
     usual_port = _PORTS.get(parts.scheme.lower())
     if parts.hostname is None or usual_port is None:

@@ -7,8 +7,8 @@ from functools import partial
 import cv2
 import numpy as np
 
-from tools.detection.fields import RBC, WBC, Field, FieldPool
-from tools.detection.tiles import TileMaker, TileOptions
+from tools.data.fields import RBC, WBC, Field, FieldPool
+from tools.data.tiles import TileMaker, TileOptions
 
 
 def disc_field(seed: int, side_px: int = 120, complete: tuple[bool, bool, bool] = (True, True, True)) -> Field:

@@ -1,14 +1,22 @@
-"""Figures of a classifier of white cells, abnormal ones among them, by laboratory, patient and cells painted over."""
+"""Figures of a classifier of white cells, abnormal ones among them, by laboratory, patient and cells painted over.
+
+python -m tools.evaluate efficientnet-lite0 --part validation --json figures.json
+python -m tools.evaluate runs/short/mobilenet.onnx --left-out krd
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engines.models.classifier import Classifier
-from tools.classification.abnormal import Predicted, choose, figures, predict_with
-from tools.datasets import VALIDATION, data_root, load_splits, read_cells
-from tools.datasets.located import laboratory, locate
+from engines.models.loading import load_classifier
+from tools.commands import command_parser
+from tools.data import PARTS, VALIDATION, data_root, load_splits, read_cells
+from tools.data.located import laboratory, locate
+from tools.metrics.abnormal import Predicted, choose, figures, predict_with
 from tools.train.classifier import NEVER_TAUGHT, SETS
 
 
@@ -42,3 +50,19 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
         if recalls:
             lines.append(" " * 25 + "  ".join(f"{label} {share:.2f} of {n}" for label, (share, n) in recalls.items()))
     return "\n".join(lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line."""
+    parser = command_parser("tools.evaluate", __doc__)
+    parser.add_argument("model")
+    parser.add_argument("--part", choices=PARTS, default=VALIDATION)
+    parser.add_argument("--left-out", nargs="+", default=[], metavar="LABORATORY", help="those that did not train it")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    args = parser.parse_args(arguments)
+    found = evaluate(load_classifier(args.model, backend="onnxruntime"), args.part, args.left_out)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({"model": args.model, "part": args.part, "figures": found}, indent=1) + "\n")
+    print(table(found))
+    return 0

@@ -1,31 +1,27 @@
-"""`python -m tools.export NAME`: make the files that ship from a checkpoint."""
+"""`python -m tools.export NAME RUN`: make the files that ship, NAME.onnx and NAME.toml, from a run."""
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 
-from engines.base import LeukostreamError
-from tools.export import classifier
+from tools.commands import dispatch
+
+NAMES = {
+    "classifier": "of `tools.train classifier`",
+    "eight-types": "of `tools.train eight-types`, or fitted anew to a graph that ships",
+    "published": "of `tools.train published`: the whole system as one graph",
+    "svm": "of `tools.train svm`: network, kernels and probabilities as one graph",
+    "detector": "of `tools.train detector`",
+    "leukocyte-detector": "of `tools.train leukocyte-detector` or `yolov2`",
+    "faster-rcnn": "of `tools.train faster-rcnn`",
+    "segmenter": "of `tools.train segmenter`",
+}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__)
-    names = parser.add_subparsers(dest="task", required=True, metavar="NAME")
-    of_classifier = names.add_parser(
-        "classifier",
-        help="the classifier of white cells",
-        description=classifier.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    classifier.add_options(of_classifier)
-    args = parser.parse_args(arguments)
-    try:
-        return classifier.run(args)
-    except (LeukostreamError, ValueError, OSError) as error:
-        print(f"python -m tools.export {args.task}: {error}", file=sys.stderr)
-        return 1
+    return dispatch("export", NAMES, arguments)
 
 
 if __name__ == "__main__":

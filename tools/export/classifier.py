@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +24,20 @@ from engines.backends.onnxruntime import OnnxRuntimeEngine
 from engines.graphs.graph import add_uint8_input
 from engines.models.classifier import Classifier
 from engines.zoo.card import Card, parse_card
-from tools import training
 from tools.architectures import efficientnet_lite, mobilenetv3
-from tools.classification import measures, novelty
-from tools.classification.abnormal import COVERED, HOME, Chosen, Predicted, views_of
-from tools.classification.augment import make_batch
-from tools.classification.crops import ATTRIBUTES
-from tools.classification.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
-from tools.datasets import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
+from tools.commands import command_parser
+from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
+from tools.data.augment import make_batch
+from tools.data.crops import ATTRIBUTES
+from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
-from tools.export.cards import toml
-from tools.export.graphs import to_onnx
+from tools.export import novelty
+from tools.export.cards import ZOO, card_values, crop_input, toml, write_figures, write_files
+from tools.export.figures import card_table
+from tools.graphs.conversion import to_onnx
+from tools.metrics import classification as measures
+from tools.metrics.abnormal import COVERED, HOME, Chosen, Predicted, views_of
+from tools.train import loop
 from tools.train.classifier import (
     ATTRIBUTE_SIZES,
     NEVER_TAUGHT,
@@ -126,7 +128,7 @@ def in_order(families: Sequence[Sequence[int]]) -> list[Sequence[int]]:
 
 def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
     """The averaged network of a checkpoint, its recipe, and the steps that it took."""
-    state = training.load_checkpoint(checkpoint)
+    state = loop.load_checkpoint(checkpoint)
     recipe = Recipe(**state["settings"])
     network = build_network(recipe, pretrained=False)
     network.load_state_dict({name: value.float() for name, value in state["average"]["network"].items()})
@@ -140,47 +142,39 @@ def build_graph(network: CellNetwork, recipe: Recipe, fitted: Fitted) -> onnx.Mo
     return add_uint8_input(to_onnx(whole, example, whole.outputs, {0: "N"}), scale=1 / 255, channels="bgr")
 
 
-def card_values(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted) -> dict[str, Any]:
+def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     without = [name for name in recipe.without.split(",") if name]
-    return {
-        "name": name,
-        "task": "classifier",
-        "architecture": recipe.architecture,
-        "summary": "Eleven classes of cells, blasts among them, eight subclasses and eleven attributes",
-        "file": f"{name}.onnx",
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": "Apache-2.0",
-        "attributes_of": list(ATTRIBUTES_OF),
-        "input": {
-            "channels": "bgr",
-            "height_px": recipe.input_px,
-            "width_px": recipe.input_px,
-            "crop_margin": recipe.margin,
-            "mirrored_margin": recipe.margin,
-            "fixed_look_rbc": LOOK_RED_CELLS,
-            "middle_share": MIDDLE_SHARE,
-        },
-        "classes": [{"name": c, "kind": KINDS.get(c, "white")} for c in ABNORMAL_CLASSES],
-        "subclasses": [{"name": s, "parent": p} for s, p in ABNORMAL_SUBCLASSES.items()],
-        "attributes": [{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()],
-        "thresholds": {
+    return card_values(
+        name,
+        "classifier",
+        recipe.architecture,
+        "Eleven classes of cells, blasts among them, eight subclasses and eleven attributes",
+        data,
+        attributes_of=list(ATTRIBUTES_OF),
+        input=crop_input(
+            recipe.input_px, [recipe.margin] * 2, fixed_look_rbc=LOOK_RED_CELLS, middle_share=MIDDLE_SHARE
+        ),
+        classes=[{"name": c, "kind": KINDS.get(c, "white")} for c in ABNORMAL_CLASSES],
+        subclasses=[{"name": s, "parent": p} for s, p in ABNORMAL_SUBCLASSES.items()],
+        attributes=[{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()],
+        thresholds={
             "operating": fitted.threshold,
             "novelty": None if fitted.novelty is None else novelty.AT_THRESHOLD,
         },
-        "training": {
+        training={
             "command": train_command(recipe),
             "steps": step,
             "steps_of_the_recipe": recipe.steps,
             "never_taught": [*NEVER_TAUGHT, *without],
-            "split": "groups of tools.datasets: no picture, overlapping field, slide or patient on two sides",
+            "split": "groups of tools.data: no picture, overlapping field, slide or patient on two sides",
             **{key: value for key, value in dataclasses.asdict(recipe).items() if key not in ("input_px", "margin")},
             "class_offsets": [CLASS_OFFSETS.get(c, 0.0) for c in ABNORMAL_CLASSES],
             "temperature": round(fitted.temperature, 4),
             "novelty_threshold_for_refused": REFUSED,
             "notes": list(NOTES),
         },
-    }
+    )
 
 
 def train_command(recipe: Recipe) -> str:
@@ -221,7 +215,7 @@ def choose_threshold(p: np.ndarray, truth: np.ndarray, weights: np.ndarray, risk
 @torch.no_grad()
 def fit_gaussians(network: CellNetwork, recipe: Recipe, stored: Squares) -> novelty.Gaussians:
     """Of training cells as the stream looks at them, and changed as in training."""
-    rng = training.seed_everything(recipe.seed, -1 % 2**32)
+    rng = loop.seed_everything(recipe.seed, -1 % 2**32)
     inside, places = stored.select(TRAIN), PLACES[recipe.architecture]
     drawn = rng.choice(inside, NOVELTY_CELLS, p=sampling_weights(stored, inside))
     plain = Chosen(tuple(stored.cells[i] for i in drawn))
@@ -248,7 +242,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     gaussians = fit_gaussians(network, recipe, stored)
     raw = Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
     graph = build_graph(network, recipe, raw)
-    untempered = classifier_of(graph, card_values(name, recipe, step, b"", raw))
+    untempered = classifier_of(graph, values_of(name, recipe, step, b"", raw))
     found = {k: f for k, f in predictions(untempered, VALIDATION, left_out).items() if not k.startswith(COVERED)}
     p, truth = (np.concatenate([getattr(f, key) for f in found.values()]) for key in ("probabilities", "classes"))
     weights = weights_of(found)
@@ -258,10 +252,8 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     distances = novelty.uncalibrated(np.concatenate([f.novelty for f in found.values() if f.novelty is not None]))
     fitted = Fitted(temperature, threshold, (gaussians, novelty.calibrate(distances, weights, REFUSED)))
     graph = build_graph(network, recipe, fitted)
-    out.mkdir(parents=True, exist_ok=True)
     data = graph.SerializeToString()
-    (out / f"{name}.onnx").write_bytes(data)
-    values = card_values(name, recipe, step, data, fitted)
+    values = values_of(name, recipe, step, data, fitted)
     shipped = classifier_of(graph, values)
     tables = {}
     for part in parts:
@@ -269,23 +261,16 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
         command += f" --left-out {' '.join(left_out)}" if left_out else ""
         for title, row in evaluate(shipped, part, left_out).items():
             tables[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = card_table(row, command)
-    path = out / f"{name}.toml"
-    path.write_text(toml({**values, "figures": tables}))
+    _, path = write_files(values, data, out)
+    write_figures(path, values, tables)
     return path
-
-
-def card_table(row: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """A card's table of figures: recalls as numbers of their own, what was not measured left out."""
-    plain = {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items() if key != "recall"}
-    recalls = {f"{label.replace(' ', '_')}_recall": share for label, (share, _) in row.get("recall", {}).items()}
-    return {"command": command, **{key: v for key, v in plain.items() if v is not None}, **recalls}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m tools.export classifier`."""
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="efficientnet-lite0")
-    parser.add_argument("--out", type=Path, default=Path("engines/zoo"))
+    parser.add_argument("--out", type=Path, default=ZOO)
     parser.add_argument("--risk", type=float, default=0.04, help="share of errors among classified cells (default .04)")
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS[1:], default=[VALIDATION], help="what the card's figures are of"
@@ -298,3 +283,10 @@ def run(args: argparse.Namespace) -> int:
     _, recipe, _ = load_network(args.checkpoint)
     print(export(args.checkpoint, args.name, args.out, args.risk, args.parts, load_cells(recipe, args.cells)))
     return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line."""
+    parser = command_parser("tools.export classifier", __doc__)
+    add_options(parser)
+    return run(parser.parse_args(arguments))

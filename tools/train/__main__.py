@@ -1,38 +1,31 @@
-"""`python -m tools.train NAME`: train a model; `pack` makes a checkpoint small enough to be kept."""
+"""`python -m tools.train NAME`: train a model, or prepare a training."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-from tools.train import classifier
-from tools.train.loop import pack
+from tools.commands import dispatch
+
+NAMES = {
+    "classifier": "the classifier of white cells, abnormal ones among them",
+    "eight-types": "MobileNetV3-Small on the eight types of PBC and their subclasses",
+    "published": "a published classifier of the five types",
+    "svm": "support vector machines on the features of a trained DarkNet-53",
+    "detector": "the detector of blood cells",
+    "leukocyte-detector": "YOLOv5 whose classes are the kinds of leukocyte",
+    "yolov2": "the YOLOv2 localiser of the leukaemia system",
+    "faster-rcnn": "ML-CNN's first level, a Faster R-CNN",
+    "segmenter": "DeepLabv3 on Xception: nucleus, cytoplasm and background",
+    "pack": "a checkpoint in a quarter of its size, to resume from",
+    "average": "the mean of the weights of checkpoints",
+    "label-fields": "let a trained detector label what people left out in chula_wbc",
+}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; the exit status: 1 for a run that was stopped before its last step or could not begin."""
-    parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__)
-    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    of_classifier = names.add_parser(
-        "classifier",
-        help="the classifier of white cells",
-        description=classifier.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    classifier.add_options(of_classifier)
-    of_pack = names.add_parser("pack", help="a checkpoint in a quarter of its size, to resume from")
-    of_pack.add_argument("checkpoint", type=Path)
-    of_pack.add_argument("out", type=Path)
-    args = parser.parse_args(arguments)
-    try:
-        if args.name == "pack":
-            pack(args.checkpoint, args.out)
-            return 0
-        return classifier.run(args)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"python -m tools.train {args.name}: {error}", file=sys.stderr)
-        return 1
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; the exit status."""
+    return dispatch("train", NAMES, arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,8 @@ from torch import Tensor, nn
 
 from tools.architectures.efficientnet_lite import EfficientNetLite0, load_imagenet
 from tools.architectures.mobilenetv3 import MobileNetV3Small
-from tools.classification.abnormal import MATURE, Views, choose, measure, views_of
-from tools.classification.appearance import Appearances, gather, typed_crops, untyped_crops
-from tools.classification.augment import Augmentation, Lending, make_batch
-from tools.classification.crops import ATTRIBUTES
-from tools.classification.squares import (
-    LOOK_RED_CELLS,
-    SIMULATED,
-    SUBCLASS_NAMES,
-    Squares,
-    load_squares,
-    with_simulated,
-)
-from tools.datasets import (
+from tools.commands import command_parser
+from tools.data import (
     ABNORMAL_CLASSES,
     ABNORMAL_SUBCLASSES,
     CELL_SETS,
@@ -51,7 +40,12 @@ from tools.datasets import (
     load_splits,
     read_cells,
 )
-from tools.datasets.located import laboratory, locate
+from tools.data.appearance import Appearances, gather, typed_crops, untyped_crops
+from tools.data.augment import Augmentation, Lending, make_batch
+from tools.data.crops import ATTRIBUTES
+from tools.data.located import laboratory, locate
+from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
+from tools.metrics.abnormal import MATURE, Views, choose, measure, views_of
 from tools.train.loop import LAST, Loop, Schedule, stops_on_signals
 
 SETS = tuple(name for name in (*CELL_SETS, *FURTHER_CELL_SETS) if name != "bccd_crops")
@@ -413,3 +407,10 @@ def run(args: argparse.Namespace) -> int:
         loop.resume(args.resume_from or args.out / LAST)
     stops_on_signals(loop)
     return 0 if loop.run() else 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line."""
+    parser = command_parser("tools.train classifier", __doc__)
+    add_options(parser)
+    return run(parser.parse_args(arguments))

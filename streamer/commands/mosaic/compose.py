@@ -18,7 +18,7 @@ from engines.geometry import Image
 from streamer.commands.mosaic import Options, marks
 from streamer.commands.mosaic.layout import layout
 from streamer.commands.mosaic.light import Light, estimate, reduced
-from streamer.commands.mosaic.marks import Mark
+from streamer.commands.mosaic.marks import CellMark
 from streamer.commands.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
 from streamer.commands.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
 from streamer.commands.mosaic.stitching import stitched
@@ -145,8 +145,8 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _mark(cell: Cell, extent: Extent, scale: float, sides_px: Mapping[int, float]) -> Mark:
-    return Mark(
+def _mark(cell: Cell, extent: Extent, scale: float, sides_px: Mapping[int, float]) -> CellMark:
+    return CellMark(
         (cell.x_px - extent.left) * scale,
         (cell.y_px - extent.top) * scale,
         sides_px.get(cell.cell_id, USUAL_SIDE_PX) * scale,

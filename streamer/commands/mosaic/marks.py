@@ -33,7 +33,7 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class CellMark:
     """A cell in the picture."""
 
     x_px: float
@@ -43,7 +43,7 @@ class Mark:
     partial: bool
 
 
-def draw(canvas: Image, marks: Iterable[Mark]) -> None:
+def draw(canvas: Image, marks: Iterable[CellMark]) -> None:
     """Ring each cell in the colour of its class, with its letters beside it; thin rings for cells only seen cut."""
     for mark in marks:
         centre = round(mark.x_px), round(mark.y_px)

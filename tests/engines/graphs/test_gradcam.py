@@ -20,8 +20,8 @@ from torch import Tensor, nn  # noqa: E402
 from tools.architectures.mlcnn import CLASSES as SYSTEM_CLASSES  # noqa: E402
 from tools.architectures.mlcnn import GROUPS, MLCNN  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small  # noqa: E402
-from tools.export.graphs import to_onnx  # noqa: E402
-from tools.export_classifier import Fitted, Probabilities  # noqa: E402
+from tools.export.eight_types import Fitted, Probabilities  # noqa: E402
+from tools.graphs.conversion import to_onnx  # noqa: E402
 
 CLASSES = 5
 

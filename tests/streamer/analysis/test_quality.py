@@ -83,7 +83,7 @@ def test_what_is_no_image_is_refused(image):
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["chula_wbc", "bccd", "txl_pbc", "bcd"])
 def test_real_fields_are_accepted(name):
-    from tools.datasets.readers import DataSetMissing, data_root
+    from tools.data.readers import DataSetMissing, data_root
 
     try:
         images = sorted((data_root() / name / "images").iterdir())[::9]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -105,6 +107,19 @@ def test_what_can_not_be_written_is_named_with_its_option(folder, path):
     expected = rf"^--layers {path}: got '.*', expected a file that can be written"
     with pytest.raises(LeukostreamError, match=expected), writing(path, "--layers") as file:
         file.write(b"text")
+
+
+@pytest.mark.parametrize("words", [["models"], ["classify", "--source", "cells", "--detector", "none", "--jsonl", "-"]])
+def test_a_full_disk_behind_standard_output_is_one_line(folder, words):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "streamer", *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if " full " in line or "No space" in line] == [
+        done.stderr.splitlines()[-1]
+    ]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_file_appears_when_it_is_whole(folder):

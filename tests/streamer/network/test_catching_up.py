@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from streamer.network.connection import slices_ms
-from streamer.network.gap_repair import CatchUp
+from streamer.network.gap_repair import GapRepair
 from streamer.network.publisher import Publisher
 from streamer.network.subscriber import Received, Subscriber
 from streamer.network.subscriber_async import AsyncSubscriber
@@ -102,7 +102,7 @@ def test_what_was_published_before_joining_is_no_loss(replay: bool) -> None:
     messages = slide(make_factory(), 60)
     health = [number for number, message in enumerate(messages) if isinstance(message, HealthMessage)]
     for first in (health[2], health[2] + 1, health[3] - 1):  # the first health to come is the third or the fourth
-        steps = CatchUp([""], replay=replay, history=False)
+        steps = GapRepair([""], replay=replay, history=False)
         for message in messages[first:]:
             assert list(steps.take(parts_of(message))) == []
         assert [received.message for received in steps.ready] == messages[first:]
@@ -112,7 +112,7 @@ def test_what_was_published_before_joining_is_no_loss(replay: bool) -> None:
 def test_health_messages_missed_after_joining_come_again_and_those_before_are_no_loss() -> None:
     messages = slide(make_factory(), 60)
     third, fourth = [number for number, message in enumerate(messages) if isinstance(message, HealthMessage)][2:4]
-    core = CatchUp([""], replay=True, history=False)
+    core = GapRepair([""], replay=True, history=False)
     for message in messages[third - 8 : third - 2]:
         assert list(core.take(parts_of(message))) == []
     steps = core.take(parts_of(messages[fourth]))
@@ -131,7 +131,7 @@ def test_health_messages_missed_after_joining_come_again_and_those_before_are_no
 
 def test_a_publisher_that_answers_again_after_a_silence_is_asked_again() -> None:
     factory = make_factory()
-    core = CatchUp([""], replay=True, history=False)
+    core = GapRepair([""], replay=True, history=False)
     assert list(core.take(parts_of(frame_message(factory)))) == []
     asked = []
     for _ in range(4):
@@ -147,7 +147,7 @@ def test_a_publisher_that_answers_again_after_a_silence_is_asked_again() -> None
 
 def test_a_reply_that_comes_late_is_taken() -> None:
     factory = make_factory()
-    core = CatchUp([""], replay=True, history=False)
+    core = GapRepair([""], replay=True, history=False)
     messages = [frame_message(factory) for _ in range(3)]
     assert list(core.take(parts_of(messages[0]))) == []
     steps = core.take(parts_of(messages[2]))

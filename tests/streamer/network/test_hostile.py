@@ -15,7 +15,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.network.gap_repair import Answer, CatchUp
+from streamer.network.gap_repair import Answer, GapRepair
 from streamer.network.history import ReplayWindow
 from streamer.network.publisher import Publisher
 from streamer.network.service import Peer, RequestHandler
@@ -149,7 +149,7 @@ def test_bytes_that_are_no_zeromq_at_all_do_no_harm() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_subscriber_takes_whatever_a_publisher_sends_or_says_that_it_is_no_message(data: st.DataObject) -> None:
-    core = CatchUp([""], replay=True, history=data.draw(st.booleans()))
+    core = GapRepair([""], replay=True, history=data.draw(st.booleans()))
     for message in slide(make_factory(), 12):
         parts = [topic_of(message).encode(), bytearray(encode(message))]
         if data.draw(st.booleans()):

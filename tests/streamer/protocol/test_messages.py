@@ -37,7 +37,7 @@ from streamer.records import (
     StreamStatus,
 )
 from tests.streamer.protocol.message_cases import make_cell, make_factory, one_of_each
-from tools.make_schemas import FOLDER, make_schemas
+from tools.report.schemas import FOLDER, make_schemas
 
 PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -182,7 +182,7 @@ def test_what_json_has_no_word_for_is_not_sent(message: AnyMessage) -> None:
 
 def test_the_schemas_checked_in_are_those_of_the_structs() -> None:
     on_disk = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
-    assert on_disk == make_schemas(), "run python -m tools.make_schemas"
+    assert on_disk == make_schemas(), "run python -m tools.report schemas"
 
 
 def test_the_schemas_describe_what_is_sent() -> None:

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from tools.bench_stage import main as bench_stage
-from tools.evaluate_unique_cells import main as evaluate_unique_cells
+from tools.bench.stage import main as bench_stage
+from tools.evaluate.unique_cells import main as evaluate_unique_cells
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    from tools.datasets.readers import DataSetMissing, data_root
+    from tools.data.readers import DataSetMissing, data_root
 
     try:
         root = data_root()

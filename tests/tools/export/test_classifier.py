@@ -11,17 +11,17 @@ from torch import nn  # noqa: E402
 
 from engines.graphs.gradcam import CAM, add_gradcam  # noqa: E402
 from tests.engines.graphs.test_gradcam import as_tensor, outputs, reference  # noqa: E402
-from tools.classification import novelty  # noqa: E402
-from tools.classification.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
-from tools.datasets import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
+from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
+from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
+from tools.export import novelty  # noqa: E402
 from tools.export.classifier import (  # noqa: E402
     CLASS_OFFSETS,
     Fitted,
     build_graph,
-    card_values,
     choose_threshold,
     classifier_of,
     in_order,
+    values_of,
 )
 from tools.train.classifier import Recipe, build_network  # noqa: E402
 
@@ -101,7 +101,7 @@ def test_grad_cam_is_that_of_autograd(network, recipe, fitted) -> None:
 
 def test_the_card_makes_it_look_twice_once_at_a_fixed_size(network, recipe, fitted) -> None:
     graph = build_graph(network, recipe, fitted)
-    classifier = classifier_of(graph, card_values("new", recipe, 7, graph.SerializeToString(), fitted))
+    classifier = classifier_of(graph, values_of("new", recipe, 7, graph.SerializeToString(), fitted))
     assert classifier.class_names == ABNORMAL_CLASSES
     assert classifier.card.input.fixed_look_rbc == LOOK_RED_CELLS
     assert classifier.card.training["steps"] == 7

@@ -1,6 +1,6 @@
 """Run by test_real_pycuda in a process of its own: the runtime on the real pycuda, over a driver in host memory.
 
-The place of TensorRT is taken by ONNX Runtime's adapter of tools.check_gpu, on the CPU. Prints "all right" at its end.
+The place of TensorRT is taken by ONNX Runtime's adapter of tools.bench gpu, on the CPU. Prints "all right" at its end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engines.backends.tensorrt.runtime import TensorRTEngine
 from engines.base import EngineError
 from tests.engines.networks import run
 from tests.engines.small_detector import detector, pictures
-from tools import onnxruntime_slots
+from tools.bench import onnxruntime_slots
 
 FRAMES = pictures(9)
 EXPECTED = dict(zip(("boxes", "scores", "classes"), run(detector(), {"images": FRAMES}), strict=True))

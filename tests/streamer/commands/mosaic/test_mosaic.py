@@ -12,7 +12,7 @@ from streamer.commands.mosaic import stitching
 from streamer.commands.mosaic.compose import look_over
 from streamer.commands.mosaic.layout import CAPTION_PX, layout
 from streamer.commands.mosaic.light import GROUND, Light, estimate, reduced
-from streamer.commands.mosaic.marks import Mark, draw
+from streamer.commands.mosaic.marks import CellMark, draw
 from streamer.commands.mosaic.places import FinalPlaces, PlacedFrame, extent_of, needed
 from streamer.commands.mosaic.stitching import stitched
 from streamer.dashboard.palette import class_colour
@@ -212,7 +212,7 @@ def test_one_island_fills_the_picture_and_is_never_enlarged():
 @pytest.mark.parametrize("class_name", ["neutrophil", "unclassified", "plasma cell"])
 def test_a_mark_is_a_ring_in_the_colour_of_its_class(class_name):
     canvas = np.full((200, 200, 3), 220, np.uint8)
-    draw(canvas, [Mark(100, 100, 60, class_name, False)])
+    draw(canvas, [CellMark(100, 100, 60, class_name, False)])
     colour = class_colour(class_name)
     bgr = [int(colour[i : i + 2], 16) for i in (5, 3, 1)]
     assert (canvas[100, 100] == 220).all()

@@ -1,0 +1,255 @@
+"""The one training loop: it may be stopped at any step, by anything, and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+
+from torch import Tensor, nn  # noqa: E402
+
+from tools.train import loop as module  # noqa: E402
+from tools.train import loop as training  # noqa: E402
+from tools.train.loop import LAST, RESULTS, Loop, Schedule, pack, stops_on_signals  # noqa: E402
+
+SCHEDULE = Schedule(steps=12, warmup_steps=3, average_decay=0.9, measured_every=5, seed=7)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class TinyTask:
+    """Learns the sum of eight numbers; batches and dropout are random, statistics run along."""
+
+    def __init__(self, width: int = 16, before: Callable[[int], None] = lambda step: None) -> None:
+        torch.manual_seed(1)
+        self.width, self.before, self.steps = width, before, 0
+        self.network = nn.Sequential(nn.Linear(8, width), nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, 1))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        weights = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim <= 1]
+        return [
+            {"params": weights, "weight_decay": 0.02, "peak": 1e-2},
+            {"params": others, "weight_decay": 0.0, "peak": 3e-2},
+        ]
+
+    def loss(self, rng: np.random.Generator) -> Tensor:
+        self.before(self.steps)
+        self.steps += 1
+        x = torch.from_numpy(rng.normal(size=(16, 8)).astype(np.float32))
+        return nn.functional.mse_loss(self.network(x)[:, 0], x.sum(1))
+
+    def measure(self, network: nn.Module) -> dict[str, Any]:
+        assert not network.training
+        return {"weight": float(next(network.parameters()).abs().sum())}
+
+    def settings(self) -> dict[str, Any]:
+        return {"width": self.width}
+
+
+def quiet(task: TinyTask, out: Path, schedule: Schedule = SCHEDULE, **more: Any) -> Loop:
+    return Loop(task, schedule, out, say=lambda line: None, **more)
+
+
+def everything(loop: Loop) -> dict[str, Tensor]:
+    states = {"network": loop.task.network.state_dict(), "average": loop.average.network.state_dict()}
+    found = {f"{part} {name}": value for part, state in states.items() for name, value in state.items()}
+    for number, state in loop.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer {number} {name}": value for name, value in state.items()}
+    return found
+
+
+def assert_same(one: Loop, other: Loop) -> None:
+    assert one.step == other.step
+    assert one.average.updates == other.average.updates
+    here, there = everything(one), everything(other)
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        assert torch.equal(value, there[name]), name
+
+
+def stopping_at(step: int) -> tuple[TinyTask, list[Loop]]:
+    """A task that stops its loop, put into the list, during a step."""
+    loops: list[Loop] = []
+    return TinyTask(before=lambda n: loops[0].stop() if n == step else None), loops
+
+
+@pytest.mark.parametrize("stop", range(SCHEDULE.steps))
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, stop: int) -> None:
+    whole = quiet(TinyTask(), tmp_path / "whole")
+    assert whole.run()
+    task, loops = stopping_at(stop)
+    loops.append(quiet(task, tmp_path / "parts"))
+    assert loops[0].run() is (stop == SCHEDULE.steps - 1)
+    assert loops[0].step == stop + 1  # the step at hand was finished
+    resumed = quiet(TinyTask(), tmp_path / "parts")
+    resumed.resume(tmp_path / "parts" / LAST)
+    assert resumed.run()
+    assert_same(resumed, whole)
+
+
+def test_steps_learn_and_the_rate_warms_up_and_falls(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    class Told(TinyTask):
+        def loss(self, rng: np.random.Generator) -> Tensor:
+            loss = super().loss(rng)
+            losses.append(float(loss.detach()))
+            return loss
+
+    loop = quiet(Told(), tmp_path, replace(SCHEDULE, steps=150, measured_every=150))
+    rates = []
+    for loop.step in (0, 1, 2, 3, 75, 149):
+        rates.append(loop.rate())
+    loop.step = 0
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates[3] > rates[4] > rates[5] > 0
+    loop.run()
+    assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:10])
+    groups = loop.optimizer.param_groups
+    assert groups[1]["lr"] == pytest.approx(3 * groups[0]["lr"])
+
+
+def test_results_are_written_whenever_the_run_is_measured_and_at_its_end(tmp_path: Path) -> None:
+    said: list[str] = []
+    Loop(TinyTask(), SCHEDULE, tmp_path, say=said.append).run()
+    lines = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert all(line["loss"] > 0 and line["results"]["weight"] > 0 for line in lines)
+    assert [line.split()[0] for line in said] == ["5/12", "10/12", "12/12"]
+
+
+@pytest.mark.parametrize(
+    ("step_s", "saved_at"), [(90.0, [12]), (400.0, [3, 6, 9, 12, 12]), (1300.0, [*range(1, 13), 12])]
+)
+def test_checkpoints_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float, saved_at: list[int]
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(module.training, "save_checkpoint", lambda path, state: saved.append(state["step"]))
+    task = TinyTask()
+    quiet(task, tmp_path, now_s=lambda: task.steps * step_s).run()
+    assert saved == saved_at
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    task = TinyTask(before=lambda step: os.kill(os.getpid(), number) if step == 4 else None)
+    loop = quiet(task, tmp_path)
+    stops_on_signals(loop)
+    assert not loop.run()
+    assert training.load_checkpoint(tmp_path / LAST)["step"] == loop.step == 5
+    assert not list(tmp_path.glob("*.part"))
+    resumed = quiet(TinyTask(), tmp_path)
+    resumed.resume(tmp_path / LAST)
+    assert resumed.run()
+    whole = quiet(TinyTask(), tmp_path / "whole")
+    whole.run()
+    assert_same(resumed, whole)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    def twice(step: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    loop = quiet(TinyTask(before=twice), tmp_path)
+    stops_on_signals(loop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    assert not (tmp_path / LAST).exists()
+
+
+def test_other_settings_and_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    quiet(TinyTask(width=16), tmp_path).save()
+    other = quiet(TinyTask(width=8), tmp_path)
+    before = everything(other)
+    with pytest.raises(ValueError, match=r"settings: got \{'width': 8\}, expected those of .*last.pt: \{'width': 16\}"):
+        other.resume(tmp_path / LAST)
+    assert all(torch.equal(value, before[name]) for name, value in everything(other).items())
+    with pytest.raises(FileNotFoundError, match=r"got no file at .*; start the training without --resume"):
+        other.resume(tmp_path / "nowhere" / LAST)
+
+
+def stopped(out: Path, step: int, width: int = 16) -> Loop:
+    task, loops = stopping_at(step)
+    loops.append(quiet(task, out))
+    loops[0].run()
+    return loops[0]
+
+
+def test_a_packed_checkpoint_is_small_and_keeps_the_weights(tmp_path: Path) -> None:
+    task = TinyTask(width=2048)
+    loop = quiet(task, tmp_path, replace(SCHEDULE, steps=3))
+    loop.run()
+    task.network[1].running_var[0] = 1e6  # more than half precision holds
+    loop.save()
+    pack(tmp_path / LAST, tmp_path / "packed" / "small.pt")
+    sizes = [path.stat().st_size for path in (tmp_path / LAST, tmp_path / "packed" / "small.pt")]
+    assert sizes[1] < 0.35 * sizes[0]
+    resumed = quiet(TinyTask(width=2048), tmp_path, replace(SCHEDULE, steps=3))
+    resumed.resume(tmp_path / "packed" / "small.pt")
+    assert (resumed.step, resumed.average.updates) == (3, 3)
+    for name, value in everything(resumed).items():
+        assert value.dtype in (torch.float32, torch.int64)
+        torch.testing.assert_close(value, everything(loop)[name], rtol=1e-2, atol=1e-6)
+
+
+def test_a_packed_checkpoint_goes_on_with_a_rate_that_rises_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REWARMED_STEPS", 4)
+    last = stopped(tmp_path, 5)
+    pack(tmp_path / LAST, tmp_path / "small.pt")
+    resumed, plain = quiet(TinyTask(), tmp_path / "on"), quiet(TinyTask(), tmp_path / "plain")
+    resumed.resume(tmp_path / "small.pt")
+    plain.resume(tmp_path / LAST)
+    assert resumed.step == plain.step == last.step == 6
+    shares = []
+    for resumed.step in range(6, 12):
+        plain.step = resumed.step
+        shares.append(resumed.rate() / plain.rate())
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    resumed.step = 6
+    assert resumed.run()
+
+
+def test_the_rate_rises_on_where_a_resumed_run_is_stopped_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REWARMED_STEPS", 5)
+    stopped(tmp_path, 3)
+    pack(tmp_path / LAST, tmp_path / "small.pt")
+    whole = quiet(TinyTask(), tmp_path / "whole")
+    whole.resume(tmp_path / "small.pt")
+    whole.run()
+    task, loops = stopping_at(1)
+    loops.append(quiet(task, tmp_path / "parts"))
+    loops[0].resume(tmp_path / "small.pt")
+    loops[0].run()
+    again = quiet(TinyTask(), tmp_path / "parts")
+    again.resume(tmp_path / "parts" / LAST)
+    again.run()
+    assert_same(again, whole)

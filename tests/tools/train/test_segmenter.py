@@ -1,0 +1,219 @@
+"""Segmentation of a cell: the data, the figures, a run that goes on exactly."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the network is written in PyTorch")
+torch.set_num_threads(1)
+
+from torch import nn  # noqa: E402
+
+from tools.data.augment import Augmentation  # noqa: E402
+from tools.data.masked_cells import Changes, batch_of, drawn, load_cells, surrounded  # noqa: E402
+from tools.data.masks import figures  # noqa: E402
+from tools.train.segmenter import SegmenterTrainer, chosen_changes, confusion, loss_of, results  # noqa: E402
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Cells of two laboratories: a dark nucleus in a grey cytoplasm on a light ground."""
+    lines = ["image,mask,class"]
+    for laboratory in ("jtsc", "cellavision"):
+        folder = tmp_path / "wbc_masks" / laboratory
+        folder.mkdir(parents=True)
+        for i in range(10):
+            mask = np.zeros((60, 60), np.uint8)
+            cv2.circle(mask, (30, 30), 20 + i % 3, 1, -1)
+            cv2.circle(mask, (32, 28), 9, 2, -1)
+            shade = np.array([230, 150, 40], np.uint8)[mask]
+            cv2.imwrite(str(folder / f"{i}.png"), np.stack([shade] * 3, 2))
+            cv2.imwrite(str(folder / f"{i}-mask.png"), mask)
+            lines.append(f"{laboratory}/{i}.png,{laboratory}/{i}-mask.png,monocyte")
+    (tmp_path / "wbc_masks" / "labels.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+class Tiny(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+
+def trainer(root: Path, out: Path, **options) -> SegmenterTrainer:
+    torch.manual_seed(0)
+    return SegmenterTrainer(Tiny(), load_cells(root, 32, 0), out, rate=0.3, momentum=0.9, batch=4, seed=1, **options)
+
+
+def test_cells_are_dealt_by_laboratory(root: Path) -> None:
+    cells = load_cells(root, 32, 0)
+    assert cells.images.shape == (20, 32, 32, 3)
+    assert set(np.unique(cells.masks)) == {0, 1, 2}
+    for laboratory in ("jtsc", "cellavision"):
+        mine = [part for part, where in zip(cells.parts, cells.laboratories, strict=True) if where == laboratory]
+        assert (mine.count("train"), mine.count("validation"), mine.count("test")) == (7, 1, 2)
+
+
+def test_pictures_and_masks_turn_together(root: Path) -> None:
+    cells = load_cells(root, 32, 0)
+    chosen = np.arange(12)
+    x, truth = batch_of(cells, chosen, np.random.default_rng(0))
+    dark = x.mean(1) < 0.3
+    assert (dark == (truth == 2)).float().mean() > 0.97
+    plain, _ = batch_of(cells, chosen, None)
+    assert not torch.equal(x, plain)
+
+
+def test_figures_by_hand() -> None:
+    got = figures(np.array([[80, 10, 0], [0, 5, 0], [5, 0, 0]]))
+    assert got["global_accuracy"] == pytest.approx(0.85)
+    assert got["mean_accuracy"] == pytest.approx((80 / 90 + 1 + 0) / 3)
+    assert got["iou"] == pytest.approx({"background": 80 / 95, "cytoplasm": 5 / 15, "nucleus": 0})
+    assert got["mean_iou"] == pytest.approx(1 / 6)
+    assert got["mean_iou_of_three"] == pytest.approx((80 / 95 + 1 / 3) / 3)
+    assert got["f1"] == pytest.approx((160 / 175 + 10 / 20) / 3)
+    assert got["weighted_iou"] == pytest.approx((80 / 95 * 90 + 1 / 3 * 5) / 100)
+
+
+def test_a_run_learns_and_goes_on_exactly(root: Path, tmp_path: Path) -> None:
+    whole = trainer(root, tmp_path / "whole", augment=True)
+    lines = [whole.run_epoch() for _ in range(25)]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    trainer(root, tmp_path / "parted", augment=True).run_epoch()
+    parted = trainer(root, tmp_path / "parted", augment=True, resume=True)
+    assert parted.epoch == 1
+    for _ in range(24):
+        parted.run_epoch()
+    for a, b in zip(whole.network.parameters(), parted.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    found = results(whole.network, whole.cells, whole.device)
+    assert set(found) == {"all", "cellavision", "jtsc"}
+    assert found["all"]["mean_iou"] > 0.8
+    tested = whole.cells.select("test")
+    assert confusion(whole.network, whole.cells, tested, whole.device).sum() == len(tested) * 32 * 32
+
+
+def test_an_epoch_with_as_many_cells_of_each_laboratory(root: Path) -> None:
+    cells = load_cells(root, 32, 0)
+    own = [i for i in cells.select("train").tolist() if cells.laboratories[i] == "jtsc"]
+    assert cells.laboratories[12] == "cellavision"
+    parts = ["train" if i in own or i == 12 else "test" for i in range(20)]
+    chosen = drawn(replace(cells, parts=parts), np.random.default_rng(0)).tolist()
+    assert len(own) == 7
+    assert sorted(chosen)[4:] == [12] * 4
+    assert len(set(chosen) & set(own)) == 4
+
+
+def test_crops_turn_with_their_masks(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    assert cells.images.shape == (20, 48, 48, 3)
+    assert cells.wide is not None
+    assert cells.wide[0].shape == (20, 96, 96, 3)
+    _, plain = batch_of(cells, np.arange(20), None)
+    filled = (plain > 0).float().mean((1, 2))
+    assert ((filled > 0.4) & (filled < 0.5)).all()  # a disc in a square of 1.3 times its side: pi / 4 / 1.69
+    x, truth = batch_of(cells, np.arange(20), np.random.default_rng(0))
+    inside, outside = (
+        torch.stack([x[i].mean(0)[pick[i]].mean() for i in range(20)]) for pick in (truth == 2, truth == 0)
+    )
+    assert (inside < outside).all()
+
+
+def test_bending_moves_pictures_and_masks_alike(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    light = Augmentation().weakened(0)
+    straight, bent = (
+        batch_of(replace(cells, changes=Changes(bend=bend, light=light)), np.arange(20), np.random.default_rng(0))
+        for bend in (0.0, 0.03)
+    )
+    assert (straight[1] != bent[1]).float().mean() > 0.01
+    shades = torch.tensor([230, 150, 40])[bent[1]] / 255
+    assert ((bent[0].mean(1) - shades).abs() < 0.1).float().mean() > 0.9  # but where two shades mix at an edge
+
+
+def test_a_cell_in_the_surroundings_of_another() -> None:
+    truth, occupied = np.zeros((2, 40, 40), np.uint8)
+    truth[10:20, 10:20] = 2
+    occupied[15:30, 15:30] = 1
+    crop, other = np.full((40, 40, 3), 200, np.uint8), np.full((40, 40, 3), 190, np.uint8)
+    crop[truth > 0], other[occupied > 0], other[32:, 32:] = 90, 20, 120
+    got = surrounded(crop, truth, other, occupied, np.random.default_rng(0))
+    assert (got[truth > 0] == 90).all()
+    assert (got[34:, 34:] == 120).all()
+    assert (got[:5, :5] == 190).all()
+    assert got.min() >= 90  # the other's cell isn't there
+    darker = other // 2
+    assert np.array_equal(surrounded(crop, truth, darker, occupied, np.random.default_rng(0)), crop)
+
+
+def test_surroundings_are_of_one_laboratory_and_of_training(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    assert cells.wide is not None
+    images = cells.wide[0].copy()
+    training = [i for i, part in enumerate(cells.parts) if part == "train"]
+    for i in range(20):  # in the blue channel of the ground, which cell it is
+        images[i, ..., 0][cells.wide[1][i] == 0] = 220 + i
+    changes = Changes(swap=1.0, zoom=(1.0, 1.0), light=Augmentation().weakened(0))
+    marked = replace(cells, wide=(images, cells.wide[1]), changes=changes)
+    for seed in range(10):
+        x, _ = batch_of(marked, np.arange(20), np.random.default_rng(seed))
+        for i in range(20):
+            seen = round(float(x[i, 0, 0, 0]) * 255) - 220
+            assert seen != i
+            assert seen in training
+            assert cells.laboratories[seen] == cells.laboratories[i]
+
+
+def test_the_shift_is_of_the_cell(root: Path) -> None:
+    cells = load_cells(root, 48, 0, margin=1.3)
+    for shift, farthest in ((0.0, 1.0), (0.3, 0.3 * 2**0.5 * 48 / 1.3 + 1)):
+        changes = Changes(zoom=(1.0, 1.0), shift=shift, light=Augmentation().weakened(0))
+        _, truth = batch_of(replace(cells, changes=changes), np.arange(20), np.random.default_rng(0))
+        moves = [np.hypot(*(np.argwhere(mask.numpy() > 0).mean(0) - 23.5)) for mask in truth]
+        assert max(moves) < farthest
+        assert shift == 0 or max(moves) > 5
+
+
+def test_options_make_the_changes() -> None:
+    options = {"zoom": [0.9, 1.1], "gamma": 0.2, "brightness": 0.1, "shift": 0.05, "bend": 0.01, "swap": 0.3}
+    whole = chosen_changes(Namespace(**options, strength=1.0))
+    assert (whole.zoom, whole.shift, whole.bend, whole.swap) == ((0.9, 1.1), 0.05, 0.01, 0.3)
+    assert (whole.light.gamma, whole.light.brightness, whole.light.cut_share) == (0.2, 0.1, 0)
+    half = chosen_changes(Namespace(**options, strength=0.5))
+    assert (half.light.gamma, half.light.blur_share) == (0.1, 0.5 * whole.light.blur_share)
+    assert (half.zoom, half.shift) == (whole.zoom, whole.shift)
+
+
+def test_the_loss_of_overlap_by_hand() -> None:
+    truth = torch.tensor([[[0, 1], [1, 2]]])
+    sure = 100.0 * nn.functional.one_hot(truth, 3).permute(0, 3, 1, 2)
+    assert loss_of(sure, truth, 1.0) == pytest.approx(0, abs=1e-6)
+    found = torch.tensor([[[0, 1], [2, 2]]])
+    logits = 100.0 * nn.functional.one_hot(found, 3).permute(0, 3, 1, 2)
+    plain = loss_of(logits, truth, 0.0)
+    assert plain == pytest.approx(100 / 4)
+    # one of two pixels of cytoplasm, one of two that are or are called nucleus; both sides of the fraction plus 1
+    assert loss_of(logits, truth, 3.0) - plain == pytest.approx(3 * (1 - 2 / 3), abs=1e-4)
+
+
+def test_decay_shrinks_weights_and_bfloat16_learns(root: Path, tmp_path: Path) -> None:
+    plain, decayed = (trainer(root, tmp_path / str(decay), decay=decay) for decay in (0.0, 0.1))
+    for each in (plain, decayed):
+        each.run_epoch()
+    sums = [sum(float(p.detach().square().sum()) for p in each.network.parameters()) for each in (plain, decayed)]
+    assert sums[1] < 0.95 * sums[0]
+    coarse = trainer(root, tmp_path / "coarse", bfloat16=True, overlap=0.5)
+    lines = [coarse.run_epoch() for _ in range(15)]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert {p.dtype for p in coarse.network.parameters()} == {torch.float32}
+
+
+def test_a_mask_that_is_none(root: Path) -> None:
+    cv2.imwrite(str(root / "wbc_masks" / "jtsc" / "3-mask.png"), np.full((60, 60), 7, np.uint8))
+    with pytest.raises(ValueError, match=r"jtsc/3\.png: got no picture with a mask"):
+        load_cells(root, 32, 0)

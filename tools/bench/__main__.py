@@ -1,0 +1,28 @@
+"""`python -m tools.bench NAME`: what work costs on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tools.commands import dispatch
+
+NAMES = {
+    "pipeline": "a whole run: milliseconds a frame, memory, steps",
+    "batch": "what a batch of frames gains",
+    "precision": "float32, float16 and int8 side by side",
+    "stage": "the tracker on real slides: error, islands, unique cells, milliseconds",
+    "slide": "the map of a long slide",
+    "journal": "the journal of a long slide",
+    "wire": "publishing and subscribing: rate, latency, a crowd",
+    "gpu": "everything that only a GPU can show",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; the exit status."""
+    return dispatch("bench", NAMES, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""What the classifiers' training and evaluation share: crops, their augmentation, the measures."""

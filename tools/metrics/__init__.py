@@ -1,0 +1,1 @@
+"""How well a model does: plain NumPy on predictions, and what predicts."""
