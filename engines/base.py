@@ -151,6 +151,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def white_rows(self) -> npt.NDArray[np.intp]:
+        """Rows of the white cells, in order; the looks at a frame are of these. Computed on every access."""
+        return np.flatnonzero(np.array([kind == "white" for kind in self.kinds], bool)[self.labels])
+
     def __getitem__(self, rows: slice) -> Detections:
         """Some of the boxes, as views."""
         return replace(

@@ -2,13 +2,19 @@
 
 Times ending in `_ns` are monotonic nanoseconds of this machine. Places ending in `_px` are full-frame
 pixels, or slide pixels (frame point + stage position) where a record says so. None means "not measured".
+
+A msgspec.Struct is part of a message as it is (streamer/protocol/messages.py): its docstring is in the schema, and a
+new field of it takes a default, so that older journals can still be read. `published_digits` is how many decimals of a
+number are published; computed and stored it is exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,10 +24,12 @@ __all__ = [
     "LOW_CONFIDENCE",
     "UNCLASSIFIED",
     "UNLIKE_TRAINING",
+    "AttributeValue",
     "Attributes",
     "Cell",
     "CellId",
     "CellShape",
+    "ClassShare",
     "Classifications",
     "Detections",
     "Differential",
@@ -30,18 +38,18 @@ __all__ = [
     "FrameQuality",
     "Health",
     "MeasuredLook",
+    "MergedIsland",
     "Mode",
     "ModelHealth",
     "Observation",
     "ReaderState",
     "Reclassification",
-    "RecordingHealth",
-    "Said",
-    "ShadowHealth",
-    "Share",
+    "RecordingStatus",
+    "ShadowStatus",
     "Skip",
-    "SourceHealth",
+    "SourceStatus",
     "StagePosition",
+    "StreamStatus",
 ]
 
 Mode = Literal["live", "analysis"]
@@ -58,15 +66,20 @@ UNLIKE_TRAINING = "unlike the training cells"
 threshold of novelty, whatever its class probabilities are."""
 
 
-class Said(NamedTuple):
-    """What a classifier says of one attribute of a cell."""
+def published_digits(count: int) -> msgspec.Meta:
+    """For a number, or for the values of a dictionary."""
+    return msgspec.Meta(extra={"digits": count})
+
+
+class AttributeValue(msgspec.Struct, frozen=True):
+    """What the classifier says of one thing about a cell's looks."""
 
     value: str
-    confidence: float
+    confidence: Annotated[float, published_digits(4)]
     """0 to 1, calibrated on the cells that the attributes were learnt from."""
 
 
-Attributes = dict[str, Said]
+Attributes = dict[str, AttributeValue]
 """By attribute, such as "nucleus_shape"."""
 
 
@@ -119,15 +132,23 @@ class Skip:
     """One line for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class StagePosition:
-    """Where a frame lies on the slide: slide point = frame point + (x_px, y_px)."""
+# Where a frame lies on the slide: slide point = frame point + (x_px, y_px).
+class StagePosition(msgspec.Struct, frozen=True):
+    island: int
+    x_px: Annotated[float, published_digits(2)]
+    y_px: Annotated[float, published_digits(2)]
+    quality: Annotated[float, published_digits(4)]
+    """0 to 1, how sure the registration is; 1 for the first frame of an island."""
+
+
+class MergedIsland(msgspec.Struct, frozen=True):
+    """An island that turned out to be part of another one."""
 
     island: int
-    x_px: float
-    y_px: float
-    quality: float
-    """0 to 1, how sure the registration is; 1 for the first frame of an island."""
+    into: int
+    dx_px: Annotated[float, published_digits(2)]
+    """A slide point of `island` is this one of `into` when (dx_px, dy_px) is added."""
+    dy_px: Annotated[float, published_digits(2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +169,22 @@ class Observation(NamedTuple):
     counted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CellShape:
-    """What a segmenter measured on the best look at a cell. None: nothing of that kind was segmented, or, in µm², how
-    large a pixel is is not known."""
+class CellShape(msgspec.Struct, frozen=True):
+    """What a segmenter measured on the best look at a cell."""
 
     frame_id: int
-    """Of that look."""
-    nucleus_area_px: float | None
+    """Of that look. A measure is None where nothing of that kind was segmented."""
+    nucleus_area_px: Annotated[float | None, published_digits(1)]
     """Areas in pixels of the full frame."""
-    cytoplasm_area_px: float | None
+    cytoplasm_area_px: Annotated[float | None, published_digits(1)]
     """Without the nucleus."""
-    nucleus_area_um2: float | None
-    cytoplasm_area_um2: float | None
-    nucleus_to_cytoplasm_ratio: float | None
+    nucleus_area_um2: Annotated[float | None, published_digits(2)]
+    """Areas in µm² are None too where the size of a pixel is not known."""
+    cytoplasm_area_um2: Annotated[float | None, published_digits(2)]
+    nucleus_to_cytoplasm_ratio: Annotated[float | None, published_digits(4)]
     """Area over area."""
     nuclear_lobes: int | None
-    nucleus_circularity: float | None
+    nucleus_circularity: Annotated[float | None, published_digits(4)]
     """4 pi area / perimeter², 1 for a disc."""
 
 
@@ -205,25 +225,23 @@ class Cell:
     """`LOW_CONFIDENCE` or `UNLIKE_TRAINING`; None for a classified cell, one without looks, and one that a
     person called unclassified."""
     attributes: Attributes | None = None
-    """How it looks, all looks fused; None where the model does not say, or not of cells of this class."""
+    """How it looks, all looks fused; None where the model has no attributes, or none for cells of this class."""
     shape: CellShape | None = None
     """None: no look at it was segmented."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reclassification:
-    """What a person says of a counted cell."""
+    """The class that a person gives a counted cell."""
 
     cell_id: CellId
     class_name: str | None
-    """None: what was said before is taken back, and the looks decide again."""
+    """None: take back what a person gave it before; the looks decide again."""
     subclass: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One class of a differential; `low` and `high` are 95 % limits of `percent`, all 0 to 100."""
-
+# One class of a differential; `low` and `high` are 95 % limits of `percent`, all 0 to 100.
+class ClassShare(msgspec.Struct, frozen=True):
     count: int
     percent: float | None
     """None while nothing was counted: 0 of 0 is no percentage."""
@@ -231,20 +249,18 @@ class Share:
     high: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Differential:
-    """Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`."""
-
+# Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`.
+class Differential(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     """White cells, `unclassified` included; erythroblasts, platelets and artefacts excluded."""
-    classes: dict[str, Share]
+    classes: dict[str, ClassShare]
     limits_method: str
-    limits_note: str
+    limits_note: str = ""
     """What the limits leave out, in a sentence for people."""
     unclassified: int
     nrbc: int
     nrbc_per_100_wbc: float | None
-    not_seen: dict[str, float]
+    not_seen: dict[str, float] = {}
     """Classes and subclasses that the classifier can name and no cell has: upper limit of the percentage. Empty while
     nothing was counted."""
     flags: tuple[str, ...]
@@ -256,11 +272,12 @@ class Differential:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SourceHealth:
-    state: ReaderState
-    mode: Mode
-    fps: float | None
+class SourceStatus(msgspec.Struct, frozen=True):
+    state: str
+    """A ReaderState. Readers take any text, for those that a later minor version adds."""
+    mode: str
+    """A Mode."""
+    fps: Annotated[float | None, published_digits(2)]
     """Frames published a second over the last seconds; None before there are two."""
     captured: int
     published: int
@@ -270,16 +287,14 @@ class SourceHealth:
     """What the source could not give as a frame, by reason."""
     queue: int
     reopened: int
-    latency_ms: dict[str, float] | None
+    latency_ms: Annotated[dict[str, float] | None, published_digits(3)]
     """p50, p95, p99 from grab to publish over the last frames; None before the first."""
     detail: str | None = None
     """The last fault, in words."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamHealth:
-    """How the publishing sockets do; all counts since the start."""
-
+# How the publishing sockets do; all counts since the start.
+class StreamStatus(msgspec.Struct, frozen=True):
     connections: int | None
     """Peers connected now, over all sockets; None where that is not measured."""
     lost: dict[str, int]
@@ -291,10 +306,8 @@ class StreamHealth:
     """What the messages kept for replay take."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowHealth:
-    """How far a GPU's results agree with the CPU's, on the images that ran on both."""
-
+# How far a GPU's results agree with the CPU's, on the images that ran on both.
+class ShadowStatus(msgspec.Struct, frozen=True):
     checked: int
     """Images."""
     compared: int
@@ -316,14 +329,12 @@ class ModelHealth:
     detector: str = ""
     classifier: str | None = None
     segmenter: str | None = None
-    shadow: dict[str, ShadowHealth] | None = None
+    shadow: dict[str, ShadowStatus] | None = None
     """By "detector" and "classifier"; None where nothing was compared, as on the CPU itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingHealth:
-    """How the recording of a run does; all counts since the start."""
-
+# How the recording of a run does; all counts since the start.
+class RecordingStatus(msgspec.Struct, frozen=True):
     frames: int
     messages: int
     file_bytes: int
@@ -334,15 +345,12 @@ class RecordingHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    backend: str
-    detector: str
-    classifier: str | None
+    """How a run does; published of one source at a time."""
+
+    models: ModelHealth
     uptime_s: float
-    sources: dict[str, SourceHealth] = field(default_factory=dict)
-    stream: StreamHealth | None = None
+    sources: Mapping[str, SourceStatus] = field(default_factory=dict)
+    stream: StreamStatus | None = None
     """None where nothing is published over sockets."""
-    shadow: dict[str, ShadowHealth] | None = None
-    """As in ModelHealth."""
-    recording: RecordingHealth | None = None
+    recording: RecordingStatus | None = None
     """None where nothing is recorded."""
-    segmenter: str | None = None

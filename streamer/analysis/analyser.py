@@ -23,8 +23,6 @@ from streamer.analysis.quality import assess
 from streamer.records import Classifications, Detections, Frame, FrameQuality
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
 
-WHITE = "white"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysed:
@@ -32,15 +30,13 @@ class Analysed:
 
     frame: Frame
     detections: Detections
-    white: npt.NDArray[np.intp]
-    """Which detections are white cells; rows of `classifications` are in this order."""
     classifications: Classifications | None
-    """None where nothing says what the white cells are."""
+    """One row a white detection, in their order; None where nothing says what the white cells are."""
     prepared: PreparedFrame
     quality: FrameQuality
     timings_ms: dict[str, float]
     maps: CellMaps | None = None
-    """Where the evidence for each class lies on the white cells, in the order of `white`; None where nobody asked."""
+    """Where the evidence for each class lies on the white cells, in their order; None where nobody asked."""
 
 
 class Analyser:
@@ -69,7 +65,6 @@ class Analyser:
         self._explainer = explainer
         self._registration = RegistrationConfig()
         self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
-        self._is_white = np.array([kind == WHITE for kind in detector.card.kinds])
 
     def group(self, frame: Frame) -> Hashable:
         """The same for frames that one run of the detector takes together: those of one input size."""
@@ -87,13 +82,13 @@ class Analyser:
         halves = [halved(frame.image, 1) for frame in frames]
         found = self._detect(frames, halves)
         detected = clock()
-        white = [np.flatnonzero(self._is_white[detections.labels]) for detections in found]
+        white = [detections.white_rows for detections in found]
         looks = self._classify(frames, found, white)
         classified = clock()
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for frame, half, detections, chosen, (look, maps) in zip(frames, halves, found, white, looks, strict=True):
+        for frame, half, detections, (look, maps) in zip(frames, halves, found, looks, strict=True):
             begin = clock()
             prepared, quality = self._measured(frame, half)
             timings = {
@@ -102,7 +97,7 @@ class Analyser:
                 "classify": classify_ms,
                 "prepare": (clock() - begin) * 1000,
             }
-            results.append(Analysed(frame, detections, chosen, look, prepared, quality, timings, maps))
+            results.append(Analysed(frame, detections, look, prepared, quality, timings, maps))
         return results
 
     def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:

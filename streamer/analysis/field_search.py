@@ -40,8 +40,8 @@ class FieldSearch:
             return None
         long_side_px = min(max(height, width), self.detector.long_side_px)
         (found,) = self.detector.with_long_side(long_side_px).detect([picture])
-        white = np.array([kind == "white" for kind in found.kinds])[found.labels]
-        if not white.any():
+        white = found.white_rows
+        if len(white) == 0:
             return None
         boxes_px, middle = found.boxes_px[white], np.array([width, height], np.float32) / 2
         in_middle = ((boxes_px[:, :2] <= middle) & (middle <= boxes_px[:, 2:])).all(1)

@@ -19,7 +19,7 @@ from engines.models.segmenter import Segmenter
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.magnification import Magnification
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
-from streamer.records import Frame, ModelHealth, ShadowHealth
+from streamer.records import Frame, ModelHealth, ShadowStatus
 from streamer.sources.address import split_name
 
 NONE = "none"
@@ -41,7 +41,7 @@ class SourceModels:
     um_per_px: float | None = None
 
     def health(self) -> ModelHealth:
-        shadow = {name: ShadowHealth(**asdict(tally.counts)) for name, tally in self.shadows.items()}
+        shadow = {name: ShadowStatus(**asdict(tally.counts)) for name, tally in self.shadows.items()}
         compared = {name: one for name, one in shadow.items() if one.checked or one.failed}
         return ModelHealth(
             backend=_backend_of(self.detector, self.classifier),

@@ -20,10 +20,9 @@ from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
 from streamer.commands.options import Parser, add_classifier_option
 from streamer.commands.output import reporting
 from streamer.config import DEFAULT_DETECTOR, Backend
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import attribute_messages
-from streamer.protocol.messages import Attribute
-from streamer.records import Classifications
+from streamer.records import AttributeValue, Classifications
 from streamer.sources.base import SourceError
 from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
 
@@ -84,7 +83,7 @@ class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_"
     """All classes; they sum to 1."""
     unclassified_reason: str | None
     """"low confidence" or "unlike the training cells"; null for a classified one."""
-    attributes: dict[str, Attribute] | None
+    attributes: dict[str, AttributeValue] | None
     """How it looks, by name; null for models and classes without."""
     box_px: tuple[float, float, float, float] | None
     """Where the cell was found in a picture of a field; null where the whole picture was taken for the cell."""
@@ -152,7 +151,7 @@ def _lines(
 ) -> Iterator[ClassifiedFile]:
     cells = [None if search is None else search.white_cell(picture) for picture in pictures]
     cropped = [picture for picture, cell in zip(pictures, cells, strict=True) if cell is None]
-    of_cropped, row, naming = classifier.classify_crops(cropped), 0, Naming.of(classifier)
+    of_cropped, row, naming = classifier.classify_crops(cropped), 0, ClassDecision.of(classifier)
     for name, picture, cell in zip(names, pictures, cells, strict=True):
         if cell is not None:
             looks = classifier.classify(picture, cell.box_px, cell.rbc_px)
@@ -162,7 +161,7 @@ def _lines(
             row += 1
 
 
-def classified_file(name: str, found: Classifications, box: Boxes | None, naming: Naming) -> ClassifiedFile:
+def classified_file(name: str, found: Classifications, box: Boxes | None, naming: ClassDecision) -> ClassifiedFile:
     """The line of one file, of the looks (one row) at its cell in `box` (1,4), None: the whole picture."""
     values = found.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()

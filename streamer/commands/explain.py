@@ -22,7 +22,7 @@ from engines.models.scale import rbc_diameter_seen
 from streamer.commands.classify import LIMITS, files_below
 from streamer.commands.options import Parser, add_classifier_option
 from streamer.commands.output import output_folder, reporting
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
 from streamer.sources.images import Unreadable, read_image
 
@@ -87,7 +87,7 @@ def main(options: Options) -> int:
     out = output_folder(options.out)
     explainer = load_explainer(options.classifier)
     finder = load_detector(options.detector) if options.detector else None
-    naming = Naming.of(explainer.classifier)
+    naming = ClassDecision.of(explainer.classifier)
     index = _class_index(options.class_name, naming)
     with reporting("-o", out, "a folder that can be written"), open(out / LINES, "wb") as lines:
         for file in files:
@@ -110,7 +110,7 @@ def main(options: Options) -> int:
     return 0
 
 
-def _class_index(name: str | None, naming: Naming) -> int | None:
+def _class_index(name: str | None, naming: ClassDecision) -> int | None:
     if name is None:
         return None
     if name not in naming.class_names:
@@ -146,7 +146,7 @@ def _write(path: Path, picture: Image, cells: Sequence[EvidenceMap]) -> None:
 
 
 def _line(
-    file: str, shown: str, cell: EvidenceMap, box: tuple[float, float, float, float] | None, naming: Naming
+    file: str, shown: str, cell: EvidenceMap, box: tuple[float, float, float, float] | None, naming: ClassDecision
 ) -> ExplainedCell:
     values = cell.looks.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()

@@ -21,12 +21,9 @@ from streamer.commands.output import output_folder, reporting, writing
 from streamer.commands.recount import Recounted, opened, recounted
 from streamer.journal import SeenFrame, StoredSession
 from streamer.protocol.factory import attribute_messages
-from streamer.records import Cell
+from streamer.records import Cell, CellShape
 
-SHAPE_COLUMNS = (
-    *("nucleus_area_px", "cytoplasm_area_px", "nucleus_area_um2", "cytoplasm_area_um2"),
-    *("nucleus_to_cytoplasm_ratio", "nuclear_lobes", "nucleus_circularity"),
-)
+SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
 
 Format = Literal["csv", "coco", "json"]
@@ -73,7 +70,7 @@ class _Counted:
     pictures: dict[int, str]
 
     def cells(self) -> Iterator[Cell]:
-        return self.result.session.cells()
+        return self.result.count.cells()
 
 
 def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
@@ -226,7 +223,7 @@ def _boxes(one: _Counted, seen: SeenFrame) -> Iterator[dict[str, Any]]:
     )
     for box, score, label, number in rows:
         kind = found.kinds[label]
-        cell = None if number < 0 else one.result.session.cell(number)
+        cell = None if number < 0 else one.result.count.cell(number)
         row = {
             "box_px": box,
             "label": found.label_names[label],
@@ -252,7 +249,7 @@ def _write_pictures(stored: StoredSession, result: Recounted, folder: str | None
     made = output_folder(folder, "--pictures")
     with reporting("--pictures", folder, "a folder that can be written"):
         for number, jpeg in stored.pictures():
-            cell_id = result.session.cell(number).cell_id
+            cell_id = result.count.cell(number).cell_id
             if cell_id not in names:
                 names[cell_id] = f"{stored.source}-{stored.number}-{cell_id:06}.jpg"
                 (made / names[cell_id]).write_bytes(jpeg)

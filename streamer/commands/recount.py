@@ -15,12 +15,12 @@ from typing import Any
 from streamer.commands.options import Parser
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.morphometry import summary
+from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.dashboard import format_differential
-from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, fault, naming_of
+from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, decision_of, fault, replay
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage, Message, decode
 from streamer.records import Differential
-from streamer.run.session import SlideSession
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def main(options: Options) -> int:
 class Recounted:
     """A session as its journal's frames make it."""
 
-    session: SlideSession
+    count: SlideCount
     differential: Differential
     """Final where the session has ended, else that of all its frames."""
     last_due: Differential | None
@@ -48,27 +48,29 @@ class Recounted:
 
 
 def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda seen: None) -> Recounted:
-    """Run a session's frames through the count; `each` gets every frame once it was taken in."""
+    """Run a session's frames through the count; `each` gets every frame once it was counted."""
     rules = stored.rules
     runs = stored.runs()
     configuration = json.loads(runs[-1].configuration) if runs else {}
-    session = SlideSession(
-        MessageFactory(stored.source, session=stored.id, run_id=new_id()),
-        naming_of(rules),
+    count = SlideCount(
+        decision_of(rules),
         operating_score=rules.operating_score,
         reference_ranges=_ranges(configuration),
         stop_at_precision=configuration.get("stop_at_precision"),
     )
-    due: Differential | None = None
-    for seen in session.take_in_again(stored):
-        if session.due():
-            due = session.state(final=False)
-        if seen is not None:
-            each(seen)
+    last_due: Differential | None = None
+
+    def note(update: CountUpdate) -> None:
+        nonlocal last_due
+        if update.differential_due:
+            last_due = count.differential(final=False)
+
+    replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
-        return Recounted(session, session.state(final=False), due)
-    _, final = session.end(stored.end_corrections)
-    return Recounted(session, final, final)
+        return Recounted(count, count.differential(final=False), last_due)
+    count.finish(stored.end_corrections)
+    final = count.differential(final=True)
+    return Recounted(count, final, final)
 
 
 def recount(path: str) -> int:
@@ -77,10 +79,10 @@ def recount(path: str) -> int:
     with opened(path) as journal:
         for stored in journal.sessions:
             counted = recounted(stored)
-            factory = counted.session.factory
+            factory = MessageFactory(stored.source, session=stored.id, run_id=new_id())
             print(format_differential(factory.differential(counted.differential)))
             if stored.rules.segmenter is not None:
-                print(summary(counted.session.cells()))
+                print(summary(counted.count.cells()))
             published = _last_published(stored)
             if published is None or counted.last_due is None:
                 print("no differential was published yet")

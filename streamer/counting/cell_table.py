@@ -13,63 +13,85 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.intp]
-Boxes = npt.NDArray[np.float64]
+from streamer.counting.growable import Column, GrowableTable
+from streamer.counting.matching import Ints, SlideBoxes
 
 KINDS = ("white", "nucleated red", "red", "platelet")
 """The kinds of cells, in the order of the evidence columns."""
 
 
-class CellStore:
-    """Growing columns, one row a cell. Read them as attributes, up to `count`; write only rows that exist."""
+SCHEMA = (
+    Column("boxes", np.float64, 4),
+    Column("cut", np.bool_, 4),
+    Column("partial", np.bool_),
+    Column("alive", np.bool_),
+    Column("joined_to", np.int32),
+    Column("island", np.int32),
+    Column("anchor", np.int32),
+    Column("evidence", np.float32, len(KINDS)),
+    Column("looks", np.int32),
+    Column("whole_looks", np.int32),
+    Column("first_frame", np.int64),
+    Column("last_frame", np.int64),
+    Column("white_row", np.int32),
+    Column("class_index", np.int16),
+    Column("subclass_index", np.int16),
+    Column("reclassified_order", np.int32, stored_as="said_order"),
+    Column("reclassified_class", np.int16, stored_as="said_class"),
+    Column("reclassified_subclass", np.int16, stored_as="said_subclass"),
+    Column("published", np.bool_, stored_as="told"),
+    Column("bucket", np.int32, 3, stored_as="_bucket"),
+)
+
+
+class CellTable(GrowableTable):
+    """One row a cell, and a grid over their places."""
+
+    boxes: SlideBoxes
+    """(n, 4) x1, y1, x2, y2 on the slide."""
+    cut: npt.NDArray[np.bool_]
+    """(n, 4) which of these sides may be the frame's edge, not the cell's; all False once it was seen clear of them."""
+    partial: npt.NDArray[np.bool_]
+    """Never seen whole."""
+    alive: npt.NDArray[np.bool_]
+    joined_to: npt.NDArray[np.int32]
+    island: npt.NDArray[np.int32]
+    anchor: npt.NDArray[np.int32]
+    evidence: npt.NDArray[np.float32]
+    """(n, kinds) sum of the detection scores for each kind, those of cut boxes counting less."""
+    looks: npt.NDArray[np.int32]
+    whole_looks: npt.NDArray[np.int32]
+    """Those clear of edges, of which the box is the mean."""
+    first_frame: npt.NDArray[np.int64]
+    last_frame: npt.NDArray[np.int64]
+    white_row: npt.NDArray[np.int32]
+    """Row of the probability sums, -1 for a cell that never was white."""
+    class_index: npt.NDArray[np.int16]
+    subclass_index: npt.NDArray[np.int16]
+    reclassified_order: npt.NDArray[np.int32]
+    """When a person reclassified it, 1 for the first time on the slide; 0 where nobody did. Such a cell is white, of
+    `reclassified_class` and `reclassified_subclass`, whatever its looks say."""
+    reclassified_class: npt.NDArray[np.int16]
+    reclassified_subclass: npt.NDArray[np.int16]
+    published: npt.NDArray[np.bool_]
+    """Whether this white cell was published as counted, and not taken back."""
+    bucket: npt.NDArray[np.int32]
+    """(n, 3) island, column and line of the grid's square that it is filed under."""
 
     def __init__(self, bucket_px: float) -> None:
+        super().__init__(SCHEMA, least_rows=1024)
         self._bucket_px = bucket_px
         self._buckets: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-        self.count = 0
-        self.boxes = np.zeros((0, 4))
-        """x1, y1, x2, y2 on the slide."""
-        self.cut = np.zeros((0, 4), bool)
-        """Which of these sides may be the frame's edge, not the cell's; all False once it was seen clear of edges."""
-        self.partial = np.zeros(0, bool)
-        """Never seen whole."""
-        self.alive = np.zeros(0, bool)
-        self.joined_to = np.zeros(0, np.int32)
-        self.island = np.zeros(0, np.int32)
-        self.anchor = np.zeros(0, np.int32)
-        self.evidence = np.zeros((0, len(KINDS)), np.float32)
-        """Sum of the detection scores for each kind, those of cut boxes counting less."""
-        self.looks = np.zeros(0, np.int32)
-        self.whole_looks = np.zeros(0, np.int32)
-        """Those clear of edges, of which the box is the mean."""
-        self.first_frame = np.zeros(0, np.int64)
-        self.last_frame = np.zeros(0, np.int64)
-        self.white_row = np.zeros(0, np.int32)
-        """Row of the probability sums, -1 for a cell that never was white."""
-        self.class_index = np.zeros(0, np.int16)
-        self.subclass_index = np.zeros(0, np.int16)
-        self.said_order = np.zeros(0, np.int32)
-        """When a person said what it is, 1 for the first such word on the slide; 0 where nobody did. Such a cell is
-        white, of `said_class` and `said_subclass`, whatever its looks say."""
-        self.said_class = np.zeros(0, np.int16)
-        self.said_subclass = np.zeros(0, np.int16)
-        self.told = np.zeros(0, bool)
-        """Whether the outside was told of this white cell."""
-        self._bucket = np.zeros((0, 3), np.int32)
 
     @property
     def bytes_used(self) -> int:
         """Of the columns and, roughly, the grid."""
-        columns = sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
-        return columns + 40 * self.count + 250 * len(self._buckets)
+        return super().bytes_used + 40 * self.count + 250 * len(self._buckets)
 
-    def append(self, boxes: Boxes, cut: npt.NDArray[np.bool_], island: int, anchor: int, frame_id: int) -> Ints:
+    def append(self, boxes: SlideBoxes, cut: npt.NDArray[np.bool_], island: int, anchor: int, frame_id: int) -> Ints:
         """Add cells seen in one frame; returns their numbers. Their evidence and looks are zero yet, but their box is
         that of a first look."""
-        rows = np.arange(self.count, self.count + len(boxes))
-        self.count += len(boxes)
-        if self.count > len(self.boxes):
-            self._grow(max(1024, self.count, len(self.boxes) * 3 // 2))
+        rows = self.add_rows(len(boxes))
         self.boxes[rows] = boxes
         self.cut[rows] = cut
         self.partial[rows] = cut.any(1)
@@ -80,8 +102,8 @@ class CellStore:
         self.anchor[rows] = anchor
         self.first_frame[rows] = self.last_frame[rows] = frame_id
         self.white_row[rows] = self.class_index[rows] = self.subclass_index[rows] = -1
-        self._bucket[rows] = self._places(rows)
-        for row, place in zip(rows.tolist(), self._bucket[rows].tolist(), strict=True):
+        self.bucket[rows] = self._places(rows)
+        for row, place in zip(rows.tolist(), self.bucket[rows].tolist(), strict=True):
             self._buckets[tuple(place)].append(row)
         return rows
 
@@ -99,10 +121,10 @@ class CellStore:
     def moved(self, rows: Ints) -> None:
         """File these cells anew after their boxes or island were changed."""
         places = self._places(rows)
-        for i in np.nonzero((places != self._bucket[rows]).any(1))[0]:
+        for i in np.nonzero((places != self.bucket[rows]).any(1))[0]:
             row = int(rows[i])
-            self._buckets[tuple(self._bucket[row].tolist())].remove(row)
-            self._bucket[row] = places[i]
+            self._buckets[tuple(self.bucket[row].tolist())].remove(row)
+            self.bucket[row] = places[i]
             self._buckets[tuple(places[i].tolist())].append(row)
 
     def join(self, kept: int, gone: int) -> None:
@@ -117,32 +139,24 @@ class CellStore:
         self.whole_looks[kept] += self.whole_looks[gone]
         self.first_frame[kept] = min(self.first_frame[kept], self.first_frame[gone])
         self.last_frame[kept] = max(self.last_frame[kept], self.last_frame[gone])
-        if self.said_order[gone] > self.said_order[kept]:  # of two words about one cell the later one counts
-            for column in (self.said_order, self.said_class, self.said_subclass):
+        # Of two words about one cell the later one counts.
+        if self.reclassified_order[gone] > self.reclassified_order[kept]:
+            for column in (self.reclassified_order, self.reclassified_class, self.reclassified_subclass):
                 column[kept] = column[gone]
         self.alive[gone] = False
         self.joined_to[gone] = kept
-        self._buckets[tuple(self._bucket[gone].tolist())].remove(gone)
-
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """All that there is to know, one row a cell; `restore` makes an equal store of it."""
-        return {name: value[: self.count] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        self._buckets[tuple(self.bucket[gone].tolist())].remove(gone)
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Fill an empty store with another one's columns, which it keeps. ValueError for others."""
-        for name, own in vars(self).items():
-            if isinstance(own, np.ndarray) and (name not in columns or columns[name].dtype != own.dtype):
-                raise ValueError(f"column {name}: got {sorted(columns)}, expected it among them, of {own.dtype}")
-        for name, value in columns.items():
-            setattr(self, name, value)
-        self.count = len(self.boxes)
-        for row, (island, column, line) in enumerate(self._bucket.tolist()):
+        """Only of a table that is empty yet."""
+        super().restore(columns)
+        for row, (island, column, line) in enumerate(self.bucket.tolist()):
             if self.alive[row]:
                 self._buckets[island, column, line].append(row)
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
-        return np.where(self.said_order[rows] > 0, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
+        return np.where(self.reclassified_order[rows] > 0, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
 
     def centres(self, rows: Ints) -> npt.NDArray[np.float64]:
         boxes = self.boxes[rows]
@@ -153,10 +167,3 @@ class CellStore:
         places[:, 0] = self.island[rows]
         places[:, 1:] = np.floor(self.centres(rows) / self._bucket_px)
         return places
-
-    def _grow(self, size: int) -> None:
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                grown = np.zeros((size, *value.shape[1:]), value.dtype)
-                grown[: len(value)] = value
-                setattr(self, name, grown)

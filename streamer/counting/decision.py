@@ -11,11 +11,61 @@ import numpy.typing as npt
 from engines.base import Attribute, attribute_columns
 from engines.models.classifier import Classifier
 from engines.models.own_classes import OwnClasses
-from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, Classifications, Said
+from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, AttributeValue, Classifications
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class DecisionRule:
+    """From which probability on a class or a subclass is given, and up to which novelty. Arrays of one row a cell."""
+
+    threshold: float
+    """A best probability below it is `unclassified`; a best subclass below it is not given."""
+    novel_above: float | None = None
+    """What is more novel is `unclassified`. None: nothing is."""
+
+    def classes(
+        self, probabilities: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.int16]:
+        """(n,) index of the class of each row of (n, C), -1 for unclassified; rows of NaN are unclassified."""
+        best = probabilities.argmax(1)
+        clear = probabilities[np.arange(len(best)), best] >= np.float32(self.threshold)
+        if novelty is not None and self.novel_above is not None:
+            clear &= novelty <= np.float32(self.novel_above)
+        return np.where(clear, best, -1).astype(np.int16)
+
+    def subclasses(
+        self, classes: npt.NDArray[np.integer], parents: npt.NDArray[np.intp], probabilities: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int16]:
+        """(n,) index of the likeliest subclass of each row's class, -1 where it has none or none is clear.
+
+        `parents` (S,) is the class of each subclass, `probabilities` (n, S) are theirs, S > 0."""
+        own = np.where(parents == classes[:, None], probabilities, -1.0)
+        best = own.argmax(1)
+        clear = own[np.arange(len(best)), best] >= np.float32(self.threshold)
+        return np.where(clear, best, -1).astype(np.int16)
+
+    def reason(self, probabilities: npt.NDArray[np.float32], novelty: npt.NDArray[np.float32] | None) -> str | None:
+        """Why one cell, arrays of one row, is unclassified; None where it is classified."""
+        if novelty is not None and self.novel_above is not None and novelty[0] > np.float32(self.novel_above):
+            return UNLIKE_TRAINING
+        return LOW_CONFIDENCE if self.classes(probabilities, novelty)[0] < 0 else None
+
+
+def parent_indices(class_names: Sequence[str], subclass_parents: Sequence[str]) -> npt.NDArray[np.intp]:
+    return np.array([class_names.index(parent) for parent in subclass_parents], np.intp)
+
+
+def likeliest_values(attributes: Sequence[Attribute], probabilities: npt.NDArray[np.float32]) -> Attributes:
+    """The likeliest value of each attribute, from the probabilities of all values side by side."""
+    likeliest: Attributes = {}
+    for attribute, columns in zip(attributes, attribute_columns(attributes), strict=True):
+        best = int(probabilities[columns].argmax())
+        likeliest[attribute.name] = AttributeValue(attribute.values[best], float(probabilities[columns][best]))
+    return likeliest
+
+
+@dataclass(frozen=True, slots=True)
+class ClassDecision:
     """The names of a classifier and the probability from which one is given."""
 
     class_names: tuple[str, ...]
@@ -31,7 +81,7 @@ class Naming:
     """The classes whose cells have attributes."""
 
     @classmethod
-    def of(cls, classifier: Classifier | OwnClasses) -> Naming:
+    def of(cls, classifier: Classifier | OwnClasses) -> ClassDecision:
         card = classifier.card
         return cls(
             class_names=card.class_names,
@@ -42,6 +92,10 @@ class Naming:
             attributes=card.attributes,
             attributes_of=card.attributes_of,
         )
+
+    @property
+    def rule(self) -> DecisionRule:
+        return DecisionRule(self.threshold, self.novel_above)
 
     def top_class(self, probabilities: Sequence[float] | npt.NDArray[np.floating]) -> str:
         """The likeliest class, however unlikely."""
@@ -57,29 +111,27 @@ class Naming:
         self, probabilities: Sequence[float] | npt.NDArray[np.floating], novelty: float | None = None
     ) -> str | None:
         """Why this is `unclassified`: too novel, or its best probability below the threshold; None where it is not."""
-        if novelty is not None and self.novel_above is not None and novelty > np.float32(self.novel_above):
-            return UNLIKE_TRAINING
-        return None if max(probabilities) >= self.threshold else LOW_CONFIDENCE
+        row = np.asarray(probabilities, np.float32)[None]
+        return self.rule.reason(row, None if novelty is None else np.array([novelty], np.float32))
 
     def class_names_of(self, looks: Classifications) -> list[str]:
         """The class of each of some looks."""
-        novelty: Sequence[float | None] = [None] * len(looks) if looks.novelty is None else looks.novelty.tolist()
-        return [self.class_name(row, novel) for row, novel in zip(looks.probabilities, novelty, strict=True)]
+        names = (*self.class_names, UNCLASSIFIED)  # the last one is also that of index -1
+        return [names[index] for index in self.rule.classes(looks.probabilities, looks.novelty).tolist()]
 
     def described(self, class_name: str, values: npt.NDArray[np.float32]) -> Attributes | None:
         """The likeliest value of each attribute, from those of all side by side; None for a class without."""
-        if class_name not in self.attributes_of:
-            return None
-        found: Attributes = {}
-        for attribute, columns in zip(self.attributes, attribute_columns(self.attributes), strict=True):
-            best = int(values[columns].argmax())
-            found[attribute.name] = Said(attribute.values[best], float(values[columns][best]))
-        return found
+        return likeliest_values(self.attributes, values) if class_name in self.attributes_of else None
 
     def subclass(self, class_name: str, probabilities: Sequence[float] | npt.NDArray[np.floating]) -> str | None:
-        """The likeliest subclass of `class_name`; None where it has none, or none is likelier than not."""
-        own = [i for i, parent in enumerate(self.subclass_parents) if parent == class_name]
-        if not own:
+        """The likeliest subclass of `class_name`; None where it has none, or that one stays below the threshold."""
+        if class_name not in self.subclass_parents:
             return None
-        best = max(own, key=lambda i: float(probabilities[i]))
-        return self.subclass_names[best] if probabilities[best] > 0.5 else None
+        row, index = np.asarray(probabilities, np.float32)[None], self.class_names.index(class_name)
+        best = int(self.rule.subclasses(np.array([index]), self.parents, row)[0])
+        return None if best < 0 else self.subclass_names[best]
+
+    @property
+    def parents(self) -> npt.NDArray[np.intp]:
+        """(S,) index into `class_names` of the class that each subclass belongs to."""
+        return parent_indices(self.class_names, self.subclass_parents)

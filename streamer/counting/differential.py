@@ -1,7 +1,7 @@
 """Counts of unique white cells to a differential: percentages, limits, flags.
 
 Pure functions of the counts; nothing here remembers anything but what it computed before. The limits are those of
-sampling only: what the classifier gets wrong comes on top, and the model card says how much.
+sampling only: the errors of the classifier come on top, and the model card gives their rate.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from scipy.special import betaincinv, betaln
 
 from streamer.config import FIVE_PART_RANGES
-from streamer.records import UNCLASSIFIED, Differential, Share
+from streamer.records import UNCLASSIFIED, ClassShare, Differential
 
 CONFIDENCE = 0.95
 CLOPPER_PEARSON = "clopper-pearson"
@@ -101,15 +101,15 @@ LIMITS: Mapping[str, Callable[[int, int], tuple[float, float]]] = {
 
 
 @lru_cache(maxsize=4096)
-def share(count: int, total: int, method: str = CLOPPER_PEARSON) -> Share:
+def share(count: int, total: int, method: str = CLOPPER_PEARSON) -> ClassShare:
     """`count` of `total` cells in percent with its 95 % limits; all None where nothing was counted."""
     if total == 0:
-        return Share(count=count, percent=None, low=None, high=None)
+        return ClassShare(count=count, percent=None, low=None, high=None)
     low, high = LIMITS[method](count, total)
-    return Share(count=count, percent=100.0 * count / total, low=100.0 * low, high=100.0 * high)
+    return ClassShare(count=count, percent=100.0 * count / total, low=100.0 * low, high=100.0 * high)
 
 
-def widest(shares: Iterable[Share]) -> float | None:
+def widest(shares: Iterable[ClassShare]) -> float | None:
     """Half the width of the widest limits, in percentage points; None where nothing was counted.
 
     What `--stop-at-precision` compares: of all classes of the differential, zero counts among them, `unclassified`
@@ -171,8 +171,8 @@ def differential(
     )
 
 
-def _flags(named: Mapping[str, Share], nrbc: int, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """What a laboratory wants to be told of the classes and subclasses `named`; a range is left only when the whole
+def _flags(named: Mapping[str, ClassShare], nrbc: int, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Findings among the classes and subclasses `named` that a laboratory must see; a range is left only when the whole
     interval lies outside it."""
     flags = [f"{name}s seen" for name in ("blast", "promyelocyte", "myelocyte") if name in named and named[name].count]
     metamyelocytes = named.get("metamyelocyte")

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Attribute, attribute_columns
-from streamer.records import LOW_CONFIDENCE, UNLIKE_TRAINING, Attributes, Classifications, Said
+from streamer.counting.decision import DecisionRule, likeliest_values, parent_indices
+from streamer.counting.growable import Column, GrowableTable
+from streamer.records import Attributes, Classifications
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,19 +45,38 @@ class Names:
     attributes: tuple[Attribute, ...] = ()
 
 
+class SumTable(GrowableTable):
+    """Sums over the looks, weighted, one row a white cell."""
+
+    weights: Floats
+    """(n,) of the looks."""
+    classes: Floats
+    """(n, C) of log probabilities."""
+    subclasses: Floats
+    """(n, S) the same; of subclasses without siblings, of log odds."""
+    attributes: Floats
+    """(n, V) of log probabilities."""
+    familiar: Floats
+    """(n,) 1 minus the novelty of the least novel look; 0 without looks, 1 where the classifier does not measure it."""
+
+    def __init__(self, classes: int, subclasses: int, values: int) -> None:
+        schema = (
+            Column("weights", np.float32),
+            Column("classes", np.float32, classes, stored_as="sums"),
+            Column("subclasses", np.float32, subclasses, stored_as="subclass_sums"),
+            Column("attributes", np.float32, values, stored_as="attribute_sums"),
+            Column("familiar", np.float32),
+        )
+        super().__init__(schema, least_rows=64)
+
+
 class Fusion:
-    """Sums of weighted log probabilities, one row a white cell, in arrays that grow."""
+    """One class from the looks at each white cell, which has a row for them."""
 
     def __init__(self, config: FusionConfig) -> None:
         self._config = config
+        self._rule = DecisionRule(config.unclassified_below, config.novel_above)
         self._name(Names())
-        self._weights = np.zeros(0, np.float32)
-        self._sums = np.zeros((0, 0), np.float32)
-        self._subclass_sums = np.zeros((0, 0), np.float32)
-        self._attribute_sums = np.zeros((0, 0), np.float32)
-        self._familiar = np.zeros(0, np.float32)
-        """1 minus the novelty of the least novel look; 0 without looks, 1 where the looks say nothing of it."""
-        self._count = 0
 
     @property
     def names(self) -> Names:
@@ -63,152 +84,115 @@ class Fusion:
 
     @property
     def bytes_used(self) -> int:
-        return sum(column.nbytes for column in self._columns().values())
-
-    def _columns(self) -> dict[str, Floats]:
-        return {
-            "weights": self._weights,
-            "sums": self._sums,
-            "subclass_sums": self._subclass_sums,
-            "attribute_sums": self._attribute_sums,
-            "familiar": self._familiar,
-        }
+        return self._table.bytes_used
 
     def new_rows(self, count: int) -> npt.NDArray[np.intp]:
         """Numbers of `count` new rows without looks."""
-        first, self._count = self._count, self._count + count
-        if self._count > len(self._weights):
-            size = max(64, self._count, len(self._weights) * 3 // 2)
-            self._take({name: _grown(column, size) for name, column in self._columns().items()})
-        return np.arange(first, self._count)
+        return self._table.add_rows(count)
 
     def columns(self) -> dict[str, Floats]:
         """The sums, one row a white cell; with the names, `restore` makes an equal one of them."""
-        return {name: value[: self._count] for name, value in self._columns().items()}
+        return self._table.columns()
 
     def restore(self, columns: Mapping[str, Floats], names: Names) -> None:
         """Go on with another one's sums, which it keeps."""
-        self._take(columns)
-        self._count = len(self._weights)
         self._name(names)
-
-    def _take(self, columns: Mapping[str, Floats]) -> None:
-        self._weights, self._sums, self._subclass_sums = (columns[n] for n in ("weights", "sums", "subclass_sums"))
-        self._attribute_sums, self._familiar = columns["attribute_sums"], columns["familiar"]
+        self._table.restore(columns)
 
     def add(self, rows: npt.NDArray[np.intp], looks: Classifications, weights: Floats) -> None:
         """Add look i, with weights[i] of 0 to 1, to rows[i]; a row may come more than once."""
         if not self.class_names:
-            self._take_names(looks)
+            rows_so_far = self._table.count
+            self._name(Names(looks.class_names, looks.subclass_names, looks.subclass_parents, looks.attributes))
+            self._table.add_rows(rows_so_far)
         if looks.class_names != self.class_names or looks.subclass_names != self.subclass_names:
             raise ValueError(
                 f"looks: got classes {looks.class_names} and subclasses {looks.subclass_names}, expected those of the "
                 f"first look, {self.class_names} and {self.subclass_names}; use one classifier a session"
             )
         floor = self._config.min_probability
-        np.add.at(self._weights, rows, weights)
-        np.add.at(self._sums, rows, weights[:, None] * np.log(np.maximum(looks.probabilities, floor)))
+        sums = self._table
+        np.add.at(sums.weights, rows, weights)
+        np.add.at(sums.classes, rows, weights[:, None] * np.log(np.maximum(looks.probabilities, floor)))
         if self.subclass_names:
             logarithms = np.log(np.maximum(looks.subclass_probabilities, floor))
             logarithms[:, self._only] -= np.log(np.maximum(1 - looks.subclass_probabilities[:, self._only], floor))
-            np.add.at(self._subclass_sums, rows, weights[:, None] * logarithms)
+            np.add.at(sums.subclasses, rows, weights[:, None] * logarithms)
         if looks.attribute_probabilities is not None:
             logarithms = np.log(np.maximum(looks.attribute_probabilities, floor))
-            np.add.at(self._attribute_sums, rows, weights[:, None] * logarithms)
+            np.add.at(sums.attributes, rows, weights[:, None] * logarithms)
         familiar = np.ones(len(rows), np.float32) if looks.novelty is None else 1 - looks.novelty
-        np.maximum.at(self._familiar, rows, familiar)
+        np.maximum.at(sums.familiar, rows, familiar)
 
     def join(self, kept: int, gone: int) -> None:
         """Two rows turned out to be one cell."""
-        self._familiar[kept] = max(self._familiar[kept], self._familiar[gone])
-        for name, sums in self._columns().items():
-            if name != "familiar":
-                sums[kept] += sums[gone]
-            sums[gone] = 0
+        sums = self._table
+        sums.familiar[kept] = max(sums.familiar[kept], sums.familiar[gone])
+        sums.familiar[gone] = 0
+        for column in (sums.weights, sums.classes, sums.subclasses, sums.attributes):
+            column[kept] += column[gone]
+            column[gone] = 0
 
     def probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, C), each row sums to 1; rows without looks are NaN."""
-        return self._pooled(self._sums[rows], rows, [np.arange(len(self.class_names))])
+        return self._pooled(self._table.classes[rows], rows, [np.arange(len(self.class_names))])
 
     def subclass_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, S), those of one parent sum to 1, the only one of its parent has a probability of its own; rows without
         looks are NaN."""
-        return self._pooled(self._subclass_sums[rows], rows, self._siblings)
+        return self._pooled(self._table.subclasses[rows], rows, self._siblings)
 
     def attribute_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, V), those of one attribute sum to 1; rows without looks are NaN."""
-        return self._pooled(self._attribute_sums[rows], rows, self._values)
+        return self._pooled(self._table.attributes[rows], rows, self._values)
 
     def novelty(self, rows: npt.NDArray[np.intp]) -> Floats:
-        """(n,) of the least novel look; 1 without looks, 0 where looks say nothing of it."""
-        return np.asarray(1 - self._familiar[rows], np.float32)
+        """(n,) of the least novel look; 1 without looks, 0 where the classifier does not measure it."""
+        return np.asarray(1 - self._table.familiar[rows], np.float32)
 
     def attributes_of(self, row: int) -> Attributes | None:
-        """What the looks say of how a cell looks; None where they say nothing."""
-        if not self.attributes or self._weights[row] == 0:
+        """The attributes of a cell, all looks fused; None without looks, or where the classifier has none."""
+        if not self.attributes or self._table.weights[row] == 0:
             return None
-        fused = self.attribute_probabilities(np.array([row]))[0]
-        best = [columns[int(fused[columns].argmax())] for columns in self._values]
-        return {
-            attribute.name: Said(attribute.values[column - columns[0]], float(fused[column]))
-            for attribute, columns, column in zip(self.attributes, self._values, best, strict=True)
-        }
+        return likeliest_values(self.attributes, self.attribute_probabilities(np.array([row]))[0])
 
     def reason(self, row: int) -> str | None:
         """Why a row with looks is unclassified; None for one that is classified, or has none."""
-        rows = np.array([row])
-        if self._weights[row] == 0 or self.classes(rows)[0] >= 0:
+        if self._table.weights[row] == 0:
             return None
-        return UNLIKE_TRAINING if self._is_novel(rows)[0] else LOW_CONFIDENCE
-
-    def _is_novel(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        if self._config.novel_above is None:
-            return np.zeros(len(rows), bool)
-        return np.asarray(self.novelty(rows) > np.float32(self._config.novel_above))
+        rows = np.array([row])
+        return self._rule.reason(self.probabilities(rows), self.novelty(rows))
 
     def classes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         """(n,) index into `class_names`, -1 for unclassified, cells without looks among them."""
         if not self.class_names:
             return np.full(len(rows), -1, np.int16)
-        fused = self.probabilities(rows)
-        best = fused.argmax(1)
-        clear = fused[np.arange(len(rows)), best] >= self._config.unclassified_below
-        return np.where(clear & ~self._is_novel(rows), best, -1).astype(np.int16)
+        return self._rule.classes(self.probabilities(rows), self.novelty(rows))
 
     def subclasses(self, rows: npt.NDArray[np.intp], classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """(n,) index of the likeliest subclass of each row's class, -1 where it has none or is not clear."""
-        result = np.full(len(rows), -1, np.int16)
         if not self.subclass_names:
-            return result
-        parents = np.array([self.class_names.index(parent) for parent in self.subclass_parents], np.intp)
-        fused = np.where(parents == classes[:, None], self.subclass_probabilities(rows), -1.0)
-        best = fused.argmax(1)
-        clear = fused[np.arange(len(rows)), best] >= self._config.unclassified_below
-        result[clear] = best[clear]
-        return result
-
-    def _take_names(self, looks: Classifications) -> None:
-        self._name(Names(looks.class_names, looks.subclass_names, looks.subclass_parents, looks.attributes))
-        self._sums = np.zeros((len(self._weights), len(self.class_names)), np.float32)
-        self._subclass_sums = np.zeros((len(self._weights), len(self.subclass_names)), np.float32)
-        values = sum(len(attribute.values) for attribute in self.attributes)
-        self._attribute_sums = np.zeros((len(self._weights), values), np.float32)
+            return np.full(len(rows), -1, np.int16)
+        return self._rule.subclasses(classes, self._parents, self.subclass_probabilities(rows))
 
     def _name(self, names: Names) -> None:
+        """Begin an empty table for looks that speak of these names."""
         self.class_names = names.classes
         self.subclass_names = names.subclasses
         self.subclass_parents = names.parents
-        parents = np.array(names.parents)
-        self._siblings = [np.nonzero(parents == parent)[0] for parent in dict.fromkeys(names.parents)]
+        self._parents = parent_indices(names.classes, names.parents)
+        self._siblings = [np.nonzero(self._parents == parent)[0] for parent in dict.fromkeys(self._parents.tolist())]
         """Columns of the subclasses of each parent."""
         self._only = [int(columns[0]) for columns in self._siblings if len(columns) == 1]
         """Columns of subclasses without siblings: their sums are of log odds, against the usual cell of the class."""
         self.attributes = names.attributes
         self._values = attribute_columns(names.attributes)
         """Columns of the values of each attribute."""
+        values = sum(len(attribute.values) for attribute in names.attributes)
+        self._table = SumTable(len(names.classes), len(names.subclasses), values)
 
     def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: list[npt.NDArray[np.intp]]) -> Floats:
-        weights = self._weights[rows, None]
+        weights = self._table.weights[rows, None]
         pooled = sums / (1 + np.maximum(weights - 1, 0) * self._config.look_correlation)
         pooled[weights[:, 0] == 0] = np.nan
         for columns in groups:
@@ -218,9 +202,3 @@ class Fusion:
             odds = np.exp(pooled[:, columns] - pooled[:, columns].max(1, keepdims=True))
             pooled[:, columns] = odds / odds.sum(1, keepdims=True)
         return np.asarray(pooled, np.float32)
-
-
-def _grown(array: Floats, size: int) -> Floats:
-    grown = np.zeros((size, *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown

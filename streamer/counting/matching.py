@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Boxes = npt.NDArray[np.float64]
+SlideBoxes = npt.NDArray[np.float64]
 Cuts = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
 
@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.intp]
 @dataclass(frozen=True, slots=True)
 class MatchConfig:
     min_iou: float = 0.4
-    """Boxes of the same family (white and nucleated red; red; platelet) that overlap so much are one cell."""
+    """SlideBoxes of the same family (white and nucleated red; red; platelet) that overlap so much are one cell."""
     min_iou_other_family: float = 0.65
     """The same for boxes of different families: a white cell that was once taken for a red one."""
     min_iou_cut: float = 0.25
@@ -46,14 +46,19 @@ class Field:
     corner: npt.NDArray[np.float64]
     size: npt.NDArray[np.float64]
 
-    def seen(self, boxes: Boxes) -> Boxes:
+    def seen(self, boxes: SlideBoxes) -> SlideBoxes:
         """What of these boxes lies in the field."""
         return boxes.clip(np.tile(self.corner, 2), np.tile(self.corner + self.size, 2))
 
-    def beyond(self, boxes: Boxes, by_px: float) -> Cuts:
+    def beyond(self, boxes: SlideBoxes, by_px: float) -> Cuts:
         """(n, 4): which sides of these boxes lie more than `by_px` outside the field."""
         low, high = self.corner - by_px, self.corner + self.size + by_px
         return np.concatenate([boxes[:, :2] < low, boxes[:, 2:] > high], axis=1)
+
+
+MAYBE_CUT_SHARE = 0.015
+"""A box that comes nearer to the frame's edge than this share of its longer side may show no whole cell: detectors end
+the boxes of cut cells some pixels early."""
 
 
 def from_edges_px(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
@@ -69,10 +74,10 @@ def cut_sides(boxes_px: npt.NDArray[np.float32], width: int, height: int, edge_p
 
 
 _BAND = 256
-"""Boxes that are compared at once: the sweep over x alone would meet all that share a column with them."""
+"""SlideBoxes that are compared at once: the sweep over x alone would meet all that share a column with them."""
 
 
-def touching_pairs(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
+def touching_pairs(a: SlideBoxes, b: SlideBoxes) -> tuple[Ints, Ints]:
     """Indices (i, j) of all boxes a[i] and b[j] that share some area, in memory proportional to how many do."""
     if len(a) == 0 or len(b) == 0:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
@@ -92,7 +97,7 @@ def touching_pairs(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
     )
 
 
-def _swept(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
+def _swept(a: SlideBoxes, b: SlideBoxes) -> tuple[Ints, Ints]:
     """The same by a sweep over x, for boxes of which few share a column."""
     order = np.argsort(b[:, 0], kind="stable")
     lefts = b[order, 0]
@@ -105,7 +110,9 @@ def _swept(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
     return i[touching], j[touching]
 
 
-def overlaps(a: Boxes, a_cut: Cuts, b: Boxes, b_cut: Cuts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def overlaps(
+    a: SlideBoxes, a_cut: Cuts, b: SlideBoxes, b_cut: Cuts
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(n,) intersection over union, and over the smaller one, of the rows of a and b, each clipped as the other was."""
     a_seen, b_seen = _clipped(a, b, b_cut), _clipped(b, a, a_cut)
     across = np.minimum(a_seen[:, 2], b_seen[:, 2]) - np.maximum(a_seen[:, 0], b_seen[:, 0])
@@ -115,11 +122,11 @@ def overlaps(a: Boxes, a_cut: Cuts, b: Boxes, b_cut: Cuts) -> tuple[npt.NDArray[
     return common / np.maximum(first + second - common, 1e-9), common / np.maximum(np.minimum(first, second), 1e-9)
 
 
-def _areas(boxes: Boxes) -> npt.NDArray[np.float64]:
+def _areas(boxes: SlideBoxes) -> npt.NDArray[np.float64]:
     return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
 
 
-def _clipped(boxes: Boxes, other: Boxes, other_cut: Cuts) -> Boxes:
+def _clipped(boxes: SlideBoxes, other: SlideBoxes, other_cut: Cuts) -> SlideBoxes:
     rows = np.nonzero(other_cut.any(1))[0]
     if len(rows) == 0:
         return boxes
@@ -151,7 +158,7 @@ def one_to_one(i: Ints, j: Ints, likeness: npt.NDArray[np.float64]) -> tuple[Int
 
 def new_and_double(
     known: npt.NDArray[np.bool_],
-    boxes: Boxes,
+    boxes: SlideBoxes,
     cut: Cuts,
     families: Ints,
     scores: npt.NDArray[np.float32],
@@ -198,7 +205,7 @@ def new_and_double(
 _POINTS = (np.arange(16) + 0.5) / 16
 
 
-def covered(boxes: Boxes, scores: npt.NDArray[np.float32], rows: Ints, by: Ints) -> npt.NDArray[np.float64]:
+def covered(boxes: SlideBoxes, scores: npt.NDArray[np.float32], rows: Ints, by: Ints) -> npt.NDArray[np.float64]:
     """(n,) share of the boxes `rows` that lies in those of `by` with a better score, on a grid of 16 x 16 points."""
     i, j = touching_pairs(boxes[rows], boxes[by])
     j = by[j]

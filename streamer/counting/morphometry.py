@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 
 import numpy as np
@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from engines.geometry import square_around
 from engines.models.segmenter import Segmenter
+from streamer.counting.matching import MAYBE_CUT_SHARE, cut_sides
 from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation
 
 STEP = 0.1
 """A look has to be better by about so much to be segmented again."""
 BEYOND_EDGE = 0.7
 """What a look counts whose surroundings the frame cuts, against one with all of them."""
-EDGE_SHARE = 0.015
-"""A box that comes nearer to the frame's edge than this share of its longer side may show no whole cell."""
 
 
 def look_quality(score: float, focus: float, whole_square: bool) -> float:
@@ -64,6 +63,10 @@ class ShapeBook:
         known = self._best.get(look.cell_id)
         if known is None or _rank(look) > _rank(known):
             self._best[look.cell_id] = look
+
+    def add_all(self, looks: Iterable[MeasuredLook]) -> None:
+        for look in looks:
+            self.add(look)
 
     def join(self, joined: Iterable[tuple[CellId, CellId | None]]) -> list[CellId]:
         """(number, number of the cell that it turned out to be): that one has the looks of both. Returns those cells
@@ -125,13 +128,10 @@ class ShapeMeter:
                 quality,
                 CellShape(
                     frame_id=frame.frame_id,
-                    nucleus_area_px=shape.nucleus_area_px,
-                    cytoplasm_area_px=shape.cytoplasm_area_px,
                     nucleus_area_um2=self._in_um2(shape.nucleus_area_px),
                     cytoplasm_area_um2=self._in_um2(shape.cytoplasm_area_px),
                     nucleus_to_cytoplasm_ratio=shape.nucleus_to_cytoplasm_ratio,
-                    nuclear_lobes=shape.nuclear_lobes,
-                    nucleus_circularity=shape.nucleus_circularity,
+                    **asdict(shape),
                 ),
             )
             for (_, cell_id, quality), shape in zip(chosen, shapes, strict=True)
@@ -143,10 +143,7 @@ class ShapeMeter:
 
 def clear_of_edges(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.intp]:
     """Rows of the boxes (n,4) that show whole cells of a frame."""
-    room = EDGE_SHARE * max(width, height)
-    low = (boxes_px[:, :2] >= room).all(1)
-    high = (boxes_px[:, 2:] <= np.array([width - room, height - room])).all(1)
-    return np.flatnonzero(low & high)
+    return np.flatnonzero(~cut_sides(boxes_px, width, height, MAYBE_CUT_SHARE * max(width, height)).any(1))
 
 
 def _is_inside(box_px: Sequence[float], margin: float, size: Sequence[int]) -> bool:
@@ -161,12 +158,12 @@ def summary(cells: Iterable[Cell]) -> str:
     for cell in white:
         if cell.shape is not None and cell.shape.nucleus_area_px is not None:
             by_class.setdefault(cell.class_name, []).append(cell.shape)
-    told = []
+    medians_of = []
     for name, shapes in sorted(by_class.items(), key=lambda pair: -len(pair[1])):
         ratios = [one.nucleus_to_cytoplasm_ratio for one in shapes if one.nucleus_to_cytoplasm_ratio is not None]
         lobes = [one.nuclear_lobes for one in shapes if one.nuclear_lobes is not None]
         ratio = f"{median(ratios):.2f}" if ratios else "not measured"
-        told.append(f"{name} {ratio}, {median(lobes):g}")
+        medians_of.append(f"{name} {ratio}, {median(lobes):g}")
     count = sum(map(len, by_class.values()))
-    medians = f"; median nucleus-to-cytoplasm ratio and lobes: {'; '.join(told)}" if told else ""
+    medians = f"; median nucleus-to-cytoplasm ratio and lobes: {'; '.join(medians_of)}" if medians_of else ""
     return f"shapes: nucleus measured in {count} of {len(white)} white cells{medians}"

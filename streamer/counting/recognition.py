@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamer.counting.cell_table import CellStore
+from streamer.counting.cell_table import CellTable
 from streamer.counting.matching import (
-    Boxes,
     Cuts,
     Field,
     Ints,
     MatchConfig,
+    SlideBoxes,
     new_and_double,
     one_to_one,
     overlaps,
@@ -34,7 +34,7 @@ class Recognised:
     of what better boxes show, and no cell."""
 
     known: Ints
-    """Boxes that each show another known cell."""
+    """SlideBoxes that each show another known cell."""
     cells: Ints
     """The numbers of these cells."""
     new: Ints
@@ -47,12 +47,12 @@ class Recognised:
 class Recognition:
     """Knows the cells of a store again, by their boxes and kinds."""
 
-    def __init__(self, cells: CellStore, config: MatchConfig) -> None:
+    def __init__(self, cells: CellTable, config: MatchConfig) -> None:
         self._cells = cells
         self._config = config
 
     def recognise(
-        self, boxes: Boxes, cut: Cuts, kinds: Ints, scores: npt.NDArray[np.float32], field: Field
+        self, boxes: SlideBoxes, cut: Cuts, kinds: Ints, scores: npt.NDArray[np.float32], field: Field
     ) -> Recognised:
         """What each box, (n, 4) on the slide and n > 0, of the frame `field` shows; `cut`, `kinds` and `scores` are
         theirs."""
@@ -85,12 +85,12 @@ class Recognition:
         best = np.array(pairs, np.intp)
         return a[best], b[best]
 
-    def _near(self, boxes: Boxes, island: int) -> Ints:
+    def _near(self, boxes: SlideBoxes, island: int) -> Ints:
         """Cells that any of these boxes may show."""
         return self._cells.within(island, np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]))
 
     def _like(
-        self, boxes: Boxes, cut: Cuts, kinds: Ints, near: Ints, field: Field | None = None
+        self, boxes: SlideBoxes, cut: Cuts, kinds: Ints, near: Ints, field: Field | None = None
     ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
         """(i, j, likeness): box i, seen in `field`, may show cell near[j]."""
         cells, config = self._cells, self._config

@@ -14,11 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamer.counting.cell_table import KINDS, CellStore
+from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.fusion import Fusion, FusionConfig, Names
-from streamer.counting.matching import Boxes, Cuts, Field, Ints, MatchConfig, best_of_each, from_edges_px
+from streamer.counting.matching import (
+    MAYBE_CUT_SHARE,
+    Cuts,
+    Field,
+    Ints,
+    MatchConfig,
+    SlideBoxes,
+    best_of_each,
+    from_edges_px,
+)
 from streamer.counting.recognition import Recognition
-from streamer.counting.tallies import Ledger, SlideCounts
+from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
 from streamer.stage.placement import Correction, Placement
 
@@ -29,9 +38,8 @@ class SlideConfig:
     """Detections below it are not counted: the detector card's operating threshold."""
     cut_share: float = 0.004
     """A box that comes nearer to the frame's edge than this share of its longer side shows no whole cell."""
-    maybe_cut_share: float = 0.015
-    """A box that comes so near may show no whole cell: detectors end the boxes of cut cells some pixels early. It is
-    counted, and replaced by the first box that is clear of the edges."""
+    maybe_cut_share: float = MAYBE_CUT_SHARE
+    """A box that comes so near is counted, and replaced by the first box that is clear of the edges."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts against one at a whole cell."""
     cut_evidence: float = 0.1
@@ -43,7 +51,7 @@ class SlideConfig:
     bucket_px: float = 256.0
     """Side of the grid's squares; cells larger than two of them would not be found again."""
     attributes_of: tuple[str, ...] = ()
-    """Classes whose cells the classifier learnt to describe; the attributes of others are not told."""
+    """Classes whose cells the classifier learnt to describe; the attributes of others are not published."""
     match: MatchConfig = field(default_factory=MatchConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
@@ -56,7 +64,7 @@ class SlideUpdate:
     cells: tuple[Cell, ...]
     """White cells and nucleated red ones that were counted for the first time or whose class changed."""
     removed: tuple[tuple[int, int | None], ...]
-    """(number, number of the cell that it turned out to be) of cells told of before; None for one that is no white
+    """(number, number of the cell that it turned out to be) of cells published before; None for one that is no white
     cell after all."""
 
 
@@ -74,9 +82,9 @@ class SlideState:
 class SlideMap:
     def __init__(self, config: SlideConfig | None = None) -> None:
         self._config = config or SlideConfig()
-        self._cells = CellStore(self._config.bucket_px)
+        self._cells = CellTable(self._config.bucket_px)
         self._fusion = Fusion(self._config.fusion)
-        self._ledger = Ledger(self._cells, self._fusion)
+        self._tallies = Tallies(self._cells, self._fusion)
         self._recognition = Recognition(self._cells, self._config.match)
 
     @property
@@ -84,12 +92,12 @@ class SlideMap:
         return self._cells.bytes_used + self._fusion.bytes_used
 
     def counts(self) -> SlideCounts:
-        return self._ledger.counts()
+        return self._tallies.counts()
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
         rows = self._living()
-        for row in rows[self._ledger.counted(rows) & (self._cells.kind(rows) <= 1)].tolist():
+        for row in rows[self._tallies.counted(rows) & (self._cells.kind(rows) <= 1)].tolist():
             yield self._cell(row)
 
     def cell(self, cell_id: int) -> Cell:
@@ -108,35 +116,35 @@ class SlideMap:
 
     def is_counted(self, cell_id: int) -> bool:
         """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
-        return 0 <= cell_id < self._cells.count and bool(self._cells.told[self._row(cell_id)])
+        return 0 <= cell_id < self._cells.count and bool(self._cells.published[self._row(cell_id)])
 
-    def reclassify(self, said: Reclassification) -> SlideUpdate:
-        """Give a counted cell the class that a person says it has, whatever its looks say, now and later.
+    def reclassify(self, given: Reclassification) -> SlideUpdate:
+        """Give a counted cell the class that a person gave it, whatever its looks show, now and later.
 
         ValueError for a cell that is not counted, and for a class that no look of this slide could have.
         """
         known = (UNCLASSIFIED, *self._fusion.class_names)
-        if not self.is_counted(said.cell_id) or said.class_name not in (None, *known):
-            raise ValueError(f"got {said}, expected a counted cell and one of the classes {', '.join(known)}")
-        cells, row = self._cells, self._row(said.cell_id)
-        with self._ledger.change(np.array([row])):
+        if not self.is_counted(given.cell_id) or given.class_name not in (None, *known):
+            raise ValueError(f"got {given}, expected a counted cell and one of the classes {', '.join(known)}")
+        cells, row = self._cells, self._row(given.cell_id)
+        with self._tallies.change(np.array([row])):
             if cells.white_row[row] < 0:
                 cells.white_row[row] = self._fusion.new_rows(1)[0]
-            cells.said_order[row] = 0
-            if said.class_name is not None:
-                cells.said_order[row] = 1 + cells.said_order[: cells.count].max()
-                cells.said_class[row] = known.index(said.class_name) - 1
+            cells.reclassified_order[row] = 0
+            if given.class_name is not None:
+                cells.reclassified_order[row] = 1 + cells.reclassified_order[: cells.count].max()
+                cells.reclassified_class[row] = known.index(given.class_name) - 1
                 names = self._fusion.subclass_names
-                cells.said_subclass[row] = -1 if said.subclass is None else names.index(said.subclass)
+                cells.reclassified_subclass[row] = -1 if given.subclass is None else names.index(given.subclass)
             self._classify(np.array([row]))
-        if cells.told[row]:
-            self._ledger.note(row)
+        if cells.published[row]:
+            self._tallies.note(row)
         return self._drain(())
 
-    def told(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
+    def published_cells(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
         """Those of these cells that are counted white or nucleated red ones, as they are now, without their attributes:
-        asked for every frame, which tells classes only."""
-        return {number: self._cell(number, described=False) for number in cell_ids if self._cells.told[number]}
+        called for every frame, which publishes classes only."""
+        return {number: self._cell(number, described=False) for number in cell_ids if self._cells.published[number]}
 
     def state(self) -> SlideState:
         """What `restore` needs, between two frames; views that are valid until the next one."""
@@ -146,7 +154,7 @@ class SlideMap:
         """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays."""
         self._cells.restore(state.cells)
         self._fusion.restore(state.sums, state.names)
-        self._ledger.count_anew(self._living())
+        self._tallies.count_anew(self._living())
 
     def update(
         self,
@@ -165,7 +173,7 @@ class SlideMap:
         """
         self._correct(placement.corrections)
         kinds = np.array([KINDS.index(kind) for kind in detections.kinds], np.intp)[detections.labels]
-        white = white_boxes(detections)
+        white = detections.white_rows
         if looks is not None and len(looks) != len(white):
             raise ValueError(f"looks: got {len(looks)} rows, expected one for each of {len(white)} white boxes")
         numbers = np.full(len(detections), -1, np.intp)
@@ -185,7 +193,7 @@ class SlideMap:
                 corner=np.array([position.x_px, position.y_px]),
                 size=np.array(frame_size_px, np.float64),
             )
-            numbers[rows], fresh[rows] = self._take_in(
+            numbers[rows], fresh[rows] = self._add_boxes(
                 boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
             )
             if looks is not None:
@@ -194,7 +202,7 @@ class SlideMap:
                 weights = np.where(whole[white], weight, weight * self._config.cut_weight).astype(np.float32)
                 self.add_looks(numbers[white[rows]], looks[rows], weights[rows])
         counted = np.zeros(len(numbers), bool)
-        counted[numbers >= 0] = self._ledger.counted(numbers[numbers >= 0])
+        counted[numbers >= 0] = self._tallies.counted(numbers[numbers >= 0])
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
         observations = tuple(map(Observation, numbered, fresh.tolist(), counted.tolist()))
         return self._drain(observations)
@@ -205,7 +213,7 @@ class SlideMap:
             return
         cells = self._cells
         touched = np.unique(cell_ids)
-        with self._ledger.change(touched):
+        with self._tallies.change(touched):
             rowless = touched[cells.white_row[touched] < 0]
             cells.white_row[rowless] = self._fusion.new_rows(len(rowless))
             self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
@@ -218,15 +226,15 @@ class SlideMap:
         cells = self._cells
         self._join_doubles(self._living()[cells.partial[self._living()]])
         partial = self._living()[cells.partial[self._living()]]
-        with self._ledger.change(partial):
-            self._ledger.finished = True
+        with self._tallies.change(partial):
+            self._tallies.finished = True
         return self._drain(())
 
     # What one frame does
 
-    def _take_in(
+    def _add_boxes(
         self,
-        boxes: Boxes,
+        boxes: SlideBoxes,
         cut: Cuts,
         whole: npt.NDArray[np.bool_],
         kinds: Ints,
@@ -245,8 +253,8 @@ class SlideMap:
         numbers[seen.doubles] = numbers[seen.originals]
         shown = np.nonzero(numbers >= 0)[0]
         touched, where = np.unique(numbers[shown], return_inverse=True)
-        before = self._ledger.counted(touched)
-        with self._ledger.change(touched):
+        before = self._tallies.counted(touched)
+        with self._tallies.change(touched):
             tolerance_px = self._config.maybe_cut_share * float(field.size.max())
             beyond = field.beyond(cells.boxes[seen.cells], tolerance_px)
             self._improve(seen.cells, boxes[known], cut[known] | beyond, field.anchor)
@@ -257,14 +265,14 @@ class SlideMap:
             cells.evidence[touched, kinds[best]] += scores[best] * clear
             cells.looks[touched] += 1
             cells.last_frame[touched] = field.frame_id
-        newly = self._ledger.counted(touched) & ~before
+        newly = self._tallies.counted(touched) & ~before
         # The first box of a cell speaks for it: a double would make it look like two new cells.
         leads = np.zeros(len(boxes), bool)
         leads[known] = leads[new] = True
         leads[shown] &= newly[where]
         return numbers, leads
 
-    def _improve(self, rows: Ints, boxes: Boxes, cut: Cuts, anchor: int) -> None:
+    def _improve(self, rows: Ints, boxes: SlideBoxes, cut: Cuts, anchor: int) -> None:
         """Let the boxes of known cells learn from one more look; looks clear of the edges replace cut ones."""
         cells = self._cells
         is_cut, was_cut = cut.any(1), cells.cut[rows].any(1)
@@ -318,7 +326,7 @@ class SlideMap:
                 a, b = self._recognition.doubles(own, island)
                 if len(a) == 0:
                     break
-                with self._ledger.change(np.unique(np.concatenate([a, b]))):
+                with self._tallies.change(np.unique(np.concatenate([a, b]))):
                     for kept, gone in zip(a.tolist(), b.tolist(), strict=True):
                         self._join(kept, gone)
                 own = np.unique(a)
@@ -344,12 +352,12 @@ class SlideMap:
         sums = cells.white_row[rows].astype(np.intp)
         cells.class_index[rows] = self._fusion.classes(sums)
         cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
-        said = rows[cells.said_order[rows] > 0]
-        cells.class_index[said] = cells.said_class[said]
-        cells.subclass_index[said] = cells.said_subclass[said]
+        reclassified = rows[cells.reclassified_order[rows] > 0]
+        cells.class_index[reclassified] = cells.reclassified_class[reclassified]
+        cells.subclass_index[reclassified] = cells.reclassified_subclass[reclassified]
 
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
-        changed, removed = self._ledger.drain()
+        changed, removed = self._tallies.drain()
         return SlideUpdate(
             observations,
             tuple(self._cell(row) for row in changed),
@@ -374,7 +382,7 @@ class SlideMap:
                 subclass = fusion.subclass_names[cells.subclass_index[row]]
             if described and class_name in self._config.attributes_of:
                 attributes = fusion.attributes_of(sums)
-            if class_name == UNCLASSIFIED and not cells.said_order[row]:
+            if class_name == UNCLASSIFIED and not cells.reclassified_order[row]:
                 reason = fusion.reason(sums)
         return Cell(
             cell_id=row,
@@ -390,12 +398,7 @@ class SlideMap:
             partial=bool(cells.partial[row]),
             first_frame_id=int(cells.first_frame[row]),
             last_frame_id=int(cells.last_frame[row]),
-            reclassified=bool(cells.said_order[row]),
+            reclassified=bool(cells.reclassified_order[row]),
             unclassified_reason=reason,
             attributes=attributes,
         )
-
-
-def white_boxes(detections: Detections) -> Ints:
-    """Indices of the detections of kind "white": those that `looks` has rows for, in this order."""
-    return np.nonzero(np.array([kind == "white" for kind in detections.kinds], bool)[detections.labels])[0]

@@ -1,5 +1,5 @@
-"""What the cells of a slide come to: which of them count, how many of each kind and class, and what the outside must be
-told."""
+"""Running counts over the cells of a slide: which of them count, how many there are of each kind and class, and which
+changes have to be published."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamer.counting.cell_table import KINDS, CellStore, Ints
+from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.fusion import Fusion
+from streamer.counting.matching import Ints
 from streamer.records import UNCLASSIFIED
 
 
@@ -31,10 +32,10 @@ class SlideCounts:
     """White cells that no frame showed whole yet."""
 
 
-class Ledger:
+class Tallies:
     """Running counts over a cell store; every change of cells goes through `change`."""
 
-    def __init__(self, cells: CellStore, fusion: Fusion) -> None:
+    def __init__(self, cells: CellTable, fusion: Fusion) -> None:
         self._cells = cells
         self._fusion = fusion
         self.finished = False
@@ -65,14 +66,14 @@ class Ledger:
         return counted if self.finished else counted & ~self._cells.partial[rows]
 
     def drain(self) -> tuple[list[int], list[int]]:
-        """(cells to be told of, cells to be taken back) since this was last asked, by number."""
+        """(cells to publish, cells to take back), by number; the list starts anew with every call."""
         changed, self._changed = self._changed, {}
         removed, self._removed = self._removed, {}
         return list(changed), list(removed)
 
     @contextmanager
     def change(self, rows: Ints) -> Iterator[None]:
-        """Keep the counts right, and note what the outside must be told, while these cells change."""
+        """Update the counts, and note what has to be published, while these cells change."""
         cells = self._cells
         before = self._contribution(rows)
         classes = cells.class_index[rows].copy(), cells.subclass_index[rows].copy()
@@ -84,22 +85,22 @@ class Ledger:
         self._subclasses = _added(self._subclasses, after[3], before[3])
         changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
         shown = after[4]
-        for row in rows[shown & (changed | ~cells.told[rows])].tolist():
-            cells.told[row] = True
+        for row in rows[shown & (changed | ~cells.published[rows])].tolist():
+            cells.published[row] = True
             self._removed.pop(row, None)
             self._changed[row] = None
-        for row in rows[~shown & cells.told[rows]].tolist():
-            cells.told[row] = False
+        for row in rows[~shown & cells.published[rows]].tolist():
+            cells.published[row] = False
             self._changed.pop(row, None)
             self._removed[row] = None
 
     def note(self, row: int) -> None:
-        """Have the outside told of a counted cell as it is."""
+        """Publish a counted cell as it is, changed or not."""
         self._changed[row] = None
 
     def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints, npt.NDArray[np.bool_]]:
-        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses), and of which of them the
-        outside is told: counted white and nucleated red ones."""
+        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses), and which of them are
+        published: counted white and nucleated red ones."""
         cells = self._cells
         kinds = cells.kind(rows)
         seen = cells.alive[rows] & (cells.looks[rows] > 0)

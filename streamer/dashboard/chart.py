@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.protocol import messages as wire
+from streamer.records import MergedIsland, StagePosition
 
 TILES_A_FRAME = 16
 """Tiles along the longer side of a frame; a tile is about as large as a white cell then."""
@@ -39,11 +40,11 @@ class Visit:
     """A frame's part of the chart. `stage` is None for a frame that could not be placed."""
 
     session: str
-    stage: wire.Stage | None
+    stage: StagePosition | None
     width: int
     height: int
     accepted: bool
-    merged_islands: tuple[wire.MergedIsland, ...]
+    merged_islands: tuple[MergedIsland, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class Chart:
             self.given_up += 1
         return island
 
-    def _merge(self, merged: wire.MergedIsland) -> None:
+    def _merge(self, merged: MergedIsland) -> None:
         gone = self.islands.pop(merged.island, None)
         if gone is not None and _is_place(merged.dx_px, merged.dy_px):
             self._island(merged.into).take_over(gone, merged.dx_px, merged.dy_px)

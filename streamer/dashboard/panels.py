@@ -22,7 +22,7 @@ from streamer.dashboard.picture import Colours, draw, thumbnail
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, described, duration, number, tally
 from streamer.protocol import messages as wire
-from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING
+from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING, SourceStatus
 
 FILM_ROWS = 6
 """Height of a cell's picture, its caption not included."""
@@ -130,7 +130,7 @@ def _source_row(view: SourceView, marked: bool, name_width: int, wide: bool, wid
     return fit(lead, width)
 
 
-def _losses(status: wire.SourceStatus, with_reopenings: bool) -> list[Span]:
+def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
     parts: list[Span] = []
     if sum(status.dropped.values()):
         parts.append((f"dropped {tally(status.dropped)}", ink(BAD)))

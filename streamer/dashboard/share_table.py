@@ -15,6 +15,7 @@ from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, class_co
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, not_seen, number
 from streamer.protocol import messages as wire
+from streamer.records import ClassShare
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -69,7 +70,7 @@ def differential_lines(state: DashboardState, width: int, height: int) -> list[L
     summary = summary[: max(room, 1)]
     gap = room > len(summary)
     fitting = max(1, height - 1 - len(summary))
-    hidden: list[tuple[str, wire.ClassShare]] = []
+    hidden: list[tuple[str, ClassShare]] = []
     if len(rows) > fitting:
         by_count = sorted(rows, key=lambda row: -row[1].count)
         kept = {name for name, _ in by_count[: max(1, fitting - 1)]}
@@ -84,7 +85,7 @@ def differential_lines(state: DashboardState, width: int, height: int) -> list[L
     return to_height([*lines, *summary], width, height)
 
 
-def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], usual: Ranges, width: int) -> list[Line]:
+def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: int) -> list[Line]:
     counts = [number(share.count) for _, share in rows]
     percents = [number(share.percent, 1) for _, share in rows]
     ranges = [limits(share.low, share.high) for _, share in rows]
@@ -116,7 +117,7 @@ def _share_table(rows: Sequence[tuple[str, wire.ClassShare]], usual: Ranges, wid
     return lines
 
 
-def _axis_top(shares: Sequence[wire.ClassShare]) -> int:
+def _axis_top(shares: Sequence[ClassShare]) -> int:
     """Percent at the right end of the bars: the smallest of some round numbers that holds all limits."""
     largest = max(
         (value for share in shares for value in (share.percent, share.high) if value is not None), default=100
@@ -124,7 +125,7 @@ def _axis_top(shares: Sequence[wire.ClassShare]) -> int:
     return next((top for top in (25, 50, 75) if largest <= top), 100)
 
 
-def bar(share: wire.ClassShare, usual: tuple[float, float] | None, top: float, width: int, colour: Style) -> list[Span]:
+def bar(share: ClassShare, usual: tuple[float, float] | None, top: float, width: int, colour: Style) -> list[Span]:
     """The percentage as a bar of `width` cells for 0 to `top` percent, limits as whiskers, the usual range dotted."""
     cells = [(" ", PLAIN)] * width
 

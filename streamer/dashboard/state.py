@@ -12,6 +12,7 @@ import numpy.typing as npt
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.chart import Chart, Step, step_of
 from streamer.protocol import messages as wire
+from streamer.records import SourceStatus
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""
@@ -26,7 +27,7 @@ class SourceView:
 
     name: str
     session: str | None = None
-    status: wire.SourceStatus | None = None
+    status: SourceStatus | None = None
     frame: wire.FrameMessage | None = None
     picture: Picture | None = None
     """The image of `frame`; None where only messages come."""

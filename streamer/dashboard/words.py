@@ -7,7 +7,7 @@ import math
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
 from streamer.protocol import messages as wire
-from streamer.records import UNCLASSIFIED
+from streamer.records import UNCLASSIFIED, CellShape, ClassShare
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
@@ -94,17 +94,17 @@ def described(cell: wire.CellMessage) -> str:
     return ", ".join(parts)
 
 
-def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, wire.ClassShare]]:
+def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, ClassShare]]:
     """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
     shares = dict(message.classes)
     if UNCLASSIFIED not in shares:
         method = message.limits_method if message.limits_method in LIMITS else CLOPPER_PEARSON
         left = share(message.unclassified, message.total, method)
-        shares[UNCLASSIFIED] = wire.ClassShare(count=left.count, percent=left.percent, low=left.low, high=left.high)
+        shares[UNCLASSIFIED] = ClassShare(count=left.count, percent=left.percent, low=left.low, high=left.high)
     return [(name, shares[name]) for name in in_order(list(shares))]
 
 
-def shape_words(shape: wire.Shape) -> list[str]:
+def shape_words(shape: CellShape) -> list[str]:
     """The measures of a cell, each in a few words: nucleus-to-cytoplasm ratio, lobes, area of the nucleus."""
     parts = []
     if shape.nucleus_to_cytoplasm_ratio is not None:

@@ -21,13 +21,15 @@ survives the process (kill -9), and the file is never corrupt. A power cut or a 
 system had not written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames): the
 journal then ends earlier than what was published.
 
-rows: what is kept. schema: tables, opening, faults. writer: a session's way in. reader: its way back. run: what a run
-goes on with.
+rows: what is kept. schema: tables, opening, faults. writer: a session's way in. reader: its way back. replay: its
+frames counted again. run: what a run goes on with.
 """
 
+from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredSession
-from streamer.journal.rows import Checkpoint, GivenCommand, ModelId, Rules, SeenFrame, Told, naming_of, rules_of
+from streamer.journal.replay import replay
+from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
 from streamer.journal.schema import JournalError, fault
 from streamer.journal.writer import Emission, Journal, SessionJournal
@@ -47,8 +49,8 @@ __all__ = [
     "SeenFrame",
     "SessionJournal",
     "StoredSession",
-    "Told",
+    "decision_of",
     "fault",
-    "naming_of",
+    "replay",
     "rules_of",
 ]

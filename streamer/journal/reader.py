@@ -11,11 +11,10 @@ from types import TracebackType
 
 import msgspec
 
+from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.rows import (
-    Checkpoint,
     GivenCommand,
     Rules,
-    SeenFrame,
     unpacked,
     unpacked_checkpoint,
     unpacked_corrections,

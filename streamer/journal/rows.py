@@ -15,56 +15,14 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.fusion import Names
+from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
-from streamer.records import Classifications, Detections, MeasuredLook
-from streamer.stage.placement import Correction, Placement
+from streamer.records import Classifications, MeasuredLook
+from streamer.stage.placement import Correction
 
 _CORRECTION = np.dtype([("anchor", "<i4"), ("island", "<i4"), ("dx_px", "<f8"), ("dy_px", "<f8")])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SeenFrame:
-    """One frame as the slide map takes it in, and what people want to know of it."""
-
-    frame_id: int
-    width: int
-    height: int
-    placement: Placement
-    detections: Detections
-    looks: Classifications | None
-    """One row a white detection, in their order; None where the run has no classifier."""
-    accepted: bool
-    reasons: tuple[str, ...]
-    """Why it was not accepted."""
-    focus: float | None
-    file: str | None
-    captured_utc: str
-    shapes: Sequence[MeasuredLook] = ()
-    """What was measured of its cells, once it was taken in."""
-
-
-Told = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
-"""(white, nucleated red, white cells by class) as the differential was published last; empty before the first."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """All that the frames up to one have come to. What the stage tracker remembers is kept with every frame."""
-
-    frame_id: int
-    """The last of these frames."""
-    frames: int
-    accepted: int
-    told: Told
-    told_at_frame: int
-    """How many frames there were when that was published."""
-    islands: Mapping[int, int]
-    """What the island book knows."""
-    slide: SlideState
-    shapes: tuple[MeasuredLook, ...] = ()
-    """What the shape book knows."""
 
 
 class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,25 +106,25 @@ def rules_of(
     )
     if classifier is None:
         return rules
-    naming = Naming.of(classifier)
+    decision = ClassDecision.of(classifier)
     return msgspec.structs.replace(
         rules,
         classifier=ModelId(name=classifier.card.name, sha256=classifier.card.sha256),
-        class_names=naming.class_names,
-        class_threshold=naming.threshold,
-        subclass_names=naming.subclass_names,
-        subclass_parents=naming.subclass_parents,
-        novel_above=naming.novel_above,
-        attributes=naming.attributes,
-        attributes_of=naming.attributes_of,
+        class_names=decision.class_names,
+        class_threshold=decision.threshold,
+        subclass_names=decision.subclass_names,
+        subclass_parents=decision.subclass_parents,
+        novel_above=decision.novel_above,
+        attributes=decision.attributes,
+        attributes_of=decision.attributes_of,
     )
 
 
-def naming_of(rules: Rules) -> Naming | None:
+def decision_of(rules: Rules) -> ClassDecision | None:
     """None where no classifier ran."""
     if rules.classifier is None:
         return None
-    return Naming(
+    return ClassDecision(
         rules.class_names,
         rules.class_threshold,
         rules.subclass_names,
@@ -226,8 +184,8 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         frame_id=checkpoint.frame_id,
         frames=checkpoint.frames,
         accepted=checkpoint.accepted,
-        told=checkpoint.told or None,
-        told_at_frame=checkpoint.told_at_frame,
+        told=checkpoint.published or None,
+        told_at_frame=checkpoint.published_at_frame,
         islands=dict(checkpoint.islands),
         names=checkpoint.slide.names,
         cells=_packed_columns(checkpoint.slide.cells),
@@ -241,8 +199,9 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint:
     """ValueError for what is none."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
-    told = row.told or ()
-    return Checkpoint(row.frame_id, row.frames, row.accepted, told, row.told_at_frame, row.islands, slide, row.shapes)
+    return Checkpoint(
+        row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide, row.shapes
+    )
 
 
 def _packed_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

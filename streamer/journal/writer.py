@@ -14,13 +14,12 @@ import numpy as np
 
 from engines.base import UsageError
 from streamer import __version__
+from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
 from streamer.journal.rows import (
-    Checkpoint,
     GivenCommand,
     Rules,
-    SeenFrame,
     packed,
     packed_checkpoint,
     packed_corrections,
@@ -204,8 +203,7 @@ class SessionJournal:
         looks = seen.looks
         if looks is None:
             return
-        is_white = np.array([kind == "white" for kind in seen.detections.kinds])
-        white = np.flatnonzero(is_white[seen.detections.labels]).tolist()
+        white = seen.detections.white_rows.tolist()
         classes = looks.probabilities.astype("<f4", copy=False)
         subclasses = looks.subclass_probabilities.astype("<f4", copy=False)
         self._db.executemany(

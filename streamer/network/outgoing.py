@@ -32,7 +32,7 @@ _PREFIXES_MAX = 10_000
 Socket = zmq.Socket[bytes]
 
 
-class Outbox:
+class OutgoingMessages:
     """Owns nothing but what is still to be sent; the one publishing thread uses it."""
 
     def __init__(self, socket: Socket, now_ns: Callable[[], int]) -> None:

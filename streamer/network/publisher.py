@@ -14,12 +14,12 @@ from streamer.network.auth import CONNECTIONS_MAX, HANDSHAKE_S, ZapAuthenticator
 from streamer.network.endpoints import check_endpoint, is_ipv6, is_local
 from streamer.network.history import History, ReplayWindow
 from streamer.network.keys import AuthorisedKeys, KeyPair, read_key_pair
-from streamer.network.outgoing import Outbox, try_to_send
+from streamer.network.outgoing import OutgoingMessages, try_to_send
 from streamer.network.service import Controls, Peer, RequestHandler
 from streamer.network.sockets import HEARTBEAT_MS, bind_both, notice_silence
 from streamer.protocol.messages import AnyMessage, PictureMessage, encode, topic_of, type_of
 from streamer.protocol.requests import REQUEST_MAX_BYTES
-from streamer.records import StreamHealth
+from streamer.records import StreamStatus
 
 WINDOW_MAX_BYTES = 32 * 1024 * 1024
 
@@ -109,7 +109,7 @@ class Publisher:
         self._stream.setsockopt(zmq.SNDHWM, high_water_mark)
         self._stream.setsockopt(zmq.LINGER, linger_ms)
         self._stream.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
-        self._outbox = Outbox(self._stream, time.monotonic_ns)
+        self._outgoing = OutgoingMessages(self._stream, time.monotonic_ns)
         self._service = self._context.socket(zmq.ROUTER)
         self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # report replies that can't be delivered, to count them
         self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
@@ -132,7 +132,7 @@ class Publisher:
     @property
     def lost(self) -> Counter[str]:
         """Messages that found a subscriber's queue full, by type."""
-        return self._outbox.lost
+        return self._outgoing.lost
 
     def obey(self, controls: Controls) -> None:
         """From now on, carry out the commands of those who may give them."""
@@ -144,35 +144,35 @@ class Publisher:
         parts = [topic, encode(message)] if payload is None else [topic, encode(message), payload]
         # A picture is worth something while it is new, and would push everything else out of the window.
         self._handler.record(message, parts[:2] if isinstance(message, PictureMessage) else parts)
-        self._outbox.publish(parts, type_of(message))
+        self._outgoing.publish(parts, type_of(message))
 
     def service(self) -> None:
         """Let subscribers in, send the last values that new ones ask for, and answer requests."""
         if self._authenticator is not None:
             self._authenticator.service()
-        self._outbox.service()
+        self._outgoing.service()
         self._answer_requests()
 
     @property
     def has_subscribers(self) -> bool:
         """Whether anyone subscribes to anything, as of the last `service`."""
-        return self._outbox.subscribed
+        return self._outgoing.subscribed
 
     def wants(self, type_: str, source: str) -> bool:
         """Whether anyone subscribes to TYPE.SOURCE, as of the last `service`."""
-        return self._outbox.wants(f"{type_}.{source}".encode())
+        return self._outgoing.wants(f"{type_}.{source}".encode())
 
     def wants_picture(self, source: str) -> bool:
         """Whether anyone asks for pictures of a source by name; who takes everything doesn't, but gets them too."""
-        return self._outbox.wants_named(f"picture.{source}".encode())
+        return self._outgoing.wants_named(f"picture.{source}".encode())
 
-    def health(self) -> StreamHealth:
+    def health(self) -> StreamStatus:
         refused = Counter(self._handler.refused)
         if self._authenticator is not None:
             refused.update(self._authenticator.refused)
         if self._replies_lost:
             refused["reply not taken"] = self._replies_lost
-        return StreamHealth(
+        return StreamStatus(
             connections=None if self._authenticator is None else self._authenticator.connections,
             lost=dict(self.lost),
             requests=self._requests,
@@ -238,6 +238,6 @@ class Publisher:
 
     def _say_farewell(self) -> None:
         until = time.monotonic() + self._farewell_s
-        while self._outbox.subscribed and time.monotonic() < until:
+        while self._outgoing.subscribed and time.monotonic() < until:
             self._service.poll(_FAREWELL_STEP_MS)
             self.service()

@@ -1,4 +1,4 @@
 """The messages, requests and replies of docs/protocol.md, and how records become messages.
 
-Imports the stage, the records and the base of engines.
+Imports the records and the base of engines.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 import uuid
@@ -10,41 +9,38 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
+import msgspec
 import numpy as np
 
 from engines.base import Classifications, Detections, UsageError
-from streamer.protocol import messages as wire
 from streamer.protocol.messages import (
     CellMessage,
-    ClassShare,
     Detection,
     DifferentialMessage,
     Evidence,
     FrameMessage,
     HealthMessage,
     PictureMessage,
-    RecordingStatus,
-    ShadowStatus,
-    SourceStatus,
-    Stage,
-    StreamStatus,
 )
 from streamer.records import (
     Attributes,
     Cell,
     CellId,
-    CellShape,
     Differential,
     Frame,
     FrameQuality,
     Health,
+    MergedIsland,
     Observation,
-    ShadowHealth,
+    SourceStatus,
     StagePosition,
 )
-from streamer.stage.placement import MergedIsland
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+
 
 SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
@@ -52,7 +48,7 @@ _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Looks:
-    """What the classifier said of some of the boxes of one frame."""
+    """The classifications of some of the boxes of one frame."""
 
     rows: Sequence[int]
     """Index of each look into the frame's detections."""
@@ -133,30 +129,35 @@ def _cell_probabilities(cell: Cell) -> dict[str, float]:
     return rounded_probabilities(cell.class_probabilities, cell.class_probabilities.values())
 
 
-def attribute_messages(attributes: Attributes | None) -> dict[str, wire.Attribute] | None:
+@cache
+def _digits_of(kind: type[msgspec.Struct]) -> tuple[tuple[str, int], ...]:
+    """(field, decimals) of those fields of a record that are rounded."""
+    hints = get_type_hints(kind, include_extras=True)
+    metas = [(name, meta) for name, hint in hints.items() for meta in getattr(hint, "__metadata__", ())]
+    return tuple((name, meta.extra["digits"]) for name, meta in metas if isinstance(meta, msgspec.Meta) and meta.extra)
+
+
+def rounded(record: Record) -> Record:
+    """A record as it is published: the same with fewer decimals."""
+    changes: dict[str, object] = {}
+    for name, digits in _digits_of(type(record)):
+        value = getattr(record, name)
+        if isinstance(value, Mapping):
+            changes[name] = {key: round(float(number), digits) for key, number in value.items()}
+        elif value is not None:
+            changes[name] = round(float(value), digits)
+    return msgspec.structs.replace(record, **changes)
+
+
+def attribute_messages(attributes: Attributes | None) -> Attributes | None:
     """Confidences to 4 decimals."""
-    if attributes is None:
-        return None
-    return {
-        name: wire.Attribute(value=said.value, confidence=round(float(said.confidence), 4))
-        for name, said in attributes.items()
-    }
+    return None if attributes is None else {name: rounded(value) for name, value in attributes.items()}
 
 
-def _shape(shape: CellShape) -> wire.Shape:
-    def rounded(value: float | None, digits: int) -> float | None:
-        return None if value is None else round(float(value), digits)
-
-    return wire.Shape(
-        frame_id=shape.frame_id,
-        nucleus_area_px=rounded(shape.nucleus_area_px, 1),
-        cytoplasm_area_px=rounded(shape.cytoplasm_area_px, 1),
-        nucleus_area_um2=rounded(shape.nucleus_area_um2, 2),
-        cytoplasm_area_um2=rounded(shape.cytoplasm_area_um2, 2),
-        nucleus_to_cytoplasm_ratio=rounded(shape.nucleus_to_cytoplasm_ratio, 4),
-        nuclear_lobes=shape.nuclear_lobes,
-        nucleus_circularity=rounded(shape.nucleus_circularity, 4),
-    )
+def _status(status: SourceStatus) -> SourceStatus:
+    if status.detail is not None:
+        status = msgspec.structs.replace(status, detail=_text(status.detail))
+    return rounded(status)
 
 
 def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
@@ -171,10 +172,6 @@ def _text(name: str) -> str:
 def new_id() -> str:
     """An id for a session or a run that no other has: 32 hexadecimal digits."""
     return uuid.uuid4().hex
-
-
-def _shadow(health: ShadowHealth) -> ShadowStatus:
-    return ShadowStatus(**dataclasses.asdict(health))
 
 
 def _iso(utc_ns: int) -> str:
@@ -250,23 +247,8 @@ class MessageFactory:
             width=frame.width,
             height=frame.height,
             file=None if frame.file is None else _text(frame.file),
-            stage=None
-            if stage is None
-            else Stage(
-                island=stage.island,
-                x_px=round(float(stage.x_px), 2),
-                y_px=round(float(stage.y_px), 2),
-                quality=round(float(stage.quality), 4),
-            ),
-            merged_islands=[
-                wire.MergedIsland(
-                    island=one.island,
-                    into=one.into,
-                    dx_px=round(float(one.dx_px), 2),
-                    dy_px=round(float(one.dy_px), 2),
-                )
-                for one in merged_islands
-            ],
+            stage=None if stage is None else rounded(stage),
+            merged_islands=[rounded(one) for one in merged_islands],
             focus=quality.focus,
             accepted=quality.accepted,
             reasons=list(quality.reasons),
@@ -284,7 +266,7 @@ class MessageFactory:
         counted: bool = True,
         joined_to: CellId | None = None,
     ) -> CellMessage:
-        """`counted`: False takes back a cell that was told of, as another one (`joined_to`) or as no white cell."""
+        """`counted`: False takes back a cell that was published, as another one (`joined_to`) or as no white cell."""
         return CellMessage(
             cell_id=cell.cell_id,
             island=cell.island,
@@ -303,62 +285,28 @@ class MessageFactory:
             attributes=attribute_messages(cell.attributes),
             counted=counted,
             joined_to=joined_to,
-            shape=None if cell.shape is None else _shape(cell.shape),
+            shape=None if cell.shape is None else rounded(cell.shape),
             evidence=evidence,
             **self._stamp("cell"),
         )
 
     def differential(self, differential: Differential) -> DifferentialMessage:
         """Percentages and limits as they are, unrounded."""
-        return DifferentialMessage(
-            total=differential.total,
-            classes={
-                name: ClassShare(count=share.count, percent=share.percent, low=share.low, high=share.high)
-                for name, share in differential.classes.items()
-            },
-            limits_method=differential.limits_method,
-            limits_note=differential.limits_note,
-            unclassified=differential.unclassified,
-            nrbc=differential.nrbc,
-            nrbc_per_100_wbc=differential.nrbc_per_100_wbc,
-            not_seen=dict(differential.not_seen),
-            flags=list(differential.flags),
-            not_assessed=list(differential.not_assessed),
-            rbc_seen=differential.rbc_seen,
-            platelets_seen=differential.platelets_seen,
-            frames=differential.frames,
-            frames_accepted=differential.frames_accepted,
-            final=differential.final,
-            **self._stamp("differential"),
-        )
+        return DifferentialMessage(**msgspec.structs.asdict(differential), **self._stamp("differential"))
 
     def health(self, health: Health) -> HealthMessage:
+        models = health.models
         return HealthMessage(
-            backend=health.backend,
-            detector=health.detector,
-            classifier=health.classifier,
-            segmenter=health.segmenter,
+            backend=models.backend,
+            detector=models.detector,
+            classifier=models.classifier,
+            segmenter=models.segmenter,
+            shadow=models.shadow,
             uptime_s=round(float(health.uptime_s), 3),
-            sources={
-                name: SourceStatus(
-                    state=status.state,
-                    mode=status.mode,
-                    fps=None if status.fps is None else round(float(status.fps), 2),
-                    captured=status.captured,
-                    published=status.published,
-                    dropped=dict(status.dropped),
-                    skipped=dict(status.skipped),
-                    queue=status.queue,
-                    reopened=status.reopened,
-                    latency_ms=None if status.latency_ms is None else _milliseconds(status.latency_ms),
-                    detail=None if status.detail is None else _text(status.detail),
-                )
-                for name, status in health.sources.items()
-            },
+            sources={name: _status(status) for name, status in health.sources.items()},
             last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
-            stream=None if health.stream is None else StreamStatus(**dataclasses.asdict(health.stream)),
-            shadow=None if health.shadow is None else {name: _shadow(one) for name, one in health.shadow.items()},
-            recording=None if health.recording is None else RecordingStatus(**dataclasses.asdict(health.recording)),
+            stream=health.stream,
+            recording=health.recording,
             **self._stamp("health"),
         )
 

@@ -1,4 +1,5 @@
-"""The messages of protocol 1.0 as structs, and their JSON form. streamer/protocol/factory.py makes them from records.
+"""The messages of protocol 1.0 as structs, and their JSON form. What they are made of is in streamer/records.py;
+streamer/protocol/factory.py rounds it and numbers the messages.
 
 Field names and meanings are those of the protocol (docs/protocol.md). Times ending in `_ns` are monotonic
 nanoseconds of the publishing machine. None (null) means "not measured"; a field that is absent does not apply
@@ -7,12 +8,23 @@ to that detection.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 import numpy as np
 
 from engines.base import LeukostreamError
+from streamer.records import (
+    AttributeValue,
+    CellShape,
+    Differential,
+    MergedIsland,
+    RecordingStatus,
+    ShadowStatus,
+    SourceStatus,
+    StagePosition,
+    StreamStatus,
+)
 
 PROTOCOL_VERSION = "1.0"
 PROTOCOL_MAJOR = PROTOCOL_VERSION.split(".")[0]
@@ -46,23 +58,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """ISO 8601 with microseconds and Z."""
 
 
-class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    island: int
-    x_px: float
-    y_px: float
-    quality: float
-
-
-class MergedIsland(msgspec.Struct, frozen=True, kw_only=True):
-    """An island that turned out to be part of another one."""
-
-    island: int
-    into: int
-    dx_px: float
-    """A slide point of `island` is this one of `into` when (dx_px, dy_px) is added."""
-    dy_px: float
-
-
 class Detection(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     box_px: tuple[float, float, float, float]
     label: str
@@ -86,7 +81,7 @@ class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
     width: int
     height: int
     file: str | None
-    stage: Stage | None
+    stage: StagePosition | None
     merged_islands: list[MergedIsland] = []
     """Since the frame before; they come first, `stage` is in the islands that are left."""
     focus: float | None
@@ -95,26 +90,6 @@ class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
     truncated: bool
     detections: list[Detection]
     timings_ms: dict[str, float]
-
-
-class Attribute(msgspec.Struct, frozen=True, kw_only=True):
-    """What the classifier says of one thing about a cell's looks."""
-
-    value: str
-    confidence: float
-
-
-class Shape(msgspec.Struct, frozen=True, kw_only=True):
-    """What a segmenter measured on the best look at a cell."""
-
-    frame_id: int
-    nucleus_area_px: float | None
-    cytoplasm_area_px: float | None
-    nucleus_area_um2: float | None
-    cytoplasm_area_um2: float | None
-    nucleus_to_cytoplasm_ratio: float | None
-    nuclear_lobes: int | None
-    nucleus_circularity: float | None
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
@@ -147,83 +122,36 @@ class CellMessage(Message, frozen=True, kw_only=True, tag="cell", rename={"class
     """A person gave it its class, by a command; the probabilities stay those of its looks."""
     unclassified_reason: str | None = None
     """Why `class` is "unclassified": "low confidence" or "unlike the training cells"."""
-    attributes: dict[str, Attribute] | None = None
+    attributes: dict[str, AttributeValue] | None = None
     """How the cell looks, by name; null for classifiers and for classes without."""
     counted: bool = True
     """False: it turned out to be another cell that was counted too, or no white cell, and is in no count any more."""
     joined_to: int | None = None
     """The cell that it turned out to be; all but the number is what holds of that one then."""
-    shape: Shape | None = None
+    shape: CellShape | None = None
     """None: no segmenter ran, or no look at the cell was fit for it."""
     evidence: Evidence | None = None
     """None where it was not asked for, or no look of this frame changed the cell."""
 
 
-class ClassShare(msgspec.Struct, frozen=True, kw_only=True):
-    count: int
-    percent: float | None
-    low: float | None
-    high: float | None
+def _stamped(record: type[msgspec.Struct], tag: str) -> type[msgspec.Struct]:
+    """The message that has what every message carries and then the fields of a record: structs can't inherit both."""
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(record):
+        if field.default_factory is not msgspec.NODEFAULT:
+            fields.append((field.name, field.type, msgspec.field(default_factory=field.default_factory)))
+        else:
+            fields.append((field.name, field.type) if field.required else (field.name, field.type, field.default))
+    name = f"{record.__name__}Message"
+    return msgspec.defstruct(name, fields, bases=(Message,), module=__name__, frozen=True, kw_only=True, tag=tag)
 
 
-class DifferentialMessage(Message, frozen=True, kw_only=True, tag="differential"):
-    total: int
-    classes: dict[str, ClassShare]
-    limits_method: str
-    limits_note: str = ""
-    """What the limits leave out, in a sentence for people."""
-    unclassified: int
-    nrbc: int
-    nrbc_per_100_wbc: float | None
-    not_seen: dict[str, float] = {}
-    """Upper limit of the percentage, by class or subclass that the classifier can name and no cell has."""
-    flags: list[str]
-    not_assessed: list[str]
-    rbc_seen: int
-    platelets_seen: int
-    frames: int
-    frames_accepted: int
-    final: bool
+if TYPE_CHECKING:
 
-
-class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    state: str
-    mode: str
-    fps: float | None
-    captured: int
-    published: int
-    dropped: dict[str, int]
-    skipped: dict[str, int]
-    queue: int
-    reopened: int
-    latency_ms: dict[str, float] | None
-    detail: str | None
-
-
-class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
-    connections: int | None
-    lost: dict[str, int]
-    """Messages that found a subscriber's queue full, by type."""
-    requests: int
-    refused: dict[str, int]
-    window_bytes: int
-
-
-class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
-    checked: int
-    compared: int
-    agreed: int
-    extra: int
-    failed: int
-
-
-class RecordingStatus(msgspec.Struct, frozen=True, kw_only=True):
-    frames: int
-    messages: int
-    file_bytes: int
-    frames_lost: dict[str, int]
-    """What could not be kept, by reason."""
-    messages_lost: dict[str, int]
+    class DifferentialMessage(Message, Differential, frozen=True, kw_only=True, tag="differential"):
+        """What `Differential` holds."""
+else:
+    DifferentialMessage = _stamped(Differential, "differential")
 
 
 class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):

@@ -33,7 +33,7 @@ from streamer.recording.format import (
     packed,
 )
 from streamer.recording.writer import RecordingFile
-from streamer.records import Frame, Mode, RecordingHealth
+from streamer.records import Frame, Mode, RecordingStatus
 
 WAITING_MAX_BYTES = 96 << 20
 """What may wait to be written; one frame may always."""
@@ -171,9 +171,9 @@ class Recorder:
                 self._closed = True
                 self._freed.notify_all()
 
-    def health(self) -> RecordingHealth:
+    def health(self) -> RecordingStatus:
         """For any thread, at any time."""
-        return RecordingHealth(
+        return RecordingStatus(
             frames=self.frames,
             messages=self.messages,
             file_bytes=self._file.size_bytes,

@@ -41,7 +41,7 @@ class Lane(Protocol):
     def state(self) -> SourceState: ...
 
 
-class Steering:
+class CommandExecutor:
     """Carries out commands on the lanes of a pipeline."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Steering:
         return {name: lane.state() for name, lane in self._lanes.items()}
 
     def execute(self, command: AnyCommand, *, by: str) -> SourceState:
-        """Carry out a command and keep it on record. RequestRefused where it makes no sense."""
+        """Carry out a command and journal it. RequestRefused where it makes no sense."""
         lane = self._lanes.get(command.source)
         if lane is None:
             raise RequestRefused(
@@ -88,11 +88,11 @@ class Steering:
         return lane.state()
 
     def _reclassify(self, lane: Lane, command: Reclassify, given: GivenCommand) -> None:
-        said = Reclassification(command.cell_id, command.class_, command.subclass)
-        fault = lane.session.fault_of(said)
+        reclassification = Reclassification(command.cell_id, command.class_, command.subclass)
+        fault = lane.session.count.fault_of(reclassification)
         if fault is not None:
             raise RequestRefused("not possible", fault)
-        for message, payload in lane.session.reclassify(said, given):
+        for message, payload in lane.session.reclassify(reclassification, given):
             self._send(message, payload)
 
     def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
@@ -103,9 +103,10 @@ class Steering:
                 )
             (lane.gate.pause if isinstance(command, Pause) else lane.gate.resume)()
         elif isinstance(command, StopAt):
-            if command.cells is not None and command.cells <= lane.session.total:
+            counted = lane.session.count.total
+            if command.cells is not None and command.cells <= counted:
                 raise RequestRefused(
-                    "not possible", f"got {command.cells} cells, expected more than the {lane.session.total} counted"
+                    "not possible", f"got {command.cells} cells, expected more than the {counted} counted"
                 )
             lane.stop_at = command.cells
         else:
@@ -114,8 +115,11 @@ class Steering:
     def _begin_slide(self, lane: Lane) -> None:
         if self._next_session is None:
             raise RequestRefused("not possible", "this run has one slide for each source")
-        for message, payload in lane.session.finish():
+        emissions, fault = lane.session.finish()
+        for message, payload in emissions:
             self._send(message, payload)
+        if fault is not None:
+            raise fault
         session = self._next_session(lane.name)
         session.factory.go_on_from(lane.session.factory)
         lane.session = session

@@ -21,9 +21,9 @@ from streamer.analysis.models import Analysers
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, FrameMessage, Sink
 from streamer.protocol.requests import SourceState
 from streamer.recording import Recorder
-from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceHealth, StreamHealth
+from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceStatus, StreamStatus
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
-from streamer.run.control import Steering
+from streamer.run.control import CommandExecutor
 from streamer.run.gate import Gate
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
@@ -59,6 +59,26 @@ class Limits:
     health_interval_s: float = 1.0
     stop_at: int | None = None
     """White cells of one source after which it is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutputs:
+    """Where a run's messages and frames go. All but `on_skip` and the recorder is called on the publishing thread."""
+
+    sinks: Sequence[Sink]
+    """They get every message; closed at the end."""
+    service: Callable[[], None] = lambda: None
+    """Called some twenty times a second, for sinks that have peers to answer."""
+    show: Callable[[Frame], None] = lambda frame: None
+    """Gets every frame published."""
+    picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None
+    """The JPEG, width and height to publish of a frame, if any; `now_ns` is the pipeline's clock."""
+    stream: Callable[[], StreamStatus | None] = lambda: None
+    """How the sockets do; None where nothing is published over sockets."""
+    on_skip: Callable[[Skip], None] = lambda skip: None
+    """Gets what a source could not give as a frame, on the thread that reads the source."""
+    recorder: Recorder | None = None
+    """Keeps what goes in and what comes out; closed with the sinks. None: nothing is recorded."""
 
 
 class _Ticket:
@@ -110,10 +130,10 @@ class _Lane:
             session=session.factory.session,
             paused=self.gate.paused,
             stop_at=self.stop_at,
-            white_cells=session.total,
+            white_cells=session.count.total,
         )
 
-    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceHealth:
+    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceStatus:
         status = self.reader.status
         window = [at for at, _ in self.recent if self.recent[-1][0] - at <= RATE_WINDOW_NS]
         span_ns = window[-1] - window[0] if len(window) > 1 else 0
@@ -128,14 +148,14 @@ class _Lane:
             + self.ignored
             + Counter(self.gate.dropped)
         )
-        return SourceHealth(
+        return SourceStatus(
             state=status.state,
             mode=self.mode,
             fps=(len(window) - 1) * 1e9 / span_ns if span_ns else None,
             captured=status.captured,
             published=self.published,
             dropped=dict(dropped),
-            skipped=status.skipped,
+            skipped=dict(status.skipped),
             queue=len(self.ring),
             reopened=status.reopened,
             latency_ms=latency,
@@ -155,42 +175,32 @@ class Pipeline:
         sources: Sequence[tuple[Source, Mode]],
         analyser: Analyser | Analysers,
         new_session: Callable[[str], SlideSession],
-        sinks: Sequence[Sink],
+        outputs: RunOutputs,
         limits: Limits,
         *,
-        service: Callable[[], None] = lambda: None,
-        show: Callable[[Frame], None] = lambda frame: None,
-        on_skip: Callable[[Skip], None] = lambda skip: None,
         models: Callable[[str], ModelHealth] = lambda source: ModelHealth(),
         next_session: Callable[[str], SlideSession] | None = None,
-        picture: Callable[[Frame, int], tuple[bytes, int, int] | None] = lambda frame, now_ns: None,
-        stream: Callable[[], StreamHealth | None] = lambda: None,
-        recorder: Recorder | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`service` is called on the publishing thread some twenty times a second, for sinks that have peers to answer.
-        `show` gets every frame published. `models`: what analyses a source, for `health`.
-        `next_session` makes that of another slide under a source; None where that can't be. `picture` gives the JPEG,
-        width and height to publish of a frame, if any. `stream`: how the sockets do. `recorder` keeps what goes in and
-        what comes out; it is closed with the sinks."""
+        """`models`: what analyses a source, for `health`. `next_session` makes that of another slide under a source;
+        None where that can't be."""
+        recorder = outputs.recorder
         self._analyser = analyser
-        self._sinks = [*sinks, recorder] if recorder else sinks
-        self._recorder = recorder
+        self._outputs = outputs
+        self._sinks = [*outputs.sinks, recorder] if recorder else outputs.sinks
         self._writer = threading.Thread(target=recorder.run, name="recorder", daemon=True) if recorder else None
         self._limits = limits
-        self._service = service
-        self._show = show
         self._models = models
         self._now_ns = now_ns
         self._started_ns = now_ns()
         taken = recorder.frame if recorder else lambda frame: None
-        self._lanes = {s.name: _Lane(s, mode, new_session(s.name), limits.queue, on_skip, taken) for s, mode in sources}
+        self._lanes = {
+            s.name: _Lane(s, mode, new_session(s.name), limits.queue, outputs.on_skip, taken) for s, mode in sources
+        }
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self.controls = Steering(self._lanes, self._send, next_session)
+        self.controls = CommandExecutor(self._lanes, self._send, next_session)
         """What carries out commands, on the publishing thread."""
-        self._picture = picture
-        self._stream = stream
         self._batcher = Batcher(
             {name: lane.ring for name, lane in self._lanes.items()},
             now_ns=now_ns,
@@ -302,7 +312,7 @@ class Pipeline:
                 lane = self._lanes[sequenced.frame.source]
                 for ready in self._in_order.put(lane.name, sequenced.order, result):
                     self._publish_frame(lane, ready)
-            self._service()
+            self._outputs.service()
             if self._now_ns() >= health_due_ns:
                 health_due_ns = self._now_ns() + round(self._limits.health_interval_s * 1e9)
                 self._publish_health()
@@ -315,8 +325,8 @@ class Pipeline:
         if analysed is None or self._is_enough(lane):
             lane.ignored["analysis failed" if analysed is None else "enough cells"] += 1
             return
-        self._show(analysed.frame)
-        picture = self._picture(analysed.frame, self._now_ns())
+        self._outputs.show(analysed.frame)
+        picture = self._outputs.picture(analysed.frame, self._now_ns())
         if picture is not None:
             self._send(*lane.session.picture(analysed.frame, picture))
         for message, payload in lane.session.update(analysed):
@@ -329,35 +339,33 @@ class Pipeline:
             lane.ring.close()
 
     def _is_enough(self, lane: _Lane) -> bool:
-        if lane.stop_at is not None and lane.session.total >= lane.stop_at:
+        if lane.stop_at is not None and lane.session.count.total >= lane.stop_at:
             return True
-        return lane.session.is_precise()
+        return lane.session.count.is_precise()
 
     def _publish_health(self) -> None:
         lost = self._batcher.dropped
         for lane in self._lanes.values():
-            models = self._models(lane.name)
             health = Health(
-                backend=models.backend,
-                detector=models.detector,
-                classifier=models.classifier,
-                segmenter=models.segmenter,
-                shadow=models.shadow,
+                models=self._models(lane.name),
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
-                stream=self._stream(),
-                recording=self._recorder.health() if self._recorder else None,
+                stream=self._outputs.stream(),
+                recording=self._outputs.recorder.health() if self._outputs.recorder else None,
             )
             self._send(*lane.session.health(health))
 
     def _publish_finals(self) -> None:
         try:
             for lane in self._lanes.values():
-                lane.thread.join(JOIN_READER_S)  # so that its last state is told
-                for message, payload in lane.session.finish():
+                lane.thread.join(JOIN_READER_S)  # so that its last state is published
+                emissions, fault = lane.session.finish()
+                for message, payload in emissions:
                     self._send(message, payload)
                     if isinstance(message, DifferentialMessage):
                         self.finals[lane.name] = message
+                if fault is not None:
+                    raise fault
             self._publish_health()
         except Exception as error:
             self._fail(error)

@@ -40,7 +40,7 @@ class Keyframe:
     frame: PreparedFrame
     links: dict[int, Link] = field(default_factory=dict)
     announced_px: tuple[float, float] = (0.0, 0.0)
-    """The position that the outside was told, and the island."""
+    """The position and the island that were announced last."""
     announced_island: int = 0
 
 
@@ -72,7 +72,7 @@ class StageMap:
     """Keyframes by number and by place. Positions are slide pixels of a keyframe's upper left corner."""
 
     def __init__(self, announce_px: float) -> None:
-        """Keyframes that moved less than `announce_px` since the last correction are not told of."""
+        """Keyframes that moved less than `announce_px` since the last correction are not announced."""
         self._announce_px = announce_px
         self._keyframes: list[Keyframe] = []
         self._by_place: dict[tuple[int, int, int], list[int]] = defaultdict(list)
@@ -244,7 +244,7 @@ class StageMap:
 
     def corrections(self) -> tuple[Correction, ...]:
         """What moved since the last call and was there before it, keyframe by keyframe."""
-        told = []
+        corrections = []
         for number in sorted(self._moved):
             keyframe = self._keyframes[number]
             dx, dy = keyframe.x_px - keyframe.announced_px[0], keyframe.y_px - keyframe.announced_px[1]
@@ -254,10 +254,10 @@ class StageMap:
                 keyframe.announced_island = keyframe.island
                 self._changed.add(number)
                 if number not in self._new:
-                    told.append(Correction(number, keyframe.island, dx, dy))
+                    corrections.append(Correction(number, keyframe.island, dx, dy))
         self._moved.clear()
         self._new.clear()
-        return tuple(told)
+        return tuple(corrections)
 
     def _place(self, keyframe: Keyframe) -> tuple[int, int, int]:
         frame = keyframe.frame

@@ -1,32 +1,22 @@
-"""What stage tracking tells the slide map: where a frame lies, and which places turned out to lie elsewhere."""
+"""What stage tracking gives the slide map: where a frame lies, and which places turned out to lie elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from streamer.records import StagePosition
+from streamer.records import MergedIsland, StagePosition
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A keyframe lies elsewhere than was said before; everything anchored to it moves with it."""
+    """A keyframe lies elsewhere than was announced before; everything anchored to it moves with it."""
 
     anchor: int
     island: int
     """Its island now: another one than before when two islands turned out to overlap."""
     dx_px: float
-    """How far it moved since it was last told of; coordinates of the old island become ones of the new."""
-    dy_px: float
-
-
-@dataclass(frozen=True, slots=True)
-class MergedIsland:
-    """All of an island lies in another one: slide point there = slide point before + (dx_px, dy_px)."""
-
-    island: int
-    into: int
-    dx_px: float
+    """How far it moved since it was last announced; coordinates of the old island become ones of the new."""
     dy_px: float
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.records import Frame
@@ -59,7 +59,7 @@ def rest_alone(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> di
     detector, classifier = models
     analyser = Analyser(detector, classifier)
     factory = MessageFactory("rest", session=new_id(), run_id=new_id())
-    session = SlideSession(factory, Naming.of(classifier), operating_score=detector.card.thresholds.operating)
+    session = SlideSession(factory, ClassDecision.of(classifier), operating_score=detector.card.thresholds.operating)
     measures: list[float] = []
     ordered: list[float] = []
     with Publisher("tcp://127.0.0.1:*") as publisher:

@@ -26,8 +26,8 @@ import numpy as np
 
 from streamer.analysis.analyser import Analysed
 from streamer.analysis.quality import assess
-from streamer.counting.decision import Naming
-from streamer.counting.slide_map import SlideConfig, SlideMap, white_boxes
+from streamer.counting.decision import ClassDecision
+from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.journal import Checkpoint, Journal, ModelId, Rules, SeenFrame, SessionJournal
 from streamer.protocol.factory import MessageFactory
 from streamer.records import Classifications, Detections, Frame, StagePosition
@@ -79,7 +79,7 @@ class _Timed:
 
 
 def looks_at(detections: Detections, rng: np.random.Generator) -> Classifications:
-    white = len(white_boxes(detections))
+    white = len(detections.white_rows)
     return Classifications(
         rng.dirichlet(np.full(len(CLASSES), 0.3), white).astype(np.float32).reshape(white, len(CLASSES)),
         CLASSES,
@@ -101,7 +101,6 @@ def frames_of(source: str, count: int, rng: np.random.Generator) -> Iterator[Ana
         yield Analysed(
             frame=Frame("slide", frame_id, time.monotonic_ns(), image),
             detections=detections,
-            white=white_boxes(detections),
             classifications=looks_at(detections, rng),
             prepared=prepare(image, RegistrationConfig()),
             quality=assess(image),
@@ -111,7 +110,7 @@ def frames_of(source: str, count: int, rng: np.random.Generator) -> Iterator[Ana
 
 def session_of(kept: Any) -> SlideSession:
     factory = MessageFactory("slide", session="bench", run_id="bench", next_session_seq=kept.stored.next_seq)
-    return SlideSession(factory, Naming(CLASSES, 0.5, SUBCLASSES, PARENTS), operating_score=0.25, journal=kept)
+    return SlideSession(factory, ClassDecision(CLASSES, 0.5, SUBCLASSES, PARENTS), operating_score=0.25, journal=kept)
 
 
 def measure(source: str, frames: int, folder: Path) -> dict[str, float]:
@@ -197,7 +196,7 @@ def measure_resume(frames: int, folder: Path) -> dict[str, float]:
     session = session_of(kept)
     result = {
         "frames": float(frames),
-        "white_cells": float(session.total),
+        "white_cells": float(session.count.total),
         "mb": path.stat().st_size / 1e6,
         "s_to_open": opened_s,
         "s_to_resume": time.perf_counter() - begin,

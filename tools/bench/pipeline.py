@@ -41,12 +41,12 @@ from engines.models.loading import load_classifier, load_detector
 from engines.zoo.card import DetectorInput
 from streamer.analysis.analyser import Analyser
 from streamer.config import DEFAULT_CLASSIFIER, Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import AnyMessage, FrameMessage, HealthMessage
 from streamer.records import Frame, FrameQuality, Mode, Skip, StagePosition
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
 from streamer.sources import Source, open_source, parse_source
@@ -161,7 +161,7 @@ def run_pipeline(
     def new_session(name: str) -> SlideSession:
         return session(
             MessageFactory(name, session=new_id(), run_id=new_id()),
-            Naming.of(classifier) if classifier else None,
+            ClassDecision.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
         )
 
@@ -170,9 +170,8 @@ def run_pipeline(
         [(source, mode)],
         analyser(detector, classifier),
         new_session,
-        [publisher, collector],
+        RunOutputs([publisher, collector], service=publisher.service),
         Limits(workers=plan.workers),
-        service=publisher.service,
     )
     keep_freed_memory()
     collect_rarely()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamer.counting.slide_map import SlideMap, white_boxes
+from streamer.counting.slide_map import SlideMap
 from streamer.records import Classifications, Detections, StagePosition
 from streamer.stage.placement import Placement
 from tools.commands import command_parser
@@ -69,7 +69,7 @@ class Slide:
 
 
 def looks_at(detections: Detections, rng: np.random.Generator) -> Classifications:
-    white = len(white_boxes(detections))
+    white = len(detections.white_rows)
     probabilities = rng.dirichlet(np.full(len(CLASSES), 0.2), white).astype(np.float32).reshape(white, len(CLASSES))
     return Classifications(probabilities, CLASSES, np.zeros((white, 0), np.float32), (), ())
 

@@ -29,7 +29,16 @@ from streamer.network.publisher import WINDOW_MAX_BYTES, Publisher
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, encode
-from streamer.records import Differential, Frame, FrameQuality, Health, Observation, Share, StagePosition
+from streamer.records import (
+    ClassShare,
+    Differential,
+    Frame,
+    FrameQuality,
+    Health,
+    ModelHealth,
+    Observation,
+    StagePosition,
+)
 from tools.commands import command_parser
 
 LOCAL = "tcp://127.0.0.1:*"
@@ -82,7 +91,7 @@ def differential_of(total: int, *, final: bool = False) -> Differential:
     names = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil", "immature granulocyte", "promyelocyte")
     return Differential(
         total=total,
-        classes={name: Share(total // 7, 100 / 7, 9.876543210987, 19.87654321098) for name in names},
+        classes={name: ClassShare(total // 7, 100 / 7, 9.876543210987, 19.87654321098) for name in names},
         limits_method="clopper-pearson",
         limits_note="limits are of sampling only",
         unclassified=0,
@@ -231,7 +240,7 @@ def crowd(subscribers: int, seconds: float, processes: int = 4) -> dict[str, obj
             costs.append(1000 * (time.perf_counter() - began))
             if number % 30 == 0:
                 stream = publisher.health()
-                publisher.publish(factory.health(Health("scripted", "none", None, number / 30, {}, stream)))
+                publisher.publish(factory.health(Health(ModelHealth("scripted", "none"), number / 30, {}, stream)))
                 memory.append((stream.window_bytes, resident_mib()))
                 if stopped is not None:
                     os.kill(stopped.pid, signal.SIGCONT)
@@ -310,7 +319,7 @@ def end(publisher: Publisher, factory: MessageFactory, processes: list[subproces
         publisher.service()
         if time.monotonic() > due:
             due = time.monotonic() + 1.0
-            publisher.publish(factory.health(Health("scripted", "none", None, 0.0, {}, publisher.health())))
+            publisher.publish(factory.health(Health(ModelHealth("scripted", "none"), 0.0, {}, publisher.health())))
         time.sleep(0.002)
     return last
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import FrameMessage
 from streamer.records import Cell, Frame
@@ -89,7 +89,7 @@ def labels_of(marks: dict[str, Any], positions: dict[str, dict[str, float]]) -> 
 def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult:
     """One slide through a session of its own."""
     factory = MessageFactory("slide", session="slide", run_id="slide")
-    naming = None if analyser.classifier is None else Naming.of(analyser.classifier)
+    naming = None if analyser.classifier is None else ClassDecision.of(analyser.classifier)
     session = SlideSession(factory, naming, operating_score=analyser.detector.card.thresholds.operating)
     looks: dict[int, list[Seen]] = defaultdict(list)
     rejected: dict[str, list[str]] = {}
@@ -105,11 +105,11 @@ def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult
                 for box in message.detections:
                     if box.cell_id is not None:
                         looks[box.cell_id].append(Seen(file, tuple(box.box_px)))
-    list(session.finish())
+    session.finish()
     final: dict[int, list[Seen]] = defaultdict(list)
     for number, seen in looks.items():
-        final[session.cell(number).cell_id] += seen
-    cells = list(session.cells())
+        final[session.count.cell(number).cell_id] += seen
+    cells = list(session.count.cells())
     return SlideResult(len(session.islands), cells, final, rejected, lost)
 
 

@@ -9,9 +9,13 @@ from typing import Any
 
 import msgspec
 
+from streamer import records
 from streamer.protocol import messages as wire
 from streamer.protocol import requests as service_messages
 from tools.commands import command_parser
+
+PUBLISHED_NAMES = {"StagePosition": "Stage", "CellShape": "Shape", "AttributeValue": "Attribute"}
+"""What the schemas call a struct, where its class has another name."""
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
 
@@ -24,10 +28,13 @@ def make_schemas() -> dict[str, str]:
         ("reply-", "Reply", service_messages.REPLY_TYPES),
     ]
     structs = [struct for _, _, types in kinds for struct in types.values()]
-    _, components = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
+    _, by_class = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     asked = {struct.__name__ for struct in service_messages.REQUEST_TYPES.values()}
-    for name in components.keys() - asked:
-        _require_all_that_is_always_sent(components[name], getattr(wire, name, None) or getattr(service_messages, name))
+    modules = wire, service_messages, records
+    for name in by_class.keys() - asked:
+        struct = next(vars(module)[name] for module in modules if name in vars(module))
+        _require_all_that_is_always_sent(by_class[name], struct)
+    components = {PUBLISHED_NAMES.get(name, name): _renamed(component) for name, component in by_class.items()}
     texts = {}
     for prefix, what, types in kinds:
         for type_, struct in types.items():
@@ -42,6 +49,19 @@ def make_schemas() -> dict[str, str]:
                 schema["$defs"] = {name: components[name] for name in sorted(used)}
             texts[prefix + type_] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     return texts
+
+
+def _renamed(schema: Any) -> Any:
+    """A schema that refers to others by their published names."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            name = schema["$ref"].removeprefix("#/$defs/")
+            return {**schema, "$ref": f"#/$defs/{PUBLISHED_NAMES.get(name, name)}"}
+        return {
+            key: PUBLISHED_NAMES.get(value, value) if key == "title" else _renamed(value)
+            for key, value in schema.items()
+        }
+    return [_renamed(one) for one in schema] if isinstance(schema, list) else schema
 
 
 def _require_all_that_is_always_sent(component: dict[str, Any], struct: type[msgspec.Struct]) -> None:

@@ -96,7 +96,7 @@ def look_over(session: StoredSession) -> Visited:
         cells = session.cells_of(seen.frame_id)
         sides.extend((cell, side) for cell, side in zip(cells, longest, strict=True) if cell >= 0)
 
-    counted = recounted(session, each).session
+    counted = recounted(session, each).count
     if session.ended:
         places.correct(session.end_corrections)
     islands: defaultdict[int, list[PlacedFrame]] = defaultdict(list)

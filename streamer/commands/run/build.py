@@ -25,7 +25,7 @@ from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark
 from streamer.commands.run.sources import OpenedSource, open_sources
 from streamer.config import FIVE_PART_RANGES, Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
 from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Display, format_differential
@@ -34,8 +34,8 @@ from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import RecordingHealth, Skip
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.records import RecordingStatus, Skip
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory
 from streamer.sinks.jsonl import JsonLines
@@ -113,15 +113,17 @@ def _run(config: Config, metrics: Metrics | None) -> int:
             [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
             Analysers({name: one.analyser for name, one in models.items()}),
             sessions.first,
-            [*sinks, display],
+            RunOutputs(
+                [*sinks, display],
+                service=publisher.service if publisher else lambda: None,
+                show=display.show,
+                picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
+                stream=publisher.health if publisher else lambda: None,
+                on_skip=_report_skip,
+                recorder=recorder,
+            ),
             _limits(config, max(one.detector.batch for one in models.values())),
-            service=publisher.service if publisher else lambda: None,
-            show=display.show,
             next_session=sessions.next,
-            picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
-            stream=publisher.health if publisher else lambda: None,
-            recorder=recorder,
-            on_skip=_report_skip,
             models=lambda source: models[source].health(),
         )
         if publisher is not None:
@@ -175,7 +177,7 @@ class SessionMaker:
         )
         return SlideSession(
             factory,
-            Naming.of(own.classifier) if own.classifier else None,
+            ClassDecision.of(own.classifier) if own.classifier else None,
             operating_score=own.detector.card.thresholds.operating,
             min_score=self.config.min_score,
             reference_ranges=self.config.reference_ranges,
@@ -341,7 +343,7 @@ def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _recording_summary(path: str | None, health: RecordingHealth) -> str:
+def _recording_summary(path: str | None, health: RecordingStatus) -> str:
     lost = {"frames": health.frames_lost, "messages": health.messages_lost}
     losses = [f"lost {count} {what} ({reason})" for what, reasons in lost.items() for reason, count in reasons.items()]
     size = f"{health.file_bytes / 1e6:.1f} MB"

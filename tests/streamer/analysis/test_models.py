@@ -18,7 +18,7 @@ from streamer.analysis.analyser import Analyser
 from streamer.analysis.magnification import Magnification
 from streamer.analysis.models import Analysers, SourceModels, choose, load_models
 from streamer.config import Config
-from streamer.records import Frame, ModelHealth, ShadowHealth
+from streamer.records import Frame, ModelHealth, ShadowStatus
 from tests.cases import always, find_by_script, stamped
 from tests.engines.networks import ANCHORS, classifier_file
 from tests.engines.small_detector import raw_body
@@ -98,7 +98,7 @@ def test_health_names_the_backend_and_the_comparison() -> None:
     models = SourceModels(detector, classifier, Analyser(detector, classifier), Magnification(detector), tallies)
     assert models.health() == ModelHealth("scripted", "scripted-detector", "scripted-classifier", None)
     tallies["detector"].add(Parity(1, 10, 0.9, 1.0, 0.2))
-    assert models.health().shadow == {"detector": ShadowHealth(checked=1, compared=10, agreed=9, extra=2, failed=0)}
+    assert models.health().shadow == {"detector": ShadowStatus(checked=1, compared=10, agreed=9, extra=2, failed=0)}
     alone = SourceModels(detector, None, Analyser(detector, None), Magnification(detector), {})
     assert alone.health().backend == ""
     alone.analyser.analyse([Frame("a", 0, 0, stamped(np.zeros((256, 320, 3), np.uint8), 0))])

@@ -1,14 +1,16 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamer.counting.cell_table import CellStore
+from streamer.counting.cell_table import CellTable
+from streamer.counting.fusion import Fusion, FusionConfig
 
 places = st.lists(st.tuples(st.integers(-900, 900), st.integers(-900, 900), st.integers(0, 1)), max_size=40)
 
 
 def store_of(cells):
-    store = CellStore(bucket_px=100)
+    store = CellTable(bucket_px=100)
     for x, y, island in cells:
         store.append(np.array([[x - 5.0, y - 5.0, x + 5.0, y + 5.0]]), np.zeros((1, 4), bool), island, 0, 0)
     return store
@@ -53,3 +55,53 @@ def test_joined_cells_share_what_was_seen_of_them():
     assert store.kind(np.array([0])).tolist() == [0]
     assert (store.alive[:2].tolist(), store.joined_to[1]) == ([True, False], 0)
     assert store.within(0, np.array([-50.0, -50, 50, 50])).tolist() == [0]
+
+
+def test_a_journal_keeps_the_columns_of_the_schema_and_no_others():
+    """Format 4 of the journal: another name or type here makes journals unreadable that were written before."""
+    store = store_of([(0, 0, 0)])
+    store.scratch = np.zeros(1)
+    kept = {name: (str(column.dtype), column.shape[1:]) for name, column in store.columns().items()}
+    assert kept == {
+        "boxes": ("float64", (4,)),
+        "cut": ("bool", (4,)),
+        "partial": ("bool", ()),
+        "alive": ("bool", ()),
+        "joined_to": ("int32", ()),
+        "island": ("int32", ()),
+        "anchor": ("int32", ()),
+        "evidence": ("float32", (4,)),
+        "looks": ("int32", ()),
+        "whole_looks": ("int32", ()),
+        "first_frame": ("int64", ()),
+        "last_frame": ("int64", ()),
+        "white_row": ("int32", ()),
+        "class_index": ("int16", ()),
+        "subclass_index": ("int16", ()),
+        "said_order": ("int32", ()),
+        "said_class": ("int16", ()),
+        "said_subclass": ("int16", ()),
+        "told": ("bool", ()),
+        "_bucket": ("int32", (3,)),
+    }
+    sums = Fusion(FusionConfig()).columns()
+    assert set(sums) == {"weights", "sums", "subclass_sums", "attribute_sums", "familiar"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"looks": None}, {"boxes": np.zeros((1, 4), np.float32)}, {"cut": np.zeros(1, bool)}]
+)
+def test_columns_of_another_schema_are_refused(change):
+    columns = {
+        name: column for name, column in (store_of([(0, 0, 0)]).columns() | change).items() if column is not None
+    }
+    with pytest.raises(ValueError, match=f"column {next(iter(change))}: got"):
+        CellTable(bucket_px=100).restore(columns)
+
+
+def test_a_table_goes_on_from_the_columns_of_another():
+    store, other = store_of([(0, 0, 0), (50, 0, 1)]), CellTable(bucket_px=100)
+    other.restore({name: column.copy() for name, column in store.columns().items()})
+    other.append(np.array([[0.0, 0, 10, 10]]), np.zeros((1, 4), bool), 1, 0, 7)
+    assert (other.count, len(other.boxes), other.first_frame[:3].tolist()) == (3, 1024, [0, 0, 7])
+    assert other.within(1, np.array([-50.0, -50, 50, 50])).tolist() == [1, 2]

@@ -3,10 +3,13 @@ import pytest
 
 from engines.base import Attribute, Classifications
 from streamer.commands.classify import classified_file
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
+from streamer.counting.fusion import Fusion, FusionConfig
 
 ATTRIBUTES = (Attribute("nucleus_shape", ("round", "bent", "split")), Attribute("cell_size", ("small", "big")))
-NAMING = Naming(("neutrophil", "platelet"), 0.6, novel_above=0.99, attributes=ATTRIBUTES, attributes_of=("neutrophil",))
+NAMING = ClassDecision(
+    ("neutrophil", "platelet"), 0.6, novel_above=0.99, attributes=ATTRIBUTES, attributes_of=("neutrophil",)
+)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ def test_a_class_is_given_to_what_is_likely_and_like_the_training_cells(probabil
     assert NAMING.class_name(probabilities, novelty) == name
     assert NAMING.reason(probabilities, novelty) == reason
     assert NAMING.top_class(probabilities) == "neutrophil"
-    blind = Naming(NAMING.class_names, 0.6)
+    blind = ClassDecision(NAMING.class_names, 0.6)
     assert blind.class_name((0.9, 0.1), 1.0) == "neutrophil"
 
 
@@ -54,3 +57,27 @@ def test_a_line_of_classify_says_how_a_cell_looks_where_its_class_was_described(
     reasons = [line.unclassified_reason for line in (neutrophil, platelet, novel)]
     assert reasons == [None, None, "unlike the training cells"]
     assert NAMING.class_names_of(found()) == ["neutrophil", "platelet", "unclassified"]
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.54, 0.59, 0.65])
+@pytest.mark.parametrize("band", [0.55, 0.6, 0.9])
+def test_a_look_and_a_cell_of_that_one_look_have_the_same_class_and_subclass(threshold, band):
+    """`classify` and `explain` decide on a look, `run` on a cell: a subclass of p = .6 was named by those only."""
+    names, subclasses = ("neutrophil", "lymphocyte"), ("band neutrophil", "segmented neutrophil")
+    parents = ("neutrophil", "neutrophil")
+    naming = ClassDecision(names, threshold, subclasses, parents)
+    look = Classifications(
+        np.float32([[0.95, 0.05]]), names, np.float32([[band, 1 - band]]), subclasses, parents, novelty=np.float32([0])
+    )
+    fusion = Fusion(FusionConfig(unclassified_below=threshold))
+    rows = fusion.new_rows(1)
+    fusion.add(rows, look, np.ones(1, np.float32))
+    classes = fusion.classes(rows)
+    fused = int(fusion.subclasses(rows, classes)[0])
+    of_look = classified_file("a", look, None, naming)
+    assert of_look.class_ == naming.class_names_of(look)[0] == names[classes[0]] == "neutrophil"
+    assert of_look.subclass == naming.subclass("neutrophil", look.subclass_probabilities[0])
+    assert of_look.subclass == (None if fused < 0 else subclasses[fused])
+    assert of_look.subclass == ("band neutrophil" if band >= threshold else None)
+    assert naming.subclass("lymphocyte", look.subclass_probabilities[0]) is None
+    assert naming.subclass("unclassified", look.subclass_probabilities[0]) is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -17,15 +17,15 @@ from streamer.analysis.models import choose_scales, load_models
 from streamer.commands.export import SHAPE_COLUMNS, export
 from streamer.commands.recount import recount, recounted
 from streamer.config import Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.morphometry import ShapeBook, ShapeMeter, clear_of_edges, look_quality
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import described
 from streamer.journal import Journal, JournalError, JournalReader, rules_of
 from streamer.protocol.factory import MessageFactory
-from streamer.protocol.messages import Attribute, CellMessage, Shape
-from streamer.records import CellShape, Frame, MeasuredLook
+from streamer.protocol.messages import CellMessage
+from streamer.records import AttributeValue, CellShape, Frame, MeasuredLook
 from streamer.run import session as session_module
 from streamer.run.session import SlideSession
 from tests.cases import HEIGHT, WIDTH, always, by_darkness, find_by_script, stamped
@@ -93,7 +93,7 @@ def run(
     analyser = Analyser(find_by_script(boxes), always(1))
     meter = ShapeMeter(by_darkness(48), um_per_px)
     factory = MessageFactory("slide", session="s", run_id="r")
-    session = SlideSession(factory, Naming.of(always(1)), operating_score=0.3, shapes=meter)
+    session = SlideSession(factory, ClassDecision.of(always(1)), operating_score=0.3, shapes=meter)
     messages = []
     for i, x in enumerate(places):
         (seen,) = analyser.analyse([Frame("slide", i, 1000 * i, field(i, x))])
@@ -111,17 +111,19 @@ def test_a_cell_is_measured_once_and_again_only_when_it_is_seen_better() -> None
     assert second.cytoplasm_area_px == pytest.approx(1200, rel=0.1)
     assert second.nucleus_area_um2 == pytest.approx(second.nucleus_area_px / 4, abs=0.05)
     assert second.nuclear_lobes == 1
-    (cell,) = session.cells()
+    (cell,) = session.count.cells()
     assert cell.shape is not None
     assert cell.shape.frame_id == 2
-    assert session.cell(cell.cell_id).shape == cell.shape
+    assert session.count.cell(cell.cell_id).shape == cell.shape
 
 
 def test_a_cut_cell_is_not_measured_and_neither_is_anything_without_a_segmenter() -> None:
     _, messages, meter = run([0.9, 0.9], [2, 2])
     assert meter.segmenter.engine.calls == []  # type: ignore[attr-defined]
     assert all(cell.shape is None for cells in messages for cell in cells)
-    plain = SlideSession(MessageFactory("slide", session="s", run_id="r"), Naming.of(classifier()), operating_score=0.5)
+    plain = SlideSession(
+        MessageFactory("slide", session="s", run_id="r"), ClassDecision.of(classifier()), operating_score=0.5
+    )
     cells = [m for one in analysed() for m, _ in plain.update(one) if isinstance(m, CellMessage)]
     assert cells
     assert all(cell.shape is None for cell in cells)
@@ -136,7 +138,7 @@ def session_of(journal: Journal, run_id: str) -> SlideSession:
         "slide", session="session", run_id=run_id, next_session_seq=kept.stored.next_seq, monotonic_ns=lambda: 0
     )
     return SlideSession(
-        factory, Naming.of(classifier()), operating_score=0.5, journal=kept, shapes=ShapeMeter(by_darkness())
+        factory, ClassDecision.of(classifier()), operating_score=0.5, journal=kept, shapes=ShapeMeter(by_darkness())
     )
 
 
@@ -149,8 +151,8 @@ def walk(path: Path, frames: list[Analysed], stops: tuple[int, ...] = ()) -> lis
         for one in frames[begin:end]:
             list(session.update(one))
         if end == len(frames):
-            list(session.finish())
-        cells = [asdict(cell) for cell in session.cells()]
+            session.finish()
+        cells = [msgspec.to_builtins(cell) for cell in session.count.cells()]
         journal.close()
         begin = end
     return cells
@@ -169,7 +171,7 @@ def test_the_journal_gives_the_measures_back(
 
     with JournalReader(tmp_path / "parted.db") as journal:
         result = recounted(journal.sessions[0])
-        assert [asdict(cell) for cell in result.session.cells()] == whole
+        assert [msgspec.to_builtins(cell) for cell in result.count.cells()] == whole
     assert recount(str(tmp_path / "whole.db")) == 0
     told = capsys.readouterr().out
     nuclei = sum(cell["shape"]["nucleus_area_px"] is not None for cell in measured)
@@ -233,10 +235,10 @@ def test_the_dashboard_says_the_measures_beside_the_class() -> None:
 def test_the_measures_in_words() -> None:
     _, messages, _ = run([0.9], [100])
     told = messages[0][0]
-    values = {**asdict(shape(1, 2345.6)), "nucleus_to_cytoplasm_ratio": 0.4321, "nuclear_lobes": 3}
-    looks = {"nucleus_shape": Attribute(value="segmented-multilobed", confidence=0.9)}
-    measured = replace(told, shape=Shape(**{**values, "nucleus_area_um2": 41.2}), attributes=looks)
+    values = {**msgspec.structs.asdict(shape(1, 2345.6)), "nucleus_to_cytoplasm_ratio": 0.4321, "nuclear_lobes": 3}
+    looks = {"nucleus_shape": AttributeValue(value="segmented-multilobed", confidence=0.9)}
+    measured = replace(told, shape=CellShape(**{**values, "nucleus_area_um2": 41.2}), attributes=looks)
     assert described(measured) == "N:C 0.43, 3 lobes, nucleus 41 µm², nucleus segmented multilobed"
-    bare = Shape(**{**values, "nucleus_to_cytoplasm_ratio": None, "nuclear_lobes": 1})
+    bare = CellShape(**{**values, "nucleus_to_cytoplasm_ratio": None, "nuclear_lobes": 1})
     assert described(replace(told, shape=bare)) == "1 lobe, nucleus 2 346 px²"
     assert described(replace(told, shape=None)) == ""

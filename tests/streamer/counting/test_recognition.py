@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamer.counting.cell_table import KINDS, CellStore
+from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.matching import Field, MatchConfig
 from streamer.counting.recognition import Recognition
 
@@ -13,7 +13,7 @@ UNCUT = (False, False, False, False)
 
 def store_of(*cells):
     """Cells (x, y, kind) of 40 px, each seen once, in frames 0, 1, 2 … from keyframes of the same number."""
-    store = CellStore(256.0)
+    store = CellTable(256.0)
     for number, (x, y, kind) in enumerate(cells):
         rows = store.append(np.array([[x, y, x + 40.0, y + 40.0]]), np.array([UNCUT]), 0, number, number)
         store.evidence[rows, kind] = 0.9

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.counting.fusion import FusionConfig
-from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState, white_boxes
+from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState
 from streamer.records import UNCLASSIFIED, Classifications, Detections, StagePosition
 from streamer.stage.placement import Correction, Placement
 
@@ -540,7 +540,7 @@ def test_looks_may_come_later():
 
 def test_looks_are_for_white_boxes_only_and_all_of_them():
     found = detections((10, 10, 60, 60), (100, 100, 160, 160), (200, 100, 260, 160), labels=[RED, WHITE, WHITE])
-    assert white_boxes(found).tolist() == [1, 2]
+    assert found.white_rows.tolist() == [1, 2]
     slide = Slide()
     with pytest.raises(ValueError, match="got 3 rows, expected one for each of 2 white boxes"):
         slide.feed(placed(), found, looks(NEUTROPHIL, NEUTROPHIL, NEUTROPHIL))

@@ -9,6 +9,7 @@ import numpy as np
 from streamer.counting.differential import share
 from streamer.dashboard import DashboardState
 from streamer.protocol import messages as wire
+from streamer.records import ClassShare, SourceStatus, StagePosition
 
 HEAD: dict[str, Any] = {
     "session": "s1",
@@ -69,7 +70,7 @@ def differential(counts: dict[str, int], unclassified: int = 0, **given: Any) ->
     plain: dict[str, Any] = {
         "total": total,
         "classes": {
-            name: wire.ClassShare(count=of.count, percent=of.percent, low=of.low, high=of.high)
+            name: ClassShare(count=of.count, percent=of.percent, low=of.low, high=of.high)
             for name, of in shares.items()
         },
         "limits_method": "clopper-pearson",
@@ -87,7 +88,7 @@ def differential(counts: dict[str, int], unclassified: int = 0, **given: Any) ->
     return wire.DifferentialMessage(**{**HEAD, **plain, **given})
 
 
-def status(**given: Any) -> wire.SourceStatus:
+def status(**given: Any) -> SourceStatus:
     plain: dict[str, Any] = {
         "state": "open",
         "mode": "live",
@@ -101,10 +102,10 @@ def status(**given: Any) -> wire.SourceStatus:
         "latency_ms": {"p50": 31.0, "p95": 55.0, "p99": 70.0},
         "detail": None,
     }
-    return wire.SourceStatus(**{**plain, **given})
+    return SourceStatus(**{**plain, **given})
 
 
-def health(sources: dict[str, wire.SourceStatus], **given: Any) -> wire.HealthMessage:
+def health(sources: dict[str, SourceStatus], **given: Any) -> wire.HealthMessage:
     plain: dict[str, Any] = {
         "backend": "onnxruntime cpu",
         "detector": "yolov5n-blood",
@@ -131,7 +132,7 @@ def busy_state() -> DashboardState:
         detection((250, 50, 262, 61), "platelet"),
     ]
     image = rng.integers(0, 256, (480, 640, 3), np.uint8)
-    stage = wire.Stage(island=1, x_px=120.5, y_px=-33.0, quality=0.9)
+    stage = StagePosition(island=1, x_px=120.5, y_px=-33.0, quality=0.9)
     state.update(frame(detections=detections, file="B-53_0103.jpg", stage=stage), image)
     for cell_id in range(30):
         state.update(cell(cell_id, list(FIVE)[cell_id % 5]), rng.integers(0, 256, (50, 44, 3), np.uint8))

@@ -13,7 +13,7 @@ from streamer.dashboard.chart import COUNTED, MOST_ISLANDS, MOST_TILES, PASSED, 
 from streamer.dashboard.display import STEPS_KEPT, Inbox
 from streamer.dashboard.map_panel import arrange, draw_map, map_panel
 from streamer.dashboard.palette import CLASS_COLOURS
-from streamer.protocol import messages as wire
+from streamer.records import MergedIsland, StagePosition
 from tests.streamer.dashboard.dashboard_cases import busy_state, cell, frame
 
 WIDTH, HEIGHT = 640, 480
@@ -21,7 +21,7 @@ FIELD = WIDTH * HEIGHT
 
 
 def at(x: float, y: float, island: int = 0, *, accepted: bool = True, merged: tuple = ()) -> Visit:
-    stage = wire.Stage(island=island, x_px=x, y_px=y, quality=1.0)
+    stage = StagePosition(island=island, x_px=x, y_px=y, quality=1.0)
     return Visit("s1", stage, WIDTH, HEIGHT, accepted, merged)
 
 
@@ -79,7 +79,7 @@ def test_a_cell_that_is_none_after_all_is_taken_out_and_one_that_is_another_stay
 def test_islands_are_apart_until_one_turns_out_to_be_part_of_the_other():
     chart = chart_of(at(0, 0), at(0, 0, 1), Mark("s1", 1, 20.0, 20.0, "basophil"))
     assert (sorted(chart.islands), area_px2(chart)) == ([0, 1], 2 * FIELD)
-    merged = (wire.MergedIsland(island=1, into=0, dx_px=640.0, dy_px=-240.0),)
+    merged = (MergedIsland(island=1, into=0, dx_px=640.0, dy_px=-240.0),)
     for _ in range(2):  # what comes again changes nothing
         chart.take(at(320, -120, merged=merged))
     assert sorted(chart.islands) == [0]
@@ -104,7 +104,7 @@ def test_merging_is_the_same_as_one_island_from_the_start(places, dx, dy):
         moved = (dx, dy) if i % 2 else (0, 0)
         together.take(at((x + moved[0]) * tile, (y + moved[1]) * tile))
     if 1 in apart.islands:
-        merge = wire.MergedIsland(island=1, into=0, dx_px=dx * tile, dy_px=dy * tile)
+        merge = MergedIsland(island=1, into=0, dx_px=dx * tile, dy_px=dy * tile)
         apart.take(Visit("s1", None, WIDTH, HEIGHT, True, (merge,)))
     one, other = apart.islands[0], together.islands[0]
     assert one.tile_px == other.tile_px
@@ -176,7 +176,7 @@ def map_text(state: DashboardState, width: int, height: int, colours="none") -> 
 def test_the_map_shows_coverage_cells_and_the_present_place():
     state = DashboardState()
     for x in range(0, 6400, 320):
-        state.update(frame(stage=wire.Stage(island=0, x_px=x, y_px=0, quality=1)))
+        state.update(frame(stage=StagePosition(island=0, x_px=x, y_px=0, quality=1)))
     state.update(cell(1, x_px=400.0, y_px=240.0))
     drawn = map_text(state, 64, 14)
     row = next(line for line in drawn.splitlines() if "●" in line)
@@ -191,7 +191,7 @@ def test_the_map_shows_coverage_cells_and_the_present_place():
 def test_islands_are_beside_one_another_and_the_present_one_is_named():
     state = DashboardState()
     for island in range(3):
-        state.update(frame(stage=wire.Stage(island=island, x_px=0, y_px=0, quality=1)))
+        state.update(frame(stage=StagePosition(island=island, x_px=0, y_px=0, quality=1)))
     chart = state.sources["slide"].chart
     places = arrange(chart, WIDTH, 60, 20)
     assert [places[i].y for i in range(3)] == [places[0].y] * 3
@@ -220,7 +220,7 @@ def test_islands_never_overlap_and_never_leave_the_panel(corners, width, height)
 
 def test_rare_cells_are_drawn_over_frequent_ones():
     state = DashboardState()
-    state.update(frame(stage=wire.Stage(island=0, x_px=0, y_px=0, quality=1)))
+    state.update(frame(stage=StagePosition(island=0, x_px=0, y_px=0, quality=1)))
     for i in range(40):
         state.update(cell(i, x_px=600.0 * i, y_px=20.0))
     state.update(cell(90, "basophil", x_px=13_260.0, y_px=20.0))
@@ -234,7 +234,7 @@ def test_rare_cells_are_drawn_over_frequent_ones():
 
 def test_a_frame_off_the_map_is_said_to_be():
     state = DashboardState()
-    state.update(frame(stage=wire.Stage(island=0, x_px=0, y_px=0, quality=1)))
+    state.update(frame(stage=StagePosition(island=0, x_px=0, y_px=0, quality=1)))
     state.update(frame(stage=None))
     drawn = map_text(state, 64, 14)
     assert "off the map" in drawn
@@ -249,7 +249,7 @@ def test_between_two_ticks_every_frame_and_cell_reaches_the_map():
     inbox, state = Inbox(), DashboardState()
     for i in range(200):
         x, y = 640.0 * (i % 20), 480.0 * (i // 20)
-        inbox.publish(frame(frame_id=i, stage=wire.Stage(island=0, x_px=x, y_px=y, quality=1)))
+        inbox.publish(frame(frame_id=i, stage=StagePosition(island=0, x_px=x, y_px=y, quality=1)))
         inbox.publish(cell(i, x_px=x + 300, y_px=y + 240))
     inbox.take_into(state, 0)
     chart = state.sources["slide"].chart
@@ -260,7 +260,7 @@ def test_between_two_ticks_every_frame_and_cell_reaches_the_map():
 def test_what_is_too_much_between_two_ticks_is_counted_and_said():
     inbox, state = Inbox(), DashboardState()
     for i in range(STEPS_KEPT + 9):
-        inbox.publish(frame(frame_id=i, stage=wire.Stage(island=0, x_px=float(i % 50), y_px=0, quality=1)))
+        inbox.publish(frame(frame_id=i, stage=StagePosition(island=0, x_px=float(i % 50), y_px=0, quality=1)))
     inbox.take_into(state, 0)
     assert state.sources["slide"].chart.missed == 9
     assert "9 frames and cells not drawn" in map_text(state, 64, 14)
@@ -269,7 +269,7 @@ def test_what_is_too_much_between_two_ticks_is_counted_and_said():
 def test_a_new_slide_has_a_new_map_though_steps_of_both_come_at_once():
     inbox, state = Inbox(), DashboardState()
     for session, x in (("s1", 0.0), ("s1", 640.0), ("s2", 0.0)):
-        inbox.publish(frame(session=session, stage=wire.Stage(island=0, x_px=x, y_px=0, quality=1)))
+        inbox.publish(frame(session=session, stage=StagePosition(island=0, x_px=x, y_px=0, quality=1)))
         inbox.publish(cell(1, session=session, x_px=x, y_px=0.0))
     inbox.take_into(state, 0)
     view = state.sources["slide"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from streamer.dashboard import PlainReporter, format_differential
-from streamer.protocol import messages as wire
+from streamer.records import ShadowStatus
 from tests.streamer.dashboard.dashboard_cases import FIVE, differential, health, status
 
 SECOND = 1_000_000_000
@@ -102,7 +102,7 @@ def test_a_run_in_plain_lines():
 
 def test_a_gpu_that_disagrees_with_the_cpu_is_told_once():
     out = io.StringIO()
-    good, bad = (wire.ShadowStatus(checked=5, compared=100, agreed=agreed, extra=0, failed=0) for agreed in (97, 90))
+    good, bad = (ShadowStatus(checked=5, compared=100, agreed=agreed, extra=0, failed=0) for agreed in (97, 90))
     with PlainReporter(out, clock=lambda: 0) as reporter:
         for second, one in enumerate((good, bad, bad)):
             reporter.publish(health({"slide": status()}, backend="tensorrt int8", shadow={"detector": one}))

@@ -14,7 +14,7 @@ from streamer.dashboard.palette import CLASS_COLOURS, KIND_COLOURS, PLAIN, class
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.share_table import bar, differential_panel
 from streamer.dashboard.words import NOT_A_DEVICE, described, limits
-from streamer.protocol import messages as wire
+from streamer.records import AttributeValue, ClassShare, ShadowStatus
 from tests.streamer.dashboard.dashboard_cases import FIVE, busy_state, cell, differential, frame, health, status
 
 SIZES = [(80, 24), (100, 30), (120, 35), (132, 43), (160, 45), (200, 50)]
@@ -100,7 +100,7 @@ def test_header_tells_backend_models_and_uptime():
 def shadow(**given):
     """What the comparison with the CPU found: 12 of 400 boxes are others."""
     plain = {"checked": 9, "compared": 400, "agreed": 388, "extra": 0, "failed": 1}
-    return wire.ShadowStatus(**{**plain, **given})
+    return ShadowStatus(**{**plain, **given})
 
 
 def test_header_tells_how_far_the_gpu_agrees_with_the_cpu():
@@ -288,7 +288,7 @@ WORDS = {
 
 
 def in_words(**other):
-    words = {name: wire.Attribute(value=value, confidence=0.9) for name, value in {**WORDS, **other}.items()}
+    words = {name: AttributeValue(value=value, confidence=0.9) for name, value in {**WORDS, **other}.items()}
     return cell(1, attributes=words)
 
 
@@ -309,7 +309,7 @@ def test_how_a_cell_looks_is_told_in_words():
     assert described(lymphocyte) == (
         "nucleus round, no granules, ratio low, cytoplasm light blue clear, vacuoles, chromatin loose, big round cell"
     )
-    assert described(cell(1, attributes={"auer_rods": wire.Attribute(value="yes", confidence=1)})) == "auer rods yes"
+    assert described(cell(1, attributes={"auer_rods": AttributeValue(value="yes", confidence=1)})) == "auer rods yes"
 
 
 def test_the_newest_cells_are_described_below_their_lines():
@@ -383,14 +383,14 @@ def test_limits_are_rounded_outward(low, high, expected):
 
 
 def test_the_bar_ends_at_the_percentage_and_its_whiskers_at_the_limits():
-    half = wire.ClassShare(count=50, percent=50.0, low=35.0, high=65.0)
+    half = ClassShare(count=50, percent=50.0, low=35.0, high=65.0)
     spans = bar(half, None, 100.0, 20, PLAIN)
     assert span_len(spans) == 20
     assert "".join(text for text, _ in spans) == "███████├─────┤      "
 
 
 def test_the_usual_range_is_dotted_where_the_bar_leaves_it_open():
-    none = wire.ClassShare(count=0, percent=0.0, low=0.0, high=4.0)
+    none = ClassShare(count=0, percent=0.0, low=0.0, high=4.0)
     assert "".join(text for text, _ in bar(none, (20.0, 40.0), 100.0, 10, PLAIN)) == "│ ░░░     "
 
 

@@ -24,7 +24,7 @@ from engines.base import Array, Attribute
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from streamer.analysis.analyser import Analysed, Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.journal import Journal, SessionJournal, rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.records import Frame
@@ -124,7 +124,7 @@ def session_of(kept: SessionJournal | None, run_id: str = "run") -> SlideSession
     )
     if kept is not None:
         kept.begin_run(run_id, "{}")
-    return SlideSession(factory, Naming.of(classifier()), operating_score=0.5, journal=kept)
+    return SlideSession(factory, ClassDecision.of(classifier()), operating_score=0.5, journal=kept)
 
 
 def new_session(journal: Journal) -> SessionJournal:

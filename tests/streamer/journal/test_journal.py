@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sqlite3
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -18,9 +18,8 @@ from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
 from streamer.journal.rows import GivenCommand
 from streamer.journal.schema import FORMAT_VERSION
-from streamer.protocol import messages as wire
 from streamer.protocol.messages import CellMessage, DifferentialMessage, encode, topic_of
-from streamer.records import Cell
+from streamer.records import AttributeValue, Cell
 from streamer.sources import SourceError
 from streamer.stage.config import StageConfig
 from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
@@ -42,7 +41,7 @@ def run_over(path, frames, *, resume=False, finish=True):
     session = session_of(journal.session("slide") or new_session(journal), run_id=f"run{frames[0].frame.frame_id}")
     published = [emission for one in frames for emission in session.update(one)]
     if finish:
-        published += session.finish()
+        published += session.finish().emissions
     journal.close()
     return published
 
@@ -139,7 +138,7 @@ def test_how_cells_look_and_why_they_are_unclassified_is_published_and_kept(writ
     database.close()
     wanted = [(m.cell_id, m.unclassified_reason, m.attributes) for m in told if m.attributes or m.unclassified_reason]
     assert [
-        (number, reason, said and msgspec.json.decode(said, type=dict[str, wire.Attribute]))
+        (number, reason, said and msgspec.json.decode(said, type=dict[str, AttributeValue]))
         for number, reason, said in rows
     ] == wanted
     assert export(str(path), "csv", str(tmp_path / "cells.csv"), None) == 0
@@ -298,7 +297,7 @@ def test_export_as_json_gives_everything(written, seen, tmp_path):
     assert (session["source"], session["differential"]["total"], len(session["cells"])) == ("slide", 16, 16)
     assert [frame["frame_id"] for frame in session["frames"]] == list(range(len(seen)))
     looks = [box["look_probabilities"] for frame in session["frames"] for box in frame["detections"] if box["class"]]
-    assert len(looks) == sum(len(one.white) for one in seen) - uncounted(session)
+    assert len(looks) == sum(len(one.detections.white_rows) for one in seen) - uncounted(session)
 
 
 def uncounted(session):
@@ -470,7 +469,9 @@ def test_a_live_source_is_numbered_on_and_counts_no_cell_twice(tmp_path, seen):
     path = tmp_path / "live.db"
     run_over(path, [replace_file(one) for one in seen[:20]], finish=False)
     with JournalReader(path) as kept:
-        before = recounted(kept.sessions[0]).session.end(())[1]
+        count = recounted(kept.sessions[0]).count
+        count.finish(())
+        before = count.differential(final=True)
     again = seen[4:13]
     journal = resumed(path, source=ScriptedSource([one.frame.image for one in again], default_mode="live"))
     (going_on,) = journal.sources
@@ -480,7 +481,7 @@ def test_a_live_source_is_numbered_on_and_counts_no_cell_twice(tmp_path, seen):
     session = session_of(journal.session("slide"), run_id="again")
     for number, one in zip(ids, again, strict=True):
         list(session.update(replace(one, frame=replace(one.frame, frame_id=number))))
-    final = list(session.finish())[-1][0]
+    final = session.finish().emissions[-1][0]
     journal.close()
     assert final.frames == 29
     assert (final.total, final.rbc_seen, final.platelets_seen) == (
@@ -511,15 +512,17 @@ def test_a_full_disk_ends_with_the_differential_of_the_journal_and_nothing_is_ha
 
     with pytest.raises(JournalError, match="expected room"):
         go_on()
-    final = list(session.finish())[-1][0]
+    final = session.finish().emissions[-1][0]
     assert (final.final, final.frames) == (True, done)
     journal.close()
     with JournalReader(path) as kept:
         (stored,) = kept.sessions
         assert len(list(stored.frames())) == done
         counted = recounted(stored)
-    again = counted.session.end(())[1]
-    assert asdict(again)["classes"] == msgspec.to_builtins(final.classes)
+    count = counted.count
+    count.finish(())
+    again = count.differential(final=True)
+    assert again.classes == final.classes
 
 
 def test_two_sources_have_a_session_each(tmp_path):

@@ -91,7 +91,7 @@ def outcome(path):
         frames = [
             (f.frame_id, f.file, f.placement.position, f.accepted, stored.cells_of(f.frame_id)) for f in stored.frames()
         ]
-        return counted.differential, [asdict(cell) for cell in counted.session.cells()], frames
+        return counted.differential, [asdict(cell) for cell in counted.count.cells()], frames
 
 
 def hold_to_what_was_published(path, lines):
@@ -115,7 +115,7 @@ def hold_to_what_was_published(path, lines):
             message["cell_id"]: message for message in map(json.loads, kept) if message["type"] == "cell"
         }  # the newest of each
         counted = {number for number, message in told.items() if message["counted"]}
-        assert counted == {cell.cell_id for cell in recounted(stored).session.cells()}
+        assert counted == {cell.cell_id for cell in recounted(stored).count.cells()}
 
 
 def lines_of(path):
@@ -246,7 +246,7 @@ def test_a_full_disk_stops_the_run_with_the_count_of_the_journal(folder, frames,
     assert 0 < len(frame_ids) < len(PLACES)
     published = [json.loads(line)["frame_id"] for line in lines_of(jsonl) if b'"type":"frame"' in line]
     assert published == frame_ids
-    counted.session.end(())
+    counted.count.finish(())
     assert final["frames"] == counted.differential.frames
     status, said = runner.run(*where, "--resume")
     assert status == 0, said

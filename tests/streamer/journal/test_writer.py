@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from streamer.counting.slide_map import SlideMap, SlideUpdate
-from streamer.journal import Journal, JournalError
+from streamer.journal import Checkpoint, GivenCommand, Journal, JournalError, SeenFrame
 from streamer.journal.reader import read_sessions
-from streamer.journal.rows import Checkpoint, GivenCommand, SeenFrame
 from streamer.records import Cell, Classifications, Detections, Observation, StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Correction, Placement

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from streamer.network.outgoing import NEWEST_INTERVAL_NS, OWED_FOR_NS, Outbox
+from streamer.network.outgoing import NEWEST_INTERVAL_NS, OWED_FOR_NS, OutgoingMessages
 from streamer.network.publisher import Publisher
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.messages import encode
@@ -36,7 +36,7 @@ class Box:
         publishing = context.socket(zmq.XPUB)
         publishing.setsockopt(zmq.SNDHWM, high_water_mark)
         publishing.bind("inproc://box")
-        self.outbox = Outbox(publishing, self.clock)
+        self.outbox = OutgoingMessages(publishing, self.clock)
         self.factory = make_factory()
         self.reader = self.connect(*topics, high_water_mark=high_water_mark)
 

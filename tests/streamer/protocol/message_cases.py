@@ -11,15 +11,16 @@ from streamer.protocol.messages import AnyMessage, FrameMessage
 from streamer.records import (
     Cell,
     Classifications,
+    ClassShare,
     Detections,
     Differential,
     Frame,
     FrameQuality,
     Health,
+    ModelHealth,
     Observation,
-    ShadowHealth,
-    Share,
-    SourceHealth,
+    ShadowStatus,
+    SourceStatus,
     StagePosition,
 )
 
@@ -114,8 +115,8 @@ def make_differential(total: int = 1, *, final: bool = False) -> Differential:
     return Differential(
         total=total,
         classes={
-            "neutrophil": Share(total, 100.0, 2.5, 100.0),
-            "monocyte": Share(0, 0.0, 0.0, 97.5),
+            "neutrophil": ClassShare(total, 100.0, 2.5, 100.0),
+            "monocyte": ClassShare(0, 0.0, 0.0, 97.5),
         },
         limits_method="clopper-pearson",
         limits_note="limits are of sampling only",
@@ -134,7 +135,7 @@ def make_differential(total: int = 1, *, final: bool = False) -> Differential:
 
 
 def make_health() -> Health:
-    source = SourceHealth(
+    source = SourceStatus(
         state="open",
         mode="live",
         fps=29.9876,
@@ -147,12 +148,9 @@ def make_health() -> Health:
         latency_ms={"p50": 31.23456, "p95": 40.0, "p99": 55.0},
     )
     return Health(
-        backend="scripted",
-        detector="fake",
-        classifier=None,
+        ModelHealth("scripted", "fake", shadow={"detector": ShadowStatus(3, 40, 39, extra=2, failed=1)}),
         uptime_s=10.00049,
         sources={"cam": source},
-        shadow={"detector": ShadowHealth(checked=3, compared=40, agreed=39, extra=2, failed=1)},
     )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engines.base import Detections, UsageError
 from streamer.protocol.factory import Looks, MessageFactory, rounded_probabilities
 from streamer.protocol.messages import decode, encode
-from streamer.records import FrameQuality, Health, Observation, Said
+from streamer.records import AttributeValue, FrameQuality, Health, ModelHealth, Observation
 from tests.streamer.protocol.message_cases import (
     START_NS,
     START_UTC_NS,
@@ -220,7 +220,10 @@ def test_a_cell() -> None:
 
 
 def test_a_cell_in_words() -> None:
-    said = {"nucleus_shape": Said("segmented-multilobed", 0.912345), "granularity": Said("yes", 1.0)}
+    said = {
+        "nucleus_shape": AttributeValue("segmented-multilobed", 0.912345),
+        "granularity": AttributeValue("yes", 1.0),
+    }
     message = make_factory().cell(replace(make_cell(), attributes=said))
     assert json.loads(encode(message))["attributes"] == {
         "nucleus_shape": {"value": "segmented-multilobed", "confidence": 0.9123},
@@ -246,7 +249,7 @@ def test_a_differential_is_not_rounded() -> None:
         "monocyte": (0, 0.0, 0.0, 97.5),
     }
     assert (message.total, message.unclassified, message.nrbc, message.final) == (3, 0, 1, True)
-    assert (message.flags, message.not_assessed) == (["nucleated red cells seen"], ["blast"])
+    assert (message.flags, message.not_assessed) == (("nucleated red cells seen",), ("blast",))
     assert (message.rbc_seen, message.platelets_seen, message.frames, message.frames_accepted) == (120, 8, 8, 7)
 
 
@@ -261,7 +264,7 @@ def test_health() -> None:
     assert message.shadow is not None
     shadow = message.shadow["detector"]
     assert (shadow.checked, shadow.compared, shadow.agreed, shadow.extra, shadow.failed) == (3, 40, 39, 2, 1)
-    bare = make_factory().health(Health("b", "d", "c", 0.0))
+    bare = make_factory().health(Health(ModelHealth("b", "d", "c"), 0.0))
     assert (bare.sources, bare.shadow) == ({}, None)
 
 

@@ -20,12 +20,21 @@ from streamer.protocol.messages import (
     Envelope,
     FrameMessage,
     ProtocolVersionError,
-    Stage,
     WireError,
     decode,
     encode,
     topic_of,
     type_of,
+)
+from streamer.records import (
+    CellShape,
+    ClassShare,
+    MergedIsland,
+    RecordingStatus,
+    ShadowStatus,
+    SourceStatus,
+    StagePosition,
+    StreamStatus,
 )
 from tests.streamer.protocol.message_cases import make_cell, make_factory, one_of_each
 from tools.report.schemas import FOLDER, make_schemas
@@ -68,7 +77,7 @@ frames = st.builds(
     width=whole,
     height=whole,
     file=st.none() | text,
-    stage=st.none() | st.builds(Stage, island=whole, x_px=numbers, y_px=numbers, quality=numbers),
+    stage=st.none() | st.builds(StagePosition, island=whole, x_px=numbers, y_px=numbers, quality=numbers),
     focus=st.none() | numbers,
     accepted=st.booleans(),
     reasons=st.lists(text, max_size=3),
@@ -195,8 +204,8 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *MESSAGE_TYPES.values(),
         *service_messages.REQUEST_TYPES.values(),
         *service_messages.REPLY_TYPES.values(),
-        *(wire.Stage, wire.MergedIsland, wire.Detection, wire.Shape, wire.ClassShare, wire.SourceStatus),
-        *(wire.ShadowStatus, wire.StreamStatus, wire.RecordingStatus),
+        *(StagePosition, MergedIsland, wire.Detection, CellShape, ClassShare, SourceStatus),
+        *(ShadowStatus, StreamStatus, RecordingStatus),
         *(service_messages.SourceSnapshot, service_messages.SourceState),
     ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}

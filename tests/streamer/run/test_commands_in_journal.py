@@ -7,12 +7,12 @@ from typing import Any
 
 from streamer.analysis.analyser import Analyser
 from streamer.commands.recount import recount
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.journal import JournaledSource, JournalReader, RunJournal, rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
 from streamer.protocol.requests import NewSlide, Pause, Reclassify, RequestRefused, Resume
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import Collected, always, find_by_script
 from tests.streamer.network.service_cases import request_of, wait_for
@@ -40,15 +40,14 @@ class Journaled:
         def session(name: str, kept: Any) -> SlideSession:
             stored = kept.stored
             factory = MessageFactory(name, session=stored.id, run_id=run_id, next_session_seq=stored.next_seq)
-            return SlideSession(factory, Naming.of(classifier), operating_score=0.5, journal=kept)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, journal=kept)
 
         self.pipeline = Pipeline(
             [(self.journal.sources[0], "analysis")],
             Analyser(detector, classifier),
             lambda name: session(name, self.journal.session(name)),
-            [self.sink],
+            RunOutputs([self.sink], service=self._service),
             Limits(workers=1),
-            service=self._service,
             next_session=lambda name: session(name, self.journal.next_session(name)),
         )
         self.pipeline.start()

@@ -13,14 +13,14 @@ import pytest
 
 from streamer.analysis.analyser import Analyser
 from streamer.cli import main
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.network.keys import AuthorisedKeys, read_key_pair
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, PictureMessage
 from streamer.protocol.requests import NewSlide, Pause, RequestRefused, Resume, StopAt
 from streamer.records import Frame
 from streamer.run.gate import Gate
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sinks.pictures import INTERVAL_NS, PictureMaker
@@ -54,17 +54,15 @@ class Rig:
 
         def new_session(name: str) -> SlideSession:
             factory = MessageFactory(name, session=f"slide-{next(numbers)}", run_id="run-1")
-            return SlideSession(factory, Naming.of(classifier), operating_score=0.5)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5)
 
         self.pipeline = Pipeline(
             [(self.source, "analysis")],
             Analyser(detector, classifier),
             new_session,
-            [self.sink],
+            RunOutputs([self.sink], service=self._service, picture=picture),
             Limits(workers=1),
-            service=self._service,
             next_session=new_session if next_session else None,
-            picture=picture,
         )
         self.pipeline.start()
 

@@ -15,10 +15,10 @@ from engines.models.own_classes import OwnClasses
 from streamer.analysis.analyser import Analyser
 from streamer.analysis.models import load_models
 from streamer.config import Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, FrameMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import FIVE, WIDTH, Collected, ScriptedSource, card, stamped, textured_slide
 from tests.streamer.run.test_own_classes import CARD, CELLS, detector
@@ -53,11 +53,11 @@ def run(explained: Explainer, *, ask: bool = True, frames: int = 2) -> Collected
 
     def new_session(name: str) -> SlideSession:
         factory = MessageFactory(name, session="session", run_id="run")
-        return SlideSession(factory, Naming.of(explained.classifier), operating_score=0.5)
+        return SlideSession(factory, ClassDecision.of(explained.classifier), operating_score=0.5)
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(frames)])
     analyser = Analyser(detector(), explained.classifier, explainer=explained if ask else None)
-    pipeline = Pipeline([(source, "analysis")], analyser, new_session, [published], Limits(workers=1))
+    pipeline = Pipeline([(source, "analysis")], analyser, new_session, RunOutputs([published]), Limits(workers=1))
     pipeline.start()
     pipeline.finish()
     return published

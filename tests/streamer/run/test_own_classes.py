@@ -17,11 +17,11 @@ from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from streamer.analysis.analyser import Analyser
 from streamer.analysis.models import load_models
 from streamer.config import Config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.journal import rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import WIDTH, Collected, ScriptedSource, always, stamped, textured_slide
 from tests.engines.networks import ANCHORS
@@ -66,11 +66,11 @@ def run(classifier) -> Collected:
 
     def new_session(name: str) -> SlideSession:
         factory = MessageFactory(name, session="session", run_id="run")
-        return SlideSession(factory, Naming.of(classifier) if classifier else None, operating_score=0.5)
+        return SlideSession(factory, ClassDecision.of(classifier) if classifier else None, operating_score=0.5)
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(2)])
     analyser = Analyser(detector(), classifier)
-    pipeline = Pipeline([(source, "analysis")], analyser, new_session, [published], Limits(workers=1))
+    pipeline = Pipeline([(source, "analysis")], analyser, new_session, RunOutputs([published]), Limits(workers=1))
     pipeline.start()
     pipeline.finish()
     return published

@@ -7,11 +7,11 @@ import pytest
 
 from engines.base import EngineError
 from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage, HealthMessage
 from streamer.records import ModelHealth
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.sources.base import SourceError, SourceLostError
 from tests.cases import HEIGHT, WIDTH, Collected, ScriptedSource, always, find_by_script, stamped, textured_slide
@@ -48,7 +48,7 @@ def run(
     def new_session(name):
         return SlideSession(
             MessageFactory(name, session=f"session-{name}", run_id="run"),
-            Naming.of(classifier) if classifier else None,
+            ClassDecision.of(classifier) if classifier else None,
             operating_score=detector.card.thresholds.operating,
             min_score=min_score,
         )
@@ -57,7 +57,7 @@ def run(
         [(source, mode) for source in sources],
         Analyser(detector, classifier),
         new_session,
-        [collected],
+        RunOutputs([collected]),
         Limits(workers=workers, stop_at=stop_at, **limits),
         models=lambda source: ModelHealth("scripted", "detector", "classifier"),
     )

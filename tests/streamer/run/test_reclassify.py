@@ -39,7 +39,7 @@ def given(cell_id: int, class_: str | None) -> GivenCommand:
 
 def say(session: SlideSession, cell_id: int, class_: str | None) -> list[Emission]:
     said = Reclassification(cell_id, class_)
-    assert session.fault_of(said) is None
+    assert session.count.fault_of(said) is None
     return list(session.reclassify(said, given(cell_id, class_)))
 
 
@@ -52,14 +52,14 @@ def other_class(cell: Cell) -> str:
 
 
 def counts(session: SlideSession) -> Counter[str]:
-    return Counter(cell.class_name for cell in session.cells())
+    return Counter(cell.class_name for cell in session.count.cells())
 
 
 def test_a_cell_counts_as_a_person_says_until_that_is_taken_back(seen: list[Analysed]) -> None:
     session, untouched = session_of(None), session_of(None)
     taken_in(session, seen[:AFTER])
     taken_in(untouched, seen[:AFTER])
-    cell = next(iter(session.cells()))
+    cell = next(iter(session.count.cells()))
     name = other_class(cell)
     before = counts(session)
     emissions = say(session, cell.cell_id, name)
@@ -71,18 +71,18 @@ def test_a_cell_counts_as_a_person_says_until_that_is_taken_back(seen: list[Anal
     assert emissions[1][0].classes[name].count == counts(session)[name]
     taken_in(session, seen[AFTER:])
     taken_in(untouched, seen[AFTER:])
-    assert session.cell(cell.cell_id).class_name == name
-    assert session.cell(cell.cell_id).looks == untouched.cell(cell.cell_id).looks
-    assert session.state(final=False).total == untouched.state(final=False).total
+    assert session.count.cell(cell.cell_id).class_name == name
+    assert session.count.cell(cell.cell_id).looks == untouched.count.cell(cell.cell_id).looks
+    assert session.count.differential(final=False).total == untouched.count.differential(final=False).total
     say(session, cell.cell_id, None)
-    assert session.state(final=False) == untouched.state(final=False)
-    assert list(map(str, session.cells())) == list(map(str, untouched.cells()))
+    assert session.count.differential(final=False) == untouched.count.differential(final=False)
+    assert list(map(str, session.count.cells())) == list(map(str, untouched.count.cells()))
 
 
 def test_the_class_that_it_has_already_is_told_and_stays(seen: list[Analysed]) -> None:
     session = session_of(None)
     taken_in(session, seen[:AFTER])
-    cell = next(iter(session.cells()))
+    cell = next(iter(session.count.cells()))
     emissions = say(session, cell.cell_id, cell.class_name)
     assert [(m.class_, m.reclassified) for m, _ in emissions if isinstance(m, CellMessage)] == [(cell.class_name, True)]
 
@@ -133,7 +133,7 @@ def test_what_was_said_is_in_the_journal_and_survives_resuming_and_recounting(
     for journal in (whole, resumed):
         session = session_of(new_session(journal))
         taken_in(session, seen[:AFTER])
-        first, second = itertools.islice(session.cells(), 2)
+        first, second = itertools.islice(session.count.cells(), 2)
         for cell in (first, second):
             say(session, cell.cell_id, other_class(cell))
         say(session, second.cell_id, None)
@@ -144,14 +144,14 @@ def test_what_was_said_is_in_the_journal_and_survives_resuming_and_recounting(
             kept = journal.session("slide")
             session = session_of(kept, run_id="run-2")
         taken_in(session, seen[cut:])
-        final = [m for m, _ in session.finish() if isinstance(m, DifferentialMessage)][-1]
-        assert session.cell(first.cell_id).class_name == other_class(first)
+        final = [m for m, _ in session.finish().emissions if isinstance(m, DifferentialMessage)][-1]
+        assert session.count.cell(first.cell_id).class_name == other_class(first)
         outcomes.append(({name: share.count for name, share in final.classes.items()}, final.total))
         journal.close()
     assert outcomes[0] == outcomes[1]
     with JournalReader(tmp_path / "cut.db") as reader:
         (stored,) = reader.sessions
-        again = recounted(stored).session
+        again = recounted(stored).count
         assert again.cell(first.cell_id).reclassified
         assert not again.cell(second.cell_id).reclassified
         assert [(one.by, one.request, one.refused) for one in stored.commands()] == [("owner", "reclassify", None)] * 3
@@ -170,12 +170,12 @@ def test_what_was_said_is_in_the_journal_and_survives_resuming_and_recounting(
 def test_what_can_not_be_said_is_told(seen: list[Analysed], fields: dict[str, Any], words: str) -> None:
     session = session_of(None)
     taken_in(session, seen[:AFTER])
-    cells = {cell.cell_id for cell in session.cells()}
+    cells = {cell.cell_id for cell in session.count.cells()}
     if fields["cell_id"] == 0:
         fields = {**fields, "cell_id": min(cells)}
-    fault = session.fault_of(Reclassification(**fields))
+    fault = session.count.fault_of(Reclassification(**fields))
     assert fault is not None
     assert words in fault
     with pytest.raises(ValueError, match="expected a counted cell"):
-        session._slide.reclassify(Reclassification(10**6, "monocyte"))
-    assert session._slide._drain(()) == SlideUpdate((), (), ())
+        session.count._slide.reclassify(Reclassification(10**6, "monocyte"))
+    assert session.count._slide._drain(()) == SlideUpdate((), (), ())

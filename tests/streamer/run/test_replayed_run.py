@@ -8,11 +8,11 @@ import pytest
 
 from streamer.analysis.analyser import Analyser
 from streamer.cli import main
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, HealthMessage, decode, encode
 from streamer.recording import Recorder, Recording, TrackInfo
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.sources import open_source, parse_source
 from tests.cases import Collected, ScriptedSource, always, find_by_script
@@ -29,15 +29,14 @@ def run(sources, path=None, *, keep="got", run_id="run", mode="analysis"):
     def new_session(name):
         factory = MessageFactory(name, session=f"{run_id}-{name}", run_id=run_id, utc_offset_ns=offset_ns)
         score = detector.card.thresholds.operating
-        return SlideSession(factory, Naming.of(classifier), operating_score=score)
+        return SlideSession(factory, ClassDecision.of(classifier), operating_score=score)
 
     pipeline = Pipeline(
         [(source, mode) for source in sources],
         Analyser(detector, classifier),
         new_session,
-        [collected],
+        RunOutputs([collected], recorder=recorder),
         Limits(workers=2),
-        recorder=recorder,
     )
     pipeline.start()
     pipeline.finish()

@@ -12,12 +12,12 @@ from streamer.analysis.analyser import Analyser
 from streamer.commands.recount import recount
 from streamer.commands.run import build
 from streamer.config import Config, load_config
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, widest
 from streamer.journal import Journal
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import Collected, ScriptedSource, always
 from tests.streamer.journal.journal_cases import analysed, classifier, detector, images, new_session
@@ -30,13 +30,15 @@ def run(precision: float | None) -> list[DifferentialMessage]:
     def session(name: str) -> SlideSession:
         return SlideSession(
             MessageFactory(name, session="session", run_id="run"),
-            Naming.of(classifier()),
+            ClassDecision.of(classifier()),
             operating_score=0.5,
             stop_at_precision=precision,
         )
 
     analyser = Analyser(detector(), classifier())
-    pipeline = Pipeline([(ScriptedSource(images()), "analysis")], analyser, session, [published], Limits(workers=1))
+    pipeline = Pipeline(
+        [(ScriptedSource(images()), "analysis")], analyser, session, RunOutputs([published]), Limits(workers=1)
+    )
     pipeline.start()
     pipeline.finish()
     return published.of(DifferentialMessage)
@@ -70,11 +72,11 @@ def test_the_journal_gives_the_same_limits_again(tmp_path, capsys, precision, me
     kept.begin_run("run", json.dumps({"stop_at_precision": precision}))
     factory = MessageFactory("slide", session=kept.stored.id, run_id="run")
     session = SlideSession(
-        factory, Naming.of(classifier()), operating_score=0.5, stop_at_precision=precision, journal=kept
+        factory, ClassDecision.of(classifier()), operating_score=0.5, stop_at_precision=precision, journal=kept
     )
     for one in analysed():
         list(session.update(one))
-    final, _ = list(session.finish())[-1]
+    final, _ = session.finish().emissions[-1]
     journal.close()
     assert final.limits_method == method
     assert recount(str(path)) == 0

@@ -54,7 +54,6 @@ class Told:
         analysed = Analysed(
             frame=Frame("slide", self.frames, 0, np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
             detections=Detections(boxes, np.float32([cell[3] for cell in cells]), kinds, KINDS, KINDS, False),
-            white=np.flatnonzero(kinds == WHITE),
             classifications=None,
             prepared=None,
             quality=FrameQuality(1.0, True),
@@ -65,7 +64,7 @@ class Told:
 
     def finish(self, *corrections):
         self.session._tracker.next = Placement(None, None, "end", corrections)
-        return self._take(self.session.finish())
+        return self._take(self.session.finish().emissions)
 
     def _take(self, emissions):
         cells = []
@@ -79,7 +78,7 @@ class Told:
 
     def check(self):
         counted = {number for number, message in self.newest.items() if message.counted}
-        assert counted == {cell.cell_id for cell in self.session.cells()}
+        assert counted == {cell.cell_id for cell in self.session.count.cells()}
         assert len(counted) == self.total
 
 

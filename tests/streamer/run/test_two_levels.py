@@ -9,10 +9,10 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector, Engines
 from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
 from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import Naming
+from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, FrameMessage
-from streamer.run.pipeline import Limits, Pipeline
+from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import WIDTH, Collected, ScriptedSource, stamped, textured_slide
 
@@ -54,11 +54,15 @@ def run(labels: tuple[str, ...]) -> Collected:
 
     def new_session(name: str) -> SlideSession:
         factory = MessageFactory(name, session="session", run_id="run")
-        return SlideSession(factory, Naming.of(classifier), operating_score=0.5)
+        return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5)
 
     source = ScriptedSource([stamped(slide[:, :WIDTH], i) for i in range(2)])
     pipeline = Pipeline(
-        [(source, "analysis")], Analyser(detector(labels), classifier), new_session, [published], Limits(workers=1)
+        [(source, "analysis")],
+        Analyser(detector(labels), classifier),
+        new_session,
+        RunOutputs([published]),
+        Limits(workers=1),
     )
     pipeline.start()
     pipeline.finish()

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engines.base import LeukostreamError, UsageError
 from streamer.analysis import models
 from streamer.cli import main
-from streamer.records import StreamHealth
+from streamer.records import StreamStatus
 from streamer.sinks.metrics import Metrics, MetricsServer
 from streamer.sinks.readiness import RunWatch
 from tests.streamer.journal.journal_cases import classifier, detector, write_images
@@ -44,7 +44,7 @@ class Run:
         for name, factory in self.factories.items():
             source = make_health().sources["cam"]
             changed = dataclasses.replace(source, state=states.get(name, "open"), queue=states.get(f"{name}_queue", 0))
-            stream = StreamHealth(connections=1, lost={"frame": self.lost}, requests=0, refused={}, window_bytes=0)
+            stream = StreamStatus(connections=1, lost={"frame": self.lost}, requests=0, refused={}, window_bytes=0)
             self.watch.take(factory.health(dataclasses.replace(make_health(), sources={name: changed}, stream=stream)))
 
     def after(self, seconds: float) -> None:
@@ -142,7 +142,7 @@ def samples(text: str) -> dict[str, Any]:
 
 def test_all_that_health_and_the_differential_say_is_a_metric(metrics: Metrics, url: str) -> None:
     factory = make_factory()
-    stream = StreamHealth(connections=3, lost={"frame": 7}, requests=11, refused={"malformed": 2}, window_bytes=1000)
+    stream = StreamStatus(connections=3, lost={"frame": 7}, requests=11, refused={"malformed": 2}, window_bytes=1000)
     metrics.publish(factory.health(dataclasses.replace(make_health(), stream=stream)))
     metrics.publish(factory.differential(make_differential(5)))
     status, content_type, body = get(f"{url}/metrics")

@@ -1,0 +1,267 @@
+"""The count of one slide: frames in their order become cells and a differential.
+
+A pure function of what the frames show: no clock, thread, file or message. A run counts a frame when it has analysed
+it, and a journal's frames give the same count again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from streamer.config import FIVE_PART_RANGES
+from streamer.counting.decision import ClassDecision
+from streamer.counting.differential import (
+    CLOPPER_PEARSON,
+    CONFIDENCE_SEQUENCE,
+    NOT_LEUKOCYTES,
+    Tally,
+    differential,
+    share,
+    widest,
+)
+from streamer.counting.fusion import FusionConfig
+from streamer.counting.morphometry import ShapeBook
+from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState, SlideUpdate
+from streamer.records import (
+    UNCLASSIFIED,
+    Cell,
+    CellId,
+    Classifications,
+    Detections,
+    Differential,
+    MeasuredLook,
+    MergedIsland,
+    Reclassification,
+)
+from streamer.stage.placement import Correction, IslandBook, Placement
+
+DIFFERENTIAL_EVERY_FRAMES = 15
+"""How often the differential is published while only red cells, platelets and frames are added to it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenFrame:
+    """One frame as it is counted, and what people want to know of it."""
+
+    frame_id: int
+    width: int
+    height: int
+    placement: Placement
+    detections: Detections
+    looks: Classifications | None
+    """One row a white detection, in their order; None where the run has no classifier."""
+    accepted: bool
+    reasons: tuple[str, ...]
+    """Why it was not accepted."""
+    focus: float | None
+    file: str | None
+    captured_utc: str
+    shapes: Sequence[MeasuredLook] = ()
+    """What was measured of its cells, once it was counted."""
+
+
+PublishedCounts = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
+"""(white, nucleated red, white cells by class) as the differential was published last; empty before the first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """All that the frames up to one have come to. What the stage tracker remembers is kept with every frame."""
+
+    frame_id: int
+    """The last of these frames."""
+    frames: int
+    accepted: int
+    published: PublishedCounts
+    published_at_frame: int
+    """How many frames there were when that was published."""
+    islands: Mapping[int, int]
+    """What the island book knows."""
+    slide: SlideState
+    shapes: tuple[MeasuredLook, ...] = ()
+    """What the shape book knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountUpdate:
+    """What a frame, a person's reclassification or the end of the slide changed."""
+
+    slide: SlideUpdate
+    merged_islands: tuple[MergedIsland, ...] = ()
+    reshaped: tuple[CellId, ...] = ()
+    """Cells that have the shape of another look now, which a cell had that was joined to them."""
+    differential_due: bool = False
+    """Whether the differential is to be published."""
+
+
+class SlideCount:
+    """Counts one slide. `add_frame` takes its frames in order, `finish` ends it, `state` is all that it knows."""
+
+    def __init__(
+        self,
+        decision: ClassDecision | None,
+        *,
+        operating_score: float,
+        reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
+        stop_at_precision: float | None = None,
+    ) -> None:
+        """Arguments as for SlideSession."""
+        self._decision = decision
+        self._ranges = reference_ranges
+        self._precision = stop_at_precision
+        fusion = FusionConfig()
+        described: tuple[str, ...] = ()
+        if decision is not None:
+            fusion = FusionConfig(unclassified_below=decision.threshold, novel_above=decision.novel_above)
+            described = decision.attributes_of
+        self._slide = SlideMap(SlideConfig(min_score=operating_score, attributes_of=described, fusion=fusion))
+        self._islands = IslandBook()
+        self._frames = 0
+        self._accepted = 0
+        self._published: PublishedCounts = ()
+        self._published_at_frame = 0
+        self.shapes = ShapeBook()
+        self.last_frame_id: int | None = None
+        """None before the first frame."""
+
+    @property
+    def frames(self) -> int:
+        return self._frames
+
+    @property
+    def total(self) -> int:
+        """Unique white cells counted so far."""
+        return sum(n for name, n in self._slide.counts().classes.items() if name not in NOT_LEUKOCYTES)
+
+    def is_precise(self) -> bool:
+        """Whether the limits of all classes are as narrow as was asked for; cheap enough to ask after every frame."""
+        if self._precision is None or self._decision is None:
+            return False
+        total, classes = self.total, self._slide.counts().classes
+        names = (name for name in self._decision.class_names if name not in NOT_LEUKOCYTES)
+        half = widest(share(classes.get(name, 0), total, CONFIDENCE_SEQUENCE) for name in names)
+        return half is not None and half <= self._precision
+
+    def add_frame(self, seen: SeenFrame) -> CountUpdate:
+        """Count what a frame shows."""
+        update = self._slide.update(
+            seen.placement,
+            seen.detections,
+            (seen.width, seen.height),
+            seen.frame_id,
+            seen.looks,
+            accepted=seen.accepted,
+        )
+        reshaped = self.shapes.join(update.removed)
+        self.shapes.add_all(seen.shapes)
+        merged = self._islands.update(seen.placement)
+        self._frames += 1
+        self.last_frame_id = seen.frame_id
+        self._accepted += seen.accepted and seen.placement.position is not None
+        return CountUpdate(update, merged, tuple(reshaped), self._note_if_due())
+
+    def reclassify(self, given: Reclassification) -> CountUpdate:
+        """Give a cell, without `fault_of`, the class that a person gave it."""
+        return CountUpdate(self._slide.reclassify(given), differential_due=self._note_if_due())
+
+    def finish(self, corrections: Sequence[Correction]) -> CountUpdate:
+        """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are counted."""
+        update = self._slide.finish(corrections)
+        return CountUpdate(update, reshaped=tuple(self.shapes.join(update.removed)), differential_due=True)
+
+    def fault_of(self, given: Reclassification) -> str | None:
+        """Why a cell can't be reclassified so, in words; None where it can."""
+        if self._decision is None:
+            return "got a run without classifier, expected one: its cells have no classes"
+        if not self._slide.class_names:
+            return "got no look at any white cell yet, expected one first"
+        if not self._slide.is_counted(given.cell_id):
+            return f"got cell {given.cell_id}, expected one that is counted and white"
+        classes = (*self._decision.class_names, UNCLASSIFIED)
+        if given.class_name is not None and given.class_name not in classes:
+            return f"got class {given.class_name!r}, expected one of {', '.join(classes)}"
+        own = [
+            name
+            for name, parent in zip(self._decision.subclass_names, self._decision.subclass_parents, strict=True)
+            if parent == given.class_name
+        ]
+        if given.subclass is not None and given.subclass not in own:
+            return f"got subclass {given.subclass!r}, expected {'one of ' + ', '.join(own) if own else 'none'}"
+        return None
+
+    def cells(self) -> Iterator[Cell]:
+        """The counted white and nucleated red cells, oldest first."""
+        return self.shapes.on(self._slide.cells())
+
+    def cell(self, cell_id: CellId) -> Cell:
+        """A cell by its number; one that turned out to be another one gives that."""
+        return next(self.shapes.on([self._slide.cell(cell_id)]))
+
+    def published_cells(self, cell_ids: Iterable[CellId]) -> dict[CellId, Cell]:
+        """Those of these cells that are counted white or nucleated red ones, without attributes and shapes."""
+        return self._slide.published_cells(cell_ids)
+
+    def changed_cells(self, update: CountUpdate, measured: Sequence[MeasuredLook] = ()) -> list[Cell]:
+        """The cells that an update changed, and those with another shape now, by the update or as just `measured`."""
+        cells = update.slide.cells
+        changed = {cell.cell_id for cell in cells}
+        others = dict.fromkeys([*update.reshaped, *(look.cell_id for look in measured)])
+        also = [self._slide.cell(one) for one in others if one not in changed and self._slide.is_counted(one)]
+        return list(self.shapes.on([*cells, *also]))
+
+    def differential(self, *, final: bool) -> Differential:
+        """Of what was counted so far."""
+        counts = self._slide.counts()
+        classes = Counter(counts.classes)
+        classes["erythroblast"] += counts.nucleated_red
+        tally = Tally(
+            classes=classes,
+            subclasses=counts.subclasses,
+            rbc=counts.red,
+            platelets=counts.platelets,
+            frames=self._frames,
+            frames_accepted=self._accepted,
+        )
+        names = self._decision.class_names if self._decision else ()
+        subclass_names = self._decision.subclass_names if self._decision else ()
+        # A count that its own limits ended was not fixed in advance, and neither is one that is still running.
+        method = CLOPPER_PEARSON if final and self._precision is None else CONFIDENCE_SEQUENCE
+        return differential(
+            tally, names, subclass_names=subclass_names, ranges=self._ranges, method=method, final=final
+        )
+
+    def state(self) -> Checkpoint:
+        """What `restore` needs, after at least one frame; its arrays are views, valid until the next frame."""
+        if self.last_frame_id is None:
+            raise ValueError("got the state of a slide without frames, expected one frame at least")
+        return Checkpoint(
+            frame_id=self.last_frame_id,
+            frames=self._frames,
+            accepted=self._accepted,
+            published=self._published,
+            published_at_frame=self._published_at_frame,
+            islands=self._islands.anchors,
+            slide=self._slide.state(),
+            shapes=self.shapes.looks(),
+        )
+
+    def restore(self, state: Checkpoint) -> None:
+        """Make a new count go on as the one that `state` was taken from; it keeps the arrays."""
+        self._slide.restore(state.slide)
+        self._frames, self._accepted = state.frames, state.accepted
+        self._published, self._published_at_frame = state.published, state.published_at_frame
+        self._islands = IslandBook(state.islands)
+        self.shapes.add_all(state.shapes)
+        self.last_frame_id = state.frame_id
+
+    def _note_if_due(self) -> bool:
+        """Whether the differential is to be published; if so, what was counted is noted as published."""
+        counts = self._slide.counts()
+        published = (counts.white, counts.nucleated_red, tuple(counts.classes.items()))
+        frames_since = self._frames - self._published_at_frame
+        if published == self._published and frames_since < DIFFERENTIAL_EVERY_FRAMES:
+            return False
+        self._published, self._published_at_frame = published, self._frames
+        return True
