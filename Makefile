@@ -39,7 +39,7 @@ build/%/.installed: | $(BIN)/python
 
 # Every shipped graph, precision, size and target through NVIDIA's builder: some minutes, no GPU.
 rtx-table: bindings install-dev
-	$(BIN)/python -m tools.rtx_table --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
+	$(BIN)/python -m tools.bench rtx --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

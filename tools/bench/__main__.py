@@ -16,6 +16,7 @@ NAMES = {
     "journal": "the journal of a long slide",
     "wire": "publishing and subscribing: rate, latency, a crowd",
     "gpu": "everything that only a GPU can show",
+    "rtx": "every shipped model through NVIDIA's builder, without a GPU",
 }
 
 

@@ -27,8 +27,8 @@ from engines.graphs.precision import to_fp16
 from engines.graphs.quantization import calibrate, to_int8
 from tests.engines.networks import ANCHORS, model_of
 from tests.engines.small_detector import detector, raw_body
-from tools import rtx_table
-from tools.rtx_table import FRAME_SIZES, PROFILES, REFUSALS, Refusal, Row, build_row, expected_refusal, graphs, shipped
+from tools.bench import rtx as rtx_table
+from tools.bench.rtx import FRAME_SIZES, PROFILES, REFUSALS, Refusal, Row, build_row, expected_refusal, graphs, shipped
 
 from . import bindings
 from .test_compiler import CARD

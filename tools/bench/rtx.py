@@ -1,6 +1,6 @@
 """Every shipped model through NVIDIA's builder of TensorRT for RTX, without a GPU: which plans come of it, how large.
 
-    python -m tools.rtx_table --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
+    python -m tools.bench rtx --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
 
 Graph x precision x frame size x profile x compute capability, each built by itself, one after the other. The int8
 graphs are quantised whole, with scales from the simulated slide: such a plan is built like any, and is not one to count
@@ -10,7 +10,6 @@ with. A build that is refused stands in the table with the reason; the exit stat
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import re
@@ -38,8 +37,9 @@ from engines.graphs.quantization import calibrate, to_int8
 from engines.zoo.card import Card, DetectorInput
 from engines.zoo.registry import compact, find, models, place
 from streamer.commands.compile import SIMULATED, read_frames
+from tools.commands import command_parser
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FRAME_SIZES = ((640, 480), (1920, 1080), (1024, 1024))
 """Of the cameras that detectors are built for."""
 PROFILES = {"detector": ((1, 4, 8), (8, 8, 8)), "classifier": ((1, 16, 32), (32, 32, 32))}
@@ -241,11 +241,11 @@ def load_rtx() -> Libraries:
 _HOST = f"{platform.system()} {platform.machine()}"
 
 
-def _command(arguments: Sequence[str] | None) -> str:
-    return f"python -m tools.rtx_table {' '.join(arguments if arguments is not None else sys.argv[1:])}"
+def _command(arguments: Sequence[str]) -> str:
+    return f"python -m tools.bench rtx {' '.join(arguments)}"
 
 
-def _write(path: Path | None, rows: Sequence[Row], arguments: Sequence[str] | None, libraries: Libraries) -> None:
+def _write(path: Path | None, rows: Sequence[Row], arguments: Sequence[str], libraries: Libraries) -> None:
     """After each model, so that a run that is stopped leaves what it has."""
     if path is None:
         return
@@ -258,8 +258,8 @@ def _write(path: Path | None, rows: Sequence[Row], arguments: Sequence[str] | No
     path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench rtx", __doc__)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table between its two marks there")
     parser.add_argument(
@@ -297,10 +297,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in surprises:
         print(f"unexpected: {line}", file=sys.stderr)
     return int(bool(surprises))
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LeukostreamError as error:
-        sys.exit(f"rtx_table: {error}")
