@@ -1,5 +1,7 @@
 # make demo   watch a simulated blood smear being counted
+# make check  lint, types, import layers and the fast tests: before each commit
 # make test   lint, types, import layers and all tests
+# make test-all   these and the slow ones, with coverage; fails where PyTorch or NVIDIA's bindings are missing
 # make bindings   fetch NVIDIA's Python bindings, so that `make test` checks the calls to TensorRT against them
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,12 +12,27 @@ BIN := $(VENV)/bin
 demo: install
 	@$(BIN)/leukostream demo
 
-test: install-dev
+.PHONY: check lint test-all
+lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# Files of tests side by side, one process a core; `make test PARALLEL=` runs them one after the other.
+PARALLEL ?= -n auto --dist loadfile
+
+check: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not lengthy and not slow and not gpu"
+
+test: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
+
+# What has to be here, so that no test is skipped for want of it: all that CI can install.
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,bindings
+
+test-all: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --require $(REQUIRED) --cov --cov-report=term
 
 # Only the bindings, for Linux: no TensorRT library is fetched, and none is needed to read their interface.
 BINDINGS := build/trt-bindings
