@@ -22,8 +22,11 @@ lint: install-dev
 # Files of tests side by side, one process a core; `make test PARALLEL=` runs them one after the other.
 PARALLEL ?= -n auto --dist loadfile
 
+# Without the tests that train networks or start the program, and without those marked as lengthy.
+FAST := tests/engines tests/streamer tests/tools/data tests/tools/metrics tests/tools/report tests/test_docs.py
+
 check: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not lengthy and not slow and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not lengthy and not slow and not gpu" $(FAST)
 
 test: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
