@@ -12,12 +12,15 @@ BIN := $(VENV)/bin
 demo: install
 	@$(BIN)/leukostream demo
 
-.PHONY: check lint test-all
-lint: install-dev
+.PHONY: check lint types test-all
+lint: install-dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The types of `tools` can be checked only where PyTorch is installed: without it all that it gives is of any type.
+types: install-dev
+	$(BIN)/mypy -p engines -p streamer $(shell $(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null && echo -p tools)
 
 # Files of tests side by side, one process a core; `make test PARALLEL=` runs them one after the other.
 PARALLEL ?= -n auto --dist loadfile
