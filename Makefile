@@ -1,5 +1,7 @@
 # make demo   watch a simulated blood smear being counted
+# make check  lint, types, import layers and the fast tests: before each commit
 # make test   lint, types, import layers and all tests
+# make test-all   these and the slow ones, with coverage; fails where PyTorch or NVIDIA's bindings are missing
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
@@ -11,12 +13,33 @@ BIN := $(VENV)/bin
 demo: install
 	@$(BIN)/leukostream demo
 
-test: install-dev
+.PHONY: check lint types test-all
+lint: install-dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# The types of `tools` can be checked only where PyTorch is installed: without it all that it gives is of any type.
+types: install-dev
+	$(BIN)/mypy -p engines -p streamer $(shell $(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null && echo -p tools)
+
+# Files of tests side by side, one process a core; `make test PARALLEL=` runs them one after the other.
+PARALLEL ?= -n auto --dist loadfile
+
+# Without the tests that train networks or start the program, and without those marked as lengthy.
+FAST := tests/engines tests/streamer tests/tools/data tests/tools/metrics tests/tools/report tests/test_docs.py
+
+check: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not lengthy and not slow and not gpu" $(FAST)
+
+test: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
+
+# What has to be here, so that no test is skipped for want of it: all that CI can install.
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,bindings
+
+test-all: lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --require $(REQUIRED) --cov --cov-report=term
 
 # For Linux. Of TensorRT only the bindings, whose interface can be read without its library; of TensorRT for RTX its
 # binding and its builder (96 MB), which works without a GPU; of CUDA NVIDIA's binding. All are under NVIDIA's licences:

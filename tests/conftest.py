@@ -1,28 +1,39 @@
+import os
 import random
 import signal
 import socket
 
 import pytest
 
+from tests import requirements
+from tests.requirements import pytest_addoption, pytest_make_collect_report, pytest_runtest_makereport
 
-def pytest_configure() -> None:
-    """A shell starts what runs in its background with Ctrl-C ignored; the tests of Ctrl-C need it as it usually is."""
+__all__ = ["pytest_addoption", "pytest_make_collect_report", "pytest_runtest_makereport"]
+
+PORTS = range(20_000, 30_000)
+"""Below those that the system gives to connecting sockets: a subscriber that tries a free port of that range again and
+again may one day be connected to itself."""
+
+PORTS_PER_WORKER = 1000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    requirements.pytest_configure(config)
+    # A shell starts what runs in its background with Ctrl-C ignored; the tests of Ctrl-C need it as it usually is.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port of this machine that nobody uses.
-
-    Below the ports that the system gives to connecting sockets: a subscriber that tries a free port of that range
-    again and again may one day be connected to itself.
-    """
-    for port in random.sample(range(20_000, 30_000), 50):
+    """A TCP port of this machine that nobody uses, and that no test beside this one is given."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = PORTS.start + worker * PORTS_PER_WORKER % len(PORTS)
+    for port in random.sample(range(first, first + PORTS_PER_WORKER), 50):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise RuntimeError("no free port between 20000 and 30000")
+    raise RuntimeError(f"no free port between {first} and {first + PORTS_PER_WORKER}")

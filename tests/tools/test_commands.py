@@ -19,7 +19,7 @@ from tools.evaluate import __main__ as evaluate
 
 ROOT = Path(__file__).parents[2]
 ROOMS = [f"python -m tools.{room}" for room in ("bench", "data", "export", "report", "train")]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CARDS = sorted((ROOT / "engines" / "zoo").glob("*.toml"))
 MODULES = sorted((ROOT / "tools").rglob("*.py"))
 

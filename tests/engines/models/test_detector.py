@@ -74,6 +74,7 @@ def one_box(box: tuple[float, ...], score: float = 0.9, label: int = 0) -> objec
     threshold=st.sampled_from([0.2, 0.35, 0.6]),
     iou=st.sampled_from([0.2, 0.45, 0.7]),
 )
+@pytest.mark.lengthy
 def test_detections_are_those_of_a_plain_decode_and_suppression(
     seed: int, rows: int, columns: int, threshold: float, iou: float
 ) -> None:

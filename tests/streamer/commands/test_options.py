@@ -119,6 +119,7 @@ def test_every_option_of_run_is_a_key_of_the_configuration():
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["run", "--sauce"], ["demo", "--help"], ["modles"]])
+@pytest.mark.lengthy
 def test_help_and_misspelt_words_load_no_machinery(words):
     code = (
         "import sys; from streamer.cli import main\n"

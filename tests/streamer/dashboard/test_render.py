@@ -69,6 +69,7 @@ def test_any_size_is_filled_exactly(width, height, picture, seen):
 
 @settings(max_examples=100, deadline=None)
 @given(name=st.text(max_size=60), reason=st.text(max_size=60), width=st.integers(40, 140))
+@pytest.mark.lengthy
 def test_any_text_from_the_wire_keeps_the_screen_whole(name, reason, width):
     state = busy_state()
     state.update(frame(source=name, file=reason, accepted=False, reasons=[reason]))

@@ -176,6 +176,7 @@ def told(emissions):
 
 @pytest.mark.parametrize("every", [1000, 4])
 @pytest.mark.parametrize("cut", range(1, len(PLACES), 5))
+@pytest.mark.lengthy
 def test_a_session_cut_off_after_any_frame_goes_on_to_the_same(tmp_path, seen, written, cut, every, monkeypatch):
     monkeypatch.setattr("streamer.run.session.CHECKPOINT_EVERY_FRAMES", every)
     path = tmp_path / "cut.db"
@@ -213,6 +214,7 @@ def test_all_that_a_stage_tracker_remembers_is_kept():
     assert keyframe == state
 
 
+@pytest.mark.lengthy
 def test_a_restored_stage_tracker_goes_on_as_the_original(seen):
     """After every frame, so that no part of its state can be forgotten."""
     original = StageTracker()
@@ -465,6 +467,7 @@ def test_a_finite_source_goes_on_with_the_next_frame(tmp_path, seen):
     assert (source.opened, source.closed) == (1, 1)
 
 
+@pytest.mark.lengthy
 def test_a_live_source_is_numbered_on_and_counts_no_cell_twice(tmp_path, seen):
     path = tmp_path / "live.db"
     run_over(path, [replace_file(one) for one in seen[:20]], finish=False)

@@ -161,6 +161,7 @@ def test_memory_stays_bounded_while_the_stage_goes_on() -> None:
     assert len(tiles) == 6
 
 
+@pytest.mark.lengthy
 def test_training_fields_are_labelled_and_repeatable() -> None:
     fields = list(training_fields(5, 6, 320, 240))
     for (image, boxes, kinds, classes), (again, *_) in zip(fields, training_fields(5, 6, 320, 240), strict=True):

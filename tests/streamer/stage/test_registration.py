@@ -54,6 +54,7 @@ def test_finds_any_shift_or_none_but_never_a_wrong_one(dx, dy):
 
 
 @pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.lengthy
 def test_shift_between_pixels(quarters):
     """The slide is drawn four times larger, so that frames lie exactly `quarters` of a pixel apart."""
     large = slide(5, scale=4)
@@ -99,6 +100,7 @@ def test_a_fixed_vignette_and_dust_do_not_make_two_places_one():
 
 
 @pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.lengthy
 def test_other_places_do_not_match(seed):
     assert register(at(0, 0), prepare(view(*HOME, seed=seed)), CONFIG) is None
 

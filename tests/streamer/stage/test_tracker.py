@@ -80,6 +80,7 @@ def raster(step_x, step_y, columns, rows):
         pytest.param(list(raster(384, 250, 3, 4)), id="20 % overlap"),
     ],
 )
+@pytest.mark.lengthy
 def test_a_raster_is_one_island_and_true_to_half_a_pixel(path, lamp):
     run = Run()
     for place in path:

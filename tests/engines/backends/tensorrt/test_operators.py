@@ -41,6 +41,7 @@ FRAME_SIZES = [(640, 480), (1920, 1080), (1024, 1024), (480, 640)]
 
 @pytest.mark.parametrize("batch", [None, 1])
 @pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.lengthy
 def test_every_operator_of_a_shipped_model_is_in_the_table_in_every_precision(name: str, batch: int | None) -> None:
     """The very graphs that a build parses, the batch open, and of one frame as the CPU runs them."""
     card = next(card for card in models() if card.name == name)
@@ -57,6 +58,7 @@ def test_every_operator_of_a_shipped_model_is_in_the_table_in_every_precision(na
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.lengthy
 def test_every_operator_of_a_shipped_model_in_int8_is_in_the_table(name: str) -> None:
     card = next(card for card in models() if card.name == name)
     graph = sized(card, find(name, card.task).proto, (320, 256))

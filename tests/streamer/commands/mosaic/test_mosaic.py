@@ -113,6 +113,7 @@ def test_what_shows_a_place_best_is_chosen_and_nothing_is_left_out():
 # Light
 
 
+@pytest.mark.lengthy
 def test_the_lamp_is_found_from_frames_with_cells_in_them():
     lamp = vignette()
     images = SlidePictures(SLIDE, lamp)
@@ -148,6 +149,7 @@ def expected(scale):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.31])
+@pytest.mark.lengthy
 def test_the_slide_comes_back_without_its_lamp(scale):
     frames = raster()
     images = SlidePictures(SLIDE, vignette(), {5: 0.8, 9: 0.7})
@@ -235,6 +237,7 @@ def ran(tmp_path_factory):
     return folder
 
 
+@pytest.mark.lengthy
 def test_places_are_those_of_the_walk(ran):
     with JournalReader(ran / "walk.db") as journal:
         visited = look_over(journal.sessions[0])
@@ -248,6 +251,7 @@ def test_places_are_those_of_the_walk(ran):
 
 
 @pytest.mark.parametrize("how", ["its own recording", "a moved recording", "its source"])
+@pytest.mark.lengthy
 def test_the_picture_of_a_run(ran, tmp_path, capfd, monkeypatch, how):
     monkeypatch.chdir(ran)
     out = tmp_path / "slide.png"

