@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tools.architectures.yolov5 import YOLOv5, yolov5
 from tools.data.tiles import Tile, TileMaker
-from tools.train.loop import MovingAverage, load_checkpoint, one_cycle, parameter_groups, save_checkpoint
+from tools.train.loop import MovingAverage, descend, load_checkpoint, one_cycle, parameter_groups, save_checkpoint
 from tools.train.yolov5_loss import DetectionLoss, LossWeights
 
 
@@ -133,13 +133,10 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             maps = self.model(images)
         loss, terms = self.loss(maps, targets, known)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm)
-        self.optimizer.step()
+        reached = descend(loss, self.model, self.optimizer, self.schedule.clip_norm)
         self.step_number += 1
         self._average.update(self.model)
-        return {"loss": float(loss.detach()), **terms}
+        return {"loss": reached, **terms}
 
     @property
     def average(self) -> YOLOv5:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tools.architectures.yolov5 import SIZES, yolov5
 from tools.commands import command_parser
@@ -32,8 +29,8 @@ from tools.metrics.detection import summary, tally
 from tools.metrics.plots import plot_loss
 from tools.metrics.predict import TorchPredictor
 from tools.train.anchors import best_ratio, fit_anchors
-from tools.train.detection import Schedule, Trainer, save
-from tools.train.loop import append_result, load_checkpoint, parse_shares
+from tools.train.detection import Schedule, Trainer
+from tools.train.loop import load_checkpoint, parse_shares, plain_settings, run_epochs
 from tools.train.yolov5_loss import LossWeights
 
 DEFAULT_SHARES = {"txl_pbc": 0.42, "pbc": 0.2, "bccd": 0.04, "bcd": 0.04, "chula_wbc": 0.3, "simulated": 0.0}
@@ -147,46 +144,30 @@ def main(argv: Sequence[str]) -> int:
     if options.resume and checkpoint is not None:
         trainer.restore(checkpoint)
 
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
     description = {
         "size": options.size,
         "class_names": list(CLASS_NAMES),
-        "settings": settings,
+        "settings": plain_settings(options),
         "shares": {name: shares[name] for name in pools},
         "fields": {name: len(pool) for name, pool in pools.items()},
     }
     (options.out / "run.json").write_text(json.dumps(description, indent=1))
-    best_file = options.out / "best.json"
-    best = json.loads(best_file.read_text())["score"] if options.resume and best_file.exists() else -1.0
+    batches = trainer.series.from_step(trainer.step_number, options.steps, options.workers)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("training", total=options.steps, completed=trainer.step_number)
-        batches = trainer.series.from_step(trainer.step_number, options.steps, options.workers)
-        while trainer.step_number < options.steps:
-            started, sums = time.monotonic(), {}
-            n_steps = min(options.epoch_steps, options.steps - trainer.step_number)
-            for _ in range(n_steps):
-                for key, value in trainer.step(next(batches)).items():
-                    sums[key] = sums.get(key, 0.0) + value / n_steps
-                progress.update(task, completed=trainer.step_number, description=f"loss {sums['loss']:.3f}")
-            epoch = -(-trainer.step_number // options.epoch_steps)
-            took = time.monotonic() - started
-            line: dict[str, Any] = {
-                "step": trainer.step_number,
-                "epoch": epoch,
-                "lr": trainer.schedule.lr(trainer.step_number - 1),
-                "images_per_s": round(n_steps * options.batch / took, 2),
-                **{key: round(value, 5) for key, value in sums.items()},
-            }
-            save(last, trainer, description)
-            if epoch % options.validate_every == 0 or trainer.step_number >= options.steps:
-                line["validation"] = validate(trainer, validation)
-                if score(line["validation"]) > best:
-                    best = score(line["validation"])
-                    save(options.out / "best.pt", trainer, description)
-                    best_file.write_text(json.dumps({"score": best, **line}, indent=1))
-            append_result(options.out / "log.jsonl", line)
-            if "validation" in line:
-                plot_loss(options.out / "log.jsonl", options.out / "loss.png")
+    def measure() -> tuple[dict[str, Any], float]:
+        figures = validate(trainer, validation)
+        return figures, score(figures)
+
+    run_epochs(
+        trainer,
+        options.out,
+        description,
+        steps=options.steps,
+        epoch_steps=options.epoch_steps,
+        take=lambda: trainer.step(next(batches)),
+        measure=measure,
+        measure_every=options.validate_every,
+        say=console.print,
+    )
+    plot_loss(options.out / "log.jsonl", options.out / "loss.png")
     return 0

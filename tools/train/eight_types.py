@@ -285,12 +285,9 @@ class Trainer:
         if self.network.attributes is not None:
             attributes = torch.from_numpy(stored.attributes[indices]).to(self.device)
             loss = loss + self.plan.attribute_weight * attribute_loss(self.network.attributes(hidden), attributes)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
+        reached = loop.descend(loss, self.network, self.optimizer, clip=5.0)
         self.average.update(self.network)
-        return float(loss.detach())
+        return reached
 
     def _save(self, is_best: bool) -> None:
         state = {

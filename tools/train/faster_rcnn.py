@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +39,7 @@ from tools.metrics.predict import NMS_IOU, Found, finish, letterboxed
 from tools.train.anchors import fit_anchors
 from tools.train.detector import anchor_sizes
 from tools.train.faster_rcnn_loss import FasterRCNNLoss, Sampling
-from tools.train.loop import append_result, load_checkpoint, save_checkpoint
+from tools.train.loop import load_checkpoint, plain_settings, run_epochs
 from tools.train.step_training import StepTrainer
 
 ANCHORS = 5
@@ -212,29 +211,16 @@ def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: i
     )
     if options.resume and (out / "last.pt").exists():
         trainer.restore(load_checkpoint(out / "last.pt"))
-    settings = {
-        k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()
-    }
     description = {
         "architecture": "faster-rcnn",
         "backbone": options.backbone,
         "class_names": list(CLASSES),
-        "settings": settings,
+        "settings": plain_settings(options),
         "sampling": asdict(trainer.loss.sampling),
         "fields": {name: len(members) for name, members in fields.items()},
     }
-    console = Console(stderr=True)
-    while trainer.step_number < steps * options.epochs:
-        started, begun = time.monotonic(), trainer.step_number
-        sums: dict[str, float] = {}
-        for _ in range(steps - begun % steps):
-            for key, value in trainer.step().items():
-                sums[key] = sums.get(key, 0.0) + value
-        means = {key: value / (trainer.step_number - begun) for key, value in sums.items()}
-        line = {"epoch": trainer.step_number // steps, "seconds": round(time.monotonic() - started, 1), **means}
-        save_checkpoint(out / "last.pt", {**trainer.state(), "description": description})
-        append_result(out / "log.jsonl", line)
-        console.print(" ".join(f"{key} {value:.4g}" for key, value in line.items()))
+    say = Console(stderr=True).print
+    run_epochs(trainer, out, description, steps=steps * options.epochs, epoch_steps=steps, say=say)
     return trainer.network.eval()
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -33,9 +32,9 @@ from tools.data.fields import Field, FieldPool
 from tools.data.tiles import TileMaker, TileOptions
 from tools.metrics.detection import summary, tally
 from tools.metrics.predict import TorchPredictor
-from tools.train.detection import Schedule, Trainer, save
+from tools.train.detection import Schedule, Trainer
 from tools.train.detector import anchor_sizes
-from tools.train.loop import append_result, load_checkpoint
+from tools.train.loop import load_checkpoint, plain_settings, run_epochs
 from tools.train.yolov5_loss import LossWeights
 
 BLOOD_OF_KIND = {"white": "WBC", "nucleated red": "WBC", "other": "WBC", "red": "RBC", "platelet": "platelet"}
@@ -166,40 +165,26 @@ def main(argv: Sequence[str]) -> int:
     description = {
         "size": options.size,
         "class_names": list(names),
-        "settings": {
-            key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            for key, value in vars(options).items()
-        },
+        "settings": plain_settings(options),
         "shares": {"pbc" if options.coco is None else options.coco.stem: 1.0},
         "fields": {"pbc" if options.coco is None else options.coco.stem: sum(map(len, pools.values()))},
     }
     (options.out / "run.json").write_text(json.dumps(description, indent=1))
-    best_file = options.out / "best.json"
-    best = json.loads(best_file.read_text())["score"] if options.resume and best_file.exists() else -1.0
-    while trainer.step_number < options.steps:
-        started = time.monotonic()
-        sums: dict[str, float] = {}
-        n_steps = min(options.epoch_steps, options.steps - trainer.step_number)
-        for _ in range(n_steps):
-            for key, value in trainer.step().items():
-                sums[key] = sums.get(key, 0.0) + value / n_steps
-        epoch = -(-trainer.step_number // options.epoch_steps)
-        line: dict[str, Any] = {
-            "step": trainer.step_number,
-            "epoch": epoch,
-            "lr": trainer.schedule.lr(trainer.step_number - 1),
-            "images_per_s": round(n_steps * options.batch / (time.monotonic() - started), 2),
-            **{key: round(value, 5) for key, value in sums.items()},
-        }
-        save(last, trainer, description)
-        if epoch % options.validate_every == 0 or trainer.step_number >= options.steps:
-            predictor = TorchPredictor(trainer.average, options.long_side_px)
-            tallies, _ = tally(validation, predictor, len(names))
-            line["validation"] = summary(tallies, names, validation[0].complete, 0.3)
-            score = line["validation"]["map50"] or 0.0
-            if score > best:
-                best = score
-                save(options.out / "best.pt", trainer, description)
-                best_file.write_text(json.dumps({"score": best, **line}, indent=1))
-        append_result(options.out / "log.jsonl", line)
+
+    def measure() -> tuple[dict[str, Any], float]:
+        predictor = TorchPredictor(trainer.average, options.long_side_px)
+        tallies, _ = tally(validation, predictor, len(names))
+        figures = summary(tallies, names, validation[0].complete, 0.3)
+        return figures, figures["map50"] or 0.0
+
+    run_epochs(
+        trainer,
+        options.out,
+        description,
+        steps=options.steps,
+        epoch_steps=options.epoch_steps,
+        measure=measure,
+        measure_every=options.validate_every,
+        say=console.print,
+    )
     return 0

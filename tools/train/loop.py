@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,13 +144,10 @@ class Loop:
             group["lr"] = group["peak"] * self.rate()
         self.task.network.train()
         loss = self.task.loss(rng)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip)
-        self.optimizer.step()
+        reached = descend(loss, self.task.network, self.optimizer, self.schedule.clip)
         self.average.update(self.task.network)
         self.step += 1
-        self._losses.append(float(loss.detach()))
+        self._losses.append(reached)
 
     def _report(self, seconds_a_step: float) -> None:
         mean = sum(self._losses) / max(1, len(self._losses))
@@ -158,6 +156,85 @@ class Loop:
         line = {"step": self.step, "loss": mean, "seconds_a_step": round(seconds_a_step, 3), "results": found}
         append_result(self.out / RESULTS, line)
         self._say(f"{self.step:6}/{self.schedule.steps}  loss {mean:.4f}  {seconds_a_step:.2f} s a step")
+
+
+class Stepping(Protocol):
+    """A run that takes its steps itself, its state everything that a resumed run needs."""
+
+    step_number: int
+    optimizer: torch.optim.Optimizer
+
+    def step(self) -> dict[str, float]:
+        """One step of the optimiser; the loss and its terms."""
+
+    def state(self) -> dict[str, Any]:
+        """For `torch.save`."""
+
+
+def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None = None) -> float:
+    """One step of the optimiser down a loss, the norm of its gradient at most `clip`; the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def run_epochs(
+    trainer: Stepping,
+    out: Path,
+    description: Mapping[str, Any],
+    *,
+    steps: int,
+    epoch_steps: int,
+    take: Callable[[], dict[str, float]] | None = None,
+    measure: Callable[[], tuple[dict[str, Any], float]] | None = None,
+    measure_every: int = 1,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> None:
+    """Train up to `steps`; every epoch leaves a checkpoint with the run's `description`, and a line in log.jsonl.
+
+    `take` is one step, else the trainer's own. `measure` gives figures and how good they are: the best so far, also of
+    the run that this one goes on with, leaves best.pt and best.json.
+    """
+    best_file = out / "best.json"
+    goes_on = trainer.step_number > 0 and best_file.exists()
+    best = float(json.loads(best_file.read_text())["score"]) if goes_on else -1.0
+    take = take or trainer.step
+    while trainer.step_number < steps:
+        began, began_s = trainer.step_number, time.monotonic()
+        count = min(epoch_steps - began % epoch_steps, steps - began)
+        sums: dict[str, float] = {}
+        for _ in progress(range(count), count, f"steps to {began + count}"):
+            for key, value in take().items():
+                sums[key] = sums.get(key, 0.0) + value
+        epoch = -(-trainer.step_number // epoch_steps)
+        line: dict[str, Any] = {
+            "step": trainer.step_number,
+            "epoch": epoch,
+            "lr": trainer.optimizer.param_groups[0]["lr"],
+            "seconds": round(time.monotonic() - began_s, 1),
+            **{key: round(value / count, 5) for key, value in sums.items()},
+        }
+        state = {**trainer.state(), "description": dict(description)}
+        save_checkpoint(out / LAST, state)
+        if measure is not None and (epoch % measure_every == 0 or trainer.step_number >= steps):
+            line["validation"], score = measure()
+            if score > best:
+                best = score
+                save_checkpoint(out / "best.pt", state)
+                best_file.write_text(json.dumps({"score": best, **line}, indent=1))
+        append_result(out / "log.jsonl", line)
+        say("  ".join(f"{key} {value:.4g}" for key, value in line.items() if key != "validation"))
+
+
+def plain_settings(options: Namespace) -> dict[str, Any]:
+    """The options of a command as a checkpoint or JSON keeps them."""
+    return {
+        key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for key, value in vars(options).items()
+    }
 
 
 def stops_on_signals(loop: Loop) -> None:

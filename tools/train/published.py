@@ -208,10 +208,7 @@ class PartTrainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.network(x)
         loss = nn.functional.cross_entropy(logits.float(), labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
+        return loop.descend(loss, self.network, self.optimizer)
 
     def _accuracy(self) -> float | None:
         if not len(self.held_cells):

@@ -135,12 +135,9 @@ class SegmenterTrainer:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 logits = self.network(x.to(self.device))
             loss = loss_of(logits.float(), truth.to(self.device), self.overlap)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+            losses.append(loop.descend(loss, self.network, self.optimizer))
             if self.average is not None:
                 self.average.update(self.network)
-            losses.append(float(loss.detach()))
         self.epoch += 1
         held = confusion(self.measured, self.cells, self.cells.select(VALIDATION), self.device)
         line = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tools.data.tiles import TileMaker
 from tools.train.detection import batch_tensors
-from tools.train.loop import one_cycle
+from tools.train.loop import descend, one_cycle
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -64,12 +64,9 @@ class StepTrainer(ABC, Generic[NetworkT]):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             made = self.forward(images)
         loss, terms = self.losses(made, targets, known)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        self.optimizer.step()
+        reached = descend(loss, self.network, self.optimizer, clip=10.0)
         self.step_number += 1
-        return {"loss": float(loss.detach()), **terms}
+        return {"loss": reached, **terms}
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes."""

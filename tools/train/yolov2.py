@@ -11,7 +11,6 @@ goes on where a run stopped.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from tools.data.fields import FieldPool
 from tools.data.tiles import TileMaker, TileOptions
 from tools.train.anchors import fit_anchors
 from tools.train.detector import anchor_sizes
-from tools.train.loop import append_result, load_checkpoint, save_checkpoint
+from tools.train.loop import load_checkpoint, plain_settings, run_epochs
 from tools.train.step_training import StepTrainer
 from tools.train.yolov2_loss import YOLOv2Loss
 
@@ -116,25 +115,13 @@ def main(argv: Sequence[str]) -> int:
     )
     if options.resume:
         trainer.restore(load_checkpoint(options.out / "last.pt"))
-    settings = {
-        k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in vars(options).items()
-    }
     description = {
         "architecture": "yolov2-onnx",
         "class_names": list(CLASSES),
-        "settings": {**settings, "side_px": INPUT_PX},
+        "settings": {**plain_settings(options), "side_px": INPUT_PX},
         "shares": {"pbc": 1.0},
         "fields": {"pbc": pictures},
     }
-    console = Console(stderr=True)
-    while trainer.step_number < steps * options.epochs:
-        started = time.monotonic()
-        sums: dict[str, float] = {}
-        for _ in range(steps - trainer.step_number % steps):
-            for key, value in trainer.step().items():
-                sums[key] = sums.get(key, 0.0) + value / steps
-        line = {"epoch": trainer.step_number // steps, "seconds": round(time.monotonic() - started, 1), **sums}
-        save_checkpoint(options.out / "last.pt", {**trainer.state(), "description": description})
-        append_result(options.out / "log.jsonl", line)
-        console.print(f"epoch {line['epoch']}: loss {sums['loss']:.4f}")
+    say = Console(stderr=True).print
+    run_epochs(trainer, options.out, description, steps=steps * options.epochs, epoch_steps=steps, say=say)
     return 0
