@@ -73,7 +73,7 @@ class Body(nn.Module):
         if backbone not in BACKBONES:
             raise ValueError(f"backbone: got {backbone!r}, expected one of {', '.join(BACKBONES)}")
         self.backbone: nn.Module = _MobileNetBody() if backbone == "mobilenet" else _ResNetBody()
-        channels: int = self.backbone.channels  # type: ignore[assignment]
+        channels: int = self.backbone.channels
         self.reduce = nn.Sequential(nn.Conv2d(channels, REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU())
         self.slide = nn.Sequential(nn.Conv2d(channels, RPN_WIDTH, 3, padding=1), nn.ReLU())
         self.proposals = nn.Conv2d(RPN_WIDTH, anchors * 5, 1)

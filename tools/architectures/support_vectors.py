@@ -163,7 +163,7 @@ class PairMachines:
             second = machine.calibrated_classifiers_[0].estimator.decision_function(x) > 0
             tally[:, b] += second
             tally[:, a] += ~second
-        return tally.argmax(1)
+        return np.asarray(tally.argmax(1))
 
     def constants(self, temperature: float = 1.0) -> Constants:
         """What the graph is made of; a support vector of several pairs is kept once."""

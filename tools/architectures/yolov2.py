@@ -46,9 +46,10 @@ class YOLOv2(nn.Module):
         head: list[nn.Module] = []
         for _ in range(2):
             head += [nn.Conv2d(cin, cin, 3, padding=1, bias=False), nn.BatchNorm2d(cin), nn.ReLU()]
-        self.head = nn.Sequential(*head, nn.Conv2d(cin, len(self.anchors_px) * (5 + classes), 1))
+        last = nn.Conv2d(cin, len(self.anchors_px) * (5 + classes), 1)
+        self.head = nn.Sequential(*head, last)
         initialise(self)
-        nn.init.normal_(self.head[-1].weight, std=0.01)  # a box starts as its anchor: exp() of more makes it huge
+        nn.init.normal_(last.weight, std=0.01)  # a box starts as its anchor: exp() of more makes it huge
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(x * self.scale + self.shift))

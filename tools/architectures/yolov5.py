@@ -46,7 +46,8 @@ class Bottleneck(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.residual else self.body(x)
+        found: Tensor = self.body(x)
+        return x + found if self.residual else found
 
 
 class C3(nn.Module):
@@ -62,7 +63,8 @@ class C3(nn.Module):
         self.join = ConvBlock(2 * half, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.join(torch.cat((self.bottlenecks(self.through(x)), self.past(x)), 1))
+        joined: Tensor = self.join(torch.cat((self.bottlenecks(self.through(x)), self.past(x)), 1))
+        return joined
 
 
 class SPPF(nn.Module):
@@ -78,7 +80,8 @@ class SPPF(nn.Module):
         maxima = [self.reduce(x)]
         for _ in range(3):
             maxima.append(self.pool(maxima[-1]))
-        return self.join(torch.cat(maxima, 1))
+        joined: Tensor = self.join(torch.cat(maxima, 1))
+        return joined
 
 
 class YOLOv5(nn.Module):

@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
-from streamer.analysis.analyser import Analyser
+from streamer.analysis.analyser import Analysed, Analyser
 from streamer.counting.decision import ClassDecision
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.records import Frame
 from streamer.run.session import SlideSession
+from tools.data.crops import read_image
+
+T = TypeVar("T")
 
 
 def plain_loop(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> float:
@@ -26,7 +30,7 @@ def plain_loop(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> fl
     white = np.array([kind == "white" for kind in detector.card.kinds])
     started = time.perf_counter()
     for path in paths:
-        image = cv2.imread(str(path))
+        image = read_image(path)
         found = detector.detect([image])[0]
         classifier.classify(image, found.boxes_px[white[found.labels]])
     return len(paths) / (time.perf_counter() - started)
@@ -38,10 +42,10 @@ def steps_alone(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> d
     white = np.array([kind == "white" for kind in detector.card.kinds])
     times: dict[str, list[float]] = {"decode": [], "resize": [], "detector": [], "nms": [], "classifier": []}
     for path in paths:
-        decode_ms, image = timed(lambda path=path: cv2.imread(str(path)))
+        decode_ms, image = timed(partial(read_image, path))
         found, timings = detector.detect_timed([image])
         boxes = found[0].boxes_px[white[found[0].labels]]
-        classify_ms, _ = timed(lambda image=image, boxes=boxes: classifier.classify(image, boxes))
+        classify_ms, _ = timed(partial(classifier.classify, image, boxes))
         for name, ms in (
             ("decode", decode_ms),
             ("resize", timings.letterbox_ms),
@@ -64,12 +68,15 @@ def rest_alone(paths: Sequence[Path], models: tuple[Detector, Classifier]) -> di
     ordered: list[float] = []
     with Publisher("tcp://127.0.0.1:*") as publisher:
         for number, path in enumerate(paths):
-            analysed = analyser.analyse([Frame("rest", number, time.monotonic_ns(), cv2.imread(str(path)))])[0]
+            analysed = analyser.analyse([Frame("rest", number, time.monotonic_ns(), read_image(path))])[0]
             measures.append(analysed.timings_ms["prepare"])
-            ordered.append(
-                timed(lambda analysed=analysed: [publisher.publish(*e) for e in session.update(analysed)])[0]
-            )
+            ordered.append(timed(partial(_published, publisher, session, analysed))[0])
     return {"frame's measures": trimmed_mean(measures), "place, cells, messages": trimmed_mean(ordered)}
+
+
+def _published(publisher: Publisher, session: SlideSession, analysed: Analysed) -> None:
+    for message in session.update(analysed):
+        publisher.publish(*message)
 
 
 def trimmed_mean(values: Sequence[float]) -> float:
@@ -78,7 +85,7 @@ def trimmed_mean(values: Sequence[float]) -> float:
     return float(np.mean(np.clip(values, 0, np.percentile(values, 95))))
 
 
-def timed(work: Callable[[], object]) -> tuple[float, object]:
+def timed(work: Callable[[], T]) -> tuple[float, T]:
     started = time.perf_counter()
     result = work()
     return (time.perf_counter() - started) * 1000, result

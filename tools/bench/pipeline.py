@@ -40,7 +40,7 @@ from engines.models.detector import Detector, Engines
 from engines.models.loading import load_classifier, load_detector
 from engines.zoo.card import DetectorInput
 from streamer.analysis.analyser import Analyser
-from streamer.config import DEFAULT_CLASSIFIER, Config
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Config
 from streamer.counting.decision import ClassDecision
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
@@ -56,6 +56,7 @@ from streamer.stage.preparation import PreparedFrame
 from streamer.stage.tracker import StageTracker
 from tools.bench.frame_costs import plain_loop, rest_alone, steps_alone
 from tools.commands import command_parser
+from tools.data import crops
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class CountedAnew(SlideSession):
 
 def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:
     threads = Threads(plan.threads, plan.workers)
-    detector = load_detector(config.detector, threads=threads, long_side_px=config.long_side_px)
+    detector = load_detector(DEFAULT_DETECTOR, threads=threads, long_side_px=config.long_side_px)
     return detector, load_classifier(DEFAULT_CLASSIFIER, threads=threads)
 
 
@@ -209,10 +210,10 @@ def ms_a_frame_with(detections: int, frames: int = 150) -> float:
     corners = [(24.0 * (i % 26), 24.0 * (i // 26)) for i in range(detections)]
     boxes = [((x + 1, y + 1, x + 21, y + 21), 0.9, int(i % 20 > 0)) for i, (x, y) in enumerate(corners)]
     answer = candidates([boxes], top_k=TOP_K)
-    card = replace(load_detector(Config().detector).card, input=DetectorInput(long_side_px=640))
+    card = replace(load_detector(DEFAULT_DETECTOR).card, input=DetectorInput(long_side_px=640))
     engines = Engines(lambda height, width: ScriptedEngine(*detector_specs(height, width, TOP_K), lambda feeds: answer))
     noise = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
-    image = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    image = np.asarray(cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), noise, 0, 255, cv2.NORM_MINMAX), np.uint8)
     models = (Detector(card, engines), None)
     _, collector = run_pipeline(StillFrames(image, frames), "analysis", Plan(1, 1), models, warm_up=10)
     return float(np.median(np.diff(collector.published_ns[10:]))) / 1e6
@@ -311,7 +312,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    image = cv2.imread(str(path))
+    image = crops.read_image(path)
     return image.shape[1], image.shape[0]
 
 
@@ -319,7 +320,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return dict(zip(("p50", "p95", "p99"), np.percentile(values, (50, 95, 99)).tolist(), strict=True))
 
 
-def show(report: dict) -> None:
+def show(report: dict[str, Any]) -> None:
     console = Console()
     steps = Table("step alone, one thread", "ms a frame")
     for name, ms in report["step_ms"].items():

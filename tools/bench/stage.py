@@ -28,6 +28,7 @@ from streamer.records import Detections
 from streamer.stage.placement import Placement
 from streamer.stage.tracker import StageTracker
 from tools.commands import command_parser
+from tools.data.crops import read_image
 from tools.data.readers import data_root
 
 Places = dict[str, tuple[int, float, float]]
@@ -55,7 +56,7 @@ def run_slide(folder: Path, names: list[str], boxes: dict[str, np.ndarray]) -> S
     rejected, prepare_ms, update_ms = 0, [], []
     offsets: Places = {}
     for frame_id, name in enumerate(names):
-        image = cv2.imread(str(folder / name))
+        image = read_image(folder / name)
         size = (image.shape[1], image.shape[0])
         start = time.process_time()
         prepared = tracker.prepare(image)

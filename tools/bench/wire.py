@@ -132,7 +132,9 @@ def publish_cost(frames: int = 600) -> dict[str, object]:
     factory = new_factory()
     with Publisher(LOCAL) as publisher:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tools.bench", "wire", "--join", publisher.endpoint, "1"], stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "tools.bench", "wire", "--join", publisher.endpoint, "1"],
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         serve(publisher, until=lambda: publisher.wants("frame", "cam"))
         times = []

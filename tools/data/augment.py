@@ -173,7 +173,7 @@ def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Aug
         image = np.asarray(cv2.addWeighted(image, 1 + strength, soft, -strength, 0))
     if rng.random() < how.jpeg_share:
         _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))))
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return np.asarray(image)
 
 
@@ -230,7 +230,7 @@ def relight(
     offset *= strength[:, None]
     if lending is not None:
         borrowed = np.nonzero(rng.random(n) < how.appearance_share * lending.foreign)[0]
-        maps, moves = lending.appearances.maps([lending.laboratories[i] for i in borrowed], rng)
+        maps, moves = lending.appearances.maps([lending.laboratories[i] for i in borrowed.tolist()], rng)
         offset[borrowed] += np.einsum("nj,njk->nk", moves, matrix[borrowed])
         matrix[borrowed] = maps @ matrix[borrowed]
     places = _places(height, width)

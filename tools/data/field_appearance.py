@@ -39,8 +39,9 @@ def vary_stain(rng: np.random.Generator, picture: np.ndarray, strength: float = 
     mix *= np.exp(rng.normal(-0.1 * strength, 0.35 * strength)) / mix.sum(1, keepdims=True).clip(0.3)
     offset = glass - mix @ glass
     dyed = cv2.transform(cv2.LUT(picture, density), np.column_stack((mix, offset)).astype(np.float32))
-    cv2.exp(cv2.multiply(dyed, -1.0, dst=dyed), dst=dyed)
-    return cv2.subtract(cv2.multiply(dyed, 260.0, dst=dyed), 4.0, dtype=cv2.CV_8U)
+    cv2.exp(cv2.multiply(dyed, -1.0, dst=dyed), dst=dyed)  # type: ignore[call-overload]
+    lit = cv2.multiply(dyed, 260.0, dst=dyed)  # type: ignore[call-overload]
+    return np.asarray(cv2.subtract(lit, 4.0, dtype=cv2.CV_8U))  # type: ignore[call-overload]
 
 
 def vary_haze(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
@@ -72,8 +73,8 @@ def vary_optics(rng: np.random.Generator, picture: np.ndarray, rbc_diameter_px: 
         kernel = np.zeros((length, length), np.float32)
         kernel[length // 2] = 1 / length
         turn = cv2.getRotationMatrix2D(((length - 1) / 2, (length - 1) / 2), rng.uniform(0, 180), 1)
-        kernel = cv2.warpAffine(kernel, turn, (length, length))
-        return cv2.filter2D(picture, -1, kernel / max(float(kernel.sum()), 1e-6))
+        turned = cv2.warpAffine(kernel, turn, (length, length))
+        return cv2.filter2D(picture, -1, np.asarray(turned / max(float(turned.sum()), 1e-6), np.float32))
     if kind < 0.42:
         amount = rng.uniform(0.3, 1.5)
         blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(1.0, 3.0))
@@ -89,5 +90,5 @@ def vary_sensor(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     if rng.random() < 0.2:
         quality = int(rng.integers(35, 95))
         coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return picture

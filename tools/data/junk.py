@@ -155,7 +155,7 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
         picture = first + share * (second - first)
     else:
         points, colours = rng.uniform(0, DRAWN_PX, (30, 2)), rng.uniform(20, 240, (30, 3))
-        places = np.stack(np.mgrid[:DRAWN_PX, :DRAWN_PX], -1).reshape(-1, 1, 2)
+        places = np.moveaxis(np.mgrid[:DRAWN_PX, :DRAWN_PX], 0, -1).reshape(-1, 1, 2)
         nearest = np.linalg.norm(places - points, axis=2).argmin(1)
         picture = colours[nearest].reshape(DRAWN_PX, DRAWN_PX, 3)
     return np.asarray(np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255), np.uint8)

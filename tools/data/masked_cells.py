@@ -127,8 +127,8 @@ def surrounded(
         return crop
     reach = int(rng.uniform(0, 0.05) * len(crop))
     kept = ((truth > 0) | (occupied > 0)).astype(np.uint8)
-    kept = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
-    share = np.maximum(cv2.GaussianBlur(kept.astype(np.float32), (0, 0), 0.8), truth > 0)[..., None]
+    wider = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
+    share = np.maximum(cv2.GaussianBlur(wider.astype(np.float32), (0, 0), 0.8), truth > 0)[..., None]
     return np.asarray(np.rint(crop * share + other * (1 - share)), np.uint8)
 
 

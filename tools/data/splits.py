@@ -14,7 +14,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -54,27 +54,30 @@ _CACHE_VERSION = 2
 _Links = list[tuple[str, str]]
 
 
-class UnionFind:
-    """Disjoint sets of strings; `root` of a set is its smallest member, so it doesn't depend on the order of
+ItemT = TypeVar("ItemT", int, str)
+
+
+class UnionFind(Generic[ItemT]):
+    """Disjoint sets of strings or numbers; `root` of a set is its smallest member, so it doesn't depend on the order of
     unions."""
 
-    def __init__(self, items: Iterable[str] = ()) -> None:
-        self._parent = {item: item for item in items}
+    def __init__(self, items: Iterable[ItemT] = ()) -> None:
+        self._parent: dict[ItemT, ItemT] = {item: item for item in items}
 
-    def root(self, item: str) -> str:
+    def root(self, item: ItemT) -> ItemT:
         parent = self._parent.setdefault(item, item)
         while parent != self._parent[parent]:
             self._parent[item] = self._parent[parent]
             item, parent = parent, self._parent[parent]
         return parent
 
-    def union(self, a: str, b: str) -> None:
+    def union(self, a: ItemT, b: ItemT) -> None:
         low, high = sorted((self.root(a), self.root(b)))
         self._parent[high] = low
 
-    def groups(self) -> dict[str, list[str]]:
+    def groups(self) -> dict[ItemT, list[ItemT]]:
         """Root -> its members, sorted."""
-        members: dict[str, list[str]] = defaultdict(list)
+        members: dict[ItemT, list[ItemT]] = defaultdict(list)
         for item in sorted(self._parent):
             members[self.root(item)].append(item)
         return dict(members)
@@ -121,7 +124,7 @@ class _Features:
 
     def __init__(self, grey: np.ndarray, size_px: tuple[int, int]) -> None:
         grey = cv2.resize(grey, size_px, interpolation=cv2.INTER_AREA)
-        points, described = cv2.SIFT_create(_FEATURES).detectAndCompute(grey, None)
+        points, described = cv2.SIFT.create(_FEATURES).detectAndCompute(grey, None)
         self.points = np.array([p.pt for p in points[:_FEATURES]], np.float32).reshape(-1, 2)
         self.described = np.zeros((_FEATURES, 128), np.float32)
         if described is not None:

@@ -187,14 +187,14 @@ def _crop_corner(
 ) -> tuple[int, int]:
     """Left and top of a crop: around a labelled object for most crops, a white cell or platelet first, else
     anywhere."""
-    left, top = rng.integers(full_w - crop_w + 1), rng.integers(full_h - crop_h + 1)
+    left, top = int(rng.integers(full_w - crop_w + 1)), int(rng.integers(full_h - crop_h + 1))
     sought = item.boxes_px[item.classes != red] if rng.random() < 0.8 else item.boxes_px
     if len(sought) and (rng.random() < 0.6 or not item.complete.any()):
         box = sought[int(rng.integers(len(sought)))]
         centre = (box[:2] + box[2:]) / 2
         left = int(np.clip(centre[0] - rng.uniform(0.1, 0.9) * crop_w, 0, full_w - crop_w))
         top = int(np.clip(centre[1] - rng.uniform(0.1, 0.9) * crop_h, 0, full_h - crop_h))
-    return int(left), int(top)
+    return left, top
 
 
 def _shrunk(boxes: np.ndarray, factor: float) -> np.ndarray:

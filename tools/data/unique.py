@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,31 @@ from streamer.counting.fusion import Fusion
 from streamer.counting.matching import cut_sides
 from streamer.counting.slide_map import SlideConfig
 from tools.data import CellPicture
+from tools.data.splits import UnionFind
 
 UNIQUE_CELLS = Path("chula_wbc", "unique_cells.json")
 _SAME = 0.5
-"""Centres of boxes nearer than this share of the longer side are one cell."""
+"""Centres of boxes nearer than this share of the smaller box's side are one cell."""
+Place = Mapping[str, float]
+"""{island, x_px, y_px} of a frame."""
+
+
+def same_cells(boxes: Iterable[tuple[Sequence[float], Place | None]]) -> list[list[int]]:
+    """Indices of the boxes (left, top, right, bottom in px of their frame) of every physical cell of one slide, in the
+    order of first boxes, given where their frames lie; a box in a frame without a place is a cell of its own."""
+    union: UnionFind[int] = UnionFind()
+    placed: list[tuple[int, float, np.ndarray, float]] = []
+    for number, (box_px, place) in enumerate(boxes):
+        union.union(number, number)
+        if place is None:
+            continue
+        box = np.asarray(box_px, np.float64)
+        centre, side = (box[:2] + box[2:]) / 2 + (place["x_px"], place["y_px"]), float((box[2:] - box[:2]).mean())
+        for other, island, at, its_side in placed:
+            if island == place["island"] and np.hypot(*(centre - at)) < _SAME * min(side, its_side):
+                union.union(number, other)
+        placed.append((number, place["island"], centre, side))
+    return sorted(sorted(members) for members in union.groups().values())
 
 
 def looks_of_cells(cells: Sequence[CellPicture], root: Path) -> list[list[int]]:
@@ -27,24 +48,15 @@ def looks_of_cells(cells: Sequence[CellPicture], root: Path) -> list[list[int]]:
     Frames that `unique_cells.json` doesn't place overlap no other: each of their boxes is a cell.
     """
     slides = json.loads((root / UNIQUE_CELLS).read_text())
-    found: list[list[int]] = []
-    placed: dict[tuple[str, int], list[tuple[np.ndarray, list[int]]]] = defaultdict(list)
+    of_slide: dict[str | None, list[int]] = defaultdict(list)
     for i, cell in enumerate(cells):
-        position = slides.get(cell.slide, {"positions": {}})["positions"].get(cell.path.name)
-        if position is None:
-            found.append([i])
-            continue
-        box = np.array(cell.box_px)
-        centre = (box[:2] + box[2:]) / 2 + (position["x_px"], position["y_px"])
-        reach = _SAME * (box[2:] - box[:2]).max()
-        island = placed[str(cell.slide), int(position["island"])]
-        looks = next((looks for place, looks in island if np.linalg.norm(place - centre) < reach), None)
-        if looks is None:
-            looks = []
-            found.append(looks)
-            island.append((centre, looks))
-        looks.append(i)
-    return found
+        of_slide[cell.slide].append(i)
+    found: list[list[int]] = []
+    for slide, members in of_slide.items():
+        places = slides.get(slide, {"positions": {}})["positions"]
+        groups = same_cells((cells[i].box_px, places.get(cells[i].path.name)) for i in members)
+        found += [[members[number] for number in group] for group in groups]
+    return sorted(found)
 
 
 def fused(looks: Classifications, cells: Sequence[CellPicture], groups: Sequence[Sequence[int]]) -> Classifications:

@@ -24,37 +24,17 @@ from tools import data as datasets
 from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import WBC, Field
-from tools.data.splits import UnionFind
+from tools.data.unique import Place, same_cells
 from tools.evaluate.detector import make_predictor
 from tools.metrics.classification import Share
 from tools.metrics.predict import Found
 
-Places = Mapping[str, Mapping[str, float]]
-"""{island, x_px, y_px} of frames by file name."""
 
-
-def cells_of(fields: Iterable[Field], places: Places) -> dict[str, list[tuple[str, int]]]:
-    """Cell -> its boxes, as (field name, number of the box)."""
-    union = UnionFind()
-    known: list[tuple[str, float, np.ndarray, float]] = []
-    for item in fields:
-        place = places.get(Path(item.name).name)
-        for number in np.flatnonzero(item.classes == WBC):
-            key = f"{item.name} {number}"
-            union.union(key, key)
-            if place is None:
-                continue
-            box = item.boxes_px[number]
-            centre = (box[:2] + box[2:]) / 2 + (place["x_px"], place["y_px"])
-            side = float((box[2:] - box[:2]).mean())
-            for other, island, at, its_side in known:
-                if island == place["island"] and np.hypot(*(centre - at)) < 0.5 * min(side, its_side):
-                    union.union(key, other)
-            known.append((key, place["island"], centre, side))
-    groups: dict[str, list[tuple[str, int]]] = {}
-    for root, members in union.groups().items():
-        groups[root] = [(name, int(number)) for name, _, number in (m.rpartition(" ") for m in members)]
-    return groups
+def cells_of(fields: Iterable[Field], places: Mapping[str, Place]) -> list[list[tuple[str, int]]]:
+    """The boxes of each cell, as (field name, number of the box), given the places of frames by file name."""
+    boxes = [(item, int(number)) for item in fields for number in np.flatnonzero(item.classes == WBC)]
+    groups = same_cells((item.boxes_px[number], places.get(Path(item.name).name)) for item, number in boxes)
+    return [[(boxes[i][0].name, boxes[i][1]) for i in group] for group in groups]
 
 
 def found_boxes(item: Field, found: Found, threshold: float) -> np.ndarray:
@@ -84,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     for slide, fields in sorted(by_slide.items()):
         hits = {item.name: found_boxes(item, predictor(item.load()), options.threshold) for item in fields}
         cells = cells_of(fields, registered.get(slide, {}).get("positions", {}))
-        once = sum(any(hits[name][number] for name, number in boxes) for boxes in cells.values())
+        once = sum(any(hits[name][number] for name, number in boxes) for boxes in cells)
         boxes_found, boxes = sum(int(h.sum()) for h in hits.values()), sum(len(h) for h in hits.values())
         totals += (once, len(cells), boxes_found, boxes)
         slides[slide] = {"frames": len(fields), "cells": len(cells), "cells_found": once}

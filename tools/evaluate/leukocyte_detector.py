@@ -61,9 +61,9 @@ def load(
     else:
         found = find(model, "detector")
         graph, card = compact(found), found.card
-    given = {"nms_across": across, "operating": threshold}
-    changed = {key: value for key, value in given.items() if value is not None}
-    card = replace(card, thresholds=replace(card.thresholds, **changed))
+    usual = card.thresholds
+    operating = usual.operating if threshold is None else threshold
+    card = replace(card, thresholds=replace(usual, operating=operating, nms_across=across or usual.nms_across))
 
     def engine(height: int, width: int) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(fix_input_shape(graph, 1, height, width), threads=Threads(threads))

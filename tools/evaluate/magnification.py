@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from engines.zoo.card import DetectorInput
 from engines.zoo.registry import models
 from tools.commands import command_parser
 from tools.data import sets
@@ -55,7 +56,8 @@ def shown_at(item: Field, diameter_px: float) -> Field:
 def unscaled(predictor: Any, picture: np.ndarray) -> Found:
     """What the predictor finds in a picture that is its input as it stands."""
     predictor.long_side_px = max(picture.shape[:2])
-    return predictor(picture)
+    found: Found = predictor(picture)
+    return found
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +95,8 @@ def main(argv: Sequence[str]) -> int:
                 for label, entry in figures["classes"].items()
             )
             Console(stderr=True).print(f"{name} {diameter:g} px ({len(shown)} fields): {line}")
-    trained = next((card.input.rbc_diameter_px for card in models() if card.name == options.model), None)
+    inputs = (card.input for card in models() if card.name == options.model)
+    trained = next((known.rbc_diameter_px for known in inputs if isinstance(known, DetectorInput)), None)
     options.out.mkdir(parents=True, exist_ok=True)
     command = "python -m tools.evaluate magnification " + " ".join(map(str, argv))
     (options.out / "figures.json").write_text(

@@ -30,6 +30,7 @@ from streamer.protocol.messages import FrameMessage
 from streamer.records import Cell, Frame
 from streamer.run.session import SlideSession
 from tools.commands import command_parser
+from tools.data.crops import read_image
 from tools.data.readers import data_root
 
 Box = tuple[float, float, float, float]
@@ -95,7 +96,7 @@ def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult
     rejected: dict[str, list[str]] = {}
     lost = []
     for frame_id, file in enumerate(files):
-        (analysed,) = analyser.analyse([Frame("slide", frame_id, 0, cv2.imread(str(folder / file)), file)])
+        (analysed,) = analyser.analyse([Frame("slide", frame_id, 0, read_image(folder / file), file)])
         for message, _ in session.update(analysed):
             if isinstance(message, FrameMessage):
                 if not message.accepted:
@@ -104,7 +105,8 @@ def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult
                     lost.append(file)
                 for box in message.detections:
                     if box.cell_id is not None:
-                        looks[box.cell_id].append(Seen(file, tuple(box.box_px)))
+                        left, top, right, bottom = box.box_px
+                        looks[box.cell_id].append(Seen(file, (left, top, right, bottom)))
     session.finish()
     final: dict[int, list[Seen]] = defaultdict(list)
     for number, seen in looks.items():
@@ -175,7 +177,7 @@ def save_pictures(folder: Path, out: Path, slide: str, result: SlideResult) -> N
 
 
 def _picture(folder: Path, seen: Seen) -> npt.NDArray[np.uint8]:
-    image = cv2.imread(str(folder / seen.file))
+    image = read_image(folder / seen.file)
     x1, y1, x2, y2 = seen.box_px
     side = 2 * max(x2 - x1, y2 - y1)
     scale = PICTURE_PX / side

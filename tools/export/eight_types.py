@@ -117,7 +117,9 @@ def values_of(
 ) -> dict[str, Any]:
     """The card as nested mappings, without figures; `novel`: the graph says how novel a crop is."""
     attributes = [{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()]
-    described = {"attributes_of": list(ATTRIBUTES_OF), "attributes": attributes} if plan.attribute_weight else {}
+    described: dict[str, Any] = (
+        {"attributes_of": list(ATTRIBUTES_OF), "attributes": attributes} if plan.attribute_weight else {}
+    )
     return card_values(
         name,
         "classifier",
@@ -127,7 +129,7 @@ def values_of(
         input=crop_input(plan.input_px, CROP_MARGINS, middle_share=MIDDLE_SHARE),
         classes=[{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
         subclasses=[{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
-        **described,
+        **(described if plan.attribute_weight else {}),
         thresholds={"operating": threshold, "novelty": novelty.AT_THRESHOLD if novel else None},
         training=dict(training),
     )

@@ -98,6 +98,10 @@ def uncalibrated(novelty: np.ndarray) -> np.ndarray:
 class Novelty(nn.Module):
     """float32 (N, d) features -> (N,) novelty, in plain operators; within what float16 can hold for any picture."""
 
+    white: Tensor
+    offset: Tensor
+    means: Tensor
+
     def __init__(self, fitted: Gaussians, calibration: Calibration) -> None:
         super().__init__()
         root = np.sqrt(len(fitted.shift))  # taken out before the squares, which would else leave float16's range

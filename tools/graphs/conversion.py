@@ -34,7 +34,7 @@ def to_onnx(network: nn.Module, example: Tensor, outputs: Sequence[str], free: M
         torch.onnx.export(
             fuse_normalisation(network),
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=["images"],
             output_names=list(outputs),
             dynamic_axes={name: dict(free) for name in ("images", *outputs)},

@@ -117,5 +117,5 @@ def confusion(results: Iterable[tuple[Field, Found]], classes: int, threshold: f
             partner[row], alone[column] = detected[column], False
             overlap[row], overlap[:, column] = -1, -1
         np.add.at(table, (item.classes, partner), 1)
-        np.add.at(table, (classes, detected[alone]), 1)
+        np.add.at(table, (np.full(int(alone.sum()), classes), detected[alone]), 1)
     return table

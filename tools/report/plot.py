@@ -34,6 +34,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.lines import Line2D
 
     systems = [
         s for s in found["systems"] if any(shown(s, place, data_set) is not None for place, data_set, _ in PANELS)
@@ -56,7 +57,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         panel.set(title=title, xlim=(0, 1.06), ylim=(len(systems) - 0.4, -0.8))
         panel.grid(axis="x", linewidth=0.3)
     panels[0][0].set_yticks(range(len(systems)), [s["name"] for s in systems])
-    handles = [pyplot.Line2D([], [], color=_COLOURS[m], marker="o", markersize=4, label=_NAMES[m]) for m in MEASURES]
+    handles = [Line2D([], [], color=_COLOURS[m], marker="o", markersize=4, label=_NAMES[m]) for m in MEASURES]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=90, metadata={"Software": None})

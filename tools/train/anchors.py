@@ -7,13 +7,13 @@ is above 1 / max_ratio (below it the box could not be assigned).
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.vq import kmeans  # type: ignore[import-untyped]
+from scipy.cluster.vq import kmeans
 
 
 def best_ratio(sizes_px: np.ndarray, anchors_px: np.ndarray) -> np.ndarray:
     """For boxes (n,2) and anchors (k,2): the best anchor's smaller side ratio in 0..1, float (n,)."""
     ratio = sizes_px[:, None] / anchors_px[None]
-    return np.minimum(ratio, 1 / ratio).min(2).max(1)
+    return np.asarray(np.minimum(ratio, 1 / ratio).min(2).max(1))
 
 
 def fitness(sizes_px: np.ndarray, anchors_px: np.ndarray, max_ratio: float = 4.0) -> float:
@@ -46,4 +46,4 @@ def fit_anchors(
         if found > best_fitness:
             best, best_fitness = candidate, found
     ordered = best[np.argsort(best.prod(1))]
-    return ordered.reshape(levels, per_level, 2).astype(np.float32)
+    return np.asarray(ordered.reshape(levels, per_level, 2), np.float32)

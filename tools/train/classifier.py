@@ -46,7 +46,7 @@ from tools.data.crops import ATTRIBUTES
 from tools.data.located import laboratory, locate
 from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
 from tools.metrics.abnormal import MATURE, Views, choose, measure, views_of
-from tools.train.loop import LAST, Loop, Schedule, stops_on_signals
+from tools.train.loop import LAST, Loop, Schedule, channels_last, stops_on_signals
 
 SETS = tuple(name for name in (*CELL_SETS, *FURTHER_CELL_SETS) if name != "bccd_crops")
 """bccd_crops are the cells of bccd once more."""
@@ -142,7 +142,7 @@ def build_network(recipe: Recipe, *, pretrained: bool) -> CellNetwork:
         )
     else:
         raise ValueError(f"architecture: got {recipe.architecture!r}, expected efficientnet-lite0 or mobilenetv3-small")
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network)
 
 
 def sampling_weights(stored: Squares, inside: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def sampling_weights(stored: Squares, inside: np.ndarray) -> np.ndarray:
         for label, root in roots.items():
             of_class = own & (classes == ABNORMAL_CLASSES.index(label))
             weights[of_class] = share * root / total / of_class.sum()
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def _limited(shares: dict[str, float], most: Mapping[str, float]) -> dict[str, float]:
@@ -188,7 +188,7 @@ def _limited(shares: dict[str, float], most: Mapping[str, float]) -> dict[str, f
 def class_prior(stored: Squares, inside: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """float32 (classes,): how often each class is drawn; what a picture without its cell may say."""
     prior = np.bincount(stored.classes[inside], weights, len(ABNORMAL_CLASSES))
-    return (prior / prior.sum()).astype(np.float32)
+    return np.asarray(prior / prior.sum(), np.float32)
 
 
 class ClassifierTask:
@@ -325,7 +325,7 @@ def attribute_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     """Mean over the batch of the mean cross-entropy of each cell's attributes; logits (N, 31) of all side by side,
     attributes (N, 11); cells without any add nothing."""
     loss = logits.sum() * 0
-    for head, truth in zip(logits.split(ATTRIBUTE_SIZES, 1), attributes.T, strict=True):
+    for head, truth in zip(torch.split(logits, ATTRIBUTE_SIZES, 1), attributes.T, strict=True):
         loss = loss + nn.functional.cross_entropy(head, truth, ignore_index=-1, reduction="sum")
     return loss / attributes.numel()
 

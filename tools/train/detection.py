@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from tools.architectures.yolov5 import YOLOv5, yolov5
 from tools.data.tiles import Tile, TileMaker
-from tools.train.loop import MovingAverage, descend, load_checkpoint, one_cycle, parameter_groups, save_checkpoint
+from tools.train.loop import (
+    MovingAverage,
+    channels_last,
+    descend,
+    load_checkpoint,
+    one_cycle,
+    parameter_groups,
+    save_checkpoint,
+)
 from tools.train.yolov5_loss import DetectionLoss, LossWeights
 
 
@@ -115,13 +123,15 @@ class Trainer:
         large_share: float = 0.0,
     ):
         self.device = torch.device(device)
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = channels_last(model.to(self.device))
         self._average = MovingAverage(self.model, schedule.ema_decay)
         self.series = TileSeries(maker, schedule.batch, seed, large_maker, large_share)
         self.schedule = schedule
         self.precision = precision
         self.loss = DetectionLoss(model.anchors_px, model.classes, weights)
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, schedule.weight_decay), lr=schedule.peak_lr)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            parameter_groups(model, schedule.weight_decay), lr=schedule.peak_lr
+        )
         self.step_number = 0
 
     def step(self, tiles: Sequence[Tile] | None = None) -> dict[str, float]:

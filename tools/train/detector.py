@@ -85,7 +85,9 @@ def validate(trainer: Trainer, validation: dict[str, tuple[list[Field], int]]) -
 def score(figures: dict[str, Any]) -> float:
     """What "best" means: mAP@0.5 and mAP@[.5:.95] where all is labelled, white-cell recall where only those are."""
     return sum(
-        entry["map50"] + entry["map50_95"] if entry["map50"] is not None else entry["classes"]["WBC"]["recall"]
+        float(entry["map50"] + entry["map50_95"])
+        if entry["map50"] is not None
+        else float(entry["classes"]["WBC"]["recall"])
         for entry in figures.values()
     )
 

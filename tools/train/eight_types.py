@@ -99,7 +99,7 @@ def build_network(plan: Plan) -> MobileNetV3Small:
         style_share=plan.style_share,
         attributes=sum(ATTRIBUTE_SIZES) if plan.attribute_weight else 0,
     )
-    return network.to(memory_format=torch.channels_last)
+    return loop.channels_last(network)
 
 
 def left_out_of(plan: Plan) -> tuple[str, ...]:
@@ -150,7 +150,7 @@ def attribute_loss(logits: Tensor, attributes: Tensor) -> Tensor:
     """Mean over the batch of the mean cross-entropy of each cell's attributes; logits (N, 31) of all side by side,
     attributes (N, 11); cells without any add nothing."""
     loss = logits.sum() * 0
-    for head, truth in zip(logits.split(ATTRIBUTE_SIZES, 1), attributes.T, strict=True):
+    for head, truth in zip(torch.split(logits, ATTRIBUTE_SIZES, 1), attributes.T, strict=True):
         loss = loss + nn.functional.cross_entropy(head, truth, ignore_index=-1, reduction="sum")
     return loss / attributes.numel()
 

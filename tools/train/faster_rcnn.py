@@ -221,7 +221,8 @@ def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: i
     }
     say = Console(stderr=True).print
     run_epochs(trainer, out, description, steps=steps * options.epochs, epoch_steps=steps, say=say)
-    return trainer.network.eval()
+    trainer.network.eval()
+    return trainer.network
 
 
 def main(argv: Sequence[str]) -> int:

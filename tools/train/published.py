@@ -95,7 +95,7 @@ class PartTrainer:
         resumes = resume and (out / "last.pt").exists()
         if start is not None and not resumes:
             self._begin(network, start)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = loop.channels_last(network.to(self.device))
         self.optimizer: torch.optim.Optimizer
         if protocol.optimizer == "sgdm":
             self.optimizer = torch.optim.SGD(self.network.parameters(), lr=protocol.rate, momentum=0.9)
@@ -157,7 +157,8 @@ class PartTrainer:
         while not self.over:
             self._epoch()
         self.network.load_state_dict(loop.load_checkpoint(self.out / "best.pt")["network"])
-        return self.network.eval()
+        network: nn.Module = self.network.eval()
+        return network
 
     def _epoch(self) -> None:
         rng = loop.seed_everything(self.seed, self.epoch)

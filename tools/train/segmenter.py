@@ -96,7 +96,7 @@ class SegmenterTrainer:
         network computes in it while it learns."""
         self.device = torch.device(device)
         # On a CPU depthwise convolutions of channels-last tensors take three quarters of the time.
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.network = loop.channels_last(network.to(self.device))
         self.cells, self.out, self.batch, self.seed, self.augment = cells, out, batch, seed, augment
         self.rate, self.epochs, self.balance = rate, epochs, balance
         self.overlap, self.bfloat16 = overlap, bfloat16

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
 from tools.data.tiles import TileMaker
 from tools.train.detection import batch_tensors
-from tools.train.loop import descend, one_cycle
-
-NetworkT = TypeVar("NetworkT", bound=nn.Module)
+from tools.train.loop import NetworkT, channels_last, descend, one_cycle
 
 WARM_UP = 100
 """Steps over which a falling rate rises first."""
@@ -39,7 +37,7 @@ class StepTrainer(ABC, Generic[NetworkT]):
         cosine_steps: int | None,
     ) -> None:
         self.device = torch.device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(network.to(self.device))
         self.maker, self.batch, self.seed, self.rate = maker, batch, seed, rate
         self.precision, self.cosine_steps = precision, cosine_steps
         self.optimizer = optimizer(network.parameters())

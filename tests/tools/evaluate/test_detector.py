@@ -133,7 +133,7 @@ def test_overlapping_frames_show_the_same_cell() -> None:
         "S-1_2.jpg": {"island": 2, "x_px": 0.0, "y_px": 0.0},
     }
     cells = cells_of(items, places)
-    assert sorted(len(boxes) for boxes in cells.values()) == [1, 2]
+    assert sorted(len(boxes) for boxes in cells) == [1, 2]
     assert len(cells_of(items, {})) == 3
     found = all_but_one_red(items[0].load())
     white = replace(disc_field(1), boxes_px=disc_field(1).boxes_px[:1], classes=disc_field(1).classes[:1])

@@ -18,7 +18,6 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 from torch import Tensor, nn  # noqa: E402
 
 from tools.train import loop as module  # noqa: E402
-from tools.train import loop as training  # noqa: E402
 from tools.train.loop import LAST, RESULTS, Loop, Schedule, pack, stops_on_signals  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, warmup_steps=3, average_decay=0.9, measured_every=5, seed=7)
@@ -138,7 +137,7 @@ def test_checkpoints_by_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: float, saved_at: list[int]
 ) -> None:
     saved: list[int] = []
-    monkeypatch.setattr(module.training, "save_checkpoint", lambda path, state: saved.append(state["step"]))
+    monkeypatch.setattr(module, "save_checkpoint", lambda path, state: saved.append(state["step"]))
     task = TinyTask()
     quiet(task, tmp_path, now_s=lambda: task.steps * step_s).run()
     assert saved == saved_at
@@ -159,7 +158,7 @@ def test_a_signal_leaves_a_checkpoint_that_goes_on(tmp_path: Path, number: signa
     loop = quiet(task, tmp_path)
     stops_on_signals(loop)
     assert not loop.run()
-    assert training.load_checkpoint(tmp_path / LAST)["step"] == loop.step == 5
+    assert module.load_checkpoint(tmp_path / LAST)["step"] == loop.step == 5
     assert not list(tmp_path.glob("*.part"))
     resumed = quiet(TinyTask(), tmp_path)
     resumed.resume(tmp_path / LAST)
