@@ -95,7 +95,7 @@ def test_publish_subscribe_and_watch(free_port):
     watching = started(command("watch"))
     subscribed = started([*command("subscribe"), "--count", "3"])
     publishing = started(command("run", "--source", "sim:seed=3,cells=100"))
-    assert publishing.wait(timeout=120) == 0
+    assert publishing.wait(timeout=600) == 0
     out, _ = subscribed.communicate(timeout=30)
     assert [line.startswith('{"type":"differential"') for line in out.splitlines()] == [True] * 3
     shown, _ = watching.communicate(timeout=30)
