@@ -36,7 +36,7 @@ test: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
 # What has to be here, so that no test is skipped for want of it: all that CI can install.
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,bindings
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings
 
 test-all: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --require $(REQUIRED) --cov --cov-report=term
