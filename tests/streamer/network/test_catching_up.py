@@ -33,11 +33,11 @@ def lose(server: Served, messages: Iterable[AnyMessage]) -> None:
     """Published while the stream reaches nobody: only the window has them."""
 
     def job(publisher: Publisher) -> None:
-        outbox = publisher._outbox
-        prefixes, outbox._prefixes = outbox._prefixes, ()
+        outgoing = publisher._outgoing
+        prefixes, outgoing._prefixes = outgoing._prefixes, ()
         for message in messages:
             publisher.publish(message)
-        outbox._prefixes = tuple({*outbox._prefixes, *prefixes})
+        outgoing._prefixes = tuple({*outgoing._prefixes, *prefixes})
 
     server.do(job)
 
