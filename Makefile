@@ -33,9 +33,13 @@ check: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not lengthy and not slow and not gpu" $(FAST)
 
 test: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu" $(OPTIONS)
 
-# What has to be here, so that no test is skipped for want of it: all that CI can install.
+# What CI runs: no test is skipped for want of anything that it can install.
+.PHONY: test-ci
+test-ci: OPTIONS = --require $(REQUIRED)
+test-ci: test
+
 REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings
 
 test-all: lint

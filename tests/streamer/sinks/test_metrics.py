@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("prometheus_client")
@@ -43,7 +44,9 @@ class Run:
         """`cam="open"`, and `cam_queue=3`."""
         for name, factory in self.factories.items():
             source = make_health().sources["cam"]
-            changed = dataclasses.replace(source, state=states.get(name, "open"), queue=states.get(f"{name}_queue", 0))
+            changed = msgspec.structs.replace(
+                source, state=states.get(name, "open"), queue=states.get(f"{name}_queue", 0)
+            )
             stream = StreamStatus(connections=1, lost={"frame": self.lost}, requests=0, refused={}, window_bytes=0)
             self.watch.take(factory.health(dataclasses.replace(make_health(), sources={name: changed}, stream=stream)))
 
