@@ -1,6 +1,7 @@
 # make demo   watch a simulated blood smear being counted
 # make check  lint, types, import layers and the fast tests: before each commit
 # make test   lint, types, import layers and all tests
+# make test-ci   the same, and fails where anything that can be installed is missing: what CI runs
 # make test-all   these and the slow ones, with coverage; fails where PyTorch or NVIDIA's bindings are missing
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
