@@ -27,7 +27,7 @@ LIMITS_NOTE = "limits are of sampling only; what the classifier gets wrong comes
 NOT_LEUKOCYTES = ("erythroblast", "platelet", "artefact", "smudge cell")
 """Classes outside the denominator of a differential."""
 
-KNOWN_CONDITIONS = ("blast", "atypical lymphocyte", "smudge cell", "plasma cell")
+KNOWN_CONDITIONS = ("blast", "variant lymphocyte", "smudge cell", "plasma cell")
 """What a differential may have to report and most models are unable to see."""
 
 LEFT_SHIFT = ("promyelocyte", "myelocyte", "metamyelocyte")

@@ -176,7 +176,7 @@ def test_flags_follow_the_limits_that_are_shown():
 
 def test_what_the_model_cannot_see_is_not_assessed():
     of_all = differential(Tally(classes={}), ALL, subclass_names=SUBCLASSES)
-    assert of_all.not_assessed == ("blast", "atypical lymphocyte", "smudge cell", "plasma cell")
+    assert of_all.not_assessed == ("blast", "variant lymphocyte", "smudge cell", "plasma cell")
     with_blasts = differential(Tally(classes={}), (*ALL, "blast"), subclass_names=SUBCLASSES)
     assert "blast" not in with_blasts.not_assessed
 
