@@ -5,7 +5,8 @@
     python -m tools.train classifier --out runs/short --short --leave-out krd
 
 The first is the long run: a million crops, half a day on two cores (some twenty a second). `--short` is for comparing
-recipes: 40 000 crops of MobileNetV3-Small at 96 px, from nothing. `results.jsonl` gets a line whenever the run is measured.
+recipes: 40 000 crops of MobileNetV3-Small at 96 px, from nothing. `results.jsonl` gets a line whenever a run is
+measured.
 
 Nothing may learn the laboratory instead of the cell, since nearly all blasts come from one: its mature cells are drawn
 as often as its blasts, every laboratory goes through the same resampling and JPEG, stains are exchanged both ways, and
