@@ -220,7 +220,7 @@ def fit_gaussians(network: CellNetwork, recipe: Recipe, stored: Squares) -> nove
     drawn = rng.choice(inside, NOVELTY_CELLS, p=sampling_weights(stored, inside))
     plain = Chosen(tuple(stored.cells[i] for i in drawn))
     looks = views_of({"": plain}, recipe.input_px, recipe.margin)[""].looks
-    features, classes = [], []
+    features, classes, weights = [], [], []
     for start in range(0, len(drawn), 50):
         some = drawn[start : start + 50]
         x = torch.from_numpy(looks[start : start + 50].reshape(-1, *looks.shape[2:])).permute(0, 3, 1, 2).float() / 255
@@ -230,9 +230,8 @@ def fit_gaussians(network: CellNetwork, recipe: Recipe, stored: Squares) -> nove
         )
         features.append(torch.cat(network.describe_at(torch.cat([x, changed]), places)[1], 1).numpy())
         classes.append(np.concatenate([np.repeat(stored.classes[some], 2), stored.classes[some]]))
-    plain_weights = np.full(100, (1 - CHANGED_SHARE) / 2)
-    weights = np.concatenate([np.concatenate([plain_weights, np.full(50, CHANGED_SHARE)]) for _ in features])
-    return novelty.fit(np.concatenate(features), np.concatenate(classes), weights[: sum(len(c) for c in classes)])
+        weights.append(np.repeat([(1 - CHANGED_SHARE) / 2, CHANGED_SHARE], [2 * len(some), len(some)]))
+    return novelty.fit(np.concatenate(features), np.concatenate(classes), np.concatenate(weights))
 
 
 def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str], stored: Squares) -> Path:

@@ -36,7 +36,8 @@ from tools.export.fitting import KNOWN, REFUSED, Fitted, choose_threshold, fit, 
 from tools.graphs.conversion import to_onnx
 from tools.graphs.shipped_weights import card_beside
 from tools.train import loop
-from tools.train.eight_types import ATTRIBUTE_SIZES, SET_SHARES, Plan, load_network
+from tools.train.classifier import ATTRIBUTE_SIZES
+from tools.train.eight_types import SET_SHARES, Plan, load_network
 
 CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -0.7, "platelet": -0.7}
 """Added to logits. PBC has 18 % immature granulocytes and 14 % erythroblasts, a smear seldom 1 %, and a false one of

@@ -28,11 +28,12 @@ from tools.commands import command_parser
 from tools.data import CELL_CLASSES, TRAIN, data_root, read_cells
 from tools.data.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.data.augment import Augmentation, Lending, make_batch
-from tools.data.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_stored, set_name
+from tools.data.crops import SUBCLASS_NAMES, StoredCells, load_stored, set_name
 from tools.data.simulated import with_simulated
 from tools.graphs import shipped_weights
 from tools.metrics.eight_types import SUBCLASS_OF, Looks, measure, score, validation_looks
 from tools.train import loop
+from tools.train.classifier import ATTRIBUTE_SIZES, attribute_loss
 
 SET_SHARES = {
     "pbc": 0.62,
@@ -48,7 +49,6 @@ more: not drawn; of the two laboratories of wbc_masks each cell is drawn as ofte
 NOT_TAUGHT = frozenset(f"wbc_masks/cellavision/{number}.png" for number in ("032", "033", "066"))
 """Pictures whose label is plainly wrong: two erythroblasts that are called lymphocytes, and a round blue cell with
 one round nucleus that is called a neutrophil."""
-ATTRIBUTE_SIZES = [len(values) for values in ATTRIBUTES.values()]
 HOME = "pbc"
 HOME_ONLY_FOREIGN = 0.6
 """How much as often as others cells are made to look foreign whose class only the home set has. What is foreign was
@@ -144,15 +144,6 @@ def cell_loss(class_logits: Tensor, subclass_logits: Tensor, classes: Tensor, su
             )
             loss = loss + plan.subclass_weight * among / len(classes)
     return loss
-
-
-def attribute_loss(logits: Tensor, attributes: Tensor) -> Tensor:
-    """Mean over the batch of the mean cross-entropy of each cell's attributes; logits (N, 31) of all side by side,
-    attributes (N, 11); cells without any add nothing."""
-    loss = logits.sum() * 0
-    for head, truth in zip(torch.split(logits, ATTRIBUTE_SIZES, 1), attributes.T, strict=True):
-        loss = loss + nn.functional.cross_entropy(head, truth, ignore_index=-1, reduction="sum")
-    return loss / attributes.numel()
 
 
 class Trainer:
