@@ -12,14 +12,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from engines.base import Detections
-from engines.geometry import Image, iou_matrix
+from engines.geometry import iou_matrix
 from engines.models.detector import Detector
 from engines.models.loading import load_detector
 from engines.models.scale import long_side_for, measure_rbc_diameter
+from tools.data.crops import read_image, set_name
 from tools.data.readers import CellPicture
 from tools.data.splits import cached
 
@@ -43,11 +43,6 @@ class LocatedCell:
     rbc_px: float | None
 
 
-def laboratory(cell: CellPicture) -> str:
-    """The laboratory, or the nearest to one that a set tells: the two of wbc_masks count as two."""
-    return "/".join(cell.key.split("/")[:2]) if cell.dataset == "wbc_masks" else cell.dataset
-
-
 def locate(cells: Sequence[CellPicture], detector: Detector | None = None) -> list[LocatedCell]:
     """The cells in their order, from the user's cache after the first time (some three minutes).
 
@@ -69,15 +64,15 @@ _Row = tuple[tuple[float, ...], bool, float | None]
 def _locate(cells: Sequence[CellPicture], detector: Detector) -> list[_Row]:
     views: dict[tuple[str, str, int, int], list[int]] = defaultdict(list)
     for i, cell in enumerate(cells):
-        views[laboratory(cell), cell.slide or "", cell.width_px, cell.height_px].append(i)
+        views[set_name(cell), cell.slide or "", cell.width_px, cell.height_px].append(i)
     rows: dict[int, _Row] = {}
     for view, indices in views.items():
         width, height = view[2:]
         usual = detector if max(width, height) >= detector.long_side_px else detector.with_long_side(max(width, height))
-        sample = [read_picture(cells[indices[int(i)]]) for i in np.linspace(0, len(indices) - 1, MEASURED)]
+        sample = [read_image(cells[indices[int(i)]].path) for i in np.linspace(0, len(indices) - 1, MEASURED)]
         together = measure_rbc_diameter(usual, sample)
         for i in indices:
-            picture = read_picture(cells[i])
+            picture = read_image(cells[i].path)
             own = measure_rbc_diameter(usual, [picture]) if view[0] == OWN_SCALE else None
             rbc_px = own or together
             side = None if rbc_px is None else long_side_for(usual, width, height, rbc_px)
@@ -105,11 +100,3 @@ def _box_of(cell: CellPicture, found: Detections, least_score: float) -> tuple[f
     x1, y1, x2, y2 = boxes[best].tolist()
     within = x1 < middle[0] < x2 and y1 < middle[1] < y2
     return (x1, y1, x2, y2) if within else None
-
-
-def read_picture(cell: CellPicture) -> Image:
-    """uint8 (h, w, 3) BGR of a cell's whole picture; ValueError where it can't be decoded."""
-    image = cv2.imread(str(cell.path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"picture {cell.path}: got a file that can't be decoded, expected an image")
-    return np.asarray(image, np.uint8)

@@ -19,9 +19,9 @@ import numpy as np
 
 from engines.geometry import centred_squares, crop_squares, diameters
 from streamer.sources import simulated
-from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, TRAIN, VALIDATION, CellPicture
-from tools.data.crops import read_attributes
-from tools.data.located import LocatedCell, laboratory, read_picture
+from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, TRAIN, CellPicture
+from tools.data.crops import part_of_cell, read_attributes, read_image, set_name
+from tools.data.located import LocatedCell
 
 STORED_PX = 256
 SUBCLASS_NAMES = tuple(ABNORMAL_SUBCLASSES)
@@ -92,7 +92,6 @@ def load_squares(
         _fill(path, boxes_path, located)
     placed = np.load(boxes_path)
     cells = [one.cell for one in located]
-    labs = np.array([laboratory(cell) for cell in cells])
     return Squares(
         squares=Pictures(np.load(path, mmap_mode="r")),
         boxes=placed[:, :4],
@@ -100,10 +99,8 @@ def load_squares(
         classes=np.array([ABNORMAL_CLASSES.index(c.cell_class) for c in cells], np.int64),
         subclasses=np.array([SUBCLASS_NAMES.index(c.subclass) if c.subclass else -1 for c in cells], np.int64),
         attributes=read_attributes(root, cells),
-        laboratories=labs,
-        parts=np.array(
-            [VALIDATION if lab in left_out else parts[cell.key] for lab, cell in zip(labs, cells, strict=True)]
-        ),
+        laboratories=np.array([set_name(cell) for cell in cells]),
+        parts=np.array([part_of_cell(cell, parts, left_out) for cell in cells]),
         cells=tuple(located),
     )
 
@@ -117,7 +114,7 @@ def _fill(path: Path, boxes_path: Path, located: Sequence[LocatedCell]) -> None:
         placed = np.empty((len(located), 5), np.float32)
         for i, one in enumerate(located):
             whole = one.cell.dataset in SINGLE_CELL_SETS
-            squares[i], placed[i] = square_of(read_picture(one.cell), one.cell.box_px, one.rbc_px, whole=whole)
+            squares[i], placed[i] = square_of(read_image(one.cell.path), one.cell.box_px, one.rbc_px, whole=whole)
         squares.flush()
         np.save(boxes_path, placed)
         part.replace(path)

@@ -15,7 +15,8 @@ from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier
 from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION, data_root, load_splits, read_cells
-from tools.data.located import laboratory, locate
+from tools.data.crops import part_of_cell
+from tools.data.located import locate
 from tools.metrics.abnormal import Predicted, choose, figures, predict_with
 from tools.train.classifier import NEVER_TAUGHT, SETS
 
@@ -27,7 +28,7 @@ def predictions(classifier: Classifier, part: str, left_out: Sequence[str] = ())
     cells = locate(read_cells(root, SETS))
     splits = load_splits(root)
     unseen = (*NEVER_TAUGHT, *left_out)
-    parts = [VALIDATION if laboratory(one.cell) in unseen else splits[one.cell.key] for one in cells]
+    parts = [part_of_cell(one.cell, splits, unseen) for one in cells]
     return {name: predict_with(classifier, some) for name, some in choose(cells, parts, part).items()}
 
 

@@ -18,7 +18,8 @@ from engines.geometry import centred_squares, crop_squares
 from engines.models.classifier import Classifier
 from tools.data import ABNORMAL_CLASSES
 from tools.data.augment import painted_over
-from tools.data.located import LocatedCell, laboratory, read_picture
+from tools.data.crops import read_image, set_name
+from tools.data.located import LocatedCell
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES
 from tools.metrics.classification import balanced_accuracy, confusion, softmax
 
@@ -57,7 +58,7 @@ class Chosen:
     def picture(self, number: int) -> np.ndarray:
         """uint8 (h, w, 3) BGR of a cell; always the same one where it is covered."""
         one = self.cells[number]
-        image = read_picture(one.cell)
+        image = read_image(one.cell.path)
         if not self.covered:
             return image
         return painted_over(image, np.array(one.cell.box_px, np.float32), np.random.default_rng(number))
@@ -68,8 +69,8 @@ def choose(cells: Sequence[LocatedCell], parts: Sequence[str], part: str) -> dic
     `PATIENTS` and `HOME`, painted over."""
     found: dict[str, Chosen] = {}
     of_part = [one for one, own in zip(cells, parts, strict=True) if own == part]
-    for name in sorted({laboratory(one.cell) for one in of_part}):
-        own = [one for one in of_part if laboratory(one.cell) == name][:: HOME_STEP if name == HOME else 1]
+    for name in sorted({set_name(one.cell) for one in of_part}):
+        own = [one for one in of_part if set_name(one.cell) == name][:: HOME_STEP if name == HOME else 1]
         found[name] = Chosen(tuple(own))
         if name in (PATIENTS, HOME):
             found[f"{COVERED} {name}"] = Chosen(tuple(own[::2]), covered=True)

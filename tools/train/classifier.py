@@ -43,8 +43,8 @@ from tools.data import (
 )
 from tools.data.appearance import Appearances, gather, typed_crops, untyped_crops
 from tools.data.augment import Augmentation, Lending, make_batch
-from tools.data.crops import ATTRIBUTES
-from tools.data.located import laboratory, locate
+from tools.data.crops import ATTRIBUTES, set_name
+from tools.data.located import locate
 from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
 from tools.metrics.abnormal import MATURE, Views, choose, measure, views_of
 from tools.train.loop import LAST, Loop, Schedule, channels_last, stops_on_signals
@@ -344,14 +344,14 @@ def load_cells(recipe: Recipe, folder: Path) -> Squares:
     """The squares of all laboratories of a recipe. ValueError for a laboratory that is not known."""
     root = data_root()
     cells = read_cells(root, SETS)
-    known = sorted({laboratory(cell) for cell in cells})
+    known = sorted({set_name(cell) for cell in cells})
     without = [name for name in recipe.without.split(",") if name]
     for option, names in (("--leave-out", [recipe.leave_out] if recipe.leave_out else []), ("--without", without)):
         for name in names:
             if name not in known:
                 raise ValueError(f"{option}: got {name!r}, expected one of {', '.join(known)}")
     located = locate(cells)
-    located = [one for one in located if laboratory(one.cell) not in without]
+    located = [one for one in located if set_name(one.cell) not in without]
     left_out = (*NEVER_TAUGHT, *([recipe.leave_out] if recipe.leave_out else []))
     return load_squares(root, folder, located, load_splits(root), left_out)
 

@@ -15,7 +15,7 @@ from tests.tools.cases import make_data, make_further_sets, smear, write_picture
 from tools import data as datasets
 from tools.data import CellPicture, readers
 from tools.data import splits as groups
-from tools.data.located import laboratory
+from tools.data.crops import set_name as laboratory
 
 PROMYELOCYTIC = {
     f"deepapl Patient_{n}"

@@ -128,4 +128,4 @@ def test_pictures_of_a_laboratory_are_measured_together_and_fields_of_krd_one_by
 def test_a_picture_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"a.png: got a file that can't be decoded"):
-        located.read_picture(replace(cell(CENTRE, guess=False), path=tmp_path / "a.png"))
+        located.read_image(tmp_path / "a.png")

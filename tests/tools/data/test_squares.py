@@ -99,7 +99,7 @@ def test_squares_are_stored_once_and_told_apart_by_what_they_show(
     assert (stored.select(TRAIN).tolist(), stored.select(VALIDATION).tolist()) == ([0], [1])
     with pytest.raises(ValueError, match="read-only"):
         stored.squares[0][:] = 0
-    monkeypatch.setattr(squares, "read_picture", None)  # nothing is decoded again
+    monkeypatch.setattr(squares, "read_image", None)  # nothing is decoded again
     np.testing.assert_array_equal(load(tmp_path, cells, parts).squares, stored.squares)
     assert load(tmp_path, cells, parts, "krd").parts.tolist() == [VALIDATION, VALIDATION]
     with pytest.raises(TypeError):  # another diameter, another square

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from tools import data as datasets  # noqa: E402
 from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION  # noqa: E402
-from tools.data.located import laboratory  # noqa: E402
+from tools.data.crops import set_name as laboratory  # noqa: E402
 from tools.data.squares import SIMULATED, Squares  # noqa: E402
 from tools.train import classifier  # noqa: E402
 from tools.train.classifier import MARROW_SHARE, NEVER_TAUGHT, SIMULATED_SHARE, class_prior, sampling_weights  # noqa: E402
