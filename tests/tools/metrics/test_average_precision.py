@@ -156,6 +156,7 @@ def some_pictures(seed: int, count: int) -> list[Picture]:
         true = np.concatenate([corners, corners + rng.uniform(10, 40, corners.shape)], 1).astype(np.float32)
         seen = true[rng.integers(0, len(true), rng.integers(0, 2 * len(true)))] if len(true) else true
         seen = seen + rng.normal(0, rng.uniform(0.3, 4), seen.shape)
+        seen[:, 2:] = np.maximum(seen[:, 2:], seen[:, :2] + 1)  # COCO leaves boxes turned inside out uncounted
         wrong = rng.uniform(0, 80, (rng.integers(1, 5), 2))
         every = np.concatenate([seen, np.concatenate([wrong, wrong + rng.uniform(5, 40, wrong.shape)], 1)])
         pictures.append((every.astype(np.float32), rng.integers(1, 40, len(every)) / 40, true))
