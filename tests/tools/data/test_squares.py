@@ -12,7 +12,6 @@ import pytest
 from tools.data import ABNORMAL_CLASSES, TRAIN, VALIDATION, CellPicture, squares
 from tools.data.located import LocatedCell
 from tools.data.squares import LOOK_RED_CELLS, STORED_PX, square_of
-from tools.metrics.abnormal import Chosen, views_of
 
 FIELD = np.full((300, 400, 3), 220, np.uint8)
 BOX = (180.0, 120.0, 220.0, 150.0)
@@ -72,6 +71,9 @@ def located(tmp_path: Path, dataset: str, label: str, rbc_px: float | None, n: i
 
 
 def test_both_looks_of_a_cell(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="training needs the extra `train`")
+    from tools.metrics.abnormal import Chosen, views_of
+
     known, unknown = located(tmp_path, "krd", "lymphocyte", 25.0), located(tmp_path, "krd", "lymphocyte", None, 1)
     looks = views_of({"krd": Chosen((known, unknown))}, 80, 1.3)["krd"].looks
     assert looks.shape == (2, 2, 80, 80, 3)

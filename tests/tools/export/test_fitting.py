@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="training needs the extra `train`")
+
 from engines.base import Classifications
 from tools.data import CELL_CLASSES, CellPicture
 from tools.evaluate.eight_types import Predictions
