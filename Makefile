@@ -1,8 +1,8 @@
 # make demo   watch a simulated blood smear being counted
 # make check  lint, types, import layers and the fast tests: before each commit
 # make test   lint, types, import layers and all tests
-# make test-ci   the same, and fails where anything that can be installed is missing: what CI runs
-# make test-all   these and the slow ones, with coverage; fails where PyTorch or NVIDIA's bindings are missing
+# make test-all   the same with coverage, and fails where anything that can be installed is missing: what CI runs
+# make test-slow   the tests that take minutes: before a release
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 demo: install
 	@$(BIN)/leukostream demo
 
-.PHONY: check lint types test-all
+.PHONY: check lint types test-all test-slow
 lint: install-dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,15 +36,14 @@ check: lint
 test: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu" $(OPTIONS)
 
-# What CI runs: no test is skipped for want of anything that it can install.
-.PHONY: test-ci
-test-ci: OPTIONS = --require $(REQUIRED)
-test-ci: test
+# What CI runs: no test is skipped for want of anything that it can install, and coverage has a floor.
+test-all: OPTIONS = --require $(REQUIRED) --cov --cov-report=term
+test-all: test
 
 REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings
 
-test-all: lint
-	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu" --require $(REQUIRED) --cov --cov-report=term
+test-slow: install-dev
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
 
 # For Linux. Of TensorRT only the bindings, whose interface can be read without its library; of TensorRT for RTX its
 # binding and its builder (96 MB), which works without a GPU; of CUDA NVIDIA's binding. All are under NVIDIA's licences:
