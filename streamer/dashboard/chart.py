@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import MergedIsland, StagePosition
 
 TILES_A_FRAME = 16
@@ -62,12 +62,12 @@ class Mark:
 Step = Visit | Mark
 
 
-def step_of(message: wire.AnyMessage) -> Step | None:
+def step_of(message: messages.AnyMessage) -> Step | None:
     """What a message adds to the chart, in a few bytes; None where it adds nothing."""
-    if isinstance(message, wire.FrameMessage):
+    if isinstance(message, messages.FrameMessage):
         merged = tuple(message.merged_islands)
         return Visit(message.session, message.stage, message.width, message.height, message.accepted, merged)
-    if isinstance(message, wire.CellMessage) and message.joined_to is None:
+    if isinstance(message, messages.CellMessage) and message.joined_to is None:
         class_name = message.class_ if message.counted else None
         return Mark(message.session, message.island, message.x_px, message.y_px, class_name)
     return None

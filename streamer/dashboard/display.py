@@ -13,7 +13,7 @@ import numpy as np
 
 from streamer.dashboard.chart import Step, step_of
 from streamer.dashboard.state import CELLS_KEPT, DashboardState, Picture
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import Frame
 
 
@@ -29,7 +29,7 @@ class Display(Protocol):
     def quit_requested(self) -> bool:
         """True once the user asked to stop."""
 
-    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+    def publish(self, message: messages.AnyMessage, payload: bytes | None = None) -> None:
         """Hand over a message and its payload (the JPEG of a cell); never waits."""
 
     def show(self, frame: Frame) -> None:
@@ -63,14 +63,14 @@ class Inbox:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._shown: dict[str, Frame] = {}
-        self._frames: dict[str, tuple[wire.FrameMessage, Picture | None]] = {}
-        self._cells: dict[str, deque[tuple[wire.CellMessage, bytes | None]]] = {}
-        self._differentials: dict[str, wire.DifferentialMessage] = {}
-        self._health: dict[str, wire.HealthMessage] = {}
+        self._frames: dict[str, tuple[messages.FrameMessage, Picture | None]] = {}
+        self._cells: dict[str, deque[tuple[messages.CellMessage, bytes | None]]] = {}
+        self._differentials: dict[str, messages.DifferentialMessage] = {}
+        self._health: dict[str, messages.HealthMessage] = {}
         self._steps: dict[str, deque[Step]] = {}
         self._missed: Counter[str] = Counter()
 
-    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+    def publish(self, message: messages.AnyMessage, payload: bytes | None = None) -> None:
         """Keep a message until `take_into`. Any thread."""
         step = step_of(message)
         with self._lock:
@@ -78,15 +78,15 @@ class Inbox:
                 steps = self._steps.setdefault(message.source, deque(maxlen=STEPS_KEPT))
                 self._missed[message.source] += len(steps) == STEPS_KEPT
                 steps.append(step)
-            if isinstance(message, wire.FrameMessage):
+            if isinstance(message, messages.FrameMessage):
                 shown = self._shown.get(message.source)
                 matches = shown is not None and shown.frame_id == message.frame_id
                 self._frames[message.source] = (message, shown.image if shown is not None and matches else None)
-            elif isinstance(message, wire.CellMessage):
+            elif isinstance(message, messages.CellMessage):
                 self._cells.setdefault(message.source, deque(maxlen=CELLS_KEPT)).append((message, payload))
-            elif isinstance(message, wire.DifferentialMessage):
+            elif isinstance(message, messages.DifferentialMessage):
                 self._differentials[message.source] = message
-            elif isinstance(message, wire.HealthMessage):
+            elif isinstance(message, messages.HealthMessage):
                 self._health[message.source] = message
 
     def show(self, frame: Frame) -> None:

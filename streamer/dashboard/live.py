@@ -21,7 +21,7 @@ from streamer.dashboard.layout import render
 from streamer.dashboard.picture import Colours
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.terminal import HeldErrors, Keys
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import Frame
 
 KEY_HINT = "q quit · p picture · m map · tab source"
@@ -79,7 +79,7 @@ class Dashboard:
         """True once q was pressed."""
         return self._quit
 
-    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+    def publish(self, message: messages.AnyMessage, payload: bytes | None = None) -> None:
         """Hand over a message and the JPEG of a cell, if any. Any thread; never waits."""
         self._inbox.publish(message, payload)
 

@@ -17,7 +17,7 @@ from streamer.dashboard.palette import CAUTION, FAINT, PLAIN, STRONG, class_colo
 from streamer.dashboard.picture import Colours, Placement, half_blocks
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import number
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 
 LARGEST_FRAME = 0.3
 """Of the panel's shorter side: what a single frame is drawn at, so that a map that begins doesn't shrink at once."""
@@ -176,7 +176,7 @@ def _points(island: Island, where: Drawn) -> npt.NDArray[np.intp]:
     return np.stack([x + where.x, y + where.y, island.cells[rows, columns].astype(np.intp)], axis=1)
 
 
-def _here(frame: wire.FrameMessage, places: Mapping[int, Drawn]) -> tuple[int, int, int, int] | None:
+def _here(frame: messages.FrameMessage, places: Mapping[int, Drawn]) -> tuple[int, int, int, int] | None:
     """The current frame in the drawing, x1, y1, x2, y2 inclusive; None where it was not placed."""
     stage = frame.stage
     where = places.get(stage.island) if stage is not None else None

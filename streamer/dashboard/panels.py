@@ -21,7 +21,7 @@ from streamer.dashboard.palette import (
 from streamer.dashboard.picture import Colours, draw, thumbnail
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, described, duration, number, tally
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING, SourceStatus
 
 FILM_ROWS = 6
@@ -196,7 +196,7 @@ def cells_panel(state: DashboardState, width: int, height: int, colours: Colours
     return framed(lines, width, height, title=[("last cells", STRONG)], foot=foot)
 
 
-def _in_words(cells: Sequence[wire.CellMessage], width: int) -> list[Span]:
+def _in_words(cells: Sequence[messages.CellMessage], width: int) -> list[Span]:
     """The newest cell in words, as far as they go; empty where there are none."""
     words = described(cells[0]) if cells else ""
     return [(crop(f"#{cells[0].cell_id} {words}", width - 4), FAINT)] if words else []
@@ -219,7 +219,7 @@ def film_panel(state: DashboardState, width: int, height: int, colours: Colours)
     return framed(lines, width, height, title=[("last cells", STRONG)], foot=foot)
 
 
-def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
+def _cell_row(view: SourceView, cell: messages.CellMessage, width: int) -> Line:
     certain = cell.class_probabilities.get(cell.top_class)
     name = cell.class_
     if name == UNCLASSIFIED:
@@ -236,8 +236,8 @@ def _cell_row(view: SourceView, cell: wire.CellMessage, width: int) -> Line:
 
 
 def _film(
-    view: SourceView, cells: Sequence[wire.CellMessage], width: int, strips: int, rows: int, colours: Colours
-) -> tuple[list[Line], list[wire.CellMessage]]:
+    view: SourceView, cells: Sequence[messages.CellMessage], width: int, strips: int, rows: int, colours: Colours
+) -> tuple[list[Line], list[messages.CellMessage]]:
     """Strips of pictures `rows` high with class and confidence below each, and the cells that are not in them."""
     pitch = max(2 * rows, 12) + 1
     across = max(1, (width - 1) // pitch)
@@ -248,7 +248,7 @@ def _film(
 
 
 def _film_strip(
-    view: SourceView, cells: Sequence[wire.CellMessage], columns: int, rows: int, width: int, colours: Colours
+    view: SourceView, cells: Sequence[messages.CellMessage], columns: int, rows: int, width: int, colours: Colours
 ) -> list[Line]:
     lines: list[Line] = [blank(1) for _ in range(rows + 2)]
     for cell in cells:

@@ -20,7 +20,7 @@ from rich.style import Style
 from streamer.dashboard.canvas import Line, blank, crop
 from streamer.dashboard.palette import PLAIN, box_colour, ink
 from streamer.dashboard.state import Picture
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 
 Colours = Literal["truecolor", "256", "few", "none"]
 """What the terminal shows; with "few" (16 colours) and "none" the boxes are drawn without the picture."""
@@ -83,7 +83,7 @@ def rows_needed(frame_width: int, frame_height: int, columns: int) -> int:
 
 
 def draw(
-    frame: wire.FrameMessage, picture: Picture | None, columns: int, rows: int, colours: Colours = "truecolor"
+    frame: messages.FrameMessage, picture: Picture | None, columns: int, rows: int, colours: Colours = "truecolor"
 ) -> list[Line]:
     """The frame and its boxes as exactly `columns` x `rows` cells; the boxes alone where `picture` is None."""
     where = place(frame.width, frame.height, columns, rows)
@@ -95,7 +95,7 @@ def draw(
     else:
         shrink(picture, pixels)
     faint = pixels.copy()
-    whites: list[tuple[wire.Detection, tuple[int, int, int, int]]] = []
+    whites: list[tuple[messages.Detection, tuple[int, int, int, int]]] = []
     for detection in frame.detections:
         x1, y1, x2, y2 = where.box(detection.box_px)
         box = (x1 - where.left_px, y1 - where.top_px, x2 - where.left_px, y2 - where.top_px)
@@ -131,11 +131,11 @@ def shrink(picture: Picture, into: npt.NDArray[np.uint8]) -> None:
     cv2.resize(picture[::step, ::step], (width, height), dst=into, interpolation=cv2.INTER_AREA)
 
 
-def _is_white(detection: wire.Detection) -> bool:
+def _is_white(detection: messages.Detection) -> bool:
     return detection.kind in ("white", "nucleated red")
 
 
-def _class_of(detection: wire.Detection) -> str | None:
+def _class_of(detection: messages.Detection) -> str | None:
     """The fused class, else that of this look, else the detector's own where it names classes."""
     for name in (detection.class_, detection.look_class):
         if isinstance(name, str):
@@ -166,7 +166,7 @@ class _Label:
     below_row: int
 
 
-def _label(detection: wire.Detection, where: Placement, box: tuple[int, int, int, int]) -> _Label:
+def _label(detection: messages.Detection, where: Placement, box: tuple[int, int, int, int]) -> _Label:
     x1, y1, _, y2 = box
     name = _class_of(detection) or detection.label
     return _Label(
@@ -259,7 +259,7 @@ def _colour(code: int) -> Color:
     return Color(f"#{code:06x}", ColorType.TRUECOLOR, None, ColorTriplet(code >> 16, code >> 8 & 255, code & 255))
 
 
-def _outlines(frame: wire.FrameMessage, where: Placement, columns: int, rows: int) -> list[Line]:
+def _outlines(frame: messages.FrameMessage, where: Placement, columns: int, rows: int) -> list[Line]:
     """The boxes of nucleated cells in half blocks without any colour."""
     inked = np.zeros((rows * 2, columns), np.uint8)
     for detection in frame.detections:

@@ -23,11 +23,11 @@ from streamer.dashboard.words import (
     number,
     tally,
 )
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import Frame
 
 
-def format_differential(message: wire.DifferentialMessage, note: str | None = None) -> str:
+def format_differential(message: messages.DifferentialMessage, note: str | None = None) -> str:
     """The differential as a plain table of several lines; `note` says what the classifier gets wrong, from its card."""
     rows = [("class", "n", "%", "95 % limits")]
     for name, share in class_rows(message):
@@ -91,7 +91,7 @@ class PlainReporter:
         """Never: there are no keys."""
         return False
 
-    def publish(self, message: wire.AnyMessage, payload: bytes | None = None) -> None:
+    def publish(self, message: messages.AnyMessage, payload: bytes | None = None) -> None:
         """Hand over a message. Any thread; never waits."""
         self._inbox.publish(message)
 

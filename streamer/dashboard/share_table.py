@@ -14,7 +14,7 @@ from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, frame
 from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import SAMPLING_ONLY, class_rows, limits, not_seen, number
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import ClassShare
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -165,7 +165,7 @@ def _merged(cells: Sequence[Span]) -> list[Span]:
     return spans
 
 
-def _summary(message: wire.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
+def _summary(message: messages.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
     """What stands below the table, the most important first; texts take at most `most` lines each."""
     lines: list[Line] = []
     always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""

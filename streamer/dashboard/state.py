@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.chart import Chart, Step, step_of
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import SourceStatus
 
 Picture = npt.NDArray[np.uint8]
@@ -28,11 +28,11 @@ class SourceView:
     name: str
     session: str | None = None
     status: SourceStatus | None = None
-    frame: wire.FrameMessage | None = None
+    frame: messages.FrameMessage | None = None
     picture: Picture | None = None
     """The image of `frame`; None where only messages come."""
-    differential: wire.DifferentialMessage | None = None
-    cells: dict[int, wire.CellMessage] = field(default_factory=dict)
+    differential: messages.DifferentialMessage | None = None
+    cells: dict[int, messages.CellMessage] = field(default_factory=dict)
     """By cell id, the newest last."""
     cell_pictures: dict[int, Picture] = field(default_factory=dict)
     """Crops of the cells that came with one."""
@@ -41,7 +41,7 @@ class SourceView:
     chart: Chart = field(default_factory=Chart)
     """Where the stage has been since this began to listen."""
 
-    def newest_cells(self) -> list[wire.CellMessage]:
+    def newest_cells(self) -> list[messages.CellMessage]:
         """Newest first."""
         return list(reversed(self.cells.values()))
 
@@ -69,17 +69,17 @@ class DashboardState:
     hint: str = ""
     """Which keys there are; empty where keys can't be read."""
     sources: dict[str, SourceView] = field(default_factory=dict)
-    health: wire.HealthMessage | None = None
+    health: messages.HealthMessage | None = None
     selected: str | None = None
     """Name of the source that is shown large; None for the first one."""
     updated_ns: int | None = None
     """Local monotonic time of the newest message; None: not known."""
 
-    def update(self, message: wire.AnyMessage, picture: Picture | None = None, now_ns: int | None = None) -> None:
+    def update(self, message: messages.AnyMessage, picture: Picture | None = None, now_ns: int | None = None) -> None:
         """Take in one message; `picture` is the image of a frame message, the crop of a cell message."""
         if now_ns is not None:
             self.updated_ns = now_ns
-        if isinstance(message, wire.HealthMessage):
+        if isinstance(message, messages.HealthMessage):
             self.health = message
             for name, status in message.sources.items():
                 self.view(name).status = status
@@ -91,11 +91,11 @@ class DashboardState:
         step = step_of(message)
         if step is not None:
             view.chart.take(step)
-        if isinstance(message, wire.FrameMessage):
+        if isinstance(message, messages.FrameMessage):
             view.frame, view.picture = message, picture
-        elif isinstance(message, wire.DifferentialMessage):
+        elif isinstance(message, messages.DifferentialMessage):
             view.differential = message
-        elif isinstance(message, wire.CellMessage):
+        elif isinstance(message, messages.CellMessage):
             _add_cell(view, message, picture)
 
     def follow(self, source: str, steps: Iterable[Step], missed: int) -> None:
@@ -129,7 +129,7 @@ class DashboardState:
             self.selected = names[(place + 1) % len(names)]
 
 
-def _add_cell(view: SourceView, message: wire.CellMessage, picture: Picture | None) -> None:
+def _add_cell(view: SourceView, message: messages.CellMessage, picture: Picture | None) -> None:
     before = view.cells.pop(message.cell_id, None)
     if not message.counted:
         view.cell_pictures.pop(message.cell_id, None)

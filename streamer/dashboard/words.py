@@ -6,7 +6,7 @@ import math
 
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import UNCLASSIFIED, CellShape, ClassShare
 
 NOT_A_DEVICE = "research use only - not a medical device"
@@ -40,7 +40,7 @@ def tally(counts: dict[str, int]) -> str:
     return ", ".join(f"{number(count)} {reason}" for reason, count in counts.items() if count)
 
 
-def not_seen(message: wire.DifferentialMessage) -> str:
+def not_seen(message: messages.DifferentialMessage) -> str:
     """What the classifier can name and no cell has: how often it may still be; empty where there is none."""
     if not message.not_seen:
         return ""
@@ -54,7 +54,7 @@ LEAST_AGREEMENT = 0.97
 """Below this the GPU no longer gives the results of the CPU."""
 
 
-def agreement(message: wire.HealthMessage) -> float | None:
+def agreement(message: messages.HealthMessage) -> float | None:
     """The share of boxes and crops on which a GPU agrees with the CPU, those that only one has counted against it;
     the lower one of detector and classifier. None where nothing was compared."""
     shares = [
@@ -63,7 +63,7 @@ def agreement(message: wire.HealthMessage) -> float | None:
     return min(shares, default=None)
 
 
-def described(cell: wire.CellMessage) -> str:
+def described(cell: messages.CellMessage) -> str:
     """How a cell looks: what was measured first, then its nucleus; empty where nothing is known. What is absent, or
     follows from another part, is left out."""
     values = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
@@ -94,7 +94,7 @@ def described(cell: wire.CellMessage) -> str:
     return ", ".join(parts)
 
 
-def class_rows(message: wire.DifferentialMessage) -> list[tuple[str, ClassShare]]:
+def class_rows(message: messages.DifferentialMessage) -> list[tuple[str, ClassShare]]:
     """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
     shares = dict(message.classes)
     if UNCLASSIFIED not in shares:

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from streamer import records
-from streamer.protocol import messages as wire
-from streamer.protocol import requests as service_messages
+from streamer.protocol import messages, requests
 from tools.commands import command_parser
 
 PUBLISHED_NAMES = {"StagePosition": "Stage", "CellShape": "Shape", "AttributeValue": "Attribute"}
@@ -23,14 +22,14 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
 def make_schemas() -> dict[str, str]:
     """The text of each schema by name: TYPE for messages, request-NAME and reply-NAME of the service socket."""
     kinds: list[tuple[str, str, Mapping[str, type[msgspec.Struct]]]] = [
-        ("", "Message", wire.MESSAGE_TYPES),
-        ("request-", "Request", service_messages.REQUEST_TYPES),
-        ("reply-", "Reply", service_messages.REPLY_TYPES),
+        ("", "Message", messages.MESSAGE_TYPES),
+        ("request-", "Request", requests.REQUEST_TYPES),
+        ("reply-", "Reply", requests.REPLY_TYPES),
     ]
     structs = [struct for _, _, types in kinds for struct in types.values()]
     _, by_class = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
-    asked = {struct.__name__ for struct in service_messages.REQUEST_TYPES.values()}
-    modules = wire, service_messages, records
+    asked = {struct.__name__ for struct in requests.REQUEST_TYPES.values()}
+    modules = messages, requests, records
     for name in by_class.keys() - asked:
         struct = next(vars(module)[name] for module in modules if name in vars(module))
         _require_all_that_is_always_sent(by_class[name], struct)
@@ -40,7 +39,7 @@ def make_schemas() -> dict[str, str]:
         for type_, struct in types.items():
             schema: dict[str, Any] = {
                 "$schema": "https://json-schema.org/draft/2020-12/schema",
-                "description": f"{what} {type_!r} of the leukostream protocol {wire.PROTOCOL_VERSION}. "
+                "description": f"{what} {type_!r} of the leukostream protocol {messages.PROTOCOL_VERSION}. "
                 "Later minor versions may add fields.",
                 **components[struct.__name__],
             }

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamer.counting.differential import share
 from streamer.dashboard import DashboardState
-from streamer.protocol import messages as wire
+from streamer.protocol import messages
 from streamer.records import ClassShare, SourceStatus, StagePosition
 
 HEAD: dict[str, Any] = {
@@ -22,12 +22,12 @@ HEAD: dict[str, Any] = {
 }
 
 
-def detection(box: tuple[float, float, float, float], kind: str = "white", **given: Any) -> wire.Detection:
+def detection(box: tuple[float, float, float, float], kind: str = "white", **given: Any) -> messages.Detection:
     label = {"white": "WBC", "red": "RBC"}.get(kind, kind)
-    return wire.Detection(**{"box_px": box, "label": label, "kind": kind, "score": 0.9, "counted": True, **given})
+    return messages.Detection(**{"box_px": box, "label": label, "kind": kind, "score": 0.9, "counted": True, **given})
 
 
-def frame(**given: Any) -> wire.FrameMessage:
+def frame(**given: Any) -> messages.FrameMessage:
     plain: dict[str, Any] = {
         "frame_id": 7,
         "captured_ns": 1,
@@ -43,10 +43,10 @@ def frame(**given: Any) -> wire.FrameMessage:
         "detections": [],
         "timings_ms": {},
     }
-    return wire.FrameMessage(**{**HEAD, **plain, **given})
+    return messages.FrameMessage(**{**HEAD, **plain, **given})
 
 
-def cell(cell_id: int, class_name: str = "neutrophil", **given: Any) -> wire.CellMessage:
+def cell(cell_id: int, class_name: str = "neutrophil", **given: Any) -> messages.CellMessage:
     plain: dict[str, Any] = {
         "cell_id": cell_id,
         "island": 0,
@@ -61,10 +61,10 @@ def cell(cell_id: int, class_name: str = "neutrophil", **given: Any) -> wire.Cel
         "first_frame_id": 0,
         "last_frame_id": 1,
     }
-    return wire.CellMessage(**{**HEAD, **plain, **given})
+    return messages.CellMessage(**{**HEAD, **plain, **given})
 
 
-def differential(counts: dict[str, int], unclassified: int = 0, **given: Any) -> wire.DifferentialMessage:
+def differential(counts: dict[str, int], unclassified: int = 0, **given: Any) -> messages.DifferentialMessage:
     total = sum(counts.values()) + unclassified
     shares = {name: share(count, total) for name, count in counts.items()}
     plain: dict[str, Any] = {
@@ -85,7 +85,7 @@ def differential(counts: dict[str, int], unclassified: int = 0, **given: Any) ->
         "frames_accepted": 1,
         "final": False,
     }
-    return wire.DifferentialMessage(**{**HEAD, **plain, **given})
+    return messages.DifferentialMessage(**{**HEAD, **plain, **given})
 
 
 def status(**given: Any) -> SourceStatus:
@@ -105,7 +105,7 @@ def status(**given: Any) -> SourceStatus:
     return SourceStatus(**{**plain, **given})
 
 
-def health(sources: dict[str, SourceStatus], **given: Any) -> wire.HealthMessage:
+def health(sources: dict[str, SourceStatus], **given: Any) -> messages.HealthMessage:
     plain: dict[str, Any] = {
         "backend": "onnxruntime cpu",
         "detector": "yolov5n-blood",
@@ -113,7 +113,7 @@ def health(sources: dict[str, SourceStatus], **given: Any) -> wire.HealthMessage
         "uptime_s": 3725.0,
         "sources": sources,
     }
-    return wire.HealthMessage(**{**HEAD, **plain, **given})
+    return messages.HealthMessage(**{**HEAD, **plain, **given})
 
 
 FIVE = {"neutrophil": 57, "lymphocyte": 29, "monocyte": 7, "eosinophil": 3, "basophil": 1}

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.protocol import messages as wire
-from streamer.protocol import requests as service_messages
+from streamer.protocol import requests
 from streamer.protocol.messages import (
     MESSAGE_TYPES,
     AnyMessage,
@@ -202,11 +201,11 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     structs = [
         *MESSAGE_TYPES.values(),
-        *service_messages.REQUEST_TYPES.values(),
-        *service_messages.REPLY_TYPES.values(),
-        *(StagePosition, MergedIsland, wire.Detection, CellShape, ClassShare, SourceStatus),
+        *requests.REQUEST_TYPES.values(),
+        *requests.REPLY_TYPES.values(),
+        *(StagePosition, MergedIsland, Detection, CellShape, ClassShare, SourceStatus),
         *(ShadowStatus, StreamStatus, RecordingStatus),
-        *(service_messages.SourceSnapshot, service_messages.SourceState),
+        *(requests.SourceSnapshot, requests.SourceState),
     ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
     assert documented == fields | {"type", "request", "reply"}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streamer.stage import keyframes as stagemap
+from streamer.stage import keyframes
 from streamer.stage.keyframes import StageMap
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import RegistrationConfig, prepare, restored
@@ -61,7 +61,7 @@ def test_a_link_that_no_other_agrees_with_loses():
 
 
 def test_settling_near_one_keyframe_leaves_the_far_ones_alone(monkeypatch):
-    monkeypatch.setattr(stagemap, "LOCAL", 5)
+    monkeypatch.setattr(keyframes, "LOCAL", 5)
     made, _ = loop_with_drift()
     made.corrections()
     made.link(0, 2, shift(made[2].x_px - 2, made[2].y_px))
@@ -122,7 +122,7 @@ def test_the_nearest_come_first_and_other_islands_last_newest_first():
 
 
 def test_only_so_many_spectra_stay_in_memory(monkeypatch):
-    monkeypatch.setattr(stagemap, "SPECTRA_KEPT", 3)
+    monkeypatch.setattr(keyframes, "SPECTRA_KEPT", 3)
     made = StageMap(announce_px=0.25)
     island = made.new_island()
     for i in range(5):
@@ -133,7 +133,7 @@ def test_only_so_many_spectra_stay_in_memory(monkeypatch):
 
 
 def test_only_so_many_pictures_stay_in_memory_and_the_loss_is_counted(monkeypatch):
-    monkeypatch.setattr(stagemap, "PICTURES_KEPT", 3)
+    monkeypatch.setattr(keyframes, "PICTURES_KEPT", 3)
     made = StageMap(announce_px=0.25)
     island = made.new_island()
     for i in range(5):
