@@ -80,15 +80,15 @@ class Analyser:
         begun_ns = self._now_ns()
         started = clock()
         halves = [halved(frame.image, 1) for frame in frames]
-        found = self._detect(frames, halves)
+        detections = self._detect(frames, halves)
         detected = clock()
-        white = [detections.white_rows for detections in found]
-        looks = self._classify(frames, found, white)
+        white = [one.white_rows for one in detections]
+        looks = self._classify(frames, detections, white)
         classified = clock()
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for frame, half, detections, (look, maps) in zip(frames, halves, found, looks, strict=True):
+        for frame, half, of_frame, (look, maps) in zip(frames, halves, detections, looks, strict=True):
             begin = clock()
             prepared, quality = self._measured(frame, half)
             timings = {
@@ -97,7 +97,7 @@ class Analyser:
                 "classify": classify_ms,
                 "prepare": (clock() - begin) * 1000,
             }
-            results.append(Analysed(frame, detections, look, prepared, quality, timings, maps))
+            results.append(Analysed(frame, of_frame, look, prepared, quality, timings, maps))
         return results
 
     def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:
@@ -114,23 +114,23 @@ class Analyser:
         return prepare(frame.image, self._registration, half), assess(frame.image, half=half)
 
     def _classify(
-        self, frames: Sequence[Frame], found: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]
+        self, frames: Sequence[Frame], detections: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]
     ) -> list[tuple[Classifications | None, CellMaps | None]]:
         """The white cells of all frames in one batch, given back frame by frame."""
         if self.classifier is None:
             return [(None, None)] * len(frames)
         if isinstance(self.classifier, OwnClasses):
-            return [(self.classifier.looks(found, chosen), None) for found, chosen in zip(found, white, strict=True)]
+            return [(self.classifier.looks(one, chosen), None) for one, chosen in zip(detections, white, strict=True)]
         widths = [self._rbc_px_for(frame) for frame in frames]
         crops = [
-            self.classifier.crop(frame.image, detections.boxes_px[chosen], rbc_px)
-            for frame, detections, chosen, rbc_px in zip(frames, found, white, widths, strict=True)
+            self.classifier.crop(frame.image, one.boxes_px[chosen], rbc_px)
+            for frame, one, chosen, rbc_px in zip(frames, detections, white, widths, strict=True)
         ]
         joined = crops[0] if len(crops) == 1 else np.concatenate(crops)
         looked = self._explainer.look(joined) if self._explainer else (self.classifier.classify_batch(joined), None)
         together, maps = looked
         if self._groups is not None:
-            labels = [detections.labels[chosen] for detections, chosen in zip(found, white, strict=True)]
+            labels = [one.labels[chosen] for one, chosen in zip(detections, white, strict=True)]
             together = self._groups.narrowed(together, np.concatenate(labels))
         ends = np.cumsum([len(chosen) for chosen in white]).tolist()
         parts = [slice(end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]

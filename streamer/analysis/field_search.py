@@ -39,12 +39,12 @@ class FieldSearch:
         if min(height, width) < SMALLEST_FIELD_PX:
             return None
         long_side_px = min(max(height, width), self.detector.long_side_px)
-        (found,) = self.detector.with_long_side(long_side_px).detect([picture])
-        white = found.white_rows
+        (detections,) = self.detector.with_long_side(long_side_px).detect([picture])
+        white = detections.white_rows
         if len(white) == 0:
             return None
-        boxes_px, middle = found.boxes_px[white], np.array([width, height], np.float32) / 2
+        boxes_px, middle = detections.boxes_px[white], np.array([width, height], np.float32) / 2
         in_middle = ((boxes_px[:, :2] <= middle) & (middle <= boxes_px[:, 2:])).all(1)
-        best = int((found.scores[white] + in_middle).argmax())
-        rbc_px = rbc_diameter_seen(self.detector, [found], [(width, height)])
+        best = int((detections.scores[white] + in_middle).argmax())
+        rbc_px = rbc_diameter_seen(self.detector, [detections], [(width, height)])
         return FoundCell(boxes_px[best : best + 1], rbc_px)

@@ -76,15 +76,15 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
     scales = choose_scales(config.um_per_px, names)
     measuring: dict[str, Segmenter] = {}
     tallies: dict[str, ShadowTally] = {}
-    found: dict[str, Detector] = {}
+    loaded: dict[str, Detector] = {}
     looked: dict[str, Classifier] = {}
     explainers: dict[str, Explainer] = {}
     pairs: dict[tuple[str, str], SourceModels] = {}
     models: dict[str, SourceModels] = {}
     for name in names:
         pair = one, other = detectors[name], classifiers[name]
-        if one not in found:
-            found[one] = load_detector(
+        if one not in loaded:
+            loaded[one] = load_detector(
                 one,
                 backend=config.backend,
                 threads=threads,
@@ -94,7 +94,7 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
                 shadow=tallies.setdefault(one, ShadowTally(config.shadow_every)),
                 say=say,
             )
-        own = OwnClasses.of(found[one].card) if other in (AUTO, NONE) else None
+        own = OwnClasses.of(loaded[one].card) if other in (AUTO, NONE) else None
         if other == AUTO and own is None:
             pair = one, other = one, DEFAULT_CLASSIFIER
         if config.explain and other in (AUTO, NONE):
@@ -113,19 +113,19 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
             classifier = own or looked.get(other)
             shadows = {"detector": tallies[one]} | ({"classifier": tallies[other]} if other in looked else {})
             magnification = Magnification(
-                found[one],
+                loaded[one],
                 rbc_diameter_px=config.rbc_diameter_px,
                 adjustable=config.long_side_px is None,
                 say=say,
             )
             analyser = Analyser(
-                found[one],
+                loaded[one],
                 classifier,
                 detector_for=magnification.detector_for,
                 rbc_px_for=magnification.rbc_px_for,
                 explainer=explainers.get(other),
             )
-            pairs[pair] = SourceModels(found[one], classifier, analyser, magnification, shadows)
+            pairs[pair] = SourceModels(loaded[one], classifier, analyser, magnification, shadows)
         models[name] = pairs[pair]
         chosen = segmenters[name]
         if chosen != NONE:

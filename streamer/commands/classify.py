@@ -117,15 +117,15 @@ def files_below(folder: str) -> list[str]:
     """All files below a folder but hidden ones, relative to it, in natural order; SourceError where there are none."""
     if not os.path.isdir(folder):
         raise SourceError(f"source {folder}: got no folder, expected one with pictures of single cells")
-    found = [
+    paths = [
         os.path.relpath(os.path.join(root, name), folder)
         for root, _, names in os.walk(folder, followlinks=True)
         for name in names
         if not name.startswith(".")
     ]
-    if not found:
+    if not paths:
         raise SourceError(f"source {folder}: got an empty folder, expected pictures of single cells")
-    return sorted(found, key=natural_key)
+    return sorted(paths, key=natural_key)
 
 
 def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
@@ -161,18 +161,18 @@ def _lines(
             row += 1
 
 
-def classified_file(name: str, found: Classifications, box: Boxes | None, naming: ClassDecision) -> ClassifiedFile:
+def classified_file(name: str, looks: Classifications, box: Boxes | None, naming: ClassDecision) -> ClassifiedFile:
     """The line of one file, of the looks (one row) at its cell in `box` (1,4), None: the whole picture."""
-    values = found.probabilities[0].astype(float)
+    values = looks.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()
-    novelty = None if found.novelty is None else float(found.novelty[0])
+    novelty = None if looks.novelty is None else float(looks.novelty[0])
     class_name = naming.class_name(probabilities, novelty)
-    described = found.attribute_probabilities
+    described = looks.attribute_probabilities
     x1, y1, x2, y2 = (0.0,) * 4 if box is None else np.round(box[0].astype(float), 1).tolist()
     return ClassifiedFile(
         file=name,
         class_=class_name,
-        subclass=naming.subclass(class_name, found.subclass_probabilities[0]),
+        subclass=naming.subclass(class_name, looks.subclass_probabilities[0]),
         top_class=naming.top_class(probabilities),
         class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
         unclassified_reason=naming.reason(probabilities, novelty),

@@ -125,12 +125,12 @@ def _explained(
 ) -> tuple[list[EvidenceMap], Sequence[tuple[float, float, float, float] | None]]:
     if detector is None:
         return [explainer.explain_cell(picture, index)], [None]
-    (found,) = detector.detect([picture])
-    white = [i for i, label in enumerate(found.labels.tolist()) if found.kinds[label] == "white"]
-    boxes_px = found.boxes_px[white]
+    (detections,) = detector.detect([picture])
+    white = [i for i, label in enumerate(detections.labels.tolist()) if detections.kinds[label] == "white"]
+    boxes_px = detections.boxes_px[white]
     rounded = [(x1, y1, x2, y2) for x1, y1, x2, y2 in np.round(boxes_px.astype(float), 1).tolist()]
     height, width = picture.shape[:2]
-    rbc_px = rbc_diameter_seen(detector, [found], [(width, height)])
+    rbc_px = rbc_diameter_seen(detector, [detections], [(width, height)])
     return explainer.explain_boxes(picture, boxes_px, index, rbc_px), rounded
 
 

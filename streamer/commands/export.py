@@ -212,21 +212,21 @@ def _frame(one: _Counted, seen: SeenFrame) -> dict[str, Any]:
 
 def _boxes(one: _Counted, seen: SeenFrame) -> Iterator[dict[str, Any]]:
     """A frame's boxes with the cell that each is known to show by now."""
-    found, rules = seen.detections, one.stored.rules
+    detections, rules = seen.detections, one.stored.rules
     looks = iter(()) if seen.looks is None else iter(seen.looks.probabilities.tolist())
     rows = zip(
-        found.boxes_px.tolist(),
-        found.scores.tolist(),
-        found.labels.tolist(),
+        detections.boxes_px.tolist(),
+        detections.scores.tolist(),
+        detections.labels.tolist(),
         one.stored.cells_of(seen.frame_id),
         strict=True,
     )
     for box, score, label, number in rows:
-        kind = found.kinds[label]
+        kind = detections.kinds[label]
         cell = None if number < 0 else one.result.count.cell(number)
         row = {
             "box_px": box,
-            "label": found.label_names[label],
+            "label": detections.label_names[label],
             "kind": kind,
             "score": score,
             "cell_id": None if cell is None else cell.cell_id,

@@ -117,12 +117,12 @@ def opened(path: str) -> Iterator[JournalReader]:
 
 def _last_published(stored: StoredSession) -> DifferentialMessage | None:
     """The newest; of a session that was gone on with after its end, not the one of that end."""
-    found = None
+    newest = None
     for header in stored.differentials():
         message = decode(header)
         if isinstance(message, DifferentialMessage) and message.final == stored.ended:
-            found = message
-    return found
+            newest = message
+    return newest
 
 
 def _differences(again: DifferentialMessage, published: DifferentialMessage) -> list[str]:

@@ -110,12 +110,12 @@ class CellTable(GrowableTable):
     def within(self, island: int, box: npt.NDArray[np.float64]) -> Ints:
         """Living cells whose centres lie in or near a rectangle (x1, y1, x2, y2) of an island, by number."""
         left, top, right, bottom = (int(value // self._bucket_px) for value in box)
-        found: list[int] = []
+        candidates: list[int] = []
         for column in range(left - 1, right + 2):
             for row in range(top - 1, bottom + 2):
-                found += self._buckets.get((island, column, row), ())
+                candidates += self._buckets.get((island, column, row), ())
         # By number: in what order cells came to their places must not decide which of two alike is matched.
-        rows = np.array(sorted(found), np.intp)
+        rows = np.array(sorted(candidates), np.intp)
         return rows[self.alive[rows]] if len(rows) else rows
 
     def moved(self, rows: Ints) -> None:

@@ -186,8 +186,8 @@ def _flags(named: Mapping[str, ClassShare], nrbc: int, ranges: Mapping[str, tupl
             continue
         side = "high" if measured.low > usual_high else "low" if measured.high < usual_low else None
         if side:
-            found = f"{measured.low:.1f}-{measured.high:.1f} %"
-            flags.append(f"{name} {side}: {found} (usual {usual_low:g}-{usual_high:g} %)")
+            interval = f"{measured.low:.1f}-{measured.high:.1f} %"
+            flags.append(f"{name} {side}: {interval} (usual {usual_low:g}-{usual_high:g} %)")
     return flags
 
 

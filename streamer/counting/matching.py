@@ -83,17 +83,17 @@ def touching_pairs(a: SlideBoxes, b: SlideBoxes) -> tuple[Ints, Ints]:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     if len(a) <= _BAND:
         return _swept(a, b)
-    found = []
+    pairs = []
     order = np.argsort(a[:, 1], kind="stable")
     for start in range(0, len(a), _BAND):
         rows = order[start : start + _BAND]
         near = np.nonzero((b[:, 3] > a[rows[0], 1]) & (b[:, 1] < a[rows, 3].max()))[0]
         if len(near):
             i, j = _swept(a[rows], b[near])
-            found.append((rows[i], near[j]))
+            pairs.append((rows[i], near[j]))
     return (
-        np.concatenate([np.zeros(0, np.intp), *(i for i, _ in found)]),
-        np.concatenate([np.zeros(0, np.intp), *(j for _, j in found)]),
+        np.concatenate([np.zeros(0, np.intp), *(i for i, _ in pairs)]),
+        np.concatenate([np.zeros(0, np.intp), *(j for _, j in pairs)]),
     )
 
 

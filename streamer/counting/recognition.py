@@ -57,11 +57,11 @@ class Recognition:
         """What each box, (n, 4) on the slide and n > 0, of the frame `field` shows; `cut`, `kinds` and `scores` are
         theirs."""
         near = self._near(boxes, field.island)
-        known, found = one_to_one(*self._like(boxes, cut, kinds, near, field))
+        known, matched = one_to_one(*self._like(boxes, cut, kinds, near, field))
         is_known = np.zeros(len(boxes), bool)
         is_known[known] = True
         new, doubles, originals = new_and_double(is_known, boxes, cut, _FAMILY[kinds], scores, self._config)
-        return Recognised(known, near[found], new, doubles, originals)
+        return Recognised(known, near[matched], new, doubles, originals)
 
     def doubles(self, rows: Ints, island: int) -> tuple[Ints, Ints]:
         """Pairs (a, b), a < b, of cells that are the same, one of them among `rows`, which lie in `island`; no cell

@@ -289,7 +289,7 @@ def picture_panel(state: DashboardState, width: int, height: int, colours: Colou
     if stage is not None:
         aside = [(f"island {stage.island}  {stage.x_px:+.0f} {stage.y_px:+.0f} px", FAINT)]
     kinds = ("white", "nucleated red", "red", "platelet")
-    counts = {kind: sum(found.kind == kind for found in frame.detections) for kind in kinds}
+    counts = {kind: sum(detection.kind == kind for detection in frame.detections) for kind in kinds}
     foot: list[Span] = [(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "empty", FAINT)]
     if frame.truncated:
         foot.append((" and more than the detector can tell", ink(CAUTION, bold=True)))

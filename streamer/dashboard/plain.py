@@ -183,8 +183,8 @@ class PlainReporter:
             if status.fps is not None:
                 parts.append(f"{number(status.fps, 1)} fps")
         if message is not None:
-            found = ", ".join(f"{name} {number(share.count)}" for name, share in class_rows(message) if share.count)
-            parts.append(f"{number(message.total)} white cells" + (f": {found}" if found else ""))
+            counts = ", ".join(f"{name} {number(share.count)}" for name, share in class_rows(message) if share.count)
+            parts.append(f"{number(message.total)} white cells" + (f": {counts}" if counts else ""))
         if status is not None:
             lost = [
                 f"{what} {tally(counts)}"

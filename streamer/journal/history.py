@@ -29,7 +29,7 @@ class JournalHistory:
         stored = self._sessions.get(session)
         if stored is None:
             return None
-        found: list[Sequence[bytes]] = []
+        batch: list[Sequence[bytes]] = []
         size, through = 0, after
         try:
             for header, payload in stored.messages_after(after, _SCAN_MAX):
@@ -39,10 +39,10 @@ class JournalHistory:
                 topic = topic_of(message).encode()
                 if topic.startswith(tuple(topics)):
                     size += len(header) + len(payload or b"")
-                    if found and (len(found) >= max_messages or size > max_bytes):
+                    if batch and (len(batch) >= max_messages or size > max_bytes):
                         break
-                    found.append((topic, header) if payload is None else (topic, header, payload))
+                    batch.append((topic, header) if payload is None else (topic, header, payload))
                 through = message.session_seq
         except sqlite3.Error:  # a disk that fails is told by who writes to it
             return None
-        return Batch(tuple(found), through) if through > after else None
+        return Batch(tuple(batch), through) if through > after else None

@@ -180,7 +180,7 @@ class StoredSession:
 
     def reclassifications(self) -> dict[int, list[Reclassification]]:
         """What people said of cells, in order, by the frame after which they said it."""
-        found: dict[int, list[Reclassification]] = {}
+        by_frame: dict[int, list[Reclassification]] = {}
         rows = self.database.execute(
             "SELECT after_frame, body FROM commands"
             " WHERE session = ? AND request = 'reclassify' AND refused IS NULL ORDER BY number",
@@ -188,8 +188,8 @@ class StoredSession:
         )
         for after_frame, body in rows:
             said = msgspec.json.decode(body, type=_Said)
-            found.setdefault(after_frame, []).append(Reclassification(said.cell_id, said.class_, said.subclass))
-        return found
+            by_frame.setdefault(after_frame, []).append(Reclassification(said.cell_id, said.class_, said.subclass))
+        return by_frame
 
     def commands(self) -> list[GivenCommand]:
         """All that were given, refused ones too, in order."""
@@ -251,7 +251,7 @@ class StoredSession:
             (self.number,),
         )
         for number, island, x, y, announced_island, announced_x, announced_y, links, *picture in rows:
-            found = unpacked(links, "<f8", 4).tolist()
+            link_rows = unpacked(links, "<f8", 4).tolist()
             state = KeyframeState(
                 number=number,
                 island=island,
@@ -259,7 +259,7 @@ class StoredSession:
                 y_px=y,
                 announced_px=(announced_x, announced_y),
                 announced_island=announced_island,
-                links=tuple(Link(int(to), *link) for to, *link in found),
+                links=tuple(Link(int(to), *link) for to, *link in link_rows),
             )
             yield state, _prepared(*picture)
 

@@ -272,9 +272,9 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
     database.execute("SELECT count(*) FROM sessions").fetchone()
     if path.stat().st_size > CHECKED_BYTES:
         return
-    found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(found)
+    result = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if result != "ok":
+        raise sqlite3.DatabaseError(result)
 
 
 @contextlib.contextmanager

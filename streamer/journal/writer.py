@@ -64,8 +64,8 @@ class Journal:
 
     def session(self, source: str) -> SessionJournal | None:
         """The newest session of a source, to be gone on with; None where there is none."""
-        found = [stored for stored in read_sessions(self.database) if stored.source == source]
-        return SessionJournal(self, found[-1]) if found else None
+        sessions = [stored for stored in read_sessions(self.database) if stored.source == source]
+        return SessionJournal(self, sessions[-1]) if sessions else None
 
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
         """`address` is where its frames come from; `live`: it can't be read again."""

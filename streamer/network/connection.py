@@ -133,12 +133,12 @@ class Watch:
 
 def drain(socket: Socket) -> deque[list[bytes]]:
     """All multiparts that are here now."""
-    found: deque[list[bytes]] = deque()
+    multiparts: deque[list[bytes]] = deque()
     while True:
         try:
-            found.append(socket.recv_multipart(zmq.DONTWAIT))
+            multiparts.append(socket.recv_multipart(zmq.DONTWAIT))
         except zmq.Again:
-            return found
+            return multiparts
 
 
 def watched_events() -> int:

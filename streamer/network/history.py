@@ -131,18 +131,18 @@ class ReplayWindow:
     def _from_memory(
         self, kept: _Session, after: int, end: int, topics: tuple[bytes, ...], max_messages: int, max_bytes: int
     ) -> Batch:
-        found: list[Sequence[bytes]] = []
+        batch: list[Sequence[bytes]] = []
         through, size = after, 0
         first = after + 1 - kept.oldest
         last = min(end + 1 - kept.oldest, first + _SCAN_MAX)
         for parts in islice(kept.messages, first, max(first, last)):
             if parts[0].startswith(topics):
                 size += _size(parts)
-                if found and (len(found) >= max_messages or size > max_bytes):
+                if batch and (len(batch) >= max_messages or size > max_bytes):
                     break
-                found.append(parts)
+                batch.append(parts)
             through += 1
-        return Batch(tuple(found), through)
+        return Batch(tuple(batch), through)
 
     def _forget_one(self) -> None:
         largest = max(self._sessions.values(), key=lambda session: session.bytes)

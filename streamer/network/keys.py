@@ -141,13 +141,13 @@ def _write_new(path: Path, text: str, mode: int) -> None:
         file.write(text)
 
 
-def _read(path: Path, how: str, *, secret: bool = False) -> dict[str, object]:
+def _read(path: Path, hint: str, *, secret: bool = False) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_FILE_MAX_BYTES)
     except OSError as error:
-        raise UsageError(f"key {path}: got {error.strerror}, expected a key file: {how}") from error
+        raise UsageError(f"key {path}: got {error.strerror}, expected a key file: {hint}") from error
     if secret and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(
             f"key {path}: got permissions {stat.S_IMODE(mode):04o}, expected 0600: others could read the secret key; "
@@ -156,7 +156,7 @@ def _read(path: Path, how: str, *, secret: bool = False) -> dict[str, object]:
     try:
         return parse_toml(data)
     except InvalidTomlError:
-        raise UsageError(f'key {path}: got what is no key file, expected public-key = "…" in TOML: {how}') from None
+        raise UsageError(f'key {path}: got what is no key file, expected public-key = "…" in TOML: {hint}') from None
 
 
 def _key(values: dict[str, object], name: str, path: Path) -> bytes:

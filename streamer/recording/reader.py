@@ -144,10 +144,10 @@ class Recording:
     def frame(self, track: RecordedTrack, frame_id: int) -> RecordedFrame | None:
         """None for a frame that is damaged. KeyError for one that is not in it."""
         at, utc_offset_ns = track.frames[frame_id]
-        found = self._read(at)
-        if found is None:
+        record = self._read(at)
+        if record is None:
             return None
-        header, head, data = found
+        header, head, data = record
         try:
             read = msgspec.json.decode(head, type=FrameHead)
         except msgspec.MsgspecError:
@@ -158,9 +158,9 @@ class Recording:
         """In the order in which they were published, of one source or of all; damaged ones are left out."""
         for at, name, utc_offset_ns in self._messages:
             if source in (None, name):
-                found = self._read(at)
-                if found is not None:
-                    header, head, data = found
+                record = self._read(at)
+                if record is not None:
+                    header, head, data = record
                     yield RecordedMessage(name, header.time_ns + utc_offset_ns, head, data or None)
 
     def close(self) -> None:
@@ -221,8 +221,8 @@ class Recording:
         return (header, head, data) if zlib.crc32(data, zlib.crc32(head)) == header.body_crc else None
 
     def _decoded(self, at: int, type_: type[Head]) -> Head | None:
-        found = self._read(at)
+        record = self._read(at)
         try:
-            return None if found is None else msgspec.json.decode(found[1], type=type_)
+            return None if record is None else msgspec.json.decode(record[1], type=type_)
         except msgspec.MsgspecError:
             return None

@@ -181,9 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
             self._reply(200, encode(self.server.registry), content_type)
         elif path in ("/healthz", "/readyz"):
-            found = self.server.metrics.readiness()
-            good = found.alive if path == "/healthz" else found.state in SERVING
-            body = json.dumps({"state": found.state, "reasons": found.reasons}).encode() + b"\n"
+            readiness = self.server.metrics.readiness()
+            good = readiness.alive if path == "/healthz" else readiness.state in SERVING
+            body = json.dumps({"state": readiness.state, "reasons": readiness.reasons}).encode() + b"\n"
             self._reply(200 if good else 503, body, "application/json")
         else:
             self._reply(404, b"expected /metrics, /healthz or /readyz\n", "text/plain")

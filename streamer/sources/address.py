@@ -93,14 +93,14 @@ def unique_names(addresses: Iterable[SourceAddress]) -> tuple[SourceAddress, ...
 
 def split_options(target: str) -> tuple[str, str]:
     """(path, options) of a recording: `FILE,speed=2,source=left`, or `FILE?speed=2&source=left`."""
-    found = re.search(r"[,?](?=\w+=[^/\\]*$)", target)
-    return (target[: found.start()], target[found.end() :]) if found else (target, "")
+    match = re.search(r"[,?](?=\w+=[^/\\]*$)", target)
+    return (target[: match.start()], target[match.end() :]) if match else (target, "")
 
 
 def named_track(target: str) -> str | None:
     """The source of a recording that the options name."""
-    found = re.search(r"(?:^|[,&])source=([^,&]+)", split_options(target)[1])
-    return found[1].strip() if found else None
+    match = re.search(r"(?:^|[,&])source=([^,&]+)", split_options(target)[1])
+    return match[1].strip() if match else None
 
 
 def without_credentials(url: str) -> str:

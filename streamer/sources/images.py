@@ -53,11 +53,11 @@ class ImagesSource:
         """List the files. SourceError where there are none, or none of them is an image."""
         paths = list_images(self.where)
         if not any(is_image(path) for path in paths):
-            found = f"{len(paths)} files, none of them an image" if paths else "nothing that matches"
-            if os.path.isdir(self.where):
-                found = found if paths else "an empty folder"
+            got = f"{len(paths)} files, none of them an image" if paths else "nothing that matches"
+            if not paths and os.path.isdir(self.where):
+                got = "an empty folder"
             raise SourceError(
-                f"source {self.where}: got {found}, expected {FORMATS} files"
+                f"source {self.where}: got {got}, expected {FORMATS} files"
                 " (folders inside it are not searched); give the folder that holds the images"
             )
         self._left = paths[::-1]
@@ -91,17 +91,17 @@ def list_images(where: str) -> list[Path]:
     """
     try:
         if os.path.isdir(where):
-            found: Iterable[str] = (entry.path for entry in os.scandir(where))
+            names: Iterable[str] = (entry.path for entry in os.scandir(where))
         elif os.path.lexists(where):
-            found = [where]
+            names = [where]
         elif glob.has_magic(where):
-            found = glob.glob(where)
+            names = glob.glob(where)
         else:
             raise SourceError(
                 f"source {where}: got no such file or folder, expected a folder of images, a glob, a video file,"
                 " a camera or an address; check the path"
             )
-        paths = [Path(path) for path in found]
+        paths = [Path(path) for path in names]
     except OSError as error:
         raise SourceError(f"source {where}: got {error.strerror}, expected a folder that can be listed") from error
     # A dangling link is kept, to be reported; what would block when opened (a pipe) or is a folder is not.

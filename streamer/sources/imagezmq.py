@@ -129,11 +129,11 @@ class ImagezmqSource:
         captured_ns = self._now_ns()
         if self._replies:  # also to what is no image: the sender waits
             self._socket.send(_REPLY)
-        found = read_message(parts, self._limits)
-        if isinstance(found, Unreadable):
-            return Skip(self._name, f"after frame {self._frame_id - 1}", found.reason, found.detail)
-        encoded = EncodedImage(found.data, found.bits) if found.data else None
-        frame = Frame(self._name, self._frame_id, captured_ns, found.pixels, encoded=encoded)
+        picture = read_message(parts, self._limits)
+        if isinstance(picture, Unreadable):
+            return Skip(self._name, f"after frame {self._frame_id - 1}", picture.reason, picture.detail)
+        encoded = EncodedImage(picture.data, picture.bits) if picture.data else None
+        frame = Frame(self._name, self._frame_id, captured_ns, picture.pixels, encoded=encoded)
         self._frame_id += 1
         return frame
 

@@ -166,13 +166,13 @@ class StageMap:
     def around(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
         """(overlap, number) of the keyframes that see part of `frame` lying there, largest overlap first."""
         column, row = int(x_px // frame.width), int(y_px // frame.height)
-        found = [
+        overlaps = [
             (self.overlap(number, frame, x_px, y_px), number)
             for i in (-1, 0, 1)
             for j in (-1, 0, 1)
             for number in self._by_place.get((island, column + i, row + j), ())
         ]
-        return sorted((pair for pair in found if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
+        return sorted((pair for pair in overlaps if pair[0] > 0), key=lambda pair: (-pair[0], pair[1]))
 
     def nearest(self, island: int, x_px: float, y_px: float) -> list[int]:
         """All keyframes: those of `island` by distance from a place, then the others, newest first."""
@@ -228,11 +228,11 @@ class StageMap:
 
     def _linked(self, start: int, most: int) -> set[int]:
         """Up to `most` keyframes that links lead to from `start`, in few steps, itself among them."""
-        found, edge = {start}, [start]
-        while edge and len(found) < most:
-            edge = [to for number in edge for to in self._keyframes[number].links if to not in found]
-            found.update(edge[: most - len(found)])
-        return found
+        reached, edge = {start}, [start]
+        while edge and len(reached) < most:
+            edge = [to for number in edge for to in self._keyframes[number].links if to not in reached]
+            reached.update(edge[: most - len(reached)])
+        return reached
 
     def merge(self, gone: int, into: int, x_px: float, y_px: float) -> None:
         """Island `gone` turns out to lie at (x_px, y_px) in island `into`."""

@@ -66,10 +66,10 @@ def at_rest(a: PreparedFrame, b: PreparedFrame) -> bool:
 
 def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> Shift | None:
     """Where `b` lies from `a`, at any shift that leaves enough in common; None when there is no such shift."""
-    found = find_peak(a, b, config)
-    if found is None:
+    peak_px = find_peak(a, b, config)
+    if peak_px is None:
         return None
-    return refine(a, b, found, config)
+    return refine(a, b, peak_px, config)
 
 
 def register_near(

@@ -171,20 +171,20 @@ class StageTracker:
     def _place(self, frame: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
         """(keyframe, shift from it, why not)."""
         good = self._may_start(frame, may_start)
-        found = self._rested(frame)
-        if found is None:
+        match = self._rested(frame)
+        if match is None:
             frame = restored(frame)
         compared: dict[int, Shift | None] = {}
-        if found is None:
+        if match is None:
             most = self._config.max_search if good else self._config.max_search_poor
-            found = self._locate(frame, most, compared)
-        if found is None:
+            match = self._locate(frame, most, compared)
+        if match is None:
             if not good or (self._was_found and frame.smear > self._config.max_start_smear):
                 return self._follow(frame)
             self._keep_last()
             return self._start(frame, compared)
         self._was_found = True
-        number, shift = found
+        number, shift = match
         self._reference = number
         keyframe = self._map[number]
         if not good or not self._is_worth_keeping(frame, keyframe, shift):

@@ -105,7 +105,7 @@ def look_over(session: StoredSession) -> Visited:
     cells: defaultdict[int, list[Cell]] = defaultdict(list)
     for cell in counted.cells():
         cells[cell.island].append(cell)
-    known = {cell.cell_id for found in cells.values() for cell in found}
+    known = {cell.cell_id for of_island in cells.values() for cell in of_island}
     sides_px: dict[int, float] = {}
     for number, side in sides:
         with contextlib.suppress(KeyError):  # of what is no white cell
@@ -178,13 +178,13 @@ def _refuse_recording(path: str) -> None:
 
 
 def _session(sessions: Sequence[StoredSession], source: str | None, where: str) -> StoredSession:
-    found = {session.source: session for session in sessions}
-    if source is None and len(found) == 1:
+    by_source = {session.source: session for session in sessions}
+    if source is None and len(by_source) == 1:
         return sessions[-1]
-    if source is None or source not in found:
+    if source is None or source not in by_source:
         got = "several sources" if source is None else f"source {source!r}"
-        raise UsageError(f"mosaic {where}: got {got}, expected --source with one of: {', '.join(found)}")
-    return found[source]
+        raise UsageError(f"mosaic {where}: got {got}, expected --source with one of: {', '.join(by_source)}")
+    return by_source[source]
 
 
 def _islands(visited: Visited, island: int | None, source: str) -> list[int]:

@@ -173,13 +173,13 @@ class Smear:
 
     def cells_in(self, x1: float, y1: float, x2: float, y2: float) -> list[SlideCell]:
         """Cells whose box overlaps that part of the slide, by id."""
-        found = [
+        cells = [
             cell
             for block in self.blocks_near(x1, y1, x2, y2)
             for cell in block.cells()
             if cell.box_px[0] < x2 and cell.box_px[2] > x1 and cell.box_px[1] < y2 and cell.box_px[3] > y1
         ]
-        return sorted(found, key=lambda cell: cell.cell_id)
+        return sorted(cells, key=lambda cell: cell.cell_id)
 
     def white_cells_within(self, x1: float, y1: float, x2: float, y2: float) -> Iterator[SlideCell]:
         """White cells whose whole box lies in that part of the slide."""

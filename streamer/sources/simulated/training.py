@@ -80,10 +80,10 @@ def _field(rng: np.random.Generator, width: int, height: int, red_px: tuple[floa
     tiles = Tiles(smear, stain=(float(stain[0]), float(stain[1]), float(stain[2])))
     view = tiles.view(border - margin, border - margin, width + 2 * margin, height + 2 * margin)
     image = optics.expose(view, 0, margin, (0.0, 0.0), motion, defocus)
-    found = cells_in_frame(
+    cells = cells_in_frame(
         smear.cells_in(border, border, border + width, border + height), border, border, width, height
     )
-    visible = [cell for cell in found if cell.fraction_visible >= MIN_VISIBLE]
+    visible = [cell for cell in cells if cell.fraction_visible >= MIN_VISIBLE]
     boxes = np.array([cell.box_px for cell in visible], dtype=np.float32).reshape(-1, 4)
     classes = [cell.cell.subclass or cell.cell.class_name for cell in visible]
     return image, boxes, [cell.cell.kind for cell in visible], classes
