@@ -9,25 +9,13 @@ from types import TracebackType
 
 import zmq
 
-from streamer.network.connection import (
-    Socket,
-    Watch,
-    check_options,
-    drain,
-    prepare,
-    read_answer,
-    slices_ms,
-    watched_events,
-)
+from streamer.network.connection import POLL_MS, Connection, Socket, drain, read_answer, slices_ms
 from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
 from streamer.protocol.messages import DifferentialMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
 
 __all__ = ["Received", "Subscriber"]
-
-_SLICE_MS = 500
-"""How long to wait at most before looking whether the publisher refuses us."""
 
 
 class Subscriber:
@@ -68,32 +56,22 @@ class Subscriber:
 
         UsageError for a malformed address or keys that can't be used.
         """
-        curve = check_options(endpoint, keys, server_key)
         self.endpoint = endpoint
         self.passed_over = 0
         self._timeout_s = timeout_s
         self._newest_only = newest_only
         self._reply_timeout_s = reply_timeout_s
         self._repair = GapRepair(topics, replay=replay and not newest_only, history=history)
-        self._watch = Watch(endpoint, bool(curve))
-        self._own_context = context is None
-        self._context = zmq.Context() if context is None else context
-        self._stream = self._context.socket(zmq.SUB)
-        self._service = self._context.socket(zmq.DEALER)
-        self._monitor: Socket = self._stream.get_monitor_socket(watched_events())
-        try:
-            prepare(
-                self._stream,
-                self._service,
-                endpoint,
-                self._repair.subscriptions,
-                high_water_mark,
-                curve,
-                heartbeat_ms,
-            )
-        except BaseException:
-            self.close()
-            raise
+        self._connection = Connection(
+            endpoint,
+            self._repair.subscriptions,
+            keys=keys,
+            server_key=server_key,
+            high_water_mark=high_water_mark,
+            heartbeat_ms=heartbeat_ms,
+            context=context,
+        )
+        self._stream, self._service = self._connection.stream, self._connection.service
 
     @property
     def lost(self) -> int:
@@ -145,10 +123,10 @@ class Subscriber:
         while True:
             if self._repair.ready and not self._newest_only:
                 return self._repair.ready.popleft()
-            left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
-            arrived = self._stream.poll(min(left_ms, _SLICE_MS))
+            left_ms = POLL_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
+            arrived = self._stream.poll(min(left_ms, POLL_MS))
             if not arrived:
-                self._look_at_handshakes()
+                self._connection.check_handshakes()
                 if until is not None and time.monotonic() >= until and not self._repair.ready:
                     return None
             elif self._newest_only:
@@ -179,14 +157,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect; what was not yet received is dropped. Safe to call twice."""
-        if self._stream.closed:
-            return
-        self._stream.disable_monitor()
-        self._monitor.close(0)
-        self._stream.close()
-        self._service.close(0)
-        if self._own_context:
-            self._context.term()
+        self._connection.close()
 
     def __enter__(self) -> Subscriber:
         return self
@@ -212,10 +183,6 @@ class Subscriber:
                 if answer is not None:
                     return answer
         return None
-
-    def _look_at_handshakes(self) -> None:
-        for event in drain(self._monitor):
-            self._watch.note(event)
 
 
 def keep_newest(repair: GapRepair) -> int:

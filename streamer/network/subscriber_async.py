@@ -7,25 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import zmq
 import zmq.asyncio
 
-from streamer.network.connection import (
-    Socket,
-    Watch,
-    check_options,
-    drain,
-    prepare,
-    read_answer,
-    slices_ms,
-    watched_events,
-)
+from streamer.network.connection import POLL_MS, Connection, read_answer, slices_ms
 from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
 from streamer.protocol.messages import DifferentialMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
-
-_SLICE_MS = 500
 
 
 class AsyncSubscriber:
@@ -51,21 +39,20 @@ class AsyncSubscriber:
         heartbeat_ms: int = HEARTBEAT_MS,
     ) -> None:
         """As `Subscriber`."""
-        curve = check_options(endpoint, keys, server_key)
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._reply_timeout_s = reply_timeout_s
         self._repair = GapRepair(topics, replay=replay, history=history)
-        self._watch = Watch(endpoint, bool(curve))
-        self._context: zmq.Context[Socket] = zmq.Context()
-        self._plain = self._context.socket(zmq.SUB), self._context.socket(zmq.DEALER)
-        self._stream, self._service = (zmq.asyncio.Socket.from_socket(socket) for socket in self._plain)
-        self._monitor: Socket = self._plain[0].get_monitor_socket(watched_events())
-        try:
-            prepare(*self._plain, endpoint, self._repair.subscriptions, high_water_mark, curve, heartbeat_ms)
-        except BaseException:
-            self.close()
-            raise
+        self._connection = Connection(
+            endpoint,
+            self._repair.subscriptions,
+            keys=keys,
+            server_key=server_key,
+            high_water_mark=high_water_mark,
+            heartbeat_ms=heartbeat_ms,
+        )
+        self._stream = zmq.asyncio.Socket.from_socket(self._connection.stream)
+        self._service = zmq.asyncio.Socket.from_socket(self._connection.service)
 
     @property
     def lost(self) -> int:
@@ -92,12 +79,11 @@ class AsyncSubscriber:
         """As `Subscriber.receive`."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._repair.ready:
-            left_ms = _SLICE_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
-            if await self._stream.poll(min(left_ms, _SLICE_MS)):
+            left_ms = POLL_MS if until is None else max(0, round(1000 * (until - time.monotonic())))
+            if await self._stream.poll(min(left_ms, POLL_MS)):
                 await self._run(self._repair.take(await self._stream.recv_multipart()))
                 continue
-            for event in drain(self._monitor):
-                self._watch.note(event)
+            self._connection.check_handshakes()
             if until is not None and time.monotonic() >= until:
                 return None
         return self._repair.ready.popleft()
@@ -117,15 +103,7 @@ class AsyncSubscriber:
         return received
 
     def close(self) -> None:
-        if self._stream.closed:
-            return
-        self._plain[0].disable_monitor()
-        self._monitor.close(0)
-        self._stream.close(0)
-        self._service.close(0)
-        for socket in self._plain:
-            socket.close(0)
-        self._context.term()
+        self._connection.close(self._stream, self._service)
 
     async def __aenter__(self) -> AsyncSubscriber:
         return self
