@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -128,22 +129,21 @@ def files_below(folder: str) -> list[str]:
     return sorted(paths, key=natural_key)
 
 
-def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
-    names: list[str] = []
-    pictures: list[Image] = []
+def readable(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[str, Image]]:
+    """(name, picture) of the files that hold one; the others are reported and counted in `skipped` by reason."""
     for file in files:
         read = read_image(Path(folder, file), LIMITS)
         if isinstance(read, Unreadable):
             skipped[read.reason] += 1
             print(f"leukostream: skipped {file}: {read.detail}", file=sys.stderr)
-            continue
-        names.append(Path(file).as_posix())
-        pictures.append(read.pixels)
-        if len(names) == BATCH:
-            yield names, pictures
-            names, pictures = [], []
-    if names:
-        yield names, pictures
+        else:
+            yield Path(file).as_posix(), read.pixels
+
+
+def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
+    pictures = readable(folder, files, skipped)
+    while batch := list(islice(pictures, BATCH)):
+        yield [name for name, _ in batch], [picture for _, picture in batch]
 
 
 def _lines(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from engines.models.detector import Detector
 from engines.models.explainer import EvidenceMap, Explainer, overlay
 from engines.models.loading import load_detector, load_explainer
 from engines.models.scale import rbc_diameter_seen
-from streamer.commands.classify import LIMITS, files_below
+from streamer.commands.classify import files_below, readable
 from streamer.commands.options import Parser, add_classifier_option
 from streamer.commands.output import output_folder, reporting
 from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
-from streamer.sources.images import Unreadable, read_image
 
 LINES = "explained.jsonl"
 LEAST_SHOWN_PX = 256
@@ -90,18 +88,12 @@ def main(options: Options) -> int:
     naming = ClassDecision.of(explainer.classifier)
     index = _class_index(options.class_name, naming)
     with reporting("-o", out, "a folder that can be written"), open(out / LINES, "wb") as lines:
-        for file in files:
-            read = read_image(Path(folder, file), LIMITS)
-            if isinstance(read, Unreadable):
-                skipped[read.reason] += 1
-                print(f"leukostream: skipped {file}: {read.detail}", file=sys.stderr)
-                continue
-            cells, boxes = _explained(read.pixels, explainer, finder, index)
-            target = Path(file).with_suffix(".png")
-            _write(out / target, read.pixels, cells)
+        for name, picture in readable(folder, files, skipped):
+            cells, boxes = _explained(picture, explainer, finder, index)
+            target = Path(name).with_suffix(".png")
+            _write(out / target, picture, cells)
             for cell, box in zip(cells, boxes, strict=True):
-                line = _line(Path(file).as_posix(), target.as_posix(), cell, box, naming)
-                lines.write(msgspec.json.encode(line) + b"\n")
+                lines.write(msgspec.json.encode(_line(name, target.as_posix(), cell, box, naming)) + b"\n")
             done += 1
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
     print(f"explained {done} pictures in {out}" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""))

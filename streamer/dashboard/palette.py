@@ -81,9 +81,9 @@ def in_order(names: list[str]) -> list[str]:
 
 
 @lru_cache(maxsize=512)
-def ink(colour: str | None = None, *, on: str | None = None, bold: bool = False, faint: bool = False) -> Style:
+def ink(colour: str | None = None, *, on: str | None = None, bold: bool = False) -> Style:
     """The one Style object of these attributes; lines that hold the same objects compare fast."""
-    return Style(color=colour, bgcolor=on, bold=bold or None, dim=faint or None)
+    return Style(color=colour, bgcolor=on, bold=bold or None)
 
 
 PLAIN = ink()

@@ -88,9 +88,7 @@ class SlideSession:
 
     def update(self, analysed: Analysed) -> list[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
-        placement = self._tracker.update(
-            analysed.prepared, analysed.frame.frame_id, may_start=analysed.quality.accepted
-        )
+        placement = self._tracker.update(analysed.prepared, may_start=analysed.quality.accepted)
         seen = self._seen(analysed, placement)
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)

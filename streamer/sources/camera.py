@@ -20,6 +20,8 @@ class CameraSource:
     `fps` are asked for too, and a camera that can't gives what it has. A camera that sends nothing is lost after 3 s.
     """
 
+    default_mode: Mode = "live"
+
     def __init__(
         self,
         name: str,
@@ -32,7 +34,7 @@ class CameraSource:
         open_capture: OpenCapture = open_capture,
     ) -> None:
         self.device = device
-        self._name = name
+        self.name = name
         self._now_ns = now_ns
         self._open_capture = open_capture
         self._wishes: list[tuple[int, float]] = []
@@ -45,14 +47,6 @@ class CameraSource:
         self._capture: Capture | None = None
         self._answered = False
         self._frame_id = 0
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def default_mode(self) -> Mode:
-        return "live"
 
     def open(self) -> None:
         """SourceError for a camera that never gave a frame, SourceLostError for one that did."""
@@ -85,9 +79,9 @@ class CameraSource:
         decoded, image = self._capture.retrieve()
         if not decoded:
             return Skip(
-                self._name, f"after frame {self._frame_id - 1}", "damaged frame", "got a frame that does not decode"
+                self.name, f"after frame {self._frame_id - 1}", "damaged frame", "got a frame that does not decode"
             )
-        frame = Frame(self._name, self._frame_id, captured_ns, image)
+        frame = Frame(self.name, self._frame_id, captured_ns, image)
         self._frame_id += 1
         return frame
 

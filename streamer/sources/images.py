@@ -32,22 +32,15 @@ class ImagesSource:
     followed, and the link's own name is the frame's `file`.
     """
 
-    def __init__(self, name: str, where: str, now_ns: Callable[[], int], limits: ImageLimits | None = None) -> None:
+    default_mode: Mode = "analysis"
+
+    def __init__(self, name: str, where: str, now_ns: Callable[[], int]) -> None:
         self.where = where
-        self._name = name
+        self.name = name
         self._now_ns = now_ns
-        self._limits = limits or ImageLimits()
         self._left: list[Path] = []
         self._frame_id = 0
         self._bits = 8
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def default_mode(self) -> Mode:
-        return "analysis"
 
     def open(self) -> None:
         """List the files. SourceError where there are none, or none of them is an image."""
@@ -70,13 +63,13 @@ class ImagesSource:
         path = self._left.pop()
         # A name that is no valid text would stop the message it stands in.
         file = os.fsencode(path.name).decode("utf-8", "replace")
-        picture = read_image(path, self._limits, at_least_bits=self._bits)
+        picture = read_image(path, at_least_bits=self._bits)
         captured_ns = self._now_ns()
         if isinstance(picture, Unreadable):
-            return Skip(self._name, file, picture.reason, f"{file}: {picture.detail}")
+            return Skip(self.name, file, picture.reason, f"{file}: {picture.detail}")
         self._bits = picture.bits
         encoded = EncodedImage(picture.data, picture.bits)
-        frame = Frame(self._name, self._frame_id, captured_ns, picture.pixels, file, encoded)
+        frame = Frame(self.name, self._frame_id, captured_ns, picture.pixels, file, encoded)
         self._frame_id += 1
         return frame
 

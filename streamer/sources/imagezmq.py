@@ -73,6 +73,8 @@ class ImagezmqSource:
     sends again; its address stays bound meanwhile.
     """
 
+    default_mode: Mode = "live"
+
     def __init__(
         self,
         name: str,
@@ -80,27 +82,17 @@ class ImagezmqSource:
         now_ns: Callable[[], int],
         *,
         silence_s: float = SILENCE_S,
-        limits: ImageLimits | None = None,
     ) -> None:
         """UsageError for a malformed address."""
         self._place = Place.parse(target)
-        self._name = name
+        self.name = name
         self._now_ns = now_ns
         self._silence_ms = round(1000 * silence_s)
-        self._limits = limits or ImageLimits()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._replies = False
         self._silent = self._kept = False
         self._frame_id = 0
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def default_mode(self) -> Mode:
-        return "live"
 
     @property
     def endpoint(self) -> str:
@@ -118,22 +110,22 @@ class ImagezmqSource:
 
     def read(self) -> Frame | Skip | None:
         if self._socket is None:
-            raise SourceLostError(f"source {self._name}: got a read before it was open, expected it open")
+            raise SourceLostError(f"source {self.name}: got a read before it was open, expected it open")
         if not self._socket.poll(self._silence_ms):
             self._silent = True
             raise SourceLostError(
-                f"source {self._name}: got no frame at {self.endpoint} for {self._silence_ms / 1000:g} s, expected an "
+                f"source {self.name}: got no frame at {self.endpoint} for {self._silence_ms / 1000:g} s, expected an "
                 f"imagezmq sender {'that connects there' if self._replies else 'that publishes there'}"
             )
         parts = self._socket.recv_multipart()
         captured_ns = self._now_ns()
         if self._replies:  # also to what is no image: the sender waits
             self._socket.send(_REPLY)
-        picture = read_message(parts, self._limits)
+        picture = read_message(parts, ImageLimits())
         if isinstance(picture, Unreadable):
-            return Skip(self._name, f"after frame {self._frame_id - 1}", picture.reason, picture.detail)
+            return Skip(self.name, f"after frame {self._frame_id - 1}", picture.reason, picture.detail)
         encoded = EncodedImage(picture.data, picture.bits) if picture.data else None
-        frame = Frame(self._name, self._frame_id, captured_ns, picture.pixels, encoded=encoded)
+        frame = Frame(self.name, self._frame_id, captured_ns, picture.pixels, encoded=encoded)
         self._frame_id += 1
         return frame
 
@@ -159,7 +151,7 @@ class ImagezmqSource:
                     return
                 if place.pattern == "req" or "*" in place.endpoint:
                     raise SourceError(
-                        f"source {self._name}: got '{zmq.strerror(fault)}' for {place.endpoint}, expected an address "
+                        f"source {self.name}: got '{zmq.strerror(fault)}' for {place.endpoint}, expected an address "
                         "of this machine that is free, where senders connect; with ,pattern=pub it is that of a sender"
                     )
             self._replies = False

@@ -61,6 +61,8 @@ class ReplaySource:
     recording that was cut off gives the frames that are whole, then a Skip "truncated" that says where it ends.
     """
 
+    default_mode: Mode = "analysis"
+
     def __init__(
         self,
         name: str,
@@ -73,7 +75,7 @@ class ReplaySource:
         """SourceError for a file that is no recording, UsageError for options that don't fit it."""
         options = ReplayOptions.parse(target)
         self.path = options.path
-        self._name = name
+        self.name = name
         self._now_ns = now_ns
         self._sleep = sleep
         self._speed = (1.0 if live else 0.0) if options.speed is None else options.speed
@@ -94,14 +96,6 @@ class ReplaySource:
         self._last_utc_ns = 0
         self.remarks = tuple(self._remarks())
         """Lines for people, on why what is found may not be what was found when it was recorded."""
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def default_mode(self) -> Mode:
-        return "analysis"
 
     def open(self) -> None:
         """Go to the first frame. SourceError where the file has disappeared meanwhile."""
@@ -130,12 +124,12 @@ class ReplaySource:
         image = None if recorded is None else decoded(recorded)
         if recorded is None or image is None:
             what = f"frame {frame_id}"
-            return Skip(self._name, what, "damaged frame", f"{what}: got a damaged record, expected a whole one")
+            return Skip(self.name, what, "damaged frame", f"{what}: got a damaged record, expected a whole one")
         if self._speed:
             self._wait(recorded.captured_utc_ns)
         head = recorded.head
         return Frame(
-            self._name,
+            self.name,
             frame_id,
             self._now_ns(),
             image,
@@ -169,7 +163,7 @@ class ReplaySource:
             return None
         self._told_end = True
         what = f"what followed frame {self._frame_ids[-1]}" if self._frame_ids else "all"
-        return Skip(self._name, what, "truncated", ending.told(self.path))
+        return Skip(self.name, what, "truncated", ending.told(self.path))
 
     def _remarks(self) -> list[str]:
         track, where = self._track, f"recording {self.path}: source {self._track.name}"

@@ -28,6 +28,8 @@ class VideoFileSource:
     "truncated".
     """
 
+    default_mode: Mode = "analysis"
+
     def __init__(
         self,
         name: str,
@@ -36,25 +38,15 @@ class VideoFileSource:
         *,
         live: bool = False,
         sleep: Callable[[float], object] = time.sleep,
-        open_capture: OpenCapture = open_capture,
     ) -> None:
         self.path = path
-        self._name = name
+        self.name = name
         self._now_ns = now_ns
-        self._open_capture = open_capture
         self._frames = _Frames(name)
         self._live = live
         self._sleep = sleep
         self._period_ns = 0
         self._due_ns = 0
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def default_mode(self) -> Mode:
-        return "analysis"
 
     def open(self) -> None:
         """SourceError for what is no video, or not enough of one to be read."""
@@ -66,7 +58,7 @@ class VideoFileSource:
         expected = "expected a video that FFmpeg reads, or images (a folder or a glob)"
         if b"\0" not in start:  # FFmpeg would play a text file as a film of its letters
             raise SourceError(f"source {self.path}: got {'a text' if start else 'an empty'} file, {expected}")
-        capture = self._open_capture(self.path, cv2.CAP_FFMPEG, [])
+        capture = open_capture(self.path, cv2.CAP_FFMPEG, [])
         if not capture.isOpened():
             raise SourceError(
                 f"source {self.path}: got a file that is no video, or one cut off before its index, {expected};"
@@ -107,6 +99,8 @@ class StreamSource:
     behind HTTP) ends after it; any other that stops is lost.
     """
 
+    default_mode: Mode = "live"
+
     def __init__(
         self,
         name: str,
@@ -119,7 +113,7 @@ class StreamSource:
     ) -> None:
         self._url = url
         self._shown = without_credentials(url)
-        self._name = name
+        self.name = name
         self._now_ns = now_ns
         self._open_capture = open_capture
         self._read_timeout_s = read_timeout_s
@@ -130,14 +124,6 @@ class StreamSource:
         ]
         self._frames = _Frames(name)
         self._answered = False
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def default_mode(self) -> Mode:
-        return "live"
 
     def open(self) -> None:
         """SourceError for a stream that never answered, SourceLostError for one that did once."""
@@ -169,7 +155,7 @@ class _Frames:
     """The frames of one VideoCapture after the other, numbered on."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._capture: Capture | None = None
         self._since_start = 0
         self._ended = False
@@ -190,8 +176,8 @@ class _Frames:
         decoded, image = self._capture.retrieve()
         if not decoded:
             what = f"frame {self._since_start - 1}"
-            return Skip(self._name, what, "damaged frame", f"{what}: got one that does not decode")
-        frame = Frame(self._name, self.given, captured_ns, image)
+            return Skip(self.name, what, "damaged frame", f"{what}: got one that does not decode")
+        frame = Frame(self.name, self.given, captured_ns, image)
         self.given += 1
         return frame
 
@@ -203,7 +189,7 @@ class _Frames:
         self._ended = True
         what = f"frame {self._since_start}"
         detail = f"{what}: got the end, expected about {self.announced} frames; the rest is cut off or damaged"
-        return Skip(self._name, what, "truncated", detail)
+        return Skip(self.name, what, "truncated", detail)
 
     def stop(self) -> None:
         if self._capture is not None:

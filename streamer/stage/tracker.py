@@ -56,9 +56,9 @@ class StageChanges:
 class StageTracker:
     """Positions of one source's frames. `prepare` may run in any thread, the rest in one, in the frames' order."""
 
-    def __init__(self, config: StageConfig | None = None, registration: RegistrationConfig | None = None) -> None:
+    def __init__(self, config: StageConfig | None = None) -> None:
         self._config = config or StageConfig()
-        self._registration = registration or RegistrationConfig()
+        self._registration = RegistrationConfig()
         self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
         self._map = StageMap(announce_px=self._config.settle_px)
         self._merger = IslandMerger(self._map, self._config, self._registration)
@@ -99,7 +99,7 @@ class StageTracker:
         """What `update` needs of a uint8 (H, W, 3) BGR image; depends on nothing else, so any thread may do it."""
         return prepare(image, self._registration)
 
-    def update(self, frame: PreparedFrame, frame_id: int, may_start: bool = True) -> Placement:
+    def update(self, frame: PreparedFrame, may_start: bool = True) -> Placement:
         """Place the next frame. With `may_start` False (a frame that the quality gate rejects) it can be found on the
         map, and starts no island when it is not."""
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):

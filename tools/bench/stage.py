@@ -61,7 +61,7 @@ def run_slide(folder: Path, names: list[str], boxes: dict[str, np.ndarray]) -> S
         start = time.process_time()
         prepared = tracker.prepare(image)
         between = time.process_time()
-        placement = tracker.update(prepared, frame_id)
+        placement = tracker.update(prepared)
         end = time.process_time()
         prepare_ms.append((between - start) * 1000)
         update_ms.append((end - between) * 1000)

@@ -76,7 +76,7 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         image = slide.render(frame_id)
         quality = assess(image)
         start = time.perf_counter()
-        placement = tracker.update(tracker.prepare(image), frame_id, may_start=quality.accepted)
+        placement = tracker.update(tracker.prepare(image), may_start=quality.accepted)
         stage_ms.append((time.perf_counter() - start) * 1000)
         detections = find(image, frame_id)
         start = time.perf_counter()

@@ -223,7 +223,7 @@ def test_a_restored_stage_tracker_goes_on_as_the_original(seen):
         restored = StageTracker()
         if tracker is not None:
             restored.restore([kept[number] for number in sorted(kept)], tracker)
-        arguments = (one.prepared, one.frame.frame_id, one.quality.accepted)
+        arguments = (one.prepared, one.quality.accepted)
         assert restored.update(*arguments) == original.update(*arguments)
         changes, again = original.take_changes(), restored.take_changes()
         assert [state for state, _ in again.keyframes] == [state for state, _ in changes.keyframes]

@@ -18,7 +18,7 @@ class Run:
         self.places = []
 
     def show(self, image, place=None, **how):
-        placement = self.tracker.update(self.tracker.prepare(image), len(self.placements), **how)
+        placement = self.tracker.update(self.tracker.prepare(image), **how)
         self.placements.append(placement)
         self.places.append(place)
         return placement
