@@ -80,7 +80,7 @@ def main(options: Options) -> int:
             _wait_for_subscriber(publisher, options.wait_s)
             played = play_messages(recording, publisher, options.source, speed, as_new=options.as_new)
         if recording.ending.fault is not None:
-            print(f"leukostream: {recording.ending.told(path)}", file=sys.stderr)
+            print(f"leukostream: {recording.ending.described(path)}", file=sys.stderr)
     counts = ", ".join(f"{count} of {name}" for name, count in played.messages.items())
     unknown = f"; left out {played.unknown} of a kind that this version does not know" if played.unknown else ""
     print(f"published {sum(played.messages.values())} messages: {counts}{unknown}")

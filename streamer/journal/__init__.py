@@ -1,28 +1,27 @@
 """The journal: an SQLite file of what was seen, so that no count is lost.
 
-Every frame is one transaction, made before anything of it is published: the frame, its boxes and looks as exact
-numbers, what became of its cells, the messages, and what the stage tracker changed. So what was published is in the
-journal, whenever the process is killed; and what the journal has beyond that was not published, or is the same message.
+Every frame is one transaction, committed before anything of it is published: the frame, its boxes and looks as exact
+numbers, the changes of its cells, the messages, and the changes of the stage tracker. So whatever was published is in
+the journal, whenever the process is killed. What the journal has beyond that was never published.
 
-How a session is resumed. The slide map is a pure function of the frames' places, boxes and looks, all kept, and could
-be made again by running them through the same code (some ms a frame); `recount` does just that. So that a long session
-is resumed in seconds, the slide map and the counts are kept every 1000 frames as they stand, one checkpoint a session,
-in the frame's own transaction, and only the frames since then are run through. (Keeping cells as they change was
-rejected: most frames change hundreds.) The stage tracker can't be made again that way without a picture of every frame
-(80 KB each). Its state is kept instead: keyframes and their links as data, written when they change, one reduced
-picture a keyframe, and that of the last frame. This one also shows whether a source is the same slide: on resuming, the
-last frame is read once more and compared.
+How a session is resumed. The slide map is a pure function of the stored places, boxes and looks of the frames, and the
+same code could compute it again (some ms a frame); `recount` does just that. To resume a long session in seconds, every
+1000th frame's transaction stores the slide map and the counts as the session's only checkpoint, and only later frames
+are counted again. (Storing cells as they change was rejected: most frames change hundreds.) The stage tracker can't be
+computed again without a picture of every frame (80 KB each). Its state is stored instead: keyframes and their links,
+written when they change, a reduced picture of each keyframe, and that of the last frame. The latter also shows whether
+a source is the same slide: on resuming, the last frame is read again and compared.
 
-What people say of cells by command is part of the count: it is kept with the frame after which it was said, and applied
-again there. Every other command is kept too, refused ones with the reason.
+Classes that people gave to cells by command are part of the count. They are stored with the frame that they followed,
+and applied again after it. All other commands are stored too, refused ones with the reason.
 
-Speed and safety. WAL with synchronous = NORMAL: a commit is a write to the log without waiting for the disk, which
-survives the process (kill -9), and the file is never corrupt. A power cut or a crash of the system can cost what the
-system had not written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames): the
-journal then ends earlier than what was published.
+Speed and safety. WAL with synchronous = NORMAL: a commit writes to the log without waiting for the disk. It survives
+the process (kill -9), and the file is never corrupt. A power cut or a system crash can cost what the system had not
+written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames). The journal then ends
+before what was published.
 
-rows: what is kept. schema: tables, opening, faults. writer: a session's way in. reader: its way back. replay: its
-frames counted again. run: what a run goes on with.
+rows: what is stored. schema: tables, opening, faults. writer: storing a session. reader: reading it. replay: counting
+its frames again. run: the sessions of a run, new or resumed.
 """
 
 from streamer.counting.slide_count import Checkpoint, SeenFrame

@@ -1,4 +1,4 @@
-"""The journal as what is behind the publisher's window: every message of its sessions, from the first."""
+"""The messages of journaled sessions from the first on, for what no longer is in the publisher's window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamer.network.history import Batch
 from streamer.protocol.messages import decode, topic_of
 
 _SCAN_MAX = 500
-"""Messages looked at for one batch, which is read on the publishing thread."""
+"""Messages read for one batch at most, since the publishing thread reads it."""
 
 
 class JournalHistory:
@@ -20,7 +20,7 @@ class JournalHistory:
         self._sessions = {session.id: session for session in sessions}
 
     def add(self, session: StoredSession) -> None:
-        """One that began since."""
+        """Add a session that has begun since."""
         self._sessions[session.id] = session
 
     def read(
@@ -43,6 +43,6 @@ class JournalHistory:
                         break
                     batch.append((topic, header) if payload is None else (topic, header, payload))
                 through = message.session_seq
-        except sqlite3.Error:  # a disk that fails is told by who writes to it
+        except sqlite3.Error:  # the writer reports a disk that fails
             return None
         return Batch(tuple(batch), through) if through > after else None

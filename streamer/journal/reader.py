@@ -1,4 +1,4 @@
-"""Reading what a journal holds: sessions, frames, messages, and the state of the stage tracker."""
+"""Reading a journal: sessions, frames, messages, and the state of the stage tracker."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from streamer.stage.registration import Shift
 from streamer.stage.tracker import TrackerState
 
 LAST_PICTURE = -1
-"""The number under which the picture of the last frame is kept."""
+"""Number under which the picture of the last frame is stored."""
 
 FOUND_PICTURE = -2
-"""The same of the last frame that was found well, where it is another one."""
+"""The same for `TrackerState.found`, if that is another frame."""
 
 
-class _Said(msgspec.Struct, rename={"class_": "class"}):
-    """What of a `reclassify` command the count needs."""
+class _ReclassifyBody(msgspec.Struct, rename={"class_": "class"}):
+    """The part of a `reclassify` command that the count needs."""
 
     cell_id: int
     class_: str | None
@@ -44,7 +44,7 @@ class _Said(msgspec.Struct, rename={"class_": "class"}):
 
 
 class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A TrackerState as JSON, without its picture."""
+    """A TrackerState without its pictures, as JSON."""
 
     next_island: int
     reference: int | None
@@ -73,7 +73,7 @@ class StoredRun:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """One session of a journal, as it is now."""
+    """One session of a journal, as of when it was read."""
 
     database: sqlite3.Connection
     number: int
@@ -88,7 +88,7 @@ class StoredSession:
     end_corrections: tuple[Correction, ...]
 
     def check(self, where: str, *, address: str | None = None, rules: Rules | None = None) -> None:
-        """JournalError unless this is a session over that source, with those rules; `where` names the file."""
+        """JournalError unless the session has that source and those rules; `where` names the file."""
         where = f"journal {where}: session of {self.source!r}"
         if address is not None and address != self.address:
             raise JournalError(
@@ -104,7 +104,7 @@ class StoredSession:
                 )
 
     def runs(self) -> list[StoredRun]:
-        """In the order in which they were started."""
+        """Oldest first."""
         rows = self.database.execute(
             "SELECT run_id, started_utc, program, configuration FROM runs WHERE session = ? ORDER BY started_utc",
             (self.number,),
@@ -124,7 +124,7 @@ class StoredSession:
         return None if row is None else unpacked_checkpoint(row[0])
 
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
-        """All frames numbered above `after` in their order, exactly as the slide map took them in."""
+        """All frames numbered above `after`, in order, exactly as they were counted."""
         rows = self.database.execute(
             "SELECT frame_id, captured_utc, file, width, height, island, x_px, y_px, quality, anchor, lost,"
             " corrections, accepted, reasons, focus, truncated, boxes, scores, labels, looked"
@@ -167,8 +167,8 @@ class StoredSession:
             )
 
     def _shapes(self, frame_id: int) -> list[MeasuredLook]:
-        """What was measured on a frame, in the order in which it was."""
-        if self.rules.segmenter is None:  # older journals have no such table
+        """The measures made on a frame, in order."""
+        if self.rules.segmenter is None:  # such journals have no such table
             return []
         rows = self.database.execute(
             "SELECT cell_id, quality, measures FROM shapes WHERE session = ? AND frame_id = ?", (self.number, frame_id)
@@ -179,20 +179,20 @@ class StoredSession:
         ]
 
     def reclassifications(self) -> dict[int, list[Reclassification]]:
-        """What people said of cells, in order, by the frame after which they said it."""
+        """The classes that people gave to cells, in order, by the frame that they followed."""
         by_frame: dict[int, list[Reclassification]] = {}
         rows = self.database.execute(
             "SELECT after_frame, body FROM commands"
             " WHERE session = ? AND request = 'reclassify' AND refused IS NULL ORDER BY number",
             (self.number,),
         )
-        for after_frame, body in rows:
-            said = msgspec.json.decode(body, type=_Said)
-            by_frame.setdefault(after_frame, []).append(Reclassification(said.cell_id, said.class_, said.subclass))
+        for after_frame, request in rows:
+            body = msgspec.json.decode(request, type=_ReclassifyBody)
+            by_frame.setdefault(after_frame, []).append(Reclassification(body.cell_id, body.class_, body.subclass))
         return by_frame
 
     def commands(self) -> list[GivenCommand]:
-        """All that were given, refused ones too, in order."""
+        """All commands, refused ones too, in order."""
         rows = self.database.execute(
             "SELECT run_id, by, request_id, request, body, refused, reason FROM commands"
             " WHERE session = ? ORDER BY number",
@@ -201,7 +201,7 @@ class StoredSession:
         return [GivenCommand(*row) for row in rows]
 
     def carried_out(self, by: str, request_id: str) -> str | None:
-        """The body of the command with this id that was carried out on any session of this source."""
+        """Body of the command with this id, if it was carried out on any session of this source."""
         row = self.database.execute(
             "SELECT body FROM commands JOIN sessions ON sessions.number = commands.session"
             " WHERE by = ? AND request_id = ? AND refused IS NULL AND source = ?",
@@ -210,14 +210,14 @@ class StoredSession:
         return None if row is None else str(row[0])
 
     def cells_of(self, frame_id: int) -> list[int]:
-        """The cell of each box of a frame, as it was told then; -1 for none."""
+        """The cell of each box of a frame, as published then; -1 for none."""
         row = self.database.execute(
             "SELECT cells FROM frames WHERE session = ? AND frame_id = ?", (self.number, frame_id)
         ).fetchone()
         return [int(cell) for cell in unpacked(row[0], "<i4")]
 
     def differentials(self) -> Iterator[bytes]:
-        """The headers of all differentials, in the order in which they were published."""
+        """The headers of all differentials, in order of publication."""
         rows = self.database.execute(
             "SELECT header FROM messages WHERE session = ? AND type = 'differential' ORDER BY session_seq",
             (self.number,),
@@ -243,7 +243,7 @@ class StoredSession:
         )
 
     def keyframes(self) -> Iterator[tuple[KeyframeState, PreparedFrame]]:
-        """By number, without their spectra."""
+        """In order of their numbers, without spectra."""
         rows = self.database.execute(
             "SELECT number, island, x_px, y_px, announced_island, announced_x_px, announced_y_px, links,"
             " height, width, factor, contrast, coherence, smear, rows, fine"
@@ -301,7 +301,7 @@ class StoredSession:
 
 
 def _words(value: object) -> str:
-    """For people: a model as its name and the start of its hash."""
+    """For people; of a model, its name and the start of its hash."""
     name, sha256 = getattr(value, "name", None), getattr(value, "sha256", None)
     if name is not None:
         return f"{name} ({sha256[:12]}…)" if sha256 else str(name)
@@ -342,10 +342,10 @@ def read_sessions(database: sqlite3.Connection) -> list[StoredSession]:
 
 
 class JournalReader(AbstractContextManager["JournalReader"]):
-    """A journal opened for reading; the file stays as it is. One thread."""
+    """A journal opened for reading, which leaves its file unchanged. One thread."""
 
     def __init__(self, path: str | Path) -> None:
-        """JournalError for what is no whole journal of this format, or is being written."""
+        """JournalError for anything but a whole journal of this format, and for one being written."""
         self.path = Path(path)
         self._database = connect_readonly(self.path)
         self.sessions = read_sessions(self._database)

@@ -1,4 +1,4 @@
-"""Counting again what a journal holds."""
+"""Counting the frames of a journal again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def replay(
     on_update: Callable[[CountUpdate], None] = lambda update: None,
     on_frame: Callable[[SeenFrame], None] = lambda seen: None,
 ) -> None:
-    """Count the frames of a session after frame `after`, and what people reclassified, where they did.
+    """Count the frames of a session after frame `after`, and reclassify cells where people did.
 
-    `on_update` gets what each frame and each reclassification changed, `on_frame` each frame once it was counted.
+    `on_update` gets the changes of each frame and reclassification, `on_frame` each frame once it is counted.
     """
     reclassified = stored.reclassifications()
     for given in reclassified.get(after, ()):

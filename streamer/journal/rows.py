@@ -1,4 +1,4 @@
-"""What the journal's rows hold, and how arrays become columns: little-endian, exactly as they were."""
+"""The contents of the journal's rows, and arrays as columns: little-endian, bit by bit."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class GivenCommand:
-    """A command as it came, and what became of it."""
+    """A command as received, and its outcome."""
 
     run_id: str
     by: str
     """Who gave it."""
     request_id: str
     request: str
-    """Which one: "pause", "reclassify"."""
+    """Its name: "pause", "reclassify"."""
     body: str
-    """JSON, all of it."""
+    """The whole request, JSON."""
     refused: str | None = None
-    """Code; None: it was carried out."""
+    """Code of the refusal; None: carried out."""
     reason: str | None = None
 
 
 class ModelId(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model it was."""
+    """Identifies a model."""
 
     name: str
     sha256: str | None
@@ -65,7 +65,7 @@ class ModelId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides how the frames of a session are counted. A session is resumed with the same ones only."""
+    """Whatever decides how the frames of a session are counted. A session resumes only with the same rules."""
 
     detector: ModelId
     classifier: ModelId | None
@@ -79,11 +79,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Of each label."""
     class_names: tuple[str, ...] = ()
     class_threshold: float = 0.0
-    """Cells whose best class stays below it are unclassified."""
+    """Cells whose best class is less probable are unclassified."""
     subclass_names: tuple[str, ...] = ()
     subclass_parents: tuple[str, ...] = ()
     novel_above: float | None = None
-    """Cells all of whose looks are more novel are unclassified; None: none is."""
+    """Cells are unclassified if all their looks are more novel; None: none is."""
     attributes: tuple[Attribute, ...] = ()
     attributes_of: tuple[str, ...] = ()
     """The classes whose cells have them."""
@@ -196,7 +196,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
 
 
 def unpacked_checkpoint(blob: bytes) -> Checkpoint:
-    """ValueError for what is none."""
+    """ValueError for anything else."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
     return Checkpoint(

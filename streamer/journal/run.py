@@ -1,4 +1,4 @@
-"""A run's way into its journal: new sessions for its sources, or those that it goes on with."""
+"""The journal of a run: a session for each source, new or resumed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepar
 
 @dataclass(frozen=True, slots=True)
 class JournaledSource:
-    """A source and where its frames come from, as the journal names it."""
+    """A source, and the address that the journal has for it."""
 
     source: Source
     address: str
 
 
 class RunJournal:
-    """The open journal of a run. `sources` are those to read, each where its session goes on."""
+    """The open journal of a run. `sources`: the sources to read, each from where its session ended."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class RunJournal:
     ) -> None:
         """`rules` by source. `configuration` is JSON. `on_remark` gets lines for people.
 
-        UsageError and JournalError as Journal says, JournalError and SourceError where a session was one of other
-        models, of another source or another slide. Nothing is written until all is found good.
+        UsageError and JournalError as of Journal; JournalError and SourceError for a session of other models, another
+        source or another slide. Nothing is written before all of it is checked.
         """
         self.sources: list[Source] = [one.source for one in sources]
         self._sessions: dict[str, SessionJournal] = {}
@@ -54,7 +54,7 @@ class RunJournal:
             for source in self.sources:
                 undo.callback(source.close)
             if resume and Path(path).exists():
-                self.sources = _gone_on_with(path, sources, rules)
+                self.sources = _resumed_sources(path, sources, rules)
             self.journal = Journal(path, resume=resume)
             undo.callback(self.journal.close)
             if resume and not self.journal.resumed:
@@ -67,13 +67,13 @@ class RunJournal:
         return self._sessions[source]
 
     def next_session(self, source: str) -> SessionJournal:
-        """Begin another slide under a source: from now on its session is a new one."""
+        """Begin another slide of a source, with a new session."""
         session = self._sessions[source] = self._new(self._given[source])
         session.begin_run(self._run_id, self._configuration)
         return session
 
     def stored(self) -> list[StoredSession]:
-        """The sessions of the run's sources, earlier slides among them, as they can be read."""
+        """The sessions of the run's sources, with those of earlier slides."""
         return [stored for stored in read_sessions(self.journal.database) if stored.source in self._given]
 
     def close(self) -> None:
@@ -95,8 +95,8 @@ class RunJournal:
         return session
 
 
-def _gone_on_with(path: str, sources: Sequence[JournaledSource], rules: Mapping[str, Rules]) -> list[Source]:
-    """The sources, each where its newest session goes on; nothing is opened before all is known to fit."""
+def _resumed_sources(path: str, sources: Sequence[JournaledSource], rules: Mapping[str, Rules]) -> list[Source]:
+    """The sources, each continuing its newest session; all sessions are checked before any source opens."""
     with JournalReader(path) as reader:
         stored = {session.source: session for session in reader.sessions}
         begun = {session.source: session for session in reader.sessions if session.last_frame() is not None}
@@ -104,11 +104,11 @@ def _gone_on_with(path: str, sources: Sequence[JournaledSource], rules: Mapping[
             if one.source.name in stored:
                 stored[one.source.name].check(path, address=one.address, rules=rules[one.source.name])
         return [
-            _gone_on(one.source, begun[one.source.name]) if one.source.name in begun else one.source for one in sources
+            _resumed(one.source, begun[one.source.name]) if one.source.name in begun else one.source for one in sources
         ]
 
 
-def _gone_on(source: Source, session: StoredSession) -> Source:
+def _resumed(source: Source, session: StoredSession) -> Source:
     last, picture = session.last_frame(), session.last_picture()
     if last is None or picture is None:
         return source

@@ -1,4 +1,4 @@
-"""The journal's tables, and how its file is opened: every way in which that can fail is one clear line."""
+"""The journal's tables, opening its file, and every way in which that can fail as one clear line."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from urllib.parse import quote
 from engines.base import LeukostreamError
 
 APPLICATION_ID = 0x4C45554B
-"""Tells a journal from other SQLite files: "LEUK"."""
+"""Distinguishes a journal from other SQLite files: "LEUK"."""
 
 FORMAT_VERSION = 4
-"""Of the tables and of what their blobs mean. A program reads the format that it writes, and no other."""
+"""Version of the tables and their blobs. A program reads only the format that it writes."""
 
 BUSY_MS = 1000
-"""How long a lock of another process is waited for."""
+"""How long to wait for the lock of another process."""
 
 PAGE_BYTES = 8192
-"""Twice SQLite's usual, for pictures of 80 KB; larger ones make the log grow, which takes whole pages."""
+"""Twice SQLite's default, for pictures of 80 KB. Larger pages make the log grow, which holds whole pages."""
 
 CHECKED_BYTES = 256 << 20
-"""Larger files are not read through before they are used: minutes from a slow disk. SQLite finds one that was cut off
-by its length, and other damage where it is read."""
+"""Larger files are not checked as a whole on opening: that takes minutes on a slow disk. SQLite detects a file that was
+cut off by its length, and other damage on reading it."""
 
 SCHEMA = """
 CREATE TABLE sessions (
@@ -178,15 +178,15 @@ CREATE TABLE IF NOT EXISTS shapes (
     PRIMARY KEY (session, frame_id, cell_id)
 ) WITHOUT ROWID;
 """
-"""What was measured of cells; only in journals of runs with a segmenter."""
+"""Measures of cells; only journals of runs with a segmenter have this table."""
 
 
 class JournalError(LeukostreamError):
-    """A journal that can't be used, or could not be written."""
+    """A journal that can't be used or written."""
 
 
 def create(path: Path) -> None:
-    """Make an empty journal. It appears under its name when it is whole, so that no crash leaves half of one."""
+    """Make an empty journal. It gets its name once it is whole, so that no crash leaves half of one."""
     unfinished = path.with_name(f"{path.name}.new")
     with _faults(path):
         try:
@@ -208,20 +208,20 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a journal that was found good for writing, alone: until it is closed, or the process ends however it ends,
-    others are refused."""
+    """Open a checked journal for writing, exclusively: other processes are refused until it is closed or this process
+    ends in any way."""
     if not os.access(path, os.W_OK):
         raise JournalError(
             f"journal {path}: got a file that can't be written, expected one that can; check its permissions and the"
             " disk"
         )
     with _faults(path):
-        # Used by one thread at a time: made by the one that starts the pipeline, written by the one that publishes.
+        # Used by one thread at a time: opened by the one that starts the pipeline, written by the one that publishes.
         database = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
-            # Only after a first access: so the log's index is a file, as other connections expect and clean up.
+            # Exclusive only after a first access, so that the log's index is a file, as other connections expect.
             database.execute("SELECT count(*) FROM sessions").fetchone()
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("BEGIN IMMEDIATE")
@@ -233,7 +233,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Open a good journal for reading; its file stays as it is. JournalError says what is wrong with it."""
+    """Open a journal for reading, without changing its file. JournalError for a bad one."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -242,8 +242,8 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     if not start.startswith(b"SQLite format 3\0"):
         what = "an empty file" if not start else "another kind of file"
         raise JournalError(f"journal {path}: got {what}, expected a journal; check the path")
-    # A log beside the file holds what was written last, and reading it needs a writable folder. Without one the
-    # file is complete, and may lie on a disk that can't be written at all.
+    # A log beside the file holds what was written last, and reading it takes a writable folder. Without a log the
+    # file is complete, and may be on a read-only disk.
     alone = not os.path.exists(f"{path}-wal")
     address = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
     with _faults(path):
@@ -286,7 +286,7 @@ def _faults(path: Path) -> Iterator[None]:
 
 
 def fault(path: Path, error: sqlite3.Error) -> JournalError:
-    """What went wrong, in words for people."""
+    """The error as a line for people."""
     code = getattr(error, "sqlite_errorcode", None)
     code = None if code is None else code & 0xFF
     said = " ".join(str(error).split())

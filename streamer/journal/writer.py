@@ -41,14 +41,14 @@ class Journal:
     """The journal of a run: one file, a session for each source. Used by one thread at a time."""
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
-        """Make a new file, or with `resume` go on with what is there, if anything is.
+        """Make a new file, or with `resume` continue an existing one.
 
-        UsageError for a file that is there already without `resume`. JournalError for one that can't be gone on with;
-        it is left as it is.
+        UsageError for an existing file without `resume`. JournalError for one that can't be continued; it is left
+        unchanged.
         """
         self.path = Path(path)
         self.resumed = self.path.exists()
-        """Whether there was a file to go on with."""
+        """Whether there was a file to continue."""
         if self.resumed and not resume:
             raise UsageError(
                 f"--journal {path}: got a file that exists, expected a new one; add --resume to go on with its"
@@ -60,15 +60,15 @@ class Journal:
             create(self.path)
         self.database = connect(self.path)
         self.broken = False
-        """Whether writing has failed; nothing is written any more then."""
+        """Whether a write has failed. Nothing is written after that."""
 
     def session(self, source: str) -> SessionJournal | None:
-        """The newest session of a source, to be gone on with; None where there is none."""
+        """The newest session of a source, to be continued; None if there is none."""
         sessions = [stored for stored in read_sessions(self.database) if stored.source == source]
         return SessionJournal(self, sessions[-1]) if sessions else None
 
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
-        """`address` is where its frames come from; `live`: it can't be read again."""
+        """`address`: where its frames come from. `live`: they can't be read again."""
         with self.transaction():
             if rules.segmenter is not None:
                 self.database.execute(SHAPES)
@@ -81,7 +81,7 @@ class Journal:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is written within is in the file when it ends, or none of it is. JournalError when it can't be."""
+        """All writes within are stored when it ends, or none. JournalError if they can't be."""
         try:
             self.database.execute("BEGIN IMMEDIATE")
             yield
@@ -96,17 +96,17 @@ class Journal:
 
     def _roll_back(self) -> None:
         if self.database.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # what is not committed is undone when the file is opened next
+            with contextlib.suppress(sqlite3.Error):  # undone when the file is opened next
                 self.database.execute("ROLLBACK")
 
     def close(self) -> None:
         """Harmless when called twice."""
-        with contextlib.suppress(sqlite3.Error):  # the log that could not be moved into the file stays beside it
+        with contextlib.suppress(sqlite3.Error):  # a log that can't be moved into the file stays beside it
             self.database.close()
 
 
 class SessionJournal:
-    """One session of a journal: what `SlideSession` writes, and reads back when it goes on."""
+    """One session of a journal: `SlideSession` writes to it, and resumes from it."""
 
     def __init__(self, journal: Journal, stored: StoredSession) -> None:
         self.journal = journal
@@ -125,7 +125,7 @@ class SessionJournal:
         return self.journal.broken
 
     def begin_run(self, run_id: str, configuration: str) -> None:
-        """Note that a process goes on with this session; an end that was noted is undone."""
+        """Record that a process continues this session, which clears its end."""
         with self.journal.transaction():
             self._db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, _now(), __version__, configuration)
@@ -140,7 +140,7 @@ class SessionJournal:
         emissions: Sequence[Emission],
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        """Keep one frame with all that it changed and the messages that tell of it; `checkpoint` replaces the last."""
+        """Store one frame, all its changes and its messages; `checkpoint` replaces the last one."""
         detections, placement = seen.detections, seen.placement
         position = placement.position
         place: tuple[object, ...] = (None,) * 4
@@ -171,7 +171,7 @@ class SessionJournal:
                 )
 
     def end(self, corrections: Sequence[Correction], update: SlideUpdate, emissions: Sequence[Emission]) -> None:
-        """Keep the end of the session."""
+        """Store the end of the session."""
         with self.journal.transaction():
             self._cell_changes(None, update)
             self._db.execute(
@@ -181,14 +181,14 @@ class SessionJournal:
             self._messages(emissions)
 
     def other(self, emissions: Sequence[Emission]) -> None:
-        """Keep messages that change nothing."""
+        """Store messages that change nothing."""
         with self.journal.transaction():
             self._messages(emissions)
 
     def command(
         self, given: GivenCommand, after_frame: int | None, update: SlideUpdate | None, emissions: Sequence[Emission]
     ) -> None:
-        """Keep a command, what it changed, and the messages that tell of it."""
+        """Store a command, its changes and its messages."""
         with self.journal.transaction():
             self._db.execute(
                 "INSERT INTO commands (session, after_frame, given_utc, run_id, by, request_id, request, body, refused,"

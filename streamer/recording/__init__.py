@@ -1,17 +1,17 @@
 """Recordings: the frames of a run and its messages, with their times, in one file.
 
-Why a file of our own and not SQLite, as the journal is. A recording is written once from front to back at the rate of
-the camera and may end anywhere: the disk is full, the machine goes down, a copy breaks off. Records that follow one
-another, each with its length and checksums, are whole up to that place, whatever it is; an SQLite file cut off in the
-middle is malformed, since what its pages point to is gone. Every byte is also written once only, where SQLite's log
-would write each frame twice and a frame of megabytes as a chain of pages. What is given up, finding a row without
-reading all before it, costs one walk over the record headers on opening.
+Why a file format of our own, and not SQLite as for the journal. A recording is written once from front to back at the
+rate of the camera, and may end anywhere: the disk is full, the machine goes down, a copy breaks off. Consecutive
+records with their own lengths and checksums are whole up to that point. An SQLite file cut off in the middle is
+malformed, since its pages point to what is gone. Every byte is also written only once, while SQLite's log would write
+each frame twice, and a frame of megabytes as a chain of pages. The price is that opening a recording walks over all
+record headers.
 
-A frame is kept as got: as the bytes of its file where the source has them, else without loss, as PNG while that costs
-little and uncompressed beyond. Or it is kept as JPEG, which is small, and told so when it is played.
+A frame is stored as got: the bytes of its file if the source has them, else without loss, as PNG while that is cheap
+and uncompressed beyond. Or it is stored as JPEG, which is small, and is reported when it is played.
 
-format: what stands in the file. writer: how it grows. recorder: the writing thread's body and its bounded queue.
-reader: what is whole in a file.
+format: the layout of the file. writer: appending to it. recorder: the writing thread's body and its bounded queue.
+reader: all that is whole in a file.
 """
 
 from streamer.recording.format import FrameEncoding, RecordingError

@@ -1,7 +1,7 @@
-"""What stands in a recording: a file header, then records, each a header of fixed size and a body.
+"""The layout of a recording: a file header, then records, each a header of fixed size and a body.
 
-All numbers are little-endian. The header's checksum is apart from the body's, so that a walk over the headers alone
-can trust the lengths it goes by.
+All numbers are little-endian. Header and body have separate checksums, so that a walk over the headers alone can trust
+their lengths.
 
     file header   "LEUKOREC", version u2, 0 u2, CRC-32 of these u4
     record        mark u4, kind u1, encoding u1, source u2, number i8, time_ns i8, head length u4, body length u4,
@@ -23,7 +23,7 @@ from streamer.records import Mode
 
 MAGIC = b"LEUKOREC"
 FORMAT_VERSION = 1
-"""A program reads the format that it writes, and no other."""
+"""A program reads only the format that it writes."""
 
 MARK = 0x43455220
 _FILE = struct.Struct("<8sHHI")
@@ -38,14 +38,14 @@ class RecordingError(LeukostreamError):
 
 class Kind(enum.IntEnum):
     RUN = 1
-    """A process begins to write; its head is a RunHead."""
+    """A process begins to write. The head is a RunHead."""
     FRAME = 2
     """`number` is the frame_id, `time_ns` its captured_ns; a FrameHead, then the pixels."""
     MESSAGE = 3
     """`number` is the session_seq, `time_ns` its published_ns; the head is the message as published, the data its
     payload."""
     END = 4
-    """The process has ended the recording; an EndHead. Without it, it was cut off."""
+    """The process has ended the recording. The head is an EndHead; without one the recording was cut off."""
 
 
 class FrameEncoding(enum.IntEnum):
@@ -57,11 +57,11 @@ class FrameEncoding(enum.IntEnum):
     RAW = 3
     """Rows of BGR."""
     JPEG = 4
-    """Encoded by the recorder: not what the source gave."""
+    """Encoded by the recorder, with loss."""
 
 
 class RunSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A source of a run; records name it by its place in the list."""
+    """A source of a run; records refer to it by its index in the list."""
 
     name: str
     address: str
@@ -86,7 +86,7 @@ class FrameHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bits: int = 8
     """Of a sample in the image file."""
     pixels_crc: int | None = None
-    """Of every 16th row as it was decoded, for image files: another decoder may give other pixels."""
+    """Of every 16th decoded row, for image files: another decoder may give other pixels."""
 
 
 class EndHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +117,7 @@ def file_header() -> bytes:
 
 
 def version_of(start: bytes) -> int | None:
-    """The version that a file header tells; None where it is none."""
+    """The version in a file header; None for anything else."""
     if len(start) < FILE_HEADER_BYTES or not start.startswith(MAGIC):
         return None
     _, version, _, crc = _FILE.unpack(start[:FILE_HEADER_BYTES])
@@ -142,7 +142,7 @@ def packed(
 
 
 def unpacked(header: bytes) -> RecordHeader | None:
-    """None for what is no whole record header."""
+    """None for anything but a whole record header."""
     if len(header) < RECORD_HEADER_BYTES:
         return None
     mark, kind, encoding, source, number, time_ns, head, body, body_crc, crc = _RECORD.unpack(header)

@@ -1,4 +1,4 @@
-"""What is whole in a recording: found by one walk over the record headers, read when it is asked for."""
+"""Reading all that is whole in a recording: one walk over the record headers, then records on demand."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Ending:
     """Where a recording ends."""
 
     at_byte: int
-    """All before it is whole."""
+    """Everything before it is whole."""
     file_bytes: int
     fault: str | None
-    """In words, what was got there; None where it was ended as it should be."""
+    """What is there instead of more, in words; None for a proper end."""
 
-    def told(self, path: str | Path) -> str:
+    def described(self, path: str | Path) -> str:
         """Where it ends and why, in a line for people."""
         if self.fault == NO_END_MARK:
             return f"recording {path}: got its end at byte {self.at_byte} without an end mark: the run was killed"
@@ -57,7 +57,7 @@ class Ending:
 class RecordedFrame:
     frame_id: int
     captured_utc_ns: int
-    """When it was grabbed, in nanoseconds since 1970."""
+    """Time of the grab, in nanoseconds since 1970."""
     encoding: FrameEncoding
     head: FrameHead
     data: bytes
@@ -80,11 +80,11 @@ class RecordedTrack:
     address: str
     live: bool
     frames: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """frame_id -> (byte, UTC offset in ns); of a number that came again in a resumed run, the newer one."""
+    """frame_id -> (byte, UTC offset in ns). A frame that a resumed run recorded again replaces the first."""
     lossy: int = 0
-    """Frames that were kept as JPEG."""
+    """Frames stored as JPEG."""
     lost: int = 0
-    """Frames that could not be kept, as far as it was told."""
+    """Frames that could not be stored, as far as an end record counts them."""
 
     def frame_ids(self) -> list[int]:
         return sorted(self.frames)
@@ -94,7 +94,7 @@ class Recording:
     """An open recording. Used by one thread."""
 
     def __init__(self, path: str | Path) -> None:
-        """Walk over it. RecordingError for a file that can't be read, is no recording or of another version."""
+        """RecordingError for a file that can't be read, is no recording, or has another version."""
         self.path = Path(path)
         try:
             self._file = self.path.open("rb")
@@ -127,7 +127,7 @@ class Recording:
         return len(self._messages)
 
     def track(self, name: str | None) -> RecordedTrack:
-        """The source of that name, or with None the only one. RecordingError where there is no such one."""
+        """The source of that name, or the only one with None. RecordingError if there is none."""
         names = ", ".join(self.tracks) or "none"
         if name is None and len(self.tracks) == 1:
             return next(iter(self.tracks.values()))
@@ -142,7 +142,7 @@ class Recording:
         return self.tracks[name]
 
     def frame(self, track: RecordedTrack, frame_id: int) -> RecordedFrame | None:
-        """None for a frame that is damaged. KeyError for one that is not in it."""
+        """None for a damaged frame. KeyError for one that the recording lacks."""
         at, utc_offset_ns = track.frames[frame_id]
         record = self._read(at)
         if record is None:
@@ -155,7 +155,7 @@ class Recording:
         return RecordedFrame(frame_id, header.time_ns + utc_offset_ns, header.encoding, read, data)
 
     def messages(self, source: str | None = None) -> Iterator[RecordedMessage]:
-        """In the order in which they were published, of one source or of all; damaged ones are left out."""
+        """The messages of one source or of all, in order of publication, without damaged ones."""
         for at, name, utc_offset_ns in self._messages:
             if source in (None, name):
                 record = self._read(at)
@@ -212,7 +212,7 @@ class Recording:
         return unpacked(self._file.read(RECORD_HEADER_BYTES))
 
     def _read(self, at: int) -> tuple[RecordHeader, bytes, bytes] | None:
-        """(header, head, data) of a record; None where it is damaged."""
+        """(header, head, data) of a record; None if it is damaged."""
         header = self._header(at)
         if header is None:
             return None

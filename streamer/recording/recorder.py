@@ -1,6 +1,6 @@
-"""What keeps a run: frames and messages come in on the threads that have them, and one writing thread puts them away.
+"""Recording a run: any thread hands over frames and messages, and one writing thread stores them.
 
-It starts no thread itself: `Recorder.run` is the body of one.
+It starts no thread itself: `Recorder.run` is the body of that thread.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from streamer.recording.writer import RecordingFile
 from streamer.records import Frame, Mode, RecordingStatus
 
 WAITING_MAX_BYTES = 96 << 20
-"""What may wait to be written; one frame may always."""
+"""Frames and messages that may wait to be written; one frame always may."""
 
 JPEG_QUALITY = 95
 
 COMPRESSION_SHARE = 0.25
-"""Of one core: what PNG may take of it (17 ms for 640 x 480, measured). Frames beyond that stay uncompressed."""
+"""Share of one core for PNG (measured: 17 ms for 640 x 480). Frames beyond it stay uncompressed."""
 
 RETRY_NS = 1_000_000_000
-"""How long a disk that could not be written is left alone."""
+"""Pause after a failed write."""
 
 QUEUE_FULL = "queue full"
 NOT_WRITTEN = "not written"
-"""Reasons under which is counted what was not kept."""
+"""Reasons by which losses are counted."""
 
 _MESSAGE_BYTES = 4096
-"""What a message that waits is taken for, besides its payload."""
+"""Assumed size of a waiting message without its payload."""
 
 _PNG = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
 ]
-"""The fastest of those tried that halves a camera's frame."""
+"""The fastest settings tried that halve a camera's frame."""
 
 _Item = Frame | tuple[AnyMessage, bytes | None]
 
@@ -69,13 +69,13 @@ class TrackInfo:
     name: str
     address: str
     mode: Mode
-    """What does not fit the queue of a live source is lost and counted; any other waits."""
+    """If the queue is full, a live source loses what does not fit, which is counted; any other waits."""
 
 
 class Recorder:
-    """Keeps frames and messages; a Sink for the messages.
+    """Stores frames and messages; a Sink for the messages.
 
-    A disk that can't be written is told once, in a line for people; what is lost is counted, and the run goes on.
+    A failing disk is reported once, in a line for people. Losses are counted, and the run goes on.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Recorder:
         waiting_max_bytes: int = WAITING_MAX_BYTES,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """UsageError and RecordingError as RecordingFile says. `go_on`: write on behind what a file has."""
+        """UsageError and RecordingError as of RecordingFile. `go_on`: append to an existing file."""
         self._numbers = {track.name: number for number, track in enumerate(tracks)}
         self._waits = {track.name: track.mode == "analysis" for track in tracks}
         self._keep = keep
@@ -101,7 +101,7 @@ class Recorder:
         self._waiting_max = waiting_max_bytes
         self._begun_ns = now_ns()
         self._compressed_ns = 0
-        self._told = False
+        self._reported = False
         self._retry_ns: int | None = None
         self._items: deque[tuple[_Item, int]] = deque()
         self._waiting = 0
@@ -128,26 +128,26 @@ class Recorder:
             ) from error
 
     def frame(self, frame: Frame) -> None:
-        """Keep a frame. Waits for room only where its source can wait."""
+        """Store a frame. Waits for room only if its source can wait."""
         size = frame.image.nbytes + (len(frame.encoded.data) if frame.encoded else 0)
         if not self._hand_over(frame, size, self._waits[frame.source]):
             self._frames_lost[frame.source][QUEUE_FULL] += 1
 
     def publish(self, message: AnyMessage, payload: bytes | None = None) -> None:
-        """Keep a message, as `frame` does."""
+        """Store a message, as `frame` does."""
         size = _MESSAGE_BYTES + len(payload or b"")
         if not self._hand_over((message, payload), size, self._waits[message.source]):
             self._messages_lost[message.source][QUEUE_FULL] += 1
 
     def close(self) -> None:
-        """No more; `run` ends when all that waits is written. Harmless when called twice."""
+        """Accept no more; `run` ends once all that waits is written. Harmless when called twice."""
         with self._lock:
             self._closed = True
             self._filled.notify_all()
             self._freed.notify_all()
 
     def abandon(self) -> None:
-        """For a run that failed before it began: leave no file behind. Harmless once `run` was called."""
+        """Leave no file behind after a run that failed before it began. Harmless once `run` was called."""
         with self._lock:
             begun = self._begun
         if not begun:
@@ -164,7 +164,7 @@ class Recorder:
                 else:
                     self._write_message(*item)
             end = EndHead(frames_lost=_counts(self._frames_lost), messages_lost=_counts(self._messages_lost))
-            self._put_away(msgspec.json.encode(end), b"", kind=Kind.END)
+            self._store(msgspec.json.encode(end), b"", kind=Kind.END)
         finally:
             self._file.close()
             with self._lock:
@@ -218,7 +218,7 @@ class Recorder:
             return
         encoding, head, data = self._encoded(frame)
         utc_ns = frame.captured_utc_ns
-        done = self._put_away(
+        done = self._store(
             msgspec.json.encode(head),
             data,
             kind=Kind.FRAME,
@@ -231,7 +231,7 @@ class Recorder:
         lost[NOT_WRITTEN] += not done
 
     def _write_message(self, message: AnyMessage, payload: bytes | None) -> None:
-        done = not self._is_left_alone() and self._put_away(
+        done = not self._is_left_alone() and self._store(
             encode(message),
             payload or b"",
             kind=Kind.MESSAGE,
@@ -245,7 +245,7 @@ class Recorder:
     def _is_left_alone(self) -> bool:
         return self._retry_ns is not None and self._now_ns() < self._retry_ns
 
-    def _put_away(
+    def _store(
         self,
         head: bytes,
         data: bytes | memoryview,
@@ -261,8 +261,8 @@ class Recorder:
             self._file.write(record, head, data)
         except OSError as error:
             self._retry_ns = self._now_ns() + RETRY_NS
-            if not self._told:
-                self._told = True
+            if not self._reported:
+                self._reported = True
                 self._on_fault(
                     f"--record {self._file.path}: got '{error.strerror}', expected room and a working disk; what can't"
                     " be kept is counted, and the run goes on"
@@ -291,12 +291,12 @@ class Recorder:
 
 
 def sampled_crc(image: npt.NDArray[np.uint8]) -> int:
-    """Tells one decoder's pixels from another's, at a sixteenth of the cost of all of them."""
+    """Distinguishes the pixels of two decoders at a sixteenth of the cost of a full checksum."""
     return zlib.crc32(image[::16].tobytes())
 
 
 def _none_lost() -> Counter[str]:
-    return Counter({QUEUE_FULL: 0, NOT_WRITTEN: 0})  # no key comes later, so that other threads may read it
+    return Counter({QUEUE_FULL: 0, NOT_WRITTEN: 0})  # no key is added later, so that other threads may read it
 
 
 def _counts(lost: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:

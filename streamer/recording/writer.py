@@ -1,4 +1,4 @@
-"""How a recording grows: record after record, each whole in the file or not at all."""
+"""Appending to a recording: each record is in the file whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from streamer.recording.reader import Recording
 
 
 class RecordingFile:
-    """Appends to a file, unbuffered: what was written survives the process."""
+    """Appends to a file without buffering, so that what was written survives the process."""
 
     def __init__(self, path: str | Path, *, go_on: bool = False) -> None:
-        """Make a new file, or with `go_on` write on behind what is whole in one that is there.
+        """Make a new file, or with `go_on` append to what is whole in an existing one.
 
-        UsageError for a file that is there already without `go_on`; RecordingError for one that is no recording, of
-        another version, or can't be written.
+        UsageError for an existing file without `go_on`; RecordingError for one that is no recording, has another
+        version, or can't be written.
         """
         self.path = Path(path)
         there = self.path.exists()
@@ -47,7 +47,7 @@ class RecordingFile:
         self.size_bytes = end
 
     def write(self, *parts: bytes | memoryview) -> None:
-        """One record. OSError where it can't be written; what was written of it is taken back."""
+        """Append one record. OSError if it can't be written; a part of it is removed again."""
         try:
             for part in parts:
                 rest = memoryview(part)

@@ -163,7 +163,7 @@ class ReplaySource:
             return None
         self._told_end = True
         what = f"what followed frame {self._frame_ids[-1]}" if self._frame_ids else "all"
-        return Skip(self.name, what, "truncated", ending.told(self.path))
+        return Skip(self.name, what, "truncated", ending.described(self.path))
 
     def _remarks(self) -> list[str]:
         track, where = self._track, f"recording {self.path}: source {self._track.name}"

@@ -1,7 +1,7 @@
-"""Where the stage has been: keyframes, how they lie to one another, and the islands that they form.
+"""Where the stage has been: keyframes, their relative positions, and the islands that they form.
 
-Every measured shift between two keyframes is a link. `settle` gives an island the positions that fit all of its links
-best, so that drift is spread over a loop when it closes. Links that no other link agrees with lose their weight.
+Every measured shift between two keyframes is a link. `settle` finds the positions that fit all links of an island best,
+which spreads drift over a loop when it closes. Links that no other link agrees with lose their weight.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LOCAL = 48
 """Keyframes that settle together when one more is linked to them."""
 
 SPECTRA_KEPT = 512
-"""Keyframes whose spectrum stays in memory (0.3 MB each); the others' is computed again when it is needed."""
+"""Keyframes whose spectrum stays in memory (0.3 MB each); others are computed again when needed."""
 
 PICTURES_KEPT = 8192
-"""Keyframes whose picture stays in memory (0.08 MB each). A place whose picture is gone is not recognised again."""
+"""Keyframes whose picture stays in memory (0.08 MB each). A place without its picture is not recognised again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,13 +40,13 @@ class Keyframe:
     frame: PreparedFrame
     links: dict[int, Link] = field(default_factory=dict)
     announced_px: tuple[float, float] = (0.0, 0.0)
-    """The position and the island that were announced last."""
+    """Position and island of the last announcement."""
     announced_island: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class KeyframeState:
-    """All of a keyframe but its picture, as it is kept outside."""
+    """All of a keyframe but its picture, to be stored outside the map."""
 
     number: int
     island: int
@@ -55,7 +55,7 @@ class KeyframeState:
     announced_px: tuple[float, float]
     announced_island: int
     links: tuple[Link, ...]
-    """In the order in which they were found: least squares add up in that order."""
+    """In the order in which they were found, which is the order of the sums in the least squares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ class StageMap:
         self._with_spectrum: OrderedDict[int, None] = OrderedDict()
         self._with_picture: OrderedDict[int, None] = OrderedDict()
         self.forgotten = 0
-        """Keyframes whose picture was given up because too many were kept."""
+        """Keyframes whose picture was dropped to bound memory."""
         self._islands: dict[int, list[int]] = {}
         self._moved: set[int] = set()
         self._new: set[int] = set()
-        """Keyframes made since the last corrections: nobody outside knows of a place that they had before."""
+        """Keyframes made since the last corrections: no earlier position of theirs was announced."""
         self._next_island = 0
         self._changed: set[int] = set()
 
@@ -124,7 +124,7 @@ class StageMap:
         return self._next_island
 
     def take_changed(self) -> list[KeyframeState]:
-        """The keyframes that are new or not as they were when this was last asked."""
+        """The keyframes that are new or changed since the last call."""
         changed, self._changed = sorted(self._changed), set()
         return [_state_of(self._keyframes[number]) for number in changed]
 
@@ -183,9 +183,9 @@ class StageMap:
         return [own[i] for i in order] + others
 
     def link(self, a: int, b: int, shift: Shift) -> float:
-        """Note that `b` lies `shift` from `a`; returns how far off the map is from that, in pixels."""
+        """Record that `b` lies `shift` from `a`. Returns how far the map is from that, in pixels."""
         smear = max(self._keyframes[a].frame.smear, self._keyframes[b].frame.smear, 1.0)
-        # A smeared picture fits anywhere along its smear: it holds an island together only where nothing sharp does.
+        # A smeared picture fits anywhere along its smear, so it holds an island together only where no sharp one does.
         weight = shift.overlap * max(shift.ncc, 0.1) / smear**8
         self._keyframes[a].links[b] = Link(b, shift.x_px, shift.y_px, weight)
         self._keyframes[b].links[a] = Link(a, -shift.x_px, -shift.y_px, weight)
@@ -194,10 +194,10 @@ class StageMap:
         return float(np.hypot(second.x_px - first.x_px - shift.x_px, second.y_px - first.y_px - shift.y_px))
 
     def settle(self, island: int, around: int | None = None) -> None:
-        """Least squares over an island's links; its first keyframe stays where it is.
+        """Least squares over an island's links; its first keyframe stays fixed.
 
-        With `around` only the LOCAL keyframes nearest to that one by links move: for small disagreements, at a cost
-        that does not grow with the island.
+        With `around`, only the LOCAL keyframes nearest to it by links move. That suits small disagreements, and its
+        cost does not grow with the island.
         """
         members = self._islands[island]
         free = set(members) if around is None else self._linked(around, LOCAL)
@@ -227,7 +227,7 @@ class StageMap:
             self._move(self._keyframes[numbers[i]], island, float(settled[i, 0]), float(settled[i, 1]))
 
     def _linked(self, start: int, most: int) -> set[int]:
-        """Up to `most` keyframes that links lead to from `start`, in few steps, itself among them."""
+        """Up to `most` keyframes that are fewest links away from `start`, itself included."""
         reached, edge = {start}, [start]
         while edge and len(reached) < most:
             edge = [to for number in edge for to in self._keyframes[number].links if to not in reached]
@@ -243,7 +243,7 @@ class StageMap:
         self._islands[into].sort()
 
     def corrections(self) -> tuple[Correction, ...]:
-        """What moved since the last call and was there before it, keyframe by keyframe."""
+        """The keyframes that were already there at the last call and have moved since."""
         corrections = []
         for number in sorted(self._moved):
             keyframe = self._keyframes[number]
@@ -274,7 +274,7 @@ class StageMap:
             self._by_place[after].append(keyframe.number)
 
     def _remember(self, keyframe: Keyframe) -> None:
-        """Of the pictures keep those that were used last."""
+        """Drop the least recently used spectra and pictures."""
         if keyframe.frame.fine.size == 0:
             return
         for kept, most, reduce in (

@@ -1,8 +1,8 @@
-"""Joining the islands of a stage map: which of them overlap, as far as there is time to find out.
+"""Joining the islands of a stage map that overlap, as far as there is time to find them.
 
-Keyframes of different islands are compared in pairs: those that wait after every frame a few at a time, all others at
-the end. A match beyond doubt joins two islands, a weaker one only where a second says the same; neither does where more
-of their keyframes should match than do.
+Keyframes of different islands are compared in pairs: a few after every frame, the rest at the end. A match beyond doubt
+joins two islands; a weaker one needs a second that agrees. Neither does if more of their keyframes fail to match than
+match.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NOTHING: Mapping[int, Shift | None] = {}
 
 
 class IslandMerger:
-    """Compares keyframes of different islands of one map, and makes one island of two that overlap."""
+    """Compares keyframes of different islands of one map, and merges islands that overlap."""
 
     def __init__(self, stage_map: StageMap, config: StageConfig, registration: RegistrationConfig) -> None:
         self._map = stage_map
@@ -32,55 +32,55 @@ class IslandMerger:
         self._hunches: deque[tuple[int, int, Shift]] = deque(maxlen=256)
         self._merged: list[tuple[int, int]] = []
         self.given_up = 0
-        """Comparisons that were given up because too many waited."""
+        """Comparisons given up because too many waited."""
 
     @property
     def pending(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of keyframes that wait to be compared, the last one next."""
+        """Pairs of keyframes waiting to be compared, the next one last."""
         return tuple(self._pending)
 
     @property
     def hunches(self) -> tuple[tuple[int, int, Shift], ...]:
-        """Matches (keyframe, keyframe of a later island, shift from the first) seen between islands, oldest first:
-        one that was not sure enough may be confirmed by another."""
+        """Matches between islands (keyframe, keyframe of a later island, shift from the first), oldest first. Another
+        match may confirm one that was too weak by itself."""
         return tuple(self._hunches)
 
     def restore(
         self, pending: Iterable[tuple[int, int]], hunches: Iterable[tuple[int, int, Shift]], given_up: int
     ) -> None:
-        """Make a new merger go on as the one that these were taken from; its map is restored by itself."""
+        """Continue as the merger that these were taken from. The map is restored separately."""
         self._pending = deque(pending)
         self._hunches.extend(hunches)
         self.given_up = given_up
 
     def take_merged(self) -> tuple[tuple[int, int], ...]:
-        """(gone, into) of the islands merged since this was last asked, in their order."""
+        """(gone, into) of the islands merged since the last call, in order."""
         merged, self._merged = self._merged, []
         return tuple(merged)
 
     def add(self, new: Keyframe, compared: Mapping[int, Shift | None] = _NOTHING) -> None:
-        """Have a new keyframe compared with those of other islands, by and by.
+        """Queue a new keyframe for comparison with those of other islands.
 
-        `compared` are keyframes that need not be, because it was already, and the shift from each, None for no match.
+        `compared`: keyframes that it was already compared with, and the shift from each, None for no match.
         """
         others = [n for island in self._map.islands if island != new.island for n in self._map.members(island)]
         pairs = [(number, new.number) for number in others if number not in compared]
-        # There may be time for a few of them only: a sample of the other islands, the same one whenever it is drawn.
+        # There may be time for a few only, so they are shuffled to sample all islands, the same way in every run.
         random.Random(new.number).shuffle(pairs)
         self._pending.extend(pairs)
         while len(self._pending) > self._config.max_pending:
             self._pending.popleft()
             self.given_up += 1
         for number, shift in compared.items():
-            if shift is not None and self._map[number].island != new.island:  # one may have joined them already
+            if shift is not None and self._map[number].island != new.island:  # an earlier one may have joined them
                 self._weigh(number, new.number, shift)
 
     def compare_in_passing(self) -> None:
-        """As many comparisons as there is time for at every frame."""
+        """Make the comparisons that there is time for after a frame."""
         self._compare(self._config.comparisons_per_frame if self._are_few() else 1)
 
     def compare_rest(self) -> None:
-        """All comparisons that wait, and of those that were given up as many as there is time for at the end."""
+        """Make all comparisons that wait, and as many of those given up as there is time for at the end."""
         self._compare(len(self._pending))
         if self.given_up and self._are_few():
             self._pending.extend(self._given_up_pairs())
@@ -90,7 +90,7 @@ class IslandMerger:
         return len(self._map.islands) <= self._config.few_islands
 
     def _given_up_pairs(self) -> list[tuple[int, int]]:
-        """Keyframes of the smaller islands and of the others: while frames came there was time for few of all pairs."""
+        """A sample of the pairs between islands, few of which there was time for while frames came."""
         largest, *smaller = sorted(self._map.islands, key=lambda island: len(self._map.members(island)), reverse=True)
         drawn = random.Random(len(self._map))
         pairs = []
@@ -99,7 +99,7 @@ class IslandMerger:
             others = [number for other in (largest, *smaller[:place]) for number in self._map.members(other)]
             for number in self._map.members(island):
                 pairs += [(other, number) for other in drawn.sample(others, min(most, len(others)))]
-        # Of one place after the other in the larger island: a picture that is not in memory is prepared once.
+        # Sorted by place in the larger island, so that a picture dropped from memory is prepared only once.
         return sorted(pairs[: self._config.max_at_end])
 
     def _compare(self, limit: int) -> None:
@@ -114,12 +114,12 @@ class IslandMerger:
                 self._weigh(a, b, shift)
 
     def _weigh(self, a: int, b: int, shift: Shift) -> None:
-        """Keyframes of two islands seem to match: merge when that is beyond doubt, or when two matches say the same."""
+        """Two islands seem to match: merge them if the match is beyond doubt or agrees with an earlier one."""
         if self._map[a].island > self._map[b].island:
             a, b, shift = b, a, shift.reversed()
         first, second = self._map[a], self._map[b]
         x, y = first.x_px + shift.x_px - second.x_px, first.y_px + shift.y_px - second.y_px
-        confirmed = self._config.is_beyond_doubt(shift) or self._is_said_again(first.island, second.island, x, y)
+        confirmed = self._config.is_beyond_doubt(shift) or self._is_confirmed(first.island, second.island, x, y)
         self._hunches.append((a, b, shift))
         bridges = self._bridges(first, second, x, y) if confirmed else None
         if bridges is None:
@@ -131,8 +131,8 @@ class IslandMerger:
         self._map.settle(into)
         self._merged.append((gone, into))
 
-    def _is_said_again(self, into: int, gone: int, x_px: float, y_px: float) -> bool:
-        """Whether an earlier match, too, put the origin of island `gone` at about (x_px, y_px) in island `into`."""
+    def _is_confirmed(self, into: int, gone: int, x_px: float, y_px: float) -> bool:
+        """Whether an earlier match also put the origin of island `gone` near (x_px, y_px) in island `into`."""
         for a, b, shift in self._hunches:
             one, two = self._map[a], self._map[b]
             if one.island > two.island:
@@ -146,8 +146,8 @@ class IslandMerger:
     def _bridges(
         self, first: Keyframe, second: Keyframe, x_px: float, y_px: float
     ) -> list[tuple[int, int, Shift]] | None:
-        """Other matches between the island of `first` and that of `second`, were this at (x_px, y_px) in the other;
-        None where more places should match and do not than do."""
+        """Other matches between the two islands if that of `second` lay at (x_px, y_px) in that of `first`; None if
+        more places fail to match than match."""
         links: list[tuple[int, int, Shift]] = []
         refuted = 0
         for number in sorted(self._map.members(second.island), key=lambda n: abs(n - second.number))[:32]:

@@ -1,4 +1,4 @@
-"""What stage tracking gives the slide map: where a frame lies, and which places turned out to lie elsewhere."""
+"""What stage tracking reports to the slide map: where a frame lies, and which earlier places have moved."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from streamer.records import MergedIsland, StagePosition
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A keyframe lies elsewhere than was announced before; everything anchored to it moves with it."""
+    """A keyframe has moved since it was last announced; everything anchored to it moves with it."""
 
     anchor: int
     island: int
-    """Its island now: another one than before when two islands turned out to overlap."""
+    """Its island now, which changes when two islands turn out to overlap."""
     dx_px: float
-    """How far it moved since it was last announced; coordinates of the old island become ones of the new."""
+    """Its move since the last announcement, from coordinates of the old island to those of the new."""
     dy_px: float
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What became of one frame. `corrections` come first: `position` is already in the corrected map."""
+    """Where one frame lies. Apply `corrections` first: `position` is in the corrected map."""
 
     position: StagePosition | None
-    """None for a frame that is lost: its detections are shown, and not counted."""
+    """None for a lost frame: its detections are shown but not counted."""
     anchor: int | None = None
-    """The keyframe that the position hangs on; it moves by that keyframe's corrections. None without position."""
+    """The keyframe whose corrections move this position too. None without position."""
     reason: str | None = None
     """Why there is no position: "blurred", "no texture", "rotated", "other magnification", "other frame size"."""
     corrections: tuple[Correction, ...] = ()
@@ -36,15 +36,15 @@ class Placement:
 
 
 class IslandBook:
-    """Which islands turned out to be parts of others, and where they lie there: from the corrections alone."""
+    """Works out from corrections alone which islands became parts of others, and where they lie there."""
 
     def __init__(self, anchors: Mapping[int, int] | None = None) -> None:
-        """`anchors`: those of another book, to go on as it would."""
+        """`anchors`: those of another book, to continue it."""
         self.anchors = dict(anchors or {})
         """One keyframe of each island."""
 
     def update(self, placement: Placement) -> tuple[MergedIsland, ...]:
-        """The islands that this placement merged; to be given every placement of a slide."""
+        """The islands that this placement merged. Call it with every placement of a slide."""
         merged = []
         if placement.corrections:
             moved = {correction.anchor: correction for correction in placement.corrections}

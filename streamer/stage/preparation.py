@@ -1,8 +1,8 @@
-"""What registration needs of one frame: everything that depends on it alone, so that any thread can do it.
+"""The part of registration that depends on one frame alone, so that any thread can do it.
 
-The frame is reduced to grey (objectives magnify red, green and blue differently, up to 1 % in real frames: one channel
-would set a scale of its own), taken to its logarithm, so that light and exposure are addends, and freed of everything
-wider than a cell edge, so that the lamp's vignette is gone.
+The frame is reduced to grey: objectives magnify red, green and blue differently, by up to 1 % in real frames. Its
+logarithm turns light and exposure into addends. Everything wider than a cell edge is removed, and with it the lamp's
+vignette.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class RegistrationConfig:
-    """Lengths are pixels of the reduced picture that they name; the defaults were measured on 388 real frames."""
+    """Lengths are pixels of the named reduced picture. The defaults were measured on 388 real frames."""
 
     long_side: int = 360
-    """The fine picture's longer side is about this; the coarse one's half of it."""
+    """Longer side of the fine picture, about; the coarse one has half of it."""
     flat_sigma: float = 3.0
-    """Width of the blur that is taken as the light, in fine pixels."""
+    """Width of the blur that estimates the light, in fine pixels."""
     smooth_sigma: float = 1.0
-    """Width of the blur against noise, in fine pixels; without it gradients are taken too small and steps too large."""
+    """Width of the blur against noise, in fine pixels. Without it gradients come out too small and steps too large."""
     clip: float = 3.0
-    """Contrast beyond so many standard deviations is cut off, so that a white cell does not outvote the field."""
+    """Contrast is clipped at this many standard deviations, so that a white cell does not outvote the field."""
     min_overlap: float = 0.03
-    """Shifts that leave less of the field in common are not looked at."""
+    """Shifts with less overlap, as a share of the field, are ignored."""
     min_peak: float = 9.0
     """Standard deviations of its own surface; true peaks reach 16 and more, most wrong ones 6, some 20."""
     min_low_peak: float = 7.0
-    """The same for the lower half of the frequencies, which is tried first at a quarter of the cost: true peaks reach 9
-    and more, nine in ten wrong ones less than 7."""
+    """The same for the lower half of the frequencies, tried first at a quarter of the cost: true peaks reach 9 or more,
+    nine in ten wrong ones less than 7."""
     min_ncc: float = 0.2
     """Correlation on the fine overlap; true ones 0.7 and more, with the focus changed 0.35."""
     min_strength: float = 38.0
@@ -49,7 +49,7 @@ class RegistrationConfig:
     tile: int = 36
     """Side of a tile of the overlap in fine pixels."""
     max_refinement: float = 4.0
-    """Fine pixels that refinement may move what it starts from."""
+    """Fine pixels that refinement may move from its start."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,15 +64,15 @@ class PreparedFrame:
     fine: npt.NDArray[np.int8]
     """(h, w) flat-fielded log contrast, 1/32 of its standard deviation."""
     spectrum: npt.NDArray[np.complex64] | None
-    """Of the coarse picture, half the fine one, zero-padded to twice its size; None where it was not needed yet, or was
+    """Of the coarse picture, half the fine one, zero-padded to twice its size; None: not needed yet, or
     dropped."""
     contrast: float
     """Root mean square of the flat-fielded logarithm; falls with blur, 0 for a blank frame."""
     coherence: float
     """Correlation of neighbouring pixels before smoothing: about 0 for pure noise, 0.5 and more for cells."""
     smear: float
-    """Strongest over weakest gradient of all directions, rms: 1.0 to 1.13 in fields at rest, 1.2 and more when the
-    stage went further than about 1 % of the field during the exposure."""
+    """Ratio of the strongest to the weakest rms gradient over all directions: 1.0 to 1.13 at rest, 1.2 and more if the
+    stage moved by more than about 1 % of the field during the exposure."""
 
 
 def prepare(
@@ -80,7 +80,7 @@ def prepare(
 ) -> PreparedFrame:
     """Reduce a uint8 (H, W, 3) BGR image to what registration needs. Raises LeukostreamError for another array.
 
-    `half`: the image at half its size (INTER_AREA), where the caller has it; nothing but time depends on it.
+    `half`: the image at half its size (INTER_AREA) if the caller has it; it saves time and changes nothing else.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise LeukostreamError(f"image: got {image.dtype} {image.shape}, expected uint8 (height, width, 3)")
@@ -123,7 +123,7 @@ def without_spectrum(frame: PreparedFrame) -> PreparedFrame:
 
 
 def forgotten(frame: PreparedFrame) -> PreparedFrame:
-    """The frame without its picture: it matches nothing any more."""
+    """The frame without its picture; it no longer matches anything."""
     return replace(frame, fine=np.zeros((0, 0), np.int8), spectrum=None)
 
 
@@ -133,7 +133,7 @@ def comparable(a: PreparedFrame, b: PreparedFrame) -> bool:
 
 
 def _reduce(image: npt.NDArray[np.uint8], factor: int, half: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
-    """Grey (h, w) means of factor x factor blocks; what fills no block, or would not on halving, is cut off."""
+    """Grey (h, w) means of factor x factor blocks. Edges that fill no block of twice the factor are cut off."""
     unit = 2 * factor
     height, width = image.shape[0] // unit * unit, image.shape[1] // unit * unit
     image = image[:height, :width]
@@ -152,7 +152,7 @@ def shrink(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:
 
 
 def _light(image: npt.NDArray[Any], sigma: float) -> Floats:
-    """A Gaussian blur at half the size, a third of the cost: what is so wide is not sharper than that."""
+    """A Gaussian blur, made at half the size for a third of the cost: a wide blur has no finer detail."""
     # The two resizings blur by a variance of about 1/2 and 1/2 pixel themselves.
     half = cv2.GaussianBlur(shrink(image, 2), (0, 0), float(np.sqrt(sigma**2 - 0.6)) / 2)
     return np.asarray(cv2.resize(half, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
@@ -170,7 +170,7 @@ def _spectrum(fine: Floats) -> npt.NDArray[np.complex64]:
 
 
 def _neighbour_correlation(image: Floats) -> float:
-    """The weaker one of the correlations along x and along y; 0 for a blank image."""
+    """The weaker of the correlations along x and y; 0 for a blank image."""
     power = float(np.vdot(image, image)) / image.size
     if power < 1e-12:
         return 0.0

@@ -1,11 +1,11 @@
-"""How far two frames are apart: pictures in, a shift in pixels and how sure it is out. Pure functions.
+"""How far two frames are apart. Pure functions from pictures to a shift in pixels and its confidence.
 
-Frames are prepared first (preparation.py). `register` then correlates two of them at every shift at once,
-zero-padded to twice their size: no shift is confused with the one that wraps around, and every sum is divided by the
-square root of the overlap it was taken over, so that a strip of 5 % of the field can win. (Plain phase correlation at
-the frame's own size fails from about half a field on.) The peak's height in standard deviations of its own surface is
-the gate. What passes is refined on the finer picture with a second-order Gauss-Newton step (ESM, Benhimane and Malis
-2004), which tile by tile also shows whether the whole overlap moved as one.
+Frames are prepared first (preparation.py). `register` correlates two of them at every shift at once. They are
+zero-padded to twice their size, so that no shift is confused with the one that wraps around. Every sum is divided by
+the square root of its overlap, so that a strip of 5 % of the field can win. (Plain phase correlation at the frame's own
+size fails from about half a field on.) A peak must stand out by enough standard deviations of its surface. It is then
+refined on the finer picture with a second-order Gauss-Newton step (ESM, Benhimane and Malis 2004), which also shows
+tile by tile whether the whole overlap moved as one.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ class Shift:
     x_px: float
     y_px: float
     overlap: float
-    """Share of the field that both see."""
+    """Share of the field that both frames show."""
     ncc: float
     """-1 to 1, correlation on the overlap."""
     agreement: float
-    """0 to 1, share of the overlap's contrast that moved as the whole did."""
+    """0 to 1, share of the overlap's contrast that moved by the common shift."""
     strength: float
     """How unlikely it is by chance: see `RegistrationConfig.min_strength`."""
     growth: float
-    """How much larger the second frame shows things, as a share: 0.01 is 1 %; measured over the tiles."""
+    """How much larger things are in the second frame: 0.01 is 1 %. Measured over the tiles."""
     turn_rad: float
-    """How far the second frame is turned against the first one."""
+    """Rotation of the second frame against the first."""
 
     def reversed(self) -> Shift:
-        """Where the first frame lies from the second one."""
+        """The shift of the first frame from the second."""
         return replace(self, x_px=-self.x_px, y_px=-self.y_px, growth=-self.growth, turn_rad=-self.turn_rad)
 
 
 def at_rest(a: PreparedFrame, b: PreparedFrame) -> bool:
-    """Whether two frames look so alike that the stage can have gone hardly further than a cell's edge is wide."""
+    """Whether two frames are so alike that the stage moved by hardly more than the width of a cell's edge."""
     if not comparable(a, b):
         return False
     size = cv2.norm(a.fine, cv2.NORM_L1) + cv2.norm(b.fine, cv2.NORM_L1)
-    return cv2.norm(a.fine, b.fine, cv2.NORM_L1) < 0.4 * size  # what has nothing in common: 0.7 to 0.8
+    return cv2.norm(a.fine, b.fine, cv2.NORM_L1) < 0.4 * size  # unrelated frames: 0.7 to 0.8
 
 
 def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> Shift | None:
-    """Where `b` lies from `a`, at any shift that leaves enough in common; None when there is no such shift."""
+    """The shift of `b` from `a`, over all shifts with enough overlap; None if there is no match."""
     peak_px = find_peak(a, b, config)
     if peak_px is None:
         return None
@@ -75,8 +75,7 @@ def register(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> 
 def register_near(
     a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], within_px: float, config: RegistrationConfig
 ) -> Shift | None:
-    """As `register`, where `b` should lie about `guess_px` from `a`; None too where it lies further than `within_px`
-    from there."""
+    """As `register` if `b` should lie about `guess_px` from `a`; None if it is more than `within_px` from there."""
     shift = refine(a, b, guess_px, config)
     if shift is None:
         shift = register(a, b, config)
@@ -86,7 +85,7 @@ def register_near(
 
 
 def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
-    """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None when no peak stands out."""
+    """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None if no peak stands out."""
     if not comparable(a, b):
         return None
     shape = coarse_shape(a.fine)
@@ -110,7 +109,7 @@ def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) ->
 
 
 def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int]:
-    """(height in standard deviations, row, column) of the peak of a surface, which is weighted in place."""
+    """(height in standard deviations, row, column) of a surface's peak; multiplies it by `weights` in place."""
     surface *= weights
     row, column = divmod(int(surface.argmax()), surface.shape[1])
     spread = float(np.sqrt(np.vdot(surface, surface) / valid))
@@ -120,7 +119,7 @@ def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int
 def refine(
     a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], config: RegistrationConfig
 ) -> Shift | None:
-    """Sub-pixel shift near `guess_px` (within some ten frame pixels); None when the overlap does not agree with it."""
+    """Sub-pixel shift near `guess_px` (within some ten frame pixels); None if the overlap does not confirm it."""
     if not comparable(a, b):
         return None
     start = np.array(guess_px) / a.factor
@@ -138,7 +137,7 @@ def refine(
         if np.abs(step).max() <= (0.75 if not fraction.any() else 0.25):
             if fraction.any() or np.abs(step).max() < 0.1:
                 break
-            fraction = np.clip(shift - np.rint(shift), -0.5, 0.5)  # once more, with what is left of a pixel taken out
+            fraction = np.clip(shift - np.rint(shift), -0.5, 0.5)  # once more, without the fraction of a pixel
         else:
             fraction = np.zeros(2)
     else:
@@ -165,7 +164,7 @@ class _Tiles:
     """The normal equations of a translation, tile by tile of the overlap, at an integer shift."""
 
     def __init__(self, first: Floats, second: Floats, corner: tuple[int, int], tile: int) -> None:
-        """The overlap as both see it, and where it begins in `b`, x and y in fine pixels."""
+        """The overlap in both frames, and its corner in `b`, x and y in fine pixels."""
         height, width = first.shape
         self.pixels = height * width
         self._first, self._second, self._corner = first, second, corner
@@ -176,7 +175,7 @@ class _Tiles:
         self._normal = self._sums(
             (along_x, along_x), (along_x, along_y), (along_y, along_y), (along_x, gap), (along_y, gap)
         )  # xx, xy, yy, x gap, y gap
-        # A tile without an edge in one direction still has a step: the ridge keeps it near zero there.
+        # The ridge keeps the step near zero in a direction in which a tile has no edge.
         ridge = 0.05 * float((self._normal[0] + self._normal[2]).mean()) + 1e-6
         self._steps = np.stack(_solved(self._normal, ridge), axis=-1)
 
@@ -189,7 +188,7 @@ class _Tiles:
         fraction: npt.NDArray[np.float64],
         config: RegistrationConfig,
     ) -> _Tiles | None:
-        """At the shift `base` + `fraction` (x, y); None where too little is left in common."""
+        """At the shift `base` + `fraction` (x, y); None if the overlap is too small."""
         height, width = a.shape
         x, y = base.tolist()
         left, right = max(0, -x), min(width, width - x)
@@ -198,7 +197,7 @@ class _Tiles:
             return None
         first = a[top + y : bottom + y, left + x : right + x].astype(np.float32)
         second = b[top:bottom, left:right].astype(np.float32)
-        if fraction.any():  # half of it each, so that both are blurred alike by the interpolation
+        if fraction.any():  # half each, so that interpolation blurs both alike
             first, second = _moved(first, fraction / 2), _moved(second, -fraction / 2)
         return cls(first, second, (left, top), config.tile)
 
@@ -209,7 +208,7 @@ class _Tiles:
         return np.array([(per_row @ cv2.multiply(one, two) @ per_column).ravel() for one, two in factors], np.float64)
 
     def correlate(self) -> None:
-        """Set `ncc` and what `agreement` and `distortion` need: only the last tiles of a refinement are asked."""
+        """Set `ncc` and what `agreement` and `distortion` need. Only the last tiles of a refinement call it."""
         first, second = self._first, self._second
         ab, aa, bb = self._sums((first, second), (first, first), (second, second))
         self._power = np.sqrt(aa * bb)
@@ -217,7 +216,7 @@ class _Tiles:
         self.ncc = float(ab.sum() / max(float(np.sqrt(aa.sum() * bb.sum())), 1e-6))
 
     def common_step(self) -> npt.NDArray[np.float64]:
-        """The step (x, y) in fine pixels that all tiles agree on, tiles far from it having little to say."""
+        """The step (x, y) in fine pixels that most tiles agree on; tiles far from it get little weight."""
         weights = np.ones(len(self._steps))
         for _ in range(3):
             step = np.array(_solved(self._normal @ weights, 1e-6))
@@ -231,7 +230,7 @@ class _Tiles:
         return float(self._power[near & (self._ncc > 0.3)].sum() / max(float(self._power.sum()), 1e-6))
 
     def distortion(self) -> tuple[float, float]:
-        """(growth, turn in radians) that the tiles' own steps show; zeros where the overlap is too small to tell."""
+        """(growth, turn in radians) from the steps of single tiles; zeros if the overlap is too small."""
         if len(self._steps) < 9:
             return 0.0, 0.0
         weights = self._power * np.maximum(self._ncc, 0.0)
@@ -253,10 +252,10 @@ class _Tiles:
 
 
 def find_similarity(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
-    """(growth, turn in radians) of what `b` shows against `a`, by features (ORB); None where they don't match.
+    """(growth, turn in radians) of `b` against `a`, by features (ORB); None if they don't match.
 
-    Some 4 ms, for frames that `register` can't place. What the features say is believed when `b`, turned back and
-    rescaled by it, correlates with `a` like one field with itself: in a handful of features chance finds a turn too.
+    Some 4 ms, for frames that `register` can't place. A handful of features may match by chance, so the result counts
+    only if `b`, turned and scaled back by it, correlates with `a` like one field with itself.
     """
     points_a, described_a = _features(a)
     points_b, described_b = _features(b)
@@ -268,7 +267,7 @@ def find_similarity(a: PreparedFrame, b: PreparedFrame, config: RegistrationConf
         return None
     from_a = np.array([points_a[match.queryIdx].pt for match in good], np.float32) * 2
     from_b = np.array([points_b[match.trainIdx].pt for match in good], np.float32) * 2
-    cv2.setRNGSeed(0)  # so that the same frames give the same answer
+    cv2.setRNGSeed(0)  # the same frames give the same result
     matrix, inliers = cv2.estimateAffinePartial2D(from_a, from_b, ransacReprojThreshold=4.0)
     if matrix is None or int(inliers.sum()) < max(10, 0.3 * len(good)):
         return None
@@ -282,8 +281,8 @@ def find_similarity(a: PreparedFrame, b: PreparedFrame, config: RegistrationConf
 def _proof(
     a: PreparedFrame, b: PreparedFrame, matrix: npt.NDArray[np.float64], config: RegistrationConfig
 ) -> Shift | None:
-    """How `b`, brought to where `a` is by `matrix` (fine pixels of a to those of b), lies from it; None when it does
-    not match there over a third of the field."""
+    """The shift of `b` from `a` once `matrix` (fine pixels of a to those of b) is undone; None if they don't match over
+    a third of the field."""
     size = (a.fine.shape[1], a.fine.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     back = np.asarray(cv2.warpAffine(b.fine.astype(np.float32), matrix, size, flags=flags))
@@ -297,7 +296,7 @@ def _proof(
 
 
 def _features(frame: PreparedFrame) -> tuple[Sequence[cv2.KeyPoint], npt.NDArray[np.uint8]]:
-    """Points of the fine picture at half its size, and what describes them."""
+    """Key points of the fine picture at half its size, and their descriptors."""
     picture = (frame.fine.astype(np.int16) + 128).astype(np.uint8)
     points, described = cv2.ORB.create(300).detectAndCompute(shrink(picture, 2), None)
     return points, np.asarray(described, np.uint8)
@@ -312,21 +311,21 @@ def _solved(normal: npt.NDArray[np.float64], ridge: float) -> tuple[npt.NDArray[
 
 
 def _moved(image: Floats, by: npt.NDArray[np.float64]) -> Floats:
-    """The image as it would look from `by` (x, y; within half a pixel) further on: quadratic interpolation."""
+    """The image shifted by `by` (x, y; within half a pixel), by quadratic interpolation."""
     taps = [np.array([s * (s - 1) / 2, 1 - s * s, s * (s + 1) / 2]) for s in by.tolist()]
     return np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, taps[0], taps[1], borderType=cv2.BORDER_REPLICATE))
 
 
 @lru_cache(maxsize=256)
 def _bins(size: int, bins: int) -> Floats:
-    """(bins, size) of 0 and 1: sums `size` neighbours into `bins` groups as equal as they come."""
+    """(bins, size) of 0 and 1 that sums `size` neighbours into `bins` groups of nearly equal size."""
     members: Floats = (np.arange(size) * bins // size == np.arange(bins)[:, None]).astype(np.float32)
     return members
 
 
 @lru_cache(maxsize=16)
 def _overlap_weights(shape: tuple[int, int], min_overlap: float) -> tuple[Floats, int]:
-    """1 / sqrt(pixels in common) of every shift, 0 where there are too few, and how many shifts there are."""
+    """1 / sqrt(overlapping pixels) of every shift, 0 where there are too few, and the number of shifts."""
     counts = []
     for size, padded in zip(shape, padded_shape(shape), strict=True):
         shifts = np.arange(padded)

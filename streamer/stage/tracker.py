@@ -1,13 +1,12 @@
-"""Stage tracking: the place of every frame on the slide, from the frames alone.
+"""Stage tracking: the position of every frame on the slide, from the frames alone.
 
-A frame is first correlated with the keyframe that the last one was seen from; that is the fast path, and it holds at
-any shift that leaves a few per cent of the field in common. Where it fails, all other keyframes are tried, the near
-ones first: a jump, or a return to where the stage has been. What fits nowhere starts a new island, unless it is
-too poor a picture for that (then it is lost); an island that turns out to overlap another one is merged into it
-(streamer/stage/merging.py).
+A frame is first correlated with the keyframe that placed the last one. This fast path works at any shift with a few per
+cent of overlap. If it fails, the stage has jumped or returned, and all other keyframes are tried, the nearest first. A
+frame that fits nowhere starts a new island, or is lost if its picture is too poor for that. Islands that turn out to
+overlap are merged (streamer/stage/merging.py).
 
-The camera must not be turned or its magnification changed in a session: frames after such a change are recognised by
-their features, said to be so, and given no position.
+The camera must not be turned or its magnification changed in a session. Frames after such a change are recognised by
+their features; they are reported with that reason and get no position.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ class TrackerState:
     given_up: int
     was_found: bool
     last: tuple[PreparedFrame, Placement] | None
-    """The last frame and what became of it, without the corrections that came with it."""
+    """The last frame and its placement, without the corrections that came with it."""
     found: tuple[PreparedFrame, int, Shift] | None
     hunches: tuple[tuple[int, int, Shift], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageChanges:
-    """What is new in a tracker since it was last asked."""
+    """What has changed in a tracker since the last call."""
 
     keyframes: tuple[tuple[KeyframeState, PreparedFrame], ...]
-    """Those that are new or changed; a keyframe's picture never changes."""
+    """Those new or changed; a keyframe's picture never changes."""
     tracker: TrackerState
 
 
@@ -65,15 +64,15 @@ class StageTracker:
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
         self._found: tuple[PreparedFrame, int, Shift] | None = None
-        """The last frame, its keyframe and the shift from it, where it is good and was not made a keyframe."""
+        """The last frame, its keyframe and the shift from it, if it is good and did not become a keyframe."""
         self._was_found = False
-        """Whether the last frame was found on the map; then one that is not may show a turned camera."""
+        """Whether the last frame was on the map. If so, one that is not may come from a turned camera."""
         self._distorted: dict[int, str] = {}
-        """Islands that are left out, and what was changed at the camera."""
+        """Islands that are left out, and what had changed at the camera."""
 
     @property
     def islands(self) -> tuple[int, ...]:
-        """The islands that there are now, those of a turned or rescaled camera left out."""
+        """The present islands, without those of a turned or rescaled camera."""
         return tuple(island for island in self._map.islands if island not in self._distorted)
 
     @property
@@ -82,26 +81,25 @@ class StageTracker:
 
     @property
     def forgotten(self) -> int:
-        """Keyframes whose picture was given up because too many were kept; their places are not recognised again."""
+        """Keyframes whose picture was dropped to bound memory; their places are not recognised again."""
         return self._map.forgotten
 
     @property
     def given_up(self) -> int:
-        """Comparisons between islands that were given up because too many waited."""
+        """Comparisons between islands given up because too many waited."""
         return self._merger.given_up
 
     def anchor_position(self, anchor: int) -> StagePosition:
-        """Where a keyframe lies by now."""
+        """The present position of a keyframe."""
         keyframe = self._map[anchor]
         return StagePosition(keyframe.island, keyframe.x_px, keyframe.y_px, 1.0)
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> PreparedFrame:
-        """What `update` needs of a uint8 (H, W, 3) BGR image; depends on nothing else, so any thread may do it."""
+        """What `update` needs of a uint8 (H, W, 3) BGR image. Depends on nothing else, so any thread may call it."""
         return prepare(image, self._registration)
 
     def update(self, frame: PreparedFrame, may_start: bool = True) -> Placement:
-        """Place the next frame. With `may_start` False (a frame that the quality gate rejects) it can be found on the
-        map, and starts no island when it is not."""
+        """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island."""
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             before = self._last[1]
             return Placement(before.position, before.anchor, before.reason)
@@ -112,12 +110,12 @@ class StageTracker:
         return placement
 
     def finish(self) -> Placement:
-        """Do what comparisons between islands still wait; a Placement without position, for its corrections."""
+        """Make the comparisons between islands that still wait. The Placement has corrections and no position."""
         self._merger.compare_rest()
         return self._placement(None, None, "end")
 
     def take_changes(self) -> StageChanges:
-        """What `restore` needs besides all that this gave before: small, so that it can be kept after every frame."""
+        """What `restore` needs beyond earlier changes; small enough to be stored after every frame."""
         last = self._last
         if last is not None:
             last = last[0], Placement(last[1].position, last[1].anchor, last[1].reason)
@@ -136,7 +134,7 @@ class StageTracker:
         return StageChanges(changed, tracker)
 
     def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], tracker: TrackerState) -> None:
-        """Make a new tracker go on as the one that `keyframes` (all, by number) and `tracker` were taken from."""
+        """Continue as the tracker that `keyframes` (all, by number) and `tracker` were taken from."""
         self._map.restore(keyframes, tracker.next_island)
         self._merger.restore(tracker.pending, tracker.hunches, tracker.given_up)
         self._reference = tracker.reference
@@ -164,12 +162,12 @@ class StageTracker:
         merged = self._merger.take_merged()
         for gone, into in merged:
             reason = self._distorted.pop(gone, None)
-            if reason is None:  # what fits an island of the unchanged camera was not taken by a changed one
+            if reason is None:  # what fits an island of the unchanged camera is not from a changed one
                 self._distorted.pop(into, None)
         return merged
 
     def _place(self, frame: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
-        """(keyframe, shift from it, why not)."""
+        """(keyframe, shift from it, reason for none)."""
         good = self._may_start(frame, may_start)
         match = self._rested(frame)
         if match is None:
@@ -204,7 +202,7 @@ class StageTracker:
         return new
 
     def _keep_last(self) -> None:
-        """Before the stage jumps, keep where it jumped from: another way may lead there."""
+        """When the stage jumps, make a keyframe of the place that it left: another path may lead there."""
         if self._found is not None:
             frame, number, shift = self._found
             self._found = None
@@ -212,7 +210,7 @@ class StageTracker:
                 self._keep(frame, number, shift)
 
     def _is_worth_keeping(self, frame: PreparedFrame, keyframe: Keyframe, shift: Shift) -> bool:
-        """Whether a found frame should become a keyframe."""
+        """Whether a frame on the map should become a keyframe."""
         config = self._config
         if frame.smear > config.max_smear:
             return shift.overlap < config.keyframe_overlap_smeared
@@ -224,7 +222,7 @@ class StageTracker:
     def _start(
         self, frame: PreparedFrame, compared: dict[int, Shift | None]
     ) -> tuple[int | None, Shift | None, str | None]:
-        """A new island with this frame, which fits none of the keyframes `compared` beyond doubt."""
+        """Start an island with this frame, which fits none of the keyframes `compared` beyond doubt."""
         reason = self._distortion(frame) if self._was_found else None
         self._was_found = False
         new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
@@ -235,7 +233,7 @@ class StageTracker:
         return new.number, None, None
 
     def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
-        """Where a frame too poor to be counted lies from the last keyframe, if anything can be made out."""
+        """The shift of a frame too poor to be counted from the last keyframe, if they can be registered at all."""
         if self._reference is not None:
             shift = register(self._map.frame(self._reference), frame, self._lenient)
             if shift is not None:
@@ -249,7 +247,7 @@ class StageTracker:
         return may_start and frame.contrast >= config.min_contrast and frame.coherence >= config.min_coherence
 
     def _rested(self, frame: PreparedFrame) -> tuple[int, Shift] | None:
-        """As `_locate`, for a frame that shows what the last one showed: it lies about where that one lay."""
+        """As `_locate`, for a frame that looks like the last one and so lies near it."""
         if self._last is None or self._reference is None or self._last[1].anchor != self._reference:
             return None
         before, keyframe = self._last[1].position, self._map[self._reference]
@@ -262,9 +260,9 @@ class StageTracker:
         return self._best_view(frame, keyframe.number, shift)
 
     def _locate(self, frame: PreparedFrame, most: int, compared: dict[int, Shift | None]) -> tuple[int, Shift] | None:
-        """The keyframe that sees most of this frame, and the shift from it; at most `most` are tried.
+        """The keyframe that overlaps this frame most, and the shift from it; at most `most` are tried.
 
-        What is found elsewhere than by the last keyframe must be beyond doubt, or confirmed by a second one.
+        A match with any but the last keyframe must be beyond doubt, or confirmed by a second one.
         """
         if self._reference is None:
             return None
@@ -281,7 +279,7 @@ class StageTracker:
         return None
 
     def _candidates(self, reference: Keyframe) -> Iterator[int]:
-        """Keyframes to look for a frame by: the last one, those around it, and only then all by their distance."""
+        """Keyframes to try: the last one, those around it, then all by distance."""
         yield reference.number
         around = self._map.around(reference.island, reference.frame, reference.x_px, reference.y_px)
         tried = {reference.number, *(number for _, number in around)}
@@ -291,7 +289,7 @@ class StageTracker:
                 yield number
 
     def _best_view(self, frame: PreparedFrame, number: int, shift: Shift) -> tuple[int, Shift] | None:
-        """The keyframe nearest to a frame found by `number`; None where the near ones contradict the finding."""
+        """The keyframe nearest to a frame that matched `number`; None if nearer ones contradict the match."""
         keyframe = self._map[number]
         x, y = keyframe.x_px + shift.x_px, keyframe.y_px + shift.y_px
         for overlap, other in self._best_first(keyframe.island, frame, x, y)[:3]:
@@ -305,20 +303,20 @@ class StageTracker:
         return number, shift
 
     def _best_first(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
-        """(overlap, number) of the keyframes to place a frame by: sharp ones first, then those that see most of it."""
+        """(overlap, number) of the keyframes that may place a frame: sharp ones first, then by overlap."""
         around = self._map.around(island, frame, x_px, y_px)
         worth = [(o / max(1.0, self._map[n].frame.smear) ** 4, o, n) for o, n in around]
         return [(overlap, number) for _, overlap, number in sorted(worth, key=lambda entry: (-entry[0], entry[2]))]
 
     def _measure(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> Shift | None:
-        """Shift from a keyframe to a frame that should lie at (x_px, y_px)."""
+        """The shift from a keyframe to a frame expected at (x_px, y_px)."""
         keyframe = self._map[number]
         guess_px = x_px - keyframe.x_px, y_px - keyframe.y_px
         within_px = self._config.max_surprise * frame.width
         return register_near(self._map.frame(number), frame, guess_px, within_px, self._registration)
 
     def _tie(self, new: Keyframe, besides: int) -> None:
-        """Measure a new keyframe against its neighbours; the island settles anew when they disagree with its place."""
+        """Register a new keyframe with its neighbours, and settle the island again if they disagree with its place."""
         around = self._map.around(new.island, new.frame, new.x_px, new.y_px)
         off = 0.0
         for overlap, number in around[: self._config.max_links + 1]:
@@ -331,7 +329,7 @@ class StageTracker:
             self._map.settle(new.island, new.number if off < self._config.settle_all_px else None)
 
     def _distortion(self, frame: PreparedFrame) -> str | None:
-        """Whether a frame that fits nowhere shows what the last one showed, turned or at another magnification."""
+        """Why a frame that fits nowhere still shows the last field: turned, or at another magnification."""
         if self._last is None or self._last[1].anchor is None:
             return None
         similarity = find_similarity(self._last[0], frame, self._registration)

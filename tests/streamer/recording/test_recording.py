@@ -147,7 +147,7 @@ def test_a_damaged_record_header_ends_it_in_words(whole, tmp_path):
     path.write_bytes(data)
     with Recording(path) as recording:
         assert recording.track(None).frame_ids() == [0, 1]
-        assert f"got a damaged record at byte {at} of {len(data)}" in recording.ending.told(path)
+        assert f"got a damaged record at byte {at} of {len(data)}" in recording.ending.described(path)
 
 
 NO_RECORDINGS = [
