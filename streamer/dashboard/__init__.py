@@ -1,5 +1,4 @@
-"""The dashboard in the terminal: a pure `render` of what messages say, a live display, and plain lines where there is
-no terminal."""
+"""The dashboard: a pure `render` of messages, a live display in the terminal, and plain lines without a terminal."""
 
 from streamer.dashboard.canvas import Screenful
 from streamer.dashboard.display import Display

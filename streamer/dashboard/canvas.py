@@ -1,4 +1,4 @@
-"""Lines of terminal cells of an exact width: what the panels are put together from."""
+"""Lines of terminal cells of an exact width, from which the panels are built."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rich.style import Style
 from streamer.dashboard.palette import FAINT, PLAIN
 
 Line = list[Segment]
-"""The segments of one row; which row width they fill is the business of who made it."""
+"""The segments of one row; whoever makes it answers for its width."""
 Span = tuple[str, Style]
-"""A piece of text, cleaned or not, and how it looks."""
+"""A piece of text, cleaned or not, and its style."""
 
 Align = Literal["left", "right", "centre"]
 
 
 @lru_cache(maxsize=4096)
 def clean(text: str) -> str:
-    """`text` without what would move the cursor or has no width of its own: names come from files and from the wire."""
+    """`text` without control and zero-width characters: names come from files and from the network."""
     if text.isascii() and text.isprintable():
         return text
     letters = (letter if letter.isprintable() else "·" for letter in unicodedata.normalize("NFC", text))
@@ -32,7 +32,7 @@ def clean(text: str) -> str:
 
 
 def crop(text: str, width: int) -> str:
-    """`text` cleaned, at most `width` cells wide, with an ellipsis where something was cut off."""
+    """`text` cleaned and at most `width` cells wide, with an ellipsis if it was cut."""
     text = clean(text)
     if cell_len(text) <= width:
         return text
@@ -64,7 +64,7 @@ def fit(spans: Iterable[Span], width: int, align: Align = "left") -> Line:
 
 
 def justify(left: Sequence[Span], right: Sequence[Span], width: int) -> Line:
-    """`left` at the left edge and, where both fit with a gap, `right` at the right edge."""
+    """`left` at the left edge and, if both fit with a gap, `right` at the right edge."""
     left_cells = span_len(left)
     right_cells = span_len(right)
     if left_cells + right_cells + 1 > width:
@@ -123,7 +123,7 @@ def _rule(first: str, last: str, left: Sequence[Span], right: Sequence[Span], wi
 
 
 def fit_within(spans: Sequence[Span], width: int) -> list[Span]:
-    """`spans`, cropped where they are wider than `width`, not padded where they are narrower."""
+    """`spans`, cropped to `width` if they are wider, not padded if they are narrower."""
     spans = [(clean(text), style) for text, style in spans]
     if span_len(spans) <= width:
         return spans

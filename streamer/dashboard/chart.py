@@ -1,8 +1,8 @@
-"""Where the stage has been and which white cells lie there, learned from messages, in bounded memory.
+"""Where the stage has been and the white cells found there, from messages alone, in bounded memory.
 
-A Chart keeps a grid of square tiles for each island: seen or not, and the class of a white cell in it. An island that
-outgrows its grid gets tiles twice as large. What was drawn stays where it was drawn: later corrections of a
-position, smaller than a tile as a rule, don't move it; an island that turned out to be part of another one moves whole.
+A Chart has a grid of square tiles for each island: whether a tile was seen, and the class of a white cell in it. An
+island that outgrows its grid gets tiles twice as large. Later corrections of a position are usually smaller than a tile
+and don't move what is drawn. An island that becomes part of another one moves as a whole.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from streamer.protocol import messages
 from streamer.records import MergedIsland, StagePosition
 
 TILES_A_FRAME = 16
-"""Tiles along the longer side of a frame; a tile is about as large as a white cell then."""
+"""Tiles along the longer side of a frame, so that a tile is about as large as a white cell."""
 MOST_TILES = 512
 """Along a side of an island's grid."""
 MOST_ISLANDS = 64
-"""Those that were left longest ago are given up beyond it, and counted."""
+"""Beyond it, the islands left longest ago are dropped and counted."""
 MOST_CLASSES = 254
 FINE = 2.0
-"""Tiles up to this many times as large as the first ones still show areas well."""
+"""Tiles up to this many times as large as the first ones still measure areas well."""
 USUAL_TILE_PX = 40.0
-"""Until the first frame shows how large frames are."""
+"""Used until the first frame gives the size of frames."""
 
 PASSED = 1
 """The stage was there, and no frame of it was counted."""
@@ -63,7 +63,7 @@ Step = Visit | Mark
 
 
 def step_of(message: messages.AnyMessage) -> Step | None:
-    """What a message adds to the chart, in a few bytes; None where it adds nothing."""
+    """What a message adds to the chart, in a few bytes; None if nothing."""
     if isinstance(message, messages.FrameMessage):
         merged = tuple(message.merged_islands)
         return Visit(message.session, message.stage, message.width, message.height, message.accepted, merged)
@@ -92,19 +92,19 @@ class Island:
         return self.seen.shape[1] * self.tile_px, self.seen.shape[0] * self.tile_px
 
     def visit(self, x_px: float, y_px: float, width: int, height: int, value: int) -> None:
-        """Take in a frame that lies at (x_px, y_px)."""
+        """Draw a frame that lies at (x_px, y_px)."""
         self._reach(x_px, y_px, x_px + width, y_px + height)
         tile = self.tile_px
         part = self.seen[_tiles(y_px, height, tile, self.top), _tiles(x_px, width, tile, self.left)]
         np.maximum(part, value, out=part)
 
     def mark(self, x_px: float, y_px: float, code: int) -> None:
-        """Take in a cell; with code 0, take it out."""
+        """Draw a cell; code 0 erases it."""
         self._reach(x_px, y_px, x_px, y_px)
         self.cells[math.floor(y_px / self.tile_px) - self.top, math.floor(x_px / self.tile_px) - self.left] = code
 
     def take_over(self, gone: Island, dx_px: float, dy_px: float) -> None:
-        """Lay all of another island over this one, moved by (dx_px, dy_px)."""
+        """Draw all of another island over this one, moved by (dx_px, dy_px)."""
         while self.tile_px < gone.tile_px:
             self._coarsen()
         rows, columns = np.nonzero(gone.seen | gone.cells)
@@ -123,7 +123,7 @@ class Island:
         self.cells[here[0][new], here[1][new]] = codes[new]
 
     def _reach(self, x1_px: float, y1_px: float, x2_px: float, y2_px: float) -> None:
-        """Make the grid hold the tiles of both corners and all between: larger or, at its largest, coarser."""
+        """Make the grid hold the tiles of both corners and all between: enlarge it or, at its largest, coarsen it."""
         while True:
             left, right = math.floor(x1_px / self.tile_px), math.floor(x2_px / self.tile_px) + 1
             top, bottom = math.floor(y1_px / self.tile_px), math.floor(y2_px / self.tile_px) + 1
@@ -138,18 +138,18 @@ class Island:
             self._resize(left, top, right - left, bottom - top)
 
     def _coarsen(self) -> None:
-        """Make tiles twice as large, seen where half of it was; of several cells in one tile, one is kept."""
+        """Double the size of tiles. A tile is seen if half of it was; of several cells in it one remains."""
         rows, columns = self.seen.shape
         left, top = self.left // 2, self.top // 2
         right, bottom = -(-(self.left + columns) // 2), -(-(self.top + rows) // 2)
         self._resize(2 * left, 2 * top, 2 * (right - left), 2 * (bottom - top))
         seen, self.cells = _quarters(self.seen), _quarters(self.cells).max(0)
-        # A single frame must not vanish when tiles are larger than it.
+        # A single frame must not vanish in tiles larger than itself.
         self.seen = np.sort(seen, axis=0)[2] if self.tile_px <= FINE * self.first_tile_px else seen.max(0)
         self.left, self.top, self.tile_px = left, top, 2.0 * self.tile_px
 
     def _resize(self, left: int, top: int, columns: int, rows: int) -> None:
-        """Make the grid these tiles, among which are all it has."""
+        """Set the extent of the grid, which includes its present one."""
         old_rows, old_columns = self.seen.shape
         seen, cells = np.zeros((rows, columns), np.uint8), np.zeros((rows, columns), np.uint8)
         x, y = self.left - left, self.top - top
@@ -160,12 +160,12 @@ class Island:
 
 
 def _quarters(grid: Grid) -> Grid:
-    """(4, rows / 2, columns / 2): the four of each two by two; both sides of the grid are even."""
+    """(4, rows / 2, columns / 2): each block of two by two. Both sides of the grid are even."""
     return np.stack([grid[0::2, 0::2], grid[0::2, 1::2], grid[1::2, 0::2], grid[1::2, 1::2]])
 
 
 def _tiles(start_px: float, length_px: float, tile_px: float, first: int) -> slice:
-    """The tiles that a length covers by half or more, one at least, counted from tile `first`."""
+    """The tiles at least half covered by a length, one at least, counted from tile `first`."""
     start = math.floor(start_px / tile_px + 0.5)
     stop = math.floor((start_px + length_px) / tile_px + 0.5)
     if stop <= start:
@@ -175,21 +175,21 @@ def _tiles(start_px: float, length_px: float, tile_px: float, first: int) -> sli
 
 
 class Chart:
-    """All islands of one slide, the one that was touched last at the end."""
+    """All islands of one slide, the most recently used last."""
 
     def __init__(self) -> None:
         self.islands: dict[int, Island] = {}
         self.given_up = 0
-        """Islands that were left out because there were too many."""
+        """Islands dropped because there were too many."""
         self.missed = 0
-        """Steps that were lost before they reached the chart: it is not whole."""
+        """Steps lost before they reached the chart, which is then incomplete."""
         self.class_names: list[str] = []
         self._tile_px = USUAL_TILE_PX
         self._frame_px2 = 0.0
 
     @property
     def fields(self) -> tuple[float, float]:
-        """The area of the slide that was counted, and that which was only passed, in areas of a frame."""
+        """Areas of the slide that were counted and only passed, in frames."""
         if not self._frame_px2:
             return 0.0, 0.0
         counted = sum(np.count_nonzero(one.seen == COUNTED) * one.tile_px**2 for one in self.islands.values())
@@ -198,11 +198,11 @@ class Chart:
 
     @property
     def is_fine(self) -> bool:
-        """Whether `fields` is more than a guess."""
+        """Whether tiles are fine enough for `fields` to be accurate."""
         return all(one.tile_px <= FINE * one.first_tile_px for one in self.islands.values())
 
     def take(self, step: Step) -> None:
-        """Draw one step. Steps that were taken before change nothing when they come again."""
+        """Draw one step. Drawing a step again changes nothing."""
         if isinstance(step, Mark):
             code = 0 if step.class_name is None else self._code(step.class_name)
             if _is_place(step.x_px, step.y_px):
@@ -240,5 +240,5 @@ class Chart:
 
 
 def _is_place(x_px: float, y_px: float) -> bool:
-    """Whether a slide can be so large: what comes over a network may be anything."""
+    """Whether a slide can be so large: anything may come over a network."""
     return abs(x_px) < 1e9 and abs(y_px) < 1e9

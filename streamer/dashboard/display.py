@@ -1,4 +1,4 @@
-"""What the pipeline sees of a display for people, and the hand-over from its threads that never makes them wait."""
+"""The interface of a display, and an inbox that never makes the threads of the pipeline wait."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from streamer.records import Frame
 class Display(Protocol):
     """A sink (streamer.protocol.messages.Sink) that shows messages to people.
 
-    `publish`, `show` and `close` may be called from any thread; all else from the main thread. Inside
-    `with display`, `run` shows until the run is over or the user quits; a caller with a loop of its own calls `tick`
-    instead and waits as long as it says.
+    Any thread may call `publish`, `show` and `close`; only the main thread calls the rest. Inside `with display`, `run`
+    shows messages until the run ends or the user quits. A caller with its own loop calls `tick` instead and waits for
+    the time that it returns.
     """
 
     @property
@@ -36,13 +36,13 @@ class Display(Protocol):
         """Hand over the image of a frame message, before or after that message; never waits, never copies."""
 
     def tick(self, now_ns: int) -> float:
-        """Show what is new, if it is time to; returns the seconds after which to call again."""
+        """Show what is new if it is due. Returns the seconds until the next call."""
 
     def run(self, running: Callable[[], bool]) -> None:
         """Call `tick` until `running()` is false or the user quits."""
 
     def close(self) -> None:
-        """No more messages will come. Any thread; what was shown last stays until `__exit__`."""
+        """No more messages will come. Any thread. The last picture stays until `__exit__`."""
 
     def __enter__(self) -> Self: ...
 
@@ -52,13 +52,13 @@ class Display(Protocol):
 
 
 STEPS_KEPT = 4096
-"""Of each source, for the map: more than come between two ticks, unless the terminal stands still for a minute."""
+"""Of each source, for the map: more than come between two ticks unless the terminal hangs for a minute."""
 
 
 class Inbox:
-    """The newest messages between two ticks. Older frames, differentials and health messages are replaced, of the cells
-    of a source the newest CELLS_KEPT stay: what is lost here is only not shown. The map gets the place of all frames
-    and cells; what is too much for it is counted."""
+    """The newest messages between two ticks. New frames, differentials and health messages replace older ones, and the
+    newest CELLS_KEPT cells of a source stay: what is lost here is only not shown. The map gets the positions of all
+    frames and cells, and counts those beyond STEPS_KEPT."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -98,7 +98,7 @@ class Inbox:
                 self._frames[frame.source] = (waiting[0], frame.image)
 
     def take_into(self, state: DashboardState, now_ns: int) -> bool:
-        """Hand everything kept to `state`; False where nothing was new."""
+        """Hand everything to `state`; False if nothing was new."""
         with self._lock:
             health, self._health = self._health, {}
             frames, self._frames = self._frames, {}
@@ -121,7 +121,7 @@ class Inbox:
 
 
 def decoded(payload: bytes | None) -> Picture | None:
-    """(H, W, 3) uint8 BGR of an encoded picture; None where there is none or it can't be read."""
+    """(H, W, 3) uint8 BGR of an encoded picture; None if there is none or it can't be decoded."""
     if not payload:
         return None
     picture = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""Where the panels go at which size."""
+"""The places of the panels on a screen of a given size."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import NOT_A_DEVICE
 
 LEAST_LIST = 4
-"""Rows for which a panel of cells is worth its borders."""
+"""Rows from which a panel of cells is worth its borders."""
 LEAST_MAP = 9
-"""Rows for which a map is."""
+"""The same for the map."""
 LEAST_FILM = 8
-"""Rows for which a panel of cell pictures is."""
+"""The same for a panel of cell pictures."""
 PANELS_FROM = (72, 18)
-"""Columns and rows below which only the essential is shown, without borders."""
+"""Columns and rows below which only the essentials are shown, without borders."""
 
 
 def render(
@@ -69,7 +69,7 @@ def _panels(state: DashboardState, width: int, height: int, now_ns: int | None, 
 
 
 def _with_picture(state: DashboardState, left: int, right: int, room: int, colours: Colours) -> list[Line]:
-    """The picture at the left, the differential at the right, the cells where either leaves room."""
+    """The picture at the left, the differential at the right, the cells wherever there is room."""
     view = state.current
     frame = view.frame if view else None
     spare = 0
@@ -87,7 +87,7 @@ def _with_picture(state: DashboardState, left: int, right: int, room: int, colou
 
 
 def _side(state: DashboardState, width: int, room: int, colours: Colours, film: bool) -> list[Line]:
-    """The differential, and below it the cells and the map where there is room for them."""
+    """The differential, and below it the cells and the map if there is room."""
     table = differential_height(state, width)
     if room - table < LEAST_LIST:
         return differential_panel(state, width, room)
@@ -96,7 +96,7 @@ def _side(state: DashboardState, width: int, room: int, colours: Colours, film: 
 
 
 def _cells_and_map(state: DashboardState, width: int, height: int, colours: Colours, film: bool) -> list[Line]:
-    """The newest cells, and below them the map where it is not drawn large and has room."""
+    """The newest cells, and below them the map if there is room and it is not drawn large."""
     cells = LEAST_FILM + 2 if film and has_film(state.current, colours) else 2 * LEAST_LIST
     if state.map or height - cells < LEAST_MAP:
         return cells_panel(state, width, height, colours, film=film)

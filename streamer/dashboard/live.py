@@ -1,4 +1,4 @@
-"""The dashboard on a terminal: hands what the pipeline gave to `render` and sends the rows that changed."""
+"""The dashboard on a terminal: renders what came from the pipeline and sends the rows that changed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from streamer.records import Frame
 
 KEY_HINT = "q quit · p picture · m map · tab source"
 REPAINT_NS = 5_000_000_000
-"""All rows are sent anew this often: it heals what another program wrote over the screen."""
-# Synchronised output: a terminal that knows it shows all or nothing of what is between; others ignore it.
+"""All rows are sent again this often, which repairs what another program wrote over the screen."""
+# Synchronised output: a terminal that supports it shows all of what is between at once; others ignore it.
 _BEGIN = "\x1b[?2026h"
 _END = "\x1b[?2026l"
 _CLEAR = "\x1b[2J"
@@ -38,13 +38,13 @@ _SYSTEMS = {
     "windows": ColorSystem.WINDOWS,
 }
 LARGEST_SHARE = 0.08
-"""Of a core's time, for drawing: where a screen takes long to draw, it is drawn less often."""
+"""Share of a core for drawing: a screen that takes long to draw is drawn less often."""
 
 
 class Dashboard:
-    """A Display on a terminal. Nothing is drawn before `__enter__`; `__exit__` always restores the terminal.
+    """A Display on a terminal. Nothing is drawn before `__enter__`. `__exit__` always restores the terminal.
 
-    `stream` must be a terminal (`is_usable` tells). Drawing is limited to `refresh_per_s`; a slow terminal slows only
+    `stream` must be a terminal (see `is_usable`). Drawing is limited to `refresh_per_s`. A slow terminal delays only
     the thread that ticks.
     """
 
@@ -88,11 +88,11 @@ class Dashboard:
         self._inbox.show(frame)
 
     def close(self) -> None:
-        """No more messages will come. What stands stays on the screen until `__exit__`."""
+        """No more messages will come. The screen stays until `__exit__`."""
 
     def __enter__(self) -> Self:
         self._stream.flush()
-        # The screen gets a descriptor of its own: standard error may be the very same terminal, and is held back.
+        # The screen gets its own descriptor: standard error may be the same terminal, and is held back.
         file = os.fdopen(os.dup(self._stream.fileno()), "w", encoding=self._stream.encoding, errors="replace")
         self._console = Console(file=file)
         self._live = Live(
@@ -131,7 +131,7 @@ class Dashboard:
             self._keys.wait(self.tick(self._clock()))
 
     def tick(self, now_ns: int) -> float:
-        """Take keys, and draw if it is time to; returns the seconds until then."""
+        """Read keys, and draw if it is due. Returns the seconds until then."""
         pressed = self._take_keys()
         if pressed or now_ns >= self._due_ns:
             began_ns = time.thread_time_ns()
@@ -177,9 +177,9 @@ class Dashboard:
 
 
 def encoded(line: Line, console: Console) -> str:
-    """A line with its colours as the terminal of `console` takes them.
+    """A line with the colour codes for the terminal of `console`.
 
-    Printing through the console costs three times as much, and a picture is thousands of segments.
+    Printing through the console takes three times as long, and a picture has thousands of segments.
     """
     system = _SYSTEMS.get(console.color_system or "")
     segments = Segment.remove_color(line) if console.no_color else line

@@ -1,4 +1,4 @@
-"""The map of the slide: where the stage has been, the white cells by class, and where the current frame lies."""
+"""The map of the slide: where the stage has been, the white cells by class, and the current frame."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from streamer.dashboard.words import number
 from streamer.protocol import messages
 
 LARGEST_FRAME = 0.3
-"""Of the panel's shorter side: what a single frame is drawn at, so that a map that begins doesn't shrink at once."""
+"""Largest size of a frame, as a share of the panel's shorter side, so that a new map doesn't shrink at once."""
 SEARCH_STEPS = 20
 LEGEND_FROM = 10
-"""Rows, borders included, from which the colours are named below the map."""
+"""Rows, borders included, from which there is a legend below the map."""
 
-# Greys, which terminals of 256 colours keep apart too.
-# Ground, passed, counted.
+# Ground, passed, counted: greys that differ in 256 colours too.
 _GREYS: dict[Colours, tuple[int, int, int]] = {"truecolor": (12, 36, 60), "256": (12, 36, 60), "few": (0, 127, 127)}
 HERE = "#f4f4f4"
 
@@ -54,7 +53,7 @@ class Drawn:
 
 
 def map_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
-    """The map of the source shown: above it how many islands there are, below it how much of the slide was counted."""
+    """The map of the current source, the number of islands above it and the counted area below it."""
     view = state.current
     title: list[Span] = [("map", STRONG)]
     if view is None or not view.chart.islands:
@@ -79,7 +78,7 @@ def draw_map(view: SourceView, columns: int, rows: int, colours: Colours) -> lis
         points.append(_points(island, where))
     cells = np.concatenate(points) if points else np.zeros((0, 3), np.intp)
     counts = np.bincount(cells[:, 2])
-    cells = cells[np.argsort(-counts[cells[:, 2]], kind="stable")]  # rare classes last, over the frequent ones
+    cells = cells[np.argsort(-counts[cells[:, 2]], kind="stable")]  # rare classes last, on top of frequent ones
     frame = view.frame
     here = _here(frame, places) if frame is not None else None
     if colours == "none":
@@ -93,9 +92,9 @@ def draw_map(view: SourceView, columns: int, rows: int, colours: Colours) -> lis
 
 
 def arrange(chart: Chart, frame_long_px: float, width: int, height: int) -> dict[int, Drawn]:
-    """The place of each island in a drawing of `width` x `height` pixels: in rows, by number, as large as all fit.
+    """The place of each island in a drawing of `width` x `height` pixels: in rows by number, as large as all fit.
 
-    Islands for which there is no room at any scale are left out, those that were left longest ago first.
+    If they don't fit at any scale, the islands that the stage left longest ago are omitted.
     """
     numbers = list(chart.islands)
     while numbers:
@@ -111,7 +110,7 @@ def arrange(chart: Chart, frame_long_px: float, width: int, height: int) -> dict
 
 
 def _largest_scale(sizes: Mapping[int, tuple[float, float]], largest: float, width: int, height: int) -> float | None:
-    """The largest scale up to `largest` at which all fit; None where they never do."""
+    """The largest scale up to `largest` at which all fit; None if they never do."""
     if _shelves(sizes, largest, width, height) is not None:
         return largest
     if _shelves(sizes, 0.0, width, height) is None:
@@ -129,7 +128,7 @@ def _largest_scale(sizes: Mapping[int, tuple[float, float]], largest: float, wid
 def _shelves(
     sizes: Mapping[int, tuple[float, float]], scale: float, width: int, height: int
 ) -> dict[int, tuple[int, int]] | None:
-    """Upper left corners of rectangles set in rows with a gap of a pixel, centred; None where they don't fit."""
+    """Upper left corners of rectangles in rows with a gap of one pixel, centred; None if they don't fit."""
     corners: dict[int, tuple[int, int]] = {}
     x = y = deepest = broadest = 0
     for one, (width_px, height_px) in sizes.items():
@@ -158,7 +157,7 @@ def _drawn(island: Island, corner: tuple[int, int], scale: float) -> Drawn:
 
 
 def _coverage(island: Island, where: Drawn) -> npt.NDArray[np.uint8]:
-    """(height, width) of 0, PASSED or COUNTED: what most of a pixel is, and half of it is enough to be seen."""
+    """(height, width) of 0, PASSED or COUNTED: a pixel has the value that half of it reaches."""
     size = (where.width, where.height)
     shares = [
         cv2.resize((island.seen >= level).astype(np.float32), size, interpolation=cv2.INTER_AREA)
@@ -177,7 +176,7 @@ def _points(island: Island, where: Drawn) -> npt.NDArray[np.intp]:
 
 
 def _here(frame: messages.FrameMessage, places: Mapping[int, Drawn]) -> tuple[int, int, int, int] | None:
-    """The current frame in the drawing, x1, y1, x2, y2 inclusive; None where it was not placed."""
+    """The current frame in the drawing, x1, y1, x2, y2 inclusive; None if it was not placed."""
     stage = frame.stage
     where = places.get(stage.island) if stage is not None else None
     if stage is None or where is None:
@@ -190,7 +189,7 @@ def _here(frame: messages.FrameMessage, places: Mapping[int, Drawn]) -> tuple[in
 def _glyphs(
     shown: npt.NDArray[np.uint8], cells: npt.NDArray[np.intp], here: tuple[int, int, int, int] | None
 ) -> list[Line]:
-    """The map without colours, two rows of pixels to a line."""
+    """The map without colours, two rows of pixels per line."""
     signs = np.array(list(_GLYPHS))[np.maximum(shown[0::2], shown[1::2])]
     signs[cells[:, 1] // 2, cells[:, 0]] = _GLYPH_CELL
     if here is not None:
@@ -227,7 +226,7 @@ def _extent(chart: Chart) -> list[Span]:
 
 
 def _legend(chart: Chart, width: int) -> list[Line]:
-    """The classes on the map with their colours; none where not all fit, since the differential has them too."""
+    """The classes on the map with their colours; empty if not all fit, since the differential has them too."""
     spans: list[Span] = []
     for name in in_order(list(chart.class_names)):
         spans += [(" ● ", ink(class_colour(name))), (name, FAINT)]

@@ -1,4 +1,4 @@
-"""The panels of the dashboard: each a pure function of what is known and the room there is."""
+"""The panels of the dashboard, each a pure function of the state and the available room."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING, SourceStatus
 FILM_ROWS = 6
 """Height of a cell's picture, its caption not included."""
 IN_WORDS = 3
-"""How many of the newest cells are described, in a line below their own; below pictures only the newest is."""
+"""Newest cells described in a line below their own. Below pictures only the newest is described."""
 STALE_AFTER_NS = 5_000_000_000
 
 _STATE_INK = {
@@ -44,12 +44,12 @@ _STATE_SIGN = {"starting": "◌", "open": "●", "reopening": "↻", "ended": "�
 
 
 def header(state: DashboardState, width: int, now_ns: int | None) -> Line:
-    """Name, uptime, backend, models, and that this is no medical device where `disclaimer_in_header` says so."""
+    """Name, uptime, backend, models, and the disclaimer if `disclaimer_in_header`."""
     return justify(_header_left(state, now_ns), [(NOT_A_DEVICE, FAINT)], width)
 
 
 def disclaimer_in_header(state: DashboardState, width: int, now_ns: int | None) -> bool:
-    """Whether the header has room for the disclaimer; it stands elsewhere otherwise, and on every screen once."""
+    """Whether the header has room for the disclaimer. If not it is elsewhere, so that every screen has it once."""
     return span_len(_header_left(state, now_ns)) + 1 + len(NOT_A_DEVICE) <= width
 
 
@@ -81,7 +81,7 @@ def sources_height(state: DashboardState, height: int) -> int:
 
 
 def sources_panel(state: DashboardState, width: int, height: int, disclaimer: bool) -> list[Line]:
-    """One row a source; where there are more than fit, those around the selected one."""
+    """One row per source; if not all fit, those around the selected one."""
     inner = width - 2
     name_width = max(6, min(24, max((cell_len(name) for name in state.sources), default=0), inner // 5))
     wide = inner >= 140
@@ -149,7 +149,7 @@ def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
 
 
 def source_line(view: SourceView, width: int) -> Line:
-    """The source and how many white cells it gave in one short line, for small screens."""
+    """The source and its number of white cells in one short line, for small screens."""
     total: list[Span] = []
     if view.differential is not None:
         total = [(f" {number(view.differential.total)} white cells", STRONG)]
@@ -173,8 +173,7 @@ def _filled(spans: Sequence[Span], width: int) -> list[Span]:
 
 
 def cells_panel(state: DashboardState, width: int, height: int, colours: Colours, film: bool) -> list[Line]:
-    """The newest cells, newest first, and how they look in words; with `film` and room for it, the first of them as
-    pictures."""
+    """The newest cells, newest first, with descriptions; with `film`, if there is room, the first ones as pictures."""
     view = state.current
     inner, rows = width - 2, height - 2
     lines: list[Line] = []
@@ -197,13 +196,13 @@ def cells_panel(state: DashboardState, width: int, height: int, colours: Colours
 
 
 def _in_words(cells: Sequence[messages.CellMessage], width: int) -> list[Span]:
-    """The newest cell in words, as far as they go; empty where there are none."""
+    """The description of the newest cell, cropped; empty if there is none."""
     words = described(cells[0]) if cells else ""
     return [(crop(f"#{cells[0].cell_id} {words}", width - 4), FAINT)] if words else []
 
 
 def has_film(view: SourceView | None, colours: Colours) -> bool:
-    """Whether there are pictures of cells and colours to show them."""
+    """Whether there are pictures of cells, and colours to show them."""
     return view is not None and bool(view.cell_pictures) and colours in ("truecolor", "256")
 
 
@@ -238,7 +237,7 @@ def _cell_row(view: SourceView, cell: messages.CellMessage, width: int) -> Line:
 def _film(
     view: SourceView, cells: Sequence[messages.CellMessage], width: int, strips: int, rows: int, colours: Colours
 ) -> tuple[list[Line], list[messages.CellMessage]]:
-    """Strips of pictures `rows` high with class and confidence below each, and the cells that are not in them."""
+    """Strips of pictures `rows` high, each with class and confidence below, and the cells left over."""
     pitch = max(2 * rows, 12) + 1
     across = max(1, (width - 1) // pitch)
     lines: list[Line] = []
@@ -274,7 +273,7 @@ def _film_strip(
 
 
 def picture_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
-    """The current frame with its boxes; what it is above, what is in it below."""
+    """The current frame with its boxes, its name above and its contents below."""
     view = state.current
     frame = view.frame if view else None
     if view is None or frame is None:

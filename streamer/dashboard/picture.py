@@ -23,17 +23,17 @@ from streamer.dashboard.state import Picture
 from streamer.protocol import messages
 
 Colours = Literal["truecolor", "256", "few", "none"]
-"""What the terminal shows; with "few" (16 colours) and "none" the boxes are drawn without the picture."""
+"""The colours of the terminal. With "few" (16) and "none" the boxes are drawn without the picture."""
 
 GROUND_RGB = (24, 18, 30)
-"""Behind the boxes where there is no picture."""
+"""Background of the boxes without a picture."""
 FAINT_SHARE = 0.45
-"""How much of a red cell's or platelet's box colour is laid over the picture."""
+"""Opacity of the boxes of red cells and platelets over the picture."""
 SMALLEST_BOX_PX = 8
-"""Red cells and platelets whose box would be smaller than this, in drawn pixels, are marked by a point."""
+"""Red cells and platelets with boxes smaller than this, in drawn pixels, are points."""
 NO_COLOUR = 0xFFFFFFFF
 LABEL_COLUMNS = 56
-"""From this width on, white cells carry their class in the picture."""
+"""From this width on, white cells are labelled with their class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
 
 
 def place(frame_width: int, frame_height: int, columns: int, rows: int) -> Placement:
-    """Fit a frame into `columns` x `rows` terminal cells, whole, centred, its aspect kept."""
+    """Fit a whole frame into `columns` x `rows` terminal cells, centred, at its aspect ratio."""
     room_width, room_height = columns, rows * 2
     scale = min(room_width / frame_width, room_height / frame_height)
     width = min(room_width, max(1, round(frame_width * scale)))
@@ -126,7 +126,7 @@ def thumbnail(picture: Picture, columns: int, rows: int, colours: Colours) -> li
 def shrink(picture: Picture, into: npt.NDArray[np.uint8]) -> None:
     """Resize (H, W, 3) `picture` into the array `into` by area averages."""
     height, width = into.shape[:2]
-    # Area averaging reads every pixel; of a large frame every n-th is enough while four or more fall on each result.
+    # Area averaging reads every pixel. Of a large frame every n-th is enough while a result averages four or more.
     step = max(1, min(picture.shape[0] // (height * 4), picture.shape[1] // (width * 4)))
     cv2.resize(picture[::step, ::step], (width, height), dst=into, interpolation=cv2.INTER_AREA)
 
@@ -136,7 +136,7 @@ def _is_white(detection: messages.Detection) -> bool:
 
 
 def _class_of(detection: messages.Detection) -> str | None:
-    """The fused class, else that of this look, else the detector's own where it names classes."""
+    """The fused class, else that of this look, else the detector's own class if it names any."""
     for name in (detection.class_, detection.look_class):
         if isinstance(name, str):
             return name
@@ -144,7 +144,7 @@ def _class_of(detection: messages.Detection) -> str | None:
 
 
 def _visible(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The box itself, or the point in its middle where its outline would fill it."""
+    """The box itself, or its middle if the outline would fill it."""
     x1, y1, x2, y2 = box
     if min(x2 - x1, y2 - y1) + 1 >= SMALLEST_BOX_PX:
         return box
@@ -179,7 +179,7 @@ def _label(detection: messages.Detection, where: Placement, box: tuple[int, int,
 
 
 def _texts(labels: Sequence[_Label], where: Placement) -> dict[int, list[tuple[int, str, str]]]:
-    """Row -> (column of the picture, text, colour) from left to right; a label that would cover another is left out."""
+    """Row -> (column of the picture, text, colour) from left to right, without labels that would cover others."""
     used: dict[int, list[tuple[int, str, str]]] = {}
     first = where.top_px // 2
     last = first + (where.height_px - 1) // 2
@@ -226,7 +226,7 @@ def half_blocks(
 
 
 def _colour_codes(pixels: npt.NDArray[np.uint8], colours: Colours) -> npt.NDArray[np.int64]:
-    """(h, w) 0xRRGGBB of each pixel, rounded so that neighbours are often the same and styles can be kept."""
+    """(h, w) 0xRRGGBB of each pixel, rounded so that neighbours are often equal and styles are reused."""
     if colours == "256":
         # The 6 x 6 x 6 cube of xterm: 0, 95, 135, 175, 215, 255.
         steps = np.clip((pixels.astype(np.int64) - 35) // 40, 0, 5)

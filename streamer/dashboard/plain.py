@@ -1,4 +1,4 @@
-"""The same messages as plain lines, for where there is no terminal: few of them, each worth reading in a log."""
+"""The messages as a few plain lines worth reading in a log, for output that is no terminal."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
 
 
 class PlainReporter:
-    """A Display that prints lines: one at the start, one a source every `every_s`, faults when they come, and the
+    """A Display that prints lines: one at the start, one per source every `every_s`, faults as they come, and the
     differential at the end."""
 
     def __init__(
@@ -81,10 +81,10 @@ class PlainReporter:
         self._inbox = Inbox()
         self._due_ns: int | None = None
         self._introduced = False
-        self._told_disagreement = False
-        self._told_losses: dict[tuple[str, str, str], int] = {}
-        self._told_states: dict[str, tuple[str, str | None]] = {}
-        self._told_progress: dict[str, str] = {}
+        self._reported_disagreement = False
+        self._reported_losses: dict[tuple[str, str, str], int] = {}
+        self._reported_states: dict[str, tuple[str, str | None]] = {}
+        self._reported_progress: dict[str, str] = {}
 
     @property
     def quit_requested(self) -> bool:
@@ -112,29 +112,29 @@ class PlainReporter:
             time.sleep(min(0.2, self.tick(self._clock())))
 
     def tick(self, now_ns: int) -> float:
-        """Print what is new; returns the seconds after which to call again."""
+        """Print what is new. Returns the seconds until the next call."""
         self._inbox.take_into(self.state, now_ns)
         self._introduce()
-        self._tell_disagreement()
+        self._report_disagreement()
         for view in self.state.sources.values():
-            self._tell_faults(view)
+            self._report_faults(view)
         if self._due_ns is None:
             self._due_ns = now_ns + self._every_ns
         if now_ns >= self._due_ns:
             self._due_ns = now_ns + self._every_ns
             for view in self.state.sources.values():
-                self._tell_progress(view)
+                self._report_progress(view)
         return min(0.5, (self._due_ns - now_ns) / 1e9)
 
     def close(self) -> None:
-        """No more messages will come. What came last is printed by `__exit__`, in the main thread."""
+        """No more messages will come. `__exit__` prints the last ones, in the main thread."""
 
     def _finish(self) -> None:
         self._inbox.take_into(self.state, self._clock())
         self._introduce()
-        self._tell_disagreement()
+        self._report_disagreement()
         for view in self.state.sources.values():
-            self._tell_faults(view)
+            self._report_faults(view)
             if view.differential is not None:
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
 
@@ -147,35 +147,35 @@ class PlainReporter:
         backend = f" on {health.backend}" if health.backend else ""
         self._print(f"leukostream: {models}{backend}; {NOT_A_DEVICE}")
 
-    def _tell_disagreement(self) -> None:
-        """Once, when the GPU's results are not those of the CPU any more."""
+    def _report_disagreement(self) -> None:
+        """Report once that the GPU's results no longer agree with the CPU's."""
         agreed = agreement(self.state.health) if self.state.health is not None else None
-        if agreed is None or agreed >= LEAST_AGREEMENT or self._told_disagreement:
+        if agreed is None or agreed >= LEAST_AGREEMENT or self._reported_disagreement:
             return
-        self._told_disagreement = True
+        self._reported_disagreement = True
         self._print(
             f"leukostream: the GPU agrees with the CPU on {100 * agreed:.1f} % only, expected "
             f"{100 * LEAST_AGREEMENT:.0f} % or more; run with --backend onnxruntime, or compile the models again"
         )
 
-    def _tell_faults(self, view: SourceView) -> None:
+    def _report_faults(self, view: SourceView) -> None:
         status = view.status
         if status is None:
             return
-        before = self._told_states.get(view.name)
+        before = self._reported_states.get(view.name)
         # A source that keeps reopening is reported when it is lost and when it is back.
         if status.state != (before[0] if before else None):
-            self._told_states[view.name] = (status.state, status.detail)
+            self._reported_states[view.name] = (status.state, status.detail)
             detail = f": {status.detail}" if status.detail and status.state in ("reopening", "failed") else ""
             self._print(f"{view.name}: {status.state} ({status.mode}){detail}")
         for what, counts in (("skipped", status.skipped), ("dropped", status.dropped)):
             for reason, count in counts.items():
-                if count and (view.name, what, reason) not in self._told_losses:
-                    self._told_losses[view.name, what, reason] = count
+                if count and (view.name, what, reason) not in self._reported_losses:
+                    self._reported_losses[view.name, what, reason] = count
                     detail = f", {status.detail}" if status.detail and what == "skipped" else ""
                     self._print(f"{view.name}: {what} {number(count)}, {reason}{detail}")
 
-    def _tell_progress(self, view: SourceView) -> None:
+    def _report_progress(self, view: SourceView) -> None:
         status, message = view.status, view.differential
         parts: list[str] = []
         if status is not None:
@@ -193,8 +193,8 @@ class PlainReporter:
             ]
             parts += lost
         line = ", ".join(parts)
-        if parts and self._told_progress.get(view.name) != line:
-            self._told_progress[view.name] = line
+        if parts and self._reported_progress.get(view.name) != line:
+            self._reported_progress[view.name] = line
             self._print(f"{view.name}: {line}")
 
     def _print(self, *lines: str) -> None:

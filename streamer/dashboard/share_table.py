@@ -1,4 +1,4 @@
-"""The differential: a row a class with its count, percentage, bar and limits, and below it what else was seen."""
+"""The differential: a row per class with count, percentage, bar and limits, then what else was seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 NARROWEST_BAR = 8
 LEAST_NAME = 10
-"""Cells below which names are not cropped to make room for bars."""
+"""Terminal cells below which names are not cropped to make room for bars."""
 SHORT_NAMES = {
     "immature granulocyte": "immature gran.",
     "segmented neutrophil": "segmented n.",
@@ -30,7 +30,7 @@ SHORT_NAMES = {
 
 
 def differential_height(state: DashboardState, width: int) -> int:
-    """Rows that a panel `width` cells wide needs to show all it has, borders included."""
+    """Rows that a panel `width` cells wide needs to show everything, borders included."""
     view = state.current
     message = view.differential if view else None
     if message is None:
@@ -55,7 +55,7 @@ def differential_panel(state: DashboardState, width: int, height: int) -> list[L
 
 
 def differential_lines(state: DashboardState, width: int, height: int) -> list[Line]:
-    """The table and its summary as exactly `height` lines of `width` cells; the summary gives way first."""
+    """The table and its summary as exactly `height` lines of `width` cells; the summary is shortened first."""
     view = state.current
     message = view.differential if view else None
     if message is None:
@@ -118,7 +118,7 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
 
 
 def _axis_top(shares: Sequence[ClassShare]) -> int:
-    """Percent at the right end of the bars: the smallest of some round numbers that holds all limits."""
+    """Percent at the right end of the bars: the smallest of some round numbers above all limits."""
     largest = max(
         (value for share in shares for value in (share.percent, share.high) if value is not None), default=100
     )
@@ -166,7 +166,7 @@ def _merged(cells: Sequence[Span]) -> list[Span]:
 
 
 def _summary(message: messages.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
-    """What stands below the table, the most important first; texts take at most `most` lines each."""
+    """The lines below the table, the most important first; texts take at most `most` lines each."""
     lines: list[Line] = []
     always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""
     if message.flags:
@@ -188,7 +188,7 @@ def _summary(message: messages.DifferentialMessage, note: str | None, width: int
 
 
 def _wrapped(text: str, style: Style, width: int, most: int) -> list[Line]:
-    """`text` over at most `most` lines; the last one is cropped where there is more."""
+    """`text` on at most `most` lines, the last one cropped if there is more."""
     lines = textwrap.wrap(clean(text), max(1, width))
     lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
     return [fit([(line, style)], width) for line in lines]

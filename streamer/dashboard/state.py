@@ -1,5 +1,5 @@
-"""What the dashboard knows: the newest messages of every source. It learns from messages alone, so that a streamer
-elsewhere can be shown in the same way as one in this process."""
+"""The state of the dashboard: the newest messages of every source. It comes from messages alone, so that a streamer
+elsewhere is shown in the same way as one in this process."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""
 
 CELLS_KEPT = 64
-"""Newest cells kept for each source; a screen never shows more."""
+"""Newest cells of each source that stay; a screen never shows more."""
 
 
 @dataclass(slots=True)
 class SourceView:
-    """One source as its messages describe it; None: no message has said so far."""
+    """One source as its messages describe it; None: no message so far."""
 
     name: str
     session: str | None = None
     status: SourceStatus | None = None
     frame: messages.FrameMessage | None = None
     picture: Picture | None = None
-    """The image of `frame`; None where only messages come."""
+    """The image of `frame`; None if only messages come."""
     differential: messages.DifferentialMessage | None = None
     cells: dict[int, messages.CellMessage] = field(default_factory=dict)
     """By cell id, the newest last."""
     cell_pictures: dict[int, Picture] = field(default_factory=dict)
-    """Crops of the cells that came with one."""
+    """Crops, of cells whose message has one."""
     renamed: dict[int, str] = field(default_factory=dict)
-    """Class that a cell had before its newest message, where that changed it."""
+    """The former class of a cell, if its newest message changed it."""
     chart: Chart = field(default_factory=Chart)
-    """Where the stage has been since this began to listen."""
+    """Where the stage has been since the first message received."""
 
     def newest_cells(self) -> list[messages.CellMessage]:
         """Newest first."""
@@ -60,23 +60,22 @@ class DashboardState:
     picture: bool = True
     """Whether the current frame is drawn."""
     map: bool = False
-    """Whether the map of the slide is drawn large, in the place of the current frame; it is drawn small where there is
-    room."""
+    """Whether the map of the slide is drawn large in place of the current frame; otherwise small if there is room."""
     note: str | None = None
-    """What the classifier gets wrong, from its card, in a few words; shown beside the limits."""
+    """The classifier's errors in a few words, from its card; shown beside the limits."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: FIVE_PART_RANGES)
     """Usual percentages per class, drawn behind the bars."""
     hint: str = ""
-    """Which keys there are; empty where keys can't be read."""
+    """The available keys; empty if keys can't be read."""
     sources: dict[str, SourceView] = field(default_factory=dict)
     health: messages.HealthMessage | None = None
     selected: str | None = None
-    """Name of the source that is shown large; None for the first one."""
+    """Name of the source shown large; None for the first one."""
     updated_ns: int | None = None
-    """Local monotonic time of the newest message; None: not known."""
+    """Local monotonic time of the newest message; None: unknown."""
 
     def update(self, message: messages.AnyMessage, picture: Picture | None = None, now_ns: int | None = None) -> None:
-        """Take in one message; `picture` is the image of a frame message, the crop of a cell message."""
+        """Add one message; `picture` is the image of a frame message or the crop of a cell message."""
         if now_ns is not None:
             self.updated_ns = now_ns
         if isinstance(message, messages.HealthMessage):
@@ -99,8 +98,8 @@ class DashboardState:
             _add_cell(view, message, picture)
 
     def follow(self, source: str, steps: Iterable[Step], missed: int) -> None:
-        """Draw every step of a source on the map, in order, also those whose messages `update` does not get; `missed`
-        were lost before."""
+        """Draw every step of a source on the map in order, with those whose messages `update` does not get. `missed`:
+        steps lost before."""
         view = self.view(source)
         view.chart.missed += missed
         for step in steps:
@@ -108,20 +107,20 @@ class DashboardState:
                 view.chart.take(step)
 
     def view(self, name: str) -> SourceView:
-        """The view of a source, new where it was not known."""
+        """The view of a source, created on first use."""
         if name not in self.sources:
             self.sources[name] = SourceView(name)
         return self.sources[name]
 
     @property
     def current(self) -> SourceView | None:
-        """The source that is shown large; None before the first message."""
+        """The source shown large; None before the first message."""
         if self.selected in self.sources:
             return self.sources[self.selected]
         return next(iter(self.sources.values()), None)
 
     def select_next(self) -> None:
-        """Show the next source large, after the last one the first."""
+        """Show the next source large; the first one follows the last."""
         names = list(self.sources)
         if names:
             current = self.current

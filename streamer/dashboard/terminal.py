@@ -1,4 +1,4 @@
-"""The terminal under the dashboard: single keys without waiting, and a standard error kept off the screen."""
+"""The terminal under the dashboard: single keys without waiting, and standard error held off the screen."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.console import Console
 try:
     import termios
     import tty
-except ImportError:  # Windows: no keys, nothing else is different
+except ImportError:  # Windows: no keys; all else is the same
     termios = None  # type: ignore[assignment]
 
 KEPT_BYTES = 65_536
-"""Of what was written to standard error meanwhile, so much of the end is shown afterwards."""
+"""The last bytes of standard error to show afterwards."""
 
 
 def is_usable(stream: IO[str]) -> bool:
@@ -31,7 +31,7 @@ def is_usable(stream: IO[str]) -> bool:
 
 
 class Keys:
-    """Single key presses from standard input; none where it is no terminal or belongs to another job."""
+    """Single key presses from standard input; none if it is no terminal or belongs to another job."""
 
     def __init__(self) -> None:
         self._fd: int | None = None
@@ -42,7 +42,7 @@ class Keys:
         return self._before is not None
 
     def start(self) -> None:
-        """Stop the terminal from collecting lines and echoing; Ctrl-C keeps its meaning, Ctrl-Z is off meanwhile."""
+        """Turn off line buffering and echo. Ctrl-C works as before; Ctrl-Z is off until `stop`."""
         if termios is None:
             return
         with contextlib.suppress(OSError, ValueError, AttributeError, termios.error):
@@ -57,7 +57,7 @@ class Keys:
             self._fd, self._before = fd, before
 
     def stop(self) -> None:
-        """Give the terminal back as it was; harmless when called twice."""
+        """Restore the terminal; harmless when called twice."""
         if self._fd is not None and self._before is not None:
             with contextlib.suppress(OSError, termios.error):
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
@@ -76,7 +76,7 @@ class Keys:
         return "" if pressed.startswith(b"\x1b") else pressed.decode("utf-8", "replace")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but wake up for a key."""
+        """Sleep until a key is pressed, at most `seconds`."""
         if seconds <= 0:
             return
         if self._fd is None:
@@ -86,7 +86,7 @@ class Keys:
 
 
 class HeldErrors:
-    """Holds back what this process, native libraries included, writes to a standard error that is a terminal."""
+    """Holds back what this process and its native libraries write to standard error if that is a terminal."""
 
     def __init__(self) -> None:
         self._screen_fd: int | None = None
@@ -94,7 +94,7 @@ class HeldErrors:
         self._left_out = 0
 
     def start(self) -> None:
-        """From now on file descriptor 2 is a temporary file."""
+        """Redirect file descriptor 2 to a temporary file."""
         if not os.isatty(2):
             return
         sys.stderr.flush()
@@ -103,7 +103,7 @@ class HeldErrors:
         os.dup2(self._file.fileno(), 2)
 
     def trim(self) -> None:
-        """Keep the file small; to be called now and then."""
+        """Drop old output from the file. Call it now and then."""
         if self._file is None:
             return
         size = os.fstat(self._file.fileno()).st_size
@@ -114,7 +114,7 @@ class HeldErrors:
             self._left_out += size - len(kept)
 
     def stop(self) -> None:
-        """Give standard error back and write what was held; harmless when called twice."""
+        """Restore standard error and write what was held; harmless when called twice."""
         if self._file is None or self._screen_fd is None:
             return
         sys.stderr.flush()

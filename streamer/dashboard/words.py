@@ -1,4 +1,4 @@
-"""Numbers and phrases as people read them, the same on the screen and in plain lines."""
+"""Numbers and phrases for people, the same on the screen and in plain lines."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from streamer.records import UNCLASSIFIED, CellShape, ClassShare
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
 METHODS = {CLOPPER_PEARSON: CLOPPER_PEARSON, CONFIDENCE_SEQUENCE: "confidence sequence, valid at every look"}
-"""How limits were made, in words."""
+"""Methods of the limits, in words."""
 
 
 def number(value: float | int | None, decimals: int = 0) -> str:
-    """For people: thousands apart, "–" for what was not measured."""
+    """With thousands separated, "–" if not measured."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.{decimals}f}".replace(",", " ")
 
 
 def limits(low: float | None, high: float | None) -> str:
-    """95 % limits in whole percent, rounded outward; "–" where nothing was counted."""
+    """95 % limits in whole percent, rounded outward; "–" if nothing was counted."""
     if low is None or high is None:
         return "–"
     return f"{math.floor(low)}–{math.ceil(high)}"
@@ -36,12 +36,12 @@ def duration(seconds: float) -> str:
 
 
 def tally(counts: dict[str, int]) -> str:
-    """Reasons with their counts, those that did not happen left out; empty for none."""
+    """Reasons with their counts, without those of 0; empty for none."""
     return ", ".join(f"{number(count)} {reason}" for reason, count in counts.items() if count)
 
 
 def not_seen(message: messages.DifferentialMessage) -> str:
-    """What the classifier can name and no cell has: how often it may still be; empty where there is none."""
+    """Upper limits of the classes that no cell has, in words; empty if there are none."""
     if not message.not_seen:
         return ""
     at_most = math.ceil(10.0 * max(message.not_seen.values())) / 10.0
@@ -55,8 +55,8 @@ LEAST_AGREEMENT = 0.97
 
 
 def agreement(message: messages.HealthMessage) -> float | None:
-    """The share of boxes and crops on which a GPU agrees with the CPU, those that only one has counted against it;
-    the lower one of detector and classifier. None where nothing was compared."""
+    """The share of boxes and crops on which GPU and CPU agree, the lower one of detector and classifier. Boxes of only
+    one of the two count as disagreement. None if nothing was compared."""
     shares = [
         one.agreed / (one.compared + one.extra) for one in (message.shadow or {}).values() if one.compared + one.extra
     ]
@@ -64,8 +64,8 @@ def agreement(message: messages.HealthMessage) -> float | None:
 
 
 def described(cell: messages.CellMessage) -> str:
-    """How a cell looks: what was measured first, then its nucleus; empty where nothing is known. What is absent, or
-    follows from another part, is left out."""
+    """A cell in words: first its measures, then its nucleus; empty if nothing is known. Absent parts, and those that
+    follow from others, are left out."""
     values = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
     parts = shape_words(cell.shape) if cell.shape is not None else []
     if "nucleus_shape" in values:
@@ -95,7 +95,7 @@ def described(cell: messages.CellMessage) -> str:
 
 
 def class_rows(message: messages.DifferentialMessage) -> list[tuple[str, ClassShare]]:
-    """The classes in the order they are listed; `unclassified` is last, always there, and has limits too."""
+    """The classes in the order of the list. `unclassified` is always there, last and with limits."""
     shares = dict(message.classes)
     if UNCLASSIFIED not in shares:
         method = message.limits_method if message.limits_method in LIMITS else CLOPPER_PEARSON

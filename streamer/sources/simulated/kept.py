@@ -1,4 +1,4 @@
-"""A bounded memory of results that can be made again."""
+"""A bounded cache of results that can be computed again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class Kept(Generic[Key, Value]):
-    """The last used `size` results of `make`, a function of one key."""
+    """The `size` most recently used results of `make`, a function of one key."""
 
     def __init__(self, size: int, make: Callable[[Key], Value]) -> None:
         self._size = size

@@ -1,7 +1,7 @@
 """Lamp, lens and sensor: from the slide's transmitted light to a camera frame.
 
-Everything here works on pixel values. A camera's gamma keeps products products, so that multiplying transmitted
-light by lamp light is right there too; only the blur is an approximation.
+Everything here works on pixel values. A camera's gamma maps products to products, so that transmitted light times lamp
+light is exact there too. Only the blur is an approximation.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Image = NDArray[np.uint8]
 
 _LAMP, _DUST, _GRAIN, _FRAME = 31, 32, 33, 34
 _NOISE_WINDOW = 160
-"""How far the window into the noise field may move; it has so many squared different places."""
+"""How far the window into the noise field may move, along either axis."""
 SHARPEST_PX = 0.55
-"""Blur (deviation of a Gaussian) in focus, for red cells of 44 px."""
+"""Blur in focus (standard deviation of a Gaussian), for red cells of 44 px."""
 BLUR_PX_PER_UM = 0.75
 
 
@@ -36,13 +36,13 @@ class Optics:
         self._multiplied = _noise_field(rng, shape, 128 * 0.009 * parameters.noise)
 
     def defocus_px(self, focus_um: float) -> float:
-        """Deviation of the blur for a distance from focus."""
+        """Standard deviation of the blur at a distance from focus."""
         size = self._parameters.red / 44.0
         drift = BLUR_PX_PER_UM * focus_um * self._parameters.blur
         return float(np.hypot(SHARPEST_PX, drift) * size)
 
     def margin_px(self, motion_px: tuple[float, float], defocus_px: float) -> int:
-        """How much more than the frame `expose` needs on every side."""
+        """How far beyond the frame `expose` needs the view on every side."""
         return int(np.ceil(max(abs(motion_px[0]), abs(motion_px[1])) / 2 + 3 * defocus_px)) + 4
 
     def expose(
@@ -57,7 +57,7 @@ class Optics:
         """The frame that the camera gives.
 
         view: (height + 2 margin, width + 2 margin, 3), transmitted light. shift_px: 0..1, how far the frame's corner
-        lies right of and below view[margin, margin]. motion_px: way of the stage during the exposure.
+        lies right of and below view[margin, margin]. motion_px: path of the stage during the exposure.
         """
         height, width = self.height_px, self.width_px
         view, centre = _smear_along(view, motion_px)
@@ -80,10 +80,10 @@ class Optics:
 
 
 def _smear_along(view: Image, motion_px: tuple[float, float]) -> tuple[Image, tuple[float, float]]:
-    """Mean of the view along a straight way, and where its centre went: (x, y) of the view is (x - cx, y - cy) now.
+    """Mean of the view along a straight path, and its centre: (x, y) of the view becomes (x - cx, y - cy).
 
-    The mean of 2^k steps is k means of two, each over half the distance of the one before, so that a long exposure
-    costs hardly more than a short one.
+    A mean of 2^k steps is k means of two, each over half the distance of the one before. So a long exposure costs
+    hardly more than a short one.
     """
     ways = [abs(way) for way in motion_px]
     if max(ways) < 0.75:
@@ -91,7 +91,7 @@ def _smear_along(view: Image, motion_px: tuple[float, float]) -> tuple[Image, tu
     same_sign = motion_px[0] * motion_px[1] >= 0
     total_x = total_y = 0
     for step in range(1, int(np.ceil(np.log2(max(ways)))) + 2):
-        # Rounding the sums, not the steps, keeps the whole way right to half a pixel.
+        # Rounding the sums, not the steps, keeps the whole path exact to half a pixel.
         dx = round(ways[0] * (1 - 0.5**step)) - total_x
         dy = round(ways[1] * (1 - 0.5**step)) - total_y
         if dx == 0 and dy == 0:
@@ -116,10 +116,10 @@ def _gaussian(deviation_px: float, centre: float, reach: int) -> NDArray[np.floa
 
 
 def _lamp_light(parameters: SlideParameters) -> Image:
-    """What the sensor sees of clear glass, uint8 (height, width, 3): lamp colour, fall-off to the edges, tilt, dust."""
+    """The image of clear glass, uint8 (height, width, 3): lamp colour, fall-off to the edges, tilt, dust."""
     height, width = parameters.height, parameters.width
     rng = np.random.default_rng([parameters.seed, _LAMP])
-    # Mostly along the colours of lamps, from cold to warm, a little along green to magenta.
+    # Mostly from cold to warm, as the colours of lamps, and a little from green to magenta.
     warmth, tint = float(np.clip(rng.normal(1, 0.3), 0.3, 1.6)), float(np.clip(rng.normal(0, 0.012), -0.03, 0.03))
     colour = warmth * np.array([-0.115, 0.005, 0.10]) + tint * np.array([0.5, -1.0, 0.5])
     white = 227.0 * np.exp(parameters.cast * colour) * rng.uniform(0.96, 1.0)
@@ -144,7 +144,7 @@ def _lamp_light(parameters: SlideParameters) -> Image:
 
 
 def _noise_field(rng: np.random.Generator, shape: tuple[int, int, int], deviation: float) -> Image:
-    """Noise around 128, uint8. Neighbours are alike, as a colour filter array and its interpolation make them."""
+    """Noise around 128, uint8. Neighbours correlate, as after the interpolation of a colour filter array."""
     noise = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), 0.6)
     scale = deviation / max(float(noise.std()), 1e-6)
     return np.asarray(np.clip(np.rint(noise * scale + 128), 0, 255), dtype=np.uint8)

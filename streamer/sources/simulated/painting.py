@@ -1,8 +1,8 @@
-"""How cells look: each is painted once as a sprite of optical density, from its own random numbers.
+"""The appearance of cells: each is painted once as a sprite of optical density, from its own random numbers.
 
 Optical density is -ln(transmitted share) per channel in B, G, R order. Densities add where cells overlap
-(Beer-Lambert), so that two red cells darken each other as they do on glass. All sizes derive from the diameter
-of a red cell in pixels. The densities were measured on May-Grünwald-Giemsa slides of peripheral blood.
+(Beer-Lambert), so that two red cells darken each other as on glass. All sizes derive from the diameter of a
+red cell in pixels. The densities were measured on May-Grünwald-Giemsa slides of peripheral blood.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PLATELET_GRANULE = (0.30, 1.25, 0.72)
 class Sprite:
     """A painted cell.
 
-    density: float32 (h, w, 3), optical density B, G, R. Owned by the sprite: don't write into it.
+    density: float32 (h, w, 3), optical density B, G, R. The sprite owns it: don't write to it.
     left_px, top_px: place of its first pixel on the slide.
     """
 
@@ -59,7 +59,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Look:
-    """What every cell of a type has in common. Radii are in red-cell diameters."""
+    """What all cells of a type have in common. Radii are in red-cell diameters."""
 
     radius: float
     spread: float
@@ -85,7 +85,7 @@ LOOKS: dict[str, Look] = {
 
 
 def outline_of(kind_of_cell: str, rng: np.random.Generator, red_px: float) -> Outline:
-    """The outline of a cell of that type; draws from `rng` what painting it will continue with."""
+    """The outline of a cell of that type. Painting the cell continues with the same `rng`."""
     look = LOOKS[kind_of_cell]
     size = float(np.clip(rng.normal(1, look.spread), 1 - 2 * look.spread, 1 + 2 * look.spread))
     return make_outline(rng, look.radius * size * red_px, stretch=look.stretch, lobing=look.lobing, fuzz=look.fuzz)
@@ -116,7 +116,7 @@ class _Canvas:
         self.density += amount[..., None] * np.asarray(stain, dtype=np.float32)
 
     def replace(self, colour: Floats, share: Floats) -> None:
-        """Cover what is there with density `colour` (h, w, 3) where `share` (h, w) is 1."""
+        """Replace the density by `colour` (h, w, 3) where `share` (h, w) is 1."""
         self.density += share[..., None] * (colour - self.density)
 
     def grain(self, size: float) -> Floats:
@@ -356,7 +356,7 @@ _PAINTERS: dict[str, Callable[[_Canvas], None]] = {
 def paint(
     kind_of_cell: str, outline: Outline, rng: np.random.Generator, red_px: float, x_px: float, y_px: float
 ) -> Sprite:
-    """Paint one cell with its centre at (x_px, y_px) of the slide; `rng` goes on from where `outline_of` left it.
+    """Paint one cell with its centre at (x_px, y_px) of the slide; `rng` continues from `outline_of`.
 
     What is painted lies within the outline's extent around the centre, up to half a pixel of antialiasing.
     """

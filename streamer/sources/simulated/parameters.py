@@ -1,4 +1,4 @@
-"""What can be asked of the simulated slide, and how it is written in a source address."""
+"""The options of the simulated slide, and how a source address gives them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOK_OF = {
     "myelocyte": "myelocyte",
     "promyelocyte": "promyelocyte",
 }
-"""White-cell names that `classes=` takes -> what is painted."""
+"""White-cell names that `classes=` accepts -> the look that is painted."""
 
 NORMAL_ADULT = MappingProxyType(
     {
@@ -70,7 +70,7 @@ class SlideParameterError(SourceError, UsageError):
 class SlideParameters:
     """Parameters of a simulated slide; `parse` reads them from `sim:KEY=VALUE,…`.
 
-    All are checked on construction: SlideParameterError says what was got and what was expected.
+    All are checked on construction, with a SlideParameterError for a bad one.
     """
 
     seed: int = 7
@@ -144,7 +144,7 @@ class SlideParameters:
         return cls(**values)  # type: ignore[arg-type]  # _read returns each field's own type
 
     def white_looks(self) -> list[str]:
-        """What is painted for each white cell, in a fixed order: shares of `cells` by largest remainder.
+        """The look of each white cell, in a fixed order: shares of `cells` by largest remainder.
 
         Erythroblasts follow the `cells` white ones.
         """

@@ -1,4 +1,4 @@
-"""Outlines and filled shapes as signed distances: positive inside, in pixels, so that edges are antialiased for free.
+"""Outlines and filled shapes as signed distances in pixels, positive inside, which makes antialiasing easy.
 
 Distances are in the unit of the coordinates given; angles are in radians, from x (right) towards y (down).
 """

@@ -1,4 +1,4 @@
-"""The simulated slide under its microscope: any frame of it, in any order, and the truth about it."""
+"""The simulated slide under its microscope: frames in any order, and their ground truth."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from streamer.sources.simulated.tiles import Tiles
 from streamer.sources.simulated.truth import FrameTruth, cells_in_frame
 
 _BORDER_PX = 64
-"""The smear goes on this far beyond what the pattern covers."""
+"""The smear extends this far beyond what the pattern covers."""
 
 
 class VirtualSlide:
-    """`parameters` decide everything: the same frame id always gives the same pixels and the same truth."""
+    """`parameters` decide everything: a frame id always gives the same pixels and the same truth."""
 
     def __init__(self, parameters: SlideParameters) -> None:
         self.parameters = parameters
@@ -45,16 +45,16 @@ class VirtualSlide:
         return len(self.motion)
 
     def render(self, frame_id: int) -> NDArray[np.uint8]:
-        """The frame as the camera gives it, uint8 (height, width, 3) BGR; the caller owns it."""
+        """The frame from the camera, uint8 (height, width, 3) BGR; the caller owns it."""
         x, y, motion_px, defocus_px = self._pose(frame_id)
         margin = self._optics.margin_px(motion_px, defocus_px)
         view = self._tiles.view(*self._part(x, y, margin))
         return self._optics.expose(view, frame_id, margin, (x % 1, y % 1), motion_px, defocus_px)
 
     def paint_ahead(self, frame_id: int, frames: int = 12) -> bool:
-        """Spend some milliseconds on what frames from `frame_id` on will show; False when it is all painted.
+        """Spend some milliseconds on painting for frames from `frame_id` on; False if all is painted.
 
-        It changes when the work is done, never the pixels.
+        This changes only when the work is done, never the pixels.
         """
         for later in range(frame_id, min(frame_id + frames, len(self))):
             x, y, motion_px, defocus_px = self._pose(later)
@@ -71,7 +71,7 @@ class VirtualSlide:
         return FrameTruth(frame_id, x, y, moving, motion_px, defocus_px, cells)
 
     def cells(self) -> Iterator[SlideCell]:
-        """All cells of the slide. Of a large slide there are many: this scatters all its red cells."""
+        """All cells of the slide. Slow for a large slide, since it scatters all red cells."""
         return self.smear.cells()
 
     def white_cells(self) -> tuple[SlideCell, ...]:
@@ -81,10 +81,9 @@ class VirtualSlide:
     def white_cells_seen(
         self, frame_ids: Iterable[int], *, max_motion_px: float | None = None, beyond_px: float = 0.0
     ) -> dict[int, SlideCell]:
-        """White cells that at least one of these frames shows whole, by id.
+        """White cells that lie whole in at least one of these frames, by id.
 
-        max_motion_px: leave out frames with more motion blur than this. beyond_px: how far cells may reach beyond the
-        frame's edge.
+        max_motion_px: leave out frames with more motion blur. beyond_px: how far cells may extend beyond the frame.
         """
         seen: dict[int, SlideCell] = {}
         for frame_id in frame_ids:
@@ -99,7 +98,7 @@ class VirtualSlide:
         return dict(sorted(seen.items()))
 
     def _part(self, x: float, y: float, margin: int) -> tuple[int, int, int, int]:
-        """Left, top, width, height of the slide that a frame at (x, y) needs."""
+        """Left, top, width, height of the part of the slide that a frame at (x, y) needs."""
         left, top = int(np.floor(x)) - margin, int(np.floor(y)) - margin
         return left, top, self.parameters.width + 2 * margin, self.parameters.height + 2 * margin
 

@@ -1,8 +1,8 @@
 """Which cells lie where on the slide.
 
-White cells are placed for the whole slide at once, so that there are exactly as many as asked for. Red cells and
-platelets are scattered block by block when a block is first looked at, from random numbers that depend on the seed
-and the block alone: the slide is the same however the stage moves, and a large slide costs no more than a small one.
+White cells are placed on the whole slide at once, so that their number is exact. Red cells and platelets are scattered
+block by block on first use, from random numbers that depend only on the seed and the block. So the slide is the same
+however the stage moves, and a large slide costs no more than a small one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from streamer.sources.simulated.painting import LOOKS, outline_of
 from streamer.sources.simulated.shapes import turned_extents_px
 
 BLOCK_PX = 320
-"""Side of a block: the unit in which red cells are scattered, pictures are painted, and both are kept."""
+"""Side of a block, the unit in which red cells are scattered, pictures painted, and both cached."""
 RED_SHAPES = 48
-"""How many different red cells are painted; each one on the slide is one of them, turned, sized and stained."""
+"""Number of different red cells painted; each red cell is one of them, turned, scaled and stained."""
 _BLOCK_CELLS = 1 << 12
 
 _PLACING, _PAINTING, _RED_BANK, _BLOCK, _THICKNESS = range(1, 6)
@@ -49,12 +49,12 @@ class SlideCell:
     """Centre on the slide."""
     y_px: float
     box_px: tuple[float, float, float, float]
-    """x1, y1, x2, y2 on the slide; hugs what is painted."""
+    """x1, y1, x2, y2 on the slide; fits tightly around the painted cell."""
 
 
 @dataclass(frozen=True)
 class PlacedCell:
-    """A cell that is painted on its own: everything but red cells."""
+    """A cell with a sprite of its own: any but a red cell."""
 
     cell: SlideCell
     look: str
@@ -65,7 +65,7 @@ class PlacedCell:
 
 @dataclass(frozen=True)
 class RedCell:
-    """A red cell: one of the shapes of the slide, turned, enlarged and stained in its own way."""
+    """A red cell: one of the shapes of the slide, individually turned, scaled and stained."""
 
     cell: SlideCell
     shape: int
@@ -108,9 +108,9 @@ class _Taken:
         self._count += 1
 
     def fits(self, x: float, y: float, radius: float, closeness: float) -> bool:
-        """Whether the circle stays `closeness` times the sum of the radii away from all red ones.
+        """Whether the circle is at least `closeness` times the sum of the radii away from all red ones.
 
-        White cells push red ones aside: they are never overlapped by more than a rim.
+        White cells push red ones aside: no more than a rim of them is ever overlapped.
         """
         used = slice(self._count)
         dx, dy = self._x[used] - x, self._y[used] - y
@@ -124,7 +124,7 @@ class Smear:
 
     looks: one entry a white cell (or erythroblast), in random order, names of `painting.LOOKS`.
     red_px: usual diameter of a red cell. crowding: share of the area that red cells cover, 0..0.6.
-    margin_px: how far the boxes of the cells in `looks` stay away from the slide's edge.
+    margin_px: least distance of the boxes of the cells in `looks` from the slide's edge.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Smear:
         )
 
     def _place(self, looks: list[str], margin_px: float) -> Iterator[PlacedCell]:
-        """White cells at random places, apart from each other wherever the slide has the room."""
+        """White cells at random places, apart from each other if the slide has room."""
         rng = np.random.default_rng([self.seed, _PLACING])
         reach = max((LOOKS[look].radius for look in looks), default=1.0) * self.red_px * 1.25
         bin_px = 2 * reach
@@ -256,7 +256,7 @@ class Smear:
             yield self._make_placed(index, look, best[0], best[1], key)
 
     def _local_crowding(self, x_px: float, y_px: float) -> float:
-        """Share of the area covered by red cells around there: the smear is thicker in some places."""
+        """Share of the area that red cells cover around there: a smear varies in thickness."""
         wave = 0.0
         for (length, _, phase, size), direction in zip(self._waves, self._directions, strict=True):
             along = x_px * np.cos(direction) + y_px * np.sin(direction)
@@ -299,7 +299,7 @@ class Smear:
     ) -> list[tuple[float, float]]:
         """Centres of about `wanted` red cells: apart, some overlapping, a few in rouleaux."""
         radius = self.red_px / 2
-        # Kept off the block's border, since the cells beyond it are not known here and must not be hit too often.
+        # Away from the block's border: the cells beyond it are unknown here, and must not be overlapped too often.
         inset = min(0.32 * self.red_px, width / 4, height / 4)
         centres: list[tuple[float, float]] = []
         for x, y, chance, closeness, overlapping, direction in rng.random((5 * wanted, 6)).tolist():

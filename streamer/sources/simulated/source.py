@@ -10,14 +10,14 @@ from streamer.sources.simulated.parameters import SlideParameters
 from streamer.sources.simulated.slide import VirtualSlide
 
 _SPARE_NS = 15_000_000
-"""Waiting longer than this before a frame is due is used to paint ahead: new places cost 10 ms each."""
+"""A wait longer than this is used to paint ahead, since new places cost 10 ms each."""
 
 
 class SimulatedSource:
     """One pass over a virtual slide.
 
-    live: paced at the parameters' fps, as a camera would be; otherwise as fast as frames are asked for. `slide` knows
-    the truth about every frame and exists from construction on. `open` starts the pass from its first frame.
+    live: paced at the parameters' fps like a camera; otherwise as fast as frames are read. `slide` has the ground truth
+    of every frame, before `open` too. `open` starts the pass from its first frame.
     """
 
     default_mode: Mode = "analysis"
@@ -62,11 +62,11 @@ class SimulatedSource:
         return frame
 
     def close(self) -> None:
-        """Nothing is held open; reading on after `close` and `open` starts the pass again."""
+        """Nothing is held open. `open` starts the pass again."""
         self._next_id = len(self.slide)
 
     def _wait(self) -> None:
-        """Until this frame is due. A reader that came too late gets its frame at once and no burst after it."""
+        """Wait until this frame is due. A late reader gets its frame at once, and no burst after it."""
         now_ns = self._now_ns()
         if self._due_ns is None or now_ns > self._due_ns + self._period_ns:
             self._due_ns = now_ns

@@ -1,8 +1,8 @@
-"""How the stage moves: where it is in the middle of every exposure, and how far it goes meanwhile.
+"""The motion of the stage: its position in the middle of every exposure, and its path during the exposure.
 
-A pattern is a list of stops and how to get from one to the next; from it every frame's pose is computed once, so that a
-frame's place never depends on which frames were taken before. Moves start and stop smoothly (minimum jerk: Flash and
-Hogan 1985); after a move the stage rings for a moment, and no stop is hit exactly.
+A pattern is a list of stops and the moves between them. The poses of all frames are computed from it once, so that a
+frame's place never depends on which frames were read before. Moves start and stop smoothly (minimum jerk: Flash and
+Hogan 1985). After a move the stage rings for a moment, and it hits no stop exactly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamer.sources.simulated.parameters import SlideParameters
 OVERLAP = 0.2
 """Share of a frame's width (height) that neighbouring stops have in common."""
 STOP_ERROR_PX = 3.0
-"""A stop is missed by this much at most."""
+"""Largest error of a stop, along either axis."""
 EXPOSURE = 0.15
 """Usual share of the time between frames during which the shutter is open."""
 _PAN_FRAMES_PER_FIELD = 24
@@ -39,7 +39,7 @@ class Scan:
     step_x_px: float
     step_y_px: float
     origin_px: float
-    """x and y of the first stop: beyond it the smear goes on, so that a missed stop does not see its end."""
+    """x and y of the first stop. The smear extends beyond it, so that a missed stop never shows its end."""
 
     def stop(self, index: int) -> Point:
         """Stop `index` of the serpentine: left to right, then right to left one row further down."""
@@ -57,7 +57,7 @@ class StageMotion:
     """The pose of every frame; all arrays have one entry a frame.
 
     x_px, y_px: upper left corner of the frame on the slide in the middle of the exposure.
-    motion_x_px, motion_y_px: how far the stage went during the exposure.
+    motion_x_px, motion_y_px: how far the stage moved during the exposure.
     focus: distance from focus, micrometres, about 0.
     state: uint8, REST or MOVE.
     """
@@ -84,7 +84,7 @@ def plan_scan(parameters: SlideParameters, border_px: float) -> Scan:
 
 
 class _Path:
-    """Collects poses at the opening and the closing of the shutter."""
+    """Collects the poses at which the shutter opens and closes."""
 
     def __init__(self, rng: np.random.Generator, exposure: float, start: Point) -> None:
         self._rng = rng
@@ -100,7 +100,7 @@ class _Path:
         return np.asarray(stop) + np.clip(error, -STOP_ERROR_PX, STOP_ERROR_PX)
 
     def rest(self, frames: int) -> None:
-        """Stand still; the ringing of the last move dies away, and the table shakes a little."""
+        """Stand still while the ringing of the last move decays and the table shakes a little."""
         time = np.arange(frames, dtype=np.float64)
 
         def at(moment: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -206,7 +206,7 @@ def _pan(path: _Path, scan: Scan, speed_px: float) -> None:
 
 
 def _cut(rng: np.random.Generator, stops: int, jumps: int) -> list[range]:
-    """The serpentine in jumps + 1 pieces, in an order in which no piece follows the one before it on the slide."""
+    """The serpentine in jumps + 1 pieces, in an order in which no piece continues the one before it."""
     cuts = sorted(int(cut) for cut in rng.choice(np.arange(1, stops), min(jumps, stops - 1), replace=False))
     pieces = [range(first, last) for first, last in zip([0, *cuts], [*cuts, stops], strict=True)]
     while True:
@@ -223,7 +223,7 @@ def _visit(
     back_after: set[int],
     rng: np.random.Generator,
 ) -> None:
-    """Rest at every stop; jump between runs; after the stops numbered `back_after` go back to an earlier one."""
+    """Rest at every stop, jump between runs, and return to an earlier stop after those numbered `back_after`."""
     visited: list[int] = []
     for run in runs:
         for place, stop in enumerate(run):

@@ -1,4 +1,4 @@
-"""The slide's picture without lamp, lens and sensor: how much light each place lets through, painted tile by tile."""
+"""The slide without lamp, lens and sensor: the light that passes each place, painted tile by tile."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from streamer.sources.simulated.smear import BLOCK_PX, RED_SHAPES, PlacedCell, R
 
 
 class Tiles:
-    """Transmitted light of a smear; tiles are painted when first looked at, and the last `kept` stay.
+    """Transmitted light of a smear. Tiles are painted on first use, and the last `kept` are cached.
 
-    stain: how strongly this slide is stained, as a factor on the density of B, G, R.
+    stain: strength of the slide's stain, as a factor on the density of B, G, R.
     """
 
     def __init__(self, smear: Smear, kept: int = 48, stain: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
@@ -39,7 +39,7 @@ class Tiles:
         return out
 
     def paint_one(self, left_px: int, top_px: int, width_px: int, height_px: int) -> bool:
-        """Paint one tile that `view` of that part would still have to paint; False when there is none."""
+        """Paint one tile that `view` of that part would have to paint; False if there is none."""
         for block in _blocks_of(left_px, top_px, width_px, height_px):
             if block not in self._tiles:
                 self._tiles(block)
@@ -47,7 +47,7 @@ class Tiles:
         return False
 
     def __len__(self) -> int:
-        """Tiles kept at present."""
+        """Tiles in the cache."""
         return len(self._tiles)
 
     def _paint_tile(self, block: tuple[int, int]) -> NDArray[np.uint8]:
@@ -80,7 +80,7 @@ class Tiles:
         left, top = int(np.floor(x1)) - 1, int(np.floor(y1)) - 1
         size = int(np.ceil(x2)) + 1 - left, int(np.ceil(y2)) + 1 - top
         cos, sin = float(np.cos(red.angle)) * red.scale, float(np.sin(red.angle)) * red.scale
-        # Pixel centres lie at half pixels; the sprite's own centre is at (-left_px, -top_px) of its picture.
+        # Pixel centres lie at half pixels. The sprite's own centre is at (-left_px, -top_px) of its picture.
         cx, cy = -plain.left_px - 0.5, -plain.top_px - 0.5
         tx, ty = red.cell.x_px - left - 0.5, red.cell.y_px - top - 0.5
         matrix = np.array([[cos, -sin, tx - cos * cx + sin * cy], [sin, cos, ty - sin * cx - cos * cy]])

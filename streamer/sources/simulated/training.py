@@ -1,4 +1,4 @@
-"""Labelled fields for training: every one another slide, scale, stain, lamp and focus."""
+"""Labelled fields for training, each with its own slide, scale, stain, lamp and focus."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LOOKS_OF_A_FIELD = {
     "promyelocyte": 0.01,
     "erythroblast": 0.03,
 }
-"""Rare classes are common here, so that each is learnt."""
+"""Rare classes are common here, so that all are learnt."""
 MIN_VISIBLE = 0.25
-"""Cells of which less than this lies in the field have no box."""
+"""Cells with a smaller share in the field get no box."""
 
 Field = tuple[NDArray[np.uint8], NDArray[np.float32], list[str], list[str]]
 

@@ -1,4 +1,4 @@
-"""What really is in a frame, for tests and for training."""
+"""The ground truth of a frame, for tests and for training."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class VisibleCell:
-    """A cell of which at least something lies in the frame."""
+    """A cell that lies in the frame, at least in part."""
 
     cell: SlideCell
     box_px: Box
     """x1, y1, x2, y2 in frame pixels, cut at the frame's edge."""
     fraction_visible: float
-    """Share of the whole box that lies in the frame, above 0, 1 when the cell is seen whole."""
+    """Share of the whole box that lies in the frame: above 0, and 1 for a whole cell."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """Where a frame was taken, how, and what it shows."""
+    """Where and how a frame was taken, and what it shows."""
 
     frame_id: int
     x_px: float
     """Slide point = frame point + (x_px, y_px), in the middle of the exposure."""
     y_px: float
     moving: bool
-    """Taken while the stage was on its way."""
+    """Taken while the stage was moving."""
     motion_px: tuple[float, float]
-    """How far the stage went during the exposure: length and direction of the motion blur."""
+    """Motion of the stage during the exposure: length and direction of the motion blur."""
     defocus_px: float
-    """Deviation of the Gaussian blur of the lens."""
+    """Standard deviation of the Gaussian blur of the lens."""
     cells: tuple[VisibleCell, ...]
-    """By cell id; empty when the frame shows none."""
+    """By cell id; empty if the frame shows none."""
 
     def white(self) -> tuple[VisibleCell, ...]:
-        """The white cells among them; erythroblasts are none."""
+        """The white cells among them, without erythroblasts."""
         return tuple(visible for visible in self.cells if visible.cell.kind == "white")
 
 
