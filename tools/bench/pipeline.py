@@ -16,6 +16,7 @@ With `--live` a simulated camera of 30 frames a second is analysed live as well:
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import time
@@ -124,8 +125,12 @@ class LoopsWork(Analyser):
 class EachFrameAlone(StageTracker):
     """A tracker that makes an island of every frame."""
 
-    def update(self, frame: PreparedFrame, frame_id: int, may_start: bool = True) -> Placement:
-        return Placement(StagePosition(frame_id, 0.0, 0.0, 1.0), anchor=0)
+    def __init__(self) -> None:
+        super().__init__()
+        self._islands = itertools.count()
+
+    def update(self, frame: PreparedFrame, may_start: bool = True) -> Placement:
+        return Placement(StagePosition(next(self._islands), 0.0, 0.0, 1.0), anchor=0)
 
     def finish(self) -> Placement:
         return Placement(None)
