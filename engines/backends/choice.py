@@ -16,7 +16,8 @@ from engines.backends.tensorrt.flavour import FLAVOURS, Flavour, Name
 from engines.base import BackendUnavailableError, Engine, near
 from engines.graphs.graph import fix_input_shape
 from engines.graphs.onnx_editing import dims_of, only_input
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput
 
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")

@@ -16,7 +16,8 @@ from engines.graphs.onnx_editing import dims_of, only_input
 from engines.graphs.parity import LIMITS, Limits, Parity, ParityError, classifier_parity, detector_parity
 from engines.graphs.precision import emulated, to_fp16
 from engines.graphs.quantization import Calibration, CalibrationError, calibrate, check_frames, rank_by_harm, to_int8
-from engines.zoo.card import Card, CropInput, DetectorInput
+from engines.zoo.card import Card, DetectorInput
+from engines.zoo.crops import CropInput
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _RANKING_FRAMES = 3

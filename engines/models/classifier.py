@@ -8,9 +8,9 @@ import numpy as np
 
 from engines.base import Array, CardError, Classifications, Engine, ModelFormatError, TensorMismatchError
 from engines.geometry import Boxes, Image, crop_squares
-from engines.graphs.graph import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, NOVELTY, SUBCLASS_PROBABILITIES
-from engines.models.crops import IMAGES, check_crop_input, filled
-from engines.zoo.card import Card, CropInput
+from engines.graphs.graph import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, INPUT, NOVELTY, SUBCLASS_PROBABILITIES
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput, filled
 
 _LARGEST_BATCH = 32
 """Crops a call where the engine names no limit: enough for any field, little memory."""
@@ -26,7 +26,7 @@ class Classifier:
         self.card = card
         self.engine = engine
         self._input = card.input
-        self._size = (card.input.height_px, card.input.width_px)
+        self._size = card.input.size
         self._class_names = card.class_names
         self._subclass_names = tuple(entry.name for entry in card.subclasses)
         self._subclass_parents = tuple(entry.parent for entry in card.subclasses)
@@ -34,7 +34,8 @@ class Classifier:
         self._further = (ATTRIBUTE_PROBABILITIES,) * bool(card.attributes)
         self._further += (NOVELTY,) * (card.thresholds.novelty is not None)
         self._batch = engine.max_batch or _LARGEST_BATCH
-        _check_engine(card, engine, self._size)
+        self._input.check(card.name, engine)
+        _check_outputs(card, engine)
 
     @property
     def input(self) -> CropInput:
@@ -118,7 +119,7 @@ class Classifier:
         subclass_probabilities = np.empty((n, len(self._subclass_names)), np.float32)
         for start in range(0, n, self._batch):
             part = slice(start, min(n, start + self._batch))
-            outputs = self.engine.infer({IMAGES: filled(crops[part], self.engine)})
+            outputs = self.engine.infer({INPUT: filled(crops[part], self.engine)})
             count = part.stop - part.start
             probabilities[part] = outputs[CLASS_PROBABILITIES][:count]
             if self._subclass_names:
@@ -153,8 +154,7 @@ class Classifier:
         self.engine.close()
 
 
-def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
-    check_crop_input(card, engine, size)
+def _check_outputs(card: Card, engine: Engine) -> None:
     widths = {spec.name: spec.shape[-1] for spec in engine.outputs if len(spec.shape) == 2}
     wanted = {CLASS_PROBABILITIES: len(card.classes)}
     if card.subclasses:

@@ -14,7 +14,8 @@ from engines.base import Classifications, Engine, ModelFormatError
 from engines.geometry import Boxes, Image, square_around
 from engines.graphs.gradcam import CAM
 from engines.models.classifier import Classifier
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput
 
 Map = npt.NDArray[np.float32]
 """(H, W) in pixels of a picture, 0 to 1: the largest evidence is 1, unless there is none."""

@@ -54,7 +54,7 @@ def sized(card: Card, proto: ModelProto, frame_size: tuple[int, int], *, dynamic
     if isinstance(card.input, DetectorInput) and (height is None or width is None):
         width, height = input_size(*frame_size, card.input.long_side_px, card.input.stride_px)
     elif not isinstance(card.input, DetectorInput):
-        height, width = card.input.height_px, card.input.width_px
+        height, width = card.input.size
     return with_sizes(proto, batch if batch is not None or dynamic else 1, height, width)
 
 
