@@ -12,6 +12,7 @@ from onnx import ModelProto
 from engines.backends.conversion import parity_of
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.shadow import ShadowedEngine, ShadowTally
+from engines.backends.tensorrt.errors import FlavourUnavailableError, NoDriverError
 from engines.backends.tensorrt.flavour import FLAVOURS, Flavour, Name
 from engines.base import BackendUnavailableError, Engine, near
 from engines.graphs.graph import fix_input_shape
@@ -133,12 +134,9 @@ class EngineMaker:
 
 
 def _why_not(error: BackendUnavailableError, flavour: Flavour) -> str:
-    from engines.backends.tensorrt.libraries import NoDriverError
-
     if isinstance(error, NoDriverError):
         return "no NVIDIA driver here"
-    prefix = f"backend '{flavour.name}': "
-    return f"no {flavour} ({str(error).removeprefix(prefix)})"
+    return f"no {flavour} ({error.reason if isinstance(error, FlavourUnavailableError) else error})"
 
 
 def onnxruntime_has_cuda() -> bool:

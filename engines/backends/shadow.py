@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.base import Array, Engine, EngineError, TensorSpec
+from engines.base import Array, Engine, EngineError
 from engines.graphs.parity import Parity
 
 Compare = Callable[[Engine, Engine, Sequence[Array]], Parity]
@@ -82,26 +82,8 @@ class ShadowedEngine:
     def __init__(self, engine: Engine, reference: Engine, compare: Compare, tally: ShadowTally) -> None:
         self._engine, self._reference = engine, reference
         self._compare, self._tally = compare, tally
-
-    @property
-    def backend(self) -> str:
-        return self._engine.backend
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._engine.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._engine.outputs
-
-    @property
-    def concurrency(self) -> int:
-        return self._engine.concurrency
-
-    @property
-    def max_batch(self) -> int | None:
-        return self._engine.max_batch
+        self.backend, self.inputs, self.outputs = engine.backend, engine.inputs, engine.outputs
+        self.concurrency, self.max_batch = engine.concurrency, engine.max_batch
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self._engine.infer(feeds)

@@ -18,6 +18,7 @@ from engines.backends.tensorrt import choice, libraries
 from engines.backends.tensorrt.builder import BuildOptions
 from engines.backends.tensorrt.compiler import compile_model
 from engines.backends.tensorrt.cuda_bindings import CudaBindings
+from engines.backends.tensorrt.errors import FlavourUnavailableError
 from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
@@ -56,7 +57,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     def load(flavour: Flavour = TENSORRT) -> Libraries:
         if flavour is not TENSORRT:
-            raise BackendUnavailableError(f"backend '{flavour.name}': got no usable tensorrt_rtx package")
+            raise FlavourUnavailableError(flavour, "got no usable tensorrt_rtx package")
         return both
 
     monkeypatch.setattr(choice, "load", load)
