@@ -34,11 +34,11 @@ class ShadowCounts:
 class ShadowTally:
     """The count of one model, over all of its engines. Safe from several threads at once."""
 
-    def __init__(self, every: int = 1000) -> None:
-        """`every`: one image of so many is checked, the first of all among them."""
-        if every < 1:
-            raise ValueError(f"every: got {every}, expected 1 or more")
-        self._every = every
+    def __init__(self, images_per_check: int = 1000) -> None:
+        """`images_per_check`: one image of so many is checked, the first of all among them."""
+        if images_per_check < 1:
+            raise ValueError(f"images_per_check: got {images_per_check}, expected 1 or more")
+        self._images_per_check = images_per_check
         self._lock = threading.Lock()
         self._seen = 0
         self._counts = ShadowCounts(0, 0, 0, 0, 0)
@@ -51,7 +51,7 @@ class ShadowTally:
     def next_row(self, images: int) -> int | None:
         """Which of the next so many images is to be checked; None for none of them."""
         with self._lock:
-            row = -self._seen % self._every
+            row = -self._seen % self._images_per_check
             self._seen += images
         return row if row < images else None
 

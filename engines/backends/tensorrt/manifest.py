@@ -90,9 +90,9 @@ class Manifest:
     def stale(self, wanted: Manifest) -> list[str]:
         """Why a plan of this manifest can't stand for `wanted`, a phrase for each difference; empty where it can."""
         reasons = []
-        for mine, other in ((self.spec, wanted.spec), (self.environment, wanted.environment)):
-            for entry in dataclasses.fields(mine):
-                before, now = getattr(mine, entry.name), getattr(other, entry.name)
+        for own, other in ((self.spec, wanted.spec), (self.environment, wanted.environment)):
+            for entry in dataclasses.fields(own):
+                before, now = getattr(own, entry.name), getattr(other, entry.name)
                 if (
                     entry.name not in _NOTES
                     and before != now

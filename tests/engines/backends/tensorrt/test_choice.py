@@ -235,7 +235,7 @@ def test_a_batch_that_is_asked_for_is_one_run_of_the_cpu(model: str) -> None:
 
 def test_a_gpu_is_compared_with_the_cpu(world: World, model: str) -> None:
     build(world, model)
-    tally = ShadowTally(every=4)
+    tally = ShadowTally(images_per_check=4)
     detector = load_detector(model, shadow=tally)
     for start in range(0, 9, 3):
         detector.detect(list(pictures(9)[start : start + 3]))
@@ -246,7 +246,7 @@ def test_a_gpu_is_compared_with_the_cpu(world: World, model: str) -> None:
 
 
 def test_the_cpu_is_not_compared_with_itself(model: str) -> None:
-    tally = ShadowTally(every=1)
+    tally = ShadowTally(images_per_check=1)
     load_detector(model, backend="onnxruntime", shadow=tally).detect(list(pictures(3)))
     assert tally.counts.checked == 0
 
