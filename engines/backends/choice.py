@@ -94,7 +94,8 @@ class EngineMaker:
             except BackendUnavailableError as error:
                 if self._backend in FLAVOURS:
                     raise
-                reason = _why_not(error, FLAVOURS[name])
+                why = error.reason if isinstance(error, FlavourUnavailableError) else error
+                reason = "no NVIDIA driver here" if isinstance(error, NoDriverError) else f"no {FLAVOURS[name]} ({why})"
                 if reason not in reasons:
                     reasons.append(reason)
         if onnxruntime_has_cuda():
@@ -131,12 +132,6 @@ class EngineMaker:
             if planned is not None:
                 return planned
         return GPU_BATCH if onnxruntime_has_cuda() else 1
-
-
-def _why_not(error: BackendUnavailableError, flavour: Flavour) -> str:
-    if isinstance(error, NoDriverError):
-        return "no NVIDIA driver here"
-    return f"no {flavour} ({error.reason if isinstance(error, FlavourUnavailableError) else error})"
 
 
 def onnxruntime_has_cuda() -> bool:

@@ -145,17 +145,10 @@ def _compare(card: Card, model: ModelProto, other: ModelProto, frames: Sequence[
     reference = OnnxRuntimeEngine(model, threads=threads, device="cpu")
     candidate = OnnxRuntimeEngine(emulated(other), threads=threads, device="cpu")
     try:
-        return compare_engines(card, reference, candidate, model, frames)
+        return parity_of(card, reference, candidate, _batches(card, model, frames))
     finally:
         reference.close()
         candidate.close()
-
-
-def compare_engines(
-    card: Card, reference: Engine, candidate: Engine, model: ModelProto, frames: Sequence[Image]
-) -> Parity:
-    """How far two engines of one model agree on frames; `model` gives the size of their input."""
-    return parity_of(card, reference, candidate, _batches(card, model, frames))
 
 
 def parity_of(card: Card, reference: Engine, candidate: Engine, batches: Iterable[Array]) -> Parity:
