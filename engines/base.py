@@ -64,6 +64,13 @@ class BackendUnavailableError(EngineError, UsageError):
     """The backend asked for can't work on this machine; the message says what to install."""
 
 
+class EngineClosedError(EngineError):
+    """An engine was called after `close`."""
+
+    def __init__(self) -> None:
+        super().__init__("engine: got a call after close, expected none; load the model again")
+
+
 class TensorMismatchError(EngineError):
     """A tensor given to an engine has another name, shape or dtype than the engine's own."""
 

@@ -320,10 +320,8 @@ class ShadowStatus(msgspec.Struct, frozen=True):
     """Checks that gave nothing to compare: an image without cells, or a fault of the CPU's engine."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelHealth:
-    """What analyses a source."""
-
+# What analyses a source. HealthMessage has these fields among its own: the message is flat.
+class ModelHealth(msgspec.Struct, frozen=True):
     backend: str = ""
     """For people; empty before anything runs."""
     detector: str = ""

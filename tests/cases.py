@@ -12,7 +12,8 @@ from engines.base import Array
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector, Engines
 from engines.models.segmenter import CLASSES, Segmenter
-from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
+from engines.zoo.crops import CropInput
 from streamer.records import Frame, Mode, Skip
 
 WIDTH, HEIGHT = 320, 256

@@ -8,14 +8,15 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from onnx import ModelProto
 
-from engines.base import Engine
+from engines.base import Engine, EngineError
 from streamer.commands.options import Parser
 from streamer.records import Frame, Skip
 from streamer.sources import SourceError, SourceLostError
@@ -159,11 +160,17 @@ def test_the_command_of_the_example(tmp_path, capsys):
     assert capsys.readouterr().out == "slide: 640 x 480 px, analysis mode\n"
 
 
-def test_the_engine_of_the_example_has_all_that_an_engine_has(tmp_path):
+def test_the_engine_of_the_example_has_all_that_an_engine_has(tmp_path, monkeypatch):
     module = _example("backend.md", "engines/backends/openvino.py", tmp_path)
-    asked = {name for name in vars(Engine) if not name.startswith("_")}
-    assert asked == {"backend", "inputs", "outputs", "concurrency", "max_batch", "infer", "close"}
-    assert asked <= set(vars(module.OpenVinoEngine))
+    compiled = SimpleNamespace(inputs=(), outputs=())
+    core = SimpleNamespace(read_model=lambda data: data, compile_model=lambda model, device: compiled)
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    engine = module.OpenVinoEngine(ModelProto(), concurrent=2)
+    assert isinstance(engine, Engine)
+    assert (engine.backend, engine.concurrency, engine.max_batch) == ("openvino cpu", 2, None)
+    engine.close()
+    with pytest.raises(EngineError, match="got a call after close"):
+        engine.infer({})
 
 
 def test_the_measure_of_the_example(tmp_path):

@@ -12,11 +12,13 @@ from onnx import ModelProto
 from engines.backends.conversion import parity_of
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.shadow import ShadowedEngine, ShadowTally
+from engines.backends.tensorrt.errors import FlavourUnavailableError, NoDriverError
 from engines.backends.tensorrt.flavour import FLAVOURS, Flavour, Name
 from engines.base import BackendUnavailableError, Engine, near
 from engines.graphs.graph import fix_input_shape
 from engines.graphs.onnx_editing import dims_of, only_input
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput
 
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 BACKENDS: tuple[Backend, ...] = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -92,7 +94,8 @@ class EngineMaker:
             except BackendUnavailableError as error:
                 if self._backend in FLAVOURS:
                     raise
-                reason = _why_not(error, FLAVOURS[name])
+                why = error.reason if isinstance(error, FlavourUnavailableError) else error
+                reason = "no NVIDIA driver here" if isinstance(error, NoDriverError) else f"no {FLAVOURS[name]} ({why})"
                 if reason not in reasons:
                     reasons.append(reason)
         if onnxruntime_has_cuda():
@@ -129,15 +132,6 @@ class EngineMaker:
             if planned is not None:
                 return planned
         return GPU_BATCH if onnxruntime_has_cuda() else 1
-
-
-def _why_not(error: BackendUnavailableError, flavour: Flavour) -> str:
-    from engines.backends.tensorrt.libraries import NoDriverError
-
-    if isinstance(error, NoDriverError):
-        return "no NVIDIA driver here"
-    prefix = f"backend '{flavour.name}': "
-    return f"no {flavour} ({str(error).removeprefix(prefix)})"
 
 
 def onnxruntime_has_cuda() -> bool:

@@ -16,7 +16,8 @@ from engines.graphs.onnx_editing import dims_of, only_input
 from engines.graphs.parity import LIMITS, Limits, Parity, ParityError, classifier_parity, detector_parity
 from engines.graphs.precision import emulated, to_fp16
 from engines.graphs.quantization import Calibration, CalibrationError, calibrate, check_frames, rank_by_harm, to_int8
-from engines.zoo.card import Card, CropInput, DetectorInput
+from engines.zoo.card import Card, DetectorInput
+from engines.zoo.crops import CropInput
 
 PRECISIONS = ("fp32", "fp16", "int8")
 _RANKING_FRAMES = 3
@@ -144,17 +145,10 @@ def _compare(card: Card, model: ModelProto, other: ModelProto, frames: Sequence[
     reference = OnnxRuntimeEngine(model, threads=threads, device="cpu")
     candidate = OnnxRuntimeEngine(emulated(other), threads=threads, device="cpu")
     try:
-        return compare_engines(card, reference, candidate, model, frames)
+        return parity_of(card, reference, candidate, _batches(card, model, frames))
     finally:
         reference.close()
         candidate.close()
-
-
-def compare_engines(
-    card: Card, reference: Engine, candidate: Engine, model: ModelProto, frames: Sequence[Image]
-) -> Parity:
-    """How far two engines of one model agree on frames; `model` gives the size of their input."""
-    return parity_of(card, reference, candidate, _batches(card, model, frames))
 
 
 def parity_of(card: Card, reference: Engine, candidate: Engine, batches: Iterable[Array]) -> Parity:

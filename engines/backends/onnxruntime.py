@@ -14,6 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from engines.base import (
     Array,
     BackendUnavailableError,
+    EngineClosedError,
     EngineError,
     ModelFormatError,
     TensorSpec,
@@ -107,41 +108,20 @@ class OnnxRuntimeEngine:
                 "device 'cuda': got a CUDA provider that does not start, expected a working NVIDIA driver and CUDA; "
                 "see what `nvidia-smi` says"
             )
-        self._backend = "onnxruntime cuda" if runs_on_cuda else "onnxruntime cpu"
-        self._inputs = tuple(_spec(value) for value in session.get_inputs())
-        self._outputs = tuple(_spec(value) for value in session.get_outputs())
-        self._output_names = [spec.name for spec in self._outputs]
-        self._concurrency = threads.concurrent
-        self._max_batch = self._inputs[0].shape[0] if self._inputs and self._inputs[0].shape else None
-        if self._max_batch is None:
-            self._max_batch = max_batch
-
-    @property
-    def backend(self) -> str:
-        return self._backend
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
-
-    @property
-    def concurrency(self) -> int:
-        return self._concurrency
-
-    @property
-    def max_batch(self) -> int | None:
-        return self._max_batch
+        self.backend = "onnxruntime cuda" if runs_on_cuda else "onnxruntime cpu"
+        self.inputs = tuple(_spec(value) for value in session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in session.get_outputs())
+        self._output_names = [spec.name for spec in self.outputs]
+        self.concurrency = threads.concurrent
+        rows = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
+        self.max_batch = max_batch if rows is None else rows
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model; safe from several threads at once. Outputs are new arrays."""
         session = self._session
         if session is None:
-            raise EngineError("engine: got a call after close, expected none; load the model again")
-        check_feeds(self._inputs, feeds)
+            raise EngineClosedError
+        check_feeds(self.inputs, feeds)
         try:
             values = session.run(self._output_names, feeds)
         except _RUN_ERRORS as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from engines.base import Array, EngineError, TensorSpec, check_feeds
+from engines.base import Array, EngineClosedError, EngineError, TensorSpec, check_feeds
 
 Answer = Mapping[str, Array] | Exception
 Script = Callable[[Mapping[str, Array]], Answer] | Sequence[Answer]
@@ -29,37 +29,18 @@ class ScriptedEngine:
         concurrency: int = 1,
         max_batch: int | None = None,
     ) -> None:
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self.backend = "scripted"
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self._script = script
-        self._concurrency, self._max_batch = concurrency, max_batch
+        self.concurrency, self.max_batch = concurrency, max_batch
         self._lock = threading.Lock()
         self.calls: list[dict[str, Array]] = []
         self.closed = False
 
-    @property
-    def backend(self) -> str:
-        return "scripted"
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
-
-    @property
-    def concurrency(self) -> int:
-        return self._concurrency
-
-    @property
-    def max_batch(self) -> int | None:
-        return self._max_batch
-
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         if self.closed:
-            raise EngineError("engine: got a call after close, expected none; load the model again")
-        check_feeds(self._inputs, feeds)
+            raise EngineClosedError
+        check_feeds(self.inputs, feeds)
         with self._lock:
             index = len(self.calls)
             self.calls.append({name: array.copy() for name, array in feeds.items()})

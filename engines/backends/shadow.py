@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.base import Array, Engine, EngineError, TensorSpec
+from engines.base import Array, Engine, EngineError
 from engines.graphs.parity import Parity
 
 Compare = Callable[[Engine, Engine, Sequence[Array]], Parity]
@@ -34,11 +34,11 @@ class ShadowCounts:
 class ShadowTally:
     """The count of one model, over all of its engines. Safe from several threads at once."""
 
-    def __init__(self, every: int = 1000) -> None:
-        """`every`: one image of so many is checked, the first of all among them."""
-        if every < 1:
-            raise ValueError(f"every: got {every}, expected 1 or more")
-        self._every = every
+    def __init__(self, images_per_check: int = 1000) -> None:
+        """`images_per_check`: one image of so many is checked, the first of all among them."""
+        if images_per_check < 1:
+            raise ValueError(f"images_per_check: got {images_per_check}, expected 1 or more")
+        self._images_per_check = images_per_check
         self._lock = threading.Lock()
         self._seen = 0
         self._counts = ShadowCounts(0, 0, 0, 0, 0)
@@ -51,7 +51,7 @@ class ShadowTally:
     def next_row(self, images: int) -> int | None:
         """Which of the next so many images is to be checked; None for none of them."""
         with self._lock:
-            row = -self._seen % self._every
+            row = -self._seen % self._images_per_check
             self._seen += images
         return row if row < images else None
 
@@ -82,26 +82,8 @@ class ShadowedEngine:
     def __init__(self, engine: Engine, reference: Engine, compare: Compare, tally: ShadowTally) -> None:
         self._engine, self._reference = engine, reference
         self._compare, self._tally = compare, tally
-
-    @property
-    def backend(self) -> str:
-        return self._engine.backend
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._engine.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._engine.outputs
-
-    @property
-    def concurrency(self) -> int:
-        return self._engine.concurrency
-
-    @property
-    def max_batch(self) -> int | None:
-        return self._engine.max_batch
+        self.backend, self.inputs, self.outputs = engine.backend, engine.inputs, engine.outputs
+        self.concurrency, self.max_batch = engine.concurrency, engine.max_batch
 
     def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self._engine.infer(feeds)

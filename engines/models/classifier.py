@@ -8,9 +8,9 @@ import numpy as np
 
 from engines.base import Array, CardError, Classifications, Engine, ModelFormatError, TensorMismatchError
 from engines.geometry import Boxes, Image, crop_squares
-from engines.graphs.graph import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, NOVELTY, SUBCLASS_PROBABILITIES
-from engines.models.crops import IMAGES, check_crop_input, filled
-from engines.zoo.card import Card, CropInput
+from engines.graphs.graph import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, INPUT, NOVELTY, SUBCLASS_PROBABILITIES
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput, filled
 
 _LARGEST_BATCH = 32
 """Crops a call where the engine names no limit: enough for any field, little memory."""
@@ -25,21 +25,17 @@ class Classifier:
             raise CardError(f"model {card.name!r}: got a {card.task}, expected a classifier")
         self.card = card
         self.engine = engine
-        self._input = card.input
-        self._size = (card.input.height_px, card.input.width_px)
-        self._class_names = card.class_names
+        self.input = card.input
+        self._size = card.input.size
+        self.class_names = card.class_names
         self._subclass_names = tuple(entry.name for entry in card.subclasses)
         self._subclass_parents = tuple(entry.parent for entry in card.subclasses)
         self._attribute_values = sum(len(one.values) for one in card.attributes)
         self._further = (ATTRIBUTE_PROBABILITIES,) * bool(card.attributes)
         self._further += (NOVELTY,) * (card.thresholds.novelty is not None)
         self._batch = engine.max_batch or _LARGEST_BATCH
-        _check_engine(card, engine, self._size)
-
-    @property
-    def input(self) -> CropInput:
-        """What it looks at, of the card."""
-        return self._input
+        self.input.check(card.name, engine)
+        _check_outputs(card, engine)
 
     @property
     def threshold(self) -> float:
@@ -49,17 +45,13 @@ class Classifier:
     @property
     def margins(self) -> tuple[float, ...]:
         """Of the looks at a cell in a frame of unknown magnification; the second one is mirrored."""
-        second = self._input.mirrored_margin
-        return (self._input.crop_margin,) if second is None else (self._input.crop_margin, second)
+        second = self.input.mirrored_margin
+        return (self.input.crop_margin,) if second is None else (self.input.crop_margin, second)
 
     @property
     def shares(self) -> tuple[float, ...]:
         """What is looked at of a single-cell picture, as shares of its side: the whole and its middle."""
-        return 1.0, self._input.middle_share
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self._class_names
+        return 1.0, self.input.middle_share
 
     def classify(self, frame: Image, boxes_px: Boxes, rbc_px: float | None = None) -> Classifications:
         """Classify the cells in boxes (n,4) of a frame uint8 (H,W,3) BGR; no boxes give empty arrays. `rbc_px`: the
@@ -70,9 +62,9 @@ class Classifier:
         """(n,k,h,w,3) crops as the classifier was trained on, k looks at each cell (`CropInput`); batches over frames
         are made of these."""
         looks = []
-        for look in range(self._input.looks):
-            squares_px, margin = self._input.looked_at(look, boxes_px, rbc_px)
-            looks.append(self._looked(frame, squares_px, margin, mirrored=self._input.is_mirrored(look, rbc_px)))
+        for look in range(self.input.looks):
+            squares_px, margin = self.input.looked_at(look, boxes_px, rbc_px)
+            looks.append(self._looked(frame, squares_px, margin, mirrored=self.input.is_mirrored(look, rbc_px)))
         return np.stack(looks, axis=1)
 
     def crop_pictures(self, pictures: Sequence[Image]) -> Image:
@@ -85,7 +77,7 @@ class Classifier:
                 )
             whole = np.array([[0, 0, picture.shape[1], picture.shape[0]]], np.float32)
             for look, share in enumerate(self.shares):
-                mirrored = self._input.is_mirrored(look, None)
+                mirrored = self.input.is_mirrored(look, None)
                 crops[i, look] = self._looked(picture, whole, share, mirrored=mirrored)[0]
         return crops
 
@@ -98,7 +90,7 @@ class Classifier:
         return self.classify_batch(self.crop_pictures(pictures))
 
     def _looked(self, frame: Image, boxes_px: Boxes, margin: float, *, mirrored: bool) -> Image:
-        crops: Image = crop_squares(frame, boxes_px, self._size, margin, self._input.border)
+        crops: Image = crop_squares(frame, boxes_px, self._size, margin, self.input.border)
         return crops[:, :, ::-1] if mirrored else crops
 
     def classify_batch(self, crops: Image) -> Classifications:
@@ -114,11 +106,11 @@ class Classifier:
         n = len(crops)
         wanted = (*names, *self._further)
         further: dict[str, list[Array]] = {name: [] for name in wanted}
-        probabilities = np.empty((n, len(self._class_names)), np.float32)
+        probabilities = np.empty((n, len(self.class_names)), np.float32)
         subclass_probabilities = np.empty((n, len(self._subclass_names)), np.float32)
         for start in range(0, n, self._batch):
             part = slice(start, min(n, start + self._batch))
-            outputs = self.engine.infer({IMAGES: filled(crops[part], self.engine)})
+            outputs = self.engine.infer({INPUT: filled(crops[part], self.engine)})
             count = part.stop - part.start
             probabilities[part] = outputs[CLASS_PROBABILITIES][:count]
             if self._subclass_names:
@@ -139,7 +131,7 @@ class Classifier:
             }
         looks = Classifications(
             probabilities=probabilities,
-            class_names=self._class_names,
+            class_names=self.class_names,
             subclass_probabilities=subclass_probabilities,
             subclass_names=self._subclass_names,
             subclass_parents=self._subclass_parents,
@@ -153,8 +145,7 @@ class Classifier:
         self.engine.close()
 
 
-def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
-    check_crop_input(card, engine, size)
+def _check_outputs(card: Card, engine: Engine) -> None:
     widths = {spec.name: spec.shape[-1] for spec in engine.outputs if len(spec.shape) == 2}
     wanted = {CLASS_PROBABILITIES: len(card.classes)}
     if card.subclasses:

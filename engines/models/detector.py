@@ -170,9 +170,9 @@ class Detector:
                 t2 = self._clock_ns()
                 for n, i in enumerate(batch):
                     size = (sizes[n][0], sizes[n][1])
-                    every = outputs[CLASS_SCORES][n] if CLASS_SCORES in outputs else None
+                    class_scores = outputs[CLASS_SCORES][n] if CLASS_SCORES in outputs else None
                     found[i] = self._read(
-                        outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], every, fits[n], size
+                        outputs[BOXES][n], outputs[SCORES][n], outputs[CLASSES][n], class_scores, fits[n], size
                     )
                 t3 = self._clock_ns()
                 for stage, taken in enumerate((t1 - t0, t2 - t1, t3 - t2)):
@@ -207,9 +207,15 @@ class Detector:
         return buffer[:n]
 
     def _read(
-        self, boxes: Array, scores: Array, classes: Array, every: Array | None, fit: Letterbox, size: tuple[int, int]
+        self,
+        boxes: Array,
+        scores: Array,
+        classes: Array,
+        class_scores: Array | None,
+        fit: Letterbox,
+        size: tuple[int, int],
     ) -> Detections:
-        """Candidates of one frame, best first -> detections. `every`: each candidate's scores of all classes."""
+        """Candidates of one frame, best first -> detections; `class_scores`: of all classes, for each candidate."""
         count = int(np.count_nonzero(scores >= np.float32(self.threshold)))
         truncated = count == len(scores)
         labels = classes[:count].astype(np.intp)
@@ -219,10 +225,10 @@ class Detector:
                 "list every class of the network in the card"
             )
         boxes, scores = boxes[:count], scores[:count]
-        if every is not None:
-            every = every[:count]
+        if class_scores is not None:
+            class_scores = class_scores[:count]
             if self.threshold < self.card.thresholds.operating:
-                boxes, scores, labels, every = self._with_second_classes(boxes, scores, labels, every)
+                boxes, scores, labels, class_scores = self._with_second_classes(boxes, scores, labels, class_scores)
         kept = self._suppress(boxes, scores, labels)
         height, width = size
         boxes_px = clip_boxes(fit.to_frame(boxes[kept]), width, height)
@@ -236,25 +242,25 @@ class Detector:
             label_names=self._names,
             kinds=self._kinds,
             truncated=truncated,
-            class_scores=None if every is None else every[kept],
+            class_scores=None if class_scores is None else class_scores[kept],
         )
 
     def _with_second_classes(
-        self, boxes: Array, scores: Array, labels: Array, every: Array
+        self, boxes: Array, scores: Array, labels: Array, class_scores: Array
     ) -> tuple[Array, Array, Array, Array]:
         """Candidates under every class whose score is of interest and not counted, best first; the best class of each
         stays as it is. The score of a class is the box's objectness times the class's own score."""
         rows = np.arange(len(labels))
-        best = every[rows, labels]
+        best = class_scores[rows, labels]
         objectness = np.divide(scores, best, out=np.zeros_like(scores), where=best > 0)
-        of_class = objectness[:, None] * every
+        of_class = objectness[:, None] * class_scores
         others = (of_class >= np.float32(self.threshold)) & (of_class < np.float32(self.card.thresholds.operating))
         others[rows, labels] = False
         which, label = np.nonzero(others)
         order = np.argsort(-np.concatenate([scores, of_class[which, label]]), kind="stable")
         source = np.concatenate([rows, which])[order]
         all_scores = np.concatenate([scores, of_class[which, label]])[order]
-        return boxes[source], all_scores, np.concatenate([labels, label])[order], every[source]
+        return boxes[source], all_scores, np.concatenate([labels, label])[order], class_scores[source]
 
     def _suppress(self, boxes: Array, scores: Array, labels: Array) -> Array:
         """Indices of the boxes kept, best first: suppressed within their class and, where the card says so, those that

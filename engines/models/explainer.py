@@ -14,7 +14,8 @@ from engines.base import Classifications, Engine, ModelFormatError
 from engines.geometry import Boxes, Image, square_around
 from engines.graphs.gradcam import CAM
 from engines.models.classifier import Classifier
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput
 
 Map = npt.NDArray[np.float32]
 """(H, W) in pixels of a picture, 0 to 1: the largest evidence is 1, unless there is none."""
@@ -106,9 +107,11 @@ class Explainer:
         self, frame: Image, boxes_px: Boxes, class_index: int | None = None, rbc_px: float | None = None
     ) -> list[EvidenceMap]:
         """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box; `rbc_px` as for `Classifier`."""
-        crops, how = self.classifier.crop(frame, boxes_px, rbc_px), self.classifier.input
+        crops, crop_input = self.classifier.crop(frame, boxes_px, rbc_px), self.classifier.input
         return [
-            self._surer(looks, [_square(how, look, box, rbc_px) for look in range(how.looks)], rbc_px, class_index)
+            self._surer(
+                looks, [_square(crop_input, look, box, rbc_px) for look in range(crop_input.looks)], rbc_px, class_index
+            )
             for looks, box in zip(crops, boxes_px.tolist(), strict=True)
         ]
 
@@ -126,8 +129,8 @@ class Explainer:
         return _evidence(together, chosen, squares[surer], values)
 
 
-def _square(how: CropInput, look: int, box_px: Sequence[float], rbc_px: float | None) -> tuple[int, int, int]:
-    squares, margin = how.looked_at(look, np.array([box_px], np.float32), rbc_px)
+def _square(crop_input: CropInput, look: int, box_px: Sequence[float], rbc_px: float | None) -> tuple[int, int, int]:
+    squares, margin = crop_input.looked_at(look, np.array([box_px], np.float32), rbc_px)
     return square_around(squares[0].tolist(), margin)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import CardError, Classifications, Detections
-from engines.zoo.card import Card, ClassEntry, CropInput, SubclassEntry, Thresholds
+from engines.zoo.card import Card, ClassEntry, SubclassEntry, Thresholds
+from engines.zoo.crops import CropInput
 
 NUCLEATED = ("white", "nucleated red")
 """The kinds among which a white box is named: a differential tells nucleated red cells from white ones."""

@@ -6,9 +6,10 @@ import numpy as np
 
 from engines.base import CardError, Engine, ModelFormatError
 from engines.geometry import Boxes, Image, crop_squares, square_around
-from engines.models.crops import IMAGES, check_crop_input, filled
+from engines.graphs.graph import INPUT
 from engines.models.shape import Mask, Shape, measure
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput, filled
 
 LABELS = "labels"
 CLASSES = ("background", "cytoplasm", "nucleus")
@@ -32,9 +33,10 @@ class Segmenter:
         self.card = card
         self.engine = engine
         self._input = card.input
-        self._size = (card.input.height_px, card.input.width_px)
+        self._size = card.input.size
         self._batch = engine.max_batch or _LARGEST_BATCH
-        _check_engine(card, engine, self._size)
+        self._input.check(card.name, engine)
+        _check_outputs(card, engine, self._size)
 
     @property
     def margin(self) -> float:
@@ -51,7 +53,7 @@ class Segmenter:
         labels = np.empty((n, *self._size), np.uint8)
         for start in range(0, n, self._batch):
             given = crops[start : start + self._batch]
-            outputs = self.engine.infer({IMAGES: filled(given, self.engine)})
+            outputs = self.engine.infer({INPUT: filled(given, self.engine)})
             labels[start : start + len(given)] = outputs[LABELS][: len(given)]
         if labels.size and labels.max() >= len(CLASSES):
             raise ModelFormatError(
@@ -72,8 +74,7 @@ class Segmenter:
         self.engine.close()
 
 
-def _check_engine(card: Card, engine: Engine, size: tuple[int, int]) -> None:
-    check_crop_input(card, engine, size)
+def _check_outputs(card: Card, engine: Engine, size: tuple[int, int]) -> None:
     outputs = [(spec.name, spec.dtype, len(spec.shape)) for spec in engine.outputs]
     if (LABELS, np.dtype(np.uint8), 3) not in outputs:
         got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in engine.outputs)

@@ -6,14 +6,15 @@ needed, so that a person can write a card of ten lines beside a file from elsewh
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from engines.base import Attribute, CardError, InvalidTomlError, near, parse_toml
-from engines.geometry import Border, Boxes, centred_squares
+from engines.zoo.crops import CropInput, read_crop_input
+from engines.zoo.figures import Figures, MeasuredOn, read_figures
+from engines.zoo.table import Table
 
 Task = Literal["detector", "classifier", "segmenter"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -30,52 +31,6 @@ class DetectorInput:
     pad_value: int = 114
     rbc_diameter_px: tuple[float, float] | None = None
     """Diameters of red cells, in input px, that the detector was trained for; None where nobody said."""
-
-
-@dataclass(frozen=True, slots=True)
-class CropInput:
-    """Input of a classifier or segmenter."""
-
-    height_px: int
-    width_px: int
-    channels: str = "bgr"
-    crop_margin: float = 1.3
-    """Side of the square crop over the longer side of the box."""
-    mirrored_margin: float | None = None
-    """The same of a second, mirrored look at each cell (of a picture of one cell the second look is mirrored then);
-    None: one look a cell."""
-    pad_value: int | None = None
-    """Grey outside the frame; None repeats the frame's border, which looks less like an object."""
-    middle_share: float = 0.65
-    """Of a picture of one cell: the part of its side that the second look shows."""
-    fixed_look_rbc: float | None = None
-    """Side of the second look at a cell in diameters of the red cells around it, which shows how large the cell is;
-    it is not mirrored. Where the magnification is not known the second look is that of `mirrored_margin`. None: it
-    always is."""
-
-    @property
-    def looks(self) -> int:
-        """How often a cell in a frame is looked at."""
-        return 1 if self.mirrored_margin is None else 2
-
-    def is_fixed(self, look: int, rbc_px: float | None) -> bool:
-        """Whether the first (0) or second (1) look at a cell has a fixed physical size, where red cells are `rbc_px`
-        wide in the frame; None: unknown."""
-        return look == 1 and self.fixed_look_rbc is not None and rbc_px is not None
-
-    def is_mirrored(self, look: int, rbc_px: float | None) -> bool:
-        """Whether the first (0) or second (1) look at a cell is mirrored."""
-        return look == 1 and self.mirrored_margin is not None and not self.is_fixed(look, rbc_px)
-
-    def looked_at(self, look: int, box_px: Boxes, rbc_px: float | None) -> tuple[Boxes, float]:
-        """Boxes float32 (n,4) and the side of the look's squares over their longer sides, for cells in boxes (n,4)."""
-        if self.fixed_look_rbc is not None and rbc_px is not None and look == 1:
-            return centred_squares(box_px, self.fixed_look_rbc * rbc_px), 1.0
-        return box_px, self.crop_margin if look == 0 or self.mirrored_margin is None else self.mirrored_margin
-
-    @property
-    def border(self) -> Border:
-        return "replicate" if self.pad_value is None else self.pad_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +89,7 @@ class Card:
     build: tuple[str, ...] = ()
     """Commands that make the file, in their order; empty where nobody said."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Measured figures by data set; each has the `command` that reproduces it."""
+    figures: Mapping[MeasuredOn, Figures] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What was assumed and a person should be told once; empty for a card that says everything itself."""
 
@@ -163,7 +117,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         document = parse_toml(text)
     except InvalidTomlError as error:
         raise CardError(f"{where}: no valid TOML ({error})") from error
-    top = _Table(document, where)
+    top = Table(document, where)
     task = top.choice("task", TASKS)
     classes = tuple(_class(row) for row in top.entries("classes", required=True))
     parents = [entry.name for entry in classes]
@@ -182,7 +136,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
     card = Card(
         name=top.text("name", stem),
         task=task,
-        input=_detector_input(settings) if task == "detector" else _crop_input(settings),
+        input=_detector_input(settings) if task == "detector" else read_crop_input(settings),
         classes=classes,
         thresholds=_thresholds(top.table("thresholds"), task),
         file=_file_name(top, stem),
@@ -195,63 +149,13 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         licence=top.text("licence", ""),
         build=top.texts("build"),
         training=top.free("training"),
-        figures=_figures(top.free("figures"), where),
+        figures=read_figures(top),
     )
     top.done()
     return card
 
 
-def card_from_metadata(metadata: Mapping[str, str], *, stem: str, long_side_px: int | None, where: str) -> Card:
-    """The card of a YOLOv5 file that has none: class names from the `names` that Ultralytics writes into the file.
-
-    `long_side_px` is that of a file of fixed sizes. The kinds are guessed from the names, and `notes` says so.
-    """
-    if "names" not in metadata:
-        raise CardError(
-            f"{where}: got neither a card beside it nor class names inside it, expected one of them; "
-            f'write {stem}.toml with task = "detector" and a [[classes]] table (name, kind) for each class in order'
-        )
-    names = _parse_names(metadata["names"], where)
-    classes = tuple(ClassEntry(name, guess_kind(name)) for name in names)
-    guessed = ", ".join(f"{entry.name} = {entry.kind}" for entry in classes)
-    return Card(
-        name=stem,
-        task="detector",
-        input=DetectorInput(channels="rgb", long_side_px=long_side_px or 640, stride_px=_stride(metadata)),
-        classes=classes,
-        thresholds=Thresholds(),
-        file=f"{stem}.onnx",
-        architecture="yolov5",
-        summary="YOLOv5 as exported by Ultralytics",
-        notes=(f"{stem}: no card beside the file, kinds guessed from its class names: {guessed}",),
-    )
-
-
-_WHITE_WORDS = """
-    wbc white leukocyte leucocyte neutrophil lymphocyte monocyte eosinophil basophil granulocyte band metamyelocyte
-    myelocyte promyelocyte blast myeloblast monoblast lymphoblast prolymphocyte
-    bas eos lya lyt mmz mob mon myb myo ngb ngs pmb pmo
-"""
-_WHITE = frozenset(_WHITE_WORDS.split())
-_NUCLEATED_RED = {"erythroblast", "normoblast", "nrbc", "ebo", "erb"}
-_RED = {"rbc", "red", "erythrocyte", "reticulocyte"}
-_PLATELET = {"platelet", "plt", "thrombocyte"}
-
-
-def guess_kind(name: str) -> str:
-    """The kind that a class name means, by its words: "WBC" -> "white"; "other" where no word is known."""
-    words = set(name.lower().replace("_", " ").replace("-", " ").split())
-    words |= {word.removesuffix("s") for word in words}
-    if words & _PLATELET:
-        return "platelet"
-    if words & _NUCLEATED_RED or ("nucleated" in words and words & _RED):
-        return "nucleated red"
-    if words & _RED:
-        return "red"
-    return "white" if words & _WHITE else "other"
-
-
-def _class(row: _Table) -> ClassEntry:
+def _class(row: Table) -> ClassEntry:
     parent = row.text("parent") if "parent" in row else None
     group = row.text("group") if "group" in row else None
     read = ClassEntry(row.text("name"), row.choice("kind", KINDS), parent, group)
@@ -259,13 +163,13 @@ def _class(row: _Table) -> ClassEntry:
     return read
 
 
-def _subclass(row: _Table, parents: Sequence[str]) -> SubclassEntry:
+def _subclass(row: Table, parents: Sequence[str]) -> SubclassEntry:
     read = SubclassEntry(row.text("name"), row.choice("parent", parents))
     row.done()
     return read
 
 
-def _attribute(row: _Table) -> Attribute:
+def _attribute(row: Table) -> Attribute:
     read = Attribute(row.text("name"), row.texts("values"))
     if len(read.values) < 2 or len(set(read.values)) < len(read.values):
         raise CardError(f"{row.where}: values: got {list(read.values)}, expected at least two different ones")
@@ -273,7 +177,7 @@ def _attribute(row: _Table) -> Attribute:
     return read
 
 
-def _attributes_of(top: _Table, classes: Sequence[str]) -> tuple[str, ...]:
+def _attributes_of(top: Table, classes: Sequence[str]) -> tuple[str, ...]:
     """The classes that have attributes; all of them where the card doesn't say."""
     named = top.texts("attributes_of") if "attributes_of" in top else tuple(classes)
     for name in named:
@@ -284,7 +188,7 @@ def _attributes_of(top: _Table, classes: Sequence[str]) -> tuple[str, ...]:
     return named
 
 
-def _detector_input(settings: _Table) -> DetectorInput:
+def _detector_input(settings: Table) -> DetectorInput:
     low_high = settings.numbers("rbc_diameter_px", 2)
     if low_high is not None and not 0 < low_high[0] < low_high[1]:
         raise CardError(f"{settings.where}: rbc_diameter_px: got {list(low_high)}, expected [low, high] above 0")
@@ -299,27 +203,7 @@ def _detector_input(settings: _Table) -> DetectorInput:
     return read
 
 
-def _crop_input(settings: _Table) -> CropInput:
-    read = CropInput(
-        height_px=settings.whole("height_px", low=1),
-        width_px=settings.whole("width_px", low=1),
-        channels=settings.choice("channels", ("bgr", "rgb"), "bgr"),
-        crop_margin=settings.number("crop_margin", 1.3, low=0.1, high=10),
-        mirrored_margin=settings.number("mirrored_margin", low=0.1, high=10) if "mirrored_margin" in settings else None,
-        pad_value=settings.whole("pad_value", low=0, high=255) if "pad_value" in settings else None,
-        middle_share=settings.number("middle_share", 0.65, low=0.1, high=1),
-        fixed_look_rbc=settings.number("fixed_look_rbc", low=0.5, high=20) if "fixed_look_rbc" in settings else None,
-    )
-    if read.fixed_look_rbc is not None and read.mirrored_margin is None:
-        raise CardError(
-            f"{settings.where}: got fixed_look_rbc without mirrored_margin, expected both; mirrored_margin is the "
-            "second look at frames of unknown magnification"
-        )
-    settings.done()
-    return read
-
-
-def _thresholds(settings: _Table, task: Task) -> Thresholds:
+def _thresholds(settings: Table, task: Task) -> Thresholds:
     operating = settings.number("operating", 0.25, low=0, high=1)
     if task == "detector":
         read = Thresholds(
@@ -335,7 +219,7 @@ def _thresholds(settings: _Table, task: Task) -> Thresholds:
     return read
 
 
-def _file_name(top: _Table, stem: str) -> str:
+def _file_name(top: Table, stem: str) -> str:
     name = top.text("file", f"{stem}.onnx")
     if "/" in name or "\\" in name or name in ("", ".", ".."):
         raise CardError(
@@ -344,122 +228,10 @@ def _file_name(top: _Table, stem: str) -> str:
     return name
 
 
-def _sha256(top: _Table) -> str | None:
+def _sha256(top: Table) -> str | None:
     if "sha256" not in top:
         return None
     digest = top.text("sha256").lower()
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise CardError(f"{top.where}: sha256: got {digest[:20]!r}…, expected 64 hexadecimal digits")
     return digest
-
-
-def _figures(figures: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
-    for name, values in figures.items():
-        if not isinstance(values, Mapping) or not isinstance(values.get("command"), str):
-            raise CardError(
-                f"{where}: [figures.{name}]: got no command, expected the command that measures these figures"
-            )
-    return figures
-
-
-def _parse_names(text: str, where: str) -> list[str]:
-    """Ultralytics writes `{0: 'a', 1: 'b'}`, older exports `['a', 'b']`, both as Python literals."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        value = None
-    if isinstance(value, dict) and set(value) == set(range(len(value))):
-        value = [value[index] for index in range(len(value))]
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-        raise CardError(
-            f"{where}: metadata 'names': got {text[:60]!r}, expected {{0: 'name', 1: 'name'}}; "
-            "write a card beside the file"
-        )
-    return list(value)
-
-
-def _stride(metadata: Mapping[str, str]) -> int:
-    text = metadata.get("stride", "32")
-    return int(text) if text.isdigit() and int(text) > 0 else 32
-
-
-_REQUIRED: Any = object()
-
-
-class _Table:
-    """One table of a card, whose keys are taken one by one; `done` complains of those that nobody took."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self._values = values
-        self._known: list[str] = []
-        self.where = where
-
-    def __contains__(self, key: str) -> bool:
-        self._known.append(key)
-        return key in self._values
-
-    def _take(self, key: str, kinds: tuple[type, ...], expected: str, default: Any = _REQUIRED) -> Any:
-        self._known.append(key)
-        value = self._values.get(key, default)
-        if value is _REQUIRED:
-            raise CardError(f"{self.where}: {key}: got nothing, expected {expected}{self._misspelt(key)}")
-        if value is not default and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            raise CardError(f"{self.where}: {key}: got {value!r}, expected {expected}")
-        return value
-
-    def text(self, key: str, default: Any = _REQUIRED) -> str:
-        return str(self._take(key, (str,), "a text", default))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._take(key, (list,), "a list of texts", [])
-        if not all(isinstance(value, str) for value in values):
-            raise CardError(f"{self.where}: {key}: got {values}, expected a list of texts")
-        return tuple(values)
-
-    def choice(self, key: str, allowed: Sequence[Any], default: Any = _REQUIRED) -> Any:
-        expected = " or ".join(repr(value) for value in allowed)
-        value = self._take(key, (str,), expected, default)
-        if value not in allowed:
-            raise CardError(f"{self.where}: {key}: got {value!r}, expected {expected}{near(value, allowed)}")
-        return value
-
-    def number(self, key: str, default: Any = _REQUIRED, *, low: float, high: float = float("inf")) -> float:
-        value = float(self._take(key, (int, float), "a number", default))
-        if not low <= value <= high:
-            raise CardError(f"{self.where}: {key}: got {value}, expected {low} to {high}")
-        return value
-
-    def whole(self, key: str, default: Any = _REQUIRED, *, low: int, high: int = 1 << 16) -> int:
-        value = int(self._take(key, (int,), "a whole number", default))
-        if not low <= value <= high:
-            raise CardError(f"{self.where}: {key}: got {value}, expected {low} to {high}")
-        return value
-
-    def numbers(self, key: str, count: int) -> list[float] | None:
-        values = self._take(key, (list,), f"{count} numbers", None)
-        if values is None:
-            return None
-        if len(values) != count or not all(isinstance(value, int | float) for value in values):
-            raise CardError(f"{self.where}: {key}: got {values}, expected {count} numbers")
-        return [float(value) for value in values]
-
-    def table(self, key: str) -> _Table:
-        return _Table(self._take(key, (dict,), f"a table [{key}]", {}), f"{self.where}: [{key}]")
-
-    def free(self, key: str) -> Mapping[str, Any]:
-        values: Mapping[str, Any] = self._take(key, (dict,), f"a table [{key}]", {})
-        return values
-
-    def entries(self, key: str, *, required: bool = False) -> list[_Table]:
-        rows = self._take(key, (list,), f"[[{key}]] tables", _REQUIRED if required else [])
-        if not all(isinstance(row, dict) for row in rows) or (required and not rows):
-            raise CardError(f"{self.where}: {key}: got {rows!r}, expected [[{key}]] tables")
-        return [_Table(row, f"{self.where}: [[{key}]] {index + 1}") for index, row in enumerate(rows)]
-
-    def _misspelt(self, key: str) -> str:
-        return near(key, [other for other in self._values if other not in self._known])
-
-    def done(self) -> None:
-        for key in self._values:
-            if key not in self._known:
-                raise CardError(f"{self.where}: got the unknown key {key!r}{near(key, self._known)}")

@@ -18,7 +18,8 @@ from engines.base import CardError, ModelFormatError, ModelNotFoundError, near
 from engines.graphs.graph import adapt_ultralytics, is_compact
 from engines.graphs.onnx_editing import dims_of, only_input, spell
 from engines.graphs.storage import widened
-from engines.zoo.card import Card, Task, card_from_metadata, parse_card
+from engines.zoo.card import Card, Task, parse_card
+from engines.zoo.guessed import card_from_metadata
 from engines.zoo.store import Place, place_of, read_model
 
 

@@ -22,13 +22,13 @@ _TIMEOUT_S = 30.0
 _CHUNK = 1 << 20
 
 
-def cache_folder() -> Path:
-    """Where pulled and rebuilt models are kept: below LEUKOSTREAM_CACHE, else in the user's cache folder."""
+def cache_folder(name: str = "models") -> Path:
+    """Where pulled and rebuilt models are kept, or plans: below LEUKOSTREAM_CACHE, else in the user's cache folder."""
     chosen = os.environ.get("LEUKOSTREAM_CACHE")
     if chosen:
-        return Path(chosen) / "models"
+        return Path(chosen) / name
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "leukostream" / "models"
+    return Path(base) / "leukostream" / name
 
 
 def place_of(card: Card, zoo: Traversable) -> Place:

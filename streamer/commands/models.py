@@ -63,10 +63,10 @@ def print_models(console: Console) -> int:
             console.print(f"  {how_to_get(card)}", highlight=False, markup=False)
         console.print(f"  names {', '.join(card.class_names)}", highlight=False)
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 2))
-        for data_set, figures in card.figures.items():
+        for measured_on, figures in card.figures.items():
             text = ", ".join(_headlines(figures)) or _recalls(figures)
             if text:  # what can't be said in a line is in the card alone
-                table.add_row(data_set.replace("_", " "), text)
+                table.add_row(str(measured_on), text)
         console.print(table, highlight=False)
     console.print(
         "All figures, and the commands that measured them, are in the cards: engines/zoo/NAME.toml", highlight=False
@@ -76,10 +76,10 @@ def print_models(console: Console) -> int:
 
 def accuracy_note(card: Card) -> str | None:
     """What the classifier gets wrong on camera pictures, for the display; None where the card has no such figure."""
-    for data_set, figures in card.figures.items():
+    for measured_on, figures in card.figures.items():
         accuracy = figures.get("accuracy")
-        if data_set.startswith(CAMERA_SET) and isinstance(accuracy, float):
-            return f"classifier errors {100 * (1 - accuracy):.0f} % ({data_set.replace('_', ' ')})"
+        if measured_on.dataset == CAMERA_SET and isinstance(accuracy, float):
+            return f"classifier errors {100 * (1 - accuracy):.0f} % ({measured_on})"
     return None
 
 

@@ -295,13 +295,8 @@ class MessageFactory:
         return DifferentialMessage(**msgspec.structs.asdict(differential), **self._stamp("differential"))
 
     def health(self, health: Health) -> HealthMessage:
-        models = health.models
         return HealthMessage(
-            backend=models.backend,
-            detector=models.detector,
-            classifier=models.classifier,
-            segmenter=models.segmenter,
-            shadow=models.shadow,
+            **msgspec.structs.asdict(health.models),
             uptime_s=round(float(health.uptime_s), 3),
             sources={name: _status(status) for name, status in health.sources.items()},
             last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},

@@ -28,7 +28,7 @@ from streamer.run.gate import Gate
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sources.base import Source
-from streamer.sources.reader import SourceReader
+from streamer.sources.reconnection import SourceReader
 
 LATENCIES_KEPT = 300
 """Latency and rate are those of the last so many frames."""

@@ -30,7 +30,8 @@ from engines.base import ModelNotFoundError
 from engines.graphs.precision import emulated, to_fp16
 from engines.graphs.quantization import calibrate, to_int8
 from engines.models.classifier import Classifier
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput
 from engines.zoo.registry import Model, compact, find
 from streamer.commands.compile import CROPS, FRAMES
 from tools.commands import command_parser

@@ -21,7 +21,9 @@ import cv2
 import numpy as np
 
 from engines.geometry import crop_squares
-from engines.zoo.card import Card, CropInput
+from engines.zoo.card import Card
+from engines.zoo.crops import CropInput
+from engines.zoo.figures import MeasuredOn
 from tools.data import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, load_splits, read_cells
 
 STORED_PX = 224
@@ -166,10 +168,10 @@ def mirrored_looks(looks: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([look[:, :, ::-1] if number else look for number, look in enumerate(looks)], 1)
 
 
-def table_name(title: str, part: str) -> str:
-    """What a card calls the table of a set's figures: "wbc_masks/jtsc whole" of validation is
-    wbc_masks_jtsc_whole_validation."""
-    return f"{title.replace('/', '_').replace(' ', '_')}_{part}"
+def measured_on(title: str, part: str) -> MeasuredOn:
+    """What the figures of a title are of in a card: "wbc_masks/jtsc whole" is a set and a view of its cells."""
+    dataset, _, view = title.partition(" ")
+    return MeasuredOn(dataset, view, part)
 
 
 class _Margins(argparse.Action):

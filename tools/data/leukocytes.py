@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.zoo.card import guess_kind
+from engines.zoo.guessed import guess_kind
 from tools import data as datasets
 from tools.data import sets
 from tools.data.fields import Field, read_picture

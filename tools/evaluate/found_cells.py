@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> int:
         "measure": "found cells",
         "model": options.model,
         "command": "python -m tools.evaluate found-cells " + " ".join(argv),
+        "part": options.parts.replace(",", " and "),
         "cells_found_at_least_once": Share(int(totals[0]), int(totals[1])).as_dict(),
         "boxes_found": Share(int(totals[2]), int(totals[3])).as_dict(),
         "slides": slides,

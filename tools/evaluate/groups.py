@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from engines.zoo.figures import MeasuredOn
 from tools import data as datasets
 from tools.commands import command_parser
 from tools.data.groups import SETS, group_fields
@@ -50,12 +51,10 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
     return shown
 
 
-def tables(figures: Mapping[str, Mapping[str, Any]], command: str, part: str) -> dict[str, dict[str, Any]]:
-    """The figures as tables of a card."""
-    return {
-        f"{name}_{part}": {"command": command, **{key: value for key, value in entry.items() if key != "groups"}}
-        for name, entry in figures.items()
-    }
+def tables(figures: Mapping[str, Mapping[str, Any]], command: str, part: str) -> dict[MeasuredOn, dict[str, Any]]:
+    """The figures for a card."""
+    kept = {name: {key: value for key, value in entry.items() if key != "groups"} for name, entry in figures.items()}
+    return {MeasuredOn(name, "", part): {"command": command, **entry} for name, entry in kept.items()}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -26,10 +26,11 @@ from rich.table import Table
 
 from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier, load_detector
+from engines.zoo.figures import MeasuredOn, figure_tables
 from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 from tools.data.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
-from tools.data.crops import add_margins, part_of_cell, read_image, set_name, table_name, with_margins
+from tools.data.crops import add_margins, measured_on, part_of_cell, read_image, set_name, with_margins
 from tools.metrics import classification as measures
 
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
@@ -140,10 +141,10 @@ def card_tables(
     parts: Sequence[str],
     limit: int | None = None,
     untempered: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """The tables of model `name`'s card: `evaluate` for each part, with the command that measures it."""
+) -> dict[MeasuredOn, dict[str, Any]]:
+    """The figures of model `name`'s card: `evaluate` for each part, with the command that measures it."""
     return {
-        table_name(title, part): {"command": f"python -m tools.evaluate {name} --part {part}", **entry}
+        measured_on(title, part): {"command": f"python -m tools.evaluate {name} --part {part}", **entry}
         for part in parts
         for title, entry in evaluate(classifier, part, limit=limit, untempered=untempered).items()
     }
@@ -171,17 +172,14 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         command = f"python -m tools.evaluate {options.model} --part {options.part}"
         command += f" --margins {' '.join(map(str, options.margins))}" if options.margins else ""
+        command += " --five-types" * options.five_types
         document = {
             "model": classifier.card.name,
             "sha256": classifier.card.sha256,
             "classes": list(types or classifier.class_names),
-            "figures": {
-                table_name(title, options.part): {
-                    "command": command + " --five-types" * options.five_types,
-                    **entry,
-                }
-                for title, entry in found.items()
-            },
+            "figures": figure_tables(
+                {measured_on(title, options.part): {"command": command, **entry} for title, entry in found.items()}
+            ),
         }
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(document, indent=1) + "\n")

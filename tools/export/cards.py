@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.zoo.card import Task
+from engines.zoo.figures import Figures, MeasuredOn, figure_tables
 
 ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 """Where the cards are, and the files that ship."""
@@ -79,9 +80,9 @@ def write_files(values: Mapping[str, Any], file: bytes, cards: Path, files: Path
     return model, card
 
 
-def write_figures(card: Path, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+def write_figures(card: Path, values: Mapping[str, Any], figures: Mapping[MeasuredOn, Figures]) -> None:
     """Write the card anew with its figures."""
-    card.write_text(toml({**values, "figures": figures}))
+    card.write_text(toml({**values, "figures": figure_tables(figures) or None}))
 
 
 def toml_value(value: Any) -> str:

@@ -28,7 +28,7 @@ from tools.architectures import efficientnet_lite, mobilenetv3
 from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
 from tools.data.augment import make_batch
-from tools.data.crops import ATTRIBUTES
+from tools.data.crops import ATTRIBUTES, measured_on
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
 from tools.export import novelty
@@ -242,7 +242,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     raw = Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
     graph = build_graph(network, recipe, raw)
     untempered = classifier_of(graph, values_of(name, recipe, step, b"", raw))
-    found = {k: f for k, f in predictions(untempered, VALIDATION, left_out).items() if not k.startswith(COVERED)}
+    found = {k: f for k, f in predictions(untempered, VALIDATION, left_out).items() if not k.endswith(COVERED)}
     p, truth = (np.concatenate([getattr(f, key) for f in found.values()]) for key in ("probabilities", "classes"))
     weights = weights_of(found)
     logits = np.log(np.maximum(p, 1e-12))
@@ -259,7 +259,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
         command = f"python -m tools.evaluate {name} --part {part}"
         command += f" --left-out {' '.join(left_out)}" if left_out else ""
         for title, row in evaluate(shipped, part, left_out).items():
-            tables[f"{title.replace('/', '_').replace(' ', '_')}_{part}"] = card_table(row, command)
+            tables[measured_on(title, part)] = card_table(row, command)
     _, path = write_files(values, data, out)
     write_figures(path, values, tables)
     return path

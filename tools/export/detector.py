@@ -20,6 +20,7 @@ import onnx
 import torch
 from rich.console import Console
 
+from engines.zoo.figures import MeasuredOn
 from tools.commands import command_parser
 from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
 from tools.export.figures import figures_tables
@@ -104,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     model = to_zoo_graph(network)
     onnx.checker.check_model(model)
     file = model.SerializeToString()
-    figures: dict[str, Any] = {}
+    figures: dict[MeasuredOn, dict[str, Any]] = {}
     for path in options.figures:
         figures |= figures_tables(json.loads(path.read_text()), options.long_side_px)
     values = values_of(description, state["step"], file, options)

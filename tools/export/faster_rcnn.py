@@ -21,6 +21,7 @@ from rich.console import Console
 from engines.graphs.faster_rcnn_head import POOLED, add_faster_rcnn_head
 from engines.graphs.graph import add_uint8_input
 from engines.graphs.storage import halved
+from engines.zoo.figures import MeasuredOn
 from tools import data as datasets
 from tools.architectures.faster_rcnn import REDUCED, FasterRCNN
 from tools.commands import command_parser
@@ -106,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     values = values_of(description, step, file, options)
     target, card = write_files(values, file, options.out)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-    figures: dict[str, Any] = {}
+    figures: dict[MeasuredOn, dict[str, Any]] = {}
     for part in options.parts:
         found = evaluate(str(target), part, limit=options.limit)
         command = f"python -m tools.evaluate {options.name} --part {part}"

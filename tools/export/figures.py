@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from engines.zoo.figures import MeasuredOn
 from tools.data import VALIDATION
-from tools.data.crops import table_name
+from tools.data.crops import measured_on
 from tools.evaluate import eight_types as evaluate_classifier
 from tools.evaluate.eight_types import Model
 from tools.metrics.classification import card_entry
@@ -29,31 +30,31 @@ OF_CLASS = (
 )
 """What the card says of a class of a detector, in this order."""
 
-LEFT_OUT = "left_out"
-"""In the name of a table: measured with earlier weights, which the set had not trained."""
+LEFT_OUT = "left out"
+"""A view of a set: measured with earlier weights, which the set had not trained."""
 
 
-def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[str, dict[str, Any]]:
+def figure_tables(model: Model, name: str, parts: Sequence[str]) -> dict[MeasuredOn, dict[str, Any]]:
     """The card's tables: one for every set and part."""
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[MeasuredOn, dict[str, Any]] = {}
     for part in parts:
         command = f"python -m tools.evaluate {name} --part {part}"
         for title, found in evaluate_classifier.evaluate(model, part).items():
             f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
-            tables[table_name(title, part)] = set_table(f, command)
+            tables[measured_on(title, part)] = set_table(f, command)
             if f["attributes"]:
-                tables[table_name(f"{title} attributes", part)] = attribute_table(f["attributes"], command)
+                tables[measured_on(f"{title} attributes", part)] = attribute_table(f["attributes"], command)
         if model.novelty is not None:
-            tables[f"junk_{part}"] = junk_table(evaluate_classifier.junk(model, part), command)
+            tables[measured_on("junk", part)] = junk_table(evaluate_classifier.junk(model, part), command)
     return tables
 
 
-def left_out_table(model: Model, left_out: str) -> dict[str, dict[str, Any]]:
+def left_out_table(model: Model, left_out: str) -> dict[MeasuredOn, dict[str, Any]]:
     """The table of a set that trained the model's successor but not `model`: all of its cells."""
     found = evaluate_classifier.evaluate(model, VALIDATION, sets=[left_out], left_out=[left_out])[left_out]
     f = evaluate_classifier.figures(found, model.threshold, model.temperature, model.novelty)
     command = f"python -m tools.evaluate {Path(model.source).name} --left-out {left_out}"
-    title = table_name(f"{left_out} {LEFT_OUT}", VALIDATION)
+    title = measured_on(f"{left_out} {LEFT_OUT}", VALIDATION)
     weights = f"those before the set trained, {model.classifier.card.sha256}"
     return {title: {**set_table(f, command), "weights": weights}}
 
@@ -94,13 +95,13 @@ def attribute_table(rows: Mapping[str, Mapping[str, Any]], command: str) -> dict
     return table
 
 
-def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, dict[str, Any]]:
+def figures_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[MeasuredOn, dict[str, Any]]:
     """What a measuring command wrote as tables of the card, by its `measure`: tools.evaluate (none given),
-    tools.evaluate found-cells, tools.evaluate magnification, or a "table" with its `name` that a person wrote."""
+    tools.evaluate found-cells, tools.evaluate magnification, or a "table" that a person wrote."""
     if figures.get("measure") == "table":
-        return {figures["name"]: dict(figures["table"])}
+        return {MeasuredOn(figures["dataset"], figures.get("view", ""), figures["part"]): dict(figures["table"])}
     if figures.get("measure") == "found cells":
-        return {"chula_wbc_found_cells": found_cells_table(figures)}
+        return {MeasuredOn("chula_wbc", "found cells", figures["part"]): found_cells_table(figures)}
     if figures.get("measure") == "magnification":
         return magnification_tables(figures)
     return detection_tables(figures, long_side_px)
@@ -116,13 +117,12 @@ def found_cells_table(figures: Mapping[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def magnification_tables(figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def magnification_tables(figures: Mapping[str, Any]) -> dict[MeasuredOn, dict[str, Any]]:
     """Recall by the diameter of red cells in the input, one table a set."""
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[MeasuredOn, dict[str, Any]] = {}
     for result in figures["results"]:
-        entry = tables.setdefault(
-            f"{result['set']}_magnification", {"command": figures["command"], "rbc_diameter_px": []}
-        )
+        measured = MeasuredOn(result["set"], "magnification", result["part"])
+        entry = tables.setdefault(measured, {"command": figures["command"], "rbc_diameter_px": []})
         entry["rbc_diameter_px"].append(result["rbc_diameter_px"])
         for name, values in result["classes"].items():
             for key in ("recall", "ap50"):
@@ -131,9 +131,9 @@ def magnification_tables(figures: Mapping[str, Any]) -> dict[str, dict[str, Any]
     return tables
 
 
-def detection_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str, dict[str, Any]]:
+def detection_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[MeasuredOn, dict[str, Any]]:
     """One table a set and part; those at another input size than the card's `long_side_px` are named by it."""
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[MeasuredOn, dict[str, Any]] = {}
     for result in figures["results"]:
         entry: dict[str, Any] = {
             "command": figures["command"],
@@ -151,9 +151,9 @@ def detection_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[str,
                 entry[f"{name.lower()}_{key}"] = values.get(key)
             entry[f"{name.lower()}_unlabelled_detections"] = values["unlabelled_detections"]
         side = result["long_side_px"]
-        size = "" if side == long_side_px else f"_{side}px" if isinstance(side, int) else f"_{side}"
-        kind = "_as_labelled" if result.get("as_labelled") else ""
-        tables[f"{result['set']}_{result['part']}{kind}{size}"] = entry
+        size = "" if side == long_side_px else f"{side}px" if isinstance(side, int) else side
+        labelled = "as labelled" if result.get("as_labelled") else ""
+        tables[MeasuredOn(result["set"], f"{labelled} {size}".strip(), result["part"])] = entry
     return tables
 
 

@@ -18,6 +18,7 @@ import onnx
 from rich.console import Console
 
 from engines.graphs.storage import halved
+from engines.zoo.figures import MeasuredOn
 from tools import data as datasets
 from tools.commands import command_parser
 from tools.evaluate.leukocyte_detector import card_of, evaluate, load, table
@@ -62,9 +63,9 @@ def values_of(description: dict[str, Any], step: int, file: bytes, options: argp
     )
 
 
-def tables(results: list[dict[str, Any]], name: str, long_side_px: int) -> dict[str, dict[str, Any]]:
+def tables(results: list[dict[str, Any]], name: str, long_side_px: int) -> dict[MeasuredOn, dict[str, Any]]:
     """The card's figures of `evaluate`'s results, each with its command."""
-    made: dict[str, dict[str, Any]] = {}
+    made: dict[MeasuredOn, dict[str, Any]] = {}
     for result in results:
         command = f"python -m tools.evaluate {name} --part {result['part']}"
         entry = figures_tables({"command": command, "results": [result]}, long_side_px)

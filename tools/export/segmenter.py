@@ -23,6 +23,7 @@ from engines.graphs.graph import add_uint8_input
 from engines.graphs.storage import halved
 from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, LABELS
+from engines.zoo.figures import MeasuredOn
 from engines.zoo.store import cache_folder
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
@@ -144,7 +145,8 @@ def main(argv: Sequence[str]) -> int:
     for part in (VALIDATION, TEST):
         command = f"python -m tools.evaluate {options.name} --part {part}"
         for name, entry in evaluate(segmenter, data_root(), part, settings["seed"]).items():
-            figures[f"wbc_masks_{name}_{part}"] = {"command": command, **entry}
+            laboratory = "wbc_masks" if name == "all" else f"wbc_masks/{name}"
+            figures[MeasuredOn(laboratory, "", part)] = {"command": command, **entry}
     write_figures(card, values, figures)
     print(f"{model}: {len(file) / 1e6:.1f} MB; {card}")
     return 0

@@ -19,6 +19,7 @@ import onnx
 
 from engines.backends.tensorrt.operators import check_operators
 from engines.models.loading import load_classifier
+from engines.zoo.figures import MeasuredOn
 from engines.zoo.store import cache_folder
 from tools.architectures.support_vectors import Constants
 from tools.commands import command_parser
@@ -93,17 +94,13 @@ def values_of(name: str, document: dict[str, Any], kernel: str, file: bytes) -> 
     )
 
 
-def own_figures(document: dict[str, Any], kernel: str, fit: str) -> dict[str, Any]:
-    """What training measured by cross-validation, as a table of the card; none where it did not."""
+def own_figures(document: dict[str, Any], kernel: str, fit: str) -> dict[MeasuredOn, dict[str, Any]]:
+    """What training measured by cross-validation, for the card; none where it did not."""
     found = document["kernels"][kernel].get("cross_validated")
     if not found:
         return {}
-    return {
-        "all_idb2_cross_validated": {
-            "command": fit,
-            **{k: v for k, v in found.items() if k not in ("confusion", "threshold")},
-        }
-    }
+    values = {key: value for key, value in found.items() if key not in ("confusion", "threshold")}
+    return {MeasuredOn("all_idb2", "", "cross-validation"): {"command": fit, **values}}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -65,7 +65,7 @@ class Chosen:
 
 
 def choose(cells: Sequence[LocatedCell], parts: Sequence[str], part: str) -> dict[str, Chosen]:
-    """Per laboratory the cells of a part, of `HOME` every third; and "covered LABORATORY" every other one of those of
+    """Per laboratory the cells of a part, of `HOME` every third; and "LABORATORY covered" every other one of those of
     `PATIENTS` and `HOME`, painted over."""
     found: dict[str, Chosen] = {}
     of_part = [one for one, own in zip(cells, parts, strict=True) if own == part]
@@ -73,7 +73,7 @@ def choose(cells: Sequence[LocatedCell], parts: Sequence[str], part: str) -> dic
         own = [one for one in of_part if set_name(one.cell) == name][:: HOME_STEP if name == HOME else 1]
         found[name] = Chosen(tuple(own))
         if name in (PATIENTS, HOME):
-            found[f"{COVERED} {name}"] = Chosen(tuple(own[::2]), covered=True)
+            found[f"{name} {COVERED}"] = Chosen(tuple(own[::2]), covered=True)
     return found
 
 
@@ -174,7 +174,7 @@ def figures(predicted: Mapping[str, Predicted]) -> dict[str, Any]:
     cells that are painted over (`covered_figures`)."""
     out: dict[str, Any] = {}
     for name, found in predicted.items():
-        if name.startswith(COVERED):
+        if name.endswith(COVERED):
             out[name] = covered_figures(found.probabilities, found.classes)
             continue
         out[name] = laboratory_figures(found.probabilities, found.classes)

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engines.zoo.card import Card
+from engines.zoo.figures import Figures, MeasuredOn, read_figures
+from engines.zoo.table import Table
+from tools.export.figures import LEFT_OUT
 
 CAMERA = "chula_wbc"
-LEFT_OUT = "_left_out_"
-"""In the name of a table: measured with earlier weights, which the set had not trained."""
-SETS = ("pbc", "txl_pbc", CAMERA, "bccd_crops", "bccd", "wbc_masks", "all_idb2", "bcd")
-"""The data sets, a name that begins with another one's before it."""
 MEASURES: Mapping[str, str] = {
     "map50": "mAP@0.5",
     "map50_95": "mAP@[.5:.95]",
@@ -32,7 +31,6 @@ MEASURES: Mapping[str, str] = {
 }
 """Keys of cards that sum a system up, in the order in which the table shows them."""
 COUNTS = ("cells", "pictures", "frames")
-PARTS = ("validation", "holdout", "test")
 OF_ALL = ("mean_iou", "weighted_iou")
 OF_WHAT = ("recall", "precision", "ap50", "iou")
 """What a key that ends so is of: a class."""
@@ -67,7 +65,7 @@ class ResultFile:
     model: str
     sha256: str
     classes: tuple[str, ...]
-    figures: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[MeasuredOn, Figures]
 
 
 def result_files(folder: Path) -> list[ResultFile]:
@@ -76,29 +74,20 @@ def result_files(folder: Path) -> list[ResultFile]:
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text("utf-8"))
         try:
-            found.append(
-                ResultFile(document["model"], document["sha256"], tuple(document["classes"]), document["figures"])
-            )
+            classes = tuple(document["classes"])
+            values = read_figures(Table(document, path.name))
+            found.append(ResultFile(document["model"], document["sha256"], classes, values))
         except KeyError as error:
             raise ValueError(f"{path}: got no {error}, expected what tools.evaluate --json writes") from error
     return found
 
 
-def set_of(title: str) -> str | None:
-    """The data set that a table of figures is of, by its name; None for others."""
-    starts = [name for name in SETS if title == name or title.startswith(f"{name}_")]
-    return max(starts, key=len) if starts else None
-
-
-def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int) -> Iterator[Figure]:
+def figures_of(card: Card, tables: Mapping[MeasuredOn, Figures], classes: int) -> Iterator[Figure]:
     """The figures of a card or a result file, those alone that sum the system up."""
-    for title, table in tables.items():
-        data_set = set_of(title)
+    for measured_on, table in tables.items():
         values = {key: float(table[key]) for key in MEASURES if isinstance(table.get(key), float)}
-        if data_set is None or not values:
+        if not values:
             continue
-        part = next((part for part in PARTS if part in title.split("_")), "")
-        words = " ".join(word for word in title.split("_") if word != part)
         counted = next((key for key in COUNTS if key in table), "")
         limits = {
             key: (float(table[f"{key}_low"]), float(table[f"{key}_high"]))
@@ -106,12 +95,9 @@ def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int
             if f"{key}_low" in table and f"{key}_high" in table
         }
         yield Figure(
-            data_set=words.replace("txl pbc", "txl_pbc")
-            .replace("chula wbc", "chula_wbc")
-            .replace("wbc masks", "wbc_masks")
-            .replace(" left out", ", before it trained"),
-            place=place_of(title, data_set, card),
-            part=part,
+            data_set=data_set_of(measured_on),
+            place=place_of(measured_on, card),
+            part=measured_on.part,
             classes_measured=classes,
             count=int(table[counted]) if counted else None,
             counted=counted,
@@ -124,17 +110,21 @@ def figures_of(card: Card, tables: Mapping[str, Mapping[str, Any]], classes: int
         )
 
 
-def place_of(title: str, data_set: str, card: Card) -> str:
+def data_set_of(measured_on: MeasuredOn) -> str:
+    """The set and the view of it, for people."""
+    dataset, view, _ = measured_on
+    return f"{dataset}, before it trained" if view == LEFT_OUT else f"{dataset} {view}".strip()
+
+
+def place_of(measured_on: MeasuredOn, card: Card) -> str:
     """Where a set stands to a model: a camera's, a laboratory that it was trained on ("wbc_masks/jtsc" is one of a
-    set's), or another one. title: of the table of figures, "wbc_masks_jtsc_whole_validation"."""
-    if data_set == CAMERA:
+    set's), or another one."""
+    dataset, view, _ = measured_on
+    if dataset == CAMERA:
         return "camera"
-    if LEFT_OUT in title:
-        return "other laboratory"
-    trained = {str(name).replace("/", "_") for name in card.training.get("data", ())}
-    laboratories = {f"{data_set}_{word}" for word in title.split("_")}
-    same = {data_set, data_set.removesuffix("_crops")} | laboratories
-    return "home" if same & trained else "other laboratory"
+    same = {dataset, dataset.removesuffix("_crops"), dataset.partition("/")[0]}
+    home = view != LEFT_OUT and same & set(card.training.get("data", ()))
+    return "home" if home else "other laboratory"
 
 
 def by_class(table: Mapping[str, Any]) -> dict[str, dict[str, list[float | None]]]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.zoo.card import CropInput
+from engines.zoo.crops import CropInput
 from tools.architectures.mobilenetv3 import MobileNetV3Small
 from tools.commands import command_parser
 from tools.data import CELL_CLASSES, TRAIN, data_root, read_cells

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnx import ModelProto
 
 from engines.backends.tensorrt.compiler import load_plan
-from engines.backends.tensorrt.errors import PlanError
+from engines.backends.tensorrt.errors import FlavourUnavailableError, PlanError
 from engines.backends.tensorrt.flavour import FLAVOURS, TENSORRT, Flavour, Name
 from engines.backends.tensorrt.libraries import Libraries, load
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
@@ -55,4 +55,4 @@ def tensorrt_engine(
     try:
         return load_plan(card, proto, libraries=libraries, store=store, height=height, width=width, slots=slots)[0]
     except PlanError as error:
-        raise BackendUnavailableError(f"backend '{flavour.name}': {error}") from error
+        raise FlavourUnavailableError(flavour, str(error)) from error

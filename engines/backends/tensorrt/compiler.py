@@ -21,14 +21,14 @@ from engines.backends.tensorrt.builder import (
     layer_report,
 )
 from engines.backends.tensorrt.device import Device, Environment
-from engines.backends.tensorrt.errors import DamagedPlanError, PlanError
+from engines.backends.tensorrt.errors import DamagedPlanError, FlavourUnavailableError, PlanError
 from engines.backends.tensorrt.flavour import PORTABLE, targets_of
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import Manifest, PlanSpec, PlanStore
 from engines.backends.tensorrt.operators import check_operators
 from engines.backends.tensorrt.runtime import TensorRTEngine
 from engines.backends.tensorrt.sizes import with_sizes
-from engines.base import BackendUnavailableError, ModelFormatError
+from engines.base import ModelFormatError
 from engines.geometry import Image, input_size
 from engines.graphs.onnx_editing import dims_of, only_input
 from engines.zoo.card import Card, DetectorInput
@@ -54,7 +54,7 @@ def sized(card: Card, proto: ModelProto, frame_size: tuple[int, int], *, dynamic
     if isinstance(card.input, DetectorInput) and (height is None or width is None):
         width, height = input_size(*frame_size, card.input.long_side_px, card.input.stride_px)
     elif not isinstance(card.input, DetectorInput):
-        height, width = card.input.height_px, card.input.width_px
+        height, width = card.input.size
     return with_sizes(proto, batch if batch is not None or dynamic else 1, height, width)
 
 
@@ -212,9 +212,11 @@ def check_target(libraries: Libraries, here: Environment) -> None:
     """BackendUnavailableError where TensorRT for RTX builds nothing for the GPU that is here."""
     targets = targets_of(libraries.trt)
     if _dotted(here) not in targets:
-        raise BackendUnavailableError(
-            f"backend '{libraries.flavour.name}': got {here.gpu} of compute capability {_dotted(here)}, expected one "
-            f"of {', '.join(targets)}, the targets of {libraries.flavour} {here.tensorrt}; use --backend tensorrt"
+        raise FlavourUnavailableError(
+            libraries.flavour,
+            f"got {here.gpu} of compute capability {_dotted(here)}, expected one of {', '.join(targets)}, the targets "
+            f"of {libraries.flavour} {here.tensorrt}",
+            "use --backend tensorrt",
         )
 
 

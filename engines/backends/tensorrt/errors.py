@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from engines.base import EngineError
+from engines.backends.tensorrt.flavour import Flavour
+from engines.base import BackendUnavailableError, EngineError
+
+
+class FlavourUnavailableError(BackendUnavailableError):
+    """TensorRT, or that for RTX, can't work on this machine."""
+
+    def __init__(self, flavour: Flavour, why: str, remedy: str = "") -> None:
+        self.why = why
+        """What was got and expected."""
+        self.remedy = remedy
+        """What to type or to look at; empty where `why` says it."""
+        self.reason = f"{why}; {remedy}" if remedy else why
+        super().__init__(f"backend '{flavour.name}': {self.reason}")
+
+
+class NoDriverError(FlavourUnavailableError):
+    """This machine has no NVIDIA driver, and so nothing to run on."""
 
 
 class OutOfMemoryError(EngineError):

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from engines.backends.tensorrt.errors import FlavourUnavailableError, NoDriverError
 from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from engines.base import BackendUnavailableError
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_SEE_SMI = "see what `nvidia-smi` says"
 CUDA_MODULES = {"cuda-bindings": "cuda.bindings.driver", "pycuda": "pycuda.driver"}
 """What can run streams, in the order in which it is tried: NVIDIA's own is a wheel and captures CUDA graphs."""
-
-
-class NoDriverError(BackendUnavailableError):
-    """This machine has no NVIDIA driver, and so nothing to run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,8 @@ def check_driver(flavour: Flavour = TENSORRT) -> None:
     try:
         ctypes.CDLL(_DRIVER)
     except OSError as error:
-        raise NoDriverError(
-            f"backend '{flavour.name}': got no NVIDIA driver ({_DRIVER} is not here), expected an NVIDIA GPU and its "
-            f"driver; install the driver for your GPU, then {flavour.install}"
-        ) from error
+        why = f"got no NVIDIA driver ({_DRIVER} is not here), expected an NVIDIA GPU and its driver"
+        raise NoDriverError(flavour, why, f"install the driver for your GPU, then {flavour.install}") from error
 
 
 def load_tensorrt(flavour: Flavour = TENSORRT) -> Any:
@@ -71,15 +67,14 @@ def load_tensorrt(flavour: Flavour = TENSORRT) -> Any:
     if trt is None:
         # A module that is there and does not load is worth more words than one that is not there.
         why = next((error for error in failures if not isinstance(error, ModuleNotFoundError)), failures[-1])
-        raise BackendUnavailableError(
-            f"backend '{flavour.name}': got no usable {flavour.modules[0]} package ({why}), expected {flavour} "
-            f"{flavour.least} or newer; {flavour.install}"
+        raise FlavourUnavailableError(
+            flavour,
+            f"got no usable {flavour.modules[0]} package ({why}), expected {flavour} {flavour.least} or newer",
+            flavour.install,
         ) from why
     if version_of(trt) < flavour.min_version:
-        raise BackendUnavailableError(
-            f"backend '{flavour.name}': got {flavour} {trt.__version__}, expected {flavour.least} or newer; "
-            f"{flavour.install} --upgrade"
-        )
+        old = f"got {flavour} {trt.__version__}, expected {flavour.least} or newer"
+        raise FlavourUnavailableError(flavour, old, f"{flavour.install} --upgrade")
     return trt
 
 
@@ -91,19 +86,19 @@ def load_cuda(flavour: Flavour = TENSORRT) -> Any:
         cuda.init()
         count = cuda.Device.count()
     except cuda.Error as error:
-        raise BackendUnavailableError(
-            f"backend '{flavour.name}': got no GPU ({error}), expected an NVIDIA GPU with a working driver; "
-            "see what `nvidia-smi` says"
-        ) from error
+        why = f"got no GPU ({error}), expected an NVIDIA GPU with a working driver"
+        raise FlavourUnavailableError(flavour, why, _SEE_SMI) from error
     if not count:
-        raise BackendUnavailableError(f"backend '{flavour.name}': got no GPU, expected one; see what `nvidia-smi` says")
+        raise FlavourUnavailableError(flavour, "got no GPU, expected one", _SEE_SMI)
     return cuda
 
 
 def _cuda_module(flavour: Flavour) -> Any:
     chosen = os.environ.get("LEUKOSTREAM_CUDA")
     if chosen and chosen not in CUDA_MODULES:
-        raise BackendUnavailableError(f"LEUKOSTREAM_CUDA: got {chosen!r}, expected {' or '.join(CUDA_MODULES)}")
+        raise FlavourUnavailableError(
+            flavour, f"LEUKOSTREAM_CUDA: got {chosen!r}, expected {' or '.join(CUDA_MODULES)}"
+        )
     failures = []
     for name in [chosen] if chosen else CUDA_MODULES:
         try:
@@ -114,10 +109,8 @@ def _cuda_module(flavour: Flavour) -> Any:
         if name == "pycuda":
             return module
         return _adapted(module)
-    raise BackendUnavailableError(
-        f"backend '{flavour.name}': got no usable binding of CUDA ({'; '.join(failures)}), expected NVIDIA's "
-        f"cuda-bindings, or pycuda; {cuda_remedy()}"
-    )
+    why = f"got no usable binding of CUDA ({'; '.join(failures)}), expected NVIDIA's cuda-bindings, or pycuda"
+    raise FlavourUnavailableError(flavour, why, cuda_remedy())
 
 
 @cache
@@ -190,9 +183,8 @@ def _cuda_piece() -> Piece:
 def _loaded(name: str, packages: tuple[str, ...] | list[str], load_module: Callable[[], Any]) -> Piece:
     try:
         module = load_module()
-    except BackendUnavailableError as error:
-        got, _, remedy = str(error).partition(": ")[2].rpartition("; ")
-        return Piece(name, False, got, remedy)
+    except FlavourUnavailableError as error:
+        return Piece(name, False, error.why, error.remedy)
     version = getattr(module, "__version__", None)
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -20,6 +20,7 @@ from typing import Any
 from engines.backends.tensorrt.device import Environment
 from engines.backends.tensorrt.errors import PlanError
 from engines.backends.tensorrt.flavour import PORTABLE
+from engines.zoo.store import cache_folder
 
 _FORMAT = 2
 _OLD = 1
@@ -89,9 +90,9 @@ class Manifest:
     def stale(self, wanted: Manifest) -> list[str]:
         """Why a plan of this manifest can't stand for `wanted`, a phrase for each difference; empty where it can."""
         reasons = []
-        for mine, other in ((self.spec, wanted.spec), (self.environment, wanted.environment)):
-            for entry in dataclasses.fields(mine):
-                before, now = getattr(mine, entry.name), getattr(other, entry.name)
+        for own, other in ((self.spec, wanted.spec), (self.environment, wanted.environment)):
+            for entry in dataclasses.fields(own):
+                before, now = getattr(own, entry.name), getattr(other, entry.name)
                 if (
                     entry.name not in _NOTES
                     and before != now
@@ -157,12 +158,8 @@ def _numbers(version: str) -> list[int]:
 
 
 def default_folder() -> Path:
-    """Where plans are kept: LEUKOSTREAM_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("LEUKOSTREAM_CACHE")
-    if chosen:
-        return Path(chosen) / "plans"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "leukostream" / "plans"
+    """Where plans are kept."""
+    return cache_folder("plans")
 
 
 @dataclass(frozen=True, slots=True)

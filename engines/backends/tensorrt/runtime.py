@@ -19,7 +19,7 @@ from engines.backends.tensorrt.libraries import Libraries, load
 from engines.backends.tensorrt.log import LogLines, make_logger
 from engines.backends.tensorrt.plan import deserialize, read_tensors
 from engines.backends.tensorrt.slots import Loaded, Slot, State, free_slot, new_event, runtime_config_of
-from engines.base import Array, EngineError, TensorMismatchError, TensorSpec, check_feeds
+from engines.base import Array, EngineClosedError, EngineError, TensorMismatchError, check_feeds
 
 _OPEN: weakref.WeakSet[TensorRTEngine] = weakref.WeakSet()
 
@@ -81,7 +81,7 @@ class TensorRTEngine:
         self._libraries = libraries or load()
         self._kernels: Any = None
         self._device = Device(self._libraries, device)
-        self._backend = f"{self._libraries.flavour.name} {precision}".strip()
+        self.backend = f"{self._libraries.flavour.name} {precision}".strip()
         self._log = LogLines()
         with self._device.active(), self._device.failures("loading the plan"):
             self._runtime, self._engine = deserialize(
@@ -95,7 +95,7 @@ class TensorRTEngine:
             self._closed = False
             _OPEN.add(self)
             try:
-                self._inputs, self._outputs = read_tensors(self._libraries.trt, self._engine)
+                self.inputs, self.outputs = read_tensors(self._libraries.trt, self._engine)
                 self._plan = self._load(runtime_cache, cuda_graphs)
                 self._batches = self._plan.batches
                 self._epoch = new_event(self._device, timed=True) if record_times else None
@@ -108,18 +108,6 @@ class TensorRTEngine:
             except BaseException:
                 self._free()
                 raise
-
-    @property
-    def backend(self) -> str:
-        return self._backend
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     @property
     def concurrency(self) -> int:
@@ -175,7 +163,7 @@ class TensorRTEngine:
             for ticket in waiting:
                 with contextlib.suppress(EngineError):
                     self.discard(ticket)
-        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self._outputs}
+        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.outputs}
 
     def submit(self, feeds: Mapping[str, Array]) -> Ticket:
         """Copy `feeds` and start the batch; waits while every slot is taken. The arrays are free again on return."""
@@ -192,7 +180,7 @@ class TensorRTEngine:
         try:
             with self._device.active(), self._failures("running a batch"):
                 slot.events["done"].synchronize()
-            return {spec.name: slot.host[spec.name][: ticket.rows].copy() for spec in self._outputs}
+            return {spec.name: slot.host[spec.name][: ticket.rows].copy() for spec in self.outputs}
         finally:
             self._release(slot)
 
@@ -205,7 +193,7 @@ class TensorRTEngine:
             with self._device.active(), self._failures("running a batch"):
                 slot.events["done"].synchronize()
                 at = {name: float(event.time_since(self._epoch)) for name, event in slot.events.items()}
-            outputs = {spec.name: slot.host[spec.name][: ticket.rows].copy() for spec in self._outputs}
+            outputs = {spec.name: slot.host[spec.name][: ticket.rows].copy() for spec in self.outputs}
         finally:
             self._release(slot)
         return outputs, StreamTimes(
@@ -280,12 +268,12 @@ class TensorRTEngine:
         if self._lost is not None:
             raise DeviceLostError(self._lost)
         if self._closing or self._closed:
-            raise EngineError("engine: got a call after close, expected none; load the model again")
+            raise EngineClosedError
 
     # One batch --------------------------------------------------------------------------------------------------
 
     def _check(self, feeds: Mapping[str, Array]) -> int:
-        check_feeds(self._inputs, feeds)
+        check_feeds(self.inputs, feeds)
         batches = {array.shape[0] for array in feeds.values()}
         rows = batches.pop()
         if batches or rows == 0:
@@ -332,7 +320,7 @@ class TensorRTEngine:
     # Setting up and taking down ----------------------------------------------------------------------------------
 
     def _load(self, runtime_cache: bytes, cuda_graphs: bool) -> Loaded:
-        profile = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self._inputs}
+        profile = {spec.name: self._engine.get_tensor_profile_shape(spec.name, 0) for spec in self.inputs}
         rows = [[int(next(iter(shape))) for shape in shapes] for shapes in profile.values()]
         config, self._kernels = runtime_config_of(
             self._libraries.trt, self._engine, self._libraries.flavour, runtime_cache, cuda_graphs=cuda_graphs
@@ -340,8 +328,8 @@ class TensorRTEngine:
         return Loaded(
             self._engine,
             self._device,
-            self._inputs,
-            self._outputs,
+            self.inputs,
+            self.outputs,
             (max(low for low, _, _ in rows), min(usual for _, usual, _ in rows), min(high for _, _, high in rows)),
             {name: tuple(int(size) for size in high) for name, (_, _, high) in profile.items()},
             self._log,

@@ -36,7 +36,7 @@ def images(*firsts: int) -> dict[str, np.ndarray]:
 
 def test_every_so_many_images_are_asked_twice() -> None:
     reference = classifier()
-    tally = ShadowTally(every=4)
+    tally = ShadowTally(images_per_check=4)
     engine = ShadowedEngine(classifier(), reference, compare, tally)
     assert isinstance(engine, Engine)
     for start in (0, 3, 6, 9):
@@ -48,7 +48,7 @@ def test_every_so_many_images_are_asked_twice() -> None:
 
 
 def test_disagreement_is_counted() -> None:
-    tally = ShadowTally(every=1)
+    tally = ShadowTally(images_per_check=1)
     engine = ShadowedEngine(classifier(wrong_from=2), classifier(), compare, tally)
     for first in range(4):
         engine.infer(images(first))
@@ -58,7 +58,7 @@ def test_disagreement_is_counted() -> None:
 def test_a_failing_reference_does_not_stop_the_stream() -> None:
     inputs, outputs = classifier_specs(2, 2, 2)
     broken = ScriptedEngine(inputs, outputs, lambda feeds: EngineError("out of order"))
-    tally = ShadowTally(every=2)
+    tally = ShadowTally(images_per_check=2)
     engine = ShadowedEngine(classifier(), broken, compare, tally)
     engine.infer(images(0, 1, 2))
     assert tally.counts == ShadowCounts(0, 0, 0, 0, 1)
@@ -70,9 +70,9 @@ def test_both_are_closed() -> None:
     assert (fast.closed, reference.closed) == (True, True)
 
 
-def test_every_needs_to_be_a_number_of_images() -> None:
-    with pytest.raises(ValueError, match="every: got 0"):
-        ShadowTally(every=0)
+def test_images_per_check_needs_to_be_a_number_of_images() -> None:
+    with pytest.raises(ValueError, match="images_per_check: got 0"):
+        ShadowTally(images_per_check=0)
 
 
 def test_boxes_lost_changed_and_extra_are_told_apart() -> None:
@@ -83,7 +83,7 @@ def test_boxes_lost_changed_and_extra_are_told_apart() -> None:
 
 
 def test_engines_of_several_sizes_share_the_count() -> None:
-    tally = ShadowTally(every=3)
+    tally = ShadowTally(images_per_check=3)
     references = [classifier(), classifier()]
     engines = [ShadowedEngine(classifier(), reference, compare, tally) for reference in references]
     for number in range(8):

@@ -12,7 +12,8 @@ from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import Array, Attribute, CardError, Classifications, ModelFormatError, TensorMismatchError
 from engines.models.classifier import Classifier
-from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, SubclassEntry, Thresholds
+from engines.zoo.card import Card, ClassEntry, DetectorInput, SubclassEntry, Thresholds
+from engines.zoo.crops import CropInput
 from tests.engines.networks import classifier_file
 
 CLASSES = (ClassEntry("blue", "white"), ClassEntry("green", "white"), ClassEntry("red", "red"))

@@ -18,7 +18,8 @@ from engines.base import Array, CardError, Engine, ModelFormatError, TensorMisma
 from engines.geometry import halved
 from engines.graphs.graph import add_uint8_input, add_yolov5_head, fix_input_shape
 from engines.models.detector import Detector, Engines
-from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
+from engines.zoo.crops import CropInput
 from tests.engines.networks import ANCHORS, decode, raw_network, run
 from tests.engines.test_geometry import plain_nms
 

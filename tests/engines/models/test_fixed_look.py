@@ -11,7 +11,8 @@ from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import CardError
 from engines.geometry import centred_squares
 from engines.models.classifier import Classifier
-from engines.zoo.card import Card, ClassEntry, CropInput, Thresholds, parse_card
+from engines.zoo.card import Card, ClassEntry, Thresholds, parse_card
+from engines.zoo.crops import CropInput
 
 PX = 8
 BOX = np.array([[40, 30, 60, 46]], np.float32)

@@ -7,7 +7,8 @@ import pytest
 
 from engines.base import Classifications
 from engines.models.groups import Groups
-from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds, parse_card
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds, parse_card
+from engines.zoo.crops import CropInput
 
 CLASSES = (
     ClassEntry("eosinophil", "white", group="polymorphonuclear"),

@@ -7,7 +7,9 @@ import hashlib
 import pytest
 
 from engines.base import Attribute, CardError
-from engines.zoo.card import CropInput, DetectorInput, card_from_metadata, guess_kind, parse_card
+from engines.zoo.card import DetectorInput, parse_card
+from engines.zoo.crops import CropInput
+from engines.zoo.guessed import card_from_metadata, guess_kind
 
 DETECTOR = """
 name = "yolov5n-blood"
@@ -36,7 +38,9 @@ nms_across = "kind"
 [training]
 data = ["txl_pbc"]
 seed = 1
-[figures.txl_pbc_validation]
+[[figures]]
+dataset = "txl_pbc"
+part = "validation"
 command = "python -m tools.evaluate"
 map50 = 0.81
 """.format(digest="ab" * 32)
@@ -65,7 +69,7 @@ def test_detector_card() -> None:
     assert card.kinds == ("white", "red")
     assert (card.thresholds.operating, card.thresholds.nms_iou, card.thresholds.nms_across) == (0.35, 0.5, "kind")
     assert card.training["seed"] == 1
-    assert card.figures["txl_pbc_validation"]["map50"] == 0.81
+    assert card.figures["txl_pbc", "", "validation"]["map50"] == 0.81
     assert card.notes == ()
 
 
@@ -106,7 +110,13 @@ def test_without_a_pad_value_the_border_is_repeated() -> None:
         ("operating = 0.35", "operating = 35", r"\[thresholds\]: operating: got 35.0, expected 0 to 1"),
         ("operating = 0.35", "operatng = 0.35", r"unknown key 'operatng'; did you mean 'operating'"),
         ("abab", "zzzz", r"sha256: got .* expected 64 hexadecimal digits"),
-        ('command = "python -m tools.evaluate"', "", r"\[figures.txl_pbc_validation\]: got no command"),
+        ('command = "python -m tools.evaluate"', "", r"\[\[figures\]\] 1: command: got nothing, expected a text"),
+        ('part = "validation"', 'prt = "validation"', r"\[\[figures\]\] 1: part: got nothing, .*did you mean 'prt'"),
+        (
+            "[[figures]]",
+            "[figures.home]",
+            r"figures: got a table, .* expected \[\[figures\]\] tables; write .* part =",
+        ),
         (
             'file = "yolov5n-blood.onnx"',
             'file = "../other.onnx"',

@@ -35,7 +35,9 @@ name = "platelet"
 kind = "platelet"
 [thresholds]
 operating = 0.3
-[figures.home]
+[[figures]]
+dataset = "home"
+part = "validation"
 command = "true"
 map50 = 0.5
 """
@@ -86,7 +88,7 @@ def test_shipped_models_by_name(zoo: Path) -> None:
         ("mobilenetv3-small", "classifier"),
         ("yolov5n-blood", "detector"),
     ]
-    assert models()[1].figures["home"]["map50"] == 0.5
+    assert models()[1].figures["home", "", "validation"]["map50"] == 0.5
     detector = load_detector("yolov5n-blood", frame_size=(96, 96), threads=Threads(1), min_score=0.2)
     assert detector.threshold == 0.2
     assert detector.prepare(96, 96).backend.startswith("onnxruntime")

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from engines.backends.tensorrt import libraries
-from engines.backends.tensorrt.libraries import NoDriverError
+from engines.backends.tensorrt.errors import NoDriverError
+from engines.backends.tensorrt.flavour import TENSORRT
 from engines.backends.tensorrt.manifest import PlanStore
 from engines.base import BackendUnavailableError
 from streamer.commands import doctor
@@ -66,7 +67,7 @@ def test_plans_are_named(machine: World, tmp_path: Path) -> None:
 
 def test_no_driver(machine: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: object) -> None:
-        raise NoDriverError("none")
+        raise NoDriverError(TENSORRT, "none")
 
     monkeypatch.setattr(libraries, "check_driver", absent)
     found = gpu_lines()

@@ -10,7 +10,8 @@ import pytest
 
 from engines.backends.scripted import ScriptedEngine, TensorSpec, classifier_specs
 from engines.models.explainer import Explainer, overlay
-from engines.zoo.card import Card, ClassEntry, CropInput, Thresholds
+from engines.zoo.card import Card, ClassEntry, Thresholds
+from engines.zoo.crops import CropInput
 from streamer.cli import main
 from streamer.sources.simulated import training_fields
 

@@ -7,7 +7,8 @@ import numpy as np
 from engines.backends.scripted import ScriptedEngine, candidates, classifier_specs, detector_specs
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector, Engines
-from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
+from engines.zoo.crops import CropInput
 from streamer.analysis.analyser import Analyser
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory

@@ -15,7 +15,7 @@ import pytest
 from streamer.records import Frame, Skip
 from streamer.run.ring import Ring
 from streamer.sources import SourceError, SourceLostError, open_source, parse_source
-from streamer.sources.reader import SourceReader
+from streamer.sources.reconnection import SourceReader
 from streamer.sources.video import StreamSource, VideoFileSource
 from tests.streamer.sources.pictures import encoded, field
 from tests.streamer.sources.scripted import Opener, ScriptedCapture

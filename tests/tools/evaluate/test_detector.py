@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch", reason="checkpoints are read by PyTorch")
 
+from engines.zoo.figures import figure_tables
 from tests.tools.detection_cases import disc_field
 from tools.data.fields import CLASS_NAMES
 from tools.evaluate import detector as evaluate_detector
@@ -180,9 +181,10 @@ def test_figures_become_tables_of_the_card() -> None:
     result = {"set": "discs", "part": "validation", "long_side_px": 128, "network_ms": None}
     result |= summary(tallies, CLASS_NAMES, item.complete, 0.35)
     measured = {"command": "the command", "results": [result]}
-    assert set(figures_tables(measured, 416)) == {"discs_validation_128px"}
+    assert set(figures_tables(measured, 416)) == {("discs", "128px", "validation")}
     tables = figures_tables(measured, 128)
-    read = tomllib.loads(toml({"figures": tables}))["figures"]["discs_validation"]
+    (read,) = tomllib.loads(toml({"figures": figure_tables(tables)}))["figures"]
+    assert (read["dataset"], "view" in read, read["part"]) == ("discs", False, "validation")
     assert read["command"] == "the command"
     assert read["rbc_recall"] == 0.75
     assert "network_ms_p10" not in read
@@ -190,18 +192,19 @@ def test_figures_become_tables_of_the_card() -> None:
 
 def test_other_measures_become_tables_of_the_card() -> None:
     share = {"hits": 46, "trials": 47, "value": 46 / 47, "low": 0.8871, "high": 0.9995}
-    found = {"measure": "found cells", "command": "c", "slides": {"E-8": {}}}
+    found = {"measure": "found cells", "command": "c", "part": "holdout", "slides": {"E-8": {}}}
     found |= {"cells_found_at_least_once": share, "boxes_found": share}
-    entry = figures_tables(found, 416)["chula_wbc_found_cells"]
+    entry = figures_tables(found, 416)["chula_wbc", "found cells", "holdout"]
     assert (entry["boxes_found"], entry["boxes_found_of"], entry["slides"]) == (46, 47, ["E-8"])
     results = [
-        {"set": "discs", "rbc_diameter_px": d, "classes": {"WBC": {"recall": r, "ap50": None}}}
+        {"set": "discs", "part": "holdout", "rbc_diameter_px": d, "classes": {"WBC": {"recall": r, "ap50": None}}}
         for d, r in ((8, 0.5), (16, 1))
     ]
     sweep = figures_tables({"measure": "magnification", "command": "c", "results": results}, 416)
-    assert sweep == {"discs_magnification": {"command": "c", "rbc_diameter_px": [8, 16], "wbc_recall": [0.5, 1]}}
-    by_eye = {"measure": "table", "name": "eye", "table": {"frames": 3}}
-    assert figures_tables(by_eye, 416) == {"eye": {"frames": 3}}
+    entry = {"command": "c", "rbc_diameter_px": [8, 16], "wbc_recall": [0.5, 1]}
+    assert sweep == {("discs", "magnification", "holdout"): entry}
+    by_eye = {"measure": "table", "dataset": "discs", "view": "by eye", "part": "test", "table": {"frames": 3}}
+    assert figures_tables(by_eye, 416) == {("discs", "by eye", "test"): {"frames": 3}}
 
 
 def test_shares_are_parsed_or_refused() -> None:

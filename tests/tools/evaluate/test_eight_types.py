@@ -13,7 +13,7 @@ def test_the_card_belongs_to_the_file_and_tells_how_its_figures_were_measured() 
     card = find("mobilenetv3-small", "classifier").card  # raises where the file is not the card's
     assert card.class_names == CELL_CLASSES
     assert {s.name: s.parent for s in card.subclasses} == datasets.SUBCLASSES
-    assert {name.rsplit("_", 1)[1] for name in card.figures} == {"validation", "holdout"}
+    assert {measured_on.part for measured_on in card.figures} == {"validation", "holdout"}
     assert all(
         values.get("cells", values.get("crops", 0)) > 0 and values["command"] for values in card.figures.values()
     )
@@ -27,7 +27,7 @@ def test_the_shipped_classifier_does_on_real_cells_what_its_card_says() -> None:
     except datasets.DataSetMissing as error:
         pytest.skip(str(error))
     model = Model("mobilenetv3-small")
-    figure = model.classifier.card.figures["pbc_validation"]
+    figure = model.classifier.card.figures["pbc", "", "validation"]
     parts = datasets.load_splits(root)
     cells = [c for c in datasets.read_cells(root) if c.dataset == "pbc" and parts[c.key] == "validation"]
     assert len(cells) == figure["cells"]

@@ -175,10 +175,10 @@ def test_what_is_measured_of_each_laboratory() -> None:
     looks = np.zeros((4, 2, 4, 4, 3), np.uint8)
     looks[:2] = 255
     view = Views(looks, indices("blast", "blast", "lymphocyte", "lymphocyte"), np.full(4, -1))
-    views = {"deepapl": view, f"{COVERED} deepapl": view, "krd": view}
+    views = {"deepapl": view, f"deepapl {COVERED}": view, "krd": view}
     found = measure(ByLightness(), views, torch.device("cpu"))
-    assert set(found) == {"deepapl", "deepapl patients", f"{COVERED} deepapl", "krd"}
-    assert found["krd"]["accuracy"] == found[f"{COVERED} deepapl"]["auc_of_blasts"] == 1
+    assert set(found) == {"deepapl", "deepapl patients", f"deepapl {COVERED}", "krd"}
+    assert found["krd"]["accuracy"] == found[f"deepapl {COVERED}"]["auc_of_blasts"] == 1
     assert found["deepapl patients"]["blasts_as_mature"] == 0
 
 
@@ -197,10 +197,10 @@ def test_views_of_a_part_and_of_its_cells_painted_over(tmp_path: Path) -> None:
         "deepapl": 2,
         "krd": 1,  # the other one trains
         "pbc": 2,  # every third
-        f"{COVERED} deepapl": 1,
-        f"{COVERED} pbc": 1,
+        f"deepapl {COVERED}": 1,
+        f"pbc {COVERED}": 1,
     }
     for name, view in views.items():
         assert view.looks.shape[1:] == (2, 64, 64, 3)
         darkest = view.looks.reshape(len(view.looks), 2, -1).min(2)
-        assert (darkest > 200).all() if name.startswith(COVERED) else (darkest < 40).all()
+        assert (darkest > 200).all() if name.endswith(COVERED) else (darkest < 40).all()

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.zoo.card import Card, parse_card
+from engines.zoo.figures import MeasuredOn
 from tools.report import cost, figures, markdown
 from tools.report import results as results_table
 from tools.report.systems import SYSTEMS
@@ -32,7 +33,9 @@ name = "neutrophil"
 kind = "white"
 [training]
 data = ["pbc", "chula_wbc"]
-[figures.pbc_validation]
+[[figures]]
+dataset = "pbc"
+part = "validation"
 command = "measure"
 cells = 40
 accuracy = 0.95
@@ -44,15 +47,23 @@ monocyte_recall = 0.9
 monocyte_recall_low = 0.7
 monocyte_recall_high = 0.97
 monocyte_precision = 1.0
-[figures.chula_wbc_fused_holdout]
+[[figures]]
+dataset = "chula_wbc"
+view = "fused"
+part = "holdout"
 command = "measure"
 cells = 9
 accuracy = 0.5
-[figures.wbc_masks_jtsc_validation]
+[[figures]]
+dataset = "wbc_masks/jtsc"
+part = "validation"
 command = "measure"
 cells = 7
 balanced_accuracy = 0.4
-[figures.speed]
+[[figures]]
+dataset = "pbc"
+view = "speed"
+part = "validation"
 command = "measure"
 ms = 3.0
 """
@@ -110,25 +121,27 @@ def test_figures_know_their_place_and_limits() -> None:
     subject = card()
     home, camera, other = figures.figures_of(subject, subject.figures, 2)
     assert (home.place, camera.place, other.place) == ("home", "camera", "other laboratory")
-    assert (home.data_set, camera.data_set, other.data_set) == ("pbc", "chula_wbc fused", "wbc_masks jtsc")
+    assert (home.data_set, camera.data_set, other.data_set) == ("pbc", "chula_wbc fused", "wbc_masks/jtsc")
     assert (home.part, camera.part) == ("validation", "holdout")
     assert home.limits == {"accuracy": (0.83, 0.99)}
     assert home.classes == {"monocyte": {"recall": [0.9, 0.7, 0.97], "precision": [1.0, None, None]}}
     assert (home.calibration_error, home.calibration_error_untempered) == (0.02, 0.05)
     trained = replace(subject, training={"data": ["wbc_masks/jtsc", "bccd"]})
-    assert figures.place_of("wbc_masks_jtsc_whole_validation", "wbc_masks", trained) == "home"
-    assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", trained) == "other laboratory"
+
+    def place(card: Card, dataset: str, view: str = "") -> str:
+        return figures.place_of(MeasuredOn(dataset, view, "validation"), card)
+
+    assert place(trained, "wbc_masks/jtsc", "whole") == "home"
+    assert place(trained, "wbc_masks/cellavision") == "other laboratory"
     whole = replace(subject, training={"data": ["wbc_masks"]})
-    assert figures.place_of("wbc_masks_cellavision_validation", "wbc_masks", whole) == "home"
-    assert figures.place_of("wbc_masks_left_out_validation", "wbc_masks", whole) == "other laboratory"
-    assert figures.place_of("bccd_crops_validation", "bccd_crops", trained) == "home"
-    assert figures.set_of("bccd_crops_whole_validation") == "bccd_crops"
-    assert figures.set_of("camera_false_alarms_by_eye") is None
+    assert place(whole, "wbc_masks/cellavision") == "home"
+    assert place(whole, "wbc_masks", "left out") == "other laboratory"
+    assert place(trained, "bccd_crops") == "home"
 
 
 def test_a_result_file_of_another_file_of_weights_is_left_out() -> None:
     file = figures.ResultFile(
-        "tiny", SHA, ("monocyte",), {"pbc_holdout": {"command": "c", "cells": 3, "accuracy": 1.0}}
+        "tiny", SHA, ("monocyte",), {MeasuredOn("pbc", "", "holdout"): {"command": "c", "cells": 3, "accuracy": 1.0}}
     )
     system = replace(SYSTEMS[0], name="tiny")
     kept = results_table.row(system, card(), [file], {}, 0)

@@ -468,12 +468,12 @@ def test_export_writes_a_card_with_measured_figures(
     export_classifier.main(arguments)
     model = evaluate_classifier.Model(str(tmp_path / "zoo/tiny.onnx"))
     card = model.classifier.card
-    assert card.figures["chula_wbc_validation"]["cells"] == 1
-    assert card.figures["chula_wbc_holdout"]["cells"] == 1
-    left_out = card.figures["wbc_masks_cellavision_left_out_validation"]
+    assert card.figures["chula_wbc", "", "validation"]["cells"] == 1
+    assert card.figures["chula_wbc", "", "holdout"]["cells"] == 1
+    left_out = card.figures["wbc_masks/cellavision", "left out", "validation"]
     assert left_out["cells"] == 1
     assert left_out["command"].endswith("--left-out wbc_masks/cellavision")
-    assert set(card.figures["bccd_crops_whole_validation"]) >= {"accuracy", "accuracy_low", "command"}
+    assert set(card.figures["bccd_crops", "whole", "validation"]) >= {"accuracy", "accuracy_low", "command"}
     assert card.training["epoch_of_weights"] == 3
     options = "--epochs 3 --samples 16 --batch 8 --input-px 48 --early-px 32 --seed 3"
     start = f"python -m tools.train eight-types --out runs/classifier {options}"
@@ -484,9 +484,9 @@ def test_export_writes_a_card_with_measured_figures(
     assert card.input.middle_share == 0.5
     assert card.thresholds.operating == 0.9  # three epochs on noise: nothing is sure enough
     assert card.thresholds.novelty == 0.99
-    assert card.figures["junk_validation"]["texture_crops"] == 150
-    assert 0 <= card.figures["chula_wbc_validation"]["unlike_training"] <= 1
-    assert card.figures["chula_wbc_validation"]["accuracy_without_tenth"] in (0, 1)
+    assert card.figures["junk", "", "validation"]["texture_crops"] == 150
+    assert 0 <= card.figures["chula_wbc", "", "validation"]["unlike_training"] <= 1
+    assert card.figures["chula_wbc", "", "validation"]["accuracy_without_tenth"] in (0, 1)
     evaluate_classifier.main(
         [
             str(tmp_path / "zoo/tiny.onnx"),

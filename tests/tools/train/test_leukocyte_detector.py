@@ -210,7 +210,7 @@ def test_a_checkpoint_becomes_a_file_and_a_card_that_load(tmp_path: Path) -> Non
             "band_neutrophil": {"positives": 1, "recall": 1.0, "precision": 1.0, "unlabelled_detections": None}
         },
     }
-    figures = tables([result], "kinds", 224)["pbc_validation"]
+    figures = tables([result], "kinds", 224)["pbc", "", "validation"]
     assert figures["command"] == "python -m tools.evaluate kinds --part validation"
     assert (figures["band_neutrophil_recall"], figures["own_label_accuracy"]) == (1.0, 1.0)
 

@@ -283,8 +283,8 @@ def test_blasts_are_told_by_the_same_network_and_measured_by_the_same_command(
     assert card.thresholds.operating == whole["threshold"]
     assert card.class_names == ("blast", "non-blast")
     assert "no weights of this model ship" in card.training["notes"][-1]
-    assert card.figures["all_idb2_cross_validated"]["cells"] == 60
-    measured = card.figures["all_idb2_validation"]
+    assert card.figures["all_idb2", "", "cross-validation"]["cells"] == 60
+    measured = card.figures["all_idb2", "", "validation"]
     assert measured["command"] == "python -m tools.evaluate toy-blast --part validation"
     assert (measured["cells"], measured["accuracy"]) == (found["cells"], 1.0)
     assert evaluate_published.cells_of(("blast", "non-blast"), "holdout") == []

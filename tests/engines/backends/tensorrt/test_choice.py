@@ -18,6 +18,7 @@ from engines.backends.tensorrt import choice, libraries
 from engines.backends.tensorrt.builder import BuildOptions
 from engines.backends.tensorrt.compiler import compile_model
 from engines.backends.tensorrt.cuda_bindings import CudaBindings
+from engines.backends.tensorrt.errors import FlavourUnavailableError
 from engines.backends.tensorrt.flavour import TENSORRT, TENSORRT_RTX, Flavour
 from engines.backends.tensorrt.libraries import Libraries
 from engines.backends.tensorrt.manifest import PlanStore, default_folder
@@ -56,7 +57,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     def load(flavour: Flavour = TENSORRT) -> Libraries:
         if flavour is not TENSORRT:
-            raise BackendUnavailableError(f"backend '{flavour.name}': got no usable tensorrt_rtx package")
+            raise FlavourUnavailableError(flavour, "got no usable tensorrt_rtx package")
         return both
 
     monkeypatch.setattr(choice, "load", load)
@@ -234,7 +235,7 @@ def test_a_batch_that_is_asked_for_is_one_run_of_the_cpu(model: str) -> None:
 
 def test_a_gpu_is_compared_with_the_cpu(world: World, model: str) -> None:
     build(world, model)
-    tally = ShadowTally(every=4)
+    tally = ShadowTally(images_per_check=4)
     detector = load_detector(model, shadow=tally)
     for start in range(0, 9, 3):
         detector.detect(list(pictures(9)[start : start + 3]))
@@ -245,7 +246,7 @@ def test_a_gpu_is_compared_with_the_cpu(world: World, model: str) -> None:
 
 
 def test_the_cpu_is_not_compared_with_itself(model: str) -> None:
-    tally = ShadowTally(every=1)
+    tally = ShadowTally(images_per_check=1)
     load_detector(model, backend="onnxruntime", shadow=tally).detect(list(pictures(3)))
     assert tally.counts.checked == 0
 

@@ -23,7 +23,8 @@ from engines.base import ModelFormatError
 from engines.graphs.graph import add_uint8_input, add_yolov5_head
 from engines.graphs.parity import ParityError
 from engines.graphs.quantization import CalibrationError
-from engines.zoo.card import Card, ClassEntry, CropInput, DetectorInput, Thresholds
+from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
+from engines.zoo.crops import CropInput
 from tests.engines.networks import ANCHORS, classifier_file, model_of, run
 from tests.engines.small_detector import detector, pictures, raw_body
 

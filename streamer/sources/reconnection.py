@@ -1,4 +1,4 @@
-"""What the reader thread of a source does: read, hand over, and open again what was lost.
+"""A source read to its end: frames are handed over, and a source that was lost is opened again after a pause.
 
 It starts no thread itself: `SourceReader.run` is the body of one.
 """

@@ -1,3 +1,5 @@
+"""What the reader thread of a source does when the source is lost, damaged or slow."""
+
 from __future__ import annotations
 
 import threading
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamer.records import Frame, Skip
 from streamer.run.ring import QUEUE_FULL, Ring
-from streamer.sources.reader import PAUSES_S, STOPPED, SourceReader
+from streamer.sources.reconnection import PAUSES_S, STOPPED, SourceReader
 from tests.streamer.sources.scripted import ScriptedSource, Step
 
 
