@@ -51,10 +51,8 @@ def _task_of_checkpoint(path: Path) -> str:
     from tools.train.loop import load_checkpoint
 
     state = load_checkpoint(path)
-    if "plan" in state:
-        return "eight-types"
     names = tuple(state.get("description", {}).get("class_names", ()))
-    return "detector" if names == CLASS_NAMES else "leukocyte-detector"
+    return {CLASS_NAMES: "detector", CELL_CLASSES: "eight-types"}.get(names, "leukocyte-detector")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
