@@ -24,7 +24,8 @@ from tools.export.cards import ZOO, card_values, frame_input, licences, write_fi
 from tools.export.figures import figures_tables
 from tools.graphs.detector import to_zoo_graph
 from tools.metrics.predict import NMS_IOU
-from tools.train.loop import load_checkpoint, pack
+from tools.train.loop import load_checkpoint
+from tools.train.pack import pack
 from tools.train.yolov5 import load_averaged
 
 KINDS = {"WBC": "white", "RBC": "red", "platelet": "platelet"}

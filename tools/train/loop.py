@@ -268,29 +268,6 @@ def stops_on_signals(loop: Loop[Any]) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
-def pack(path: Path, out: Path) -> None:
-    """A checkpoint in a quarter of its size, for keeping in a repository: weights and their average in half precision,
-    no state of the optimizer."""
-    state = load_checkpoint(path)
-    halved = {
-        **state,
-        "network": _half(state["network"]),
-        "optimizer": None,
-    }
-    if "average" in state:
-        halved["average"] = {**state["average"], "network": _half(state["average"]["network"])}
-    save_checkpoint(out, halved)
-
-
-def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Anchors stay exact; running variances may be beyond what half precision can hold: bfloat16 keeps their range."""
-    kept = {"running_var": torch.bfloat16, "anchors_px": torch.float32}
-    return {
-        name: value.to(kept.get(name.split(".")[-1], torch.float16)) if value.dtype == torch.float32 else value
-        for name, value in tensors.items()
-    }
-
-
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.float() if value.dtype.is_floating_point else value for name, value in tensors.items()}
 

@@ -16,7 +16,8 @@ from tests.tools.detection_cases import disc_field, disc_maker  # noqa: E402
 from tools.architectures.yolov5 import YOLOv5, yolov5  # noqa: E402
 from tools.metrics.predict import OnnxPredictor, TorchPredictor, decode  # noqa: E402
 from tools.train.anchors import best_ratio, fit_anchors, fitness  # noqa: E402
-from tools.train.loop import LAST, Loop, MovingAverage, load_checkpoint, pack  # noqa: E402
+from tools.train.loop import LAST, Loop, MovingAverage, load_checkpoint  # noqa: E402
+from tools.train.pack import pack  # noqa: E402
 from tools.train.tiles import TileSeries, batch_tensors  # noqa: E402
 from tools.train.yolov5 import YOLOv5Task, load_averaged, schedule_of  # noqa: E402
 

@@ -18,7 +18,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 from torch import Tensor, nn  # noqa: E402
 
 from tools.train import loop as module  # noqa: E402
-from tools.train.loop import BEST, LAST, RESULTS, Loop, MovingAverage, Schedule, Task, pack, stops_on_signals, train  # noqa: E402
+from tools.train.loop import BEST, LAST, RESULTS, Loop, MovingAverage, Schedule, Task, stops_on_signals, train  # noqa: E402
+from tools.train.pack import pack  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, warmup_steps=3, average_decay=0.9, measured_every=5, seed=7)
 
