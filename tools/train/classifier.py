@@ -191,26 +191,23 @@ def class_prior(stored: Squares, inside: np.ndarray, weights: np.ndarray) -> np.
     return np.asarray(prior / prior.sum(), np.float32)
 
 
+@dataclass(eq=False)
 class ClassifierTask(Task[CellNetwork]):
     """Cells of all laboratories, their losses and their measures."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        stored: Squares,
-        views: Mapping[str, Views],
-        appearances: Appearances | None,
-        *,
-        pretrained: bool = True,
-        device: str = "cpu",
-    ) -> None:
-        self.recipe, self.stored, self.views, self.appearances = recipe, stored, views, appearances
-        self.device = torch.device(device)
-        self.inside = stored.select(TRAIN)
-        self.weights = sampling_weights(stored, self.inside)
-        self.prior = torch.from_numpy(class_prior(stored, self.inside, self.weights)).to(self.device)
-        self.network = build_network(recipe, pretrained=pretrained).to(self.device)
-        self.augmentation = augmentation(recipe)
+    recipe: Recipe
+    stored: Squares
+    views: Mapping[str, Views]
+    appearances: Appearances | None
+    pretrained: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.inside = self.stored.select(TRAIN)
+        self.weights = sampling_weights(self.stored, self.inside)
+        self.prior = torch.from_numpy(class_prior(self.stored, self.inside, self.weights)).to(self.device)
+        self.network = build_network(self.recipe, pretrained=self.pretrained).to(self.device)
+        self.augmentation = augmentation(self.recipe)
 
     def settings(self) -> dict[str, Any]:
         return dataclasses.asdict(self.recipe)
@@ -250,7 +247,8 @@ class ClassifierTask(Task[CellNetwork]):
             fixed_px=LOOK_RED_CELLS * stored.rbc_px[drawn],
             covered=covered,
         ).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             hidden = self.network.describe(x)
             logits, subclass_logits = self.network.classes(hidden), self.network.subclasses(hidden)
             attribute_logits = None if self.network.attributes is None else self.network.attributes(hidden)
@@ -274,7 +272,7 @@ class ClassifierTask(Task[CellNetwork]):
         return loss, {}
 
     def measure(self, network: nn.Module) -> dict[str, Any]:
-        return measure(network, self.views, self.device)
+        return measure(network, self.views, torch.device(self.device))
 
 
 def class_loss(logits: Tensor, classes: Tensor, shown: Tensor, prior: Tensor, smoothing: float) -> Tensor:
@@ -381,8 +379,8 @@ def main(arguments: Sequence[str]) -> int:
     views = views_of(choose(stored.cells, stored.parts.tolist(), VALIDATION), recipe.input_px, recipe.margin)
     stored = with_simulated(stored, SIMULATED_FIELDS, recipe.seed)
     torch.manual_seed(recipe.seed)
-    appearances, pretrained = laboratory_appearances(stored), not args.from_nothing
-    task = ClassifierTask(recipe, stored, views, appearances, pretrained=pretrained, device=args.device)
+    appearances = laboratory_appearances(stored)
+    task = ClassifierTask(recipe, stored, views, appearances, not args.from_nothing, args.device)
     schedule = Schedule(
         steps=recipe.steps,
         warmup_steps=recipe.warmup_steps,

@@ -147,27 +147,23 @@ def cell_loss(class_logits: Tensor, subclass_logits: Tensor, classes: Tensor, su
     return loss + plan.subclass_weight * within
 
 
+@dataclass(eq=False)
 class EightTypesTask(Task[MobileNetV3Small]):
     """Cells of the sets with their types, begun from the weights of `start` where it is given."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        stored: StoredCells,
-        looks: Mapping[str, Looks],
-        *,
-        augmentation: Augmentation | None = None,
-        appearances: Appearances | None = None,
-        start: Path | None = None,
-        device: str = "cpu",
-    ) -> None:
-        self.plan, self.stored, self.looks = plan, stored, looks
-        self.augmentation = augmentation or Augmentation(margin=plan.margin, appearance_share=plan.appearance_share)
-        self.device = torch.device(device)
+    plan: Plan
+    stored: StoredCells
+    looks: Mapping[str, Looks]
+    appearances: Appearances | None = None
+    start: Path | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        plan, stored = self.plan, self.stored
+        self.augmentation = Augmentation(margin=plan.margin, appearance_share=plan.appearance_share)
         trains = stored.select(TRAIN)
         self.inside = trains[[stored.cells[i].key not in NOT_TAUGHT for i in trains]]
         self.laboratories = np.array([c.dataset for c in stored.cells])
-        self.appearances = appearances
         away = np.unique(stored.classes[self.inside][self.laboratories[self.inside] != HOME])
         self.foreign = np.where(np.isin(stored.classes, away), 1.0, HOME_ONLY_FOREIGN)
         datasets = self.laboratories[self.inside]
@@ -176,14 +172,14 @@ class EightTypesTask(Task[MobileNetV3Small]):
         self.weights = sampling_weights(datasets, stored.classes[self.inside], slides, shares)
         seed_everything(plan.seed, -1 % 2**32)
         self.network = build_network(plan).to(self.device)
-        if start is not None and start.suffix == shipped_weights.GRAPH:
-            self._begin_with_graph(start)
-        elif start is not None:
-            weights = load_checkpoint(start)["average"]["network"]
+        if self.start is not None and self.start.suffix == shipped_weights.GRAPH:
+            self._begin_with_graph(self.start)
+        elif self.start is not None:
+            weights = load_checkpoint(self.start)["average"]["network"]
             missing, unknown = self.network.load_state_dict(weights, strict=False)
             if unknown or any(not name.startswith("attributes.") for name in missing):
                 raise ValueError(
-                    f"weights of {start}: got no {missing} but {unknown}, expected those of the same network"
+                    f"weights of {self.start}: got no {missing} but {unknown}, expected those of the same network"
                 )
 
     def _begin_with_graph(self, path: Path) -> None:
@@ -200,7 +196,7 @@ class EightTypesTask(Task[MobileNetV3Small]):
         return torch.optim.AdamW(parameter_groups(self.network, self.plan.weight_decay), lr=self.plan.rate)
 
     def measure(self, network: MobileNetV3Small) -> dict[str, Any]:
-        return measure(network, self.looks, self.device)
+        return measure(network, self.looks, torch.device(self.device))
 
     def score(self, results: Mapping[str, Any]) -> float:
         return score(results) if results else 0.0
@@ -221,7 +217,8 @@ class EightTypesTask(Task[MobileNetV3Small]):
         classes = torch.from_numpy(stored.classes[indices]).to(self.device)
         subclasses = torch.from_numpy(stored.subclasses[indices]).to(self.device)
         # bf16 on a CPU was measured at half the speed of float32 here (depthwise convolutions): only a GPU gets it.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             hidden = self.network.describe(x)
             class_logits, subclass_logits = self.network.classes(hidden), self.network.subclasses(hidden)
         loss = cell_loss(class_logits.float(), subclass_logits.float(), classes, subclasses, plan)
@@ -297,6 +294,6 @@ def main(arguments: Sequence[str]) -> None:
     if plan.simulated_fields:
         stored = with_simulated(stored, plan.simulated_fields, plan.seed)
     appearances = laboratory_appearances(stored)
-    task = EightTypesTask(plan, stored, looks, appearances=appearances, start=args.start, device=args.device)
+    task = EightTypesTask(plan, stored, looks, appearances, args.start, args.device)
     resume = args.out / LAST if args.resume else None
     train(task, schedule_of(plan), args.out, resume=resume, description=DESCRIPTION)
