@@ -119,6 +119,11 @@ class Loop(Generic[NetworkT]):
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, a packed one too. ValueError where it is of other settings."""
         state = load_checkpoint(path)
+        if "settings" not in state or ("average" in state) != (self.average is not None):
+            raise ValueError(
+                f"{path}: got {', '.join(state)}, expected settings and {'an' if self.average else 'no'} average; "
+                "give the same options, or train anew in another folder"
+            )
         given, kept = self.task.settings(), state["settings"]
         changed = [key for key in {**kept, **given} if given.get(key) != kept.get(key)]
         if changed:

@@ -264,6 +264,9 @@ def test_other_settings_and_no_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"settings: got \{'width': 8\}, expected those of .*last.pt: \{'width': 16\}"):
         other.resume(tmp_path / LAST)
     assert all(torch.equal(value, before[name]) for name, value in everything(other).items())
+    unaveraged = quiet(TinyTask(), tmp_path, replace(SCHEDULE, average_decay=None))
+    with pytest.raises(ValueError, match=r"got settings, network, .*average, expected settings and no average; give"):
+        unaveraged.resume(tmp_path / LAST)
     with pytest.raises(FileNotFoundError, match=r"got no file at .*; start the training without --resume"):
         other.resume(tmp_path / "nowhere" / LAST)
 
