@@ -1,8 +1,9 @@
 """`leukostream export`: what a journal holds, for other programs.
 
-csv: one row a counted white or nucleated red cell. coco: the frames and their boxes, with the detector's labels as
-categories; frames of video, cameras and the simulated slide, which have no file, are called SOURCE-000012.png after
-their frame_id. json: everything. The cells' pictures go into a folder of their own.
+csv: one row a white or nucleated red cell; those `counted` are in the differential, the others are only ever seen cut,
+smudge cells or artefacts. coco: the frames and their boxes, with the detector's labels as categories; frames of video,
+cameras and the simulated slide, which have no file, are called SOURCE-000012.png after their frame_id. json:
+everything. The cells' pictures go into a folder of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal, TextIO, get_args
 
 import msgspec
@@ -30,7 +32,7 @@ Format = Literal["csv", "coco", "json"]
 
 COLUMNS = (
     *("session", "source", "cell_id", "island", "x_px", "y_px", "kind", "class", "subclass", "top_class", "looks"),
-    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason"),
+    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason", "counted"),
 )
 
 
@@ -70,7 +72,7 @@ class _Counted:
     pictures: dict[int, str]
 
     def cells(self) -> Iterator[Cell]:
-        return self.result.count.cells()
+        return chain(self.result.count.cells(), self.result.count.uncounted_cells())
 
 
 def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
@@ -101,7 +103,7 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
                     *(one.stored.id, one.stored.source, cell.cell_id, cell.island),
                     *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, cell.class_name, cell.subclass or ""),
                     *(cell.top_class, cell.looks, int(cell.partial), cell.first_frame_id, cell.last_frame_id),
-                    *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or ""),
+                    *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or "", int(cell.counted)),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
                     *(_measure(cell, name) for name in measures),

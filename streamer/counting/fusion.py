@@ -124,6 +124,12 @@ class Fusion:
         familiar = np.ones(len(rows), np.float32) if looks.novelty is None else 1 - looks.novelty
         np.maximum.at(sums.familiar, rows, familiar)
 
+    def lighten(self, rows: npt.NDArray[np.intp], factor: float) -> None:
+        """Let the looks of these rows so far count `factor` times what they did."""
+        sums = self._table
+        for column in (sums.weights, sums.classes, sums.subclasses, sums.attributes):
+            column[rows] *= factor
+
     def join(self, kept: int, gone: int) -> None:
         """Two rows turned out to be one cell."""
         sums = self._table

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamer.stage.placement import Placement
+
 SlideBoxes = npt.NDArray[np.float64]
 Cuts = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
@@ -45,6 +47,20 @@ class Field:
     frame_id: int
     corner: npt.NDArray[np.float64]
     size: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, placement: Placement, size_px: tuple[int, int], frame_id: int) -> Field:
+        """Of a frame (width, height) that has a position."""
+        position = placement.position
+        if position is None:
+            raise ValueError(f"frame {frame_id}: got no position, expected one")
+        return cls(
+            island=position.island,
+            anchor=0 if placement.anchor is None else placement.anchor,
+            frame_id=frame_id,
+            corner=np.array([position.x_px, position.y_px]),
+            size=np.array(size_px, np.float64),
+        )
 
     def seen(self, boxes: SlideBoxes) -> SlideBoxes:
         """What of these boxes lies in the field."""

@@ -18,9 +18,12 @@ from streamer.dashboard.words import (
     NOT_A_DEVICE,
     SAMPLING_ONLY,
     agreement,
+    beside,
     class_rows,
+    flags,
     not_seen,
     number,
+    size_corrected,
     tally,
 )
 from streamer.protocol import messages
@@ -29,7 +32,7 @@ from streamer.records import Frame
 
 def format_differential(message: messages.DifferentialMessage, note: str | None = None) -> str:
     """The differential as a plain table of several lines; `note` says what the classifier gets wrong, from its card."""
-    rows = [("class", "n", "%", "95 % limits")]
+    rows = [("class", "n", "relative %", "95 % limits")]
     for name, share in class_rows(message):
         low_high = "–" if share.low is None else f"{number(share.low, 1)}–{number(share.high, 1)}"
         rows.append((clean(name), number(share.count), number(share.percent, 1), low_high))
@@ -51,10 +54,8 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
         f"nucleated red cells {number(message.nrbc)}{per_100}; "
         f"seen: {number(message.rbc_seen)} red cells, {number(message.platelets_seen)} platelets"
     )
-    if message.flags:
-        lines.append(f"flags: {'; '.join(map(clean, message.flags))}")
-    if message.not_seen:
-        lines.append(clean(not_seen(message)))
+    said = beside(message), size_corrected(message), flags(message), not_seen(message)
+    lines += [clean(text) for text in said if text]
     if message.not_assessed:
         lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
     method = f" ({METHODS.get(message.limits_method, clean(message.limits_method))})" if message.limits_method else ""

@@ -119,7 +119,7 @@ class StoredSession:
         return None if row is None else (int(row[0]), row[1])
 
     def checkpoint(self) -> Checkpoint | None:
-        """The newest; None before the first."""
+        """The newest that can be gone on from; None: the frames have to be counted from the first."""
         row = self.database.execute("SELECT state FROM checkpoints WHERE session = ?", (self.number,)).fetchone()
         return None if row is None else unpacked_checkpoint(row[0])
 

@@ -17,6 +17,7 @@ from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
 from streamer.counting.decision import ClassDecision
 from streamer.counting.fusion import Names
+from streamer.counting.size_correction import Place
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
 from streamer.records import Classifications, MeasuredLook
@@ -36,6 +37,8 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, tuple[str, tuple[int, ...], bytes]]
     """(dtype, shape, bytes) of each column."""
     sums: dict[str, tuple[str, tuple[int, ...], bytes]]
+    area: Mapping[int, tuple[float, float, Sequence[Place]]] | None = None
+    """None before 2.0."""
     shapes: tuple[MeasuredLook, ...] = ()
 
 
@@ -190,17 +193,27 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         names=checkpoint.slide.names,
         cells=_packed_columns(checkpoint.slide.cells),
         sums=_packed_columns(checkpoint.slide.sums),
+        area=checkpoint.area,
         shapes=checkpoint.shapes,
     )
     return msgspec.msgpack.encode(row)
 
 
-def unpacked_checkpoint(blob: bytes) -> Checkpoint:
-    """ValueError for anything else."""
+def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
+    """None for one from before 2.0, which lacks the accepted area. ValueError for what is none."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
-    slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
+    if row.area is None:
+        return None
     return Checkpoint(
-        row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide, row.shapes
+        frame_id=row.frame_id,
+        frames=row.frames,
+        accepted=row.accepted,
+        published=row.told or (),
+        published_at_frame=row.told_at_frame,
+        islands=row.islands,
+        slide=SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names),
+        area=row.area,
+        shapes=row.shapes,
     )
 
 

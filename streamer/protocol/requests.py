@@ -9,14 +9,18 @@ import msgspec
 from msgspec import Meta
 
 from streamer.protocol.messages import (
-    PROTOCOL_MAJOR,
+    EXPECTED_VERSIONS,
     PROTOCOL_VERSION,
+    READ_MAJORS,
     DifferentialMessage,
     HealthMessage,
     ProtocolVersionError,
     Version,
     WireError,
 )
+
+REQUEST_VERSION = "1.0"
+"""Requests are what they were in 1.0, so that older streamers answer them too."""
 
 REQUEST_MAX_BYTES = 4096
 
@@ -28,7 +32,7 @@ SessionSeq = Annotated[int, Meta(ge=-1, le=2**62)]
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="request"):
     """What every request carries."""
 
-    version: Version = PROTOCOL_VERSION
+    version: Version = REQUEST_VERSION
     id: RequestId
     """Chosen by the asker, new for every request; the reply repeats it."""
 
@@ -229,9 +233,9 @@ def decode_request(header: bytes) -> AnyRequest:
         return _REQUEST_DECODER.decode(header)
     except _BAD_JSON as error:
         head = _head(header)
-        if head is not None and head.version.split(".")[0] != PROTOCOL_MAJOR:
+        if head is not None and head.version.split(".")[0] not in READ_MAJORS:
             raise RequestRefused(
-                "version", f"got a request of protocol {head.version[:16]!r}, expected {PROTOCOL_MAJOR}.x"
+                "version", f"got a request of protocol {head.version[:16]!r}, expected {EXPECTED_VERSIONS}"
             ) from None
         raise RequestRefused("malformed", f"got what is no request: {str(error)[:200]}") from None
 
@@ -248,9 +252,9 @@ def decode_reply(header: bytes) -> AnyReply:
         return _REPLY_DECODER.decode(header)
     except _BAD_JSON as error:
         head = _head(header)
-        if head is not None and head.version.split(".")[0] != PROTOCOL_MAJOR:
+        if head is not None and head.version.split(".")[0] not in READ_MAJORS:
             raise ProtocolVersionError(
-                f"got a reply of protocol {head.version}, expected {PROTOCOL_MAJOR}.x: "
+                f"got a reply of protocol {head.version}, expected {EXPECTED_VERSIONS}: "
                 "use the same major version of leukostream on both sides"
             ) from error
         raise WireError(f"got {header[:60]!r}, expected a reply of a leukostream: {error}") from error

@@ -137,20 +137,23 @@ def _of_sources(health: dict[str, HealthMessage]) -> Iterator[Metric]:
 
 def _of_counts(differentials: dict[str, DifferentialMessage]) -> Iterator[Metric]:
     labels = ("source",)
-    white = GaugeMetricFamily("leukostream_white_cells", "Unique, of the present slide.", labels=labels)
+    white = GaugeMetricFamily("leukostream_white_cells", "Unique, seen whole, of the present slide.", labels=labels)
+    edge = GaugeMetricFamily("leukostream_edge_cells", "White cells only seen cut by an edge.", labels=labels)
     classes = GaugeMetricFamily("leukostream_class_cells", "Unique white cells by class.", labels=("source", "class"))
     nucleated = GaugeMetricFamily("leukostream_nucleated_red_cells", "Unique.", labels=labels)
     red = GaugeMetricFamily("leukostream_red_cells", "Unique.", labels=labels)
     platelets = GaugeMetricFamily("leukostream_platelets", "Unique.", labels=labels)
     for name, message in differentials.items():
         white.add_metric((name,), message.total)
+        if message.edge is not None:
+            edge.add_metric((name,), message.edge)
         for class_, share in message.classes.items():
             classes.add_metric((name, class_), share.count)
         classes.add_metric((name, UNCLASSIFIED), message.unclassified)
         nucleated.add_metric((name,), message.nrbc)
         red.add_metric((name,), message.rbc_seen)
         platelets.add_metric((name,), message.platelets_seen)
-    yield from (white, classes, nucleated, red, platelets)
+    yield from (white, edge, classes, nucleated, red, platelets)
 
 
 class _Server(HTTPServer):

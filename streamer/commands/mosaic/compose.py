@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -103,7 +104,7 @@ def look_over(session: StoredSession) -> Visited:
     for frame in places.frames():
         islands[frame.island].append(frame)
     cells: defaultdict[int, list[Cell]] = defaultdict(list)
-    for cell in counted.cells():
+    for cell in chain(counted.cells(), counted.uncounted_cells()):
         cells[cell.island].append(cell)
     known = {cell.cell_id for of_island in cells.values() for cell in of_island}
     sides_px: dict[int, float] = {}
