@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 import msgspec
 from scipy.special import betaincinv, betaln
@@ -159,7 +160,7 @@ def differential(
     subclass_names: Sequence[str] = (),
     subclass_parents: Sequence[str] = (),
     ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
-    error_rates: Mapping[str, float] | None = None,
+    error_rates: Mapping[str, float] = MappingProxyType({}),
     method: str = CLOPPER_PEARSON,
     final: bool = False,
 ) -> Differential:
@@ -204,7 +205,7 @@ def differential(
             _seen(tally, named, total, method),
             states,
             ranges,
-            error_rates or {},
+            error_rates,
         ),
         not_assessed=_not_assessed({*class_names, *subclass_names}, nrbc, ranges),
         rbc_seen=tally.rbc,

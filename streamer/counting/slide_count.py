@@ -254,6 +254,7 @@ class SlideCount:
             subclass_names=decision.subclass_names if decision else (),
             subclass_parents=decision.subclass_parents if decision else (),
             ranges=self._ranges,
+            error_rates=decision.error_rates if decision else {},
             method=method,
             final=final,
         )

@@ -92,6 +92,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The classes whose cells have them."""
     segmenter: ModelId | None = None
     """None: no cell is measured."""
+    error_rates: dict[str, float] = {}
+    """By class, as the classifier's card says; what flags say of errors."""
 
 
 def rules_of(
@@ -120,6 +122,7 @@ def rules_of(
         novel_above=decision.novel_above,
         attributes=decision.attributes,
         attributes_of=decision.attributes_of,
+        error_rates=dict(decision.error_rates),
     )
 
 
@@ -135,6 +138,7 @@ def decision_of(rules: Rules) -> ClassDecision | None:
         rules.novel_above,
         rules.attributes,
         rules.attributes_of,
+        rules.error_rates,
     )
 
 

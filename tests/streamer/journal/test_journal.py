@@ -251,6 +251,22 @@ def test_recount_of_a_session_that_was_cut_off_compares_with_the_last_one_publis
     assert said[-1] == f"equal to the last differential published, {last.published_utc}"
 
 
+def test_a_journal_of_protocol_1_is_counted_by_the_rules_of_today(tmp_path, seen, capsys):
+    path = tmp_path / "old.db"
+    run_over(path, seen)
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT session_seq, header FROM messages WHERE type = 'differential'").fetchall()
+    for number, header in rows:
+        old = json.loads(header) | {"version": "1.0", "flags": ["nucleated red cells seen"], "total": 17}
+        database.execute("UPDATE messages SET header = ? WHERE session_seq = ?", (json.dumps(old).encode(), number))
+    database.commit()
+    database.close()
+    assert recount(str(path)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "differential of slide: 16 white cells in 33 frames, 32 of them accepted"
+    assert said[-1] == "the final differential published has other rules, those of protocol 1.0: not compared"
+
+
 def test_recount_says_what_differs(tmp_path, seen, capsys):
     path = tmp_path / "changed.db"
     run_over(path, seen[:12])
