@@ -13,7 +13,7 @@ import msgspec
 from streamer.commands.options import Parser, seconds
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import new_id
-from streamer.protocol.messages import AnyMessage, Envelope, WireError, decode
+from streamer.protocol.messages import PROTOCOL_VERSION, AnyMessage, Envelope, WireError, decode
 from streamer.recording import Recording, RecordingError
 from streamer.sources.replay import parse_speed
 
@@ -99,7 +99,8 @@ def play_messages(
 ) -> Played:
     """Publish the messages of a source, or of all, `speed` times as fast as they were; 0: as fast as it goes.
 
-    They are as they were, times and ids too; with `as_new` every session and every run has a new id.
+    They are as they were, times and ids too, in the form of today's protocol; with `as_new` every session and every run
+    has a new id.
     """
     played = Played()
     new: defaultdict[str, str] = defaultdict(new_id)
@@ -114,6 +115,7 @@ def play_messages(
         if isinstance(message, Envelope):
             played.unknown += 1
             continue
+        message = msgspec.structs.replace(message, version=PROTOCOL_VERSION)
         if as_new:
             message = msgspec.structs.replace(message, session=new[message.session], run_id=new[message.run_id])
         publisher.publish(message, payload)

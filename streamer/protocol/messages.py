@@ -232,15 +232,20 @@ class _Versioned(msgspec.Struct):
     type: str | None = None
 
 
-class _FlagsOfVersion1(msgspec.Struct, tag_field="type", tag="differential"):
+class FlagsOfVersion1(msgspec.Struct, tag_field="type", tag="differential"):
+    """Of a differential of 1.x what has another form today."""
+
     version: Annotated[str, msgspec.Meta(pattern=r"^1\.")]
     flags: list[str]
+
+    def of_today(self) -> list[dict[str, str]]:
+        return [{"code": "1.x", "text": text} for text in self.flags]
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_plain)
 _DECODER: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
 _ENVELOPE_DECODER = msgspec.json.Decoder(Envelope)
-_VERSION_1_DECODER = msgspec.json.Decoder(_FlagsOfVersion1)
+_VERSION_1_DECODER = msgspec.json.Decoder(FlagsOfVersion1)
 _VERSION_DECODER = msgspec.json.Decoder(_Versioned)
 
 
@@ -265,7 +270,7 @@ def decode(header: bytes) -> AnyMessage | Envelope:
 
 def _of_version_1(header: bytes) -> DifferentialMessage:
     """MsgspecError for what is no differential of 1.x."""
-    flags = [{"code": "1.x", "text": text} for text in _VERSION_1_DECODER.decode(header).flags]
+    flags = _VERSION_1_DECODER.decode(header).of_today()
     return msgspec.convert({**msgspec.json.decode(header), "flags": flags}, DifferentialMessage)
 
 

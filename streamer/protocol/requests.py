@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from streamer.protocol.messages import (
     PROTOCOL_VERSION,
     READ_MAJORS,
     DifferentialMessage,
+    FlagsOfVersion1,
     HealthMessage,
     ProtocolVersionError,
     Version,
@@ -203,9 +205,18 @@ class _Head(msgspec.Struct):
     id: RequestId = ""
 
 
+class _SourceOfVersion1(msgspec.Struct):
+    differential: FlagsOfVersion1 | None
+
+
+class _SnapshotOfVersion1(msgspec.Struct, tag_field="reply", tag="snapshot"):
+    sources: dict[str, _SourceOfVersion1]
+
+
 _ENCODER = msgspec.json.Encoder()
 _REQUEST_DECODER: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 _REPLY_DECODER: msgspec.json.Decoder[AnyReply] = msgspec.json.Decoder(AnyReply)
+_SNAPSHOT_1_DECODER = msgspec.json.Decoder(_SnapshotOfVersion1)
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
 _BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -251,6 +262,8 @@ def decode_reply(header: bytes) -> AnyReply:
     try:
         return _REPLY_DECODER.decode(header)
     except _BAD_JSON as error:
+        with contextlib.suppress(*_BAD_JSON):
+            return _snapshot_of_version_1(header)
         head = _head(header)
         if head is not None and head.version.split(".")[0] not in READ_MAJORS:
             raise ProtocolVersionError(
@@ -258,6 +271,15 @@ def decode_reply(header: bytes) -> AnyReply:
                 "use the same major version of leukostream on both sides"
             ) from error
         raise WireError(f"got {header[:60]!r}, expected a reply of a leukostream: {error}") from error
+
+
+def _snapshot_of_version_1(header: bytes) -> SnapshotReply:
+    """MsgspecError for anything else."""
+    old, reply = _SNAPSHOT_1_DECODER.decode(header), msgspec.json.decode(header)
+    for name, source in old.sources.items():
+        if source.differential is not None:
+            reply["sources"][name]["differential"]["flags"] = source.differential.of_today()
+    return msgspec.convert(reply, SnapshotReply)
 
 
 def _head(header: bytes) -> _Head | None:

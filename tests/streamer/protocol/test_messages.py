@@ -134,6 +134,26 @@ def test_a_differential_of_protocol_1_is_read_with_its_flags_and_without_what_it
         decode(json.dumps({**old, "version": "2.0", "flags": ["nucleated red cells seen"]}).encode())
 
 
+def test_the_snapshot_of_a_streamer_of_protocol_1_is_read() -> None:
+    source = requests.SourceSnapshot(
+        session="s", session_seq=3, oldest_session_seq=0, last_seq={}, health=None,
+        differential=make_factory().differential(make_differential(3)),
+    )  # fmt: skip
+    reply = requests.SnapshotReply(id="1", run_id="r", sources={"cam": source})
+    old = json.loads(requests.encode_reply(reply))
+    old["version"] = old["sources"]["cam"]["differential"]["version"] = "1.0"
+    old["sources"]["cam"]["differential"]["flags"] = ["blasts seen"]
+    read = requests.decode_reply(json.dumps(old).encode())
+    assert isinstance(read, requests.SnapshotReply)
+    assert read.sources["cam"].differential is not None
+    assert read.sources["cam"].differential.flags == (Flag(code="1.x", text="blasts seen"),)
+    old["sources"]["cam"]["differential"] = None
+    assert requests.decode_reply(json.dumps(old).encode()).version == "1.0"
+    for broken in ({}, {"differential": {"flags": ["blasts seen"]}}, {"differential": 3}):
+        with pytest.raises(WireError):
+            requests.decode_reply(json.dumps({**old, "sources": {"cam": broken}}).encode())
+
+
 def test_a_type_that_a_minor_version_added_is_an_envelope(message: AnyMessage) -> None:
     envelope = decode(as_sent(message, type="movie", version="1.1"))
     assert isinstance(envelope, Envelope)
