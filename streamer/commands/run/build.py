@@ -285,7 +285,8 @@ def _metrics(config: Config) -> Iterator[Metrics | None]:
     if config.metrics is None:
         yield None
         return
-    from streamer.sinks.metrics import Metrics, MetricsServer
+    from streamer.sinks.metrics import Metrics
+    from streamer.sinks.metrics_server import MetricsServer
 
     metrics = Metrics()
     server = MetricsServer(config.metrics, metrics, insecure=config.insecure)
