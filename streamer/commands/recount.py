@@ -4,20 +4,26 @@ first, and whether it equals what was published."""
 from __future__ import annotations
 
 import contextlib
-import json
-import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from streamer.commands.options import Parser
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.dashboard import format_differential
-from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, decision_of, fault, replay
+from streamer.journal import (
+    JournalError,
+    JournalReader,
+    SeenFrame,
+    StoredOptions,
+    StoredSession,
+    decision_of,
+    reading,
+    replay,
+)
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage, Message, decode
 from streamer.records import Differential
@@ -51,12 +57,12 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     """Run a session's frames through the count; `each` gets every frame once it was counted."""
     rules = stored.rules
     runs = stored.runs()
-    configuration = json.loads(runs[-1].configuration) if runs else {}
+    options = runs[-1].options if runs else StoredOptions()
     count = SlideCount(
         decision_of(rules),
         operating_score=rules.operating_score,
-        reference_ranges=_ranges(configuration),
-        stop_at_precision=configuration.get("stop_at_precision"),
+        reference_ranges=FIVE_PART_RANGES if options.reference_ranges is None else options.reference_ranges,
+        stop_at_precision=options.stop_at_precision,
     )
     last_due: Differential | None = None
 
@@ -68,7 +74,8 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
         return Recounted(count, count.differential(final=False), last_due)
-    count.finish(stored.end_corrections)
+    with stored.reading("sessions.end_corrections"):
+        count.finish(stored.end_corrections)
     final = count.differential(final=True)
     return Recounted(count, final, final)
 
@@ -112,10 +119,8 @@ def opened(path: str) -> Iterator[JournalReader]:
     with JournalReader(path) as journal:
         if not journal.sessions:
             raise JournalError(f"journal {path}: got no session, expected one; the run ended before it began")
-        try:
+        with reading(Path(path), "the whole"):
             yield journal
-        except sqlite3.Error as error:
-            raise fault(Path(path), error) from error
 
 
 def _last_published(stored: StoredSession) -> DifferentialMessage | None:
@@ -135,13 +140,3 @@ def _differences(again: DifferentialMessage, published: DifferentialMessage) -> 
         for name in DifferentialMessage.__struct_fields__
         if name not in stamps and getattr(again, name) != getattr(published, name)
     ]
-
-
-def _ranges(configuration: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Those of the last run."""
-    configured = configuration.get("reference_ranges")
-    return (
-        dict(FIVE_PART_RANGES)
-        if configured is None
-        else {name: (low, high) for name, (low, high) in configured.items()}
-    )

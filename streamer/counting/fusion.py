@@ -86,6 +86,10 @@ class Fusion:
     def bytes_used(self) -> int:
         return self._table.bytes_used
 
+    @property
+    def rows(self) -> int:
+        return self._table.count
+
     def new_rows(self, count: int) -> npt.NDArray[np.intp]:
         """Numbers of `count` new rows without looks."""
         return self._table.add_rows(count)

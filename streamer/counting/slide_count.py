@@ -289,7 +289,11 @@ class SlideCount:
         )
 
     def restore(self, state: Checkpoint) -> None:
-        """Make a new count go on as the one that `state` was taken from; it keeps the arrays."""
+        """Make a new count go on as the one that `state` was taken from; it keeps the arrays. ValueError for what
+        contradicts itself, or was counted by another decision."""
+        names, own = state.slide.names, self._decision
+        if names.classes and (own is None or names.classes != own.class_names):
+            raise ValueError(f"names: got {names.classes}, expected the classes of the session")
         self._slide.restore(state.slide)
         self._frames, self._accepted = state.frames, state.accepted
         self._published, self._published_at_frame = state.published, state.published_at_frame

@@ -177,9 +177,21 @@ class SlideMap:
         return SlideState(self._cells.columns(), self._fusion.columns(), self._fusion.names)
 
     def restore(self, state: SlideState) -> None:
-        """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays."""
-        self._cells.restore(state.cells)
-        self._fusion.restore(state.sums, state.names)
+        """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays. ValueError for what
+        contradicts itself."""
+        cells, names = self._cells, state.names
+        cells.restore(state.cells)
+        self._fusion.restore(state.sums, names)
+        told = cells.reclassified_order > 0  # the other rows' are empty
+        for column, known in (
+            (cells.white_row, self._fusion.rows),
+            (cells.class_index, len(names.classes)),
+            (cells.subclass_index, len(names.subclasses)),
+            (cells.reclassified_class[told], len(names.classes)),
+            (cells.reclassified_subclass[told], len(names.subclasses)),
+        ):
+            if len(column) and not -1 <= column.min() <= column.max() < known:
+                raise ValueError(f"cells: got rows and classes up to {column.max()}, expected -1 to {known - 1}")
         self._tallies.count_anew(self._living())
 
     def update(

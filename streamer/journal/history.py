@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 
 from streamer.journal.reader import StoredSession
+from streamer.journal.schema import JournalError
 from streamer.network.history import Batch
 from streamer.protocol.messages import decode, topic_of
 
@@ -43,6 +43,6 @@ class JournalHistory:
                         break
                     batch.append((topic, header) if payload is None else (topic, header, payload))
                 through = message.session_seq
-        except sqlite3.Error:  # the writer reports a disk that fails
+        except JournalError:  # the writer reports a disk that fails
             return None
         return Batch(tuple(batch), through) if through > after else None

@@ -161,7 +161,11 @@ def packed_corrections(corrections: Sequence[Correction]) -> bytes | None:
 
 
 def unpacked_corrections(blob: bytes | None) -> tuple[Correction, ...]:
-    return tuple(Correction(*row) for row in np.frombuffer(blob or b"", _CORRECTION).tolist())
+    """ValueError for what is none."""
+    rows = np.frombuffer(blob or b"", _CORRECTION)
+    if len(rows) and (rows["anchor"].min() < 0 or not (np.abs((rows["dx_px"], rows["dy_px"])) <= 1e7).all()):
+        raise ValueError("corrections: got a move that is on no slide")
+    return tuple(Correction(*row) for row in rows.tolist())
 
 
 LookRow = tuple[bytes, bytes, bytes | None, float | None]

@@ -16,7 +16,7 @@ from engines.base import UsageError
 from streamer import __version__
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
-from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
+from streamer.journal.reader import StoredSession, read_sessions
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -25,6 +25,7 @@ from streamer.journal.rows import (
     packed_corrections,
 )
 from streamer.journal.schema import SHAPES, connect, connect_readonly, create, fault
+from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
 from streamer.records import Cell
@@ -64,7 +65,7 @@ class Journal:
 
     def session(self, source: str) -> SessionJournal | None:
         """The newest session of a source, to be continued; None if there is none."""
-        sessions = [stored for stored in read_sessions(self.database) if stored.source == source]
+        sessions = [stored for stored in read_sessions(self.database, self.path) if stored.source == source]
         return SessionJournal(self, sessions[-1]) if sessions else None
 
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
@@ -77,7 +78,7 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, ?, 0)",
                 (id_, source, address, live, _now(), msgspec.json.encode(rules).decode()),
             )
-        return SessionJournal(self, read_sessions(self.database)[-1])
+        return SessionJournal(self, read_sessions(self.database, self.path)[-1])
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -159,12 +159,14 @@ class SlideSession:
             stop_at_precision=self._precision,
         )
         tracker = StageTracker(STAGE)
-        state = None if stored is None else stored.tracker()
+        state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
-            tracker.restore(stored.keyframes(), state)
+            with stored.reading("trackers.state"):
+                tracker.restore(stored.stage.keyframes(), state)
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
-                count.restore(checkpoint)
+                with stored.reading("checkpoints.state"):
+                    count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
         return count, tracker
 

@@ -141,3 +141,4 @@ def _of_counts(differentials: dict[str, DifferentialMessage]) -> Iterator[Metric
         nucleated.add_metric((name,), message.nrbc)
         red.add_metric((name,), message.rbc_seen)
         platelets.add_metric((name,), message.platelets_seen)
+    yield from (white, edge, classes, nucleated, red, platelets)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -201,7 +200,7 @@ def _pictures(session: StoredSession, recording: str | None) -> Pictures:
     if recording is not None:
         return RecordedPictures(recording, session)
     runs = session.runs()
-    recorded = json.loads(runs[-1].configuration).get("record") if runs else None
+    recorded = runs[-1].options.record if runs else None
     if recorded is not None and os.path.exists(recorded):
         return RecordedPictures(recorded, session)
     return SourcePictures(session)
