@@ -28,6 +28,8 @@ from streamer.records import Cell, CellShape
 SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 Format = Literal["csv", "coco", "json"]
 
 COLUMNS = (
@@ -95,15 +97,16 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
     rows = csv.writer(file, lineterminator="\n")
     attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *attribute_columns, *measures])
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *map(_text, attribute_columns), *measures])
     for one in sessions:
         for cell in one.cells():
             rows.writerow(
                 [
-                    *(one.stored.id, one.stored.source, cell.cell_id, cell.island),
-                    *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, cell.class_name, cell.subclass or ""),
-                    *(cell.top_class, cell.looks, int(cell.partial), cell.first_frame_id, cell.last_frame_id),
-                    *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or "", int(cell.counted)),
+                    *(_text(one.stored.id), _text(one.stored.source), cell.cell_id, cell.island),
+                    *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, _text(cell.class_name)),
+                    *(_text(cell.subclass or ""), _text(cell.top_class), cell.looks, int(cell.partial)),
+                    *(cell.first_frame_id, cell.last_frame_id, _text(one.pictures.get(cell.cell_id, ""))),
+                    *(_text(cell.unclassified_reason or ""), int(cell.counted)),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
                     *(_measure(cell, name) for name in measures),
@@ -114,7 +117,12 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
 def _attribute(cell: Cell, attribute: str) -> tuple[str, str]:
     """Value and confidence of an attribute, empty where it is unknown."""
     value = (cell.attributes or {}).get(attribute)
-    return ("", "") if value is None else (value.value, _shown(value.confidence))
+    return ("", "") if value is None else (_text(value.value), _shown(value.confidence))
+
+
+def _text(text: str) -> str:
+    """A cell of words, behind an apostrophe where a spreadsheet would take it for a formula and run it."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _measure(cell: Cell, name: str) -> str:

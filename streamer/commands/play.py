@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streamer.commands.options import Parser, seconds
+from streamer.commands.output import remark, say
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import new_id
 from streamer.protocol.messages import PROTOCOL_VERSION, AnyMessage, Envelope, WireError, decode
@@ -76,14 +76,14 @@ def main(options: Options) -> int:
         with Publisher(
             options.publish, insecure=options.insecure, keys=options.keys, farewell_s=FAREWELL_S
         ) as publisher:
-            print(f"publishing on {publisher.endpoint}", flush=True)
+            say(f"publishing on {publisher.endpoint}")
             _wait_for_subscriber(publisher, options.wait_s)
             played = play_messages(recording, publisher, options.source, speed, as_new=options.as_new)
         if recording.ending.fault is not None:
-            print(f"leukostream: {recording.ending.described(path)}", file=sys.stderr)
+            remark(recording.ending.described(path))
     counts = ", ".join(f"{count} of {name}" for name, count in played.messages.items())
     unknown = f"; left out {played.unknown} of a kind that this version does not know" if played.unknown else ""
-    print(f"published {sum(played.messages.values())} messages: {counts}{unknown}")
+    say(f"published {sum(played.messages.values())} messages: {counts}{unknown}")
     return 0
 
 

@@ -4,12 +4,12 @@ first, and whether it equals what was published."""
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.commands.options import Parser
+from streamer.commands.output import remark, say
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
@@ -89,10 +89,10 @@ def recount(path: str) -> int:
             factory = MessageFactory(stored.source, session=stored.id, run_id=new_id())
             print(format_differential(factory.differential(counted.differential)))
             if stored.rules.segmenter is not None:
-                print(summary(counted.count.cells()))
+                say(summary(counted.count.cells()))
             published = _last_published(stored)
             if published is None or counted.last_due is None:
-                print("no differential was published yet")
+                say("no differential was published yet")
                 continue
             again = factory.differential(counted.last_due)
             what = "the final differential" if published.final else "the last differential"
@@ -101,14 +101,13 @@ def recount(path: str) -> int:
                 continue
             differences = _differences(again, published)
             if not differences:
-                print(f"equal to {what} published, {published.published_utc}")
+                say(f"equal to {what} published, {published.published_utc}")
                 continue
             differing += 1
             program = stored.runs()[-1].program
-            print(
-                f"leukostream: journal {path}: session of {stored.source!r}: got {'; '.join(differences)} than {what}"
-                f" published, expected the same; it was counted by leukostream {program}: recount with that version",
-                file=sys.stderr,
+            remark(
+                f"journal {path}: session of {stored.source!r}: got {'; '.join(differences)} than {what}"
+                f" published, expected the same; it was counted by leukostream {program}: recount with that version"
             )
     return 1 if differing else 0
 

@@ -59,7 +59,8 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
     if message.not_assessed:
         lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
     method = f" ({METHODS.get(message.limits_method, clean(message.limits_method))})" if message.limits_method else ""
-    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{': ' + note if note else ''}")
+    errors = f": {clean(note)}" if note else ""
+    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{errors}")
     return "\n".join(lines)
 
 

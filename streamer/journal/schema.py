@@ -24,8 +24,8 @@ BUSY_MS = 1000
 PAGE_BYTES = 8192
 """Twice SQLite's default, for pictures of 80 KB. Larger pages make the log grow, which holds whole pages."""
 
-STEPS_MAX = 100_000_000
-"""Of SQLite's machine in one reading of a journal, besides one a byte of it: about a second. Exporting a session of
+STEPS_MAX = 20_000_000
+"""Of SQLite's machine in one reading of a journal, besides one a byte of it: less than a second. Exporting a session of
 40 MB as JSON takes 200 000."""
 
 _STEPS_AT_ONCE = 1_000_000

@@ -22,7 +22,7 @@ from streamer.commands.mosaic.marks import CellMark
 from streamer.commands.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
 from streamer.commands.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
 from streamer.commands.mosaic.stitching import stitched
-from streamer.commands.output import writing
+from streamer.commands.output import say, writing
 from streamer.commands.recount import opened, recounted
 from streamer.journal import JournalError, SeenFrame, StoredSession
 from streamer.recording.format import FILE_HEADER_BYTES, version_of
@@ -74,7 +74,7 @@ def mosaic(options: Options) -> int:
     frames = sum(len(visited.islands[number]) for number in chosen)
     cells = sum(len(visited.cells.get(number, ())) for number in chosen)
     missing = f"; {_counted(visited.lost, 'frame')} without a place, not in it" if visited.lost else ""
-    print(
+    say(
         f"{out}: {picture.shape[1]} x {picture.shape[0]} px, 1:{1 / scale:.3g}, {_counted(len(chosen), 'island')},"
         f" {_counted(frames, 'frame')}, {_counted(cells, 'cell')}{missing}"
     )

@@ -22,7 +22,7 @@ from streamer.analysis.magnification import MeasuredSource
 from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
-from streamer.commands.output import remark
+from streamer.commands.output import remark, say
 from streamer.commands.run.sources import OpenedSource, open_sources
 from streamer.config import FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
@@ -81,9 +81,9 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
-    say = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
+    held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
     sources = list(open_sources(config))
-    models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), say)
+    models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
     _prepare(sources, models)
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
@@ -128,7 +128,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         )
         if publisher is not None:
             publisher.obey(pipeline.controls)
-        say.begin()
+        held.begin()
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping
         try:
@@ -141,7 +141,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 for final in pipeline.finals.values():
                     print(format_differential(final, note), file=people)
             if recorder is not None:
-                print(_recording_summary(config.record, recorder.health()), file=people)
+                say(_recording_summary(config.record, recorder.health()), people)
     return 0
 
 
@@ -275,7 +275,7 @@ def _open_publisher(config: Config, history: JournalHistory | None, people: Text
         history=history,
         farewell_s=FAREWELL_S,
     )
-    print(f"publishing on {publisher.endpoint}", file=people, flush=True)
+    say(f"publishing on {publisher.endpoint}", people)
     return publisher
 
 

@@ -294,6 +294,24 @@ def test_export_as_csv_gives_the_counted_cells_and_their_pictures(written, tmp_p
     assert {path.name for path in folder.iterdir()} >= {row["picture"] for row in rows} - {""}
 
 
+def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(copy, tmp_path):
+    database = sqlite3.connect(copy)
+    [rules] = database.execute("SELECT rules FROM sessions").fetchone()
+    for name, evil in (("basophil", "=1+1"), ("monocyte", "@SUM(A1)"), ("lymphocyte", "-2"), ("nucleus_shape", "+x")):
+        rules = rules.replace(f'"{name}"', f'"{evil}"')
+    database.execute("UPDATE sessions SET rules = ?, id = '\tid'", (rules,))
+    database.execute("UPDATE frames SET x_px = x_px - 2000")
+    database.commit()
+    database.close()
+    assert export(str(copy), "csv", str(tmp_path / "cells.csv"), None) == 0
+    with open(tmp_path / "cells.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"'=1+1", "'@SUM(A1)", "'-2"} <= {row["class"] for row in rows} | {row["top_class"] for row in rows}
+    assert rows[0]["session"] == "'\tid"
+    assert "'+x" in rows[0]
+    assert all(float(row["x_px"]) < 0 for row in rows)
+
+
 def test_export_as_coco_gives_every_box_of_every_frame(written, seen, tmp_path):
     out = tmp_path / "boxes.json"
     export(str(written[0]), "coco", str(out), None)
