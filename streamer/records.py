@@ -404,3 +404,5 @@ class Health:
     """None where nothing is published over sockets."""
     recording: RecordingStatus | None = None
     """None where nothing is recorded."""
+    jsonl_lost: int | None = None
+    """Lines of --jsonl that could not be written; None without it."""

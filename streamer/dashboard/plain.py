@@ -64,6 +64,11 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
     return "\n".join(lines)
 
 
+def shows_anything(message: messages.DifferentialMessage) -> bool:
+    """Whether any frame was analysed: a table of zeros would look like a result."""
+    return message.frames > 0
+
+
 class PlainReporter:
     """A Display that prints lines: one at the start, one per source every `every_s`, faults as they come, and the
     differential at the end."""
@@ -137,7 +142,7 @@ class PlainReporter:
         self._report_disagreement()
         for view in self.state.sources.values():
             self._report_faults(view)
-            if view.differential is not None:
+            if view.differential is not None and shows_anything(view.differential):
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
 
     def _introduce(self) -> None:
@@ -174,7 +179,8 @@ class PlainReporter:
             for reason, count in counts.items():
                 if count and (view.name, what, reason) not in self._reported_losses:
                     self._reported_losses[view.name, what, reason] = count
-                    detail = f", {status.detail}" if status.detail and what == "skipped" else ""
+                    told = what == "skipped" and status.state != "failed"  # else it was reported with the state
+                    detail = f", {status.detail}" if status.detail and told else ""
                     self._print(f"{view.name}: {what} {number(count)}, {reason}{detail}")
 
     def _report_progress(self, view: SourceView) -> None:

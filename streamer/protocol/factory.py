@@ -303,6 +303,7 @@ class MessageFactory:
             last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
             stream=health.stream,
             recording=health.recording,
+            jsonl_lost=health.jsonl_lost,
             **self._stamp("health"),
         )
 

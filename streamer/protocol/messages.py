@@ -170,6 +170,7 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     """By model, "detector" and "classifier": how far a GPU agrees with the CPU; None where that is not compared."""
 
     recording: RecordingStatus | None = None
+    jsonl_lost: int | None = None
     segmenter: str | None = None
 
 

@@ -74,6 +74,8 @@ def _of_run(health: HealthMessage) -> Iterator[Metric]:
     }
     yield InfoMetricFamily("leukostream", "What runs.", info)
     yield GaugeMetricFamily("leukostream_uptime_seconds", "Since the process started.", health.uptime_s)
+    if health.jsonl_lost is not None:
+        yield CounterMetricFamily("leukostream_jsonl_lost", "Lines of JSON that were not written.", health.jsonl_lost)
     stream = health.stream
     if stream is None:
         return

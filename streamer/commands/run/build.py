@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -28,7 +29,7 @@ from streamer.config import FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
 from streamer.counting.morphometry import ShapeMeter
-from streamer.dashboard import Dashboard, Display, format_differential
+from streamer.dashboard import Dashboard, Display, format_differential, shows_anything
 from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
@@ -120,6 +121,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
                 stream=publisher.health if publisher else lambda: None,
                 on_skip=_report_skip,
+                lines_lost=lambda: None if jsonl is None else jsonl.lost,
                 recorder=recorder,
             ),
             _limits(config, max(one.detector.batch for one in models.values())),
@@ -138,10 +140,12 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 pipeline.finish()
         finally:
             if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
-                for final in pipeline.finals.values():
+                for final in filter(shows_anything, pipeline.finals.values()):
                     print(format_differential(final, note), file=people)
             if recorder is not None:
                 say(_recording_summary(config.record, recorder.health()), people)
+        if jsonl is not None:
+            jsonl.check()
     return 0
 
 
@@ -330,7 +334,11 @@ def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | Non
 
 @contextlib.contextmanager
 def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential."""
+    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential.
+
+    A second Ctrl-C ends the process at once, which every file of a run survives: its threads are inside native code,
+    and the interpreter's own end would abort them there ("terminate called without an active exception").
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
         pipeline.stop()
@@ -339,6 +347,11 @@ def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
     previous = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        remark("stopped at once, before the final differential")
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(130)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
