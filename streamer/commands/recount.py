@@ -25,7 +25,7 @@ from streamer.journal import (
     replay,
 )
 from streamer.protocol.factory import MessageFactory, new_id
-from streamer.protocol.messages import DifferentialMessage, Message, decode
+from streamer.protocol.messages import DifferentialMessage, Message, WireError, decode
 from streamer.records import Differential
 
 
@@ -126,7 +126,11 @@ def _last_published(stored: StoredSession) -> DifferentialMessage | None:
     """The newest; of a session that was gone on with after its end, not the one of that end."""
     newest = None
     for header in stored.differentials():
-        message = decode(header)
+        with stored.reading("messages.header"):
+            try:
+                message = decode(header)
+            except WireError as error:
+                raise ValueError(str(error)) from error
         if isinstance(message, DifferentialMessage) and message.final == stored.ended:
             newest = message
     return newest

@@ -223,12 +223,13 @@ class StoredSession(SessionRows):
 
     def carried_out(self, by: str, request_id: str) -> str | None:
         """Body of the command with this id, if it was carried out on any session of this source."""
-        row = self.database.execute(
-            "SELECT body FROM commands JOIN sessions ON sessions.number = commands.session"
-            " WHERE by = ? AND request_id = ? AND refused IS NULL AND source = ?",
-            (by, request_id, self.source),
-        ).fetchone()
-        return None if row is None else str(row[0])
+        with self.reading("commands.body"):
+            row = self.database.execute(
+                "SELECT body FROM commands JOIN sessions ON sessions.number = commands.session"
+                " WHERE by = ? AND request_id = ? AND refused IS NULL AND source = ?",
+                (by, request_id, self.source),
+            ).fetchone()
+            return None if row is None else str(row[0])
 
     def cells_of(self, frame_id: int) -> list[int]:
         """The cell of each box of a frame, as published then; -1 for none."""

@@ -14,7 +14,7 @@ import pytest
 
 from streamer.analysis import models
 from streamer.cli import main
-from streamer.journal import JournalError, JournalReader
+from streamer.journal import JournalError, JournalHistory, JournalReader
 from streamer.journal import schema as journal_schema
 from streamer.run import session
 from tests.streamer.journal.journal_cases import classifier, detector, write_images
@@ -182,6 +182,30 @@ def test_no_control_character_of_a_class_or_a_path_reaches_the_terminal(
         assert told(capsys, READERS[reader](evil, made))[0] == (reader == "recount")  # other names than were published
     status, line = told(capsys, ["recount", f"{evil}\r\x9b2J"])
     assert (status, line.startswith("leukostream: journal ")) == (1, True)
+
+
+def test_a_message_that_is_none_is_one_line_for_recount_and_no_message_for_a_subscriber(
+    journal: Path, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(journal, "UPDATE messages SET header = x'7b1b'")
+    status, line = told(capsys, READERS["recount"](journal, made))
+    assert (status, "messages.header of session 1" in line) == (1, True), line
+    with JournalReader(journal) as reader:
+        [stored] = reader.sessions
+        history = JournalHistory([stored])
+        assert history.read(stored.id, -1, 1000, [b""], max_messages=10, max_bytes=1 << 20) is None
+
+
+def test_a_command_that_was_given_before_and_is_no_text_is_one_line(journal: Path) -> None:
+    spoil(journal, "UPDATE commands SET body = CAST(x'ff' AS TEXT)")
+    with JournalReader(journal) as reader, pytest.raises(JournalError, match=r"commands\.body|UTF-8"):
+        reader.sessions[0].carried_out("anyone", "one")
+
+
+def test_a_journal_makes_mosaic_call_nobody(journal: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(journal, "UPDATE sessions SET address = 'stream:http://127.0.0.1:9/film'")
+    status, line = told(capsys, READERS["mosaic"](journal, made))
+    assert (status, "can't be read again" in line) == (1, True), line
 
 
 RUNNING = {
