@@ -116,10 +116,9 @@ class SessionJournal:
         self._db = journal.database
         self._last: PreparedFrame | None = None
         self._found: PreparedFrame | None = None
-        self._pictures: set[int] = {
-            row[0]
-            for row in self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
-        }
+        with stored.reading("keyframe_pictures.number"):
+            numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
+            self._pictures: set[int] = {number for (number,) in numbers}
 
     @property
     def broken(self) -> bool:
