@@ -147,6 +147,11 @@ class CellTable(GrowableTable):
         self.joined_to[gone] = kept
         self._buckets[tuple(self.bucket[gone].tolist())].remove(gone)
 
+    def drop(self, row: int) -> None:
+        """It turned out to be no part of the slide."""
+        self.alive[row] = False
+        self._buckets[tuple(self.bucket[row].tolist())].remove(row)
+
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Only of a table that is empty yet."""
         super().restore(columns)

@@ -18,14 +18,18 @@ from streamer.journal.rows import (
     unpacked,
     unpacked_checkpoint,
     unpacked_corrections,
+    unpacked_hidden,
     unpacked_looks,
+    unpacked_mask,
 )
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.records import CellShape, Detections, MeasuredLook, Reclassification, StagePosition
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.registration import Shift
+from streamer.stage.static_mask import StaticMask
 from streamer.stage.tracker import TrackerState
 
 LAST_PICTURE = -1
@@ -34,6 +38,9 @@ LAST_PICTURE = -1
 FOUND_PICTURE = -2
 """The same for `TrackerState.found`, if that is another frame."""
 
+STATIC_PICTURE = -3
+"""The same of the frame by which static parts are looked for."""
+
 
 class _ReclassifyBody(msgspec.Struct, rename={"class_": "class"}):
     """The part of a `reclassify` command that the count needs."""
@@ -41,6 +48,14 @@ class _ReclassifyBody(msgspec.Struct, rename={"class_": "class"}):
     cell_id: int
     class_: str | None
     subclass: str | None = None
+
+
+class StaticRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A StaticMask as JSON, without its picture."""
+
+    pairs: int = 0
+    history: bytes | None = None
+    found: bytes | None = None
 
 
 class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +75,7 @@ class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of the last frame: island, x_px, y_px, quality."""
     anchor: int | None
     reason: str | None
+    static: StaticRow = StaticRow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +149,7 @@ class StoredSession:
             " FROM frames WHERE session = ? AND frame_id > ? ORDER BY frame_id",
             (self.number, after),
         )
+        hidden = self._hidden_parts()
         for frame_id, utc, file, width, height, island, x, y, quality, anchor, lost, corrections, *rest in rows:
             accepted, reasons, focus, truncated, boxes, scores, labels, looked = rest
             looks = self.database.execute(
@@ -150,6 +167,7 @@ class StoredSession:
                     anchor,
                     lost,
                     unpacked_corrections(corrections),
+                    hidden=next((parts for since, parts in hidden if since <= frame_id), None),
                 ),
                 detections=Detections(
                     boxes_px=unpacked(boxes, "<f4", 4),
@@ -167,6 +185,16 @@ class StoredSession:
                 captured_utc=utc,
                 shapes=self._shapes(frame_id),
             )
+
+    def _hidden_parts(self) -> list[tuple[int, HiddenParts | None]]:
+        """(first frame, what is hidden from there on), newest first; empty where a journal knows of none."""
+        if not self.database.execute("SELECT 1 FROM sqlite_master WHERE name = 'hidden_parts'").fetchone():
+            return []
+        rows = self.database.execute(
+            "SELECT frame_id, factor, rows, columns, mask FROM hidden_parts WHERE session = ? ORDER BY frame_id DESC",
+            (self.number,),
+        )
+        return [(since, None if row[3] is None else unpacked_hidden(row)) for since, *row in rows]
 
     def _shapes(self, frame_id: int) -> list[MeasuredLook]:
         """The measures made on a frame, in order."""
@@ -277,6 +305,14 @@ class StoredSession:
         ).fetchone()
         return None if row is None else _prepared(*row)
 
+    def _static(self, row: StaticRow) -> StaticMask:
+        last = self._picture(STATIC_PICTURE)
+        if last is None or row.history is None:
+            return StaticMask()
+        history = unpacked_mask(row.history, last.fine.shape)
+        found = None if row.found is None else unpacked_mask(row.found, last.fine.shape)
+        return StaticMask(last, row.pairs, history, found)
+
     def tracker(self) -> TrackerState | None:
         """None before the first frame."""
         row = self.database.execute("SELECT state FROM trackers WHERE session = ?", (self.number,)).fetchone()
@@ -298,6 +334,7 @@ class StoredSession:
             was_found=state.was_found,
             found=found,
             hunches=state.hunches,
+            static=self._static(state.static),
             last=(picture, Placement(position, state.anchor, state.reason)),
         )
 

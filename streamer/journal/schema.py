@@ -180,6 +180,17 @@ CREATE TABLE IF NOT EXISTS shapes (
 """
 """Measures of cells; only journals of runs with a segmenter have this table."""
 
+HIDDEN_PARTS = """
+CREATE TABLE IF NOT EXISTS hidden_parts (
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,   -- the first frame for which they are known
+    factor INTEGER, rows INTEGER, columns INTEGER,
+    mask BLOB,                   -- zlib, (rows, columns) u1: 1 where frames show no slide; NULL: they do everywhere
+    PRIMARY KEY (session, frame_id)
+) WITHOUT ROWID;
+"""
+"""What stays in place while the slide moves, or was given by hand; only in journals of sources that have any."""
+
 
 class JournalError(LeukostreamError):
     """A journal that can't be used or written."""
