@@ -364,8 +364,8 @@ class StageTracker:
             self._map.settle(new.island, new.number if off < self._config.settle_all_px else None)
 
     def _distortion(self, whole: PreparedFrame) -> str | None:
-        """Why a frame that fits nowhere still shows the last field: turned, or at another magnification. Then the middle
-        of the picture stays in place, and must not be left out for it."""
+        """Why a frame that fits nowhere still shows the last field: turned, or at another magnification. Then the
+        middle of the picture stays in place, and must not be left out for it."""
         if self._last is None or self._last[1].anchor is None:
             return None
         hidden = None if self._static.sure is None else self._hidden
