@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Likewise: what measures nucleus and cytoplasm of the counted white cells; None or "none": nothing does."""
     um_per_px: str | float | tuple[str, ...] | None = None
     """Each `[NAME=]UM`: micrometres a pixel of the frames of that source, or of all others; None: not known."""
+    ignore_box: tuple[str, ...] = ()
+    """Each `[NAME=]X1,Y1,X2,Y2`: a part of the frames of that source, or of all, that shows no slide, in pixels."""
     explain: bool = False
     """Each `cell` message says where on the cell the evidence for its class lies. The classifier runs on ONNX Runtime
     then."""

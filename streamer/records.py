@@ -343,6 +343,8 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """p50, p95, p99 from grab to publish over the last frames; None before the first."""
     detail: str | None = None
     """The last fault, in words."""
+    hidden_px: tuple[tuple[int, int, int, int], ...] = ()
+    """x1, y1, x2, y2 around each part of its frames that shows no slide; empty: none is known."""
 
 
 # How the publishing sockets do; all counts since the start.

@@ -37,6 +37,10 @@ class QualityConfig:
     """Share of the field that cells cover, from which they can't be told apart. Real fields: to 0.74."""
 
 
+TILES = 7
+"""Along each side, for the smear: an odd number, so that a crosshair touches one row and one column of them."""
+
+
 def assess(
     image: npt.NDArray[np.uint8], config: QualityConfig | None = None, half: npt.NDArray[np.uint8] | None = None
 ) -> FrameQuality:
@@ -112,9 +116,11 @@ def _focus(along_x: npt.NDArray[Any], along_y: npt.NDArray[Any], curvature: npt.
 
 
 def _smear(along_x: npt.NDArray[Any], along_y: npt.NDArray[Any]) -> float:
-    """Of the median tile of 4 x 4: motion smears all of them alike, a lone cell or the smear's edge only its own."""
-    rows, columns = along_x.shape[0] // 4, along_x.shape[1] // 4
-    tiles_x, tiles_y = (image[: 4 * rows, : 4 * columns].reshape(4, rows, 4, columns) for image in (along_x, along_y))
+    """Of the median tile: motion smears all of them alike, a lone cell, a film's edge or a crosshair only its own."""
+    rows, columns = along_x.shape[0] // TILES, along_x.shape[1] // TILES
+    tiles_x, tiles_y = (
+        image[: TILES * rows, : TILES * columns].reshape(TILES, rows, TILES, columns) for image in (along_x, along_y)
+    )
     xx, xy, yy = (
         np.einsum("ijkl,ijkl->ik", one, two)
         for one, two in ((tiles_x, tiles_x), (tiles_x, tiles_y), (tiles_y, tiles_y))

@@ -151,12 +151,17 @@ class CellTable(GrowableTable):
         self.joined_to[gone] = kept
         self._buckets[tuple(self.bucket[gone].tolist())].remove(gone)
 
+    def drop(self, row: int) -> None:
+        """It turned out to be no part of the slide."""
+        self.alive[row] = False
+        self._buckets[tuple(self.bucket[row].tolist())].remove(row)
+
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Only of a table that is empty yet. ValueError for cells that are joined to none, or in a circle."""
         super().restore(columns)
         ends = self.joined_to.copy()
-        if ((ends < -1) | (ends >= self.count) | ((ends >= 0) == self.alive)).any():
-            raise ValueError(f"joined_to: got cells joined to none, expected those of {self.count}, not alive")
+        if ((ends < -1) | (ends >= self.count) | ((ends >= 0) & self.alive)).any():
+            raise ValueError(f"joined_to: got cells joined to none of {self.count}, or joined and alive")
         for _ in range(self.count.bit_length()):
             ends = np.where(ends >= 0, ends[ends], ends)
         if (ends >= 0).any():

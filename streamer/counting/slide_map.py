@@ -28,8 +28,12 @@ from streamer.counting.matching import (
 )
 from streamer.counting.recognition import Recognition
 from streamer.counting.tallies import SlideCounts, Tallies
+from streamer.counting.visits import Visits
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
+from streamer.stage.hidden import FramePx, HiddenParts
 from streamer.stage.placement import Correction, Placement
+
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,12 @@ class SlideConfig:
     """What a look at a cut cell counts once the cell was seen whole; before, it counts like any other."""
     cut_evidence: float = 0.1
     """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
+    max_hidden: float = 0.5
+    """A box of which more lies in parts of the frame that show no slide is no cell."""
+    max_veiled: float = 0.15
+    """One of which more lies there shows no whole cell; a crosshair's line covers some 8 % of a red cell."""
+    max_hidden_beside: float = 0.25
+    """A side beside which more is hidden may not be the cell's, but the end of what can be seen of it."""
     box_memory: int = 8
     """A cell's box is the mean of about so many looks."""
     double_check_px: float = 5.0
@@ -78,6 +88,9 @@ class SlideState:
     sums: Mapping[str, npt.NDArray[np.float32]]
     """Columns of the fusion."""
     names: Names
+    visits: npt.NDArray[np.float64]
+    """Rows of the visits."""
+    hidden: HiddenParts | None
 
 
 class SlideMap:
@@ -87,6 +100,9 @@ class SlideMap:
         self._fusion = Fusion(self._config.fusion)
         self._tallies = Tallies(self._cells, self._fusion)
         self._recognition = Recognition(self._cells, self._config.match)
+        self._visits = Visits()
+        self._hidden: HiddenParts | None = None
+        """Of the last frame."""
 
     @property
     def bytes_used(self) -> int:
@@ -174,7 +190,9 @@ class SlideMap:
 
     def state(self) -> SlideState:
         """What `restore` needs, between two frames; views that are valid until the next one."""
-        return SlideState(self._cells.columns(), self._fusion.columns(), self._fusion.names)
+        return SlideState(
+            self._cells.columns(), self._fusion.columns(), self._fusion.names, self._visits.rows, self._hidden
+        )
 
     def restore(self, state: SlideState) -> None:
         """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays. ValueError for what
@@ -182,6 +200,7 @@ class SlideMap:
         cells, names = self._cells, state.names
         cells.restore(state.cells)
         self._fusion.restore(state.sums, names)
+        self._visits.rows, self._hidden = state.visits, state.hidden
         told = cells.reclassified_order > 0  # the other rows' are empty
         for column, known in (
             (cells.white_row, self._fusion.rows),
@@ -210,6 +229,7 @@ class SlideMap:
         Of a frame without position, or not `accepted`, nothing is counted.
         """
         self._correct(placement.corrections)
+        self._hide(placement.hidden, max(frame_size_px))
         kinds = np.array([KINDS.index(kind) for kind in detections.kinds], np.intp)[detections.labels]
         white = detections.white_rows
         if looks is not None and len(looks) != len(white):
@@ -218,12 +238,20 @@ class SlideMap:
         fresh = np.zeros(len(detections), bool)
         position = placement.position
         if position is not None and accepted:
-            rows = np.nonzero(detections.scores >= self._config.min_score)[0]
-            boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
+            self._visits.add(placement, frame_id)
+            is_seen = detections.scores >= self._config.min_score
             longer = max(frame_size_px)
             distances_px = from_edges_px(detections.boxes_px, *frame_size_px)
             cut = distances_px <= self._config.maybe_cut_share * longer
             whole: npt.NDArray[np.bool_] = distances_px.min(axis=1) > self._config.cut_share * longer
+            if placement.hidden is not None:
+                near = self._config.cut_share * longer, self._config.maybe_cut_share * longer
+                _, veiled, unseen = self._veiled(detections.boxes_px, placement.hidden, near[0])
+                is_seen &= ~unseen
+                whole &= ~veiled
+                cut |= self._veiled(detections.boxes_px, placement.hidden, near[1])[0]
+            rows = np.nonzero(is_seen)[0]
+            boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
             field = Field.of(placement, frame_size_px, frame_id)
             numbers[rows], fresh[rows] = self._add_boxes(
                 boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
@@ -338,10 +366,38 @@ class SlideMap:
         cells.whole_looks[rows[~is_cut]] += 1
         cells.moved(rows)
 
+    # What shows no slide
+
+    def _veiled(self, boxes_px: FramePx, hidden: HiddenParts, within_px: float) -> tuple[Cuts, Flags, Flags]:
+        """Of boxes of a frame: (n, 4) beside which sides the slide is hidden; which of them show no whole cell for
+        that, and which none at all."""
+        covered = hidden.covered(boxes_px)
+        beside = hidden.beside(boxes_px, within_px) > self._config.max_hidden_beside
+        return beside, beside.any(1) | (covered > self._config.max_veiled), covered > self._config.max_hidden
+
+    def _hide(self, hidden: HiddenParts | None, longer_px: int) -> None:
+        """Count the cells anew that were seen only where it is known now that the slide is hidden: as cut ones, or not
+        at all. Each place between their first and their last frame must hide them."""
+        before, self._hidden = self._hidden, hidden
+        if hidden is None or hidden is before or hidden.same_as(before):
+            return
+        cells, within_px = self._cells, self._config.cut_share * longer_px
+        rows = self._visits.known(cells, self._living())
+        veiled, unseen = np.ones(len(rows), bool), np.ones(len(rows), bool)
+        for seen, boxes_px in self._visits.views(cells, rows):
+            _, is_veiled, is_unseen = self._veiled(boxes_px, hidden, within_px)
+            veiled[seen] &= is_veiled
+            unseen[seen] &= is_unseen
+        with self._tallies.change(rows[veiled]):
+            cells.partial[rows[veiled]] = True
+            for row in rows[unseen].tolist():
+                cells.drop(row)
+
     # Corrections of the stage map
 
     def _correct(self, corrections: Sequence[Correction]) -> None:
         cells = self._cells
+        self._visits.correct(corrections)
         if not corrections or cells.count == 0:
             return
         size = 1 + max(int(cells.anchor[: cells.count].max()), max(c.anchor for c in corrections))
@@ -404,10 +460,11 @@ class SlideMap:
 
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
         changed, removed = self._tallies.drain()
+        joined_to = self._cells.joined_to[removed].tolist()
         return SlideUpdate(
             observations,
             tuple(self._cell(row) for row in changed),
-            tuple((row, None if self._cells.alive[row] else int(self._cells.joined_to[row])) for row in removed),
+            tuple((row, to if to >= 0 else None) for row, to in zip(removed, joined_to, strict=True)),
         )
 
     def _cell(self, row: int, *, described: bool = True) -> Cell:

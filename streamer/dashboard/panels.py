@@ -138,6 +138,8 @@ def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
         parts.append((f"skipped {tally(status.skipped)}", ink(CAUTION)))
     if with_reopenings and status.reopened:
         parts.append((f"reopened {number(status.reopened)}", ink(CAUTION)))
+    if status.hidden_px:
+        parts.append((f"{number(len(status.hidden_px))} parts of the frame left out", FAINT))
     if status.detail:
         parts.append((status.detail, ink(BAD) if status.state in ("failed", "reopening") else FAINT))
     if not parts:

@@ -91,6 +91,7 @@ class PlainReporter:
         self._reported_disagreement = False
         self._reported_losses: dict[tuple[str, str, str], int] = {}
         self._reported_states: dict[str, tuple[str, str | None]] = {}
+        self._reported_hidden: set[str] = set()
         self._reported_progress: dict[str, str] = {}
 
     @property
@@ -125,6 +126,7 @@ class PlainReporter:
         self._report_disagreement()
         for view in self.state.sources.values():
             self._report_faults(view)
+            self._report_hidden(view)
         if self._due_ns is None:
             self._due_ns = now_ns + self._every_ns
         if now_ns >= self._due_ns:
@@ -142,6 +144,7 @@ class PlainReporter:
         self._report_disagreement()
         for view in self.state.sources.values():
             self._report_faults(view)
+            self._report_hidden(view)
             if view.differential is not None and shows_anything(view.differential):
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
 
@@ -182,6 +185,16 @@ class PlainReporter:
                     told = what == "skipped" and status.state != "failed"  # else it was reported with the state
                     detail = f", {status.detail}" if status.detail and told else ""
                     self._print(f"{view.name}: {what} {number(count)}, {reason}{detail}")
+
+    def _report_hidden(self, view: SourceView) -> None:
+        """Once, when parts of the frames turned out to show no slide."""
+        boxes = view.status.hidden_px if view.status is not None else ()
+        if not boxes or view.name in self._reported_hidden:
+            return
+        self._reported_hidden.add(view.name)
+        shown = " and ".join(",".join(map(str, box)) for box in boxes[:3])
+        more = f" and {len(boxes) - 3} more" if len(boxes) > 3 else ""
+        self._print(f"{view.name}: what stays in place while the slide moves is left out: {shown}{more} (x1,y1,x2,y2)")
 
     def _report_progress(self, view: SourceView) -> None:
         status, message = view.status, view.differential

@@ -135,6 +135,14 @@ class KeyframePictureRow(Row, frozen=True, array_like=True):
     fine: bytes
 
 
+class HiddenPartsRow(Row, frozen=True, array_like=True):
+    frame_id: Number
+    factor: Side | None
+    rows: Side | None
+    columns: Side | None
+    mask: bytes | None
+
+
 class MessageRow(Row, frozen=True, array_like=True):
     header: bytes
     jpeg: bytes | None

@@ -18,6 +18,7 @@ from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.columns import (
     CommandRow,
     FrameRow,
+    HiddenPartsRow,
     LookRow,
     MessageRow,
     PictureRow,
@@ -39,11 +40,13 @@ from streamer.journal.rows import (
     unpacked,
     unpacked_checkpoint,
     unpacked_corrections,
+    unpacked_hidden,
     unpacked_looks,
 )
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.journal.stage import StoredStage
 from streamer.records import CellShape, Classifications, Detections, MeasuredLook, Reclassification, StagePosition
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.placement import Correction, Placement
 
 
@@ -131,10 +134,11 @@ class StoredSession(SessionRows):
 
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
+        hidden = self._hidden_parts()
         for row in self.rows("frames", FrameRow, "AND frame_id > ? ORDER BY frame_id", after):
-            yield self._frame(row)
+            yield self._frame(row, next((parts for since, parts in hidden if since <= row.frame_id), None))
 
-    def _frame(self, row: FrameRow) -> SeenFrame:
+    def _frame(self, row: FrameRow, hidden: HiddenParts | None) -> SeenFrame:
         where = f"of frame {row.frame_id}"
         with self.reading(f"frames.boxes {where}"):
             boxes = unpacked(row.boxes, "<f4", 4)
@@ -167,7 +171,7 @@ class StoredSession(SessionRows):
             frame_id=row.frame_id,
             width=row.width,
             height=row.height,
-            placement=Placement(place, row.anchor, row.lost, corrections),
+            placement=Placement(place, row.anchor, row.lost, corrections, hidden=hidden),
             detections=detections,
             looks=self._looks(row.frame_id, len(detections.white_rows)) if row.looked else None,
             accepted=bool(row.accepted),
@@ -190,6 +194,21 @@ class StoredSession(SessionRows):
             check_finite("subclass_probabilities", looks.subclass_probabilities)
             check_finite("attributes", looks.attribute_probabilities)
             return looks
+
+    def _hidden_parts(self) -> list[tuple[int, HiddenParts | None]]:
+        """(first frame, what is hidden from there on), newest first; empty where a journal knows of none."""
+        if not self.database.execute("SELECT 1 FROM sqlite_master WHERE name = 'hidden_parts'").fetchone():
+            return []
+        parts: list[tuple[int, HiddenParts | None]] = []
+        for row in self.rows("hidden_parts", HiddenPartsRow, "ORDER BY frame_id DESC"):
+            with self.reading(f"hidden_parts.mask from frame {row.frame_id} on"):
+                mask = None
+                if row.mask is not None:
+                    if row.factor is None or row.rows is None or row.columns is None:
+                        raise ValueError("got no size of it, expected one")
+                    mask = unpacked_hidden((row.factor, row.rows, row.columns, row.mask))
+                parts.append((row.frame_id, mask))
+        return parts
 
     def _shapes(self, frame_id: int) -> list[MeasuredLook]:
         """The measures made on a frame, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,14 @@ from streamer.counting.size_correction import Place
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
 from streamer.records import Classifications, MeasuredLook
+from streamer.stage.hidden import HiddenParts, Mask
 from streamer.stage.placement import Correction
 
 _CORRECTION = np.dtype([("anchor", "<i4"), ("island", "<i4"), ("dx_px", "<f8"), ("dy_px", "<f8")])
+
+
+HiddenRow = tuple[int, int, int, bytes]
+"""Of hidden parts: frame pixels per pixel of the mask, its height and width, and the mask."""
 
 
 class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +45,8 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     sums: dict[str, tuple[str, tuple[int, ...], bytes]]
     area: Mapping[int, tuple[float, float, Sequence[Place]]] | None = None
     """None before 2.0."""
+    visits: bytes = b""
+    hidden: HiddenRow | None = None
     shapes: tuple[MeasuredLook, ...] = ()
 
 
@@ -202,6 +210,8 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         cells=_packed_columns(checkpoint.slide.cells),
         sums=_packed_columns(checkpoint.slide.sums),
         area=checkpoint.area,
+        visits=packed(checkpoint.slide.visits, "<f8"),
+        hidden=packed_hidden(checkpoint.slide.hidden),
         shapes=checkpoint.shapes,
     )
     return msgspec.msgpack.encode(row)
@@ -212,6 +222,9 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     if row.area is None:
         return None
+    visits = unpacked(row.visits, "<f8", 5)
+    columns = _unpacked_columns(row.cells), _unpacked_columns(row.sums)
+    slide = SlideState(*columns, row.names, visits, unpacked_hidden(row.hidden))
     return Checkpoint(
         frame_id=row.frame_id,
         frames=row.frames,
@@ -219,10 +232,35 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
         published=row.told or (),
         published_at_frame=row.told_at_frame,
         islands=row.islands,
-        slide=SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names),
+        slide=slide,
         area=row.area,
         shapes=row.shapes,
     )
+
+
+def packed_hidden(hidden: HiddenParts | None) -> HiddenRow | None:
+    return None if hidden is None else (hidden.factor, *hidden.mask.shape, packed_mask(hidden.mask))
+
+
+def unpacked_hidden(row: HiddenRow | None) -> HiddenParts | None:
+    return None if row is None else HiddenParts(unpacked_mask(row[3], (row[1], row[2])), row[0])
+
+
+def packed_mask(mask: Mask) -> bytes:
+    """Also of other bytes that are mostly zero."""
+    return zlib.compress(np.ascontiguousarray(mask, np.uint8).tobytes(), 1)
+
+
+def unpacked_mask(blob: bytes, shape: tuple[int, int]) -> Mask:
+    """ValueError for one of another shape."""
+    size = shape[0] * shape[1]
+    try:
+        mask = zlib.decompressobj().decompress(blob, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"mask: got {error}, expected {shape} bytes") from None
+    if len(mask) != size:
+        raise ValueError(f"mask: got {len(mask)} bytes or more, expected {shape}")
+    return np.frombuffer(mask, np.uint8).reshape(shape)
 
 
 def _packed_columns(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

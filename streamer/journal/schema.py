@@ -187,6 +187,17 @@ CREATE TABLE IF NOT EXISTS shapes (
 """
 """Measures of cells; only journals of runs with a segmenter have this table."""
 
+HIDDEN_PARTS = """
+CREATE TABLE IF NOT EXISTS hidden_parts (
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,   -- the first frame for which they are known
+    factor INTEGER, rows INTEGER, columns INTEGER,
+    mask BLOB,                   -- zlib, (rows, columns) u1: 1 where frames show no slide; NULL: they do everywhere
+    PRIMARY KEY (session, frame_id)
+) WITHOUT ROWID;
+"""
+"""What stays in place while the slide moves, or was given by hand; only in journals of sources that have any."""
+
 
 class JournalError(LeukostreamError):
     """A journal that can't be used or written."""
@@ -285,7 +296,7 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA + SHAPES)
+        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS)
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 
@@ -310,7 +321,7 @@ def _check_tables(database: sqlite3.Connection, path: Path) -> None:
         if kind == "table":
             tables.add(name)
     for table, columns in _own_columns().items():
-        if table not in tables and table == "shapes":  # only where a segmenter ran
+        if table not in tables and table in ("shapes", "hidden_parts"):  # only where there is something to put in
             continue
         if table not in tables or _columns(database, table) != columns:
             what = "other columns in" if table in tables else "no"

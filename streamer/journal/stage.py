@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 from streamer.journal.columns import KeyframePictureRow, KeyframeRow, SessionRows, check_finite
-from streamer.journal.rows import unpacked
+from streamer.journal.rows import unpacked, unpacked_mask
 from streamer.records import StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Placement
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.registration import Shift
+from streamer.stage.static_mask import PAIRS, StaticMask
 from streamer.stage.tracker import TrackerState
 
 LAST_PICTURE = -1
@@ -21,6 +23,17 @@ LAST_PICTURE = -1
 
 FOUND_PICTURE = -2
 """The same for `TrackerState.found`, if that is another frame."""
+
+STATIC_PICTURE = -3
+"""The same of the frame by which static parts are looked for."""
+
+
+class StaticRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A StaticMask as JSON, without its picture."""
+
+    pairs: Annotated[int, msgspec.Meta(ge=0, le=PAIRS)] = 0
+    history: bytes | None = None
+    found: bytes | None = None
 
 
 class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +53,7 @@ class TrackerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of the last frame: island, x_px, y_px, quality."""
     anchor: int | None
     reason: str | None
+    static: StaticRow = StaticRow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,14 @@ class StoredStage(SessionRows):
                 raise ValueError(f"got {fine.shape}, expected {row.height} x {row.width} px by {row.factor}")
             return PreparedFrame(row.height, row.width, row.factor, fine, None, row.contrast, row.coherence, row.smear)
 
+    def _static(self, row: StaticRow) -> StaticMask:
+        last = self._picture(STATIC_PICTURE)
+        if last is None or row.history is None:
+            return StaticMask()
+        shape = last.fine.shape
+        found = None if row.found is None else unpacked_mask(row.found, shape)
+        return StaticMask(last, row.pairs, unpacked_mask(row.history, shape), found)
+
     def tracker(self) -> TrackerState | None:
         """None before the first frame."""
         stored = self.value("trackers", "state", "")
@@ -105,5 +127,6 @@ class StoredStage(SessionRows):
                 was_found=state.was_found,
                 found=found,
                 hunches=state.hunches,
+                static=self._static(state.static),
                 last=(picture, Placement(position, state.anchor, state.reason)),
             )

@@ -23,15 +23,19 @@ from streamer.journal.rows import (
     packed,
     packed_checkpoint,
     packed_corrections,
+    packed_hidden,
+    packed_mask,
 )
-from streamer.journal.schema import SHAPES, connect, connect_readonly, create, fault
-from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, TrackerRow
+from streamer.journal.schema import HIDDEN_PARTS, SHAPES, connect, connect_readonly, create, fault
+from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, STATIC_PICTURE, StaticRow, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
 from streamer.records import Cell
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import PreparedFrame
+from streamer.stage.static_mask import StaticMask
 from streamer.stage.tracker import StageChanges, TrackerState
 
 Emission = tuple[AnyMessage, bytes | None]
@@ -116,6 +120,9 @@ class SessionJournal:
         self._db = journal.database
         self._last: PreparedFrame | None = None
         self._found: PreparedFrame | None = None
+        self._hidden: HiddenParts | None = None
+        self._static = StaticMask()
+        self._static_row = StaticRow()
         with stored.reading("keyframe_pictures.number"):
             numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
             self._pictures: set[int] = {number for (number,) in numbers}
@@ -159,6 +166,7 @@ class SessionJournal:
                     *(packed(detections.labels, "<i2"), packed(cells, "<i4"), seen.looks is not None),
                 ),
             )
+            self._hidden_parts(seen.frame_id, placement.hidden)
             self._looks(seen, cells)
             self._shapes(seen)
             self._cell_changes(seen.frame_id, update)
@@ -198,6 +206,13 @@ class SessionJournal:
             if update is not None:
                 self._cell_changes(after_frame, update)
             self._messages(emissions)
+
+    def _hidden_parts(self, frame_id: int, hidden: HiddenParts | None) -> None:
+        if hidden is not self._hidden:
+            self._hidden = hidden
+            row = packed_hidden(hidden) or (None,) * 4
+            self._db.execute(HIDDEN_PARTS)
+            self._db.execute("INSERT INTO hidden_parts VALUES (?, ?, ?, ?, ?, ?)", (self._number, frame_id, *row))
 
     def _looks(self, seen: SeenFrame, cells: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
         looks = seen.looks
@@ -300,9 +315,13 @@ class SessionJournal:
         if found is not None and found[0] is not self._last and found[0] is not self._found:
             self._found = found[0]
             self._picture(FOUND_PICTURE, found[0])
-        self._db.execute(
-            "INSERT OR REPLACE INTO trackers VALUES (?, ?)", (self._number, _tracker_json(changes.tracker))
-        )
+        if changes.tracker.static is not self._static:
+            self._static = changes.tracker.static
+            self._static_row = _static_row(self._static)
+            if self._static.last is not None:
+                self._picture(STATIC_PICTURE, self._static.last)
+        tracker = _tracker_json(changes.tracker, self._static_row)
+        self._db.execute("INSERT OR REPLACE INTO trackers VALUES (?, ?)", (self._number, tracker))
 
     def _picture(self, number: int, frame: PreparedFrame) -> None:
         self._db.execute(
@@ -323,7 +342,15 @@ def _keyframe_row(state: KeyframeState) -> tuple[object, ...]:
     )
 
 
-def _tracker_json(state: TrackerState) -> str:
+def _static_row(static: StaticMask) -> StaticRow:
+    return StaticRow(
+        pairs=static.pairs,
+        history=None if static.history is None else packed_mask(static.history),
+        found=None if static.found is None else packed_mask(static.found),
+    )
+
+
+def _tracker_json(state: TrackerState, static: StaticRow) -> str:
     position = reason = anchor = None
     if state.last is not None:
         placement = state.last[1]
@@ -344,6 +371,7 @@ def _tracker_json(state: TrackerState) -> str:
         position=position,
         anchor=anchor,
         reason=reason,
+        static=static,
     )
     return msgspec.json.encode(row).decode()
 

@@ -163,6 +163,7 @@ class _Lane:
             reopened=status.reopened,
             latency_ms=latency,
             detail=status.fault,
+            hidden_px=self.session.hidden_px,
         )
 
 

@@ -26,6 +26,7 @@ from streamer.protocol.messages import AnyMessage, Evidence, FrameMessage
 from streamer.records import Frame, Health, MeasuredLook, Reclassification
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
+from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker import StageTracker
 
 PICTURE_MARGIN = 1.2
@@ -64,13 +65,14 @@ class SlideSession:
         stop_at_precision: float | None = None,
         journal: SessionJournal | None = None,
         shapes: ShapeMeter | None = None,
+        ignored_px: BoxesPx = (),
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
         published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
         points, at which the source is to end; then the final limits are valid at every look too. `journal`: what it
         holds already is counted first, and everything is written there before it is published. `shapes` measures the
-        counted white cells; None: nobody does."""
+        counted white cells; None: nobody does. `ignored_px`: boxes of the frames that show no slide."""
         self.factory = factory
         self._decision = decision
         self._operating_score = operating_score
@@ -78,6 +80,7 @@ class SlideSession:
         self._ranges = reference_ranges
         self._precision = stop_at_precision
         self._meter = shapes
+        self._ignored_px = ignored_px
         self._journal = journal
         self.count, self._tracker = self._begun(None if journal is None else journal.stored)
 
@@ -85,6 +88,12 @@ class SlideSession:
     def islands(self) -> tuple[int, ...]:
         """Those that there are now; see StageTracker."""
         return self._tracker.islands
+
+    @property
+    def hidden_px(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Boxes around the parts of the frames that are known to show no slide."""
+        hidden = self._tracker.hidden
+        return () if hidden is None else tuple(hidden.boxes_px())
 
     def update(self, analysed: Analysed) -> list[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
@@ -158,7 +167,7 @@ class SlideSession:
             reference_ranges=self._ranges,
             stop_at_precision=self._precision,
         )
-        tracker = StageTracker(STAGE)
+        tracker = StageTracker(STAGE, ignored_px=self._ignored_px)
         state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
             with stored.reading("trackers.state"):

@@ -15,9 +15,11 @@ import numpy.typing as npt
 import scipy.sparse
 import scipy.sparse.linalg
 
+from streamer.stage.hidden import Mask
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import PreparedFrame, forgotten, restored, without_spectrum
 from streamer.stage.registration import Shift
+from streamer.stage.static_mask import visible
 
 LOCAL = 48
 """Keyframes that settle together when one more is linked to them."""
@@ -76,7 +78,10 @@ class StageMap:
         self._announce_px = announce_px
         self._keyframes: list[Keyframe] = []
         self._by_place: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-        self._with_spectrum: OrderedDict[int, None] = OrderedDict()
+        self._hidden: Mask | None = None
+        self._ready: OrderedDict[int, PreparedFrame] = OrderedDict()
+        """Pictures to correlate, of the keyframes that were used last."""
+        self._smears: dict[int, float] = {}
         self._with_picture: OrderedDict[int, None] = OrderedDict()
         self.forgotten = 0
         """Keyframes whose picture was dropped to bound memory."""
@@ -97,6 +102,11 @@ class StageMap:
     def islands(self) -> tuple[int, ...]:
         return tuple(self._islands)
 
+    @property
+    def with_spectrum(self) -> tuple[int, ...]:
+        """Numbers of the keyframes whose spectrum is in memory, the last used one last."""
+        return tuple(self._ready)
+
     def members(self, island: int) -> list[int]:
         """Numbers of an island's keyframes, oldest first."""
         return self._islands[island]
@@ -108,9 +118,11 @@ class StageMap:
         return island
 
     def add(self, frame: PreparedFrame, island: int, x_px: float, y_px: float) -> Keyframe:
-        keyframe = Keyframe(
-            len(self._keyframes), island, x_px, y_px, frame, announced_px=(x_px, y_px), announced_island=island
-        )
+        """`frame`: with nothing at the places that are hidden."""
+        number, picture = len(self._keyframes), without_spectrum(frame)
+        keyframe = Keyframe(number, island, x_px, y_px, picture, announced_px=(x_px, y_px), announced_island=island)
+        if frame.spectrum is not None:
+            self._ready[number] = frame
         self._new.add(keyframe.number)
         self._keyframes.append(keyframe)
         self._islands[island].append(keyframe.number)
@@ -160,12 +172,24 @@ class StageMap:
             if not 0 <= number < len(self._keyframes):
                 raise ValueError(f"got keyframe {number}, expected 0 to {len(self._keyframes) - 1}")
 
+    def hide(self, hidden: Mask | None) -> None:
+        """From now on nothing is registered by what keyframes show at these places of their pictures."""
+        self._hidden = hidden
+        self._ready.clear()
+        self._smears.clear()
+
     def frame(self, number: int) -> PreparedFrame:
         """A keyframe's picture, ready to correlate."""
-        keyframe = self._keyframes[number]
-        keyframe.frame = restored(keyframe.frame)
-        self._remember(keyframe)
-        return keyframe.frame
+        if number not in self._ready:
+            self._ready[number] = restored(visible(self._keyframes[number].frame, self._hidden))
+        self._remember(self._keyframes[number])
+        return self._ready[number]
+
+    def smear(self, number: int) -> float:
+        """Of a keyframe's picture."""
+        if number not in self._smears:
+            self._smears[number] = visible(self._keyframes[number].frame, self._hidden).smear
+        return self._smears[number]
 
     def overlap(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> float:
         """Share of `frame`, lying at (x_px, y_px), that a keyframe of the same island sees too."""
@@ -195,7 +219,7 @@ class StageMap:
 
     def link(self, a: int, b: int, shift: Shift) -> float:
         """Record that `b` lies `shift` from `a`. Returns how far the map is from that, in pixels."""
-        smear = max(self._keyframes[a].frame.smear, self._keyframes[b].frame.smear, 1.0)
+        smear = max(self.smear(a), self.smear(b), 1.0)
         # A smeared picture fits anywhere along its smear, so it holds an island together only where no sharp one does.
         weight = shift.overlap * max(shift.ncc, 0.1) / smear**8
         self._keyframes[a].links[b] = Link(b, shift.x_px, shift.y_px, weight)
@@ -288,16 +312,17 @@ class StageMap:
         """Drop the least recently used spectra and pictures."""
         if keyframe.frame.fine.size == 0:
             return
-        for kept, most, reduce in (
-            (self._with_spectrum, SPECTRA_KEPT, without_spectrum),
-            (self._with_picture, PICTURES_KEPT, forgotten),
-        ):
-            kept[keyframe.number] = None
-            kept.move_to_end(keyframe.number)
-            if len(kept) > most:
-                oldest = self._keyframes[kept.popitem(last=False)[0]]
-                oldest.frame = reduce(oldest.frame)
-                self.forgotten += reduce is forgotten
+        if keyframe.number in self._ready:
+            self._ready.move_to_end(keyframe.number)
+            if len(self._ready) > SPECTRA_KEPT:
+                self._ready.popitem(last=False)
+        self._with_picture[keyframe.number] = None
+        self._with_picture.move_to_end(keyframe.number)
+        if len(self._with_picture) > PICTURES_KEPT:
+            oldest = self._keyframes[self._with_picture.popitem(last=False)[0]]
+            oldest.frame = forgotten(oldest.frame)
+            self._ready.pop(oldest.number, None)
+            self.forgotten += 1
 
 
 def _state_of(keyframe: Keyframe) -> KeyframeState:

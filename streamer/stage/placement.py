@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamer.records import MergedIsland, StagePosition
+from streamer.stage.hidden import HiddenParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,13 @@ class Placement:
     corrections: tuple[Correction, ...] = ()
     merged_islands: tuple[tuple[int, int], ...] = ()
     """(gone, into) for every island that turned out to be part of another one."""
+    hidden: HiddenParts | None = None
+    """The parts of the frame that show no slide; None: none are known."""
+
+
+def without_news(placement: Placement) -> Placement:
+    """Where a frame lies, without what turned out about others when it came."""
+    return replace(placement, corrections=(), merged_islands=())
 
 
 class IslandBook:

@@ -30,6 +30,7 @@ from streamer.stage.preparation import (
     shrink,
     spectrum_of,
 )
+from streamer.stage.static_mask import has_moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int
 def refine(
     a: PreparedFrame, b: PreparedFrame, guess_px: tuple[float, float], config: RegistrationConfig
 ) -> Shift | None:
-    """Sub-pixel shift near `guess_px` (within some ten frame pixels); None if the overlap does not confirm it."""
+    """Sub-pixel shift near `guess_px` (within some ten frame pixels); None if the overlap does not confirm it, or if
+    only a few places do that show the same in both frames, as what is burnt in does."""
     if not comparable(a, b):
         return None
     start = np.array(guess_px) / a.factor
@@ -146,6 +148,8 @@ def refine(
     agreement = tiles.agreement(step)
     strength = tiles.ncc * float(np.sqrt(tiles.pixels)) * agreement
     if tiles.ncc < config.min_ncc or strength < config.min_strength:
+        return None
+    if np.abs(shift).max() < 1.0 and has_moved(a, b):
         return None
     growth, turn = tiles.distortion()
     return Shift(

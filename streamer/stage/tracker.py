@@ -20,11 +20,13 @@ import numpy.typing as npt
 
 from streamer.records import StagePosition
 from streamer.stage.config import StageConfig
+from streamer.stage.hidden import HiddenParts, Mask
 from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
 from streamer.stage.merging import IslandMerger
-from streamer.stage.placement import Placement
+from streamer.stage.placement import Placement, without_news
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare, restored
 from streamer.stage.registration import Shift, at_rest, find_similarity, refine, register, register_near
+from streamer.stage.static_mask import BoxesPx, StaticMask, learn, visible, widened, with_given
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +43,7 @@ class TrackerState:
     """The last frame and its placement, without the corrections that came with it."""
     found: tuple[PreparedFrame, int, Shift] | None
     hunches: tuple[tuple[int, int, Shift], ...]
+    static: StaticMask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,8 @@ class StageChanges:
 class StageTracker:
     """Positions of one source's frames. `prepare` may run in any thread, the rest in one, in the frames' order."""
 
-    def __init__(self, config: StageConfig | None = None) -> None:
+    def __init__(self, config: StageConfig | None = None, ignored_px: BoxesPx = ()) -> None:
+        """`ignored_px`: x1, y1, x2, y2 of parts of every frame that are known to show no slide, in frame pixels."""
         self._config = config or StageConfig()
         self._registration = RegistrationConfig()
         self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
@@ -69,6 +73,11 @@ class StageTracker:
         """Whether the last frame was on the map. If so, one that is not may come from a turned camera."""
         self._distorted: dict[int, str] = {}
         """Islands that are left out, and what had changed at the camera."""
+        self._static = StaticMask()
+        self._ignored_px = ignored_px
+        self._parts: HiddenParts | None = None
+        self._hidden: Mask | None = None
+        """What is left out of every picture: the hidden parts, and what flat-fielding makes of them."""
 
     @property
     def islands(self) -> tuple[int, ...]:
@@ -89,6 +98,11 @@ class StageTracker:
         """Comparisons between islands given up because too many waited."""
         return self._merger.given_up
 
+    @property
+    def hidden(self) -> HiddenParts | None:
+        """The parts of the frames that are known to show no slide; None: none are."""
+        return self._parts
+
     def anchor_position(self, anchor: int) -> StagePosition:
         """The present position of a keyframe."""
         keyframe = self._map[anchor]
@@ -101,11 +115,12 @@ class StageTracker:
     def update(self, frame: PreparedFrame, may_start: bool = True) -> Placement:
         """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island."""
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
-            before = self._last[1]
-            return Placement(before.position, before.anchor, before.reason)
+            return without_news(self._last[1])
+        if self._is_good(frame, may_start):
+            self._learn(learn(self._static, frame, self._ignored_px))
         anchor, shift, reason = self._place(frame, may_start)
         self._merger.compare_in_passing()
-        placement = self._placement(anchor, shift, reason)
+        placement = replace(self._placement(anchor, shift, reason), hidden=self._hidden_parts(frame))
         self._last = (frame, placement)
         return placement
 
@@ -118,7 +133,7 @@ class StageTracker:
         """What `restore` needs beyond earlier changes; small enough to be stored after every frame."""
         last = self._last
         if last is not None:
-            last = last[0], Placement(last[1].position, last[1].anchor, last[1].reason)
+            last = last[0], without_news(last[1])
         tracker = TrackerState(
             next_island=self._map.next_island,
             reference=self._reference,
@@ -129,6 +144,7 @@ class StageTracker:
             last=last,
             found=self._found,
             hunches=self._merger.hunches,
+            static=self._static,
         )
         changed = tuple((state, self._map[state.number].frame) for state in self._map.take_changed())
         return StageChanges(changed, tracker)
@@ -147,6 +163,9 @@ class StageTracker:
         self._was_found = tracker.was_found
         self._last = tracker.last
         self._found = tracker.found
+        self._learn(with_given(tracker.static, self._ignored_px))
+        if self._last is not None:
+            self._last = self._last[0], replace(self._last[1], hidden=self._hidden_parts(self._last[0]))
 
     def _placement(self, anchor: int | None, shift: Shift | None, reason: str | None) -> Placement:
         merged = self._take_merged()
@@ -171,9 +190,24 @@ class StageTracker:
                 self._distorted.pop(into, None)
         return merged
 
-    def _place(self, frame: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
-        """(keyframe, shift from it, reason for none)."""
-        good = self._may_start(frame, may_start)
+    def _learn(self, static: StaticMask) -> None:
+        """Leave out what is known to be static now, of the keyframes too that were made before."""
+        before, self._static = self._static, static
+        if static.found is not before.found:
+            self._hidden = None if static.found is None else widened(static.found)
+            self._map.hide(self._hidden)
+        if static.sure is not before.sure:
+            sure, of = static.sure, static.last
+            self._parts = None if sure is None or of is None else HiddenParts(sure, of.factor)
+
+    def _hidden_parts(self, frame: PreparedFrame) -> HiddenParts | None:
+        parts = self._parts
+        return parts if parts is not None and parts.mask.shape == frame.fine.shape else None
+
+    def _place(self, whole: PreparedFrame, may_start: bool) -> tuple[int | None, Shift | None, str | None]:
+        """(keyframe, shift from it, reason for none) of a frame, static places and all."""
+        good = self._is_good(whole, may_start)
+        frame = visible(whole, self._hidden)
         match = self._rested(frame)
         if match is None:
             frame = restored(frame)
@@ -185,13 +219,13 @@ class StageTracker:
             if not good or (self._was_found and frame.smear > self._config.max_start_smear):
                 return self._follow(frame)
             self._keep_last()
-            return self._start(frame, compared)
+            return self._start(frame, compared, self._distortion(whole) if self._was_found else None)
         self._was_found = True
         number, shift = match
         self._reference = number
         keyframe = self._map[number]
         if not good or not self._is_worth_keeping(frame, keyframe, shift):
-            self._found = (frame, number, shift) if good else None
+            self._found = (whole, number, shift) if good else None
             return number, shift, None
         self._found = None
         return self._keep(frame, number, shift).number, None, None
@@ -211,6 +245,7 @@ class StageTracker:
         if self._found is not None:
             frame, number, shift = self._found
             self._found = None
+            frame = visible(frame, self._hidden)
             if shift.overlap < self._config.keyframe_overlap_islands and frame.smear <= self._config.max_smear:
                 self._keep(frame, number, shift)
 
@@ -219,20 +254,20 @@ class StageTracker:
         config = self._config
         if frame.smear > config.max_smear:
             return shift.overlap < config.keyframe_overlap_smeared
-        if keyframe.frame.smear > config.max_smear and frame.smear < keyframe.frame.smear - 0.1:
+        before = self._map.smear(keyframe.number)
+        if before > config.max_smear and frame.smear < before - 0.1:
             return True
         several = len(self._map.islands) > 1
         return shift.overlap < (config.keyframe_overlap_islands if several else config.keyframe_overlap)
 
     def _start(
-        self, frame: PreparedFrame, compared: dict[int, Shift | None]
+        self, frame: PreparedFrame, compared: dict[int, Shift | None], distortion: str | None
     ) -> tuple[int | None, Shift | None, str | None]:
         """Start an island with this frame, which fits none of the keyframes `compared` beyond doubt."""
-        reason = self._distortion(frame) if self._was_found else None
         self._was_found = False
         new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
-        if reason is not None:
-            self._distorted[new.island] = reason
+        if distortion is not None:
+            self._distorted[new.island] = distortion
         self._merger.add(new, compared)
         self._reference = new.number
         return new.number, None, None
@@ -247,7 +282,7 @@ class StageTracker:
         poor = frame.contrast < config.min_contrast or frame.coherence < config.min_coherence
         return None, None, "no texture" if poor else "blurred"
 
-    def _may_start(self, frame: PreparedFrame, may_start: bool) -> bool:
+    def _is_good(self, frame: PreparedFrame, may_start: bool) -> bool:
         config = self._config
         return may_start and frame.contrast >= config.min_contrast and frame.coherence >= config.min_coherence
 
@@ -256,10 +291,10 @@ class StageTracker:
         if self._last is None or self._reference is None or self._last[1].anchor != self._reference:
             return None
         before, keyframe = self._last[1].position, self._map[self._reference]
-        if before is None or not at_rest(self._last[0], frame):
+        if before is None or not at_rest(visible(self._last[0], self._hidden), frame):
             return None
         guess = before.x_px - keyframe.announced_px[0], before.y_px - keyframe.announced_px[1]
-        shift = refine(keyframe.frame, frame, guess, self._registration)
+        shift = refine(self._map.frame(keyframe.number), frame, guess, self._registration)
         if shift is None or self._config.is_distorted(shift):
             return None
         return self._best_view(frame, keyframe.number, shift)
@@ -310,7 +345,7 @@ class StageTracker:
     def _best_first(self, island: int, frame: PreparedFrame, x_px: float, y_px: float) -> list[tuple[float, int]]:
         """(overlap, number) of the keyframes that may place a frame: sharp ones first, then by overlap."""
         around = self._map.around(island, frame, x_px, y_px)
-        worth = [(o / max(1.0, self._map[n].frame.smear) ** 4, o, n) for o, n in around]
+        worth = [(o / max(1.0, self._map.smear(n)) ** 4, o, n) for o, n in around]
         return [(overlap, number) for _, overlap, number in sorted(worth, key=lambda entry: (-entry[0], entry[2]))]
 
     def _measure(self, number: int, frame: PreparedFrame, x_px: float, y_px: float) -> Shift | None:
@@ -333,11 +368,13 @@ class StageTracker:
         if off > self._config.settle_px:
             self._map.settle(new.island, new.number if off < self._config.settle_all_px else None)
 
-    def _distortion(self, frame: PreparedFrame) -> str | None:
-        """Why a frame that fits nowhere still shows the last field: turned, or at another magnification."""
+    def _distortion(self, whole: PreparedFrame) -> str | None:
+        """Why a frame that fits nowhere still shows the last field: turned, or at another magnification. Then the
+        middle of the picture stays in place, and must not be left out for it."""
         if self._last is None or self._last[1].anchor is None:
             return None
-        similarity = find_similarity(self._last[0], frame, self._registration)
+        hidden = None if self._static.sure is None else self._hidden
+        similarity = find_similarity(visible(self._last[0], hidden), visible(whole, hidden), self._registration)
         if similarity is None:
             return None
         growth, turn_rad = similarity

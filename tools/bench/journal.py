@@ -38,6 +38,7 @@ from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import IslandBook, Placement
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
+from streamer.stage.static_mask import StaticMask
 from streamer.stage.tracker import StageChanges, TrackerState
 from tools.bench import slide as bench_slide
 from tools.commands import command_parser
@@ -177,7 +178,7 @@ def written(path: Path, frames: int) -> None:
             islands.update(placement)
             area.add(Field.of(placement, (width, height), frame_id))
             seen = SeenFrame(frame_id, width, height, placement, found, looks, True, (), None, None, "")
-            tracker = TrackerState(1, stop, (), {}, 0, True, (picture, placement), None, ())
+            tracker = TrackerState(1, stop, (), {}, 0, True, (picture, placement), None, (), StaticMask())
             checkpoint = None
             if (frame_id + 1) % CHECKPOINT_EVERY_FRAMES == 0:
                 done = frame_id + 1

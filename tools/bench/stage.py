@@ -2,10 +2,12 @@
 
     python -m tools.bench stage --json stage.json
     python -m tools.bench stage --slides B-57 E-14
+    python -m tools.bench stage --overlay
 
 The frames of each slide of `chula_wbc/unique_cells.json` go through the tracker in their order, their labelled boxes
 through the slide map. The error is that of one frame's place against another's, over all pairs that overlap: as it was
-said when the later of the two came, and as the map knows it at the end. `cells` are the unique labelled cells. Times
+said when the later of the two came, and as the map knows it at the end. With `--overlay` a clock, a logo, a crosshair
+and a scale bar are burnt into the frames, a minute after one another. `cells` are the unique labelled cells. Times
 are of the processor, all threads together, so that what else the machine does hardly counts.
 """
 
@@ -25,6 +27,7 @@ import numpy as np
 from streamer.analysis.quality import assess
 from streamer.counting.slide_map import SlideMap
 from streamer.records import Detections
+from streamer.sources.simulated.overlay import burn_in
 from streamer.stage.placement import Placement
 from streamer.stage.tracker import StageTracker
 from tools.commands import command_parser
@@ -48,7 +51,7 @@ class SlideResult:
     update_ms: list[float]
 
 
-def run_slide(folder: Path, names: list[str], boxes: dict[str, np.ndarray]) -> SlideResult:
+def run_slide(folder: Path, names: list[str], boxes: dict[str, np.ndarray], overlay: bool = False) -> SlideResult:
     """One slide: frame file names in their order, and the labelled boxes (n, 4) of each."""
     tracker, slide_map = StageTracker(), SlideMap()
     placements: dict[str, Placement] = {}
@@ -58,6 +61,8 @@ def run_slide(folder: Path, names: list[str], boxes: dict[str, np.ndarray]) -> S
     for frame_id, name in enumerate(names):
         image = read_image(folder / name)
         size = (image.shape[1], image.shape[0])
+        if overlay:
+            burn_in(image, 61.0 * frame_id)
         start = time.process_time()
         prepared = tracker.prepare(image)
         between = time.process_time()
@@ -125,6 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = command_parser("tools.bench stage", __doc__)
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: LEUKOSTREAM_DATA)")
     parser.add_argument("--slides", nargs="+", metavar="NAME", help="only these slides")
+    parser.add_argument("--overlay", action="store_true", help="burn a clock and more into the frames")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -147,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
         files = sorted(truth["positions"])
         size = (image_of[names[files[0]]]["width"], image_of[names[files[0]]]["height"])
         boxes = {name: np.array(labelled[names[name]], np.float64).reshape(-1, 4) for name in files}
-        result = run_slide(root / "images", files, boxes)
+        result = run_slide(root / "images", files, boxes, options.overlay)
         errors = pair_errors(result.final, truth["positions"], size)
         said += pair_errors(result.said, truth["positions"], size)
         final += errors

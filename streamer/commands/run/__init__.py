@@ -47,6 +47,12 @@ def add_options(parser: Parser) -> None:
     sources.add_argument(
         "--rbc-diameter-px", type=number, metavar="PX", help="of red cells in the frames (default: measured)"
     )
+    _several(
+        sources,
+        "--ignore-box",
+        "[SOURCE=]X1,Y1,X2,Y2",
+        "part of the frames that shows no slide, in pixels; a clock or logo that stays while the slide moves is found",
+    )
     models = parser.add_argument_group("models", "names in `leukostream models`, or files; for all sources or one")
     _several(models, "--detector", "[SOURCE=]NAME|FILE", "finds the cells")
     _several(

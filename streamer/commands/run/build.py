@@ -24,7 +24,7 @@ from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
-from streamer.commands.run.sources import OpenedSource, open_sources
+from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
 from streamer.config import FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
@@ -41,6 +41,7 @@ from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory
 from streamer.sinks.jsonl import JsonLines
 from streamer.sinks.pictures import PictureMaker
+from streamer.stage.static_mask import BoxesPx
 
 if TYPE_CHECKING:
     from streamer.sinks.metrics import Metrics
@@ -84,6 +85,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
     held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
     sources = list(open_sources(config))
+    ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
     _prepare(sources, models)
     for one in dict.fromkeys(models.values()):
@@ -109,7 +111,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
-        sessions = SessionMaker(config, models, stamp, journal, history)
+        sessions = SessionMaker(config, models, stamp, journal, history, ignored_px)
         pipeline = Pipeline(
             [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
             Analysers({name: one.analyser for name, one in models.items()}),
@@ -158,6 +160,8 @@ class SessionMaker:
     stamp: RunStamp
     journal: RunJournal | None
     history: JournalHistory | None
+    ignored_px: Mapping[str, BoxesPx]
+    """By source."""
 
     def first(self, source: str) -> SlideSession:
         """The session that a source starts or goes on with."""
@@ -188,6 +192,7 @@ class SessionMaker:
             stop_at_precision=self.config.stop_at_precision,
             journal=kept,
             shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
+            ignored_px=self.ignored_px[source],
         )
 
 

@@ -59,6 +59,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "jumps": (0, 1000),
     "immature": (0, 100),
     "erythroblasts": (0, 1000),
+    "overlay": (0, 1),
 }
 
 
@@ -106,6 +107,8 @@ class SlideParameters:
     """Per cent of the white cells that are immature granulocytes, on top of what `classes` says."""
     erythroblasts: float = 0.0
     """Per 100 white cells."""
+    overlay: int = 0
+    """1: a clock, a logo, a crosshair and a scale bar are burnt into every frame."""
     classes: MappingProxyType[str, float] = field(default_factory=lambda: NORMAL_ADULT)
     """What is painted (names of LOOK_OF's values) -> weight."""
 

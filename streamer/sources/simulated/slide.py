@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.sources.simulated.optics import Optics
+from streamer.sources.simulated.overlay import burn_in
 from streamer.sources.simulated.parameters import SlideParameters
 from streamer.sources.simulated.smear import BLOCK_PX, SlideCell, Smear
 from streamer.sources.simulated.stage_motion import MOVE, STOP_ERROR_PX, plan_motion, plan_scan
@@ -49,7 +50,10 @@ class VirtualSlide:
         x, y, motion_px, defocus_px = self._pose(frame_id)
         margin = self._optics.margin_px(motion_px, defocus_px)
         view = self._tiles.view(*self._part(x, y, margin))
-        return self._optics.expose(view, frame_id, margin, (x % 1, y % 1), motion_px, defocus_px)
+        frame = self._optics.expose(view, frame_id, margin, (x % 1, y % 1), motion_px, defocus_px)
+        if self.parameters.overlay:
+            burn_in(frame, frame_id / self.parameters.fps)
+        return frame
 
     def paint_ahead(self, frame_id: int, frames: int = 12) -> bool:
         """Spend some milliseconds on painting for frames from `frame_id` on; False if all is painted.

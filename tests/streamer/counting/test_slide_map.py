@@ -114,7 +114,7 @@ def test_a_restored_map_goes_on_as_the_original():
         columns = {name: column.copy() for name, column in state.cells.items()}
         sums = {name: column.copy() for name, column in state.sums.items()}
         restored = SlideMap()
-        restored.restore(SlideState(columns, sums, state.names))
+        restored.restore(SlideState(columns, sums, state.names, state.visits, state.hidden))
         original.rng = np.random.default_rng(number)
         given = len(original.updates)
         found = original.show(x, y, island=island, anchor=anchor, corrections=corrections)

@@ -119,6 +119,20 @@ def test_a_gpu_that_disagrees_with_the_cpu_is_told_once():
     ]
 
 
+def test_what_is_left_out_of_the_frames_is_told_once():
+    out = io.StringIO()
+    reporter = PlainReporter(out, clock=lambda: 0)
+    boxes = ((0, 0, 240, 44), (596, 436, 640, 480), (318, 0, 322, 480), (0, 440, 118, 480))
+    for hidden_px in ((), boxes, boxes[:1]):
+        reporter.publish(health({"slide": status(hidden_px=hidden_px)}))
+        reporter.tick(0)
+    told = [line for line in out.getvalue().splitlines() if "left out" in line]
+    assert told == [
+        "slide: what stays in place while the slide moves is left out: 0,0,240,44 and 596,436,640,480 and 318,0,322,480"
+        " and 1 more (x1,y1,x2,y2)"
+    ]
+
+
 def test_before_anything_is_loaded_no_backend_is_named():
     out = io.StringIO()
     with PlainReporter(out, clock=lambda: 0) as reporter:

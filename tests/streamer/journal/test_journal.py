@@ -202,12 +202,13 @@ def test_only_the_frames_since_the_checkpoint_are_counted_again(tmp_path, seen, 
 def test_all_that_a_stage_tracker_remembers_is_kept():
     """Whoever adds to it adds to TrackerState or KeyframeState, to the journal's tables, and here."""
     given = {"_config", "_registration", "_map"}
-    kept = {"_reference", "_last", "_found", "_was_found", "_distorted"}
-    assert set(vars(StageTracker())) == given | {"_lenient", "_merger"} | kept
+    kept = {"_reference", "_last", "_found", "_was_found", "_distorted", "_static"}
+    follows = {"_ignored_px", "_lenient", "_merger", "_hidden", "_parts"}
+    assert set(vars(StageTracker())) == given | follows | kept
     merger = IslandMerger(StageMap(1.0), StageConfig(), RegistrationConfig())
     assert set(vars(merger)) == given | {"_merged"} | {"_pending", "_hunches", "given_up"}
-    follows = {"_by_place", "_with_spectrum", "_with_picture", "forgotten", "_islands", "_moved", "_new", "_changed"}
-    assert set(vars(StageMap(1.0))) == {"_announce_px", "_keyframes", "_next_island"} | follows
+    follows = {"_by_place", "_hidden", "_ready", "_smears", "_with_picture", "forgotten", "_islands", "_moved", "_new"}
+    assert set(vars(StageMap(1.0))) == {"_announce_px", "_keyframes", "_next_island", "_changed"} | follows
     keyframe, state = (
         {field.name for field in dataclasses.fields(kind)} - {"frame"} for kind in (Keyframe, KeyframeState)
     )

@@ -10,10 +10,12 @@ from streamer.counting.slide_map import SlideMap, SlideUpdate
 from streamer.journal import Checkpoint, GivenCommand, Journal, JournalError, SeenFrame
 from streamer.journal.reader import read_sessions
 from streamer.records import Cell, Classifications, Detections, Observation, StagePosition
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.registration import Shift
+from streamer.stage.static_mask import StaticMask
 from streamer.stage.tracker import StageChanges, TrackerState
 from tests.cases import FIVE
 from tests.streamer.journal.journal_cases import new_session, rules
@@ -43,10 +45,12 @@ def picture(seed):
 
 
 SHIFT = Shift(1.5, -2.5, overlap=0.5, ncc=0.75, agreement=0.875, strength=50.0, growth=0.125, turn_rad=-0.25)
+NOTHING_STATIC = StaticMask()
+HIDDEN = HiddenParts(np.eye(32, 48, dtype=np.uint8), 2)
 THERE = Placement(StagePosition(1, 5.5, -6.5, 0.75), 7, "why")
 
 
-def tracker(last, found=None):
+def tracker(last, found=None, static=NOTHING_STATIC):
     return TrackerState(
         next_island=3,
         reference=1,
@@ -57,6 +61,7 @@ def tracker(last, found=None):
         last=(last, THERE),
         found=None if found is None else (found, 6, SHIFT),
         hunches=((0, 1, SHIFT), (2, 1, replace(SHIFT, x_px=9.0))),
+        static=static,
     )
 
 
@@ -100,6 +105,32 @@ def test_the_frame_that_was_found_last_stays_while_others_come(journal, session)
         assert (again.found[0] is again.last[0]) is (found is last)
 
 
+def test_what_is_known_of_the_static_parts_comes_back(journal, session):
+    rng = np.random.default_rng(4)
+    history, found = rng.integers(0, 256, (32, 48), np.uint8), rng.integers(0, 2, (32, 48), np.uint8)
+    for frame_id, known in enumerate([StaticMask(picture(3), 2, history, found), StaticMask(picture(4), 3, found)]):
+        keep(session, frame_id, tracker(picture(1), static=known))
+        again = stored(journal).stage.tracker().static
+        same(again.last, known.last)
+        assert again.pairs == known.pairs
+        assert np.array_equal(again.history, known.history)
+        assert (again.found is None) == (known.found is None)
+    keep(session, 2, tracker(picture(1)))
+    assert stored(journal).stage.tracker().static.last is None
+
+
+def test_hidden_parts_come_back_from_the_frame_on_that_showed_them(journal, session):
+    parts = HiddenParts(np.eye(4, 6, dtype=np.uint8), 3)
+    for frame_id, hidden in enumerate([None, parts, parts, None]):
+        keep(session, frame_id, tracker(picture(1)), placement=replace(THERE, hidden=hidden))
+    for after in (-1, 1):
+        got = {one.frame_id: one.placement.hidden for one in stored(journal).frames(after)}
+        assert got.pop(0, None) is got.pop(3) is None
+        assert all(one.same_as(parts) for one in got.values())
+        assert 2 in got
+    assert journal.database.execute("SELECT count(*) FROM hidden_parts").fetchone() == (2,)
+
+
 def test_keyframes_come_back_with_where_they_were_announced_and_their_links(journal, session):
     links = (Link(0, 1.5, -2.5, 0.25), Link(2, -7.0, 8.0, 0.75))
     state = KeyframeState(1, 2, 10.5, 20.5, (11.5, 21.5), 3, links)
@@ -140,7 +171,9 @@ def test_a_frame_comes_back_with_its_boxes_looks_and_cells(journal, session):
 
 
 def checkpoint(frame_id):
-    return Checkpoint(frame_id, frame_id + 1, frame_id, (), 0, {0: 1}, SlideMap().state())
+    slide = SlideMap()
+    slide.update(replace(THERE, hidden=HIDDEN), seen(0).detections, (97, 64), frame_id)
+    return Checkpoint(frame_id, frame_id + 1, frame_id, (), 0, {0: 1}, slide.state())
 
 
 def test_the_newest_checkpoint_is_kept_and_a_frame_without_one_leaves_it(journal, session):
@@ -151,6 +184,8 @@ def test_the_newest_checkpoint_is_kept_and_a_frame_without_one_leaves_it(journal
     keep(session, 3, tracker(picture(1)))
     again = stored(journal).checkpoint()
     assert (again.frame_id, again.frames, again.accepted, again.islands) == (2, 3, 2, {0: 1})
+    assert again.slide.visits.tolist() == [[2, 1, 7, 5.5, -6.5]]
+    assert again.slide.hidden.same_as(HIDDEN)
 
 
 def test_the_newest_session_of_a_source_is_gone_on_with(journal):

@@ -24,8 +24,9 @@ class ScriptedTracker:
     """Gives the placements that a test says."""
 
     islands = (0,)
+    hidden = None
 
-    def __init__(self, *_config):
+    def __init__(self, *_config, ignored_px=()):
         self.next = Placement(None, None, "end")
 
     def update(self, *_frame, may_start=True):

@@ -127,9 +127,11 @@ def test_only_so_many_spectra_stay_in_memory(monkeypatch):
     island = made.new_island()
     for i in range(5):
         made.add(FRAME, island, i, 0)
-    assert [made[i].frame.spectrum is None for i in range(5)] == [True, True, False, False, False]
+    assert made.with_spectrum == (2, 3, 4)
     assert made.frame(0).spectrum is not None
-    assert [made[i].frame.spectrum is None for i in range(5)] == [False, True, True, False, False]
+    assert made.with_spectrum == (3, 4, 0)
+    made.hide(np.eye(*FRAME.fine.shape, dtype=np.uint8))
+    assert made.with_spectrum == ()
 
 
 def test_only_so_many_pictures_stay_in_memory_and_the_loss_is_counted(monkeypatch):
