@@ -93,6 +93,8 @@ class SourceReader:
         self._fault: str | None = None
         self.failure: Exception | None = None
         """What ended it for good: a SourceError, or a fault of the program; None while it runs and after a good end."""
+        self.at_end = False
+        """Whether the source has given all that it has."""
 
     @property
     def status(self) -> ReaderStatus:
@@ -128,6 +130,7 @@ class SourceReader:
                     item = self._source.read()
                     if item is None:
                         self._check_end()
+                        self.at_end = True
                         return
                     if isinstance(item, Skip):
                         self._skip(item)
