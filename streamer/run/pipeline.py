@@ -99,6 +99,7 @@ class _Result:
     """What a worker hands to the tail: `analysed` is None where the analysis failed."""
 
     ticket: _Ticket
+    frame: Frame
     analysed: Analysed | None
 
 
@@ -299,7 +300,7 @@ class Pipeline:
                     return
                 ticket = _Ticket(len(batch))
                 for sequenced, analysed in zip(batch, self._analyse(batch), strict=True):
-                    self._results.put((sequenced, _Result(ticket, analysed)))
+                    self._results.put((sequenced, _Result(ticket, sequenced.frame, analysed)))
         finally:
             with self._lock:
                 self._working -= 1
@@ -322,7 +323,8 @@ class Pipeline:
         except Exception as error:
             self._fail(error)
             while not self._results.drained:  # let the workers end
-                if self._results.get(POLL_S) is not None:
+                if (item := self._results.get(POLL_S)) is not None:
+                    item[0].frame.settle(False)
                     self._places.release()
         finally:
             self._publish_ends()
@@ -348,12 +350,18 @@ class Pipeline:
         analysed = result.analysed
         if analysed is None or lane.enough is not None:
             lane.ignored["analysis failed" if analysed is None else "enough cells"] += 1
+            result.frame.settle(False)
             return
         self._outputs.show(analysed.frame)
         picture = self._outputs.picture(analysed.frame, self._now_ns())
         if picture is not None:
             self._send(lane.session.picture(analysed.frame, picture))
-        emissions = lane.session.update(analysed)
+        kept = False
+        try:
+            emissions = lane.session.update(analysed)
+            kept = True
+        finally:
+            result.frame.settle(kept)
         self._send(emissions)
         for message, _ in emissions:
             if isinstance(message, FrameMessage):

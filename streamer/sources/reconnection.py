@@ -161,12 +161,13 @@ class SourceReader:
             if self._stop.is_set() or self._sink.closed:
                 with self._lock:
                     self._dropped[STOPPED] += 1
+                frame.settle(False)
                 return False
         return True
 
     def _skip(self, skip: Skip) -> None:
         with self._lock:
-            self._skipped[skip.reason] += 1
+            self._skipped[skip.reason] += skip.count
             self._last_skip = skip
         self._on_skip(skip)
 

@@ -28,6 +28,7 @@ from streamer.stage.preparation import RegistrationConfig
 from streamer.stage.tracker import StageTracker
 from tests.cases import ScriptedSource
 from tests.streamer.journal.journal_cases import PLACES, analysed, images, new_session, rules, session_of
+from tests.streamer.protocol.message_cases import make_health
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_cells_that_turned_out_to_be_others_are_not_among_the_cells(tmp_path):
 
 def told(emissions):
     """Messages without what every run stamps anew."""
-    stamps = {"run_id", "seq", "published_ns", "published_utc", "captured_utc"}
+    stamps = {"run_id", "seq", "last_seq", "published_ns", "published_utc", "captured_utc"}
     return [
         ({key: value for key, value in msgspec.to_builtins(message).items() if key not in stamps}, payload)
         for message, payload in emissions
@@ -284,7 +285,7 @@ def test_export_as_csv_gives_the_counted_cells_and_their_pictures(written, tmp_p
     assert export(str(written[0]), "csv", str(out), str(folder)) == 0
     rows = list(csv.DictReader(out.open()))
     assert len(rows) == 16
-    final = written[1][-1][0]
+    final = written[1][-2][0]
     for name, share in final.classes.items():
         assert sum(row["class"] == name for row in rows) == share.count
     for row in rows:
