@@ -1,6 +1,8 @@
 """Runs of `leukostream` with scripted models in processes of their own (journal_cases.py)."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -16,6 +18,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=errors.open("w"),
             text=True,
+            start_new_session=True,
         )
 
     def start(self, *arguments):
@@ -35,4 +38,8 @@ class Runner:
 
     def close(self):
         self._server.stdin.close()
-        self._server.wait(10)
+        try:
+            self._server.wait(10)
+        except subprocess.TimeoutExpired:  # a run goes on
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
