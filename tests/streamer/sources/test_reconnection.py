@@ -55,7 +55,8 @@ def test_a_finite_source_to_its_end() -> None:
 
 def test_many_lost_together_are_counted_each() -> None:
     run = Run(["open"])
-    run.source.read = iter([Skip("x", "numbers 6 to 8", "lost on the way", "", count=3), None]).__next__  # type: ignore[method-assign]
+    lost = Skip("x", "numbers 6 to 8", "lost on the way", "", count=3)
+    run.source.read = iter([frame(0), lost, None]).__next__  # type: ignore[method-assign]
     run.go()
     assert run.reader.status.skipped == {"lost on the way": 3}
     assert run.reader.at_end
