@@ -82,6 +82,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A key folder: publish encrypted, to those whose keys are in it."""
     control: bool = False
     """Whoever subscribes without keys may give commands."""
+    linger: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 30.0
+    """Seconds for which, at most, requests are still answered after the end, until every subscriber was sent it."""
     metrics: str | int | None = None
     """PORT or HOST:PORT where /metrics, /healthz and /readyz are served."""
     jsonl: str | None = None

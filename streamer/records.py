@@ -10,7 +10,7 @@ number are published; computed and stored it is exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
@@ -95,6 +95,10 @@ class EncodedImage:
     """Significant bits of a sample as stored: 8, 10, 12, 14 or 16."""
 
 
+def _nobody_waits(kept: bool) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image from a source."""
@@ -112,6 +116,9 @@ class Frame:
     """What a source read that decodes whole files; None for any other."""
     captured_utc_ns: int | None = None
     """When it was grabbed first, in nanoseconds since 1970, for the frames of a recording; None: `captured_ns` is."""
+    settle: Callable[[bool], None] = _nobody_waits
+    """Told what became of it, in analysis mode: True when it is in the journal, or counted where there is none; False
+    when it is not and never will be. On any thread; it must not wait."""
 
     @property
     def height(self) -> int:
@@ -133,6 +140,8 @@ class Skip:
     """Short and countable: "not an image", "too large", "unreadable"."""
     detail: str
     """One line for people."""
+    count: int = 1
+    """How many they were."""
 
 
 # Where a frame lies on the slide: slide point = frame point + (x_px, y_px).

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import zmq
 
 from streamer.network.publisher import Publisher
 from streamer.protocol.messages import encode, topic_of
@@ -58,6 +61,28 @@ def test_csv_logger_started_late(tmp_path: Path) -> None:
         assert said(logger) == "0 messages were lost\n"
     with (tmp_path / "cells.csv").open() as file:
         assert [int(row["cell_id"]) for row in csv.DictReader(file)] == list(range(420))
+
+
+def test_imagezmq_sender_sends_again_what_was_not_answered(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    paths = [tmp_path / name for name in ("a.jpg", "b.jpg")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    code = (EXAMPLES / "imagezmq_sender.py").read_text()
+    (tmp_path / "sender.py").write_text(re.sub("ANSWER_MS = [0-9_]+", "ANSWER_MS = 300", code, count=1))
+    with context.socket(zmq.REP) as hub:
+        port = hub.bind_to_random_port("tcp://127.0.0.1")
+        sender = started(str(tmp_path / "sender.py"), f"tcp://127.0.0.1:{port}", *map(str, paths))
+        assert sender.stdout is not None
+        got = [hub.recv_multipart()]
+        assert sender.stdout.readline() == f"{paths[0]}: no answer, sending it again\n"
+        for _ in range(2):
+            hub.send(b"OK")  # the first one comes too late
+            got.append(hub.recv_multipart())
+        hub.send(b"OK")
+        assert said(sender) == "2 pictures were taken\n"
+    context.destroy(linger=0)
+    assert got == [[b'{"msg": 0}', b"a.jpg"], [b'{"msg": 0}', b"a.jpg"], [b'{"msg": 1}', b"b.jpg"]]
 
 
 def test_plain_subscriber_gets_everything_that_is_published() -> None:

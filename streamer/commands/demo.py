@@ -19,6 +19,8 @@ ENDPOINT = "tcp://127.0.0.1:*"
 LIMIT_S = 45.0
 """After this the demo ends where output is no terminal; a slow machine shows less of the slide."""
 
+LINGER_S = 5.0
+
 
 def add_options(parser: Parser) -> None:
     add_output_options(parser)
@@ -34,6 +36,7 @@ def main(options: Options) -> int:
         "source": (SOURCE if watched else SOURCE_UNWATCHED,),
         "mode": "live" if watched else "analysis",
         "publish": ENDPOINT,
+        "linger": LINGER_S,
         **options.given,
     }
     if not watched:

@@ -112,12 +112,23 @@ def add_output_options(parser: Parser) -> None:
     """Where a run publishes."""
     group = parser.add_argument_group("publishing", "where the messages go")
     group.add_argument("--publish", metavar="ENDPOINT", help="ZeroMQ address, for example tcp://127.0.0.1:5555")
+    add_linger_option(group, None)
     group.add_argument("--metrics", metavar="PORT", help="serve /metrics for Prometheus, /healthz and /readyz")
     group.add_argument("--jsonl", metavar="FILE|-", help="write the messages, one a line")
     security = parser.add_argument_group("security", "who may read what is published, and who may give commands")
     flag(security, "--insecure", "publish beyond this machine unencrypted")
     security.add_argument("--keys", metavar="DIR", help="encrypt, for those whose keys are in this key folder")
     flag(security, "--control", "take commands without keys")
+
+
+def add_linger_option(group: Group, default: float | None) -> None:
+    group.add_argument(
+        "--linger",
+        type=seconds,
+        default=default,
+        metavar="SECONDS",
+        help="go on answering subscribers so long at most, until all were sent the end; 0: not at all",
+    )
 
 
 def add_classifier_option(group: Group) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streamer.commands.options import Parser, seconds
+from streamer.commands.options import Parser, add_linger_option, seconds
 from streamer.commands.output import remark, say
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import new_id
@@ -19,9 +19,6 @@ from streamer.sources.replay import parse_speed
 
 SERVICE_S = 0.02
 """The longest wait between two services of the publisher, so that requests are answered soon."""
-
-FAREWELL_S = 0.5
-"""How long, at the end, subscribers may still ask for what they missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +31,7 @@ class Options:
     as_new: bool
     wait_s: float
     """How long the first subscriber is waited for; then publishing begins without one."""
+    linger: float
     insecure: bool
     keys: str | None
 
@@ -49,6 +47,7 @@ def add_options(parser: Parser) -> None:
     publishing.add_argument(
         "--wait-s", type=seconds, default=2.0, metavar="S", help="wait this long for the first subscriber"
     )
+    add_linger_option(publishing, 30.0)
     security = parser.add_argument_group("security", "who may read what is published")
     security.add_argument("--insecure", action="store_true", help="publish beyond this machine unencrypted")
     security.add_argument("--keys", metavar="DIR", help="encrypt, for those whose keys are in this key folder")
@@ -74,7 +73,7 @@ def main(options: Options) -> int:
         if recording.message_count == 0:
             raise RecordingError(f"recording {path}: got no message, expected some; it ends before the first")
         with Publisher(
-            options.publish, insecure=options.insecure, keys=options.keys, farewell_s=FAREWELL_S
+            options.publish, insecure=options.insecure, keys=options.keys, linger_s=options.linger
         ) as publisher:
             say(f"publishing on {publisher.endpoint}")
             _wait_for_subscriber(publisher, options.wait_s)

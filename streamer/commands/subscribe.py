@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from streamer.commands.options import Parser, add_key_options, positive
 from streamer.network.subscriber import Subscriber
 
+_SLICE_S = 0.5
+"""How long to wait at most before looking whether all have ended: an end is noticed whatever was asked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -16,6 +19,8 @@ class Options:
     """Messages whose topic begins so; "": all."""
     count: int | None
     """End after so many; None: when the user does."""
+    until_end: bool
+    """End when every source heard of has ended."""
     keys: str | None
     server_key: str | None
 
@@ -25,14 +30,20 @@ def add_options(parser: Parser) -> None:
     group = parser.add_argument_group("messages", "which ones, and how many")
     group.add_argument("--topic", default="", metavar="PREFIX", help="for example differential; all if left out")
     group.add_argument("--count", type=positive, metavar="N", help="end after N messages")
+    group.add_argument("--until-end", action="store_true", help="end when every source has ended")
     add_key_options(parser)
 
 
 def main(options: Options) -> int:
     with Subscriber(options.endpoint, [options.topic], keys=options.keys, server_key=options.server_key) as subscriber:
-        for number, received in enumerate(subscriber, start=1):
-            sys.stdout.buffer.write(received.raw_header + b"\n")
-            sys.stdout.flush()
-            if number == options.count:
+        taken = 0
+        while taken != options.count:
+            is_over = options.until_end and subscriber.is_over
+            received = subscriber.receive(0 if is_over else _SLICE_S)
+            if received is not None:
+                sys.stdout.buffer.write(received.raw_header + b"\n")
+                sys.stdout.flush()
+                taken += 1
+            elif is_over:
                 break
     return 0

@@ -10,7 +10,10 @@ from streamer.commands.display import open_display
 from streamer.commands.options import Parser, add_dashboard_options, add_key_options
 from streamer.config import load_config
 from streamer.network.subscriber import Subscriber
-from streamer.protocol.messages import DifferentialMessage, Envelope
+from streamer.protocol.messages import AnyMessage, DifferentialMessage, Envelope, HealthMessage
+
+END_WAIT_S = 2.0
+"""How long the `end` is waited for after the final differential: older streamers send none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +33,32 @@ def add_options(parser: Parser) -> None:
 
 
 def main(options: Options) -> int:
-    """Show until the streamer publishes its final differential or the user leaves."""
+    """Show until all sources of the streamer have ended or the user leaves."""
     shown = {"dashboard": options.dashboard, "picture": options.picture, "map": options.map}
     config = load_config(None, {name: value for name, value in shown.items() if value is not None})
     display = open_display(config, sys.stdout, None)
     with Subscriber(options.endpoint, keys=options.keys, server_key=options.server_key) as subscriber, display:
         final: dict[str, bool] = {}
-        while not display.quit_requested and not (final and all(final.values())):
+        final_since: float | None = None
+        while not (display.quit_requested or subscriber.is_over or _since(final_since) > END_WAIT_S):
             received = subscriber.receive(display.tick(time.monotonic_ns()))
             while received is not None:
                 message = received.message
                 if not isinstance(message, Envelope):
                     display.publish(message, received.payload)
-                    known = final.setdefault(message.source, False)
-                    final[message.source] = message.final if isinstance(message, DifferentialMessage) else known
+                    final[message.source] = _is_final(message, final.get(message.source, False))
                 received = subscriber.receive(0)
+            all_final = bool(final) and all(final.values())
+            final_since = (final_since or time.monotonic()) if all_final else None
     return 0
+
+
+def _is_final(message: AnyMessage, before: bool) -> bool:
+    """Whether a source may have ended with a final differential; after the `end` that mostly follows, that says so."""
+    if isinstance(message, DifferentialMessage):
+        return message.final
+    return before and isinstance(message, HealthMessage)
+
+
+def _since(moment: float | None) -> float:
+    return 0.0 if moment is None else time.monotonic() - moment

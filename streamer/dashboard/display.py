@@ -67,6 +67,7 @@ class Inbox:
         self._cells: dict[str, deque[tuple[messages.CellMessage, bytes | None]]] = {}
         self._differentials: dict[str, messages.DifferentialMessage] = {}
         self._health: dict[str, messages.HealthMessage] = {}
+        self._ends: dict[str, messages.EndMessage] = {}
         self._steps: dict[str, deque[Step]] = {}
         self._missed: Counter[str] = Counter()
 
@@ -74,6 +75,7 @@ class Inbox:
         """Keep a message until `take_into`. Any thread."""
         step = step_of(message)
         with self._lock:
+            self._ends.pop(message.source, None)  # it goes on with another slide
             if step is not None:
                 steps = self._steps.setdefault(message.source, deque(maxlen=STEPS_KEPT))
                 self._missed[message.source] += len(steps) == STEPS_KEPT
@@ -88,6 +90,8 @@ class Inbox:
                 self._differentials[message.source] = message
             elif isinstance(message, messages.HealthMessage):
                 self._health[message.source] = message
+            elif isinstance(message, messages.EndMessage):
+                self._ends[message.source] = message
 
     def show(self, frame: Frame) -> None:
         """Keep the image of a frame for its message. Any thread."""
@@ -101,6 +105,7 @@ class Inbox:
         """Hand everything to `state`; False if nothing was new."""
         with self._lock:
             health, self._health = self._health, {}
+            ends, self._ends = self._ends, {}
             frames, self._frames = self._frames, {}
             cells, self._cells = self._cells, {}
             differentials, self._differentials = self._differentials, {}
@@ -117,7 +122,9 @@ class Inbox:
             state.follow(name, of_source, missed[name])
         for newest in health.values():
             state.update(newest, None, now_ns)
-        return bool(frames or cells or differentials or health)
+        for end in ends.values():
+            state.update(end, None, now_ns)
+        return bool(frames or cells or differentials or health or ends)
 
 
 def decoded(payload: bytes | None) -> Picture | None:

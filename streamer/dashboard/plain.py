@@ -147,6 +147,8 @@ class PlainReporter:
             self._report_hidden(view)
             if view.differential is not None and shows_anything(view.differential):
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
+            if view.end is not None and view.end.state != "finished":
+                self._print(f"{view.name}: {view.end.state}: {view.end.reason}")
 
     def _introduce(self) -> None:
         health = self.state.health

@@ -59,7 +59,10 @@ def differential_panel(state: DashboardState, width: int, height: int) -> list[L
     aside: list[Span] = []
     if message is not None:
         aside = [(f"{number(message.total)} white cells", STRONG)]
-        aside += [(", final", ink(GOOD))] if message.final else []
+        if view is not None and view.end is not None:
+            aside.append((f", {view.end.state}", ink(GOOD if view.end.state == "finished" else BAD)))
+        elif message.final:
+            aside.append((", final", ink(GOOD)))
     edge = Segment(" ", PLAIN)
     lines = [[edge, *line, edge] for line in differential_lines(state, width - 4, height - 2)]
     return framed(lines, width, height, title=title, aside=aside)

@@ -32,6 +32,8 @@ class SourceView:
     picture: Picture | None = None
     """The image of `frame`; None if only messages come."""
     differential: messages.DifferentialMessage | None = None
+    end: messages.EndMessage | None = None
+    """None while the session goes on."""
     cells: dict[int, messages.CellMessage] = field(default_factory=dict)
     """By cell id, the newest last."""
     cell_pictures: dict[int, Picture] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class DashboardState:
         if view.session != message.session:
             view._forget_slide()
             view.session = message.session
+        view.end = message if isinstance(message, messages.EndMessage) else None
         step = step_of(message)
         if step is not None:
             view.chart.take(step)

@@ -18,7 +18,8 @@ and applied again after it. All other commands are stored too, refused ones with
 Speed and safety. WAL with synchronous = NORMAL: a commit writes to the log without waiting for the disk. It survives
 the process (kill -9), and the file is never corrupt. A power cut or a system crash can cost what the system had not
 written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames). The journal then ends
-before what was published.
+before what was published. Only the end of a session waits for the disk: a final differential that was published is in
+the journal after a power cut too.
 
 A journal may come from anywhere, so that nothing in it is believed: its tables are compared with ours and nothing in it
 runs (schema), each column has its type and limits (columns), and what counting can't take is a JournalError (replay).

@@ -239,7 +239,6 @@ def connect(path: Path) -> sqlite3.Connection:
         try:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
             # Exclusive only after a first access, so that the log's index is a file, as other connections expect.
             database.execute("SELECT count(*) FROM sessions").fetchone()
             database.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -85,9 +85,11 @@ class Journal:
         return SessionJournal(self, read_sessions(self.database, self.path)[-1])
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All writes within are stored when it ends, or none. JournalError if they can't be."""
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """All writes within are stored when it ends, or none. JournalError if they can't be. `durable`: these, and all
+        before them, outlast a crash of the system too."""
         try:
+            self.database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self.database.execute("BEGIN IMMEDIATE")
             yield
             self.database.execute("COMMIT")
@@ -179,8 +181,8 @@ class SessionJournal:
                 )
 
     def end(self, corrections: Sequence[Correction], update: SlideUpdate, emissions: Sequence[Emission]) -> None:
-        """Store the end of the session."""
-        with self.journal.transaction():
+        """Store the end of the session: what is published as the end stays the end, whatever becomes of the machine."""
+        with self.journal.transaction(durable=True):
             self._cell_changes(None, update)
             self._db.execute(
                 "UPDATE sessions SET ended = 1, end_corrections = ? WHERE number = ?",

@@ -10,7 +10,16 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
-from streamer.protocol.messages import AnyMessage, DifferentialMessage, Envelope, HealthMessage, WireError, decode
+from streamer.protocol.messages import (
+    NEW_SLIDE,
+    AnyMessage,
+    DifferentialMessage,
+    EndMessage,
+    Envelope,
+    HealthMessage,
+    WireError,
+    decode,
+)
 from streamer.protocol.requests import (
     AnyReply,
     AnyRequest,
@@ -27,8 +36,8 @@ Answer = tuple[AnyReply, Sequence[bytes]]
 
 Steps = Generator[AnyRequest, Answer | None, None]
 
-_INTERNAL = ("differential.", "health.")
-"""Received in any case: `state` and the noticing of losses rest on them."""
+_INTERNAL = ("differential.", "health.", "end.")
+"""Received in any case: `state`, `end_of` and the noticing of losses rest on them."""
 
 _NEWEST = "newest."
 """Before a topic: conflated by the publisher."""
@@ -78,6 +87,8 @@ class _Source:
     baseline: int | None = None
     """`seq` that a topic not in `last` has had; None: not known, so its first message shows no loss."""
     differential: DifferentialMessage | None = None
+    end: EndMessage | None = None
+    """Of the present session, when all of it is here; None while it goes on."""
     given_up: dict[str, int] = field(default_factory=dict)
     """By topic: `seq` of a newest message that was asked for in vain."""
     restarted: bool = False
@@ -120,6 +131,15 @@ class GapRepair:
 
     def sources(self) -> tuple[str, ...]:
         return tuple(self._sources)
+
+    def end_of(self, source: str) -> EndMessage | None:
+        known = self._sources.get(source)
+        return None if known is None else known.end
+
+    @property
+    def is_over(self) -> bool:
+        ends = [known.end for known in self._sources.values()]
+        return bool(ends) and all(end is not None and end.reason != NEW_SLIDE for end in ends)
 
     def run_of(self, source: str) -> str | None:
         known = self._sources.get(source)
@@ -204,7 +224,7 @@ class GapRepair:
         last = known.last.get(topic)
         if last is not None and message.seq > last[0] + 1:
             behind.append(last[1:])
-        if isinstance(message, HealthMessage) and message.last_seq is not None:
+        if isinstance(message, HealthMessage | EndMessage) and message.last_seq is not None:
             for type_, seq in message.last_seq.items():
                 other = f"{type_}.{message.source}"
                 if not self._is_received(other):
@@ -291,6 +311,10 @@ class GapRepair:
             known.last[topic] = (message.seq, message.session, message.session_seq)
         if isinstance(message, DifferentialMessage):
             self._renew(known, message)
+        if isinstance(message, EndMessage):
+            known.end = message
+        elif known.end is not None and (message.session, message.run_id) != (known.end.session, known.end.run_id):
+            known.end = None
         if not topic.startswith(self.topics):
             return
         self.lost += lost

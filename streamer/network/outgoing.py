@@ -3,8 +3,8 @@
 ZeroMQ keeps one queue for each subscriber and silently drops what does not fit. So a message is first sent on condition
 that every queue has room. If one is full, the other subscribers get the message and the loss is counted; ZeroMQ then
 skips the slow subscriber, again silently, until it has read half of its queue. That subscriber asks for the frames and
-cells it missed. Differential and health messages are complete in themselves: the newest of each is sent again every
-second for a while, so that a slow subscriber is up to date as soon as there is room and sees what to ask for.
+cells it missed. Differential, health and end messages are complete in themselves: the newest of each is sent again
+every second for a while, so that a slow subscriber is up to date as soon as there is room and sees what to ask for.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-LAST_VALUE_TYPES = frozenset({"differential", "health"})
+LAST_VALUE_TYPES = frozenset({"differential", "health", "end"})
 """Types whose newest message is complete in itself: a late subscriber gets it at once, a slow one as soon as it can.
-They are also published conflated."""
+They are also published conflated. An end is that until the source goes on with another session."""
 
 NEWEST = b"newest."
 """Before a topic: the same messages, the newest one at most twice a second, and only while somebody asks for them."""
@@ -53,6 +53,8 @@ class OutgoingMessages:
     def publish(self, parts: Sequence[bytes], type_: str) -> None:
         """Send [topic, header, payload…] to every subscriber that wants it and has room."""
         topic = parts[0]
+        if type_ != "end":
+            self._last.pop(b"end." + topic.partition(b".")[2], None)
         if type_ in LAST_VALUE_TYPES:
             self._last[topic] = parts
             self._sent_ns[topic] = self._now_ns()
@@ -71,14 +73,23 @@ class OutgoingMessages:
         now_ns = self._now_ns()
         if self._newest and now_ns >= self._newest_due_ns:
             self._newest_due_ns = now_ns + NEWEST_INTERVAL_NS
-            newest, self._newest = self._newest, {}
-            for topic, parts in newest.items():
-                self._send(parts, topic.split(b".")[1].decode())
-        if now_ns < self._owed_until_ns:
+            self.send_newest()
+        if self.owes:
             for topic, parts in self._last.items():
                 if now_ns - self._sent_ns[topic] >= OWED_INTERVAL_NS and self.wants(topic):
                     self._sent_ns[topic] = now_ns
                     self._deliver(parts)
+
+    def send_newest(self) -> None:
+        """Send the conflated messages that wait for their time."""
+        newest, self._newest = self._newest, {}
+        for topic, parts in newest.items():
+            self._send(parts, topic.split(b".")[1].decode())
+
+    @property
+    def owes(self) -> bool:
+        """Whether a subscriber may still be behind, and be passed over by ZeroMQ: a queue was found full lately."""
+        return self._now_ns() < self._owed_until_ns
 
     def wants(self, topic: bytes) -> bool:
         """Whether anyone subscribes to it, as of the last `service`."""

@@ -31,7 +31,9 @@ _REPLIES_WAITING_MAX = 8
 """Replies of one peer that doesn't read them, of 256 KiB each at most; further ones are lost to it."""
 
 _REQUESTS_WAITING_MAX = 64
-_FAREWELL_STEP_MS = 10
+_LINGER_STEP_MS = 10
+_QUIET_S = 0.5
+"""After so long without a request, who was sent everything is taken to have all that it wants."""
 
 Socket = zmq.Socket[bytes]
 
@@ -56,8 +58,8 @@ class Publisher:
         connections_max: int = CONNECTIONS_MAX,
         window_max_bytes: int = WINDOW_MAX_BYTES,
         history: History | None = None,
-        linger_ms: int = 1000,
-        farewell_s: float = 0.0,
+        flush_ms: int = 1000,
+        linger_s: float = 0.0,
         context: zmq.Context[Socket] | None = None,
     ) -> None:
         """Bind `endpoint`, and the service socket beside it.
@@ -65,9 +67,9 @@ class Publisher:
         `keys`: a key folder (keys.py); only those whose keys are in it come in, and only those who have the
         right give commands. Without keys everyone comes in, and may give commands where `control` is set.
         `heartbeat_ms`: a peer that did not answer for three of these is cut off. `history`: older messages than the
-        window of `window_max_bytes` holds. `linger_ms`: how long `close` may wait for what is still to be sent;
-        `farewell_s`: how long, before that, it goes on to answer subscribers that still ask. `context`: for inproc
-        only, the one that the subscribers use.
+        window of `window_max_bytes` holds. `linger_s`: how long, at most, `close` goes on to send and to answer until
+        every subscriber was sent everything; `flush_ms`: how long what is queued may still take after that.
+        `context`: for inproc only, the one that the subscribers use.
 
         UsageError for a malformed address, bad keys, and for TCP that other machines can reach unless with `keys`
         or `insecure`; LeukostreamError for an address that is in use or can't be had.
@@ -93,7 +95,12 @@ class Publisher:
         authorised = None if keys is None else AuthorisedKeys(keys)
         self._requests = 0
         self._replies_lost = 0
-        self._farewell_s = farewell_s
+        self._linger_s = linger_s
+        self._hurried = False
+        self.lingering = False
+        """Whether `close` waits for subscribers."""
+        self.cut_off = False
+        """Whether, once closed, subscribers were cut off before they were known to have been sent everything."""
         self._handler = RequestHandler(ReplayWindow(window_max_bytes, history), now_ns=time.monotonic_ns)
         self._inproc_peer = Peer("anyone", control)
         self._own_context = context is None
@@ -107,21 +114,21 @@ class Publisher:
         )
         self._stream = self._context.socket(zmq.XPUB)
         self._stream.setsockopt(zmq.SNDHWM, high_water_mark)
-        self._stream.setsockopt(zmq.LINGER, linger_ms)
+        self._stream.setsockopt(zmq.LINGER, flush_ms)
         self._stream.setsockopt(zmq.MAXMSGSIZE, _SUBSCRIPTION_MAX_BYTES)
         self._outgoing = OutgoingMessages(self._stream, time.monotonic_ns)
         self._service = self._context.socket(zmq.ROUTER)
         self._service.setsockopt(zmq.ROUTER_MANDATORY, 1)  # report replies that can't be delivered, to count them
         self._service.setsockopt(zmq.SNDHWM, _REPLIES_WAITING_MAX)
         self._service.setsockopt(zmq.RCVHWM, _REQUESTS_WAITING_MAX)
-        self._service.setsockopt(zmq.LINGER, linger_ms)
+        self._service.setsockopt(zmq.LINGER, flush_ms)
         self._service.setsockopt(zmq.MAXMSGSIZE, 2 * REQUEST_MAX_BYTES)  # too long a request is refused, not cut
         try:
             for socket in (self._stream, self._service):
                 self._prepare(socket, endpoint, heartbeat_ms, pair)
             self.endpoint, self.service_endpoint = bind_both(self._stream, self._service, endpoint)
         except BaseException:
-            self._farewell_s = 0.0
+            self._linger_s = 0.0
             self.close()
             raise
 
@@ -148,8 +155,6 @@ class Publisher:
 
     def service(self) -> None:
         """Let subscribers in, send the last values that new ones ask for, and answer requests."""
-        if self._authenticator is not None:
-            self._authenticator.service()
         self._outgoing.service()
         self._answer_requests()
 
@@ -180,13 +185,22 @@ class Publisher:
             window_bytes=self.window.bytes_used,
         )
 
+    def hurry(self) -> None:
+        """Linger no longer. Any thread."""
+        self._hurried = True
+
     def close(self) -> None:
-        """Answer who still asks, send what is still queued, and free the addresses. Safe to call twice."""
-        if self._stream.closed:
+        """Send what is queued, answer who asks, linger as long as there is reason to, and free the addresses. Safe to
+        call twice."""
+        if self._service.closed:
             return
-        self._say_farewell()
+        self._outgoing.send_newest()
+        if self._linger_s > 0:
+            self.lingering = True
+            self._linger(time.monotonic() + self._linger_s)
+            self.lingering = False
         if self._authenticator is not None:
-            self._authenticator.close([self._stream, self._service])
+            self._authenticator.close([socket for socket in (self._stream, self._service) if not socket.closed])
         self._stream.close()
         self._service.close()
         if self._own_context:
@@ -212,6 +226,8 @@ class Publisher:
 
     def _answer_requests(self) -> int:
         """How many were answered."""
+        if self._authenticator is not None:
+            self._authenticator.service()
         until_ns = 0
         answered = 0
         while True:
@@ -236,8 +252,31 @@ class Publisher:
         if not try_to_send(self._service, [*envelope, *reply]):
             self._replies_lost += 1
 
-    def _say_farewell(self) -> None:
-        until = time.monotonic() + self._farewell_s
-        while self._outgoing.subscribed and time.monotonic() < until:
-            self._service.poll(_FAREWELL_STEP_MS)
+    def _linger(self, until: float) -> None:
+        """Until every subscriber was sent everything, and nobody asks any more for what it missed before that."""
+
+        def is_over() -> bool:
+            return self._hurried or time.monotonic() >= until
+
+        self.service()
+        while self._outgoing.subscribed and self._outgoing.owes and not is_over():
+            self._service.poll(_LINGER_STEP_MS)
             self.service()
+        if not self._outgoing.subscribed:
+            return
+        # A closed socket lives on until its queues are empty, and its monitor learns when it dies.
+        self._stream.disable_monitor()
+        sent: Socket = self._stream.get_monitor_socket(zmq.EVENT_MONITOR_STOPPED, f"inproc://sent-{id(self)}")
+        self._stream.close(max(0, round(1000 * (until - time.monotonic()))))
+        self.cut_off = self._outgoing.owes
+        while not sent.poll(_LINGER_STEP_MS):
+            if is_over():
+                self.cut_off = True
+                break
+            self._answer_requests()
+        sent.close(0)
+        quiet_at = time.monotonic() + _QUIET_S
+        while time.monotonic() < quiet_at and not is_over():
+            self._service.poll(_LINGER_STEP_MS)
+            if self._answer_requests():
+                quiet_at = time.monotonic() + _QUIET_S

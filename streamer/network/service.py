@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from streamer.network.history import ReplayWindow
-from streamer.protocol.messages import AnyMessage, DifferentialMessage, HealthMessage, type_of
+from streamer.protocol.messages import AnyMessage, DifferentialMessage, EndMessage, HealthMessage, type_of
 from streamer.protocol.requests import (
     REQUEST_MAX_BYTES,
     AnyCommand,
@@ -72,6 +72,7 @@ class _Stand:
     last_seq: dict[str, int] = field(default_factory=dict)
     differential: DifferentialMessage | None = None
     health: HealthMessage | None = None
+    end: EndMessage | None = None
 
 
 class RequestHandler:
@@ -102,6 +103,7 @@ class RequestHandler:
             stand.differential = message
         elif isinstance(message, HealthMessage):
             stand.health = message
+        stand.end = message if isinstance(message, EndMessage) else None
         self.window.add(message.session, message.session_seq, parts)
 
     def answer(self, request: Sequence[bytes], peer: Peer) -> list[bytes]:
@@ -146,6 +148,7 @@ class RequestHandler:
             last_seq=dict(stand.last_seq),
             differential=stand.differential,
             health=stand.health,
+            end=stand.end,
         )
 
     def _replay(self, request: ReplayRequest) -> list[bytes]:

@@ -12,7 +12,7 @@ import zmq
 from streamer.network.connection import POLL_MS, Connection, Socket, drain, read_answer, slices_ms
 from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
-from streamer.protocol.messages import DifferentialMessage
+from streamer.protocol.messages import DifferentialMessage, EndMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
 
 __all__ = ["Received", "Subscriber"]
@@ -108,6 +108,19 @@ class Subscriber:
         `source` may be left out where there is one only. `refresh` before it asks the publisher.
         """
         return self._repair.state(source)
+
+    def end_of(self, source: str) -> EndMessage | None:
+        """How the present session of a source ended, once all of it was received; None while it goes on.
+
+        A streamer that was killed, or could not write its journal, sends none: the session may be resumed.
+        """
+        return self._repair.end_of(source)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every source heard of has ended, and none goes on with another slide. What was received before that
+        is still to be taken: `receive(0)`."""
+        return self._repair.is_over
 
     def refresh(self) -> None:
         """Ask the publisher for its newest differentials; where it does not answer, `state` stays as it is."""

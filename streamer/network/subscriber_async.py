@@ -12,7 +12,7 @@ import zmq.asyncio
 from streamer.network.connection import POLL_MS, Connection, read_answer, slices_ms
 from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
-from streamer.protocol.messages import DifferentialMessage
+from streamer.protocol.messages import DifferentialMessage, EndMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
 
 
@@ -71,6 +71,13 @@ class AsyncSubscriber:
 
     def run_of(self, source: str) -> str | None:
         return self._repair.run_of(source)
+
+    def end_of(self, source: str) -> EndMessage | None:
+        return self._repair.end_of(source)
+
+    @property
+    def is_over(self) -> bool:
+        return self._repair.is_over
 
     async def refresh(self) -> None:
         await self._run(self._repair.refresh())

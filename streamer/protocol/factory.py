@@ -20,6 +20,8 @@ from streamer.protocol.messages import (
     CellMessage,
     Detection,
     DifferentialMessage,
+    EndMessage,
+    EndState,
     Evidence,
     FrameMessage,
     HealthMessage,
@@ -300,7 +302,7 @@ class MessageFactory:
             **msgspec.structs.asdict(health.models),
             uptime_s=round(float(health.uptime_s), 3),
             sources={name: _status(status) for name, status in health.sources.items()},
-            last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
+            last_seq=self._last_seq("health"),
             stream=health.stream,
             recording=health.recording,
             jsonl_lost=health.jsonl_lost,
@@ -318,9 +320,16 @@ class MessageFactory:
             **self._stamp("picture"),
         )
 
+    def end(self, state: EndState, reason: str) -> EndMessage:
+        """The last message of the session."""
+        return EndMessage(state=state, reason=_text(reason), last_seq=self._last_seq("end"), **self._stamp("end"))
+
     def go_on_from(self, earlier: MessageFactory) -> None:
         """Take over the numbering of the topics from the session before this one on the same source."""
         self._next_seq = earlier._next_seq.copy()
+
+    def _last_seq(self, but: str) -> dict[str, int]:
+        return {type_: number - 1 for type_, number in self._next_seq.items() if type_ != but}
 
     def _stamp(self, type_: str) -> dict[str, Any]:
         """The common fields. Called last, so that a message that can't be built takes no number."""

@@ -9,7 +9,7 @@ to that detection.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -186,13 +186,32 @@ class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):
     """Pixels of the JPEG per pixel of the frame."""
 
 
-AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage | PictureMessage
+EndState = Literal["finished", "failed", "stopped"]
+"""finished: the source has ended, or as much was counted as was asked for. stopped: somebody stopped it before that."""
+
+NEW_SLIDE = "new slide"
+"""The `reason` of an end after which another session of the same source follows."""
+
+
+class EndMessage(Message, frozen=True, kw_only=True, tag="end"):
+    """The last message of a session, until it is resumed."""
+
+    state: str
+    """An EndState. Readers take any text, for those that a later minor version adds."""
+    reason: str
+    """Why it ended, in words."""
+    last_seq: dict[str, int]
+    """By other message type of this source, `seq` of the newest: who has these has all."""
+
+
+AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage | PictureMessage | EndMessage
 MESSAGE_TYPES: dict[str, type[AnyMessage]] = {
     "frame": FrameMessage,
     "cell": CellMessage,
     "differential": DifferentialMessage,
     "health": HealthMessage,
     "picture": PictureMessage,
+    "end": EndMessage,
 }
 
 

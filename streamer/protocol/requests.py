@@ -14,6 +14,7 @@ from streamer.protocol.messages import (
     PROTOCOL_VERSION,
     READ_MAJORS,
     DifferentialMessage,
+    EndMessage,
     FlagsOfVersion1,
     HealthMessage,
     ProtocolVersionError,
@@ -135,6 +136,8 @@ class SourceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     differential: DifferentialMessage | None
     """The newest; None before the first."""
     health: HealthMessage | None
+    end: EndMessage | None = None
+    """None while the session goes on."""
 
 
 class SnapshotReply(Reply, frozen=True, kw_only=True, tag="snapshot"):

@@ -5,12 +5,12 @@ All of it on the publishing thread, between two frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from streamer.journal import GivenCommand
-from streamer.protocol.messages import AnyMessage
+from streamer.journal import Emission, GivenCommand
+from streamer.protocol.messages import NEW_SLIDE
 from streamer.protocol.requests import (
     AnyCommand,
     NewSlide,
@@ -47,7 +47,7 @@ class CommandExecutor:
     def __init__(
         self,
         lanes: Mapping[str, Lane],
-        send: Callable[[AnyMessage, bytes | None], None],
+        send: Callable[[Sequence[Emission]], None],
         next_session: Callable[[str], SlideSession] | None,
     ) -> None:
         """`send` publishes what a command makes; `next_session`: None where a run has one slide for each source."""
@@ -92,8 +92,7 @@ class CommandExecutor:
         fault = lane.session.count.fault_of(reclassification)
         if fault is not None:
             raise RequestRefused("not possible", fault)
-        for message, payload in lane.session.reclassify(reclassification, given):
-            self._send(message, payload)
+        self._send(lane.session.reclassify(reclassification, given))
 
     def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
         if isinstance(command, Pause | Resume):
@@ -115,11 +114,7 @@ class CommandExecutor:
     def _begin_slide(self, lane: Lane) -> None:
         if self._next_session is None:
             raise RequestRefused("not possible", "this run has one slide for each source")
-        emissions, fault = lane.session.finish()
-        for message, payload in emissions:
-            self._send(message, payload)
-        if fault is not None:
-            raise fault
+        self._send(lane.session.finish("finished", NEW_SLIDE))
         session = self._next_session(lane.name)
         session.factory.go_on_from(lane.session.factory)
         lane.session = session

@@ -3,7 +3,8 @@ writer where the run is recorded.
 
 reader (source > ring)  >  workers (batch > detector > classifier)  >  tail (in order: place, cells, counts, publish)
 
-The calling thread keeps the terminal. Whatever fails, what was counted is published as a final differential.
+The calling thread keeps the terminal. Whatever fails, what was counted is published as a final differential, and the
+end of the session says that it failed. Where there is a journal, nothing that it lacks is published.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import Analysers
-from streamer.protocol.messages import AnyMessage, DifferentialMessage, FrameMessage, Sink
+from streamer.journal import Emission
+from streamer.protocol.messages import DifferentialMessage, EndState, FrameMessage, Sink
 from streamer.protocol.requests import SourceState
 from streamer.recording import Recorder
 from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceStatus, StreamStatus
@@ -97,6 +99,7 @@ class _Result:
     """What a worker hands to the tail: `analysed` is None where the analysis failed."""
 
     ticket: _Ticket
+    frame: Frame
     analysed: Analysed | None
 
 
@@ -126,6 +129,23 @@ class _Lane:
         self.ignored: Counter[str] = Counter()
         self.recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES_KEPT)
         """(published_ns, milliseconds from grab to publish) of the last frames."""
+
+    @property
+    def enough(self) -> str | None:
+        """Why no more frames of it are wanted; None while they are."""
+        total = self.session.count.total
+        if self.stop_at is not None and total >= self.stop_at:
+            return f"{total} white cells were counted, and {self.stop_at} asked for"
+        return "the limits are as narrow as asked for" if self.session.count.is_precise() else None
+
+    def ending(self, failure: Exception | None, stopped: str) -> tuple[EndState, str]:
+        """How its session ends and why: `failure` is that of the run, `stopped` why no source is read any more."""
+        failure = failure or self.reader.failure
+        if failure is not None:
+            return "failed", str(failure) or type(failure).__name__
+        if (enough := self.enough) is not None:
+            return "finished", enough
+        return ("finished", "end of the source") if self.reader.at_end else ("stopped", stopped)
 
     def state(self) -> SourceState:
         session = self.session
@@ -225,6 +245,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._tail = threading.Thread(target=self._publish_all, name="tail", daemon=True)
         self._failure: Exception | None = None
+        self._stopped = ""
         self.finals: dict[str, DifferentialMessage] = {}
 
     def start(self) -> None:
@@ -244,8 +265,9 @@ class Pipeline:
         """Whether no source gives frames any more."""
         return all(lane.ring.closed for lane in self._lanes.values())
 
-    def stop(self) -> None:
-        """Read no more; what was read is still analysed and published."""
+    def stop(self, reason: str) -> None:
+        """Read no more; what was read is still analysed and published. `reason`, in words, is that of the end."""
+        self._stopped = self._stopped or reason
         for lane in self._lanes.values():
             lane.stop.set()
             lane.ring.close()
@@ -267,7 +289,7 @@ class Pipeline:
     def _fail(self, error: Exception) -> None:
         with self._lock:
             self._failure = self._failure or error
-        self.stop()
+        self.stop("the run failed")
 
     def _work(self) -> None:
         try:
@@ -279,7 +301,7 @@ class Pipeline:
                     return
                 ticket = _Ticket(len(batch))
                 for sequenced, analysed in zip(batch, self._analyse(batch), strict=True):
-                    self._results.put((sequenced, _Result(ticket, analysed)))
+                    self._results.put((sequenced, _Result(ticket, sequenced.frame, analysed)))
         finally:
             with self._lock:
                 self._working -= 1
@@ -302,10 +324,11 @@ class Pipeline:
         except Exception as error:
             self._fail(error)
             while not self._results.drained:  # let the workers end
-                if self._results.get(POLL_S) is not None:
+                if (item := self._results.get(POLL_S)) is not None:
+                    item[0].frame.settle(False)
                     self._places.release()
         finally:
-            self._publish_finals()
+            self._publish_ends()
 
     def _publish_results(self) -> None:
         health_due_ns = self._now_ns()
@@ -326,26 +349,28 @@ class Pipeline:
         if result.ticket.left == 0:
             self._places.release()
         analysed = result.analysed
-        if analysed is None or self._is_enough(lane):
+        if analysed is None or lane.enough is not None:
             lane.ignored["analysis failed" if analysed is None else "enough cells"] += 1
+            result.frame.settle(False)
             return
         self._outputs.show(analysed.frame)
         picture = self._outputs.picture(analysed.frame, self._now_ns())
         if picture is not None:
-            self._send(*lane.session.picture(analysed.frame, picture))
-        for message, payload in lane.session.update(analysed):
-            self._send(message, payload)
+            self._send(lane.session.picture(analysed.frame, picture))
+        kept = False
+        try:
+            emissions = lane.session.update(analysed)
+            kept = True
+        finally:
+            result.frame.settle(kept)
+        self._send(emissions)
+        for message, _ in emissions:
             if isinstance(message, FrameMessage):
                 lane.published += 1
                 lane.recent.append((message.published_ns, (message.published_ns - message.captured_ns) / 1e6))
-        if self._is_enough(lane):
+        if lane.enough is not None:
             lane.stop.set()
             lane.ring.close()
-
-    def _is_enough(self, lane: _Lane) -> bool:
-        if lane.stop_at is not None and lane.session.count.total >= lane.stop_at:
-            return True
-        return lane.session.count.is_precise()
 
     def _publish_health(self) -> None:
         lost = self._batcher.dropped
@@ -358,26 +383,28 @@ class Pipeline:
                 recording=self._outputs.recorder.health() if self._outputs.recorder else None,
                 jsonl_lost=self._outputs.lines_lost(),
             )
-            self._send(*lane.session.health(health))
+            self._send(lane.session.health(health))
 
-    def _publish_finals(self) -> None:
+    def _publish_ends(self) -> None:
         try:
             for lane in self._lanes.values():
                 lane.thread.join(JOIN_READER_S)  # so that its last state is published
-                emissions, fault = lane.session.finish()
-                for message, payload in emissions:
-                    self._send(message, payload)
+            self._publish_health()
+            for lane in self._lanes.values():
+                emissions = lane.session.finish(*lane.ending(self._failure, self._stopped))
+                self._send(emissions)
+                for message, _ in emissions:
                     if isinstance(message, DifferentialMessage):
                         self.finals[lane.name] = message
-                if fault is not None:
-                    raise fault
-            self._publish_health()
         except Exception as error:
             self._fail(error)
-        finally:
-            for sink in self._sinks:
-                sink.close()
-
-    def _send(self, message: AnyMessage, payload: bytes | None = None) -> None:
         for sink in self._sinks:
-            sink.publish(message, payload)
+            try:
+                sink.close()
+            except Exception as error:  # a command that came in its last moments, and could not be journaled
+                self._fail(error)
+
+    def _send(self, emissions: Sequence[Emission]) -> None:
+        for message, payload in emissions:
+            for sink in self._sinks:
+                sink.publish(message, payload)

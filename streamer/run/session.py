@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,9 +19,9 @@ from streamer.counting.decision import ClassDecision
 from streamer.counting.morphometry import ShapeMeter
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
-from streamer.journal import Emission, GivenCommand, JournalError, SessionJournal, StoredSession, replay
+from streamer.journal import Emission, GivenCommand, SessionJournal, StoredSession, replay
 from streamer.protocol.factory import Looks, MessageFactory
-from streamer.protocol.messages import AnyMessage, Evidence, FrameMessage
+from streamer.protocol.messages import AnyMessage, EndState, Evidence, FrameMessage
 from streamer.records import Frame, Health, MeasuredLook, Reclassification
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
@@ -41,17 +40,12 @@ STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=1500, ma
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 
-class EndOfSlide(NamedTuple):
-    emissions: list[Emission]
-    """To be published even so: the journal has every frame, and gives this differential again."""
-    fault: JournalError | None = None
-    """Why the journal lacks the end of the slide, to be raised once that was published."""
-
-
 class SlideSession:
     """Places the frames of one slide, counts them, and makes the messages of it.
 
-    `update` takes its frames in order, `finish` ends it. Both return what is to be published; the journal has it then.
+    `update` takes its frames in order, `finish` ends it. What they and the others return is to be published; the
+    journal has it then. Once the journal lacks something, because it can't be written or a fault came in between, all
+    but `update` return nothing: a resumed session numbers its messages on from what the journal holds.
     """
 
     def __init__(
@@ -82,6 +76,8 @@ class SlideSession:
         self._meter = shapes
         self._ignored_px = ignored_px
         self._journal = journal
+        self._is_kept = True
+        """Whether the journal has all that was counted and numbered."""
         self.count, self._tracker = self._begun(None if journal is None else journal.stored)
 
     @property
@@ -97,6 +93,7 @@ class SlideSession:
 
     def update(self, analysed: Analysed) -> list[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
+        self._is_kept = False
         placement = self._tracker.update(analysed.prepared, may_start=analysed.quality.accepted)
         seen = self._seen(analysed, placement)
         update = self.count.add_frame(seen)
@@ -109,55 +106,58 @@ class SlideSession:
             changes = self._tracker.take_changes()
             seen = replace(seen, shapes=measured) if measured else seen
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
+        self._is_kept = True
         return emissions
 
     def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
+        self._is_kept = False
         update = self.count.reclassify(reclassification)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions += self._differential(update)
         if self._journal is not None:
             self._journal.command(given, self.count.last_frame_id, update.slide, emissions)
+        self._is_kept = True
         return emissions
 
-    def finish(self) -> EndOfSlide:
-        """The end of the slide: cells only seen cut by an edge are published, and the differential is final.
-
-        Where the journal can't be written any more, the differential is that of what it holds: what was published.
-        """
-        journal = self._journal
-        if journal is not None and journal.broken:
-            self.count, self._tracker = self._begun(journal.stored)
-            journal = None
+    def finish(self, state: EndState, reason: str) -> list[Emission]:
+        """The end of the slide: cells only seen cut by an edge are published, the differential is final, and `end` is
+        last."""
+        if self._is_silent:
+            return []
+        self._is_kept = False
         corrections = self._tracker.finish().corrections
         update = self.count.finish(corrections)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions.append((self.factory.differential(self.count.differential(final=True)), None))
-        try:
-            if journal is not None:
-                journal.end(corrections, update.slide, emissions)
-        except JournalError as fault:
-            return EndOfSlide(emissions, fault)
-        return EndOfSlide(emissions)
+        emissions.append((self.factory.end(state, reason), None))
+        if self._journal is not None:
+            self._journal.end(corrections, update.slide, emissions)
+        self._is_kept = True
+        return emissions
 
-    def health(self, health: Health) -> Emission:
+    def health(self, health: Health) -> list[Emission]:
         """The message of it."""
-        return self._journaled(self.factory.health(health)), None
+        return [] if self._is_silent else [(self._journaled(self.factory.health(health)), None)]
 
-    def picture(self, frame: Frame, encoded: tuple[bytes, int, int]) -> Emission:
+    def picture(self, frame: Frame, encoded: tuple[bytes, int, int]) -> list[Emission]:
         """The message of a frame's picture: (JPEG, width, height)."""
-        return self._journaled(self.factory.picture(frame, *encoded[1:])), encoded[0]
+        return [] if self._is_silent else [(self._journaled(self.factory.picture(frame, *encoded[1:])), encoded[0])]
 
     def note(self, given: GivenCommand) -> None:
         """Keep a command that changes no count, or was refused."""
-        if self._journal is not None and not self._journal.broken:
+        if self._journal is not None and not self._is_silent:
             self._journal.command(given, self.count.last_frame_id, None, ())
 
     def recalls(self, by: str, request_id: str) -> str | None:
         """The body of a command of this id that the journal has as carried out."""
         return None if self._journal is None else self._journal.stored.carried_out(by, request_id)
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._journal is not None and (self._journal.broken or not self._is_kept)
 
     def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker]:
         """What the frames of a journal have come to; new ones without any."""
@@ -181,7 +181,7 @@ class SlideSession:
 
     def _journaled(self, message: AnyMessage) -> AnyMessage:
         """A message that changes nothing, once the journal has it."""
-        if self._journal is not None and not self._journal.broken:
+        if self._journal is not None:
             self._journal.other([(message, None)])
         return message
 

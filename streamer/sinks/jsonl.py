@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import os
 import stat
 import sys
@@ -37,6 +38,8 @@ class JsonLines:
             self._file = _standard_output()
         else:
             try:
+                if append and os.path.isfile(path):
+                    _cut_torn_line(path)
                 self._file = cast(BinaryIO, io.FileIO(path, "ab" if append else "wb"))
             except OSError as error:
                 raise LeukostreamError(
@@ -105,6 +108,18 @@ class JsonLines:
                 f"--jsonl {self.path}: got {error.strerror}: lines are being lost and counted; the run goes on"
             )
         self.fault = self.fault or error.strerror
+
+
+def _cut_torn_line(path: str) -> None:
+    """Cut off what a killed process wrote of its last line, so that the next one stands alone."""
+    with open(path, "r+b") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as written:
+            end = written.rfind(b"\n") + 1
+            is_message = written[end : end + 1] == b"{"
+        if is_message:
+            file.truncate(end)
 
 
 def _standard_output() -> BinaryIO:

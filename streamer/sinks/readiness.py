@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from streamer.protocol.messages import AnyMessage, FrameMessage, HealthMessage
+from streamer.protocol.messages import AnyMessage, EndMessage, FrameMessage, HealthMessage
 
 RunState = Literal["starting", "ready", "degraded", "stalled", "stopping"]
 RUN_STATES: tuple[RunState, ...] = ("starting", "ready", "degraded", "stalled", "stopping")
@@ -40,6 +40,8 @@ class _Seen:
     health_ns: int = 0
     frame_ns: int = 0
     """When the newest frame was published; when the source opened, before there is one."""
+    ended: bool = False
+    """Nothing of it follows, unless it goes on with another slide."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class RunWatch:
         seen = self._sources.get(message.source)
         if isinstance(message, FrameMessage) and seen is not None:
             seen.frame_ns = now_ns
+        if seen is not None:
+            seen.ended = isinstance(message, EndMessage)
         if not isinstance(message, HealthMessage):
             return
         for name, status in message.sources.items():
@@ -70,7 +74,7 @@ class RunWatch:
     def readiness(self, *, stopping: bool) -> Readiness:
         now_ns = self.now_ns()
         sources = self._sources
-        silent = [name for name, seen in sources.items() if now_ns - seen.health_ns > SILENCE_NS]
+        silent = [name for name, seen in sources.items() if now_ns - seen.health_ns > SILENCE_NS and not seen.ended]
         if silent:
             return Readiness("stopping" if stopping else "stalled", ("no message of health for ten seconds",), False)
         if stopping:

@@ -28,8 +28,9 @@ def open_source(
     """The source of an address, constructed and not yet opened.
 
     `mode` "live" plays a video file, a recording and the simulated slide at their own rate; else they go as fast as
-    they are read. SourceError for a path that does not exist, UsageError for what its kind can't mean. Each kind is
-    imported when it is asked for, so that who only shows messages does not load OpenCV.
+    they are read. In "analysis" an imagezmq sender is answered once its frame is kept. SourceError for a path that does
+    not exist, UsageError for what its kind can't mean. Each kind is imported when it is asked for, so that who only
+    shows messages does not load OpenCV.
     """
     if address.kind == "camera":
         from streamer.sources.camera import CameraSource
@@ -52,7 +53,7 @@ def open_source(
         return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
     from streamer.sources.imagezmq import ImagezmqSource
 
-    return ImagezmqSource(address.name, address.target, now_ns)
+    return ImagezmqSource(address.name, address.target, now_ns, loses_nothing=mode == "analysis")
 
 
 def _of_path(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int]) -> Source:

@@ -5,6 +5,8 @@ The pipeline's reader thread of a source calls `open` once, `read` until it retu
   reported, never fatal); or None at the end of a finite source.
 * `SourceLostError` from `open` or `read` of a live source means "gone for now": the reader closes it and opens it
   again after a pause that grows to a cap, and shows the state `reopening`.
+* A source whose sender waits for an answer gives its frames a `settle`, and in analysis mode is told by it, on another
+  thread, what became of each.
 * `SourceError` means "will never work": a path that does not exist, a folder without images.
 A source is used by one thread. It takes its time from `now_ns`, given at construction, right after the grab.
 """

@@ -2,13 +2,18 @@
 
 A message is two parts: a JSON object, `{"msg": TEXT, "dtype": "uint8", "shape": [H, W, 3]}` before an array's bytes in
 OpenCV's BGR order, `{"msg": TEXT}` before a JPEG. imagezmq has no keys and no end: anyone may send.
+
+A sender that waits for the reply is answered, in analysis mode, when its frame is in the journal, or counted where
+there is none. What it got no answer for it has to send again. In live mode the answer says that the frame came.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import Annotated, Literal
 
 import msgspec
@@ -30,7 +35,13 @@ _PART_MAX_BYTES = 128 * 1024 * 1024
 """More ends the connection: an array of 40 megapixels."""
 
 _WAITING_MAX = 4
-"""Frames that may wait here; a PUB sender's further ones are lost without being counted, a REQ sender waits."""
+"""Frames that may wait here; a PUB sender's further ones are lost, which its numbers show, a REQ sender waits."""
+
+_ANSWER_AT_CLOSE_S = 10.0
+_ANSWER_FLUSH_MS = 1000
+"""How long `close` waits for what becomes of the last frame, and for the answer to be sent."""
+
+_NUMBER_AT_END = re.compile(r"(.*)#([0-9]{1,18})")
 
 _SLICE_MS = 250
 _REPLY = b"OK"
@@ -82,8 +93,10 @@ class ImagezmqSource:
         now_ns: Callable[[], int],
         *,
         silence_s: float = SILENCE_S,
+        loses_nothing: bool = False,
     ) -> None:
-        """UsageError for a malformed address."""
+        """`loses_nothing`: answer a sender that waits when its frame is settled (Frame.settle), and not as soon as it
+        came. UsageError for a malformed address."""
         self._place = Place.parse(target)
         self.name = name
         self._now_ns = now_ns
@@ -92,6 +105,12 @@ class ImagezmqSource:
         self._socket: zmq.Socket[bytes] | None = None
         self._replies = False
         self._silent = self._kept = False
+        self._loses_nothing = loses_nothing
+        self._fate: SimpleQueue[bool] | None = None
+        """Of the frame that is still to be answered; None: none is."""
+        self._number: tuple[str, int] | None = None
+        self._held: Frame | Skip | None = None
+        """What came with the loss that was reported before it."""
         self._frame_id = 0
 
     @property
@@ -111,6 +130,14 @@ class ImagezmqSource:
     def read(self) -> Frame | Skip | None:
         if self._socket is None:
             raise SourceLostError(f"source {self.name}: got a read before it was open, expected it open")
+        if self._held is not None:
+            item, self._held = self._held, None
+            return item
+        if self._fate is not None and not self._answer(None):
+            raise SourceLostError(
+                f"source {self.name}: got frame {self._frame_id - 1} that could not be kept, expected all kept: its "
+                "sender gets no answer"
+            )
         if not self._socket.poll(self._silence_ms):
             self._silent = True
             raise SourceLostError(
@@ -118,16 +145,12 @@ class ImagezmqSource:
                 f"imagezmq sender {'that connects there' if self._replies else 'that publishes there'}"
             )
         parts = self._socket.recv_multipart()
-        captured_ns = self._now_ns()
-        if self._replies:  # also to what is no image: the sender waits
-            self._socket.send(_REPLY)
-        picture = read_message(parts, ImageLimits())
-        if isinstance(picture, Unreadable):
-            return Skip(self.name, f"after frame {self._frame_id - 1}", picture.reason, picture.detail)
-        encoded = EncodedImage(picture.data, picture.bits) if picture.data else None
-        frame = Frame(self.name, self._frame_id, captured_ns, picture.pixels, encoded=encoded)
-        self._frame_id += 1
-        return frame
+        item = self._item(parts, self._now_ns())
+        lost = self._lost_before(sender_number(parts[0]))
+        if lost is None:
+            return item
+        self._held = item
+        return lost
 
     def close(self) -> None:
         """After a silence, the first time keeps the address: a sender that waits for a reply would wait for ever."""
@@ -136,9 +159,49 @@ class ImagezmqSource:
             return
         self._silent = self._kept = False
         if self._socket is not None and self._context is not None:
-            self._socket.close(0)
+            answered = self._fate is not None and self._held is None and self._answer(_ANSWER_AT_CLOSE_S)
+            self._socket.close(_ANSWER_FLUSH_MS if answered else 0)
             self._context.term()
-        self._socket = self._context = None
+        self._socket = self._context = self._fate = self._held = None
+
+    def _item(self, parts: Sequence[bytes], captured_ns: int) -> Frame | Skip:
+        """What came, answered unless that is for later."""
+        picture = read_message(parts, ImageLimits())
+        is_frame = not isinstance(picture, Unreadable)
+        if self._replies:
+            assert self._socket is not None
+            if is_frame and self._loses_nothing:
+                self._fate = SimpleQueue()
+            else:  # also to what is no image: the sender waits
+                self._socket.send(_REPLY)
+        if isinstance(picture, Unreadable):
+            return Skip(self.name, f"after frame {self._frame_id - 1}", picture.reason, picture.detail)
+        encoded = EncodedImage(picture.data, picture.bits) if picture.data else None
+        frame = Frame(self.name, self._frame_id, captured_ns, picture.pixels, encoded=encoded)
+        self._frame_id += 1
+        return frame if self._fate is None else replace(frame, settle=self._fate.put)
+
+    def _answer(self, timeout_s: float | None) -> bool:
+        """Wait for what becomes of the last frame and answer its sender; False, without an answer, where it is lost."""
+        assert self._fate is not None
+        assert self._socket is not None
+        fate, self._fate = self._fate, None
+        try:
+            kept = fate.get(timeout=timeout_s)
+        except Empty:
+            return False
+        if kept:
+            self._socket.send(_REPLY)
+        return kept
+
+    def _lost_before(self, number: tuple[str, int] | None) -> Skip | None:
+        """The frames that the sender numbered and that never came."""
+        before, self._number = self._number, number
+        if before is None or number is None or before[0] != number[0] or number[1] <= before[1] + 1:
+            return None
+        first, last = before[1] + 1, number[1] - 1
+        what = f"number {first}" if first == last else f"numbers {first} to {last}"
+        return Skip(self.name, what, "lost on the way", "sent by its count, and never came", last - first + 1)
 
     def _connect(self) -> None:
         place = self._place
@@ -180,6 +243,17 @@ class ImagezmqSource:
         except zmq.ZMQError as error:
             return error.errno or errno.EINVAL
         return None
+
+
+def sender_number(header: bytes) -> tuple[str, int] | None:
+    """(name, number) that a sender gives a frame: its `msg` is a whole number, or a text that ends with # and one."""
+    try:
+        msg = msgspec.json.decode(header[:_HEADER_MAX_BYTES], type=_Head).msg
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(msg, str) and (found := _NUMBER_AT_END.fullmatch(msg)):
+        return found[1], int(found[2])
+    return ("", msg) if isinstance(msg, int) and not isinstance(msg, bool) else None
 
 
 def read_message(parts: Sequence[bytes], limits: ImageLimits) -> Picture | Unreadable:

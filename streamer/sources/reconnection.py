@@ -93,6 +93,8 @@ class SourceReader:
         self._fault: str | None = None
         self.failure: Exception | None = None
         """What ended it for good: a SourceError, or a fault of the program; None while it runs and after a good end."""
+        self.at_end = False
+        """Whether the source has given all that it has."""
 
     @property
     def status(self) -> ReaderStatus:
@@ -128,6 +130,7 @@ class SourceReader:
                     item = self._source.read()
                     if item is None:
                         self._check_end()
+                        self.at_end = True
                         return
                     if isinstance(item, Skip):
                         self._skip(item)
@@ -158,12 +161,13 @@ class SourceReader:
             if self._stop.is_set() or self._sink.closed:
                 with self._lock:
                     self._dropped[STOPPED] += 1
+                frame.settle(False)
                 return False
         return True
 
     def _skip(self, skip: Skip) -> None:
         with self._lock:
-            self._skipped[skip.reason] += 1
+            self._skipped[skip.reason] += skip.count
             self._last_skip = skip
         self._on_skip(skip)
 

@@ -107,7 +107,7 @@ def test_json_lines_on_standard_output_are_alone_there(frames):
     messages = [decode(line) for line in done.stdout.splitlines()]
     kinds = [json.loads(line)["type"] for line in done.stdout.splitlines()]
     assert kinds.count("frame") == 4
-    assert kinds[-1] == "health"
+    assert kinds[-1] == "end"
     assert [m.file for m in messages if m.__class__.__name__ == "FrameMessage"] == [f"frame{i}.png" for i in range(4)]
     finals = [m for m in messages if m.__class__.__name__ == "DifferentialMessage" and m.final]
     assert [final.frames for final in finals] == [4]

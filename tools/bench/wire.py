@@ -225,7 +225,7 @@ def crowd(subscribers: int, seconds: float, processes: int = 4) -> dict[str, obj
     a laboratory's programs take: cells, differential and health.
     """
     factory, rng = new_factory(), random.Random(1)
-    with Publisher(LOCAL, farewell_s=10.0) as publisher:
+    with Publisher(LOCAL, linger_s=10.0) as publisher:
         command = [sys.executable, "-m", "tools.bench", "wire", "--join", publisher.endpoint]
         joined = [
             subprocess.Popen([*command, str(subscribers // processes)], stdout=subprocess.PIPE, text=True)

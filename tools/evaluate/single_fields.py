@@ -80,7 +80,7 @@ def count_fields(fields: Sequence[Field], analyser: Analyser) -> tuple[Different
     for number, item in enumerate(fields):
         [analysed] = analyser.analyse([Frame("fields", number, 0, read_image(item.path), item.path.name)])
         session.update(analysed)
-    session.finish()
+    session.finish("finished", "end of the fields")
     cells = [(cell, fields[cell.first_frame_id]) for cell in session.count.cells()]
     return session.count.differential(final=True), cells
 

@@ -107,7 +107,7 @@ def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult
                     if box.cell_id is not None:
                         left, top, right, bottom = box.box_px
                         looks[box.cell_id].append(Seen(file, (left, top, right, bottom)))
-    session.finish()
+    session.finish("finished", "end of the slide")
     final: dict[int, list[Seen]] = defaultdict(list)
     for number, seen in looks.items():
         final[session.count.cell(number).cell_id] += seen

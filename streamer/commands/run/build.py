@@ -51,9 +51,6 @@ MOST_WORKERS = 4
 USUAL_CAMERA = (640, 480)
 """Width and height that most cameras start with, and the simulated one."""
 
-FAREWELL_S = 0.5
-"""How long, at the end, subscribers may still ask for what they missed."""
-
 Models = Mapping[str, SourceModels]
 """By source."""
 
@@ -136,7 +133,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping
         try:
-            with _stop_on_signals(pipeline), display:
+            with _stop_on_signals(pipeline, publisher), display:
                 pipeline.start()
                 _show_until_end(display, pipeline, jsonl, config.stop_after_s)
                 pipeline.finish()
@@ -144,6 +141,8 @@ def _run(config: Config, metrics: Metrics | None) -> int:
             if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
                 for final in filter(shows_anything, pipeline.finals.values()):
                     print(format_differential(final, note), file=people)
+            if publisher is not None and (losses := _losses(publisher)):
+                say(losses, people)
             if recorder is not None:
                 say(_recording_summary(config.record, recorder.health()), people)
         if jsonl is not None:
@@ -282,7 +281,7 @@ def _open_publisher(config: Config, history: JournalHistory | None, people: Text
         keys=config.keys,
         control=config.control,
         history=history,
-        farewell_s=FAREWELL_S,
+        linger_s=config.linger,
     )
     say(f"publishing on {publisher.endpoint}", people)
     return publisher
@@ -327,28 +326,37 @@ def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | Non
     until = None if stop_after_s is None else time.monotonic() + stop_after_s
 
     def running() -> bool:
-        over = until is not None and time.monotonic() >= until
-        if over or (jsonl is not None and jsonl.reader_gone):
-            pipeline.stop()
+        if until is not None and time.monotonic() >= until:
+            pipeline.stop(f"after {stop_after_s:g} s, as configured")
+        if jsonl is not None and jsonl.reader_gone:
+            pipeline.stop("the reader of --jsonl left")
         return pipeline.running
 
     display.run(running)
     if display.quit_requested:
-        pipeline.stop()
+        pipeline.stop("by the user")
 
 
 @contextlib.contextmanager
-def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
+def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential.
+    Once only subscribers are waited for, they end that.
 
-    A second Ctrl-C ends the process at once, which every file of a run survives: its threads are inside native code,
-    and the interpreter's own end would abort them there ("terminate called without an active exception").
+    A second Ctrl-C before that ends the process at once, which every file of a run survives: its threads are inside
+    native code, and the interpreter's own end would abort them there ("terminate called without an active exception").
     """
 
     def stop(number: int, _: FrameType | None) -> None:
-        pipeline.stop()
-        signal.signal(number, previous[number])  # the second time it is meant as it always was
+        if publisher is not None and publisher.lingering:
+            publisher.hurry()
+        elif number not in stopped_by:
+            stopped_by.add(number)
+            pipeline.stop(f"by {signal.Signals(number).name}")
+        else:  # the second time it is meant as it always was
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
 
+    stopped_by: set[int] = set()
     previous = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -360,6 +368,14 @@ def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _losses(publisher: Publisher) -> str:
+    """What subscribers lost, for people; empty where they got everything."""
+    counts = ", ".join(f"{count} {type_}" for type_, count in publisher.lost.items())
+    parts = [f"messages that found a subscriber's queue full: {counts}"] if counts else []
+    parts += ["subscribers were cut off before they were sent everything"] if publisher.cut_off else []
+    return f"publishing on {publisher.endpoint}: {'; '.join(parts)}" if parts else ""
 
 
 def _recording_summary(path: str | None, health: RecordingStatus) -> str:

@@ -151,7 +151,7 @@ def walk(path: Path, frames: list[Analysed], stops: tuple[int, ...] = ()) -> lis
         for one in frames[begin:end]:
             list(session.update(one))
         if end == len(frames):
-            session.finish()
+            session.finish("finished", "end of the source")
         cells = [msgspec.to_builtins(cell) for cell in session.count.cells()]
         journal.close()
         begin = end

@@ -92,6 +92,10 @@ def flag(text: str, **given: Any) -> Flag:
     return Flag(code="seen", text=text, **given)
 
 
+def end(state: str, reason: str, **given: Any) -> messages.EndMessage:
+    return messages.EndMessage(**{**HEAD, "state": state, "reason": reason, "last_seq": {}, **given})
+
+
 def status(**given: Any) -> SourceStatus:
     plain: dict[str, Any] = {
         "state": "open",

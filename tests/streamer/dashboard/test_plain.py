@@ -6,7 +6,7 @@ import io
 
 from streamer.dashboard import PlainReporter, format_differential
 from streamer.records import ShadowStatus
-from tests.streamer.dashboard.dashboard_cases import FIVE, differential, flag, health, status
+from tests.streamer.dashboard.dashboard_cases import FIVE, differential, end, flag, health, status
 
 SECOND = 1_000_000_000
 
@@ -103,6 +103,24 @@ def test_a_run_in_plain_lines():
     lines = out.getvalue().splitlines()
     assert lines.count("slide: ended (live)") == 1
     assert lines[-6] == "differential of slide: 3 white cells in 1 frame"
+
+
+def test_a_run_that_did_not_finish_says_why_in_its_last_line():
+    for state, last in (("stopped", "slide: stopped: by SIGINT"), ("finished", "limits are of sampling only")):
+        out = io.StringIO()
+        with PlainReporter(out, clock=lambda: 0) as reporter:
+            reporter.publish(differential({"neutrophil": 3}, final=True))
+            reporter.publish(end(state, "by SIGINT"))
+        assert out.getvalue().splitlines()[-1].startswith(last)
+
+
+def test_an_end_is_forgotten_when_another_slide_begins():
+    out = io.StringIO()
+    with PlainReporter(out, clock=lambda: 0) as reporter:
+        reporter.publish(end("stopped", "by SIGINT"))
+        reporter.publish(differential({"neutrophil": 3}, session="another"))
+    assert "SIGINT" not in out.getvalue()
+    assert "3 white cells" in out.getvalue()
 
 
 def test_a_gpu_that_disagrees_with_the_cpu_is_told_once():

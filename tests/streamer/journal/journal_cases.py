@@ -3,7 +3,9 @@ twice, a blank one, cells cut by the edge. Models are scripted, so that a run ta
 
 As a program, it runs `leukostream` with these models: each line of its standard input is a JSON array of arguments,
 run in a process of its own that is forked from this one, so that the imports are paid once. It answers with the
-process's number, and with its exit status, negative for a signal, when it has ended.
+process's number, and with its exit status, negative for a signal, when it has ended. `limit BYTES` before the arguments
+bounds the files that the run writes; `full SECONDS JOURNAL` lets none grow beyond the journal's size at that moment, as
+a disk does that another program fills.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -145,12 +148,26 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 
 
+def _limit_files(size: int) -> None:
+    room_to_say_so = os.fstat(2).st_size + 65536
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(size, room_to_say_so),) * 2)
+
+
+def _size(journal: str) -> int:
+    return max((path.stat().st_size for path in (Path(journal), Path(f"{journal}-wal")) if path.exists()), default=0)
+
+
 def _run(arguments: list[str]) -> NoReturn:
     status = 70
     try:
-        if arguments[0] == "limit":  # on the size of the files that it writes
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(arguments[1]),) * 2)
+        if arguments[0] == "limit":
+            _limit_files(int(arguments[1]))
             arguments = arguments[2:]
+        elif arguments[0] == "full":
+            timer = threading.Timer(float(arguments[1]), lambda journal: _limit_files(_size(journal)), arguments[2:3])
+            timer.daemon = True
+            timer.start()
+            arguments = arguments[3:]
         status = main(arguments)
         sys.stdout.flush()
     except BaseException:

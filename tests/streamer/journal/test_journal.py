@@ -28,6 +28,7 @@ from streamer.stage.preparation import RegistrationConfig
 from streamer.stage.tracker import StageTracker
 from tests.cases import ScriptedSource
 from tests.streamer.journal.journal_cases import PLACES, analysed, images, new_session, rules, session_of
+from tests.streamer.protocol.message_cases import make_health
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def run_over(path, frames, *, resume=False, finish=True):
     session = session_of(journal.session("slide") or new_session(journal), run_id=f"run{frames[0].frame.frame_id}")
     published = [emission for one in frames for emission in session.update(one)]
     if finish:
-        published += session.finish().emissions
+        published += session.finish("finished", "end of the source")
     journal.close()
     return published
 
@@ -167,7 +168,7 @@ def test_cells_that_turned_out_to_be_others_are_not_among_the_cells(tmp_path):
 
 def told(emissions):
     """Messages without what every run stamps anew."""
-    stamps = {"run_id", "seq", "published_ns", "published_utc", "captured_utc"}
+    stamps = {"run_id", "seq", "last_seq", "published_ns", "published_utc", "captured_utc"}
     return [
         ({key: value for key, value in msgspec.to_builtins(message).items() if key not in stamps}, payload)
         for message, payload in emissions
@@ -285,7 +286,7 @@ def test_export_as_csv_gives_the_counted_cells_and_their_pictures(written, tmp_p
     assert export(str(written[0]), "csv", str(out), str(folder)) == 0
     rows = list(csv.DictReader(out.open()))
     assert len(rows) == 16
-    final = written[1][-1][0]
+    final = written[1][-2][0]
     for name, share in final.classes.items():
         assert sum(row["class"] == name for row in rows) == share.count
     for row in rows:
@@ -519,7 +520,7 @@ def test_a_live_source_is_numbered_on_and_counts_no_cell_twice(tmp_path, seen):
     session = session_of(journal.session("slide"), run_id="again")
     for number, one in zip(ids, again, strict=True):
         list(session.update(replace(one, frame=replace(one.frame, frame_id=number))))
-    final = session.finish().emissions[-1][0]
+    final = session.finish("finished", "end of the source")[-2][0]
     journal.close()
     assert final.frames == 29
     assert (final.total, final.rbc_seen, final.platelets_seen) == (
@@ -533,12 +534,11 @@ def replace_file(one):
     return replace(one, frame=replace(one.frame, file=None))
 
 
-def test_a_full_disk_ends_with_the_differential_of_the_journal_and_nothing_is_half_written(tmp_path, seen):
+def test_on_a_full_disk_nothing_is_published_that_the_journal_lacks_and_nothing_is_half_written(tmp_path, seen):
     path = tmp_path / "full.db"
     journal = Journal(path)
     session = session_of(new_session(journal))
-    for one in seen[:10]:
-        list(session.update(one))
+    published = [emission for one in seen[:10] for emission in session.update(one)]
     pages = journal.database.execute("PRAGMA page_count").fetchone()[0]
     journal.database.execute(f"PRAGMA max_page_count = {pages + 1}")
     done = 9
@@ -546,21 +546,57 @@ def test_a_full_disk_ends_with_the_differential_of_the_journal_and_nothing_is_ha
     def go_on():
         nonlocal done
         for done, one in enumerate(seen[10:], start=10):  # noqa: B007
-            list(session.update(one))
+            published.extend(session.update(one))
 
     with pytest.raises(JournalError, match="expected room"):
         go_on()
-    final = session.finish().emissions[-1][0]
-    assert (final.final, final.frames) == (True, done)
+    assert session.finish("failed", "no room") == []
+    assert session.health(make_health()) == []
+    assert session.picture(seen[0].frame, (b"jpeg", 4, 4)) == []
     journal.close()
     with JournalReader(path) as kept:
         (stored,) = kept.sessions
         assert len(list(stored.frames())) == done
-        counted = recounted(stored)
-    count = counted.count
-    count.finish(())
-    again = count.differential(final=True)
-    assert again.classes == final.classes
+        assert [header for header, _ in stored.messages_after(-1)] == [encode(message) for message, _ in published]
+        assert stored.next_seq == len(published)
+        assert not stored.ended
+
+
+def test_after_a_fault_within_a_frame_nothing_follows_that_the_journal_lacks(tmp_path, seen, monkeypatch):
+    journal = Journal(tmp_path / "fault.db")
+    session = session_of(new_session(journal))
+    published = [emission for one in seen[:3] for emission in session.update(one)]
+    monkeypatch.setattr(session.factory, "frame", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.update(seen[3])
+    assert session.finish("failed", "division by zero") == []
+    assert not journal.broken
+    assert journal.session("slide").stored.next_seq == len(published)
+    journal.close()
+
+
+def test_an_end_that_can_not_be_kept_is_not_published(tmp_path, seen):
+    journal = Journal(tmp_path / "end.db")
+    session = session_of(new_session(journal))
+    published = [emission for one in seen[:3] for emission in session.update(one)]
+    journal.database.execute("CREATE TRIGGER full BEFORE UPDATE ON sessions BEGIN SELECT RAISE(FAIL, 'full'); END")
+    with pytest.raises(JournalError):
+        session.finish("finished", "end of the source")
+    assert session.finish("finished", "end of the source") == []
+    assert journal.session("slide").stored.next_seq == len(published)
+    journal.close()
+
+
+def test_the_end_is_last_and_goes_on_when_the_session_does(tmp_path, seen):
+    path = tmp_path / "twice.db"
+    ends = [run_over(path, seen[:4])[-1][0], run_over(path, seen[4:9], resume=True)[-1][0]]
+    assert [(end.state, end.reason, end.seq) for end in ends] == [("finished", "end of the source", 0)] * 2
+    with JournalReader(path) as kept:
+        (stored,) = kept.sessions
+        headers = [header for header, _ in stored.messages_after(-1)]
+        assert headers[ends[0].session_seq] == encode(ends[0])
+        assert headers[-1] == encode(ends[1])
+        assert stored.next_seq == ends[1].session_seq + 1 == len(headers)
 
 
 def test_two_sources_have_a_session_each(tmp_path):

@@ -1,5 +1,6 @@
-"""`leukostream run --journal` killed at random moments, in real processes: whatever the moment, the resumed run ends as
-the one that nobody killed, and everything that was published is in the journal."""
+"""`leukostream run --journal` killed at random moments, and on disks that fill at random moments, in real processes
+that a subscriber follows: whatever the moment, the resumed run ends as the one that nobody disturbed, everything that
+was published is in the journal, and what a subscriber takes for the end is the journal's."""
 
 import contextlib
 import json
@@ -7,7 +8,7 @@ import os
 import random
 import signal
 import subprocess
-import sys
+import threading
 import time
 from dataclasses import asdict
 
@@ -15,56 +16,14 @@ import pytest
 
 from streamer.commands.recount import recounted
 from streamer.journal import JournalReader
-from streamer.protocol.messages import decode, encode
+from streamer.network import connection
+from streamer.network.subscriber import Subscriber
+from streamer.protocol.messages import DifferentialMessage, EndMessage, decode, encode, topic_of
 from tests.streamer.journal.journal_cases import BLANK, PLACES, write_images
+from tests.streamer.journal.runner import Runner
 
 if not hasattr(os, "fork"):
     pytest.skip("no fork on this system", allow_module_level=True)
-
-
-class Runner:
-    """Starts runs in processes that cost no imports."""
-
-    def __init__(self, errors):
-        self._errors = errors
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.streamer.journal.journal_cases"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors.open("w"),
-            text=True,
-        )
-
-    def start(self, *arguments):
-        self._server.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def status(self):
-        return int(self._server.stdout.readline())
-
-    def run(self, *arguments):
-        """(exit status, lines of standard output and error)."""
-        before = len(self._errors.read_text())
-        self.start(*arguments)
-        status = self.status()
-        return status, self._errors.read_text()[before:].splitlines()
-
-    def close(self):
-        self._server.stdin.close()
-        self._server.wait(10)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("crash")
-
-
-@pytest.fixture(scope="module")
-def runner(folder):
-    runner = Runner(folder / "said.txt")
-    yield runner
-    runner.close()
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +53,63 @@ def outcome(path):
         return counted.differential, [asdict(cell) for cell in counted.count.cells()], frames
 
 
+class Follower:
+    """A subscriber that stays through all runs, on a thread of its own, and takes what it is told at its word."""
+
+    def __init__(self, endpoint):
+        self.headers, self.final, self.ended = [], None, False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, args=(endpoint,))
+        self._thread.start()
+
+    def _follow(self, endpoint):
+        with Subscriber(endpoint, reply_timeout_s=0.5) as subscriber:
+            while not self._stop.is_set():
+                received = subscriber.receive(0.02)
+                if received is not None:
+                    self.headers.append(received.raw_header)
+                    if isinstance(received.message, DifferentialMessage) and received.message.final:
+                        self.final = received.message
+                    self.ended = isinstance(received.message, EndMessage)
+
+    def close(self):
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def follow(monkeypatch):
+    """Follow an endpoint; at once where a new run publishes there."""
+    monkeypatch.setattr(connection, "_RECONNECT_MS", 10)
+    monkeypatch.setattr(connection, "_RECONNECT_MAX_MS", 10)
+    with contextlib.ExitStack() as stack:
+
+        def start(endpoint):
+            follower = Follower(endpoint)
+            stack.callback(follower.close)
+            return follower
+
+        yield start
+
+
+def hold_to_the_journal(path, follower):
+    """All that a subscriber got is the journal's, no number came twice, and the final count that it was told last is
+    the journal's last."""
+    with JournalReader(path) as journal:
+        (stored,) = journal.sessions
+        kept = [header for header, _ in stored.messages_after(-1)]
+        finals = [message for header in stored.differentials() if (message := decode(header)).final]
+    messages = [decode(header) for header in follower.headers]
+    assert [kept[message.session_seq] for message in messages] == [encode(message) for message in messages]
+    assert len({message.session_seq for message in messages}) == len(messages)
+    assert len({(message.run_id, topic_of(message), message.seq) for message in messages}) == len(messages)
+    if follower.ended:
+        assert kept[-1] == follower.headers[-1]
+        assert follower.final == finals[-1]
+    elif follower.final is not None:
+        assert follower.final in finals
+
+
 def hold_to_what_was_published(path, lines):
     """Each published message is in the journal as it was published, numbered without gaps; the last count is the
     journal's."""
@@ -103,7 +119,8 @@ def hold_to_what_was_published(path, lines):
         assert [json.loads(header)["session_seq"] for header in kept] == list(range(len(kept)))
         published = [encode(decode(line)) for line in lines]
         assert set(published) <= set(kept)
-        assert len(published) == len(set(published))
+        numbers = [decode(line).session_seq for line in lines]
+        assert numbers == sorted(set(numbers))
         new = [
             box["cell_id"]
             for header in kept
@@ -135,37 +152,56 @@ def kill_after(child, seconds):
         os.kill(child, signal.SIGKILL)
 
 
-def kill_until_done(runner, frames, journal, moments):
-    """Resume until a run ends by itself; each is killed after the next of `moments` seconds, while there are any.
-    Returns how many were killed."""
-    killed = 0
+def disturb_until_done(how, runner, frames, journal, moments):
+    """Resume until a run ends by itself; each is disturbed after the next of `moments` seconds, while there are any.
+    Returns how many were. `how`: "kill" or "full", of the disk."""
+    disturbed = 0
     while True:
         jsonl = journal.with_suffix(".jsonl")
-        child = runner.start("run", "--source", f"slide={frames}", "--journal", journal, "--jsonl", jsonl, "--resume")
-        if moments:
-            kill_after(child, moments.pop(0))
+        before = len(lines_of(jsonl))
+        run = ("run", "--source", f"slide={frames}", "--journal", journal, "--jsonl", jsonl, "--resume")
+        run += ("--publish", endpoint_of(journal), "--linger", 20)
+        if not moments:
+            runner.start(*run)
+        elif how == "full":
+            runner.start("full", moments.pop(0), journal, *run)
+        else:
+            kill_after(runner.start(*run), moments.pop(0))
         status = runner.status()
-        assert status in (0, -signal.SIGKILL)
+        assert status in (0, 1 if how == "full" else -signal.SIGKILL)
         if status == 0:
-            return killed
-        killed += 1
+            return disturbed
+        if how == "full":
+            new = [json.loads(line) for line in lines_of(jsonl)[before:]]
+            assert not [message for message in new if message["type"] == "end" or message.get("final")]
+        disturbed += 1
 
 
-def kill_at_random(seed, kills, folder, frames, undisturbed, runner):
+def endpoint_of(journal):
+    return f"ipc://{journal.with_suffix('.ipc')}"
+
+
+def disturb_at_random(how, seed, times, folder, frames, undisturbed, runner, follow):
+    """How many of the subscribers, one for each journal, saw its end."""
     expected, duration_s = undisturbed
     rng = random.Random(seed)
-    done = chain = 0
-    while done < kills:
-        journal = folder / f"seed{seed}-{chain}.db"
-        in_this = min(kills - done, rng.randint(1, 4))
+    done = chain = saw_the_end = 0
+    while done < times:
+        journal = folder / f"{how}{seed}-{chain}.db"
+        follower = follow(endpoint_of(journal))
+        in_this = min(times - done, rng.randint(1, 4))
         moments = [rng.uniform(0, duration_s / rng.choice((1, 2, 4))) for _ in range(in_this)]
-        killed = kill_until_done(runner, frames, journal, moments)
-        if killed < in_this:  # the machine was slower when the undisturbed run was timed
+        disturbed = disturb_until_done(how, runner, frames, journal, moments)
+        if disturbed < in_this:  # the machine was slower when the undisturbed run was timed
             duration_s *= 0.8
-        done += killed
+        done += disturbed
         assert outcome(journal) == expected
         hold_to_what_was_published(journal, lines_of(journal.with_suffix(".jsonl")))
+        follower.close()
+        hold_to_the_journal(journal, follower)
+        saw_the_end += follower.ended
         chain += 1
+    return saw_the_end / chain
 
 
 def test_the_undisturbed_run_is_the_walk_that_the_tests_mean(undisturbed):
@@ -177,13 +213,50 @@ def test_the_undisturbed_run_is_the_walk_that_the_tests_mean(undisturbed):
     assert frames[BLANK][2] is None
 
 
-def test_a_run_killed_at_five_random_moments_ends_as_the_one_that_was_not(folder, frames, undisturbed, runner):
-    kill_at_random(1, 5, folder, frames, undisturbed, runner)
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [
+        ("kill", 5),
+        ("full", 3),
+        pytest.param("kill", 200, marks=pytest.mark.slow),
+        pytest.param("full", 50, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_disturbed_at_random_moments_ends_as_the_one_that_was_not(
+    how, times, folder, frames, undisturbed, runner, follow
+):
+    assert disturb_at_random(how, times, times, folder, frames, undisturbed, runner, follow) > 0.5
+
+
+def mount(*words):
+    return subprocess.run(["mount", "-t", "tmpfs", *words], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_fifty_random_moments_ends_as_the_one_that_was_not(folder, frames, undisturbed, runner):
-    kill_at_random(2, 50, folder, frames, undisturbed, runner)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_disk_that_is_really_full_holds_all_that_was_published(seed, tmp_path, frames, undisturbed, runner, follow):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = random.Random(seed).randint(300_000, 1_500_000)
+    if not mount("-o", f"size={size}", "leukostream-test", disk):
+        pytest.skip("mounting a disk is not permitted here")
+    try:
+        journal = disk / "full.db"
+        endpoint = f"ipc://{tmp_path}/ipc"
+        follower = follow(endpoint)
+        run = ("run", "--source", f"slide={frames}", "--journal", journal, "--resume", "--publish", endpoint)
+        status, said = runner.run(*run, "--linger", 20)
+        assert status == 1
+        assert [line for line in said if line.startswith("leukostream: journal")]
+        assert follower.final is None
+        assert mount("-o", "remount,size=64m", "leukostream-test", disk)
+        status, said = runner.run(*run, "--linger", 20)
+        assert status == 0, said
+        assert outcome(journal) == undisturbed[0]
+        follower.close()
+        hold_to_the_journal(journal, follower)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(folder, frames, undisturbed, runner):
@@ -228,7 +301,7 @@ def test_a_journal_in_use_is_refused_and_the_run_that_uses_it_is_not_disturbed(f
         assert kept.sessions[0].ended
 
 
-def test_a_full_disk_stops_the_run_with_the_count_of_the_journal(folder, frames, undisturbed, runner):
+def test_a_full_disk_stops_the_run_and_nothing_is_published_that_the_journal_lacks(folder, frames, undisturbed, runner):
     """The limit on a file's size stands for the disk: a write beyond it fails in the same place."""
     journal = folder / "full.db"
     jsonl = folder / "full.jsonl"
@@ -237,17 +310,15 @@ def test_a_full_disk_stops_the_run_with_the_count_of_the_journal(folder, frames,
     assert status == 1
     (fault,) = [line for line in said if line.startswith("leukostream: journal")]
     assert "--resume" in fault
-    final = json.loads(lines_of(jsonl)[-2])
-    assert (final["type"], final["final"]) == ("differential", True)
+    messages = [json.loads(line) for line in lines_of(jsonl)]
+    assert not [message for message in messages if message["type"] == "end" or message.get("final")]
     with JournalReader(journal) as kept:
         (stored,) = kept.sessions
-        counted = recounted(stored)
+        assert not stored.ended
+        assert [message["session_seq"] for message in messages] == list(range(stored.next_seq))
         frame_ids = [seen.frame_id for seen in stored.frames()]
     assert 0 < len(frame_ids) < len(PLACES)
-    published = [json.loads(line)["frame_id"] for line in lines_of(jsonl) if b'"type":"frame"' in line]
-    assert published == frame_ids
-    counted.count.finish(())
-    assert final["frames"] == counted.differential.frames
+    assert [message["frame_id"] for message in messages if message["type"] == "frame"] == frame_ids
     status, said = runner.run(*where, "--resume")
     assert status == 0, said
     assert outcome(journal) == undisturbed[0]

@@ -36,7 +36,7 @@ class Show:
         self.kept = new_session(self.journal)
         self.factory = make_factory("slide")
         self.factory.session = "session"
-        self.publisher = Publisher(endpoint, insecure=True, farewell_s=5.0)
+        self.publisher = Publisher(endpoint, insecure=True, linger_s=5.0)
         self.port = int(self.publisher.endpoint.rpartition(":")[2])
         self.processes: list[subprocess.Popen[str]] = []
         self.late_frames = 0
@@ -107,7 +107,7 @@ class Show:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        self.publisher._farewell_s = 0.0
+        self.publisher.hurry()
         self.publisher.close()
         self.journal.close()
 

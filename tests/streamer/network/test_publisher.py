@@ -125,7 +125,7 @@ def test_wants_follows_who_is_there(connect: Connect) -> None:
 
 def test_one_who_does_not_read_holds_nobody_up(connect: Connect) -> None:
     factory = make_factory()
-    with Publisher("tcp://127.0.0.1:*", high_water_mark=20, linger_ms=0) as publisher:
+    with Publisher("tcp://127.0.0.1:*", high_water_mark=20, flush_ms=0) as publisher:
         stalled = connect(publisher.endpoint, b"cell.", high_water_mark=1)
         reading = connect(publisher.endpoint, b"frame.")
         serve_until(publisher, lambda: publisher.wants("cell", "cam") and publisher.wants("frame", "cam"))

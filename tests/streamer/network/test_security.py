@@ -42,7 +42,7 @@ def client_keys(publisher: Path, name: str, *, right: str | None) -> Path:
 
 def with_keys(keys: Path, controls: ScriptedControls | None = None, endpoint: str = "tcp://127.0.0.1:*") -> Served:
     def make() -> Publisher:
-        publisher = Publisher(endpoint, keys=keys, linger_ms=0)
+        publisher = Publisher(endpoint, keys=keys, flush_ms=0)
         publisher.obey(controls or ScriptedControls())
         publisher.publish(make_factory().differential(make_differential(4)))
         return publisher
@@ -255,7 +255,7 @@ def test_who_does_not_take_replies_is_counted_and_holds_nobody_up() -> None:
 
 def test_a_stalled_subscriber_costs_counted_messages_only() -> None:
     factory = make_factory()
-    with Served(lambda: Publisher("tcp://127.0.0.1:*", high_water_mark=20, linger_ms=0)) as server:
+    with Served(lambda: Publisher("tcp://127.0.0.1:*", high_water_mark=20, flush_ms=0)) as server:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stalled = context.socket(zmq.SUB)
         stalled.setsockopt(zmq.RCVHWM, 1)

@@ -158,7 +158,7 @@ def test_connecting_before_the_publisher_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
 def test_a_publisher_that_restarts_is_noticed(transport: str, tmp_path: Path) -> None:
     endpoint = "tcp://127.0.0.1:*" if transport == "tcp" else f"ipc://{tmp_path}/socket"
-    with Publisher(endpoint, linger_ms=0) as publisher:
+    with Publisher(endpoint, flush_ms=0) as publisher:
         endpoint = publisher.endpoint
         factory = make_factory(run_id="run-1")
         for total in range(3):

@@ -49,6 +49,18 @@ def test_a_resumed_session_goes_on_counting() -> None:
     assert (message.seq, message.session_seq, message.session) == (0, 4, "slide-1")
 
 
+def test_an_end_names_the_newest_of_the_other_types() -> None:
+    factory = make_factory()
+    one_of_each(factory)
+    factory.cell(make_cell())
+    ends = [factory.end("stopped", "by SIGTERM"), factory.end("failed", "no \udcff room")]
+    assert [end.last_seq for end in ends] == [{"frame": 0, "cell": 1, "differential": 0, "health": 0}] * 2
+    assert [(end.seq, end.session_seq, end.state, end.reason) for end in ends] == [
+        (0, 5, "stopped", "by SIGTERM"),
+        (1, 6, "failed", "no \N{REPLACEMENT CHARACTER} room"),
+    ]
+
+
 def test_a_message_that_can_not_be_made_takes_no_number() -> None:
     factory = make_factory()
     with pytest.raises(ValueError, match="got 0 observations for 4 detections"):

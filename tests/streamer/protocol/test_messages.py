@@ -224,7 +224,8 @@ def test_the_schemas_checked_in_are_those_of_the_structs() -> None:
 
 
 def test_the_schemas_describe_what_is_sent() -> None:
-    for message in one_of_each(make_factory()):
+    factory = make_factory()
+    for message in (*one_of_each(factory), factory.end("finished", "end of the source")):
         schema = json.loads(make_schemas()[type_of(message)])
         sent = json.loads(encode(message))
         assert set(schema["required"]) == set(sent) == set(schema["properties"])

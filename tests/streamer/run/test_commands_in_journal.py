@@ -141,7 +141,7 @@ def test_another_slide_is_another_session_of_the_journal_and_is_gone_on_with(tmp
     run.after(4)
     state = run.give(command(NewSlide))
     assert state.white_cells == 0
-    run.pipeline.stop()  # before the new slide has a frame
+    run.pipeline.stop("by a test")  # before the new slide has a frame
     run.end()
     with JournalReader(path) as journal:
         first, second = journal.sessions

@@ -144,7 +144,9 @@ def test_what_was_said_is_in_the_journal_and_survives_resuming_and_recounting(
             kept = journal.session("slide")
             session = session_of(kept, run_id="run-2")
         taken_in(session, seen[cut:])
-        final = [m for m, _ in session.finish().emissions if isinstance(m, DifferentialMessage)][-1]
+        final = [m for m, _ in session.finish("finished", "end of the source") if isinstance(m, DifferentialMessage)][
+            -1
+        ]
         assert session.count.cell(first.cell_id).class_name == other_class(first)
         outcomes.append(({name: share.count for name, share in final.classes.items()}, final.total))
         journal.close()

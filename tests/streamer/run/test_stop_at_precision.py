@@ -76,7 +76,7 @@ def test_the_journal_gives_the_same_limits_again(tmp_path, capsys, precision, me
     )
     for one in analysed():
         list(session.update(one))
-    final, _ = session.finish().emissions[-1]
+    final, _ = session.finish("finished", "end of the source")[-2]
     journal.close()
     assert final.limits_method == method
     assert recount(str(path)) == 0

@@ -66,7 +66,7 @@ class Told:
 
     def finish(self, *corrections):
         self.session._tracker.next = Placement(None, None, "end", corrections)
-        return self._take(self.session.finish().emissions)
+        return self._take(self.session.finish("finished", "end of the source"))
 
     def _take(self, emissions):
         cells = []

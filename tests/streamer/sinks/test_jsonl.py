@@ -34,6 +34,26 @@ def test_lines_are_the_headers_and_are_there_at_once(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"}\n")
 
 
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        (b"", b""),
+        (b'{"a":1}\n', b'{"a":1}\n'),
+        (b'{"a":1}\n{"b":{"c":2}', b'{"a":1}\n'),
+        (b'{"a', b""),
+        (b"not ours", b"not ours"),
+    ],
+)
+def test_what_a_killed_process_left_of_a_line_is_cut_off(tmp_path: Path, written: bytes, left: bytes) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(written)
+    message = make_factory().cell(make_cell())
+    sink = JsonLines(str(path), append=True)
+    sink.publish(message)
+    sink.close()
+    assert path.read_bytes() == left + encode(message) + b"\n"
+
+
 def test_an_existing_file_is_replaced_or_added_to(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     factory = make_factory()

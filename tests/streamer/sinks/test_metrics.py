@@ -71,6 +71,17 @@ def test_from_starting_to_stopping() -> None:
     assert run.state() == "ready"
 
 
+def test_silence_after_the_end_is_no_hang() -> None:
+    run = Run()
+    run.health(cam="ended")
+    run.watch.take(run.factories["cam"].end("finished", "new slide"))
+    run.after(11)
+    assert run.watch.readiness(stopping=True).alive
+    run.health()
+    run.after(11)
+    assert not run.watch.readiness(stopping=True).alive
+
+
 def test_one_source_of_two_is_gone_then_both() -> None:
     run = Run("cam", "cam2")
     run.health(cam="reopening")

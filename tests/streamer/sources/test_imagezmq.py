@@ -76,6 +76,86 @@ def test_a_sender_that_waits_for_replies_gives_arrays_and_jpegs(context: zmq.Con
     hub.close()
 
 
+@pytest.fixture
+def kept_hub(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[tuple[ImagezmqSource, zmq.Socket[bytes]]]:
+    """A source that answers for what is kept, and a sender that is connected to it."""
+    hub = ImagezmqSource("scope", "tcp://127.0.0.1:*", lambda: 1000, loses_nothing=True)
+    hub.open()
+    sender = context.socket(zmq.REQ)
+    sender.connect(hub.endpoint)
+    yield hub, sender
+    hub.close()
+
+
+def test_a_frame_is_answered_when_it_is_kept(kept_hub: tuple[ImagezmqSource, zmq.Socket[bytes]]) -> None:
+    hub, sender = kept_hub
+    items: list[Frame | Skip | None] = []
+    for number in range(2):
+        sender.send_multipart(array_parts(IMAGE))
+        frame = hub.read()
+        assert isinstance(frame, Frame)
+        assert frame.frame_id == number
+        reading = threading.Thread(target=lambda: items.append(hub.read()))  # answers, and waits for what comes next
+        reading.start()
+        assert not sender.poll(50)
+        frame.settle(True)
+        assert sender.recv() == b"OK"
+        sender.send_multipart([b"{}", b"no image"])  # nothing is to be kept of it
+        assert sender.recv() == b"OK"
+        reading.join()
+    assert [isinstance(item, Skip) for item in items] == [True, True]
+
+
+def test_the_last_frame_is_answered_after_a_stop_too(kept_hub: tuple[ImagezmqSource, zmq.Socket[bytes]]) -> None:
+    hub, sender = kept_hub
+    sender.send_multipart(array_parts(IMAGE))
+    frame = hub.read()
+    assert isinstance(frame, Frame)
+    closing = threading.Thread(target=hub.close)
+    closing.start()
+    frame.settle(True)
+    closing.join()
+    assert sender.recv() == b"OK"
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_frame_that_is_not_kept_gets_no_answer(
+    kept_hub: tuple[ImagezmqSource, zmq.Socket[bytes]], close: bool
+) -> None:
+    hub, sender = kept_hub
+    sender.send_multipart(array_parts(IMAGE))
+    frame = hub.read()
+    assert isinstance(frame, Frame)
+    frame.settle(False)
+    if not close:
+        with pytest.raises(SourceLostError, match="frame 0 that could not be kept"):
+            hub.read()
+    hub.close()
+    assert not sender.poll(50)
+
+
+def test_what_the_sender_counted_and_did_not_come_is_a_loss(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    hub = source("tcp://127.0.0.1:*,pattern=req")
+    hub.open()
+    sender = context.socket(zmq.REQ)
+    sender.connect(hub.endpoint)
+    names: list[object] = [4, 5, 9, 9, 3, "scope #7", "scope #9", "other #20", "scope", "scope #30", 10.5, True]
+
+    def send() -> None:
+        for name in names:
+            sender.send_multipart([json.dumps({"msg": name}).encode(), jpeg_parts(IMAGE)[1]])
+            sender.recv()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    items = [hub.read() for _ in range(len(names) + 2)]
+    sending.join()
+    hub.close()
+    lost = [(place, item.what, item.count) for place, item in enumerate(items) if isinstance(item, Skip)]
+    assert lost == [(2, "numbers 6 to 8", 3), (7, "number 8", 1)]
+    assert [item.frame_id for item in items if isinstance(item, Frame)] == list(range(len(names)))
+
+
 def test_a_sender_that_publishes(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     sender = context.socket(zmq.XPUB)  # a PUB that tells who has subscribed
     port = sender.bind_to_random_port("tcp://127.0.0.1")

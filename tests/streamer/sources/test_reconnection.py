@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from streamer.records import Frame, Skip
 from streamer.run.ring import QUEUE_FULL, Ring
 from streamer.sources.reconnection import PAUSES_S, STOPPED, SourceReader
-from tests.streamer.sources.scripted import ScriptedSource, Step
+from tests.streamer.sources.scripted import ScriptedSource, Step, frame
 
 
 class Run:
@@ -50,6 +51,25 @@ def test_a_finite_source_to_its_end() -> None:
     assert (status.state, status.captured, status.skipped, status.dropped) == ("ended", 2, {"not an image": 2}, {})
     assert (status.reopened, status.fault, run.reader.failure) == (0, None, None)
     assert [skip.detail for skip in run.skips] == ["x: got words"] * 2
+
+
+def test_many_lost_together_are_counted_each() -> None:
+    run = Run(["open"])
+    lost = Skip("x", "numbers 6 to 8", "lost on the way", "", count=3)
+    run.source.read = iter([frame(0), lost, None]).__next__  # type: ignore[method-assign]
+    run.go()
+    assert run.reader.status.skipped == {"lost on the way": 3}
+    assert run.reader.at_end
+
+
+def test_a_frame_that_nobody_takes_any_more_is_settled_as_lost() -> None:
+    fates: list[bool] = []
+    run = Run(["open"])
+    run.source.read = lambda: replace(frame(0), settle=fates.append)  # type: ignore[method-assign]
+    run.ring.close()
+    run.go()
+    assert fates == [False]
+    assert not run.reader.at_end
 
 
 def test_a_lost_source_is_opened_again() -> None:

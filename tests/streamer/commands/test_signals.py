@@ -1,0 +1,31 @@
+"""Ctrl-C and SIGTERM: the first ends a run, once only subscribers are waited for each ends that, a second is meant as
+ever."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from streamer.commands.run.build import _stop_on_signals
+
+
+def test_what_each_signal_does() -> None:
+    done: list[str] = []
+    pipeline = SimpleNamespace(stop=done.append)
+    publisher = SimpleNamespace(lingering=False, hurry=lambda: done.append("hurried"))
+    before = signal.getsignal(signal.SIGINT)
+    with _stop_on_signals(pipeline, publisher):  # type: ignore[arg-type]
+        signal.raise_signal(signal.SIGINT)
+        assert done == ["by SIGINT"]
+        publisher.lingering = True
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        assert done[1:] == ["hurried"] * 2
+        publisher.lingering = False
+        signal.raise_signal(signal.SIGTERM)
+        assert done[3:] == ["by SIGTERM"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
