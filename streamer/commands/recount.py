@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from streamer.commands.options import Parser
-from streamer.config import FIVE_PART_RANGES
+from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.dashboard import format_differential
@@ -57,6 +59,8 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
         operating_score=rules.operating_score,
         reference_ranges=_ranges(configuration),
         stop_at_precision=configuration.get("stop_at_precision"),
+        known=rules.known,
+        verdict=msgspec.convert(configuration.get("verdict", {}), VerdictConfig),
     )
     last_due: Differential | None = None
 
@@ -68,7 +72,7 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
         return Recounted(count, count.differential(final=False), last_due)
-    count.finish(stored.end_corrections)
+    count.finish(stored.end_corrections, stored.end_progress)
     final = count.differential(final=True)
     return Recounted(count, final, final)
 
@@ -130,7 +134,9 @@ def _differences(again: DifferentialMessage, published: DifferentialMessage) -> 
     return [
         f"another {name.replace('_', ' ')} ({getattr(again, name)} for {getattr(published, name)})"
         for name in DifferentialMessage.__struct_fields__
-        if name not in stamps and getattr(again, name) != getattr(published, name)
+        if name not in stamps
+        and getattr(again, name) != getattr(published, name)
+        and not (name == "verdict" and published.verdict is None)  # of before there were verdicts
     ]
 
 

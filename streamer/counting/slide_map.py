@@ -109,6 +109,16 @@ class SlideMap:
             cell_id = int(self._cells.joined_to[cell_id])
         return cell_id
 
+    def unlike_training(self) -> int:
+        """Counted white cells that are unclassified since all looks at them are too novel."""
+        cells, novel_above = self._cells, self._config.fusion.novel_above
+        if novel_above is None:
+            return 0
+        rows = self._living()
+        rows = rows[self._tallies.counted(rows) & (cells.kind(rows) == 0) & (cells.white_row[rows] >= 0)]
+        rows = rows[(cells.class_index[rows] < 0) & (cells.reclassified_order[rows] == 0)]
+        return int((self._fusion.novelty(cells.white_row[rows]) > np.float32(novel_above)).sum())
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Of the looks; empty before the first."""

@@ -19,9 +19,12 @@ from streamer.dashboard.words import (
     SAMPLING_ONLY,
     agreement,
     class_rows,
+    errors_line,
     not_seen,
     number,
     tally,
+    verdict_lines,
+    with_smudge_cells,
 )
 from streamer.protocol import messages
 from streamer.records import Frame
@@ -37,7 +40,8 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
     frames = f"{number(message.frames)} frame{'' if message.frames == 1 else 's'}"
     if message.frames_accepted != message.frames:
         frames += f", {number(message.frames_accepted)} of them accepted"
-    lines = [
+    lines = [clean(line) for line in verdict_lines(message)]
+    lines += [
         f"{'differential' if message.final else 'differential so far'} of {clean(message.source)}: "
         f"{number(message.total)} white cells in {frames}"
     ]
@@ -51,6 +55,9 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
         f"nucleated red cells {number(message.nrbc)}{per_100}; "
         f"seen: {number(message.rbc_seen)} red cells, {number(message.platelets_seen)} platelets"
     )
+    smudge = with_smudge_cells(message)
+    if smudge is not None:
+        lines.append(clean(smudge))
     if message.flags:
         lines.append(f"flags: {'; '.join(map(clean, message.flags))}")
     if message.not_seen:
@@ -58,7 +65,9 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
     if message.not_assessed:
         lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
     method = f" ({METHODS.get(message.limits_method, clean(message.limits_method))})" if message.limits_method else ""
-    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{': ' + note if note else ''}")
+    errors = errors_line(message, note)
+    told = f": {clean(errors)}" if errors else ""
+    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{told}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 import msgspec
 
 from streamer.counting.slide_count import Checkpoint, SeenFrame
+from streamer.journal.evidence import has_evidence, read_evidence
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -21,7 +22,7 @@ from streamer.journal.rows import (
     unpacked_looks,
 )
 from streamer.journal.schema import JournalError, connect_readonly
-from streamer.records import CellShape, Detections, MeasuredLook, Reclassification, StagePosition
+from streamer.records import CellShape, Detections, MeasuredLook, Reclassification, SourceProgress, StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
@@ -96,6 +97,8 @@ class StoredSession:
                 " one, or another --journal"
             )
         for name in rules.__struct_fields__ if rules is not None else ():
+            if name == "known":  # says nothing of how frames are counted
+                continue
             got, expected = getattr(rules, name), getattr(self.rules, name)
             if got != expected:
                 raise JournalError(
@@ -123,6 +126,11 @@ class StoredSession:
         row = self.database.execute("SELECT state FROM checkpoints WHERE session = ?", (self.number,)).fetchone()
         return None if row is None else unpacked_checkpoint(row[0])
 
+    @property
+    def end_progress(self) -> SourceProgress | None:
+        """How far the source was read in the end; None where nobody noted it, or it has not ended."""
+        return read_evidence(self.database, self.number, None)[1] if has_evidence(self.database) else None
+
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
         rows = self.database.execute(
@@ -131,6 +139,7 @@ class StoredSession:
             " FROM frames WHERE session = ? AND frame_id > ? ORDER BY frame_id",
             (self.number, after),
         )
+        noted = has_evidence(self.database)
         for frame_id, utc, file, width, height, island, x, y, quality, anchor, lost, corrections, *rest in rows:
             accepted, reasons, focus, truncated, boxes, scores, labels, looked = rest
             looks = self.database.execute(
@@ -139,6 +148,7 @@ class StoredSession:
                 " WHERE session = ? AND frame_id = ? ORDER BY box",
                 (self.number, frame_id),
             ).fetchall()
+            colours, progress = read_evidence(self.database, self.number, frame_id) if noted else (None, None)
             yield SeenFrame(
                 frame_id=frame_id,
                 width=width,
@@ -164,6 +174,8 @@ class StoredSession:
                 file=file,
                 captured_utc=utc,
                 shapes=self._shapes(frame_id),
+                colours=colours,
+                progress=progress,
             )
 
     def _shapes(self, frame_id: int) -> list[MeasuredLook]:

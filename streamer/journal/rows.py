@@ -16,7 +16,9 @@ from engines.models.detector import Detector
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
 from streamer.counting.decision import ClassDecision
+from streamer.counting.evidence import EvidenceState
 from streamer.counting.fusion import Names
+from streamer.counting.known import Known, known_of
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
 from streamer.records import Classifications, MeasuredLook
@@ -37,6 +39,7 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     """(dtype, shape, bytes) of each column."""
     sums: dict[str, tuple[str, tuple[int, ...], bytes]]
     shapes: tuple[MeasuredLook, ...] = ()
+    evidence: EvidenceState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The classes whose cells have them."""
     segmenter: ModelId | None = None
     """None: no cell is measured."""
+    known: Known | None = None
+    """What the classifier knows, for the verdict; None: of before there were verdicts, or no classifier ran. A session
+    is resumed though it changed."""
 
 
 def rules_of(
@@ -117,6 +123,7 @@ def rules_of(
         novel_above=decision.novel_above,
         attributes=decision.attributes,
         attributes_of=decision.attributes_of,
+        known=known_of(classifier.card),
     )
 
 
@@ -135,7 +142,7 @@ def decision_of(rules: Rules) -> ClassDecision | None:
     )
 
 
-def packed(array: npt.NDArray[Any], dtype: str) -> bytes:
+def packed(array: npt.ArrayLike, dtype: str) -> bytes:
     return np.ascontiguousarray(array, dtype).tobytes()
 
 
@@ -191,6 +198,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         cells=_packed_columns(checkpoint.slide.cells),
         sums=_packed_columns(checkpoint.slide.sums),
         shapes=checkpoint.shapes,
+        evidence=checkpoint.evidence,
     )
     return msgspec.msgpack.encode(row)
 
@@ -200,7 +208,8 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint:
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
     slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
     return Checkpoint(
-        row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide, row.shapes
+        *(row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide, row.shapes),
+        row.evidence,
     )
 
 

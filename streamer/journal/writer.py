@@ -16,6 +16,7 @@ from engines.base import UsageError
 from streamer import __version__
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
+from streamer.journal.evidence import create_evidence, forget_end, write_evidence
 from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
 from streamer.journal.rows import (
     GivenCommand,
@@ -27,7 +28,7 @@ from streamer.journal.rows import (
 from streamer.journal.schema import SHAPES, connect, connect_readonly, create, fault
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
-from streamer.records import Cell
+from streamer.records import Cell, SourceProgress
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import PreparedFrame
@@ -70,6 +71,7 @@ class Journal:
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
         """`address`: where its frames come from. `live`: they can't be read again."""
         with self.transaction():
+            create_evidence(self.database)
             if rules.segmenter is not None:
                 self.database.execute(SHAPES)
             self.database.execute(
@@ -115,6 +117,8 @@ class SessionJournal:
         self._db = journal.database
         self._last: PreparedFrame | None = None
         self._found: PreparedFrame | None = None
+        self._progress: SourceProgress | None = None
+        """As it was written last."""
         self._pictures: set[int] = {
             row[0]
             for row in self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
@@ -127,6 +131,8 @@ class SessionJournal:
     def begin_run(self, run_id: str, configuration: str) -> None:
         """Record that a process continues this session, which clears its end."""
         with self.journal.transaction():
+            create_evidence(self._db)  # journals of before there were verdicts have no such table
+            forget_end(self._db, self._number)
             self._db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, _now(), __version__, configuration)
             )
@@ -161,6 +167,7 @@ class SessionJournal:
             )
             self._looks(seen, cells)
             self._shapes(seen)
+            self._evidence(seen)
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)
@@ -170,9 +177,16 @@ class SessionJournal:
                     (self._number, checkpoint.frame_id, packed_checkpoint(checkpoint)),
                 )
 
-    def end(self, corrections: Sequence[Correction], update: SlideUpdate, emissions: Sequence[Emission]) -> None:
+    def end(
+        self,
+        corrections: Sequence[Correction],
+        update: SlideUpdate,
+        emissions: Sequence[Emission],
+        progress: SourceProgress | None = None,
+    ) -> None:
         """Store the end of the session."""
         with self.journal.transaction():
+            write_evidence(self._db, self._number, None, None, progress)
             self._cell_changes(None, update)
             self._db.execute(
                 "UPDATE sessions SET ended = 1, end_corrections = ? WHERE number = ?",
@@ -242,6 +256,11 @@ class SessionJournal:
                     for look in seen.shapes
                 ],
             )
+
+    def _evidence(self, seen: SeenFrame) -> None:
+        progress = None if seen.progress == self._progress else seen.progress
+        self._progress = seen.progress
+        write_evidence(self._db, self._number, seen.frame_id, seen.colours, progress)
 
     def _cell_changes(self, frame_id: int | None, update: SlideUpdate) -> None:
         if update.removed:

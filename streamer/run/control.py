@@ -121,7 +121,7 @@ class CommandExecutor:
         if fault is not None:
             raise fault
         session = self._next_session(lane.name)
-        session.factory.go_on_from(lane.session.factory)
+        session.go_on_from(lane.session)
         lane.session = session
 
 

@@ -5,25 +5,28 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from engines.geometry import Image
 from streamer.analysis.analyser import Analysed
-from streamer.config import FIVE_PART_RANGES
+from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.decision import ClassDecision
+from streamer.counting.known import Known
 from streamer.counting.morphometry import ShapeMeter
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Emission, GivenCommand, JournalError, SessionJournal, StoredSession, replay
 from streamer.protocol.factory import Looks, MessageFactory
 from streamer.protocol.messages import AnyMessage, Evidence, FrameMessage
-from streamer.records import Frame, Health, MeasuredLook, Reclassification
+from streamer.records import Frame, Health, MeasuredLook, Reclassification, SourceProgress
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
 from streamer.stage.tracker import StageTracker
@@ -64,32 +67,49 @@ class SlideSession:
         stop_at_precision: float | None = None,
         journal: SessionJournal | None = None,
         shapes: ShapeMeter | None = None,
+        known: Known | None = None,
+        verdict: VerdictConfig | None = None,
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
         published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
         points, at which the source is to end; then the final limits are valid at every look too. `journal`: what it
         holds already is counted first, and everything is written there before it is published. `shapes` measures the
-        counted white cells; None: nobody does."""
+        counted white cells; None: nobody does. `known`: what the models know, `verdict`: when a differential may be
+        believed."""
         self.factory = factory
         self._decision = decision
         self._operating_score = operating_score
         self._min_score = min_score
         self._ranges = reference_ranges
         self._precision = stop_at_precision
+        self._known, self._verdict = known, verdict
+        self._read: SourceProgress | None = None
+        """How far the source was read in this run, slides before this one among it."""
         self._meter = shapes
         self._journal = journal
         self.count, self._tracker = self._begun(None if journal is None else journal.stored)
+        before = self.count.progress
+        self._before = (Counter(), Counter()) if before is None else (Counter(before.lost), Counter(before.skipped))
+        """What was lost and skipped before this run, less what the run had lost and skipped before this slide."""
+
+    def go_on_from(self, earlier: SlideSession) -> None:
+        """Take over from the slide before this one on the same source, at its end."""
+        self.factory.go_on_from(earlier.factory)
+        if earlier._read is not None:
+            for mine, theirs in zip(self._before, (earlier._read.lost, earlier._read.skipped), strict=True):
+                mine.subtract(theirs)
 
     @property
     def islands(self) -> tuple[int, ...]:
         """Those that there are now; see StageTracker."""
         return self._tracker.islands
 
-    def update(self, analysed: Analysed) -> list[Emission]:
-        """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
+    def update(self, analysed: Analysed, progress: SourceProgress | None = None) -> list[Emission]:
+        """The messages of one frame: the frame, the cells that it changed, and the differential when it moved.
+        `progress`: how far the source was read in this run; None: nobody notes it."""
         placement = self._tracker.update(analysed.prepared, may_start=analysed.quality.accepted)
-        seen = self._seen(analysed, placement)
+        seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
         emissions = [(self._frame(analysed, placement, update), None), *self._taken_back(update.slide)]
@@ -112,23 +132,24 @@ class SlideSession:
             self._journal.command(given, self.count.last_frame_id, update.slide, emissions)
         return emissions
 
-    def finish(self) -> EndOfSlide:
-        """The end of the slide: cells only seen cut by an edge are counted, and the differential is final.
+    def finish(self, progress: SourceProgress | None = None) -> EndOfSlide:
+        """The end of the slide: cells only seen cut by an edge are counted, and the differential is final. `progress`
+        as for `update`.
 
         Where the journal can't be written any more, the differential is that of what it holds: what was published.
         """
-        journal = self._journal
+        journal, progress = self._journal, self._over_all_runs(progress)
         if journal is not None and journal.broken:
             self.count, self._tracker = self._begun(journal.stored)
             journal = None
         corrections = self._tracker.finish().corrections
-        update = self.count.finish(corrections)
+        update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions.append((self.factory.differential(self.count.differential(final=True)), None))
         try:
             if journal is not None:
-                journal.end(corrections, update.slide, emissions)
+                journal.end(corrections, update.slide, emissions, progress)
         except JournalError as fault:
             return EndOfSlide(emissions, fault)
         return EndOfSlide(emissions)
@@ -157,6 +178,8 @@ class SlideSession:
             operating_score=self._operating_score,
             reference_ranges=self._ranges,
             stop_at_precision=self._precision,
+            known=self._known,
+            verdict=self._verdict,
         )
         tracker = StageTracker(STAGE)
         state = None if stored is None else stored.tracker()
@@ -167,6 +190,16 @@ class SlideSession:
                 count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
         return count, tracker
+
+    def _over_all_runs(self, progress: SourceProgress | None) -> SourceProgress | None:
+        """Of this slide alone, in all runs of its session."""
+        self._read = progress or self._read
+        if progress is None:
+            return None
+        lost, skipped = self._before
+        return msgspec.structs.replace(
+            progress, lost=dict(lost + Counter(progress.lost)), skipped=dict(skipped + Counter(progress.skipped))
+        )
 
     def _journaled(self, message: AnyMessage) -> AnyMessage:
         """A message that changes nothing, once the journal has it."""
@@ -186,6 +219,7 @@ class SlideSession:
             accepted=quality.accepted,
             reasons=quality.reasons,
             focus=quality.focus,
+            colours=analysed.colours,
             file=frame.file,
             captured_utc=self.factory.captured_utc(frame),
         )

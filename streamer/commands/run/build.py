@@ -27,6 +27,7 @@ from streamer.commands.run.sources import OpenedSource, open_sources
 from streamer.config import FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
+from streamer.counting.known import known_of
 from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Display, format_differential
 from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
@@ -184,6 +185,8 @@ class SessionMaker:
             stop_at_precision=self.config.stop_at_precision,
             journal=kept,
             shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
+            known=kept.stored.rules.known if kept else known_of(own.classifier.card) if own.classifier else None,
+            verdict=self.config.verdict,
         )
 
 
