@@ -45,6 +45,7 @@ VERDICT_STATES: Mapping[str, VerdictState] = {
     "few_cells": "incomplete",
     "cut_short": "incomplete",
     "unlike_training": "do not use",
+    "unfamiliar": "do not use",
     "unclassified": "incomplete",
     "frames_rejected": "incomplete",
     "frames_lost": "incomplete",
@@ -67,7 +68,9 @@ class VerdictConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """White cells below which a differential is incomplete: what a laboratory counts."""
     unlike_training_percent: Percent = 10.0
     """Of the white cells, how many may be unlike the training cells."""
-    unclassified_percent: Percent = 20.0
+    mean_novelty: Fraction = 0.65
+    """Of the white cells, where the classifier measures it: 0.5 is a usual cell of the training laboratories."""
+    unclassified_percent: Percent = 10.0
     """Of the white cells, how many may be unclassified."""
     frames_rejected_percent: Percent = 50.0
     """Of the frames, how many may be rejected or have no place on the slide."""

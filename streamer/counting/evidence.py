@@ -102,8 +102,8 @@ class EvidenceBook:
             reason = reasons[0] if reasons else NO_PLACE
             state.rejected[reason] = state.rejected.get(reason, 0) + 1
             return
-        self._add_widths(seen)
-        self._add_colours(seen.colours)
+        self.add_widths(whole_red_cells_px(seen.detections, (seen.width, seen.height), self._min_score))
+        self.add_colours(seen.colours)
         box = (position.x_px, position.y_px, position.x_px + seen.width, position.y_px + seen.height)
         self._extend(position.island, box)
         if seen.file is not None:
@@ -162,17 +162,14 @@ class EvidenceBook:
         x1, y1, x2, y2 = next(iter(self.state.extents.values()))
         return max(x2 - x1, y2 - y1)
 
-    def _add_widths(self, seen: _Seen) -> None:
-        detections = seen.detections
-        boxes = detections.boxes_px
-        red = np.array([kind == "red" for kind in detections.kinds], bool)[detections.labels]
-        whole = (boxes[:, :2] > 1).all(1) & (boxes[:, 2] < seen.width - 1) & (boxes[:, 3] < seen.height - 1)
-        widths = diameters(boxes[red & whole & (detections.scores >= self._min_score)])
-        for place, count in enumerate(np.histogram(widths, _WIDTHS_PX)[0].tolist()):
+    def add_widths(self, rbc_px: npt.NDArray[np.floating]) -> None:
+        """Diameters of red cells."""
+        for place, count in enumerate(np.histogram(rbc_px, _WIDTHS_PX)[0].tolist()):
             if count:
                 self.state.widths[place] += count
 
-    def _add_colours(self, colours: FieldColours | None) -> None:
+    def add_colours(self, colours: FieldColours | None) -> None:
+        """Those of a frame."""
         if colours is None:
             self.state.has_colours = False
             return
@@ -202,6 +199,14 @@ class EvidenceBook:
 
     def _join(self, name: str, other: str) -> None:
         self.state.same[self._root(name)] = self._root(other)
+
+
+def whole_red_cells_px(detections: Detections, size_px: tuple[int, int], min_score: float) -> npt.NDArray[np.float32]:
+    """Diameters of the red cells of `min_score` or more that lie wholly in a picture of `size_px` (width, height)."""
+    boxes = detections.boxes_px
+    red = np.array([kind == "red" for kind in detections.kinds], bool)[detections.labels]
+    whole = (boxes[:, :2] > 1).all(1) & (boxes[:, 2] < size_px[0] - 1) & (boxes[:, 3] < size_px[1] - 1)
+    return diameters(boxes[red & whole & (detections.scores >= min_score)])
 
 
 def slide_name(file: str) -> str:

@@ -262,11 +262,12 @@ class SlideCount:
         return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
 
     def _evidence_of(self, found: Differential, tally: Tally, class_names: Sequence[str]) -> SlideEvidence:
-        book = self._evidence
+        book, novelty = self._evidence, self._slide.novelty()
         return SlideEvidence(
             white_cells=found.total,
             unclassified=found.unclassified,
-            unlike_training=min(self._slide.unlike_training(), found.unclassified),
+            unlike_training=novelty.unlike_training,
+            mean_novelty=novelty.mean,
             seen={**tally.classes, **tally.subclasses},
             smudge_cells=tally.classes.get(SMUDGE_CELL, 0) if SMUDGE_CELL in class_names else None,
             frames=found.frames,

@@ -45,6 +45,8 @@ class SlideEvidence:
     unclassified: int
     unlike_training: int
     """Of the unclassified."""
+    mean_novelty: float | None
+    """Of the white cells; None: there are none, or the classifier does not measure it."""
     seen: Mapping[str, int] = field(default_factory=dict)
     """Cells by class and subclass, nucleated red ones among them."""
     smudge_cells: int | None
@@ -141,6 +143,9 @@ def _of_classes(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verd
     if unlike is not None and unlike > config.unlike_training_percent:
         text = f"{_share(evidence.unlike_training, cells)} of the white cells are unlike the training cells"
         yield _over("unlike_training", text, unlike, config.unlike_training_percent, "%")
+    if evidence.mean_novelty is not None and evidence.mean_novelty > config.mean_novelty:
+        text = f"the white cells on the whole look less like the training cells than usual: {evidence.mean_novelty:.2f}"
+        yield _over("unfamiliar", text, evidence.mean_novelty, config.mean_novelty, "mean novelty")
     if unclassified is not None and unclassified > config.unclassified_percent:
         text = f"{_share(evidence.unclassified, cells)} of the white cells are unclassified"
         yield _over("unclassified", text, unclassified, config.unclassified_percent, "%")

@@ -75,15 +75,15 @@ class SlideSession:
         published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
         points, at which the source is to end; then the final limits are valid at every look too. `journal`: what it
         holds already is counted first, and everything is written there before it is published. `shapes` measures the
-        counted white cells; None: nobody does. `known`: what the models know, `verdict`: when a differential may be
-        believed."""
+        counted white cells; None: nobody does. `known`: what the classifier knows, where there is no
+        journal to say it. `verdict`: when a differential may be believed."""
         self.factory = factory
         self._decision = decision
         self._operating_score = operating_score
         self._min_score = min_score
         self._ranges = reference_ranges
         self._precision = stop_at_precision
-        self._known, self._verdict = known, verdict
+        self._known, self._verdict = known if journal is None else journal.stored.rules.known, verdict
         self._read: SourceProgress | None = None
         """How far the source was read in this run, slides before this one among it."""
         self._meter = shapes

@@ -185,7 +185,7 @@ class SessionMaker:
             stop_at_precision=self.config.stop_at_precision,
             journal=kept,
             shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
-            known=kept.stored.rules.known if kept else known_of(own.classifier.card) if own.classifier else None,
+            known=known_of(own.classifier.card) if own.classifier else None,
             verdict=self.config.verdict,
         )
 
