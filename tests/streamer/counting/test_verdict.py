@@ -9,6 +9,7 @@ import pytest
 
 from engines.base import UsageError
 from engines.zoo.card import Appearance
+from engines.zoo.figures import MeasuredOn
 from streamer.config import VERDICT_STATES, VerdictConfig, load_config
 from streamer.counting.differential import Tally, differential
 from streamer.counting.known import Known, known_of
@@ -166,10 +167,10 @@ def test_smudge_cells_are_given_as_lymphocytes_too_where_there_are_many():
 
 def test_what_is_known_comes_from_the_card():
     tables = {
-        "home_validation": {"accuracy_classified": 0.9},
-        "home_holdout": {"accuracy_classified": 0.95},
-        "far_left_out_validation": {"accuracy_classified": 0.7},
-        "near_left_out_validation": {"accuracy_classified": 0.8},
+        MeasuredOn("home", "", "validation"): {"accuracy_classified": 0.9},
+        MeasuredOn("home", "", "holdout"): {"accuracy_classified": 0.95},
+        MeasuredOn("far", "left out", "validation"): {"accuracy_classified": 0.7},
+        MeasuredOn("near", "left out", "validation"): {"accuracy_classified": 0.8},
     }
     plain = card("classifier", FIVE, ["white"] * 5, 0.5)
     known = known_of(replace(plain, appearances=(HOME, AWAY), figures=tables))
