@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from streamer.dashboard import PlainReporter, format_differential
 from streamer.counting.differential import share
+from streamer.dashboard import PlainReporter, format_differential
 from streamer.records import NearestLaboratory, ShadowStatus, Verdict, VerdictReason, WorstLaboratory
 from tests.streamer.dashboard.dashboard_cases import FIVE, differential, health, status
 
