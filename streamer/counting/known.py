@@ -9,7 +9,8 @@ from engines.zoo.figures import MeasuredOn
 from streamer.records import WorstLaboratory
 
 LEFT_OUT = "left out"
-"""The view, in a card's figures, of a laboratory that did not train the weights."""
+"""The view, in a card's figures, of a laboratory that trains the classifier now and had not trained it when it was
+measured."""
 MEASURED = ("holdout", "validation")
 """Parts of a laboratory's cells that a card may have figures of, the better proof first."""
 
@@ -27,10 +28,11 @@ class Known(msgspec.Struct, frozen=True):
 
 def known_of(card: Card) -> Known:
     """What the card of a classifier says."""
+    trained = set(card.training.get("data", ()))
     unseen = [
         WorstLaboratory(on.dataset, wrong)
         for on in card.figures
-        if on.view == LEFT_OUT and (wrong := _wrong_percent(card, on)) is not None
+        if _is_unseen(on, trained) and (wrong := _wrong_percent(card, on)) is not None
     ]
     wrong_percent = {}
     for name in dict.fromkeys(one.laboratory for one in card.appearances):
@@ -43,6 +45,11 @@ def known_of(card: Card) -> Known:
         wrong_percent=wrong_percent,
         worst_unseen=max(unseen, key=lambda one: one.wrong_percent, default=None),
     )
+
+
+def _is_unseen(on: MeasuredOn, trained: set[str]) -> bool:
+    same = {on.dataset, on.dataset.removesuffix("_crops"), on.dataset.partition("/")[0]}
+    return on.view == LEFT_OUT or (not on.view and bool(trained) and not same & trained)
 
 
 def _wrong_percent(card: Card, on: MeasuredOn) -> float | None:

@@ -171,9 +171,12 @@ def test_what_is_known_comes_from_the_card():
         MeasuredOn("home", "", "holdout"): {"accuracy_classified": 0.95},
         MeasuredOn("far", "left out", "validation"): {"accuracy_classified": 0.7},
         MeasuredOn("near", "left out", "validation"): {"accuracy_classified": 0.8},
+        MeasuredOn("strange", "", "validation"): {"accuracy_classified": 0.75},
     }
-    plain = card("classifier", FIVE, ["white"] * 5, 0.5)
+    plain = replace(card("classifier", FIVE, ["white"] * 5, 0.5), training={"data": ["home", "far", "near"]})
     known = known_of(replace(plain, appearances=(HOME, AWAY), figures=tables))
     assert known == Known((HOME, AWAY), {"home": 5.0}, WorstLaboratory("far", 30.0))
     assert msgspec.json.decode(msgspec.json.encode(known), type=Known) == known
     assert known_of(plain) == Known((), {}, None)
+    del tables[MeasuredOn("far", "left out", "validation")]
+    assert known_of(replace(plain, figures=tables)).worst_unseen == WorstLaboratory("strange", 25.0)
