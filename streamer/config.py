@@ -68,9 +68,9 @@ class VerdictConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """White cells below which a differential is incomplete: what a laboratory counts."""
     unlike_training_percent: Percent = 10.0
     """Of the white cells, how many may be unlike the training cells."""
-    mean_novelty: Fraction = 0.65
-    """Of the white cells, where the classifier measures it: 0.5 is a usual cell of the training laboratories."""
-    unclassified_percent: Percent = 10.0
+    novelty_above_usual: Fraction = 0.1
+    """By how much the mean novelty of the white cells may be above that of the nearest training laboratory's cells."""
+    unclassified_percent: Percent = 15.0
     """Of the white cells, how many may be unclassified."""
     frames_rejected_percent: Percent = 50.0
     """Of the frames, how many may be rejected or have no place on the slide."""
@@ -78,7 +78,7 @@ class VerdictConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of the frames and files, how many may be dropped or unreadable."""
     magnification_beyond: Annotated[float, Meta(ge=1.0)] = 1.5
     """So many times smaller or larger than in the pictures that trained the classifier red cells may be."""
-    stain_distance: Annotated[float, Meta(gt=0.0)] = 0.25
+    stain_distance: Annotated[float, Meta(gt=0.0)] = 0.2
     """Optical density by which the colours of plasma and red cells may differ from the nearest of those pictures."""
     light_range: Annotated[float, Meta(gt=0.0)] = 0.3
     """Optical density between which nine tenths of the frames' plasma may vary."""

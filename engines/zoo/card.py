@@ -62,6 +62,8 @@ class Appearance:
     """The same of the red cells, less that of the plasma."""
     rbc_diameter_px: float
     """Of the red cells in the pictures."""
+    novelty: float | None = None
+    """Mean of the laboratory's cells that did not train the classifier; None where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ def _appearance(row: Table) -> Appearance:
         row.density("plasma"),
         row.density("red"),
         row.number("rbc_diameter_px", low=1, high=1000),
+        row.number("novelty", low=0, high=1) if "novelty" in row else None,
     )
     row.done()
     return read

@@ -7,12 +7,14 @@ review" means that nothing which was measured speaks against reviewing it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
 
+from engines.zoo.card import Appearance
 from streamer.config import VerdictConfig
 from streamer.counting.differential import share
 from streamer.counting.known import Known
@@ -81,8 +83,16 @@ def judge(evidence: SlideEvidence, config: VerdictConfig) -> Verdict:
         state=STATES[worst],
         reasons=tuple(reasons),
         worst_unseen=None if evidence.known is None else evidence.known.worst_unseen,
-        nearest=nearest_laboratory(evidence.plasma, evidence.red, evidence.known),
+        nearest=_nearest_laboratory(evidence),
     )
+
+
+def _nearest_laboratory(evidence: SlideEvidence) -> NearestLaboratory | None:
+    nearest = nearest_appearance(evidence)
+    if nearest is None or evidence.known is None:
+        return None
+    name = nearest[0].laboratory
+    return NearestLaboratory(name, nearest[1], evidence.known.wrong_percent.get(name))
 
 
 def with_smudge_cells(verdict: Verdict, counts: Mapping[str, int], found: Differential) -> dict[str, ClassShare] | None:
@@ -101,14 +111,37 @@ def with_smudge_cells(verdict: Verdict, counts: Mapping[str, int], found: Differ
     }
 
 
-def nearest_laboratory(plasma: Density | None, red: Density | None, known: Known | None) -> NearestLaboratory | None:
-    """The laboratory of the known pictures whose colours come nearest."""
+def nearest_appearance(evidence: SlideEvidence) -> tuple[Appearance, float] | None:
+    """Of the known pictures those that look most like the slide's, by colours and magnification, and how far their
+    colours are, in optical density. None where the slide's were not measured, or none are known."""
+    plasma, red, rbc_px, known = evidence.plasma, evidence.red, evidence.rbc_px, evidence.known
     if plasma is None or red is None or known is None or not known.appearances:
         return None
-    distances = [stain_distance((plasma, red), (one.plasma, one.red)) for one in known.appearances]
-    nearest = int(np.argmin(distances))
-    name = known.appearances[nearest].laboratory
-    return NearestLaboratory(name, distances[nearest], known.wrong_percent.get(name))
+
+    def apart(one: Appearance) -> float:
+        larger = 0.0 if rbc_px is None else math.log(rbc_px / one.rbc_diameter_px)
+        return math.hypot(stain_distance((plasma, red), (one.plasma, one.red)), larger)
+
+    nearest = min(known.appearances, key=apart)
+    return nearest, stain_distance((plasma, red), (nearest.plasma, nearest.red))
+
+
+def least_stain_distance(evidence: SlideEvidence) -> float | None:
+    """From the colours of the known pictures, whatever their magnification."""
+    plasma, red, known = evidence.plasma, evidence.red, evidence.known
+    if plasma is None or red is None or known is None:
+        return None
+    distances = (stain_distance((plasma, red), (one.plasma, one.red)) for one in known.appearances)
+    return min(distances, default=None)
+
+
+def novelty_above_usual(evidence: SlideEvidence) -> float | None:
+    """By how much the white cells are more novel than is usual in the nearest laboratory. Laboratories that trained a
+    classifier differ in this by more than a foreign one does from them: novelty by itself tells little."""
+    nearest = nearest_appearance(evidence)
+    if nearest is None or nearest[0].novelty is None or evidence.mean_novelty is None:
+        return None
+    return evidence.mean_novelty - nearest[0].novelty
 
 
 def stain_distance(one: tuple[Density, Density], other: tuple[Density, Density]) -> float:
@@ -143,9 +176,10 @@ def _of_classes(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verd
     if unlike is not None and unlike > config.unlike_training_percent:
         text = f"{_share(evidence.unlike_training, cells)} of the white cells are unlike the training cells"
         yield _over("unlike_training", text, unlike, config.unlike_training_percent, "%")
-    if evidence.mean_novelty is not None and evidence.mean_novelty > config.mean_novelty:
-        text = f"the white cells on the whole look less like the training cells than usual: {evidence.mean_novelty:.2f}"
-        yield _over("unfamiliar", text, evidence.mean_novelty, config.mean_novelty, "mean novelty")
+    above = novelty_above_usual(evidence)
+    if above is not None and above > config.novelty_above_usual:
+        text = f"the white cells look less like the training cells than usual: mean novelty higher by {above:.2f}"
+        yield _over("unfamiliar", text, above, config.novelty_above_usual)
     if unclassified is not None and unclassified > config.unclassified_percent:
         text = f"{_share(evidence.unclassified, cells)} of the white cells are unclassified"
         yield _over("unclassified", text, unclassified, config.unclassified_percent, "%")
@@ -212,16 +246,13 @@ def _of_known(evidence: SlideEvidence, known: Known, config: VerdictConfig) -> I
             )
             limit = smallest if evidence.rbc_px < smallest else largest
             yield VerdictReason("magnification", text, evidence.rbc_px, limit)
-    nearest = nearest_laboratory(evidence.plasma, evidence.red, known)
-    if nearest is None:
+    distance = least_stain_distance(evidence)
+    if distance is None:
         if evidence.has_colours:
             yield VerdictReason("not_measured", "too few red cells were seen to tell the stain", None, None)
-    elif nearest.distance > config.stain_distance:
-        text = (
-            f"stain or light is {nearest.distance:.2f} (optical density) from the nearest that trained the classifier, "
-            f"{nearest.name}"
-        )
-        yield _over("stain", text, nearest.distance, config.stain_distance)
+    elif distance > config.stain_distance:
+        text = f"stain or light is {distance:.2f} (optical density) from the nearest that trained the classifier"
+        yield _over("stain", text, distance, config.stain_distance)
 
 
 def _of_place(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[VerdictReason]:

@@ -7,10 +7,10 @@ Of sets that trained the classifier, as its card says, cells of validation and h
 cells; `--cells` at most of each laboratory, whole patients where it names them. Cells are boxed by the detector and
 looked at as the stream does; what was seen is kept in the user's cache.
 
-A "slide" is 100 cells: a patient's where the set names patients, else drawn at random from the laboratory
-(`--draws` times, so that slides of one laboratory share cells). It is judged by the very function of the stream, by all
-that can be known of such a slide: cells unlike training, novelty, share unclassified, stain, magnification. That it is
-too small, cut short or of one place is left out.
+A "slide" is 100 cells: a patient's (40 at least) where the set names patients, else drawn at random from the laboratory
+(`--draws` times, so that slides of one laboratory share cells; with replacement where it has fewer than 100). It is
+judged by the very function of the stream, by all that can be known of such a slide: cells unlike training, novelty,
+share unclassified, stain, magnification. That it is too small, cut short or of one place is left out.
 
 A threshold is the highest value of the slides of which at most 10 % of the named cells are wrong, but for `--refused`
 of them. Each laboratory is judged by thresholds that the others alone have chosen.
@@ -37,7 +37,7 @@ from streamer.config import DEFAULT_CLASSIFIER, VerdictConfig
 from streamer.counting.decision import ClassDecision
 from streamer.counting.evidence import EvidenceBook, whole_red_cells_px
 from streamer.counting.known import Known, known_of
-from streamer.counting.verdict import SlideEvidence, judge, nearest_laboratory
+from streamer.counting.verdict import SlideEvidence, judge, least_stain_distance, novelty_above_usual
 from streamer.records import UNCLASSIFIED, FieldColours, SourceProgress, Verdict
 from tools.commands import command_parser
 from tools.data import TRAIN, CellPicture, load_splits, read_cells
@@ -47,10 +47,11 @@ from tools.data.splits import cached
 
 SETS = ("krd", "deepapl", "marrow", "wbc_masks", "pbc", "chula_wbc", "txl_pbc", "bccd", "bcd")
 SLIDE_CELLS = 100
-LEAST_CELLS_OF_PATIENT = 40
+LEAST_CELLS = 40
+"""Of a patient, and of a laboratory: fewer tell nothing of a slide."""
 MOST_WRONG = 0.10
 """Of the named cells, where a result is not to be believed."""
-FITTED = ("unlike_training_percent", "mean_novelty", "unclassified_percent", "stain_distance")
+FITTED = ("unlike_training_percent", "novelty_above_usual", "unclassified_percent", "stain_distance")
 """Thresholds of VerdictConfig that are found here."""
 _VERSION = 1
 
@@ -140,7 +141,7 @@ def slides_of(cells: Sequence[SeenCell], classifier: Classifier, known: Known, d
     patients: dict[str, list[SeenCell]] = defaultdict(list)
     for cell in cells:
         patients[cell.slide].append(cell)
-    large = [some for name, some in patients.items() if name and len(some) >= LEAST_CELLS_OF_PATIENT]
+    large = [some for name, some in patients.items() if name and len(some) >= LEAST_CELLS]
     if not large:
         few = len(cells) < SLIDE_CELLS
         large = [[cells[i] for i in rng.choice(len(cells), SLIDE_CELLS, replace=few).tolist()] for _ in range(draws)]
@@ -181,12 +182,11 @@ def _slide(cells: Sequence[SeenCell], classifier: Classifier, known: Known) -> S
 def values_of(slide: Slide) -> dict[str, float | None]:
     """What is measured of a slide, by the threshold that it is compared with."""
     evidence = slide.evidence
-    nearest = nearest_laboratory(evidence.plasma, evidence.red, evidence.known)
     return {
         "unlike_training_percent": 100.0 * evidence.unlike_training / evidence.white_cells,
-        "mean_novelty": evidence.mean_novelty,
+        "novelty_above_usual": novelty_above_usual(evidence),
         "unclassified_percent": 100.0 * evidence.unclassified / evidence.white_cells,
-        "stain_distance": None if nearest is None else nearest.distance,
+        "stain_distance": least_stain_distance(evidence),
     }
 
 
@@ -292,6 +292,9 @@ def main(arguments: Sequence[str]) -> None:
         seen = seen_cells(chosen_cells(name, trained, args.cells), classifier)
         for laboratory in sorted({cell.laboratory for cell in seen}):
             own = [cell for cell in seen if cell.laboratory == laboratory]
+            if len(own) < LEAST_CELLS:
+                print(f"{laboratory}: left out, {len(own)} cells are too few")
+                continue
             slides[laboratory] = slides_of(own, classifier, known, args.draws)
     result = measure(slides, args.refused, VerdictConfig(least_cells=1))
     for title, kind in (("thresholds of the other laboratories", "left_out"), ("as configured", "as_configured")):

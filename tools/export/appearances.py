@@ -3,7 +3,8 @@
     python -m tools.export appearances engines/zoo/mobilenetv3-small.toml
 
 The colours of plasma and red cells and the width of the red cells, of training pictures of each of its sets
-(`[training] data` of the card), grouped by their colours. Tables that the card had are replaced.
+(`[training] data` of the card), grouped by their colours; and how novel cells of the laboratory are that did not train
+it (of the simulated slide: of another seed). Tables that the card had are replaced.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 
 from engines.base import Detections
 from engines.geometry import Image, halved
+from engines.models.classifier import Classifier
 from engines.models.detector import Detector
-from engines.models.loading import load_detector
-from engines.zoo.card import parse_card
+from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.colours import field_colours
 from streamer.counting.evidence import whole_red_cells_px
 from streamer.sources import simulated
@@ -29,7 +30,7 @@ from tools.data import TRAIN, CellPicture, load_splits, read_cells
 from tools.data.crops import set_name
 from tools.data.located import DETECTOR, detections_at_scale
 from tools.data.squares import SIMULATED, SIMULATED_RED_PX
-from tools.evaluate.verdict import SETS
+from tools.evaluate.verdict import SETS, chosen_cells, seen_cells
 from tools.export.cards import toml
 
 GROUPS = 6
@@ -107,6 +108,23 @@ def appearances_of(laboratory: str, looks: Sequence[Look]) -> list[dict[str, Any
     return rows
 
 
+def usual_novelty(classifier: Classifier, trained: Sequence[str], most: int = 1000) -> dict[str, float]:
+    """By laboratory, the mean novelty of cells that did not train the classifier; none where it says none."""
+    novelty: dict[str, list[float]] = defaultdict(list)
+    for name in trained:
+        if name in SETS:
+            for cell in seen_cells(chosen_cells(name, trained, most), classifier):
+                if cell.novelty is not None:
+                    novelty[cell.laboratory].append(cell.novelty)
+        elif name == SIMULATED:
+            fields = simulated.training_fields(2, PICTURES // 2, 640, 480, red_px=SIMULATED_RED_PX)
+            for image, boxes_px, kinds, _ in fields:
+                looks = classifier.classify(image, boxes_px[np.array(kinds) == "white"])
+                if looks.novelty is not None:
+                    novelty[name].extend(looks.novelty.tolist())
+    return {laboratory: round(float(np.mean(values)), 3) for laboratory, values in novelty.items()}
+
+
 def with_appearances(card: str, rows: Sequence[dict[str, Any]]) -> str:
     """The text of a card with these tables before its figures, in the place of those that it had."""
     parts = [part for part in card.split("\n[") if not part.startswith("[appearances]]")]
@@ -120,11 +138,16 @@ def with_appearances(card: str, rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Command line."""
     parser = command_parser("tools.export appearances", __doc__)
-    parser.add_argument("card", type=Path, metavar="CARD.toml", help="of a classifier")
+    parser.add_argument("card", type=Path, metavar="CARD.toml", help="of a classifier, its ONNX file beside it")
     path: Path = parser.parse_args(arguments).card
     text = path.read_text("utf-8")
-    card = parse_card(text, str(path), stem=path.stem)
-    looks = looks_of_training(card.training.get("data", ()))
-    rows = [row for laboratory, some in looks.items() for row in appearances_of(laboratory, some)]
+    classifier = load_classifier(str(path.with_suffix(".onnx")))
+    trained = classifier.card.training.get("data", ())
+    usual = usual_novelty(classifier, trained)
+    rows = [
+        {**row, "novelty": usual.get(laboratory)}
+        for laboratory, some in looks_of_training(trained).items()
+        for row in appearances_of(laboratory, some)
+    ]
     path.write_text(with_appearances(text, rows), "utf-8")
     print(f"{path}: {len(rows)} appearances of {len({row['laboratory'] for row in rows})} laboratories")

@@ -18,7 +18,7 @@ from streamer.records import SourceProgress, WorstLaboratory
 from tests.cases import FIVE, card
 
 HOME, AWAY = (
-    Appearance("home", (0.1, 0.1, 0.1), (0.3, 0.5, 0.2), 50.0),
+    Appearance("home", (0.1, 0.1, 0.1), (0.3, 0.5, 0.2), 50.0, 0.45),
     Appearance("away", (0.3, 0.1, 0.1), (0.2, 0.3, 0.1), 80.0),
 )
 KNOWN = Known((HOME, AWAY), {"home": 2.0, "away": 12.0}, WorstLaboratory("far", 23.0))
@@ -64,14 +64,14 @@ def test_nothing_against_a_slide_makes_it_ready_for_review():
         ),
         ({"progress": SourceProgress(None, cut_short=True), "frames": 35, "rejected": {}}, "cut_short", "35 frames"),
         ({"unlike_training": 11}, "unlike_training", "11 % (11 of 100)"),
-        ({"unclassified": 11}, "unclassified", "11 % (11 of 100)"),
-        ({"mean_novelty": 0.7}, "unfamiliar", "0.70"),
+        ({"unclassified": 16}, "unclassified", "16 % (16 of 100)"),
+        ({"mean_novelty": 0.7}, "unfamiliar", "higher by 0.25"),
         ({"rejected": {"out of focus": 99, "lost": 2}}, "frames_rejected", "99 out of focus, 2 lost"),
         ({"progress": SourceProgress(None, {"stale": 30})}, "frames_lost", "30 stale"),
         ({"progress": SourceProgress(None, {}, {"unreadable": 30})}, "frames_lost", "30 unreadable"),
         ({"rbc_px": 200.0, "only_extent_px": None}, "magnification", "200 px wide"),
         ({"rbc_px": 20.0}, "magnification", "20 px wide"),
-        ({"red": (0.9, 0.5, 0.2)}, "stain", "home"),
+        ({"red": (0.9, 0.5, 0.2)}, "stain", "0.60"),
         ({"light_range": 0.9}, "light_changes", "0.90"),
         ({"slides": {"A-1": 90, "B-2": 10}}, "several_slides", "A-1 90, B-2 10"),
         ({"only_extent_px": 3_000.0}, "one_area", "0.41 mm"),
@@ -98,7 +98,7 @@ def test_a_reason_says_what_was_measured_and_makes_its_state(change, code, text)
     [
         {"white_cells": 100},
         {"unlike_training": 10, "unclassified": 5},
-        {"mean_novelty": CONFIG.mean_novelty},
+        {"mean_novelty": 0.54},
         {"mean_novelty": None},
         {"rejected": {"out of focus": 100}},
         {"progress": SourceProgress(None, {"stale": 22})},
@@ -144,9 +144,11 @@ def test_thresholds_and_states_are_read_from_a_file(tmp_path):
 
 
 def test_the_nearest_laboratory_is_named_with_what_is_wrong_there_and_the_worst_unseen_one_always():
-    verdict = judge(replace(GOOD, plasma=(0.31, 0.1, 0.1), red=(0.2, 0.3, 0.1)), CONFIG)
+    verdict = judge(replace(GOOD, plasma=(0.31, 0.1, 0.1), red=(0.2, 0.3, 0.1), rbc_px=80.0), CONFIG)
     assert (verdict.nearest.name, verdict.nearest.wrong_percent) == ("away", 12.0)
     assert verdict.nearest.distance == pytest.approx(0.008, abs=0.001)
+    assert judge(replace(GOOD, rbc_px=90.0), CONFIG).nearest.name == "away"  # by magnification
+    assert judge(replace(GOOD, red=None), CONFIG).nearest is None
     assert judge(replace(GOOD, red=None), CONFIG).worst_unseen == WorstLaboratory("far", 23.0)
 
 

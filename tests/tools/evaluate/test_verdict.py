@@ -16,23 +16,24 @@ RULES = VerdictConfig(least_cells=1, person_classes=())
 
 
 def slide(laboratory: str, novelty: float, wrong: int) -> Slide:
-    return Slide(laboratory, replace(GOOD, mean_novelty=novelty), named=100, wrong=wrong)
+    """`novelty`: above the usual one of the nearest laboratory, which is 0.45."""
+    return Slide(laboratory, replace(GOOD, mean_novelty=novelty + 0.45), named=100, wrong=wrong)
 
 
-HOME = [slide("home", 0.50 + 0.001 * i, 2) for i in range(50)]
-NEAR = [slide("near", 0.60, 5)]
-FAR = [slide("far", 0.80, 30)]
+HOME = [slide("home", 0.001 * i, 2) for i in range(50)]
+NEAR = [slide("near", 0.10, 5)]
+FAR = [slide("far", 0.30, 30)]
 
 
 def test_a_threshold_is_what_nearly_all_good_slides_stay_below() -> None:
-    assert fitted(HOME, 0.0)["mean_novelty"] == pytest.approx(0.549)
-    assert fitted(HOME, 0.1)["mean_novelty"] == pytest.approx(0.544)
-    assert fitted([*HOME, *NEAR], 0.0)["mean_novelty"] == pytest.approx(0.60)
+    assert fitted(HOME, 0.0)["novelty_above_usual"] == pytest.approx(0.049)
+    assert fitted(HOME, 0.1)["novelty_above_usual"] == pytest.approx(0.044)
+    assert fitted([*HOME, *NEAR], 0.0)["novelty_above_usual"] == pytest.approx(0.10)
 
 
 def test_every_laboratory_weighs_the_same_whatever_it_has_of_slides() -> None:
-    assert fitted([*HOME, *NEAR], 0.45)["mean_novelty"] == pytest.approx(0.60)
-    assert fitted([*HOME, *NEAR], 0.55)["mean_novelty"] < 0.55
+    assert fitted([*HOME, *NEAR], 0.45)["novelty_above_usual"] == pytest.approx(0.10)
+    assert fitted([*HOME, *NEAR], 0.55)["novelty_above_usual"] < 0.05
 
 
 def test_bad_slides_choose_nothing() -> None:
@@ -41,19 +42,19 @@ def test_bad_slides_choose_nothing() -> None:
 
 
 def test_what_was_stopped_is_counted_by_what_is_wrong_there() -> None:
-    limits = {"mean_novelty": 0.55}
+    limits = {"novelty_above_usual": 0.05}
     row = judged([*HOME, *NEAR, *FAR], limits, RULES)
     assert (row["slides"], row["bad"], row["bad_passed"], row["good"], row["good_stopped"]) == (52, 1, 0, 51, 1)
     assert row["reasons"] == {"unfamiliar": 2}
     assert row["wrong_passed"] == pytest.approx(0.02)
-    assert judged(FAR, {"mean_novelty": 0.9}, RULES)["bad_passed"] == 1
+    assert judged(FAR, {"novelty_above_usual": 0.5}, RULES)["bad_passed"] == 1
 
 
 def test_a_laboratory_is_judged_by_thresholds_of_the_others() -> None:
     result = measure({"home": HOME, "near": NEAR, "far": FAR}, 0.0, RULES)
-    assert result["laboratories"]["near"]["thresholds"]["mean_novelty"] == pytest.approx(0.549)
+    assert result["laboratories"]["near"]["thresholds"]["novelty_above_usual"] == pytest.approx(0.049)
     assert result["laboratories"]["near"]["left_out"]["good_stopped"] == 1
-    assert result["thresholds"]["mean_novelty"] == pytest.approx(0.60)
+    assert result["thresholds"]["novelty_above_usual"] == pytest.approx(0.10)
     rows = table(result, ["home"], "left_out")
     assert rows[2].startswith("| `home` | yes | 50 | 0.020 | 0 | 0 |")
     assert rows[4].startswith("| `far` | no | 1 | 0.300 | 1 | 1 |")
