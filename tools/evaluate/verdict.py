@@ -179,6 +179,23 @@ def _slide(cells: Sequence[SeenCell], classifier: Classifier, known: Known) -> S
     return Slide(cells[0].laboratory, evidence, len(named), wrong)
 
 
+def figures_of(cells: Sequence[SeenCell], classifier: Classifier) -> dict[str, float]:
+    """Of all cells of a laboratory, as a card's table has them: named as the stream names them, in the detector's
+    boxes."""
+    decision = ClassDecision.of(classifier)
+    named = [decision.class_name(cell.probabilities, cell.novelty) for cell in cells]
+    likeliest = [decision.top_class(cell.probabilities) for cell in cells]
+    right = sum(name == cell.class_name for name, cell in zip(named, cells, strict=True))
+    classified = len(cells) - named.count(UNCLASSIFIED)
+    correct = sum(name == cell.class_name for name, cell in zip(likeliest, cells, strict=True))
+    return {
+        "cells": len(cells),
+        "accuracy": round(correct / len(cells), 4),
+        "classified": round(classified / len(cells), 4),
+        "accuracy_classified": round(right / max(1, classified), 4),
+    }
+
+
 def values_of(slide: Slide) -> dict[str, float | None]:
     """What is measured of a slide, by the threshold that it is compared with."""
     evidence = slide.evidence
@@ -287,7 +304,7 @@ def main(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     classifier = load_classifier(args.classifier)
     trained = classifier.card.training.get("data", ()) if args.trained is None else args.trained
-    known, slides = known_of(classifier.card), {}
+    known, slides, figures = known_of(classifier.card), {}, {}
     for name in args.sets:
         seen = seen_cells(chosen_cells(name, trained, args.cells), classifier)
         for laboratory in sorted({cell.laboratory for cell in seen}):
@@ -296,6 +313,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"{laboratory}: left out, {len(own)} cells are too few")
                 continue
             slides[laboratory] = slides_of(own, classifier, known, args.draws)
+            figures[laboratory] = figures_of(own, classifier)
     result = measure(slides, args.refused, VerdictConfig(least_cells=1))
     for title, kind in (("thresholds of the other laboratories", "left_out"), ("as configured", "as_configured")):
         print("\n".join([f"{title}:", *table(result, trained, kind), ""]))
@@ -303,4 +321,4 @@ def main(arguments: Sequence[str]) -> None:
     if args.json is not None:
         command = f"python -m tools.evaluate verdict --classifier {args.classifier}"
         head = {"command": command, "classifier_sha256": classifier.card.sha256, "trained": list(trained)}
-        args.json.write_text(json.dumps({**head, **result}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**head, **result, "cells": figures}, indent=1) + "\n")
