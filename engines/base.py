@@ -34,6 +34,14 @@ def near(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
 
 
+def printable(text: str) -> str:
+    """`text` as it may be shown on a terminal, in one line: names and paths come from files and from the wire, and a
+    control character among their letters would move the cursor, or more."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "·" for letter in text)
+
+
 class InvalidTomlError(LeukostreamError):
     """Not TOML. Whoever reads a file says which one and what it should hold."""
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 from engines.base import LeukostreamError, UsageError
 from streamer import __version__
 from streamer.commands.options import Parser
+from streamer.commands.output import remark
 
 RESEARCH_USE = "Research use only: not a medical device."
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except LeukostreamError as error:
-        print(f"leukostream: {error}", file=sys.stderr)
+        remark(str(error))
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
@@ -88,9 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         _drop_output()
-        print(
-            "leukostream: got a full disk, expected room for the output; free some, or write elsewhere", file=sys.stderr
-        )
+        remark("got a full disk, expected room for the output; free some, or write elsewhere")
         return 1
 
 

@@ -33,10 +33,11 @@ FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
     "neutrophil": (40.0, 60.0),
     "lymphocyte": (20.0, 40.0),
     "monocyte": (2.0, 8.0),
-    "eosinophil": (1.0, 4.0),
-    "basophil": (0.5, 1.0),
+    "eosinophil": (0.0, 4.0),
+    "basophil": (0.0, 1.0),
 }
-"""Usual adult percentages; laboratories have their own and set them in the configuration."""
+"""Usual adult percentages; laboratories have their own and set them in the configuration. Few or no eosinophils and
+basophils are no finding."""
 
 
 Percent = Annotated[float, Meta(ge=0.0, le=100.0)]

@@ -36,6 +36,8 @@ __all__ = [
     "Differential",
     "EncodedImage",
     "FieldColours",
+    "Flag",
+    "FlagDirection",
     "Frame",
     "FrameQuality",
     "Health",
@@ -45,6 +47,7 @@ __all__ = [
     "ModelHealth",
     "NearestLaboratory",
     "Observation",
+    "RangeState",
     "ReaderState",
     "Reclassification",
     "RecordingStatus",
@@ -241,9 +244,11 @@ class Cell:
     class_probabilities: dict[str, float]
     looks: int
     partial: bool
-    """Only ever seen cut by the frame's edge."""
+    """Only ever seen cut by the frame's edge: such a cell is in `edge` and in no percentage."""
     first_frame_id: int
     last_frame_id: int
+    counted: bool = True
+    """In a count of the differential: seen whole, and no smudge cell or artefact."""
     reclassified: bool = False
     """A person gave it its class; the probabilities stay those of its looks."""
     unclassified_reason: str | None = None
@@ -272,6 +277,39 @@ class ClassShare(msgspec.Struct, frozen=True):
     """None while nothing was counted: 0 of 0 is no percentage."""
     low: float | None
     high: float | None
+    percent_size_corrected: float | None = None
+    """The percentage that it would be were small cells no likelier to be seen whole (Miles and Lantuéjoul). None while
+    nothing was counted, and before 2.0."""
+
+
+RangeState = Literal["outside low", "outside high", "not outside", "can't be judged"]
+FlagDirection = Literal["low", "high", "seen"]
+
+
+# What a laboratory must be told of a differential.
+class Flag(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    code: str
+    """For programs: "range", "seen", "left shift", "unclassified"; "1.x" for a flag of an older streamer, which has
+    nothing but a text."""
+    text: str
+    """For people, with value, count, limits and range."""
+    class_: str | None = None
+    direction: str | None = None
+    """A FlagDirection."""
+    count: int | None = None
+    """Cells of that class seen whole."""
+    of: int | None = None
+    """White cells."""
+    percent: float | None = None
+    low: float | None = None
+    """95 % limits of `percent`."""
+    high: float | None = None
+    range: tuple[float, float] | None = None
+    """Usual percentages."""
+    expected_by_error: float | None = None
+    """So many of `count` would be there by the classifier's errors alone. None where its card has no figure for it."""
+    cell_ids: tuple[int, ...] = ()
+    """The cells that are the reason, those cut by an edge too; empty for ranges."""
 
 
 # Why a differential has its verdict.
@@ -321,7 +359,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 # Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`.
 class Differential(msgspec.Struct, frozen=True, kw_only=True):
     total: int
-    """White cells, `unclassified` included; erythroblasts, platelets and artefacts excluded."""
+    """White cells seen whole, `unclassified` included; erythroblasts, platelets, smudge cells and artefacts excluded.
+    All percentages are of them."""
     classes: dict[str, ClassShare]
     limits_method: str
     limits_note: str = ""
@@ -332,13 +371,26 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     not_seen: dict[str, float] = {}
     """Classes and subclasses that the classifier can name and no cell has: upper limit of the percentage. Empty while
     nothing was counted."""
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
     not_assessed: tuple[str, ...]
     rbc_seen: int
     platelets_seen: int
     frames: int
     frames_accepted: int
     final: bool
+    edge: int | None = None
+    """White cells only ever seen cut by an edge of a frame; in no percentage. None before 2.0, when they were counted
+    at the end."""
+    size_bias: dict[str, float] = {}
+    """Classes whose corrected percentage lies more than a point from the plain one: corrected minus plain."""
+    smudge: int | None = None
+    """Smudge cells, which are outside `total`. None: the model can't name them."""
+    smudge_per_100_wbc: float | None = None
+    """None too while `total` is 0."""
+    artefacts: int | None = None
+    """Outside `total`. None: the model can't name them."""
+    ranges: dict[str, str] = {}
+    """By class with a usual range a RangeState. Empty before 2.0."""
     verdict: Verdict | None = None
     """None: of an older streamer."""
 
@@ -436,3 +488,5 @@ class Health:
     """None where nothing is published over sockets."""
     recording: RecordingStatus | None = None
     """None where nothing is recorded."""
+    jsonl_lost: int | None = None
+    """Lines of --jsonl that could not be written; None without it."""

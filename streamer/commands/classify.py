@@ -19,7 +19,7 @@ from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
 from streamer.commands.options import Parser, add_classifier_option
-from streamer.commands.output import reporting
+from streamer.commands.output import remark, reporting, say
 from streamer.config import DEFAULT_DETECTOR, Backend
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import attribute_messages
@@ -60,7 +60,7 @@ def add_options(parser: Parser) -> None:
 
 def main(options: Options) -> int:
     def say(line: str) -> None:
-        print(f"leukostream: {line}", file=sys.stderr if options.jsonl == "-" else sys.stdout)
+        remark(line, sys.stderr if options.jsonl == "-" else sys.stdout)
 
     classifier = load_classifier(options.classifier, backend=options.backend, say=say)
     search = None
@@ -108,7 +108,7 @@ def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearc
                 out.write(msgspec.json.encode(line) + b"\n")
             done += len(names)
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
-    print(f"classified {done} files" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""), file=sys.stderr)
+    say(f"classified {done} files" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""), sys.stderr)
     if not done:
         raise SourceError(f"source {folder}: got no image among {len(files)} files, expected pictures of single cells")
     return 0
@@ -135,7 +135,7 @@ def readable(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[t
         read = read_image(Path(folder, file), LIMITS)
         if isinstance(read, Unreadable):
             skipped[read.reason] += 1
-            print(f"leukostream: skipped {file}: {read.detail}", file=sys.stderr)
+            remark(f"skipped {file}: {read.detail}")
         else:
             yield Path(file).as_posix(), read.pixels
 

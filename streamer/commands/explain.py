@@ -20,7 +20,7 @@ from engines.models.loading import load_detector, load_explainer
 from engines.models.scale import rbc_diameter_seen
 from streamer.commands.classify import files_below, readable
 from streamer.commands.options import Parser, add_classifier_option
-from streamer.commands.output import output_folder, reporting
+from streamer.commands.output import output_folder, reporting, say
 from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
 
@@ -96,7 +96,7 @@ def main(options: Options) -> int:
                 lines.write(msgspec.json.encode(_line(name, target.as_posix(), cell, box, naming)) + b"\n")
             done += 1
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
-    print(f"explained {done} pictures in {out}" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""))
+    say(f"explained {done} pictures in {out}" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""))
     if not done:
         raise SourceError(f"source {source}: got no image among {len(files)} files, expected pictures")
     return 0

@@ -1,8 +1,9 @@
 """`leukostream export`: what a journal holds, for other programs.
 
-csv: one row a counted white or nucleated red cell. coco: the frames and their boxes, with the detector's labels as
-categories; frames of video, cameras and the simulated slide, which have no file, are called SOURCE-000012.png after
-their frame_id. json: everything. The cells' pictures go into a folder of their own.
+csv: one row a white or nucleated red cell; those `counted` are in the differential, the others are only ever seen cut,
+smudge cells or artefacts. coco: the frames and their boxes, with the detector's labels as categories; frames of video,
+cameras and the simulated slide, which have no file, are called SOURCE-000012.png after their frame_id. json:
+everything. The cells' pictures go into a folder of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal, TextIO, get_args
 
 import msgspec
@@ -26,11 +28,13 @@ from streamer.records import Cell, CellShape
 SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 Format = Literal["csv", "coco", "json"]
 
 COLUMNS = (
     *("session", "source", "cell_id", "island", "x_px", "y_px", "kind", "class", "subclass", "top_class", "looks"),
-    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason"),
+    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason", "counted"),
 )
 
 
@@ -70,7 +74,7 @@ class _Counted:
     pictures: dict[int, str]
 
     def cells(self) -> Iterator[Cell]:
-        return self.result.count.cells()
+        return chain(self.result.count.cells(), self.result.count.uncounted_cells())
 
 
 def export(path: str, format_: Format, out: str, pictures: str | None) -> int:
@@ -93,15 +97,16 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
     rows = csv.writer(file, lineterminator="\n")
     attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *attribute_columns, *measures])
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *map(_text, attribute_columns), *measures])
     for one in sessions:
         for cell in one.cells():
             rows.writerow(
                 [
-                    *(one.stored.id, one.stored.source, cell.cell_id, cell.island),
-                    *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, cell.class_name, cell.subclass or ""),
-                    *(cell.top_class, cell.looks, int(cell.partial), cell.first_frame_id, cell.last_frame_id),
-                    *(one.pictures.get(cell.cell_id, ""), cell.unclassified_reason or ""),
+                    *(_text(one.stored.id), _text(one.stored.source), cell.cell_id, cell.island),
+                    *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, _text(cell.class_name)),
+                    *(_text(cell.subclass or ""), _text(cell.top_class), cell.looks, int(cell.partial)),
+                    *(cell.first_frame_id, cell.last_frame_id, _text(one.pictures.get(cell.cell_id, ""))),
+                    *(_text(cell.unclassified_reason or ""), int(cell.counted)),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
                     *(_measure(cell, name) for name in measures),
@@ -112,7 +117,12 @@ def _write_csv(sessions: Sequence[_Counted], file: TextIO) -> None:
 def _attribute(cell: Cell, attribute: str) -> tuple[str, str]:
     """Value and confidence of an attribute, empty where it is unknown."""
     value = (cell.attributes or {}).get(attribute)
-    return ("", "") if value is None else (value.value, _shown(value.confidence))
+    return ("", "") if value is None else (_text(value.value), _shown(value.confidence))
+
+
+def _text(text: str) -> str:
+    """A cell of words, behind an apostrophe where a spreadsheet would take it for a formula and run it."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _measure(cell: Cell, name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.commands.options import Parser
+from streamer.commands.output import say
 from streamer.network.auth import new_pair
 from streamer.network.keys import write_key_folder
 
@@ -24,5 +25,5 @@ def add_options(parser: Parser) -> None:
 def main(options: Options) -> int:
     folder = Path(options.folder)
     write_key_folder(folder, new_pair())
-    print(f"made {folder}: give away leukostream.key only; put the public keys of others into authorised/")
+    say(f"made {folder}: give away leukostream.key only; put the public keys of others into authorised/")
     return 0

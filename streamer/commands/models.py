@@ -13,6 +13,7 @@ from engines.zoo.card import Card
 from engines.zoo.registry import models, place, zoo_card
 from engines.zoo.store import how_to_get, pull
 from streamer.commands.options import Parser
+from streamer.commands.output import say
 from streamer.counting.known import known_of
 from streamer.dashboard.words import worst_unseen
 
@@ -49,7 +50,7 @@ def main(options: Options) -> int:
     if options.name is None or options.source is None:
         return print_models(Console())
     path = pull(zoo_card(options.name), options.source)
-    print(f"{options.name}: {path}, as its card says")
+    say(f"{options.name}: {path}, as its card says")
     return 0
 
 

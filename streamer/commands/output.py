@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from engines.base import LeukostreamError
+from engines.base import LeukostreamError, printable
 
 
 @contextlib.contextmanager
@@ -58,6 +58,12 @@ def output_folder(path: str, option: str = "-o") -> Path:
     return Path(path)
 
 
+def say(line: str, stream: TextIO | None = None) -> None:
+    """One line for people, on standard output unless `stream` says otherwise; no control character of a name or path
+    in it reaches the terminal."""
+    print(printable(line), file=stream or sys.stdout, flush=True)
+
+
 def remark(line: str, stream: TextIO | None = None) -> None:
-    """One line for people, on standard error unless `stream` says otherwise."""
-    print(f"leukostream: {line}", file=stream or sys.stderr, flush=True)
+    """One line for people that says who speaks, on standard error unless `stream` says otherwise."""
+    say(f"leukostream: {line}", stream or sys.stderr)

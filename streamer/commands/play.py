@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -11,9 +10,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streamer.commands.options import Parser, seconds
+from streamer.commands.output import remark, say
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import new_id
-from streamer.protocol.messages import AnyMessage, Envelope, WireError, decode
+from streamer.protocol.messages import PROTOCOL_VERSION, AnyMessage, Envelope, WireError, decode
 from streamer.recording import Recording, RecordingError
 from streamer.sources.replay import parse_speed
 
@@ -76,14 +76,14 @@ def main(options: Options) -> int:
         with Publisher(
             options.publish, insecure=options.insecure, keys=options.keys, farewell_s=FAREWELL_S
         ) as publisher:
-            print(f"publishing on {publisher.endpoint}", flush=True)
+            say(f"publishing on {publisher.endpoint}")
             _wait_for_subscriber(publisher, options.wait_s)
             played = play_messages(recording, publisher, options.source, speed, as_new=options.as_new)
         if recording.ending.fault is not None:
-            print(f"leukostream: {recording.ending.described(path)}", file=sys.stderr)
+            remark(recording.ending.described(path))
     counts = ", ".join(f"{count} of {name}" for name, count in played.messages.items())
     unknown = f"; left out {played.unknown} of a kind that this version does not know" if played.unknown else ""
-    print(f"published {sum(played.messages.values())} messages: {counts}{unknown}")
+    say(f"published {sum(played.messages.values())} messages: {counts}{unknown}")
     return 0
 
 
@@ -99,7 +99,8 @@ def play_messages(
 ) -> Played:
     """Publish the messages of a source, or of all, `speed` times as fast as they were; 0: as fast as it goes.
 
-    They are as they were, times and ids too; with `as_new` every session and every run has a new id.
+    They are as they were, times and ids too, in the form of today's protocol; with `as_new` every session and every run
+    has a new id.
     """
     played = Played()
     new: defaultdict[str, str] = defaultdict(new_id)
@@ -114,6 +115,7 @@ def play_messages(
         if isinstance(message, Envelope):
             played.unknown += 1
             continue
+        message = msgspec.structs.replace(message, version=PROTOCOL_VERSION)
         if as_new:
             message = msgspec.structs.replace(message, session=new[message.session], run_id=new[message.run_id])
         publisher.publish(message, payload)

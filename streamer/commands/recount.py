@@ -4,24 +4,28 @@ first, and whether it equals what was published."""
 from __future__ import annotations
 
 import contextlib
-import json
-import sqlite3
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from streamer.commands.options import Parser
+from streamer.commands.output import remark, say
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.dashboard import format_differential
-from streamer.journal import JournalError, JournalReader, SeenFrame, StoredSession, decision_of, fault, replay
+from streamer.journal import (
+    JournalError,
+    JournalReader,
+    SeenFrame,
+    StoredOptions,
+    StoredSession,
+    decision_of,
+    reading,
+    replay,
+)
 from streamer.protocol.factory import MessageFactory, new_id
-from streamer.protocol.messages import DifferentialMessage, Message, decode
+from streamer.protocol.messages import DifferentialMessage, Message, WireError, decode
 from streamer.records import Differential
 
 
@@ -53,14 +57,14 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     """Run a session's frames through the count; `each` gets every frame once it was counted."""
     rules = stored.rules
     runs = stored.runs()
-    configuration = json.loads(runs[-1].configuration) if runs else {}
+    options = runs[-1].options if runs else StoredOptions()
     count = SlideCount(
         decision_of(rules),
         operating_score=rules.operating_score,
-        reference_ranges=_ranges(configuration),
-        stop_at_precision=configuration.get("stop_at_precision"),
+        reference_ranges=FIVE_PART_RANGES if options.reference_ranges is None else options.reference_ranges,
+        stop_at_precision=options.stop_at_precision,
         known=rules.known,
-        verdict=msgspec.convert(configuration.get("verdict", {}), VerdictConfig),
+        verdict=VerdictConfig() if options.verdict is None else options.verdict,
     )
     last_due: Differential | None = None
 
@@ -72,7 +76,8 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
         return Recounted(count, count.differential(final=False), last_due)
-    count.finish(stored.end_corrections, stored.end_progress)
+    with stored.reading("sessions.end_corrections"):
+        count.finish(stored.end_corrections, stored.end_progress)
     final = count.differential(final=True)
     return Recounted(count, final, final)
 
@@ -86,23 +91,25 @@ def recount(path: str) -> int:
             factory = MessageFactory(stored.source, session=stored.id, run_id=new_id())
             print(format_differential(factory.differential(counted.differential)))
             if stored.rules.segmenter is not None:
-                print(summary(counted.count.cells()))
+                say(summary(counted.count.cells()))
             published = _last_published(stored)
             if published is None or counted.last_due is None:
-                print("no differential was published yet")
+                say("no differential was published yet")
                 continue
             again = factory.differential(counted.last_due)
-            differences = _differences(again, published)
             what = "the final differential" if published.final else "the last differential"
+            if published.version.startswith("1."):
+                print(f"{what} published has other rules, those of protocol {published.version}: not compared")
+                continue
+            differences = _differences(again, published)
             if not differences:
-                print(f"equal to {what} published, {published.published_utc}")
+                say(f"equal to {what} published, {published.published_utc}")
                 continue
             differing += 1
             program = stored.runs()[-1].program
-            print(
-                f"leukostream: journal {path}: session of {stored.source!r}: got {'; '.join(differences)} than {what}"
-                f" published, expected the same; it was counted by leukostream {program}: recount with that version",
-                file=sys.stderr,
+            remark(
+                f"journal {path}: session of {stored.source!r}: got {'; '.join(differences)} than {what}"
+                f" published, expected the same; it was counted by leukostream {program}: recount with that version"
             )
     return 1 if differing else 0
 
@@ -113,17 +120,19 @@ def opened(path: str) -> Iterator[JournalReader]:
     with JournalReader(path) as journal:
         if not journal.sessions:
             raise JournalError(f"journal {path}: got no session, expected one; the run ended before it began")
-        try:
+        with reading(Path(path), "the whole"):
             yield journal
-        except sqlite3.Error as error:
-            raise fault(Path(path), error) from error
 
 
 def _last_published(stored: StoredSession) -> DifferentialMessage | None:
     """The newest; of a session that was gone on with after its end, not the one of that end."""
     newest = None
     for header in stored.differentials():
-        message = decode(header)
+        with stored.reading("messages.header"):
+            try:
+                message = decode(header)
+            except WireError as error:
+                raise ValueError(str(error)) from error
         if isinstance(message, DifferentialMessage) and message.final == stored.ended:
             newest = message
     return newest
@@ -138,13 +147,3 @@ def _differences(again: DifferentialMessage, published: DifferentialMessage) -> 
         and getattr(again, name) != getattr(published, name)
         and not (name == "verdict" and published.verdict is None)  # of before there were verdicts
     ]
-
-
-def _ranges(configuration: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Those of the last run."""
-    configured = configuration.get("reference_ranges")
-    return (
-        dict(FIVE_PART_RANGES)
-        if configured is None
-        else {name: (low, high) for name, (low, high) in configured.items()}
-    )

@@ -44,6 +44,10 @@ SCHEMA = (
 )
 
 
+MOST_PX = 1e8
+"""No slide reaches so far."""
+
+
 class CellTable(GrowableTable):
     """One row a cell, and a grid over their places."""
 
@@ -148,8 +152,17 @@ class CellTable(GrowableTable):
         self._buckets[tuple(self.bucket[gone].tolist())].remove(gone)
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Only of a table that is empty yet."""
+        """Only of a table that is empty yet. ValueError for cells that are joined to none, or in a circle."""
         super().restore(columns)
+        ends = self.joined_to.copy()
+        if ((ends < -1) | (ends >= self.count) | ((ends >= 0) == self.alive)).any():
+            raise ValueError(f"joined_to: got cells joined to none, expected those of {self.count}, not alive")
+        for _ in range(self.count.bit_length()):
+            ends = np.where(ends >= 0, ends[ends], ends)
+        if (ends >= 0).any():
+            raise ValueError("joined_to: got cells that are joined in a circle")
+        if not (np.abs(self.boxes) < MOST_PX).all():
+            raise ValueError(f"boxes: got a place beyond {MOST_PX:g} px")
         for row, (island, column, line) in enumerate(self.bucket.tolist()):
             if self.alive[row]:
                 self._buckets[island, column, line].append(row)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from engines.base import Attribute, attribute_columns
 from engines.models.classifier import Classifier
 from engines.models.own_classes import OwnClasses
+from engines.zoo.card import Card
 from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, AttributeValue, Classifications
 
 
@@ -64,6 +65,13 @@ def likeliest_values(attributes: Sequence[Attribute], probabilities: npt.NDArray
     return likeliest
 
 
+def _error_rates(card: Card) -> dict[str, float]:
+    """From the figures NAME_false_rate of a card, such as `blast_false_rate`."""
+    keys = {name: f"{name.replace(' ', '_')}_false_rate" for name in card.class_names}
+    measured = {name: [one[key] for one in card.figures.values() if key in one] for name, key in keys.items()}
+    return {name: float(max(rates)) for name, rates in measured.items() if rates}
+
+
 @dataclass(frozen=True, slots=True)
 class ClassDecision:
     """The names of a classifier and the probability from which one is given."""
@@ -79,6 +87,9 @@ class ClassDecision:
     attributes: tuple[Attribute, ...] = ()
     attributes_of: tuple[str, ...] = ()
     """The classes whose cells have attributes."""
+    error_rates: Mapping[str, float] = field(default_factory=dict)
+    """By class, the share of the cells of other classes that are given it: of all that the card was measured on the
+    worst. A class that is missing was not measured so."""
 
     @classmethod
     def of(cls, classifier: Classifier | OwnClasses) -> ClassDecision:
@@ -91,6 +102,7 @@ class ClassDecision:
             novel_above=card.thresholds.novelty,
             attributes=card.attributes,
             attributes_of=card.attributes_of,
+            error_rates=_error_rates(card),
         )
 
     @property

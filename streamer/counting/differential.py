@@ -1,4 +1,4 @@
-"""Counts of unique white cells to a differential: percentages, limits, flags.
+"""Counts of unique white cells to a differential: percentages and their limits; its flags are in flags.py.
 
 Pure functions of the counts; nothing here remembers anything but what it computed before. The limits are those of
 sampling only: the errors of the classifier come on top, and the model card gives their rate.
@@ -10,11 +10,22 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
+import msgspec
 from scipy.special import betaincinv, betaln
 
 from streamer.config import FIVE_PART_RANGES
-from streamer.records import UNCLASSIFIED, ClassShare, Differential
+from streamer.counting.flags import (
+    IMMATURE_GRANULOCYTE,
+    LEFT_SHIFT,
+    METAMYELOCYTE,
+    SEEN,
+    SeenCells,
+    find_flags,
+    range_state,
+)
+from streamer.records import UNCLASSIFIED, ClassShare, Differential, RangeState
 
 CONFIDENCE = 0.95
 CLOPPER_PEARSON = "clopper-pearson"
@@ -24,15 +35,17 @@ CONFIDENCE_SEQUENCE = "confidence-sequence"
 
 LIMITS_NOTE = "limits are of sampling only; what the classifier gets wrong comes on top"
 
-NOT_LEUKOCYTES = ("erythroblast", "platelet", "artefact", "smudge cell")
+NOT_CELLS = ("smudge cell", "artefact")
+"""Classes of white boxes in which there is no cell to count."""
+
+NOT_LEUKOCYTES = ("erythroblast", "platelet", *NOT_CELLS)
 """Classes outside the denominator of a differential."""
 
 KNOWN_CONDITIONS = ("blast", "variant lymphocyte", "smudge cell", "plasma cell")
 """What a differential may have to report and most models are unable to see."""
 
-LEFT_SHIFT = ("promyelocyte", "myelocyte", "metamyelocyte")
-
-METAMYELOCYTE_LIMIT_PERCENT = 2.0
+SIZE_BIAS_POINTS = 1.0
+"""By more than so many points a percentage corrected for size differs from the plain one, before that is said."""
 
 _NEWTON_STEPS = 50
 """Far more than it takes: 4 to 8 at counts of 2 to a million."""
@@ -124,12 +137,20 @@ class Tally:
     """What was counted so far on one slide, each physical cell once."""
 
     classes: Mapping[str, int]
-    """White cells by class, `unclassified` and non-leukocytes such as `erythroblast` included."""
+    """By class; `unclassified`, erythroblasts, platelets, smudge cells and artefacts included."""
     subclasses: Mapping[str, int] = field(default_factory=dict)
     rbc: int = 0
     platelets: int = 0
     frames: int = 0
     frames_accepted: int = 0
+    edge: int = 0
+    """White cells only ever seen cut by an edge: in nothing above."""
+    edge_seen: Mapping[str, int] = field(default_factory=dict)
+    """Of these and of nucleated red cells, by the names of `SEEN`."""
+    seen_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The cells of the names of `SEEN` and of `METAMYELOCYTE`, whole or not."""
+    weights: Mapping[str, float] | None = None
+    """By class, the sum of what its cells stand for (size_correction.py). None: not measured."""
 
 
 def differential(
@@ -137,7 +158,9 @@ def differential(
     class_names: Sequence[str],
     *,
     subclass_names: Sequence[str] = (),
+    subclass_parents: Sequence[str] = (),
     ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
+    error_rates: Mapping[str, float] = MappingProxyType({}),
     method: str = CLOPPER_PEARSON,
     final: bool = False,
 ) -> Differential:
@@ -145,50 +168,94 @@ def differential(
 
     A class that the classifier knows and did not see has count 0 and an upper limit; a class that it doesn't know
     is not in `classes` but, where it matters, in `not_assessed`. `method` is one of LIMITS; flags follow its limits.
+    `error_rates`: by class, the share of other cells that the classifier calls so, as far as its card says.
     """
+    counts = tally.classes
     leukocytes = [name for name in class_names if name not in NOT_LEUKOCYTES]
-    unclassified = tally.classes.get(UNCLASSIFIED, 0)
-    total = sum(tally.classes.get(name, 0) for name in leukocytes) + unclassified
-    shares = {name: share(tally.classes.get(name, 0), total, method) for name in leukocytes}
+    unclassified = counts.get(UNCLASSIFIED, 0)
+    total = sum(counts.get(name, 0) for name in leukocytes) + unclassified
+    shares = {name: share(counts.get(name, 0), total, method) for name in leukocytes}
     named = {name: share(tally.subclasses.get(name, 0), total, method) for name in subclass_names} | shares
-    nrbc = tally.classes.get("erythroblast", 0)
+    parents = dict(zip(subclass_names, subclass_parents, strict=False))
+    states: dict[str, RangeState] = {}
+    for name, usual in ranges.items():
+        states[name] = "can't be judged"
+        if name in named:
+            unnamed = unclassified + _without_subclass(tally, parents.get(name), parents)
+            at_most = share(named[name].count + unnamed, total, method)
+            states[name] = range_state(named[name], at_most, total, usual)
+    nrbc = counts.get("erythroblast", 0)
+    smudge, artefacts = (counts.get(name, 0) if name in class_names else None for name in NOT_CELLS)
+    corrected = _corrected(tally.weights, [*leukocytes, UNCLASSIFIED])
     return Differential(
         total=total,
-        classes=shares,
+        classes={
+            name: msgspec.structs.replace(one, percent_size_corrected=corrected.get(name))
+            for name, one in shares.items()
+        },
         limits_method=method,
         limits_note=LIMITS_NOTE,
         unclassified=unclassified,
         nrbc=nrbc,
         nrbc_per_100_wbc=100.0 * nrbc / total if total else None,
         not_seen={name: one.high for name, one in named.items() if one.count == 0 and one.high is not None},
-        flags=tuple(_flags(named, nrbc, ranges)),
+        flags=find_flags(
+            named | {UNCLASSIFIED: share(unclassified, total, method)},
+            total,
+            _seen(tally, named, total, method),
+            states,
+            ranges,
+            error_rates,
+        ),
         not_assessed=_not_assessed({*class_names, *subclass_names}, nrbc, ranges),
         rbc_seen=tally.rbc,
         platelets_seen=tally.platelets,
         frames=tally.frames,
         frames_accepted=tally.frames_accepted,
         final=final,
+        edge=tally.edge,
+        size_bias=_size_bias(shares, corrected),
+        smudge=smudge,
+        smudge_per_100_wbc=None if smudge is None or not total else 100.0 * smudge / total,
+        artefacts=artefacts,
+        ranges=dict(states),
     )
 
 
-def _flags(named: Mapping[str, ClassShare], nrbc: int, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Findings among the classes and subclasses `named` that a laboratory must see; a range is left only when the whole
-    interval lies outside it."""
-    flags = [f"{name}s seen" for name in ("blast", "promyelocyte", "myelocyte") if name in named and named[name].count]
-    metamyelocytes = named.get("metamyelocyte")
-    if metamyelocytes and metamyelocytes.low is not None and metamyelocytes.low > METAMYELOCYTE_LIMIT_PERCENT:
-        flags.append(f"metamyelocytes above {METAMYELOCYTE_LIMIT_PERCENT:g} %")
-    if nrbc:
-        flags.append("nucleated red cells seen")
-    for name, (usual_low, usual_high) in ranges.items():
-        measured = named.get(name)
-        if measured is None or measured.low is None or measured.high is None:
-            continue
-        side = "high" if measured.low > usual_high else "low" if measured.high < usual_low else None
-        if side:
-            interval = f"{measured.low:.1f}-{measured.high:.1f} %"
-            flags.append(f"{name} {side}: {interval} (usual {usual_low:g}-{usual_high:g} %)")
-    return flags
+def _without_subclass(tally: Tally, parent: str | None, parents: Mapping[str, str]) -> int:
+    """Cells of a class that are of none of its subclasses; 0 for no class."""
+    if parent is None:
+        return 0
+    own = sum(count for name, count in tally.subclasses.items() if parents.get(name) == parent)
+    return tally.classes.get(parent, 0) - own
+
+
+def _seen(tally: Tally, named: Mapping[str, ClassShare], total: int, method: str) -> dict[str, SeenCells]:
+    """What is flagged for being seen, and the metamyelocytes."""
+    whole = {name: one for name, one in named.items() if name in SEEN or name == METAMYELOCYTE}
+    whole["erythroblast"] = ClassShare(tally.classes.get("erythroblast", 0), None, None, None)
+    if IMMATURE_GRANULOCYTE in whole:
+        staged = sum(tally.subclasses.get(name, 0) for name in LEFT_SHIFT)
+        whole[IMMATURE_GRANULOCYTE] = share(max(0, whole[IMMATURE_GRANULOCYTE].count - staged), total, method)
+    return {
+        name: SeenCells(one, tally.edge_seen.get(name, 0), tally.seen_ids.get(name, ())) for name, one in whole.items()
+    }
+
+
+def _corrected(weights: Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
+    """Percentages of the cells that those seen stand for; empty where nothing was counted or measured."""
+    stand_for = {name: (weights or {}).get(name, 0.0) for name in names}
+    total = sum(stand_for.values())
+    return {name: 100.0 * weight / total for name, weight in stand_for.items()} if total else {}
+
+
+def _size_bias(shares: Mapping[str, ClassShare], corrected: Mapping[str, float]) -> dict[str, float]:
+    moved = {
+        name: corrected[name] - one.percent
+        for name, one in shares.items()
+        if one.percent is not None and name in corrected
+    }
+    return {name: points for name, points in moved.items() if abs(points) > SIZE_BIAS_POINTS}
 
 
 def _not_assessed(known: set[str], nrbc: int, ranges: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:

@@ -86,6 +86,10 @@ class Fusion:
     def bytes_used(self) -> int:
         return self._table.bytes_used
 
+    @property
+    def rows(self) -> int:
+        return self._table.count
+
     def new_rows(self, count: int) -> npt.NDArray[np.intp]:
         """Numbers of `count` new rows without looks."""
         return self._table.add_rows(count)
@@ -123,6 +127,12 @@ class Fusion:
             np.add.at(sums.attributes, rows, weights[:, None] * logarithms)
         familiar = np.ones(len(rows), np.float32) if looks.novelty is None else 1 - looks.novelty
         np.maximum.at(sums.familiar, rows, familiar)
+
+    def lighten(self, rows: npt.NDArray[np.intp], factor: float) -> None:
+        """Let the looks of these rows so far count `factor` times what they did."""
+        sums = self._table
+        for column in (sums.weights, sums.classes, sums.subclasses, sums.attributes):
+            column[rows] *= factor
 
     def join(self, kept: int, gone: int) -> None:
         """Two rows turned out to be one cell."""

@@ -67,6 +67,9 @@ class GrowableTable:
                     f"column {column.key}: got {sorted(columns)}, expected it among them, of {expected.dtype} and"
                     f" {expected.shape[1:]} a row"
                 )
+        lengths = {len(columns[column.key]) for column in self._schema}
+        if len(lengths) > 1:
+            raise ValueError(f"columns: got {sorted(lengths)} rows, expected as many in each")
         for column in self._schema:
             setattr(self, column.name, columns[column.key])
         self.count = self._allocated = len(columns[self._schema[0].key])

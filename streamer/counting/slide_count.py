@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.decision import ClassDecision
@@ -26,9 +27,12 @@ from streamer.counting.differential import (
 from streamer.counting.evidence import EvidenceBook, EvidenceState
 from streamer.counting.fusion import FusionConfig
 from streamer.counting.known import Known
+from streamer.counting.matching import Field
 from streamer.counting.morphometry import ShapeBook
+from streamer.counting.size_correction import AcceptedArea, Place
 from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState, SlideUpdate
-from streamer.counting.verdict import SMUDGE_CELL, SlideEvidence, judge, with_smudge_cells
+from streamer.counting.tallies import LISTED
+from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
 from streamer.records import (
     UNCLASSIFIED,
     Cell,
@@ -74,7 +78,8 @@ class SeenFrame:
 
 
 PublishedCounts = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
-"""(white, nucleated red, white cells by class) as the differential was published last; empty before the first."""
+"""(white, nucleated red, white cells by class, and how many the flags list) as the differential was published last;
+empty before the first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +100,8 @@ class Checkpoint:
     """What the shape book knows."""
     evidence: EvidenceState | None = None
     """What the evidence book knows; None: of a journal of before there was one."""
+    area: Mapping[int, tuple[float, float, Sequence[Place]]] = field(default_factory=dict)
+    """What the accepted area knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,7 @@ class SlideCount:
         self._slide = SlideMap(SlideConfig(min_score=operating_score, attributes_of=described, fusion=fusion))
         self._islands = IslandBook()
         self._evidence = EvidenceBook(operating_score)
+        self._area = AcceptedArea()
         self._frames = 0
         self._accepted = 0
         self._published: PublishedCounts = ()
@@ -155,7 +163,7 @@ class SlideCount:
 
     @property
     def total(self) -> int:
-        """Unique white cells counted so far."""
+        """Unique white cells seen whole so far."""
         return sum(n for name, n in self._slide.counts().classes.items() if name not in NOT_LEUKOCYTES)
 
     def is_precise(self) -> bool:
@@ -179,11 +187,13 @@ class SlideCount:
         )
         reshaped = self.shapes.join(update.removed)
         self.shapes.add_all(seen.shapes)
-        merged = self._islands.update(seen.placement)
+        merged = self._merge_islands(seen.placement)
         self._evidence.add(seen, merged)
         self._frames += 1
         self.last_frame_id = seen.frame_id
-        self._accepted += seen.accepted and seen.placement.position is not None
+        if seen.accepted and seen.placement.position is not None:
+            self._accepted += 1
+            self._area.add(Field.of(seen.placement, (seen.width, seen.height), seen.frame_id))
         return CountUpdate(update, merged, tuple(reshaped), self._note_if_due())
 
     def reclassify(self, given: Reclassification) -> CountUpdate:
@@ -191,10 +201,10 @@ class SlideCount:
         return CountUpdate(self._slide.reclassify(given), differential_due=self._note_if_due())
 
     def finish(self, corrections: Sequence[Correction], progress: SourceProgress | None = None) -> CountUpdate:
-        """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are counted.
+        """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are published.
         `progress`: how far the source was read in the end; None: nobody notes it."""
         update = self._slide.finish(corrections)
-        self._evidence.finish(self._islands.update(Placement(None, corrections=tuple(corrections))), progress)
+        self._evidence.finish(self._merge_islands(Placement(None, corrections=tuple(corrections))), progress)
         return CountUpdate(update, reshaped=tuple(self.shapes.join(update.removed)), differential_due=True)
 
     def fault_of(self, given: Reclassification) -> str | None:
@@ -221,6 +231,10 @@ class SlideCount:
         """The counted white and nucleated red cells, oldest first."""
         return self.shapes.on(self._slide.cells())
 
+    def uncounted_cells(self) -> Iterator[Cell]:
+        """Cells that are published and not counted: see SlideMap."""
+        return self.shapes.on(self._slide.uncounted_cells())
+
     def cell(self, cell_id: CellId) -> Cell:
         """A cell by its number; one that turned out to be another one gives that."""
         return next(self.shapes.on([self._slide.cell(cell_id)]))
@@ -239,37 +253,48 @@ class SlideCount:
 
     def differential(self, *, final: bool) -> Differential:
         """Of what was counted so far."""
-        counts = self._slide.counts()
+        counts, slide = self._slide.counts(), self._slide
         classes = Counter(counts.classes)
         classes["erythroblast"] += counts.nucleated_red
+        listed = slide.listed()
         tally = Tally(
             classes=classes,
             subclasses=counts.subclasses,
-            rbc=counts.red,
-            platelets=counts.platelets,
+            rbc=counts.red + (counts.partial_red if final else 0),
+            platelets=counts.platelets + (counts.partial_platelets if final else 0),
             frames=self._frames,
             frames_accepted=self._accepted,
+            edge=sum(count for name, count in counts.partial_classes.items() if name not in NOT_LEUKOCYTES),
+            edge_seen={name: int(slide.partial(rows).sum()) for name, rows in listed.items()},
+            seen_ids={name: tuple(rows.tolist()) for name, rows in listed.items()},
+            weights=self._weights(),
         )
-        names = self._decision.class_names if self._decision else ()
-        subclass_names = self._decision.subclass_names if self._decision else ()
+        decision = self._decision
         # A count that its own limits ended was not fixed in advance, and neither is one that is still running.
         method = CLOPPER_PEARSON if final and self._precision is None else CONFIDENCE_SEQUENCE
         found = differential(
-            tally, names, subclass_names=subclass_names, ranges=self._ranges, method=method, final=final
+            tally,
+            decision.class_names if decision else (),
+            subclass_names=decision.subclass_names if decision else (),
+            subclass_parents=decision.subclass_parents if decision else (),
+            ranges=self._ranges,
+            error_rates=decision.error_rates if decision else {},
+            method=method,
+            final=final,
         )
-        verdict = judge(self._evidence_of(found, tally, names), self._verdict)
-        smudge_cells = with_smudge_cells(verdict, tally.classes, found)
+        verdict = judge(self._evidence_of(found, tally), self._verdict)
+        smudge_cells = with_smudge_cells(verdict, found)
         return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
 
-    def _evidence_of(self, found: Differential, tally: Tally, class_names: Sequence[str]) -> SlideEvidence:
+    def _evidence_of(self, found: Differential, tally: Tally) -> SlideEvidence:
         book, novelty = self._evidence, self._slide.novelty()
         return SlideEvidence(
             white_cells=found.total,
             unclassified=found.unclassified,
             unlike_training=novelty.unlike_training,
             mean_novelty=novelty.mean,
-            seen={**tally.classes, **tally.subclasses},
-            smudge_cells=tally.classes.get(SMUDGE_CELL, 0) if SMUDGE_CELL in class_names else None,
+            seen=Counter({**tally.classes, **tally.subclasses}) + Counter(tally.edge_seen),
+            smudge_cells=found.smudge,
             frames=found.frames,
             rejected=book.state.rejected,
             progress=book.state.progress,
@@ -283,6 +308,19 @@ class SlideCount:
             known=self._known,
         )
 
+    def _weights(self) -> dict[str, float]:
+        """By class, what its cells seen whole stand for."""
+        islands, boxes, classes = self._slide.whole_white()
+        names = (UNCLASSIFIED, *self._slide.class_names)
+        sums = np.bincount(classes + 1, self._area.weights(islands, boxes), minlength=len(names))
+        return dict(zip(names, sums.tolist(), strict=True))
+
+    def _merge_islands(self, placement: Placement) -> tuple[MergedIsland, ...]:
+        merged = self._islands.update(placement)
+        for one in merged:
+            self._area.merge(one)
+        return merged
+
     def state(self) -> Checkpoint:
         """What `restore` needs, after at least one frame; its arrays are views, valid until the next frame."""
         if self.last_frame_id is None:
@@ -295,16 +333,22 @@ class SlideCount:
             published_at_frame=self._published_at_frame,
             islands=self._islands.anchors,
             slide=self._slide.state(),
+            area=self._area.state(),
             shapes=self.shapes.looks(),
             evidence=self._evidence.state,
         )
 
     def restore(self, state: Checkpoint) -> None:
-        """Make a new count go on as the one that `state` was taken from; it keeps the arrays."""
+        """Make a new count go on as the one that `state` was taken from; it keeps the arrays. ValueError for what
+        contradicts itself, or was counted by another decision."""
+        names, own = state.slide.names, self._decision
+        if names.classes and (own is None or names.classes != own.class_names):
+            raise ValueError(f"names: got {names.classes}, expected the classes of the session")
         self._slide.restore(state.slide)
         self._frames, self._accepted = state.frames, state.accepted
         self._published, self._published_at_frame = state.published, state.published_at_frame
         self._islands = IslandBook(state.islands)
+        self._area.restore(state.area)
         self.shapes.add_all(state.shapes)
         self._evidence.state = state.evidence or EvidenceState(has_colours=False)
         self.last_frame_id = state.frame_id
@@ -312,7 +356,9 @@ class SlideCount:
     def _note_if_due(self) -> bool:
         """Whether the differential is to be published; if so, what was counted is noted as published."""
         counts = self._slide.counts()
-        published = (counts.white, counts.nucleated_red, tuple(counts.classes.items()))
+        named = {name: count for name, count in counts.subclasses.items() if name in LISTED}
+        named["listed"] = counts.listed
+        published = (counts.white, counts.nucleated_red, (*counts.classes.items(), *named.items()))
         frames_since = self._frames - self._published_at_frame
         if published == self._published and frames_since < DIFFERENTIAL_EVERY_FRAMES:
             return False

@@ -6,19 +6,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from streamer.counting.cell_table import KINDS, CellTable
+from streamer.counting.differential import NOT_CELLS
+from streamer.counting.flags import METAMYELOCYTE, SEEN
 from streamer.counting.fusion import Fusion
 from streamer.counting.matching import Ints
 from streamer.records import UNCLASSIFIED
 
+LISTED = (*SEEN, METAMYELOCYTE)
+"""Classes and subclasses whose cells the flags list, seen whole or not; an erythroblast is one by its kind too."""
+
 
 @dataclass(frozen=True, slots=True)
 class SlideCounts:
-    """Unique cells seen whole; with `finish`, those only seen in part too."""
+    """Unique cells seen whole, and apart from them those only ever seen cut by an edge."""
 
     white: int
     nucleated_red: int
@@ -29,7 +35,12 @@ class SlideCounts:
     subclasses: dict[str, int]
     """White cells of each subclass; those without one are in none."""
     partial_white: int
-    """White cells that no frame showed whole yet."""
+    """White cells that no frame showed whole yet; the three below likewise."""
+    partial_classes: dict[str, int]
+    partial_red: int
+    partial_platelets: int
+    listed: int
+    """Cells of `LISTED`, whole or not."""
 
 
 class Tallies:
@@ -39,31 +50,51 @@ class Tallies:
         self._cells = cells
         self._fusion = fusion
         self.finished = False
-        """Whether cells that were only seen cut count too."""
-        self._kinds = np.zeros(len(KINDS), np.int64)
-        self._partial = np.zeros(len(KINDS), np.int64)
-        self._classes = np.zeros(1, np.int64)
-        """Unclassified first, then the fusion's classes."""
-        self._subclasses = np.zeros(1, np.int64)
-        """None first, then the fusion's subclasses."""
+        """Whether cells that were only seen cut are published too."""
+        self._whole = self._partial = _Sums.of_none()
+        self._listed: set[int] = set()
         self._changed: dict[int, None] = {}
         self._removed: dict[int, None] = {}
 
     def counts(self) -> SlideCounts:
         names = (UNCLASSIFIED, *self._fusion.class_names)
-        white, nucleated_red, red, platelets = self._kinds.tolist()
-        classes = dict(zip(names, self._classes.tolist(), strict=True))
-        subclasses = dict(zip(self._fusion.subclass_names, self._subclasses[1:].tolist(), strict=True))
-        return SlideCounts(white, nucleated_red, red, platelets, classes, subclasses, int(self._partial[0]))
+        white, nucleated_red, red, platelets = self._whole.kinds.tolist()
+        partial_white, _, partial_red, partial_platelets = self._partial.kinds.tolist()
+        return SlideCounts(
+            white=white,
+            nucleated_red=nucleated_red,
+            red=red,
+            platelets=platelets,
+            classes=dict(zip(names, self._whole.classes.tolist(), strict=True)),
+            subclasses=dict(zip(self._fusion.subclass_names, self._whole.subclasses[1:].tolist(), strict=True)),
+            partial_white=partial_white,
+            partial_classes=dict(zip(names, self._partial.classes.tolist(), strict=True)),
+            partial_red=partial_red,
+            partial_platelets=partial_platelets,
+            listed=len(self._listed),
+        )
 
     def count_anew(self, rows: Ints) -> None:
         """Count a store that was filled from outside; `rows` are all its living cells."""
-        self._kinds, self._partial, self._classes, self._subclasses, _ = self._contribution(rows)
+        self._whole, self._partial, _, seen = self._contribution(rows)
+        self._listed = set(rows[seen].tolist())
 
     def counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
-        """Whether each of these cells counts now."""
-        counted = self._cells.alive[rows] & (self._cells.looks[rows] > 0)
-        return counted if self.finished else counted & ~self._cells.partial[rows]
+        """Whether each of these cells was seen whole and is one: no smudge cell or artefact."""
+        cells = self._cells
+        no_cell = [i for i, name in enumerate(self._fusion.class_names) if name in NOT_CELLS]
+        counted = cells.alive[rows] & (cells.looks[rows] > 0) & ~cells.partial[rows]
+        return np.asarray(counted & ~np.isin(cells.class_index[rows], no_cell)) if no_cell else counted
+
+    def listed(self) -> dict[str, Ints]:
+        """By name of `LISTED` the cells, whole or not; a subclass goes before its class."""
+        rows = np.array(sorted(self._listed), np.intp)
+        cells = self._cells
+        of_class, of_subclass = self._listed_names()
+        names = of_subclass[cells.subclass_index[rows] + 1]
+        names = np.where(names == "", of_class[cells.class_index[rows] + 1], names)
+        names = np.where(cells.kind(rows) == 1, "erythroblast", names)
+        return {name: rows[names == name] for name in LISTED if (names == name).any()}
 
     def drain(self) -> tuple[list[int], list[int]]:
         """(cells to publish, cells to take back), by number; the list starts anew with every call."""
@@ -76,15 +107,15 @@ class Tallies:
         """Update the counts, and note what has to be published, while these cells change."""
         cells = self._cells
         before = self._contribution(rows)
-        classes = cells.class_index[rows].copy(), cells.subclass_index[rows].copy()
+        was = self._told(rows)
         yield
         after = self._contribution(rows)
-        self._kinds += after[0] - before[0]
-        self._partial += after[1] - before[1]
-        self._classes = _added(self._classes, after[2], before[2])
-        self._subclasses = _added(self._subclasses, after[3], before[3])
-        changed = (classes[0] != cells.class_index[rows]) | (classes[1] != cells.subclass_index[rows])
-        shown = after[4]
+        self._whole = self._whole.changed(before[0], after[0])
+        self._partial = self._partial.changed(before[1], after[1])
+        changed = (self._told(rows) != was).any(0)
+        shown, seen = after[2:]
+        self._listed.difference_update(rows[~seen].tolist())
+        self._listed.update(rows[seen].tolist())
         for row in rows[shown & (changed | ~cells.published[rows])].tolist():
             cells.published[row] = True
             self._removed.pop(row, None)
@@ -98,27 +129,62 @@ class Tallies:
         """Publish a counted cell as it is, changed or not."""
         self._changed[row] = None
 
-    def _contribution(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints, npt.NDArray[np.bool_]]:
-        """What cells add to (kinds counted, kinds only seen in part, classes, subclasses), and which of them are
-        published: counted white and nucleated red ones."""
+    def _told(self, rows: Ints) -> npt.NDArray[np.int16]:
+        """What of these cells is published anew when it changes."""
+        cells = self._cells
+        return np.stack([cells.class_index[rows], cells.subclass_index[rows], cells.partial[rows]])
+
+    def _contribution(self, rows: Ints) -> tuple[_Sums, _Sums, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """What cells add to (those seen whole, those only seen in part), which of them are published, and which are
+        listed. Published are white and nucleated red ones: those seen whole and those listed, at the end all."""
         cells = self._cells
         kinds = cells.kind(rows)
-        seen = cells.alive[rows] & (cells.looks[rows] > 0)
-        partial = seen & cells.partial[rows]
-        counted = seen if self.finished else seen & ~partial
-        white = counted & (kinds == 0)
-        return (
-            np.bincount(kinds[counted], minlength=len(KINDS)),
-            np.bincount(kinds[partial], minlength=len(KINDS)),
-            np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(self._fusion.class_names)),
-            np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(self._fusion.subclass_names)),
-            counted & (kinds <= 1),
+        alive = cells.alive[rows] & (cells.looks[rows] > 0)
+        partial = alive & cells.partial[rows]
+        seen = alive & ((kinds == 1) | (kinds == 0) & self._are_listed(rows))
+        published = alive & (kinds <= 1) & (~partial | seen | self.finished)
+        return self._sums(rows, kinds, alive & ~partial), self._sums(rows, kinds, partial), published, seen
+
+    def _sums(self, rows: Ints, kinds: Ints, which: npt.NDArray[np.bool_]) -> _Sums:
+        white, cells, fusion = which & (kinds == 0), self._cells, self._fusion
+        return _Sums(
+            np.bincount(kinds[which], minlength=len(KINDS)),
+            np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(fusion.class_names)),
+            np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(fusion.subclass_names)),
         )
 
+    def _are_listed(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Whether the classes or subclasses of these cells are."""
+        of_class, of_subclass = self._listed_names()
+        cells = self._cells
+        found = (of_class[cells.class_index[rows] + 1] != "") | (of_subclass[cells.subclass_index[rows] + 1] != "")
+        return np.asarray(found, np.bool_)
 
-def _added(counts: Ints, plus: Ints, minus: Ints) -> Ints:
-    """The names are known from the first look on: `plus` may be longer than what was counted before."""
-    result = plus.copy()
-    result[: len(counts)] += counts
-    result[: len(minus)] -= minus
-    return result
+    def _listed_names(self) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
+        """Of none and then each class, and of none and then each subclass: its name, "" unless it is one of these."""
+        fusion = self._fusion
+        of_class, of_subclass = (
+            np.array(["", *(name if name in LISTED else "" for name in names)])
+            for names in (fusion.class_names, fusion.subclass_names)
+        )
+        return of_class, of_subclass
+
+
+class _Sums(NamedTuple):
+    kinds: Ints
+    classes: Ints
+    """Of white cells; unclassified first, then the fusion's classes."""
+    subclasses: Ints
+    """None first, then the fusion's subclasses."""
+
+    @classmethod
+    def of_none(cls) -> _Sums:
+        return cls(np.zeros(len(KINDS), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+    def changed(self, minus: _Sums, plus: _Sums) -> _Sums:
+        """The names are known from the first look on: `plus` may be longer than what was counted before."""
+        sums = [one.copy() for one in plus]
+        for sum_, before, gone in zip(sums, self, minus, strict=True):
+            sum_[: len(before)] += before
+            sum_[: len(gone)] -= gone
+        return _Sums(*sums)

@@ -32,7 +32,7 @@ from streamer.records import (
 STATES: tuple[VerdictState, ...] = get_args(VerdictState)
 """The best first."""
 
-SMUDGE_CELL, LYMPHOCYTE = "smudge cell", "lymphocyte"
+LYMPHOCYTE = "lymphocyte"
 
 RED_CELL_UM = 7.5
 """Usual diameter of a red cell on a dried smear: the ruler where nobody said how large a pixel is."""
@@ -95,15 +95,15 @@ def _nearest_laboratory(evidence: SlideEvidence) -> NearestLaboratory | None:
     return NearestLaboratory(name, nearest[1], evidence.known.wrong_percent.get(name))
 
 
-def with_smudge_cells(verdict: Verdict, counts: Mapping[str, int], found: Differential) -> dict[str, ClassShare] | None:
+def with_smudge_cells(verdict: Verdict, found: Differential) -> dict[str, ClassShare] | None:
     """The shares of a differential with its smudge cells counted as lymphocytes; None where there are not too many of
-    them. `counts` are its cells by class.
+    them.
 
     Counted so, films of chronic lymphocytic leukaemia agreed with their albumin smears, which have none.
     """
-    if not any(reason.code == "smudge_cells" for reason in verdict.reasons):
+    smudge = found.smudge
+    if smudge is None or not any(reason.code == "smudge_cells" for reason in verdict.reasons):
         return None
-    smudge = counts[SMUDGE_CELL]
     added = {name: smudge if name == LYMPHOCYTE else 0 for name in found.classes}
     return {
         name: share(one.count + added[name], found.total + smudge, found.limits_method)

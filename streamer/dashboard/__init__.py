@@ -4,7 +4,7 @@ from streamer.dashboard.canvas import Screenful
 from streamer.dashboard.display import Display
 from streamer.dashboard.layout import render
 from streamer.dashboard.live import Dashboard
-from streamer.dashboard.plain import PlainReporter, format_differential
+from streamer.dashboard.plain import PlainReporter, format_differential, shows_anything
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.terminal import is_usable
 
@@ -18,4 +18,5 @@ __all__ = [
     "format_differential",
     "is_usable",
     "render",
+    "shows_anything",
 ]

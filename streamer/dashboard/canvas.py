@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
+from engines.base import printable
 from streamer.dashboard.palette import FAINT, PLAIN
 
 Line = list[Segment]
@@ -27,8 +28,7 @@ def clean(text: str) -> str:
     """`text` without control and zero-width characters: names come from files and from the network."""
     if text.isascii() and text.isprintable():
         return text
-    letters = (letter if letter.isprintable() else "·" for letter in unicodedata.normalize("NFC", text))
-    return "".join(letter for letter in letters if cell_len(letter) > 0)
+    return "".join(letter for letter in printable(unicodedata.normalize("NFC", text)) if cell_len(letter) > 0)
 
 
 def crop(text: str, width: int) -> str:

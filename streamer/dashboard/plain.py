@@ -18,10 +18,13 @@ from streamer.dashboard.words import (
     NOT_A_DEVICE,
     SAMPLING_ONLY,
     agreement,
+    beside,
     class_rows,
     errors_line,
+    flags,
     not_seen,
     number,
+    size_corrected,
     tally,
     verdict_lines,
     with_smudge_cells,
@@ -32,7 +35,7 @@ from streamer.records import Frame
 
 def format_differential(message: messages.DifferentialMessage, note: str | None = None) -> str:
     """The differential as a plain table of several lines; `note` says what the classifier gets wrong, from its card."""
-    rows = [("class", "n", "%", "95 % limits")]
+    rows = [("class", "n", "relative %", "95 % limits")]
     for name, share in class_rows(message):
         low_high = "–" if share.low is None else f"{number(share.low, 1)}–{number(share.high, 1)}"
         rows.append((clean(name), number(share.count), number(share.percent, 1), low_high))
@@ -55,20 +58,20 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
         f"nucleated red cells {number(message.nrbc)}{per_100}; "
         f"seen: {number(message.rbc_seen)} red cells, {number(message.platelets_seen)} platelets"
     )
-    smudge = with_smudge_cells(message)
-    if smudge is not None:
-        lines.append(clean(smudge))
-    if message.flags:
-        lines.append(f"flags: {'; '.join(map(clean, message.flags))}")
-    if message.not_seen:
-        lines.append(clean(not_seen(message)))
+    said = beside(message), with_smudge_cells(message), size_corrected(message), flags(message), not_seen(message)
+    lines += [clean(text) for text in said if text]
     if message.not_assessed:
         lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
     method = f" ({METHODS.get(message.limits_method, clean(message.limits_method))})" if message.limits_method else ""
-    errors = errors_line(message, note)
-    told = f": {clean(errors)}" if errors else ""
-    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{told}")
+    told = errors_line(message, note)
+    errors = f": {clean(told)}" if told else ""
+    lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{errors}")
     return "\n".join(lines)
+
+
+def shows_anything(message: messages.DifferentialMessage) -> bool:
+    """Whether any frame was analysed: a table of zeros would look like a result."""
+    return message.frames > 0
 
 
 class PlainReporter:
@@ -144,7 +147,7 @@ class PlainReporter:
         self._report_disagreement()
         for view in self.state.sources.values():
             self._report_faults(view)
-            if view.differential is not None:
+            if view.differential is not None and shows_anything(view.differential):
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
 
     def _introduce(self) -> None:
@@ -181,7 +184,8 @@ class PlainReporter:
             for reason, count in counts.items():
                 if count and (view.name, what, reason) not in self._reported_losses:
                     self._reported_losses[view.name, what, reason] = count
-                    detail = f", {status.detail}" if status.detail and what == "skipped" else ""
+                    told = what == "skipped" and status.state != "failed"  # else it was reported with the state
+                    detail = f", {status.detail}" if status.detail and told else ""
                     self._print(f"{view.name}: {what} {number(count)}, {reason}{detail}")
 
     def _report_progress(self, view: SourceView) -> None:

@@ -13,12 +13,25 @@ from streamer.counting.differential import CONFIDENCE_SEQUENCE
 from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
 from streamer.dashboard.palette import BAD, CAUTION, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
 from streamer.dashboard.state import DashboardState
-from streamer.dashboard.words import SAMPLING_ONLY, class_rows, errors_line, limits, not_seen, number, with_smudge_cells
+from streamer.dashboard.words import (
+    SAMPLING_ONLY,
+    beside,
+    class_rows,
+    errors_line,
+    flags,
+    limits,
+    not_seen,
+    number,
+    size_corrected,
+    with_smudge_cells,
+)
 from streamer.protocol import messages
 from streamer.records import ClassShare
 
 Ranges = Mapping[str, tuple[float, float]]
 
+RELATIVE = "rel. %"
+"""Relative: of the white cells counted, not of a volume of blood."""
 NARROWEST_BAR = 8
 LEAST_NAME = 10
 """Terminal cells below which names are not cropped to make room for bars."""
@@ -90,7 +103,7 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
     percents = [number(share.percent, 1) for _, share in rows]
     ranges = [limits(share.low, share.high) for _, share in rows]
     count_width = max(3, *map(len, counts)) + 1
-    percent_width = max(4, *map(len, percents)) + 1
+    percent_width = max(len(RELATIVE), *map(len, percents)) + 1
     range_width = max(4, *map(len, ranges)) + 1
     room = width - 2 - count_width - percent_width - range_width
     labels = [clean(name) for name, _ in rows]
@@ -103,7 +116,7 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
         name_width, bar_width = max(1, min(longest, room)), 0
     top = _axis_top([share for _, share in rows])
     axis = f" 0{top:>{bar_width - 1}}" if bar_width else ""
-    heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{'%':>{percent_width}}{axis}{'95 %':>{range_width}}"
+    heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{RELATIVE:>{percent_width}}{axis}{'95 %':>{range_width}}"
     lines = [fit([(heading, FAINT)], width)]
     for (name, share), label, count, percent, range_ in zip(rows, labels, counts, percents, ranges, strict=True):
         colour = ink(class_colour(name))
@@ -175,7 +188,9 @@ def _summary(message: messages.DifferentialMessage, note: str | None, width: int
         why = f": {'; '.join(reason.text for reason in verdict.reasons)}" if verdict.reasons else ""
         lines += _wrapped(f"{verdict.state}{why}", ink(colour, bold=True), width, most)
     if message.flags:
-        lines += _wrapped(f"flags: {'; '.join(message.flags)}", ink(BAD, bold=True), width, most)
+        lines += _wrapped(flags(message), ink(BAD, bold=True), width, most)
+    elif message.ranges:
+        lines += _wrapped(flags(message), FAINT, width, most)
     per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
     lines.append(fit([("NRBC ", FAINT), (f"{number(message.nrbc)}{per_100}", PLAIN)], width))
     frames = number(message.frames_accepted)
@@ -184,6 +199,11 @@ def _summary(message: messages.DifferentialMessage, note: str | None, width: int
     seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
     spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
     lines.append(fit(spans[:-1], width))
+    aside = beside(message)
+    if aside:
+        lines += _wrapped(aside, FAINT, width, most)
+    if message.size_bias:
+        lines += _wrapped(size_corrected(message), FAINT, width, most)
     if message.not_seen:
         lines += _wrapped(not_seen(message), FAINT, width, most)
     smudge, errors = with_smudge_cells(message), errors_line(message, note)

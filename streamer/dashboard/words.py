@@ -93,6 +93,39 @@ def with_smudge_cells(message: messages.DifferentialMessage) -> str | None:
     return f"with smudge cells as lymphocytes: {', '.join(parts)}"
 
 
+def flags(message: messages.DifferentialMessage) -> str:
+    """The flags in a line. That there is none is only said where all ranges could be judged; empty before 2.0, which
+    did not say that."""
+    unjudged = [name for name, state in message.ranges.items() if state == "can't be judged"]
+    parts = [f"flags: {'; '.join(flag.text for flag in message.flags)}"] if message.flags else []
+    if unjudged:
+        parts.append(f"can't be judged: {', '.join(unjudged)}")
+    return ". ".join(parts) or ("no flag" if message.ranges else "")
+
+
+def beside(message: messages.DifferentialMessage) -> str:
+    """What was seen and is in no percentage; empty where there is nothing, or nothing was assessed."""
+    counts = {
+        "cut by an edge": message.edge or 0,
+        "smudge cells": message.smudge or 0,
+        "artefacts": message.artefacts or 0,
+    }
+    found = tally(counts)
+    per_100 = message.smudge_per_100_wbc
+    smudged = f" ({number(per_100, 1)} smudge cells per 100 white cells)" if message.smudge and per_100 else ""
+    return f"in no percentage: {found}{smudged}" if found else ""
+
+
+def size_corrected(message: messages.DifferentialMessage) -> str:
+    """The classes whose percentage moves when it is corrected for the size of the cells; empty where none does."""
+    moved = [
+        f"{name} {number(message.classes[name].percent_size_corrected, 1)} % ({points:+.1f})"
+        for name, points in message.size_bias.items()
+        if name in message.classes
+    ]
+    return f"corrected for size, as edges cut large cells more often: {', '.join(moved)}" if moved else ""
+
+
 LEAST_AGREEMENT = 0.97
 """Below this the GPU no longer gives the results of the CPU."""
 

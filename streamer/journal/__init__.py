@@ -20,13 +20,18 @@ the process (kill -9), and the file is never corrupt. A power cut or a system cr
 written yet, at most what came since the log was last moved into the file (8 MB, some 50 frames). The journal then ends
 before what was published.
 
-rows: what is stored. schema: tables, opening, faults. writer: storing a session. reader: reading it. replay: counting
-its frames again. run: the sessions of a run, new or resumed.
+A journal may come from anywhere, so that nothing in it is believed: its tables are compared with ours and nothing in it
+runs (schema), each column has its type and limits (columns), and what counting can't take is a JournalError (replay).
+
+rows: what is stored. schema: tables, opening, faults. columns: types and limits. writer: storing a session. reader:
+reading it; stage: the stage tracker of it. replay: counting its frames again. run: the sessions of a run, new or
+resumed.
 """
 
 from streamer.counting.slide_count import Checkpoint, SeenFrame
+from streamer.journal.columns import reading
 from streamer.journal.history import JournalHistory
-from streamer.journal.reader import JournalReader, StoredSession
+from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
 from streamer.journal.replay import replay
 from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
@@ -47,9 +52,11 @@ __all__ = [
     "RunJournal",
     "SeenFrame",
     "SessionJournal",
+    "StoredOptions",
     "StoredSession",
     "decision_of",
     "fault",
+    "reading",
     "replay",
     "rules_of",
 ]

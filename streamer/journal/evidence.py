@@ -10,24 +10,17 @@ import sqlite3
 
 import msgspec
 
+from streamer.journal.columns import EvidenceRow, check_finite
 from streamer.journal.rows import packed, unpacked
+from streamer.journal.schema import FRAME_EVIDENCE
 from streamer.records import Density, FieldColours, SourceProgress
 
-_TABLE = """
-CREATE TABLE IF NOT EXISTS frame_evidence (
-    session INTEGER NOT NULL,
-    frame_id INTEGER,             -- NULL: at the end
-    plasma BLOB, red BLOB,        -- (3,) f8 each, optical densities of blue, green and red; NULL: not measured
-    red_cells INTEGER,            -- NULL: no colours
-    progress TEXT                 -- JSON; NULL: as at the frame before
-)
-"""
 _INDEX = "CREATE INDEX IF NOT EXISTS frame_evidence_by_frame ON frame_evidence (session, frame_id)"
 
 
 def create_evidence(database: sqlite3.Connection) -> None:
     """Where it is not there yet."""
-    database.execute(_TABLE)
+    database.execute(FRAME_EVIDENCE)
     database.execute(_INDEX)
 
 
@@ -55,19 +48,12 @@ def write_evidence(
     )
 
 
-def read_evidence(
-    database: sqlite3.Connection, session: int, frame_id: int | None
-) -> tuple[FieldColours | None, SourceProgress | None]:
-    """Of a frame, or of the end, in a journal that `has_evidence`."""
-    row = database.execute(
-        "SELECT plasma, red, red_cells, progress FROM frame_evidence WHERE session = ? AND frame_id IS ?",
-        (session, frame_id),
-    ).fetchone()
-    if row is None:
-        return None, None
-    plasma, red, red_cells, progress = row
-    colours = None if red_cells is None else FieldColours(_unpacked(plasma), _unpacked(red), red_cells)
-    return colours, None if progress is None else msgspec.json.decode(progress, type=SourceProgress)
+def evidence_of(row: EvidenceRow) -> tuple[FieldColours | None, SourceProgress | None]:
+    """What a row holds; ValueError for what is not written there."""
+    colours = None
+    if row.red_cells is not None:
+        colours = FieldColours(_unpacked(row.plasma), _unpacked(row.red), row.red_cells)
+    return colours, None if row.progress is None else msgspec.json.decode(row.progress, type=SourceProgress)
 
 
 def forget_end(database: sqlite3.Connection, session: int) -> None:
@@ -81,5 +67,7 @@ def _packed(density: Density | None) -> bytes | None:
 def _unpacked(blob: bytes | None) -> Density | None:
     if blob is None:
         return None
-    b, g, r = unpacked(blob, "<f8").tolist()
+    density = unpacked(blob, "<f8")
+    check_finite("density", density)
+    b, g, r = density.tolist()
     return b, g, r

@@ -19,6 +19,7 @@ from streamer.counting.decision import ClassDecision
 from streamer.counting.evidence import EvidenceState
 from streamer.counting.fusion import Names
 from streamer.counting.known import Known, known_of
+from streamer.counting.size_correction import Place
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
 from streamer.records import Classifications, MeasuredLook
@@ -38,6 +39,8 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     cells: dict[str, tuple[str, tuple[int, ...], bytes]]
     """(dtype, shape, bytes) of each column."""
     sums: dict[str, tuple[str, tuple[int, ...], bytes]]
+    area: Mapping[int, tuple[float, float, Sequence[Place]]] | None = None
+    """None before 2.0."""
     shapes: tuple[MeasuredLook, ...] = ()
     evidence: EvidenceState | None = None
 
@@ -95,6 +98,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     known: Known | None = None
     """What the classifier knows, for the verdict; None: of before there were verdicts, or no classifier ran. A session
     is resumed though it changed."""
+    error_rates: dict[str, float] = {}
+    """By class, as the classifier's card says; what flags say of errors."""
 
 
 def rules_of(
@@ -124,6 +129,7 @@ def rules_of(
         attributes=decision.attributes,
         attributes_of=decision.attributes_of,
         known=known_of(classifier.card),
+        error_rates=dict(decision.error_rates),
     )
 
 
@@ -139,6 +145,7 @@ def decision_of(rules: Rules) -> ClassDecision | None:
         rules.novel_above,
         rules.attributes,
         rules.attributes_of,
+        rules.error_rates,
     )
 
 
@@ -161,7 +168,11 @@ def packed_corrections(corrections: Sequence[Correction]) -> bytes | None:
 
 
 def unpacked_corrections(blob: bytes | None) -> tuple[Correction, ...]:
-    return tuple(Correction(*row) for row in np.frombuffer(blob or b"", _CORRECTION).tolist())
+    """ValueError for what is none."""
+    rows = np.frombuffer(blob or b"", _CORRECTION)
+    if len(rows) and (rows["anchor"].min() < 0 or not (np.abs((rows["dx_px"], rows["dy_px"])) <= 1e7).all()):
+        raise ValueError("corrections: got a move that is on no slide")
+    return tuple(Correction(*row) for row in rows.tolist())
 
 
 LookRow = tuple[bytes, bytes, bytes | None, float | None]
@@ -197,19 +208,29 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         names=checkpoint.slide.names,
         cells=_packed_columns(checkpoint.slide.cells),
         sums=_packed_columns(checkpoint.slide.sums),
+        area=checkpoint.area,
         shapes=checkpoint.shapes,
         evidence=checkpoint.evidence,
     )
     return msgspec.msgpack.encode(row)
 
 
-def unpacked_checkpoint(blob: bytes) -> Checkpoint:
-    """ValueError for anything else."""
+def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
+    """None for one from before 2.0, which lacks the accepted area. ValueError for what is none."""
     row = msgspec.msgpack.decode(blob, type=_CheckpointRow)
-    slide = SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names)
+    if row.area is None:
+        return None
     return Checkpoint(
-        *(row.frame_id, row.frames, row.accepted, row.told or (), row.told_at_frame, row.islands, slide, row.shapes),
-        row.evidence,
+        frame_id=row.frame_id,
+        frames=row.frames,
+        accepted=row.accepted,
+        published=row.told or (),
+        published_at_frame=row.told_at_frame,
+        islands=row.islands,
+        slide=SlideState(_unpacked_columns(row.cells), _unpacked_columns(row.sums), row.names),
+        area=row.area,
+        shapes=row.shapes,
+        evidence=row.evidence,
     )
 
 

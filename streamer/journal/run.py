@@ -74,7 +74,8 @@ class RunJournal:
 
     def stored(self) -> list[StoredSession]:
         """The sessions of the run's sources, with those of earlier slides."""
-        return [stored for stored in read_sessions(self.journal.database) if stored.source in self._given]
+        sessions = read_sessions(self.journal.database, self.journal.path)
+        return [stored for stored in sessions if stored.source in self._given]
 
     def close(self) -> None:
         self.journal.close()
@@ -109,7 +110,7 @@ def _resumed_sources(path: str, sources: Sequence[JournaledSource], rules: Mappi
 
 
 def _resumed(source: Source, session: StoredSession) -> Source:
-    last, picture = session.last_frame(), session.last_picture()
+    last, picture = session.last_frame(), session.stage.last_picture()
     if last is None or picture is None:
         return source
     if source.default_mode == "live":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,12 @@ BUSY_MS = 1000
 
 PAGE_BYTES = 8192
 """Twice SQLite's default, for pictures of 80 KB. Larger pages make the log grow, which holds whole pages."""
+
+STEPS_MAX = 20_000_000
+"""Of SQLite's machine in one reading of a journal, besides one a byte of it: less than a second. Exporting a session of
+40 MB as JSON takes 200 000."""
+
+_STEPS_AT_ONCE = 1_000_000
 
 CHECKED_BYTES = 256 << 20
 """Larger files are not checked as a whole on opening: that takes minutes on a slow disk. SQLite detects a file that was
@@ -181,6 +188,20 @@ CREATE TABLE IF NOT EXISTS shapes (
 """Measures of cells; only journals of runs with a segmenter have this table."""
 
 
+FRAME_EVIDENCE = """
+CREATE TABLE IF NOT EXISTS frame_evidence (
+    session INTEGER NOT NULL,
+    frame_id INTEGER,             -- NULL: at the end
+    plasma BLOB, red BLOB,        -- (3,) f8 each, optical densities of blue, green and red; NULL: not measured
+    red_cells INTEGER,            -- NULL: no colours
+    progress TEXT                 -- JSON; NULL: as at the frame before
+);
+"""
+"""For the verdict. Journals of before there were verdicts lack it: their frames have neither, and it says so."""
+
+OPTIONAL = ("shapes", "frame_evidence")
+
+
 class JournalError(LeukostreamError):
     """A journal that can't be used or written."""
 
@@ -219,6 +240,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # Used by one thread at a time: opened by the one that starts the pipeline, written by the one that publishes.
         database = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
+            database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             # Exclusive only after a first access, so that the log's index is a file, as other connections expect.
@@ -251,11 +273,65 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
             address, uri=True, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
         )
         try:
+            _limit(database, path.stat().st_size)
             _check(database, path)
         except BaseException:
             database.close()
             raise
     return database
+
+
+def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
+    """What the file says of itself is data: no function runs for it, and no query goes on for ever."""
+    database.execute("PRAGMA trusted_schema = OFF")
+    database.execute("PRAGMA cell_size_check = ON")
+    left = (STEPS_MAX + size_bytes) // _STEPS_AT_ONCE
+
+    def over() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    database.set_progress_handler(over, _STEPS_AT_ONCE)
+
+
+@functools.cache
+def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
+    """(name, type, 0) of each column, by table."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(SCHEMA + SHAPES + FRAME_EVIDENCE)
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return {name: _columns(database, name) for (name,) in tables}
+
+
+def _columns(database: sqlite3.Connection, table: str) -> list[tuple[str, str, int]]:
+    """The last one of each is not 0 for a column that is computed."""
+    return database.execute("SELECT name, type, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
+
+
+def _check_tables(database: sqlite3.Connection, path: Path) -> None:
+    """JournalError unless the file holds our tables, as tables, and nothing that runs when they are used."""
+    found = database.execute("SELECT type, name, rootpage, sql FROM sqlite_master").fetchall()
+    tables = set()
+    for kind, name, rootpage, sql in found:
+        own_view = kind == "view" and " ".join(str(sql).split()) in " ".join(SCHEMA.split())
+        virtual = kind == "table" and not rootpage
+        if virtual or not (own_view or kind in ("table", "index")):
+            raise JournalError(
+                f"journal {path}: got a {kind} {str(name)[:40]!r} that is none of leukostream's, expected its tables"
+                " and nothing that runs; do not use this file"
+            )
+        if kind == "table":
+            tables.add(name)
+    for table, columns in _own_columns().items():
+        if table not in tables and table in OPTIONAL:
+            continue
+        if table not in tables or _columns(database, table) != columns:
+            what = "other columns in" if table in tables else "no"
+            raise JournalError(
+                f"journal {path}: got {what} table {table}, expected that of format {FORMAT_VERSION}; take a whole copy"
+                " of it, or start anew with another --journal"
+            )
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
@@ -269,6 +345,7 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
             f"journal {path}: got format {version}, expected {FORMAT_VERSION}; use the version of leukostream that"
             " wrote it, or another --journal"
         )
+    _check_tables(database, path)
     database.execute("SELECT count(*) FROM sessions").fetchone()
     if path.stat().st_size > CHECKED_BYTES:
         return
@@ -289,10 +366,15 @@ def fault(path: Path, error: sqlite3.Error) -> JournalError:
     """The error as a line for people."""
     code = getattr(error, "sqlite_errorcode", None)
     code = None if code is None else code & 0xFF
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).partition(" with text ")[0]  # what follows is the text that is none
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return JournalError(
             f"journal {path}: got a file that another process has locked, expected to be alone; end that run first"
+        )
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return JournalError(
+            f"journal {path}: got a file that takes more than {STEPS_MAX:.0e} steps to read, expected a journal, which"
+            " takes few; do not use this file"
         )
     if code == sqlite3.SQLITE_FULL:
         return JournalError(

@@ -17,7 +17,7 @@ from streamer import __version__
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.evidence import create_evidence, forget_end, write_evidence
-from streamer.journal.reader import FOUND_PICTURE, LAST_PICTURE, StoredSession, TrackerRow, read_sessions
+from streamer.journal.reader import StoredSession, read_sessions
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -26,6 +26,7 @@ from streamer.journal.rows import (
     packed_corrections,
 )
 from streamer.journal.schema import SHAPES, connect, connect_readonly, create, fault
+from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
 from streamer.records import Cell, SourceProgress
@@ -65,7 +66,7 @@ class Journal:
 
     def session(self, source: str) -> SessionJournal | None:
         """The newest session of a source, to be continued; None if there is none."""
-        sessions = [stored for stored in read_sessions(self.database) if stored.source == source]
+        sessions = [stored for stored in read_sessions(self.database, self.path) if stored.source == source]
         return SessionJournal(self, sessions[-1]) if sessions else None
 
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
@@ -79,7 +80,7 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, ?, 0)",
                 (id_, source, address, live, _now(), msgspec.json.encode(rules).decode()),
             )
-        return SessionJournal(self, read_sessions(self.database)[-1])
+        return SessionJournal(self, read_sessions(self.database, self.path)[-1])
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -119,10 +120,9 @@ class SessionJournal:
         self._found: PreparedFrame | None = None
         self._progress: SourceProgress | None = None
         """As it was written last."""
-        self._pictures: set[int] = {
-            row[0]
-            for row in self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
-        }
+        with stored.reading("keyframe_pictures.number"):
+            numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
+            self._pictures: set[int] = {number for (number,) in numbers}
 
     @property
     def broken(self) -> bool:

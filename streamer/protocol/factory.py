@@ -266,7 +266,8 @@ class MessageFactory:
         counted: bool = True,
         joined_to: CellId | None = None,
     ) -> CellMessage:
-        """`counted`: False takes back a cell that was published, as another one (`joined_to`) or as no white cell."""
+        """`counted`: False takes back a cell that was published, as another one (`joined_to`) or as no white cell;
+        True leaves it to the cell."""
         return CellMessage(
             cell_id=cell.cell_id,
             island=cell.island,
@@ -283,7 +284,7 @@ class MessageFactory:
             reclassified=cell.reclassified,
             unclassified_reason=cell.unclassified_reason,
             attributes=attribute_messages(cell.attributes),
-            counted=counted,
+            counted=counted and cell.counted,
             joined_to=joined_to,
             shape=None if cell.shape is None else rounded(cell.shape),
             evidence=evidence,
@@ -302,6 +303,7 @@ class MessageFactory:
             last_seq={type_: number - 1 for type_, number in self._next_seq.items() if type_ != "health"},
             stream=health.stream,
             recording=health.recording,
+            jsonl_lost=health.jsonl_lost,
             **self._stamp("health"),
         )
 

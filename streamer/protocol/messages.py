@@ -1,4 +1,4 @@
-"""The messages of protocol 1.0 as structs, and their JSON form. What they are made of is in streamer/records.py;
+"""The messages of protocol 2.0 as structs, and their JSON form. What they are made of is in streamer/records.py;
 streamer/protocol/factory.py rounds it and numbers the messages.
 
 Field names and meanings are those of the protocol (docs/protocol.md). Times ending in `_ns` are monotonic
@@ -8,6 +8,7 @@ to that detection.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
@@ -26,10 +27,12 @@ from streamer.records import (
     StreamStatus,
 )
 
-PROTOCOL_VERSION = "1.0"
-PROTOCOL_MAJOR = PROTOCOL_VERSION.split(".")[0]
+PROTOCOL_VERSION = "2.0"
+READ_MAJORS = ("2", "1")
+"""Those whose messages are read: what 1.x had has the same meaning, but for what docs/protocol.md says of 2.0."""
+EXPECTED_VERSIONS = " or ".join(f"{major}.x" for major in READ_MAJORS)
 
-Version = Annotated[str, msgspec.Meta(pattern=rf"^{PROTOCOL_MAJOR}\.[0-9]+$")]
+Version = Annotated[str, msgspec.Meta(pattern=rf"^({'|'.join(READ_MAJORS)})\.[0-9]+$")]
 
 
 class WireError(LeukostreamError):
@@ -167,6 +170,7 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     """By model, "detector" and "classifier": how far a GPU agrees with the CPU; None where that is not compared."""
 
     recording: RecordingStatus | None = None
+    jsonl_lost: int | None = None
     segmenter: str | None = None
 
 
@@ -229,9 +233,20 @@ class _Versioned(msgspec.Struct):
     type: str | None = None
 
 
+class FlagsOfVersion1(msgspec.Struct, tag_field="type", tag="differential"):
+    """Of a differential of 1.x what has another form today."""
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^1\.")]
+    flags: list[str]
+
+    def of_today(self) -> list[dict[str, str]]:
+        return [{"code": "1.x", "text": text} for text in self.flags]
+
+
 _ENCODER = msgspec.json.Encoder(enc_hook=_plain)
 _DECODER: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
 _ENVELOPE_DECODER = msgspec.json.Decoder(Envelope)
+_VERSION_1_DECODER = msgspec.json.Decoder(FlagsOfVersion1)
 _VERSION_DECODER = msgspec.json.Decoder(_Versioned)
 
 
@@ -243,13 +258,21 @@ def encode(message: AnyMessage) -> bytes:
 def decode(header: bytes) -> AnyMessage | Envelope:
     """The message in a JSON header; an Envelope where its type is newer than this program.
 
-    Fields that a later minor version added are ignored. ProtocolVersionError for another major version,
-    WireError for what is no message.
+    Fields that a later minor version added are ignored, and the flags of 1.x, which were texts, become flags with a
+    text. ProtocolVersionError for another major version, WireError for what is no message.
     """
     try:
         return _DECODER.decode(header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            return _of_version_1(header)
         return _decode_unknown(header, error)
+
+
+def _of_version_1(header: bytes) -> DifferentialMessage:
+    """MsgspecError for what is no differential of 1.x."""
+    flags = _VERSION_1_DECODER.decode(header).of_today()
+    return msgspec.convert({**msgspec.json.decode(header), "flags": flags}, DifferentialMessage)
 
 
 def _decode_unknown(header: bytes, error: Exception) -> Envelope:
@@ -260,9 +283,9 @@ def _decode_unknown(header: bytes, error: Exception) -> Envelope:
             f"got {header[:60]!r}, expected a leukostream message in JSON: is this the endpoint of a leukostream?"
         ) from error
     major = versioned.version.split(".")[0]
-    if major != PROTOCOL_MAJOR:
+    if major not in READ_MAJORS:
         raise ProtocolVersionError(
-            f"got a message of protocol {versioned.version}, expected {PROTOCOL_MAJOR}.x: "
+            f"got a message of protocol {versioned.version}, expected {EXPECTED_VERSIONS}: "
             "use the same major version of leukostream on both sides"
         ) from error
     if versioned.type is not None and versioned.type not in MESSAGE_TYPES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Annotated
 
@@ -9,14 +10,19 @@ import msgspec
 from msgspec import Meta
 
 from streamer.protocol.messages import (
-    PROTOCOL_MAJOR,
+    EXPECTED_VERSIONS,
     PROTOCOL_VERSION,
+    READ_MAJORS,
     DifferentialMessage,
+    FlagsOfVersion1,
     HealthMessage,
     ProtocolVersionError,
     Version,
     WireError,
 )
+
+REQUEST_VERSION = "1.0"
+"""Requests are what they were in 1.0, so that older streamers answer them too."""
 
 REQUEST_MAX_BYTES = 4096
 
@@ -28,7 +34,7 @@ SessionSeq = Annotated[int, Meta(ge=-1, le=2**62)]
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="request"):
     """What every request carries."""
 
-    version: Version = PROTOCOL_VERSION
+    version: Version = REQUEST_VERSION
     id: RequestId
     """Chosen by the asker, new for every request; the reply repeats it."""
 
@@ -199,9 +205,18 @@ class _Head(msgspec.Struct):
     id: RequestId = ""
 
 
+class _SourceOfVersion1(msgspec.Struct):
+    differential: FlagsOfVersion1 | None
+
+
+class _SnapshotOfVersion1(msgspec.Struct, tag_field="reply", tag="snapshot"):
+    sources: dict[str, _SourceOfVersion1]
+
+
 _ENCODER = msgspec.json.Encoder()
 _REQUEST_DECODER: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 _REPLY_DECODER: msgspec.json.Decoder[AnyReply] = msgspec.json.Decoder(AnyReply)
+_SNAPSHOT_1_DECODER = msgspec.json.Decoder(_SnapshotOfVersion1)
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
 _BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -229,9 +244,9 @@ def decode_request(header: bytes) -> AnyRequest:
         return _REQUEST_DECODER.decode(header)
     except _BAD_JSON as error:
         head = _head(header)
-        if head is not None and head.version.split(".")[0] != PROTOCOL_MAJOR:
+        if head is not None and head.version.split(".")[0] not in READ_MAJORS:
             raise RequestRefused(
-                "version", f"got a request of protocol {head.version[:16]!r}, expected {PROTOCOL_MAJOR}.x"
+                "version", f"got a request of protocol {head.version[:16]!r}, expected {EXPECTED_VERSIONS}"
             ) from None
         raise RequestRefused("malformed", f"got what is no request: {str(error)[:200]}") from None
 
@@ -247,13 +262,24 @@ def decode_reply(header: bytes) -> AnyReply:
     try:
         return _REPLY_DECODER.decode(header)
     except _BAD_JSON as error:
+        with contextlib.suppress(*_BAD_JSON):
+            return _snapshot_of_version_1(header)
         head = _head(header)
-        if head is not None and head.version.split(".")[0] != PROTOCOL_MAJOR:
+        if head is not None and head.version.split(".")[0] not in READ_MAJORS:
             raise ProtocolVersionError(
-                f"got a reply of protocol {head.version}, expected {PROTOCOL_MAJOR}.x: "
+                f"got a reply of protocol {head.version}, expected {EXPECTED_VERSIONS}: "
                 "use the same major version of leukostream on both sides"
             ) from error
         raise WireError(f"got {header[:60]!r}, expected a reply of a leukostream: {error}") from error
+
+
+def _snapshot_of_version_1(header: bytes) -> SnapshotReply:
+    """MsgspecError for anything else."""
+    old, reply = _SNAPSHOT_1_DECODER.decode(header), msgspec.json.decode(header)
+    for name, source in old.sources.items():
+        if source.differential is not None:
+            reply["sources"][name]["differential"]["flags"] = source.differential.of_today()
+    return msgspec.convert(reply, SnapshotReply)
 
 
 def _head(header: bytes) -> _Head | None:

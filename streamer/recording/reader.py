@@ -135,7 +135,8 @@ class Recording:
             raise RecordingError(
                 f"recording {self.path}: got {len(self.tracks)} sources ({names}), expected one"
                 if self.tracks
-                else f"recording {self.path}: got no source, expected one; it was cut off at its beginning"
+                else f"recording {self.path}: got no source, expected one; it is damaged or cut off at its beginning:"
+                " copy it again"
             )
         if name not in self.tracks:
             raise RecordingError(f"recording {self.path}: got source {name!r}, expected one of: {names}")

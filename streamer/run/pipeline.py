@@ -86,6 +86,8 @@ class RunOutputs:
     """How the sockets do; None where nothing is published over sockets."""
     on_skip: Callable[[Skip], None] = lambda skip: None
     """Gets what a source could not give as a frame, on the thread that reads the source."""
+    lines_lost: Callable[[], int | None] = lambda: None
+    """How many lines of JSON could not be written; None where none are."""
     recorder: Recorder | None = None
     """Keeps what goes in and what comes out; closed with the sinks. None: nothing is recorded."""
 
@@ -127,7 +129,8 @@ class _Lane:
         self.stop = threading.Event()
         self.gate = Gate(self.ring, taken)
         self.stop_at: int | None = None
-        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip)
+        goes_on = session.count.frames > 0
+        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, goes_on=goes_on)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
         self.published = 0
         self.ignored: Counter[str] = Counter()
@@ -382,6 +385,7 @@ class Pipeline:
                 sources={lane.name: lane.health(lost.get(lane.name, {}))},
                 stream=self._outputs.stream(),
                 recording=self._outputs.recorder.health() if self._outputs.recorder else None,
+                jsonl_lost=self._outputs.lines_lost(),
             )
             self._send(*lane.session.health(health))
 

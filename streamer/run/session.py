@@ -133,7 +133,7 @@ class SlideSession:
         return emissions
 
     def finish(self, progress: SourceProgress | None = None) -> EndOfSlide:
-        """The end of the slide: cells only seen cut by an edge are counted, and the differential is final. `progress`
+        """The end of the slide: cells only seen cut by an edge are published, and the differential is final. `progress`
         as for `update`.
 
         Where the journal can't be written any more, the differential is that of what it holds: what was published.
@@ -182,12 +182,14 @@ class SlideSession:
             verdict=self._verdict,
         )
         tracker = StageTracker(STAGE)
-        state = None if stored is None else stored.tracker()
+        state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
-            tracker.restore(stored.keyframes(), state)
+            with stored.reading("trackers.state"):
+                tracker.restore(stored.stage.keyframes(), state)
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
-                count.restore(checkpoint)
+                with stored.reading("checkpoints.state"):
+                    count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
         return count, tracker
 
@@ -266,12 +268,13 @@ class SlideSession:
     def _changed_cells(
         self, analysed: Analysed, update: CountUpdate, measured: Sequence[MeasuredLook]
     ) -> list[Emission]:
-        """Each with a picture where this frame is the first that shows it."""
+        """Each with a picture where this frame is the first that shows it, or shows it cut and flagged."""
         cells = self.count.changed_cells(update, measured)
         if not cells:
             return []
         observations, boxes_px = update.slide.observations, analysed.detections.boxes_px
-        new = {seen.cell_id: box for box, seen in enumerate(observations) if seen.is_new}
+        cut = {cell.cell_id for cell in cells if cell.partial}
+        new = {seen.cell_id: box for box, seen in enumerate(observations) if seen.is_new or seen.cell_id in cut}
         white = analysed.detections.white_rows.tolist()  # a red cell's box may be of the same cell
         looks: dict[int | None, tuple[int, int]] = {}
         for look, box in enumerate(white):

@@ -18,9 +18,9 @@ class JsonLines:
     """Writes each message as one line, at once, to a file or to standard output ("-").
 
     A full disk or a reader that left is expected: `on_fault` gets one line for people the first time, every line
-    lost is counted in `lost`, and writing is tried again with the next message. A line is written whole or, in a
-    regular file, not at all. A reader of standard output that left (`| head`) sets `reader_gone` and says nothing:
-    the run may end. A reader that is slow makes `publish` wait.
+    lost is counted in `lost`, and writing is tried again with the next message. `check` says at the end what was lost.
+    A line is written whole or, in a regular file, not at all. A reader of standard output that left (`| head`) sets
+    `reader_gone` and says nothing: the run may end. A reader that is slow makes `publish` wait.
     """
 
     def __init__(self, path: str, *, append: bool = False, on_fault: Callable[[str], None] | None = None) -> None:
@@ -29,7 +29,8 @@ class JsonLines:
         self.lost = 0
         self.reader_gone = False
         self._on_fault = on_fault
-        self._told = False
+        self.fault: str | None = None
+        """Why lines were lost first; None: none was."""
         self._torn = False
         self._is_stdout = path == "-"
         if self._is_stdout:
@@ -59,6 +60,14 @@ class JsonLines:
         except OSError as error:
             self.lost += 1
             self._tell(error)
+
+    def check(self) -> None:
+        """LeukostreamError where lines were lost, other than to a reader of standard output that had enough."""
+        if self.fault is not None:
+            raise LeukostreamError(
+                f"--jsonl {self.path}: got '{self.fault}', and lost {self.lost} lines, expected room for all of them:"
+                " the file is not complete; free some, and run again"
+            )
 
     def close(self) -> None:
         if not self._is_stdout:
@@ -91,11 +100,11 @@ class JsonLines:
                 self._torn = False
 
     def _tell(self, error: OSError) -> None:
-        if not self._told and self._on_fault is not None:
+        if self.fault is None and self._on_fault is not None:
             self._on_fault(
                 f"--jsonl {self.path}: got {error.strerror}: lines are being lost and counted; the run goes on"
             )
-        self._told = True
+        self.fault = self.fault or error.strerror
 
 
 def _standard_output() -> BinaryIO:

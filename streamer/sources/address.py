@@ -40,13 +40,18 @@ class SourceAddress:
         return without_credentials(self.target) if self.kind == "stream" else self.target
 
 
+def is_name(text: str) -> bool:
+    """Whether a source can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def split_name(text: str, option: str) -> tuple[str | None, str]:
     """`[NAME=]REST` of an option's value -> (name or None, rest); UsageError for a name that can't be one."""
     head, equals, rest = text.partition("=")
     if not equals or not _LIKE_A_NAME.fullmatch(head):
         return None, text.strip()
     name = head.strip()
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"{option} {text!r}: got the name {name!r}, expected letters, digits, '_' and '-', a letter first;"
             " write a path that has a '=' as ./PATH"

@@ -76,14 +76,18 @@ class SourceReader:
         on_skip: Callable[[Skip], None] = lambda skip: None,
         pause: Callable[[float], object] | None = None,
         pauses_s: Sequence[float] = PAUSES_S,
+        goes_on: bool = False,
     ) -> None:
-        """`on_skip` is called on the reader's thread. `pause` sleeps for the seconds given, less when `stop` is set."""
+        """`on_skip` is called on the reader's thread. `pause` sleeps for the seconds given, less when `stop` is set.
+        `goes_on`: frames of this source were analysed before, so that it may end without another one."""
         self._source = source
         self._sink = sink
         self._stop = stop
         self._on_skip = on_skip
         self._pause = pause or stop.wait
         self._pauses_s = tuple(pauses_s)
+        self._goes_on = goes_on
+        self._last_skip: Skip | None = None
         self._lock = threading.Lock()
         self._state: ReaderState = "starting"
         self._captured = 0
@@ -132,6 +136,7 @@ class SourceReader:
                     item = self._source.read()
                     if item is None:
                         self._reached_end = True
+                        self._check_end()
                         return
                     if isinstance(item, Skip):
                         self._skip(item)
@@ -144,6 +149,15 @@ class SourceReader:
                 self._source.close()
                 self._pause(self._pauses_s[min(losses, len(self._pauses_s) - 1)])
                 losses += 1
+
+    def _check_end(self) -> None:
+        """SourceError for a source that ends before its first frame: nothing analysed is no success."""
+        if self._captured or self._goes_on:
+            return
+        why = "it holds none" if self._last_skip is None else self._last_skip.detail
+        skipped = sum(self._skipped.values())
+        many = f"{skipped} were skipped, the last one was " if skipped > 1 else ""
+        raise SourceError(f"source {self._source.name}: got no frame, expected at least one; {many}{why}")
 
     def _hand_over(self, frame: Frame) -> bool:
         """False where nobody takes it any more."""
@@ -159,6 +173,7 @@ class SourceReader:
     def _skip(self, skip: Skip) -> None:
         with self._lock:
             self._skipped[skip.reason] += 1
+            self._last_skip = skip
         self._on_skip(skip)
 
     def _set(self, state: ReaderState, fault: str | None = None) -> None:

@@ -88,6 +88,8 @@ class ReplaySource:
             self._track = self._recording.track(options.source)
         except RecordingError as error:
             self._recording.close()
+            if not self._recording.tracks:
+                raise SourceError(str(error)) from error
             raise UsageError(f"{error}; give it as replay:{self.path},source=NAME") from error
         self._frame_ids = self._track.frame_ids()
         self._place = 0

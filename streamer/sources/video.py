@@ -42,7 +42,7 @@ class VideoFileSource:
         self.path = path
         self.name = name
         self._now_ns = now_ns
-        self._frames = _Frames(name)
+        self._frames = _Frames(name, path)
         self._live = live
         self._sleep = sleep
         self._period_ns = 0
@@ -127,7 +127,7 @@ class StreamSource:
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(read_timeout_s * 1000)),
             *(cv2.CAP_PROP_N_THREADS, 1),
         ]
-        self._frames = _Frames(name)
+        self._frames = _Frames(name, self._shown)
         self._answered = False
 
     def open(self) -> None:
@@ -159,9 +159,12 @@ class StreamSource:
 class _Frames:
     """The frames of one VideoCapture after the other, numbered on."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shown: str) -> None:
+        """`shown`: the address, for errors."""
         self.name = name
+        self._shown = shown
         self._capture: Capture | None = None
+        self._codec = ""
         self._since_start = 0
         self._ended = False
         self.given = 0
@@ -171,6 +174,7 @@ class _Frames:
     def start(self, capture: Capture) -> None:
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.announced = int(count) if count > 0 else None
+        self._codec = _codec(capture)
         self._capture, self._since_start, self._ended = capture, 0, False
 
     def read(self, now_ns: Callable[[], int]) -> Frame | Skip | None:
@@ -187,7 +191,14 @@ class _Frames:
         return frame
 
     def end(self) -> Skip | None:
-        """At the end: once a Skip where frames are missing, then None."""
+        """At the end: once a Skip where frames are missing, then None. SourceError where there was none at all."""
+        if not self._since_start and not self.given:
+            why = "it brings no AV1 decoder" if self._codec == "AV1" else "they are damaged, or it has no decoder"
+            raise SourceError(
+                f"source {self._shown}: got a video in {self._codec}, of whose frames OpenCV {cv2.__version__} decodes"
+                f" none ({why}), expected one that it decodes; convert it (ffmpeg -i FILE -c:v libx264 OUT.mp4), or"
+                " copy it again"
+            )
         missing = (self.announced or 0) - self._since_start
         if self._ended or missing <= max(2, 0.02 * self._since_start):
             return None
@@ -200,6 +211,13 @@ class _Frames:
         if self._capture is not None:
             self._capture.release()
             self._capture = None
+
+
+def _codec(capture: Capture) -> str:
+    """By its four letters."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    letters = code.to_bytes(4, "little").decode("ascii", "replace").strip("\0 ")
+    return "AV1" if letters.upper() == "AV01" else letters or "an unknown codec"
 
 
 def _why_not(url: str) -> str:

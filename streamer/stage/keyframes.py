@@ -129,7 +129,8 @@ class StageMap:
         return [_state_of(self._keyframes[number]) for number in changed]
 
     def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], next_island: int) -> None:
-        """Fill an empty map with all keyframes of another one, in the order of their numbers."""
+        """Fill an empty map with all keyframes of another one, in the order of their numbers. ValueError where one
+        is missing, or linked to none."""
         self._next_island = next_island
         members: dict[int, list[int]] = defaultdict(list)
         for state, frame in keyframes:
@@ -147,7 +148,17 @@ class StageMap:
             self._by_place[self._place(keyframe)].append(keyframe.number)
             self._remember(keyframe)
             members[keyframe.island].append(keyframe.number)
+            if keyframe.number != len(self._keyframes) - 1 or not 0 <= keyframe.island < next_island:
+                raise ValueError(f"got keyframe {keyframe.number} of island {keyframe.island}, expected all in a row")
+        for keyframe in self._keyframes:
+            self.check(keyframe.links)
         self._islands = {island: members[island] for island in sorted(members)}
+
+    def check(self, numbers: Iterable[int]) -> None:
+        """ValueError unless each is that of a keyframe."""
+        for number in numbers:
+            if not 0 <= number < len(self._keyframes):
+                raise ValueError(f"got keyframe {number}, expected 0 to {len(self._keyframes) - 1}")
 
     def frame(self, number: int) -> PreparedFrame:
         """A keyframe's picture, ready to correlate."""

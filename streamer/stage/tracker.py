@@ -134,8 +134,13 @@ class StageTracker:
         return StageChanges(changed, tracker)
 
     def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], tracker: TrackerState) -> None:
-        """Continue as the tracker that `keyframes` (all, by number) and `tracker` were taken from."""
+        """Continue as the tracker that `keyframes` (all, by number) and `tracker` were taken from. ValueError for what
+        contradicts itself."""
         self._map.restore(keyframes, tracker.next_island)
+        for pair in (*tracker.pending, *(hunch[:2] for hunch in tracker.hunches)):
+            self._map.check(pair)
+        named = tracker.reference, tracker.found and tracker.found[1], tracker.last and tracker.last[1].anchor
+        self._map.check(number for number in named if number is not None)
         self._merger.restore(tracker.pending, tracker.hunches, tracker.given_up)
         self._reference = tracker.reference
         self._distorted = dict(tracker.distorted)

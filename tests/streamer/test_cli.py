@@ -150,3 +150,14 @@ def test_models_and_doctor_tell_what_is_here(capfd):
     assert status == 0
     assert "backend onnxruntime" in out
     assert "leukostream can run here" in out
+
+
+def test_names_of_files_move_no_cursor(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "\x1b[2Jone.png").write_bytes(b"no image")
+    assert main(["classify", "--source", str(folder), "--jsonl", str(tmp_path / "out.jsonl")]) in (0, 1)
+    assert main(["run", "--source", f"{folder}\x1b]0;title\x07"]) == 1
+    said = capsys.readouterr()
+    assert "·[2Jone.png" in said.err
+    assert all(letter.isprintable() or letter == "\n" for letter in said.out + said.err)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tools.architectures.mobilenetv3 import mix_styles
+from tools.architectures.mobilenetv3 import CropNetwork
 
 
 class Row(NamedTuple):
@@ -72,12 +72,8 @@ class Bottleneck(nn.Module):
         return x + y if self.adds else y
 
 
-class EfficientNetLite0(nn.Module):
-    """float32 (N, 3, H, W) in 0..1, BGR as all crops -> class logits (N, classes) and subclass logits (N, subclasses).
-
-    A third head gives `attributes` logits; `forward` leaves it out. In training, `style_share` of the batches pass each
-    of the first three features through `mix_styles`.
-    """
+class EfficientNetLite0(CropNetwork):
+    """float32 (N, 3, H, W) in 0..1, BGR as all crops -> class logits (N, classes), subclass logits (N, subclasses)."""
 
     def __init__(
         self, classes: int, subclasses: int, *, attributes: int = 0, dropout: float = 0.2, style_share: float = 0.0
@@ -101,26 +97,10 @@ class EfficientNetLite0(nn.Module):
                 nn.init.normal_(head.weight, 0, 0.01)
                 nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 (N, 3, H, W) in 0..1 -> float32 (N, classes), float32 (N, subclasses)."""
-        hidden = self.describe(x)
-        return self.classes(hidden), self.subclasses(hidden)
-
-    def describe(self, x: Tensor) -> Tensor:
-        """float32 (N, 3, H, W) in 0..1 -> float32 (N, 1280), what all heads see."""
-        return self.describe_at(x, ())[0]
-
     def describe_at(self, x: Tensor, places: tuple[int, ...] = PLACES) -> tuple[Tensor, list[Tensor]]:
         """What all heads see, float32 (N, 1280), and the channel means (N, C) of the maps after some features."""
-        means = []
-        x = (x - 127 / 255) * (255 / 128)
-        for i, block in enumerate(self.features):
-            x = block(x)
-            if self.training and i < 3 and float(torch.rand(())) < self.style_share:
-                x = mix_styles(x)
-            if i in places:
-                means.append(x.mean((2, 3)))
-        hidden: Tensor = self.dropout(x.mean((2, 3)))
+        x, means = self.walk((x - 127 / 255) * (255 / 128), places)
+        hidden: Tensor = self.dropout(x)
         return hidden, means
 
 

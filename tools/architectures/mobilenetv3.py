@@ -122,13 +122,49 @@ def mix_styles(x: Tensor) -> Tensor:
     return (x - mean) / spread * wanted_spread + wanted_mean
 
 
-class MobileNetV3Small(nn.Module):
+class CropNetwork(nn.Module):
+    """A network of single cells: features, and heads that all see one description of them.
+
+    In training, `style_share` of the batches pass each of the first three features through `mix_styles`. A third head
+    gives `attributes` logits; `forward` leaves it out, training and export call it.
+    """
+
+    features: nn.Sequential
+    classes: nn.Linear
+    subclasses: nn.Linear
+    attributes: nn.Linear | None
+    style_share: float
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (N, 3, H, W) in 0..1 -> float32 (N, classes), float32 (N, subclasses)."""
+        hidden = self.describe(x)
+        return self.classes(hidden), self.subclasses(hidden)
+
+    def describe(self, x: Tensor) -> Tensor:
+        """float32 (N, 3, H, W) in 0..1 -> float32 (N, width), what all heads see."""
+        return self.describe_at(x, ())[0]
+
+    def describe_at(self, x: Tensor, places: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """What all heads see, and the channel means (N, C) of the maps after the features at `places`."""
+        raise NotImplementedError
+
+    def walk(self, x: Tensor, places: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """The channel means of the last features, and of those at `places`."""
+        means = []
+        for i, block in enumerate(self.features):
+            x = block(x)
+            if self.training and i < 3 and float(torch.rand(())) < self.style_share:
+                x = mix_styles(x)
+            if i in places:
+                means.append(x.mean((2, 3)))
+        return x.mean((2, 3)), means
+
+
+class MobileNetV3Small(CropNetwork):
     """float32 (N, 3, H, W) in 0..1 -> class logits (N, classes) and subclass logits (N, subclasses).
 
     `standardise` makes the network see each picture through `standardised`, its optical density where `by_density`,
-    so that the lamp's colour cancels as well. In training, `style_share` of the batches
-    pass each of the first three blocks through `mix_styles`. A third head gives `attributes` logits; `forward` leaves
-    it out, training and export call it.
+    so that the lamp's colour cancels as well.
     """
 
     def __init__(
@@ -167,27 +203,10 @@ class MobileNetV3Small(nn.Module):
                 nn.init.normal_(module.weight, 0, 0.01)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 (N, 3, H, W) in 0..1 -> float32 (N, classes), float32 (N, subclasses)."""
-        hidden = self.describe(x)
-        return self.classes(hidden), self.subclasses(hidden)
-
-    def describe(self, x: Tensor) -> Tensor:
-        """float32 (N, 3, H, W) in 0..1 -> float32 (N, 1024), what all heads see."""
-        return self.describe_at(x, ())[0]
-
     def describe_at(self, x: Tensor, places: tuple[int, ...] = PLACES) -> tuple[Tensor, list[Tensor]]:
         """What all heads see, float32 (N, 1024), and the channel means (N, C) of the maps after some blocks."""
-        means = []
         if self.by_density:
             x = density(x)
-        x = standardised(x) if self.standardise else (x - 0.5) * 4
-        for i, block in enumerate(self.features):
-            x = block(x)
-            if self.training and i < 3 and float(torch.rand(())) < self.style_share:
-                x = mix_styles(x)
-            if i in places:
-                means.append(x.mean((2, 3)))
-        x = x.mean((2, 3))
+        x, means = self.walk(standardised(x) if self.standardise else (x - 0.5) * 4, places)
         hidden: Tensor = self.dropout(self.activation(self.hidden(x)))
         return hidden, means

@@ -14,6 +14,7 @@ NAMES = {
     "stage": "the tracker on real slides: error, islands, unique cells, milliseconds",
     "slide": "the map of a long slide",
     "journal": "the journal of a long slide",
+    "probes": "/healthz beside slow HTTP clients",
     "wire": "publishing and subscribing: rate, latency, a crowd",
     "gpu": "everything that only a GPU can show",
     "rtx": "every shipped model through NVIDIA's builder, without a GPU",

@@ -27,6 +27,8 @@ import numpy as np
 from streamer.analysis.analyser import Analysed
 from streamer.analysis.quality import assess
 from streamer.counting.decision import ClassDecision
+from streamer.counting.matching import Field
+from streamer.counting.size_correction import AcceptedArea
 from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.journal import Checkpoint, Journal, ModelId, Rules, SeenFrame, SessionJournal
 from streamer.protocol.factory import MessageFactory
@@ -160,7 +162,7 @@ def written(path: Path, frames: int) -> None:
     picture = prepare(image, RegistrationConfig())
     journal = Journal(path)
     kept = journal.new_session("slide", "bench", address="bench", live=False, rules=RULES)
-    cells, islands = SlideMap(SlideConfig(min_score=RULES.operating_score)), IslandBook()
+    cells, islands, area = SlideMap(SlideConfig(min_score=RULES.operating_score)), IslandBook(), AcceptedArea()
     before = (0.0, 0.0)
     for stop, place in enumerate(itertools.islice(slide.raster(), -(-frames // REST_FRAMES))):
         found = slide.field(*place, rng)
@@ -173,12 +175,13 @@ def written(path: Path, frames: int) -> None:
         for frame_id in range(stop * REST_FRAMES, min(frames, (stop + 1) * REST_FRAMES)):
             update = cells.update(placement, found, (width, height), frame_id, looks)
             islands.update(placement)
+            area.add(Field.of(placement, (width, height), frame_id))
             seen = SeenFrame(frame_id, width, height, placement, found, looks, True, (), None, None, "")
             tracker = TrackerState(1, stop, (), {}, 0, True, (picture, placement), None, ())
             checkpoint = None
             if (frame_id + 1) % CHECKPOINT_EVERY_FRAMES == 0:
                 done = frame_id + 1
-                checkpoint = Checkpoint(frame_id, done, done, (), 0, islands.anchors, cells.state())
+                checkpoint = Checkpoint(frame_id, done, done, (), 0, islands.anchors, cells.state(), area=area.state())
             kept.frame(seen, update, StageChanges(keyframes, tracker), (), checkpoint)
             keyframes = ()
     journal.close()

@@ -32,6 +32,7 @@ from streamer.protocol.messages import DifferentialMessage, FrameMessage, encode
 from streamer.records import (
     ClassShare,
     Differential,
+    Flag,
     Frame,
     FrameQuality,
     Health,
@@ -98,7 +99,10 @@ def differential_of(total: int, *, final: bool = False) -> Differential:
         nrbc=0,
         nrbc_per_100_wbc=0.0,
         not_seen={},
-        flags=("immature granulocytes seen", "nucleated red cells seen"),
+        flags=tuple(
+            Flag(code="seen", text=text, class_=text, direction="seen", count=1, of=200, percent=0.5)
+            for text in ("immature granulocyte", "erythroblast")
+        ),
         not_assessed=("blast", "variant lymphocyte", "smudge cell", "plasma cell"),
         rbc_seen=total * 20,
         platelets_seen=total,

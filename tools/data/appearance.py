@@ -87,8 +87,8 @@ def typed_crops(squares: Sequence[np.ndarray], boxes: np.ndarray, names: np.ndar
     """Up to 300 crops 64 px wide of each named set, evenly taken from its cells."""
     crops: dict[str, list[np.ndarray]] = {}
     for name in sorted(set(names.tolist())):
-        mine = np.nonzero(names == name)[0]
-        chosen = mine[np.linspace(0, len(mine) - 1, min(_CELLS, len(mine))).astype(int)]
+        own = np.nonzero(names == name)[0]
+        chosen = own[np.linspace(0, len(own) - 1, min(_CELLS, len(own))).astype(int)]
         crops[name] = [crop_squares(squares[i], boxes[i][None], (64, 64), _MARGIN)[0] for i in chosen]
     return crops
 

@@ -87,28 +87,28 @@ def crop(
     box: np.ndarray,
     input_px: int,
     rng: np.random.Generator,
-    how: Augmentation,
+    augmentation: Augmentation,
     fixed_px: float = np.nan,
 ) -> tuple[np.ndarray, float]:
     """A turned, shifted, scaled, perhaps mirrored crop around the box of a square, uint8 (input_px, input_px, 3), and
     its side over the longer side of the box. `fixed_px`: side of the look of a fixed size, NaN where unknown."""
     longer = float(max(box[2] - box[0], box[3] - box[1]))
-    factor = how.margin * rng.uniform(*how.scale)
+    factor = augmentation.margin * rng.uniform(*augmentation.scale)
     widest = square.shape[0] / longer
-    centre = (box[:2] + box[2:]) / 2 + rng.uniform(-how.shift, how.shift, 2) * longer
+    centre = (box[:2] + box[2:]) / 2 + rng.uniform(-augmentation.shift, augmentation.shift, 2) * longer
     angle = rng.uniform(0, 2 * np.pi)
     kind = rng.random()
-    if how.fixed_share and np.isfinite(fixed_px) and rng.random() < how.fixed_share:
-        factor = max(1.0, fixed_px / longer * rng.uniform(*how.fixed_scale))
-    elif kind < how.whole_share:
+    if augmentation.fixed_share and np.isfinite(fixed_px) and rng.random() < augmentation.fixed_share:
+        factor = max(1.0, fixed_px / longer * rng.uniform(*augmentation.fixed_scale))
+    elif kind < augmentation.whole_share:
         factor = widest * rng.uniform(0.85, 1.0)
         centre = np.full(2, square.shape[0] / 2) + rng.uniform(-0.05, 0.05, 2) * longer
         angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.1)
-    elif kind < how.whole_share + how.wide_share and widest > factor:
+    elif kind < augmentation.whole_share + augmentation.wide_share and widest > factor:
         factor = float(np.exp(rng.uniform(np.log(factor), np.log(widest))))
     size = input_px
     coarsest = int(max(0.35, 0.25 * factor) * input_px)  # a cell of 32 px in an input of 128 stays recognisable
-    if rng.random() < how.coarse_share and coarsest < input_px:
+    if rng.random() < augmentation.coarse_share and coarsest < input_px:
         size = int(rng.integers(coarsest, input_px))
     zoom = size / (factor * longer)
     stretch = np.exp(rng.normal(0, 0.06, 2))
@@ -152,26 +152,26 @@ def _cell_and_plasma(
     return mask.astype(np.float32), plasma
 
 
-def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
+def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
     """Focus, motion, JPEG and a frame's edge, each with its own probability; uint8 (h, w, 3). The blur is relative
     to the cell: `factor` is the crop's side over the box's."""
     size = image.shape[0]
-    detail = how.margin / max(how.margin, factor)
-    if rng.random() < how.cut_share:  # a cell cut by the frame's edge: the crop repeats the last row
+    detail = augmentation.margin / max(augmentation.margin, factor)
+    if rng.random() < augmentation.cut_share:  # a cell cut by the frame's edge: the crop repeats the last row
         depth = int(rng.uniform(0.05, 0.35) * size)
         turned = np.rot90(image, k := int(rng.integers(4))).copy()
         turned[:depth] = turned[depth]
         image = np.rot90(turned, -k).copy()
     unit = detail * size / 128
-    if rng.random() < how.blur_share:
+    if rng.random() < augmentation.blur_share:
         image = blurred(image, unit, rng)
-    if rng.random() < how.fringe_share:
+    if rng.random() < augmentation.fringe_share:
         image = fringed(image, unit, rng)
-    if rng.random() < how.sharpen_share:  # cameras do it: dark cells get a bright rim
+    if rng.random() < augmentation.sharpen_share:  # cameras do it: dark cells get a bright rim
         soft = cv2.GaussianBlur(image, (0, 0), max(0.5, rng.uniform(0.8, 2.5) * unit))
         strength = rng.uniform(0.3, 1.5)
         image = np.asarray(cv2.addWeighted(image, 1 + strength, soft, -strength, 0))
-    if rng.random() < how.jpeg_share:
+    if rng.random() < augmentation.jpeg_share:
         _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))))
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return np.asarray(image)
@@ -212,7 +212,7 @@ def fringed(image: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndar
 def relight(
     images: Tensor,
     rng: np.random.Generator,
-    how: Augmentation,
+    augmentation: Augmentation,
     lending: Lending | None = None,
 ) -> Tensor:
     """Colour and light of a batch: uint8 (N, h, w, 3) BGR -> float32 (N, 3, h, w) in 0..1, channels last. With
@@ -222,28 +222,28 @@ def relight(
     strength = rng.uniform(0, 1, n)  # some pictures stay near to what they were
     if lending is not None:
         strength *= lending.foreign
-    scale = np.exp(rng.uniform(-1, 1, (n, 3)) * how.stain * strength[:, None])
+    scale = np.exp(rng.uniform(-1, 1, (n, 3)) * augmentation.stain * strength[:, None])
     matrix = np.einsum("ij,nj,jk->nik", np.linalg.inv(_STAINS), scale, _STAINS)
-    matrix += rng.normal(0, how.mixing, (n, 3, 3)) * strength[:, None, None]
-    matrix *= np.exp(rng.normal(0, how.gamma, n) * strength)[:, None, None]
-    offset = rng.normal(0, how.white_balance, (n, 3)) + rng.normal(0, how.brightness, (n, 1))
+    matrix += rng.normal(0, augmentation.mixing, (n, 3, 3)) * strength[:, None, None]
+    matrix *= np.exp(rng.normal(0, augmentation.gamma, n) * strength)[:, None, None]
+    offset = rng.normal(0, augmentation.white_balance, (n, 3)) + rng.normal(0, augmentation.brightness, (n, 1))
     offset *= strength[:, None]
     if lending is not None:
-        borrowed = np.nonzero(rng.random(n) < how.appearance_share * lending.foreign)[0]
+        borrowed = np.nonzero(rng.random(n) < augmentation.appearance_share * lending.foreign)[0]
         maps, moves = lending.appearances.maps([lending.laboratories[i] for i in borrowed.tolist()], rng)
         offset[borrowed] += np.einsum("nj,njk->nk", moves, matrix[borrowed])
         matrix[borrowed] = maps @ matrix[borrowed]
     places = _places(height, width)
     lamp = rng.normal(0, 1, (n, 5, 1)) * 0.7 + rng.normal(0, 1, (n, 5, 3)) * 0.7
-    lamp *= (how.gradient * rng.uniform(0, 1, n) ** 2 * (rng.random(n) < 0.5))[:, None, None]
+    lamp *= (augmentation.gradient * rng.uniform(0, 1, n) ** 2 * (rng.random(n) < 0.5))[:, None, None]
     terms = torch.from_numpy(np.concatenate([offset[:, None], lamp], 1).astype(np.float32))
     light = torch.matmul(places, terms)
     x = torch.baddbmm(light, density, torch.from_numpy(matrix.astype(np.float32))).neg_().exp_()
-    x = torch.bmm(x, torch.from_numpy(_hue_matrices(rng, n, how, strength)))
-    haze = np.where(rng.random(n) < how.haze_share, rng.uniform(0, 0.75, n), 0).astype(np.float32)
+    x = torch.bmm(x, torch.from_numpy(_hue_matrices(rng, n, augmentation, strength)))
+    haze = np.where(rng.random(n) < augmentation.haze_share, rng.uniform(0, 0.75, n), 0).astype(np.float32)
     veil = torch.from_numpy(haze)[:, None, None]
     x += veil * (x.mean((1,), keepdim=True) - x)
-    noise = torch.from_numpy((rng.random(n) ** 3 * how.noise).astype(np.float32))
+    noise = torch.from_numpy((rng.random(n) ** 3 * augmentation.noise).astype(np.float32))
     x += torch.randn_like(x) * noise[:, None, None]
     return x.clamp_(0, 1).reshape(n, height, width, 3).permute(0, 3, 1, 2)
 
@@ -257,10 +257,10 @@ def _places(height: int, width: int) -> Tensor:
     return torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], -1).reshape(-1, 6)
 
 
-def _hue_matrices(rng: np.random.Generator, n: int, how: Augmentation, strength: np.ndarray) -> np.ndarray:
+def _hue_matrices(rng: np.random.Generator, n: int, augmentation: Augmentation, strength: np.ndarray) -> np.ndarray:
     """float32 (n, 3, 3), to be multiplied from the right: hue turned about the grey axis, saturation scaled."""
-    angle = rng.normal(0, how.hue_rad, n) * strength
-    saturation = np.where(rng.random(n) < 0.5, rng.uniform(*how.saturation, n), 1.0)
+    angle = rng.normal(0, augmentation.hue_rad, n) * strength
+    saturation = np.where(rng.random(n) < 0.5, rng.uniform(*augmentation.saturation, n), 1.0)
     axis = np.full(3, 3**-0.5)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     grey = np.outer(axis, axis)
@@ -276,7 +276,7 @@ def make_batch(
     indices: np.ndarray,
     input_px: int,
     rng: np.random.Generator,
-    how: Augmentation,
+    augmentation: Augmentation,
     lending: Lending | None = None,
     fixed_px: np.ndarray | None = None,
     covered: np.ndarray | None = None,
@@ -286,11 +286,11 @@ def make_batch(
     unknown), and `covered` bool (N,): whose cell is painted over."""
     crops = np.empty((len(indices), input_px, input_px, 3), np.uint8)
     for n, (out, i) in enumerate(zip(crops, indices, strict=True)):
-        share = how.alone_share * (lending.foreign[n] if lending else 1.0)
+        share = augmentation.alone_share * (lending.foreign[n] if lending else 1.0)
         square = alone(squares[i], boxes[i], rng) if rng.random() < share else squares[i]
         if covered is not None and covered[n]:
             square = painted_over(squares[i], boxes[i], rng)
         fixed = np.nan if fixed_px is None else float(fixed_px[n])
-        cut, factor = crop(square, boxes[i], input_px, rng, how, fixed)
-        out[:] = degrade(cut, factor, rng, how)
-    return relight(torch.from_numpy(crops), rng, how, lending)
+        cut, factor = crop(square, boxes[i], input_px, rng, augmentation, fixed)
+        out[:] = degrade(cut, factor, rng, augmentation)
+    return relight(torch.from_numpy(crops), rng, augmentation, lending)

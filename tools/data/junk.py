@@ -66,15 +66,15 @@ def _by_label(field: Field) -> dict[str, Boxes]:
 
 
 def _background(boxes: dict[str, Boxes], size: Sequence[int], rng: np.random.Generator) -> Boxes:
-    every = np.concatenate(list(boxes.values()))
-    if not len(every):
+    all_boxes = np.concatenate(list(boxes.values()))
+    if not len(all_boxes):
         return np.zeros((0, 4), np.float32)
     white, red = boxes["WBC"], boxes["RBC"]
     sides = (white if len(white) else red)[:, 2:] - (white if len(white) else red)[:, :2]
     side = float(np.median(sides.max(1))) * (1.0 if len(white) else OTHERWISE) if len(sides) else 50.0
     corners = rng.uniform(0, 1, (200, 2)) * np.maximum(1, np.array([size[1] - side, size[0] - side]))
     squares = np.concatenate([corners, corners + side], 1)
-    low, high = np.maximum(squares[:, None, :2], every[:, :2]), np.minimum(squares[:, None, 2:], every[:, 2:])
+    low, high = np.maximum(squares[:, None, :2], all_boxes[:, :2]), np.minimum(squares[:, None, 2:], all_boxes[:, 2:])
     covered = np.maximum(high - low, 0).prod(2).sum(1) / side**2
     return np.asarray(squares[covered < 0.12], np.float32)
 

@@ -124,16 +124,16 @@ def coco_fields(annotations: Path, images: Path, names: Sequence[str], rbc_diame
         boxes[note["image_id"]].append(([x, y, x + w, y + h], labels[note["category_id"]]))
     fields = []
     for image in sorted(coco["images"], key=lambda entry: entry["file_name"]):
-        mine = boxes[image["id"]]
-        all_px = np.array([box for box, _ in mine], np.float32).reshape(-1, 4)
-        wanted = np.array([label in names for _, label in mine], bool)
+        labelled = boxes[image["id"]]
+        all_px = np.array([box for box, _ in labelled], np.float32).reshape(-1, 4)
+        wanted = np.array([label in names for _, label in labelled], bool)
         fields.append(
             Field(
                 name=image["file_name"],
                 source="coco",
                 load=partial(read_picture, images / image["file_name"]),
                 boxes_px=all_px[wanted],
-                classes=np.array([names.index(label) for _, label in mine if label in names], np.int64),
+                classes=np.array([names.index(label) for _, label in labelled if label in names], np.int64),
                 complete=np.ones(len(names), bool),
                 rbc_diameter_px=rbc_diameter_px,
                 ignore_px=all_px[~wanted],

@@ -26,11 +26,11 @@ from tools.data.splits import cached
 DETECTOR = "yolov5n-blood"
 """It has seen no picture of krd, deepapl and marrow."""
 MEASURED = 24
-"""Pictures of a laboratory whose red cells are measured together, where one picture shows few."""
+"""Pictures of a laboratory at most whose red cells are measured together, where one picture shows few."""
 OWN_SCALE = "krd"
 """A set of whole fields of several magnifications: each is measured by itself."""
 _LEAST_OVERLAP = 0.3
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ def detections_at_scale(
     for view, indices in views.items():
         width, height = view[2:]
         usual = detector if max(width, height) >= detector.long_side_px else detector.with_long_side(max(width, height))
-        sample = [read_image(cells[indices[int(i)]].path) for i in np.linspace(0, len(indices) - 1, MEASURED)]
+        places = np.linspace(0, len(indices) - 1, min(MEASURED, len(indices))).astype(int)
+        sample = [read_image(cells[indices[place]].path) for place in places]
         together = measure_rbc_diameter(usual, sample)
         for i in indices:
             picture = read_image(cells[i].path)

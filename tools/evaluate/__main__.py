@@ -4,7 +4,8 @@
     python -m tools.evaluate runs/yolov5n-leukocyte/best.pt --long-sides 224,256
 
 Its classes say what it is measured as; `--as TASK` after MODEL measures it as something else. Instead of MODEL:
-`found-cells` or `magnification` and a detector, `slides`, `verdict`, or `unique-cells` and a simulated slide.
+`found-cells` or `magnification` and a detector, `single-fields`, `slides`, `verdict`, or `unique-cells` and a
+simulated slide.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tools.commands import start
 from tools.data import ABNORMAL_CLASSES, CELL_CLASSES
 from tools.data.fields import CLASS_NAMES
 
-MEASUREMENTS = ("found-cells", "magnification", "slides", "unique-cells", "verdict")
+MEASUREMENTS = ("found-cells", "magnification", "single-fields", "slides", "unique-cells", "verdict")
 TASKS = ("classifier", "eight-types", "published", "detector", "leukocyte-detector", "groups", "segmenter")
 
 
@@ -51,10 +52,8 @@ def _task_of_checkpoint(path: Path) -> str:
     from tools.train.loop import load_checkpoint
 
     state = load_checkpoint(path)
-    if "plan" in state:
-        return "eight-types"
     names = tuple(state.get("description", {}).get("class_names", ()))
-    return "detector" if names == CLASS_NAMES else "leukocyte-detector"
+    return {CLASS_NAMES: "detector", CELL_CLASSES: "eight-types"}.get(names, "leukocyte-detector")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ from tools.metrics.detection import confusion, summary, tally
 from tools.metrics.errors import COLOURS_BGR, Mistake, mistakes, sheet
 from tools.metrics.plots import plot_confusion, plot_precision_recall
 from tools.metrics.predict import Found, OnnxPredictor, StreamPredictor, TorchPredictor
-from tools.train.detection import load_averaged
+from tools.train.yolov5 import load_averaged
 
 MEASURED = "measured"
 

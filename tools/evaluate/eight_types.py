@@ -152,23 +152,23 @@ def collect(
     """Predictions by set, with those that the module's first lines tell of; None: of all sets."""
     out: dict[str, Predictions] = {}
     for name in sorted({set_name(c) for c in cells}):
-        mine = [c for c in cells if set_name(c) == name]
+        of_set = [c for c in cells if set_name(c) == name]
         if sets is not None and name not in sets:
             continue
-        found = read_attributes(root, mine) if name == "pbc" else None
-        out[name] = replace(model.predict(mine), attributes=found)
+        found = read_attributes(root, of_set) if name == "pbc" else None
+        out[name] = replace(model.predict(of_set), attributes=found)
         whole = f"{name} whole"
         if name in SINGLE_CELL_SETS and (sets is None or whole in sets):
-            out[whole] = replace(model.predict(mine, whole=True), attributes=found)
+            out[whole] = replace(model.predict(of_set, whole=True), attributes=found)
         if name in SEARCHED and (sets is None or f"{name} fields" in sets):
-            times = Counter(cell.key for cell in mine)
-            alone = [cell for cell in mine if times[cell.key] == 1]
+            times = Counter(cell.key for cell in of_set)
+            alone = [cell for cell in of_set if times[cell.key] == 1]
             search = FieldSearch(load_detector("yolov5n-blood"))
             out[f"{name} fields"] = model.predict(alone, search=search)
         if name == "chula_wbc" and (root / UNIQUE_CELLS).exists():
-            groups = looks_of_cells(mine, root)
-            firsts = [mine[group[0]] for group in groups]
-            out["chula_wbc fused"] = Predictions(firsts, fused(out[name].looks, mine, groups))
+            groups = looks_of_cells(of_set, root)
+            firsts = [of_set[group[0]] for group in groups]
+            out["chula_wbc fused"] = Predictions(firsts, fused(out[name].looks, of_set, groups))
     return out
 
 

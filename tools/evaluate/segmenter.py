@@ -72,8 +72,8 @@ def evaluate(
             drawn.append(np.vstack([outlined(crops[0], truth), outlined(crops[0], found)]))
     out = {name: _entry(tables[name], pairs[name]) for name in sorted(tables)}
     if tables:
-        every = [pair for each in pairs.values() for pair in each]
-        out["all"] = _entry(np.sum(list(tables.values()), 0), every)
+        all_pairs = [pair for each in pairs.values() for pair in each]
+        out["all"] = _entry(np.sum(list(tables.values()), 0), all_pairs)
     return out
 
 

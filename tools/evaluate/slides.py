@@ -111,7 +111,7 @@ def run_slide(folder: Path, files: list[str], analyser: Analyser) -> SlideResult
     final: dict[int, list[Seen]] = defaultdict(list)
     for number, seen in looks.items():
         final[session.count.cell(number).cell_id] += seen
-    cells = list(session.count.cells())
+    cells = [*session.count.cells(), *session.count.uncounted_cells()]
     return SlideResult(len(session.islands), cells, final, rejected, lost)
 
 

@@ -8,7 +8,6 @@ with the exported graph in ONNX Runtime.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +19,18 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from engines.backends.onnxruntime import OnnxRuntimeEngine
-from engines.graphs.graph import add_uint8_input
-from engines.models.classifier import Classifier
-from engines.zoo.card import Card, parse_card
 from tools.architectures import efficientnet_lite, mobilenetv3
 from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
 from tools.data.augment import make_batch
-from tools.data.crops import ATTRIBUTES, measured_on
+from tools.data.crops import measured_on
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
 from tools.export import novelty
-from tools.export.cards import ZOO, card_values, crop_input, toml, write_figures, write_files
+from tools.export.cards import ZOO, card_values, crop_input, write_figures, write_files
+from tools.export.crops import CLASS_OFFSETS, MIDDLE_SHARE, OUTPUTS, class_tables, classifier_of, graph_of, offsets
 from tools.export.figures import card_table
-from tools.graphs.conversion import to_onnx
+from tools.export.fitting import REFUSED
 from tools.metrics import classification as measures
 from tools.metrics.abnormal import COVERED, HOME, Chosen, Predicted, views_of
 from tools.train import loop
@@ -49,21 +45,13 @@ from tools.train.classifier import (
     load_cells,
     sampling_weights,
 )
+from tools.train.options import train_command
 
-CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -0.7, "platelet": -0.7}
-"""Added to logits. PBC has 18 % immature granulocytes and 14 % erythroblasts, a smear seldom 1 %, and a false one of
-these raises a flag; what a detector calls a white cell is seldom a platelet: half the odds."""
-MIDDLE_SHARE = 0.5
-KINDS = {"platelet": "platelet", "erythroblast": "nucleated red", "artefact": "other"}
-ATTRIBUTES_OF = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
-OUTPUTS = ("class_probabilities", "subclass_probabilities", "attribute_probabilities", "novelty")
 PLACES = {"efficientnet-lite0": efficientnet_lite.PLACES, "mobilenetv3-small": mobilenetv3.PLACES}
 NOVELTY_CELLS = 3000
 """Training cells, drawn as they are for training, that novelty is fitted on."""
 CHANGED_SHARE = 0.3
 """Of the weight of novelty's cells, those that are changed as in training."""
-REFUSED = 0.02
-"""Share of validation cells called unlike the training cells, home and other laboratories weighing the same."""
 NOTES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
     "bccd, chula_wbc, bcd, txl_pbc: MIT; the types of the cells of txl_pbc and bcd were said by eye",
@@ -92,7 +80,7 @@ class Probabilities(nn.Module):
     def __init__(self, network: CellNetwork, places: tuple[int, ...], fitted: Fitted) -> None:
         super().__init__()
         self.network, self.places, self.temperature = network, places, fitted.temperature
-        self.register_buffer("offsets", torch.tensor([CLASS_OFFSETS.get(c, 0.0) for c in ABNORMAL_CLASSES]))
+        self.register_buffer("offsets", offsets(ABNORMAL_CLASSES))
         self.novelty = None if fitted.novelty is None else novelty.Novelty(*fitted.novelty)
 
     @property
@@ -136,10 +124,9 @@ def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
 
 
 def build_graph(network: CellNetwork, recipe: Recipe, fitted: Fitted) -> onnx.ModelProto:
-    """The graph that ships: `images` uint8 (N, px, px, 3) BGR in, `OUTPUTS` out; N is free."""
+    """The graph that ships, of `OUTPUTS`."""
     whole = Probabilities(network, PLACES[recipe.architecture], fitted)
-    example = torch.rand(2, 3, recipe.input_px, recipe.input_px)
-    return add_uint8_input(to_onnx(whole, example, whole.outputs, {0: "N"}), scale=1 / 255, channels="bgr")
+    return graph_of(whole, whole.outputs, recipe.input_px)
 
 
 def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted) -> dict[str, Any]:
@@ -151,19 +138,16 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
         recipe.architecture,
         "Eleven classes of cells, blasts among them, eight subclasses and eleven attributes",
         data,
-        attributes_of=list(ATTRIBUTES_OF),
         input=crop_input(
             recipe.input_px, [recipe.margin] * 2, fixed_look_rbc=LOOK_RED_CELLS, middle_share=MIDDLE_SHARE
         ),
-        classes=[{"name": c, "kind": KINDS.get(c, "white")} for c in ABNORMAL_CLASSES],
-        subclasses=[{"name": s, "parent": p} for s, p in ABNORMAL_SUBCLASSES.items()],
-        attributes=[{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()],
+        **class_tables(ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, attributes=True),
         thresholds={
             "operating": fitted.threshold,
             "novelty": None if fitted.novelty is None else novelty.AT_THRESHOLD,
         },
         training={
-            "command": train_command(recipe),
+            "command": train_command("classifier", recipe),
             "steps": step,
             "steps_of_the_recipe": recipe.steps,
             "never_taught": [*NEVER_TAUGHT, *without],
@@ -177,22 +161,6 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
     )
 
 
-def train_command(recipe: Recipe) -> str:
-    """The command that trains by a recipe."""
-    words = ["python -m tools.train classifier --out runs/classifier"]
-    for field in dataclasses.fields(Recipe):
-        value = getattr(recipe, field.name)
-        if value != field.default:
-            words.append(f"--{field.name.replace('_', '-')} {value}")
-    return " ".join(words)
-
-
-def classifier_of(graph: onnx.ModelProto, values: Mapping[str, Any]) -> Classifier:
-    """A graph with its card, ready to run on the CPU."""
-    card: Card = parse_card(toml(values), str(values["name"]), stem=str(values["name"]))
-    return Classifier(card, OnnxRuntimeEngine(graph))
-
-
 def weights_of(found: Mapping[str, Predicted]) -> np.ndarray:
     """float64 (n,): home weighs one half, the cells of all other laboratories the other."""
     home = sum(len(f.classes) for name, f in found.items() if name == HOME)
@@ -200,16 +168,6 @@ def weights_of(found: Mapping[str, Predicted]) -> np.ndarray:
     return np.concatenate(
         [np.full(len(f.classes), 0.5 / (home if name == HOME else away)) for name, f in found.items()]
     )
-
-
-def choose_threshold(p: np.ndarray, truth: np.ndarray, weights: np.ndarray, risk: float) -> float:
-    """The lowest threshold from .3, in steps of .01, with at most `risk` of the weight above it wrong; at most .9."""
-    confidence, wrong = p.max(1), p.argmax(1) != truth
-    for hundredths in range(30, 90):
-        kept = confidence >= hundredths / 100
-        if kept.any() and np.average(wrong[kept], weights=weights[kept]) <= risk:
-            return hundredths / 100
-    return 0.9
 
 
 @torch.no_grad()
@@ -234,9 +192,11 @@ def fit_gaussians(network: CellNetwork, recipe: Recipe, stored: Squares) -> nove
     return novelty.fit(np.concatenate(features), np.concatenate(classes), np.concatenate(weights))
 
 
-def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str], stored: Squares) -> Path:
-    """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card."""
+def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[str], cells: Path) -> Path:
+    """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `cells`: the folder of the
+    stored cells."""
     network, recipe, step = load_network(checkpoint)
+    stored = load_cells(recipe, cells)
     left_out = [recipe.leave_out] if recipe.leave_out else []
     gaussians = fit_gaussians(network, recipe, stored)
     raw = Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
@@ -247,7 +207,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     weights = weights_of(found)
     logits = np.log(np.maximum(p, 1e-12))
     temperature = measures.fit_temperature(logits, truth, weights)
-    threshold = choose_threshold(measures.softmax(logits, temperature), truth, weights, risk)
+    threshold = measures.lowest_threshold(measures.softmax(logits, temperature), truth, weights, risk)
     distances = novelty.uncalibrated(np.concatenate([f.novelty for f in found.values() if f.novelty is not None]))
     fitted = Fitted(temperature, threshold, (gaussians, novelty.calibrate(distances, weights, REFUSED)))
     graph = build_graph(network, recipe, fitted)
@@ -265,8 +225,9 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     return path
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m tools.export classifier`."""
+def main(arguments: Sequence[str]) -> int:
+    """Command line; prints the path of the card."""
+    parser = command_parser("tools.export classifier", __doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--name", default="efficientnet-lite0")
     parser.add_argument("--out", type=Path, default=ZOO)
@@ -275,17 +236,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--parts", nargs="+", choices=PARTS[1:], default=[VALIDATION], help="what the card's figures are of"
     )
     parser.add_argument("--cells", type=Path, default=Path("runs/squares"), help="folder of the stored cells (4 GB)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Export; prints the path of the card."""
-    _, recipe, _ = load_network(args.checkpoint)
-    print(export(args.checkpoint, args.name, args.out, args.risk, args.parts, load_cells(recipe, args.cells)))
+    args = parser.parse_args(arguments)
+    print(export(args.checkpoint, args.name, args.out, args.risk, args.parts, args.cells))
     return 0
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Command line."""
-    parser = command_parser("tools.export classifier", __doc__)
-    add_options(parser)
-    return run(parser.parse_args(arguments))

@@ -4,8 +4,7 @@
         --figures runs/evaluation/figures.json
 
 The figures are those that tools.evaluate, tools.evaluate found-cells and tools.evaluate magnification wrote, with
-the commands that made them. --small-checkpoint also
-writes a resumable checkpoint of a third of the size.
+the commands that made them. --small-checkpoint also writes a resumable checkpoint of a quarter of the size.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 from rich.console import Console
 
 from engines.zoo.figures import MeasuredOn
@@ -26,8 +24,9 @@ from tools.export.cards import ZOO, card_values, frame_input, licences, write_fi
 from tools.export.figures import figures_tables
 from tools.graphs.detector import to_zoo_graph
 from tools.metrics.predict import NMS_IOU
-from tools.train.detection import load_averaged
 from tools.train.loop import load_checkpoint
+from tools.train.pack import pack
+from tools.train.yolov5 import load_averaged
 
 KINDS = {"WBC": "white", "RBC": "red", "platelet": "platelet"}
 
@@ -59,22 +58,6 @@ def values_of(description: dict[str, Any], step: int, file: bytes, options: argp
             "notes": options.notes,
         },
     )
-
-
-def small_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint as a third of its size, good enough to go on from: the averaged weights alone in float16
-    (normalisation variances and anchors stay float32), AdamW's second moments in bfloat16, whose range they need, and
-    no first moments, which a few steps build up again."""
-    average = {
-        key: value.half() if value.is_floating_point() and not key.endswith(("running_var", "anchors_px")) else value
-        for key, value in state["average"].items()
-    }
-    moments = {
-        index: {"step": entry["step"], "exp_avg_sq": entry["exp_avg_sq"].bfloat16()}
-        for index, entry in state["optimizer"]["state"].items()
-    }
-    optimizer = {**state["optimizer"], "state": moments}
-    return {**state, "average": average, "model": average, "optimizer": optimizer}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -112,6 +95,6 @@ def main(argv: Sequence[str]) -> int:
     path, card = write_files(values, file, options.out)
     write_figures(card, values, figures)
     if options.small_checkpoint:
-        torch.save(small_checkpoint(state), options.small_checkpoint)
+        pack(options.checkpoint, options.small_checkpoint)
     Console(stderr=True).print(f"{path}: {len(file) / 1e6:.1f} MB, step {state['step']}")
     return 0

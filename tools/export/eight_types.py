@@ -19,42 +19,29 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from engines.backends.onnxruntime import OnnxRuntimeEngine
-from engines.graphs.graph import add_uint8_input
 from engines.models.classifier import Classifier
-from engines.zoo.card import parse_card
 from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
 from tools.commands import command_parser
 from tools.data import CELL_CLASSES, PARTS, SUBCLASSES, VALIDATION, data_root
-from tools.data.crops import ATTRIBUTES, SUBCLASS_NAMES, StoredCells, load_stored
+from tools.data.crops import SUBCLASS_NAMES, StoredCells, load_stored
 from tools.evaluate import eight_types as evaluate_classifier
 from tools.evaluate.eight_types import Model
 from tools.export import novelty
-from tools.export.cards import ZOO, card_values, crop_input, toml, write_figures, write_files
+from tools.export.cards import ZOO, card_values, crop_input, write_figures, write_files
+from tools.export.crops import CLASS_OFFSETS, MIDDLE_SHARE, OUTPUTS, class_tables, classifier_of, graph_of, offsets
 from tools.export.figures import figure_tables, left_out_table
 from tools.export.fitting import KNOWN, REFUSED, Fitted, choose_threshold, fit, for_calibration, tempered
-from tools.graphs.conversion import to_onnx
 from tools.graphs.shipped_weights import card_beside
 from tools.train import loop
 from tools.train.classifier import ATTRIBUTE_SIZES
 from tools.train.eight_types import SET_SHARES, Plan, load_network
+from tools.train.options import train_command
 
-CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -0.7, "platelet": -0.7}
-"""Added to logits. PBC has 18 % immature granulocytes and 14 % erythroblasts, a smear seldom 1 %, and a false one of
-these raises a flag; what a detector calls a white cell is seldom a platelet: half the odds. On validation PBC crops
-and whole pictures lose .004, nearly all of it by immature granulocytes."""
-MIDDLE_SHARE = 0.5
-"""Of the shares .5, .65 and .8 of a picture's side, and all of them together, half beside the whole was best on whole
-pictures of pbc (validation) and no worse than others elsewhere."""
 CROP_MARGINS = (1.3, 1.3)
 """Of the two looks at a cell, the second mirrored: two views of it cost twice the time and make a third fewer errors
 on pbc (validation). Training varies the margin around 1.3; of 28 pairs from 1.0 to 1.8 this one gives the right classes
 the highest probability (mean over the sets of validation)."""
 SUMMARY = "Eight classes and five subclasses of cells, from the detector's crops or single-cell pictures,"
-ATTRIBUTES_OF = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
-"""The classes whose cells WBCAtt describes; what the network says of others nobody can measure."""
-KINDS = {"platelet": "platelet", "erythroblast": "nucleated red"}
-OUTPUTS = ("class_probabilities", "subclass_probabilities", "attribute_probabilities", "novelty")
 NOTES = (
     "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
     "bccd, chula_wbc, bcd, txl_pbc: MIT; of txl_pbc the pictures from Raabin-WBC (Kouzehkanan et al. 2022); the types "
@@ -74,7 +61,7 @@ class Probabilities(nn.Module):
     def __init__(self, network: MobileNetV3Small, fitted: Fitted) -> None:
         super().__init__()
         self.network, self.fitted = network, fitted
-        self.register_buffer("offsets", torch.tensor([CLASS_OFFSETS.get(c, 0.0) for c in CELL_CLASSES]))
+        self.register_buffer("offsets", offsets(CELL_CLASSES))
         parents = [SUBCLASSES[s] for s in SUBCLASS_NAMES]
         self.sizes = [parents.count(p) for p in dict.fromkeys(parents)]
         warmth = np.repeat(fitted.attribute_temperatures, ATTRIBUTE_SIZES).astype(np.float32)
@@ -105,22 +92,16 @@ class Probabilities(nn.Module):
 
 
 def build_graph(checkpoint: Path, fitted: Fitted) -> tuple[onnx.ModelProto, Plan]:
-    """The graph that ships: `images` uint8 (N, px, px, 3) BGR in, `OUTPUTS` out; N is free."""
+    """The graph that ships, of `OUTPUTS`, and the plan of its network."""
     network, plan, _ = load_network(checkpoint)
-    example = torch.rand(2, 3, plan.input_px, plan.input_px)
     whole = Probabilities(network, fitted)
-    graph = to_onnx(whole, example, whole.outputs, {0: "N"})
-    return add_uint8_input(graph, scale=1 / 255, channels="bgr"), plan
+    return graph_of(whole, whole.outputs, plan.input_px), plan
 
 
 def values_of(
     name: str, plan: Plan, data: bytes, threshold: float, training: Mapping[str, Any], *, novel: bool
 ) -> dict[str, Any]:
     """The card as nested mappings, without figures; `novel`: the graph says how novel a crop is."""
-    attributes = [{"name": a, "values": list(values)} for a, values in ATTRIBUTES.items()]
-    described: dict[str, Any] = (
-        {"attributes_of": list(ATTRIBUTES_OF), "attributes": attributes} if plan.attribute_weight else {}
-    )
     return card_values(
         name,
         "classifier",
@@ -128,9 +109,7 @@ def values_of(
         SUMMARY + (" and eleven attributes" if plan.attribute_weight else ""),
         data,
         input=crop_input(plan.input_px, CROP_MARGINS, middle_share=MIDDLE_SHARE),
-        classes=[{"name": c, "kind": KINDS.get(c, "white")} for c in CELL_CLASSES],
-        subclasses=[{"name": s, "parent": p} for s, p in SUBCLASSES.items()],
-        **(described if plan.attribute_weight else {}),
+        **class_tables(CELL_CLASSES, SUBCLASSES, attributes=bool(plan.attribute_weight)),
         thresholds={"operating": threshold, "novelty": novelty.AT_THRESHOLD if novel else None},
         training=dict(training),
     )
@@ -141,9 +120,7 @@ def untempered_classifier(checkpoint: Path, gaussians: novelty.Gaussians | None 
     their distances as novelty, uncalibrated."""
     fitted = Fitted() if gaussians is None else Fitted(novelty=(gaussians, novelty.Calibration(0.0, 1.0)))
     graph, plan = build_graph(checkpoint, fitted)
-    values = values_of(checkpoint.stem, plan, b"", 0.0, {}, novel=gaussians is not None)
-    card = parse_card(toml(values), str(checkpoint), stem=checkpoint.stem)
-    return Classifier(card, OnnxRuntimeEngine(graph))
+    return classifier_of(graph, values_of(checkpoint.stem, plan, b"", 0.0, {}, novel=gaussians is not None))
 
 
 def model_of(source: str) -> Model:
@@ -177,7 +154,7 @@ def export(
     _, _, state = load_network(checkpoint)
     since = enumerate(earlier, len(before) + 1)
     runs = state.get("runs") or {
-        "command": train_command(plan) + start_of(len(before) + len(earlier) + 1, len(before)),
+        "command": train_command("eight-types", plan) + start_of(len(before) + len(earlier) + 1, len(before)),
         "earlier_runs": [*before, *(earlier_run(number, path, len(before)) for number, path in since)],
     }
     data = graph.SerializeToString()
@@ -225,7 +202,7 @@ def start_of(number: int, graphs: int) -> str:
 def earlier_run(number: int, checkpoint: Path, graphs: int = 0) -> str:
     """The command of one of the runs that weights went through, and where it was left; `graphs` as for `start_of`."""
     _, plan, state = load_network(checkpoint)
-    command = train_command(plan).replace("runs/classifier", f"runs/{number}")
+    command = train_command("eight-types", plan).replace("runs/classifier", f"runs/{number}")
     averaged = ", then averaged with the run before" if state.get("mean_of", 1) > 1 else ""
     return f"{command}{start_of(number, graphs)} (left after epoch {state['epoch']}{averaged})"
 
@@ -244,21 +221,6 @@ def mean_of(checkpoints: Sequence[Path], out: Path) -> Path:
             value.copy_(torch.stack([n[name] for n in networks]).mean(0))
     loop.save_checkpoint(out, {**state, "mean_of": len(checkpoints)})
     return out
-
-
-def train_command(plan: Plan) -> str:
-    """The command that trains by this plan."""
-    words = ["python -m tools.train eight-types --out runs/classifier"]
-    for field in dataclasses.fields(Plan):
-        value = getattr(plan, field.name)
-        if value == field.default:
-            continue
-        option = field.name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            words.append(f"--{option} {value}")
-    return " ".join(words)
 
 
 def main(arguments: Sequence[str]) -> None:

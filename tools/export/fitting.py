@@ -54,30 +54,30 @@ def for_calibration(found: Mapping[str, Predictions]) -> dict[str, Predictions]:
     return chosen
 
 
-def fit(every: Mapping[str, Predictions], gaussians: novelty.Gaussians | None) -> Fitted:
+def fit(known: Mapping[str, Predictions], gaussians: novelty.Gaussians | None) -> Fitted:
     """All that is fitted to the validation cells, from untempered predictions and uncalibrated novelty of the sets of
     `KNOWN`: probabilities to those of `CALIBRATED_ON`."""
-    found = for_calibration(every)
+    found = for_calibration(known)
     logits = np.concatenate([np.log(np.maximum(f.probabilities, 1e-12)) for f in found.values()])
     truth = np.concatenate([f.truth for f in found.values()])
     temperature = measures.fit_temperature(logits, truth, laboratory_weights(found, HOME_SHARE))
     fitted = Fitted(temperature, _fit_subclasses(found), _fit_attributes(found))
     if gaussians is None:
         return fitted
-    distances = novelty.uncalibrated(np.concatenate([f.looks.novelty for f in every.values()]))
-    calibration = novelty.calibrate(distances, laboratory_weights(every, 0.5), REFUSED)
+    distances = novelty.uncalibrated(np.concatenate([f.looks.novelty for f in known.values()]))
+    calibration = novelty.calibrate(distances, laboratory_weights(known, 0.5), REFUSED)
     return dataclasses.replace(fitted, novelty=(gaussians, calibration))
 
 
 def _fit_attributes(found: Mapping[str, Predictions]) -> tuple[float, ...]:
     """One temperature an attribute, 1 where no cell was looked at."""
-    known = [f for f in found.values() if f.attributes is not None and f.looks.attribute_probabilities is not None]
-    if not known:
+    described = [f for f in found.values() if f.attributes is not None and f.looks.attribute_probabilities is not None]
+    if not described:
         return Fitted.attribute_temperatures
-    rows = np.concatenate([np.asarray(f.looks.attribute_probabilities) for f in known])
-    truth = np.concatenate([np.asarray(f.attributes) for f in known])
+    rows = np.concatenate([np.asarray(f.looks.attribute_probabilities) for f in described])
+    truth = np.concatenate([np.asarray(f.attributes) for f in described])
     temperatures = []
-    for columns, of_one in zip(attribute_columns(known[0].looks.attributes), truth.T, strict=True):
+    for columns, of_one in zip(attribute_columns(described[0].looks.attributes), truth.T, strict=True):
         is_known = of_one >= 0
         logits = np.log(np.maximum(rows[is_known][:, columns], 1e-12))
         temperatures.append(measures.fit_temperature(logits, of_one[is_known]) if is_known.any() else 1.0)
@@ -91,23 +91,18 @@ def _fit_subclasses(found: Mapping[str, Predictions]) -> float:
         for cell, p in zip(f.cells, f.subclass_probabilities, strict=True):
             if cell.subclass is None:
                 continue
-            mine = np.array([SUBCLASSES[s] == cell.cell_class for s in SUBCLASS_NAMES])
-            rows.append(np.where(mine, np.log(np.maximum(p, 1e-12)), -1e4))
+            family = np.array([SUBCLASSES[s] == cell.cell_class for s in SUBCLASS_NAMES])
+            rows.append(np.where(family, np.log(np.maximum(p, 1e-12)), -1e4))
             truth.append(SUBCLASS_NAMES.index(cell.subclass))
     return measures.fit_temperature(np.array(rows), np.array(truth)) if rows else 1.0
 
 
 def choose_threshold(found: Mapping[str, Predictions], risk: float) -> float:
-    """The lowest threshold, rounded up to 0.01, with at most `risk` of the cells above it wrong, home and other
+    """The lowest threshold, a whole hundredth, with at most `risk` of the cells above it wrong, home and other
     laboratories weighing the same; at most 0.9."""
-    confidence = np.concatenate([f.probabilities.max(1) for f in found.values()])
-    wrong = np.concatenate([f.probabilities.argmax(1) != f.truth for f in found.values()])
-    weights = laboratory_weights(found, 0.5)
-    for threshold in np.arange(0.3, 0.9, 0.01):
-        kept = confidence >= threshold
-        if kept.any() and np.average(wrong[kept], weights=weights[kept]) <= risk:
-            return round(float(threshold), 2)
-    return 0.9
+    probabilities = np.concatenate([f.probabilities for f in found.values()])
+    truth = np.concatenate([f.truth for f in found.values()])
+    return measures.lowest_threshold(probabilities, truth, laboratory_weights(found, 0.5), risk)
 
 
 def tempered(found: Mapping[str, Predictions], temperature: float) -> dict[str, Predictions]:

@@ -141,9 +141,9 @@ def fit_network(checkpoint: Path, stored: StoredCells, margins: Sequence[float])
     ways = np.concatenate([np.full(len(part.classes), part.way) for part in parts])
     names = np.concatenate([part.laboratories for part in parts])
     for way, share in WAYS.items():
-        mine = ways == way
+        seen = ways == way
         shares = SHARES if way == "plain" else {}
-        weights[mine] = share * (weights_of(names[mine].tolist(), shares) if shares else 1 / max(1, int(mine.sum())))
+        weights[seen] = share * (weights_of(names[seen].tolist(), shares) if shares else 1 / max(1, int(seen.sum())))
     features = np.concatenate([part.features for part in parts])
     return fit(features, np.concatenate([part.classes for part in parts]), weights)
 
@@ -183,7 +183,7 @@ def _features(
     if not len(plain):
         return []
     changed = rng.choice(plain, min(len(plain), HOME_CELLS))
-    how = Augmentation(margin=plan.margin)
+    augmentation = Augmentation(margin=plan.margin)
 
     def plainly(cells: np.ndarray) -> Tensor:
         looks = [_crop(pool, i, plan.input_px, margins[place % len(margins)]) for place, i in enumerate(cells)]
@@ -196,7 +196,7 @@ def _features(
         return torch.from_numpy(np.stack(looks)).permute(0, 3, 1, 2).float() / 255
 
     def changedly(cells: np.ndarray) -> Tensor:
-        return make_batch(pool.squares, pool.boxes, cells, plan.input_px, rng, how)
+        return make_batch(pool.squares, pool.boxes, cells, plan.input_px, rng, augmentation)
 
     parts = []
     for way, cells, look in (("plain", plain, plainly), ("whole", home[::3], wholly), ("changed", changed, changedly)):

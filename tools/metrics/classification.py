@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,3 +210,19 @@ def threshold_for_risk(probabilities: np.ndarray, truth: np.ndarray, risk: float
     if len(reached) == 0:
         return None
     return float(thresholds[reached[0]]), float(coverage[reached[0]])
+
+
+def lowest_threshold(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray, risk: float) -> float:
+    """The lowest threshold from .3, in steps of .01, with at most `risk` of the weight of the cells at or above it
+    wrong; at most .9."""
+    confidence, wrong = probabilities.max(1), probabilities.argmax(1) != truth
+    for hundredths in range(30, 90):
+        kept = confidence >= hundredths / 100
+        if kept.any() and np.average(wrong[kept], weights=weights[kept]) <= risk:
+            return hundredths / 100
+    return 0.9
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation over repetitions; the deviation of one repetition is 0."""
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}

@@ -28,8 +28,8 @@ def tally(
         if len(item.ignore_px):
             kept = iou_matrix(found.boxes_px, item.ignore_px).max(1, initial=0) < 0.5
         for label, counts in enumerate(tallies):
-            mine = kept & (found.classes == label)
-            counts.add(found.boxes_px[mine], found.scores[mine], item.boxes_px[item.classes == label])
+            of_class = kept & (found.classes == label)
+            counts.add(found.boxes_px[of_class], found.scores[of_class], item.boxes_px[item.classes == label])
     return tallies, results
 
 

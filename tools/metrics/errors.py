@@ -53,10 +53,10 @@ def mistakes(results: Iterable[tuple[Field, Found]], threshold: float, classes: 
         sure = found.scores >= threshold
         any_label = iou_matrix(found.boxes_px, item.boxes_px)
         for label in classes:
-            mine, truth = np.flatnonzero(found.classes == label), np.flatnonzero(item.classes == label)
-            overlap = iou_matrix(found.boxes_px[mine], item.boxes_px[truth])
+            detected, truth = np.flatnonzero(found.classes == label), np.flatnonzero(item.classes == label)
+            overlap = iou_matrix(found.boxes_px[detected], item.boxes_px[truth])
             taken = np.zeros(len(truth), bool)
-            for row, index in enumerate(mine):
+            for row, index in enumerate(detected):
                 if not sure[index]:
                     break
                 candidates = np.where(taken, -1, overlap[row])
@@ -70,7 +70,7 @@ def mistakes(results: Iterable[tuple[Field, Found]], threshold: float, classes: 
                 )
             for column in np.flatnonzero(~taken):
                 near = overlap[:, column] >= 0.5
-                best_score = float(found.scores[mine][near].max(initial=0.0))
+                best_score = float(found.scores[detected][near].max(initial=0.0))
                 others = any_label[:, truth[column]] * sure
                 best = int(others.argmax()) if len(others) else -1
                 instead = CLASS_NAMES[found.classes[best]] if best >= 0 and others[best] > 0.3 else None

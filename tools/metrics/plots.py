@@ -18,16 +18,16 @@ from tools.metrics.average_precision import ClassTally, precision_recall
 
 
 def plot_loss(log: Path, file: Path) -> None:
-    """The terms of the loss and the validation scores of a run's log.jsonl over its steps."""
+    """The terms of the loss and the validation scores of a run's results.jsonl over its steps."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     _, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
     steps = [line["step"] for line in lines]
     for name in ("loss", "box", "objectness", "classes"):
         left.plot(steps, [line[name] for line in lines], label=name)
     left.set(xlabel="step", ylabel="loss", yscale="log")
-    measured = [line for line in lines if "validation" in line]
-    for name in measured[0]["validation"] if measured else ():
-        entries = [line["validation"][name] for line in measured]
+    measured = [line for line in lines if "results" in line]
+    for name in measured[0]["results"] if measured else ():
+        entries = [line["results"][name] for line in measured]
         at = [line["step"] for line in measured]
         if entries[0]["map50"] is not None:
             right.plot(at, [entry["map50"] for entry in entries], "o-", label=f"{name} mAP@.5")

@@ -40,6 +40,6 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     first, second = load_checkpoint(options.first), load_checkpoint(options.second)
-    weights = averaged(first["average"], second["average"], options.share)
-    save_checkpoint(options.out, {**second, "average": weights})
+    weights = averaged(first["average"]["network"], second["average"]["network"], options.share)
+    save_checkpoint(options.out, {**second, "average": {**second["average"], "network": weights}})
     return 0

@@ -13,8 +13,8 @@ from engines.graphs.yolov2_head import add_yolov2_head
 from tools.architectures.yolov2 import YOLOv2
 from tools.graphs.conversion import to_onnx
 from tools.graphs.detector import to_zoo_graph
-from tools.train.detection import load_averaged
 from tools.train.loop import load_checkpoint
+from tools.train.yolov5 import load_averaged
 
 
 def graph_of(checkpoint: Path) -> tuple[ModelProto, dict[str, Any], int]:

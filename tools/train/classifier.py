@@ -15,7 +15,6 @@ cells that are painted over are taught to say nothing.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from torch import Tensor, nn
 
 from tools.architectures.efficientnet_lite import EfficientNetLite0, load_imagenet
 from tools.architectures.mobilenetv3 import MobileNetV3Small
-from tools.commands import command_parser
 from tools.data import (
     ABNORMAL_CLASSES,
     ABNORMAL_SUBCLASSES,
@@ -47,7 +45,8 @@ from tools.data.crops import ATTRIBUTES, set_name
 from tools.data.located import locate
 from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
 from tools.metrics.abnormal import MATURE, Views, choose, measure, views_of
-from tools.train.loop import LAST, Loop, Schedule, channels_last, stops_on_signals
+from tools.train.loop import LAST, Schedule, Task, channels_last, train
+from tools.train.options import add_settings, chosen_settings, run_parser
 
 SETS = tuple(name for name in (*CELL_SETS, *FURTHER_CELL_SETS) if name != "bccd_crops")
 """bccd_crops are the cells of bccd once more."""
@@ -192,44 +191,45 @@ def class_prior(stored: Squares, inside: np.ndarray, weights: np.ndarray) -> np.
     return np.asarray(prior / prior.sum(), np.float32)
 
 
-class ClassifierTask:
+@dataclass(eq=False)
+class ClassifierTask(Task[CellNetwork]):
     """Cells of all laboratories, their losses and their measures."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        stored: Squares,
-        views: Mapping[str, Views],
-        appearances: Appearances | None,
-        *,
-        pretrained: bool = True,
-        device: str = "cpu",
-    ) -> None:
-        self.recipe, self.stored, self.views, self.appearances = recipe, stored, views, appearances
-        self.device = torch.device(device)
-        self.inside = stored.select(TRAIN)
-        self.weights = sampling_weights(stored, self.inside)
-        self.prior = torch.from_numpy(class_prior(stored, self.inside, self.weights)).to(self.device)
-        self.network = build_network(recipe, pretrained=pretrained).to(self.device)
-        self.augmentation = augmentation(recipe)
+    recipe: Recipe
+    stored: Squares
+    views: Mapping[str, Views]
+    appearances: Appearances | None
+    pretrained: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.inside = self.stored.select(TRAIN)
+        self.weights = sampling_weights(self.stored, self.inside)
+        self.prior = torch.from_numpy(class_prior(self.stored, self.inside, self.weights)).to(self.device)
+        self.network = build_network(self.recipe, pretrained=self.pretrained).to(self.device)
+        self.augmentation = augmentation(self.recipe)
 
     def settings(self) -> dict[str, Any]:
         return dataclasses.asdict(self.recipe)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The body's weights, which know pictures already, at a lower rate than the heads'; decay for matrices only."""
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW: the body's weights, which know pictures already, at a lower rate than the heads'; decay for matrices
+        only."""
         body = {id(p) for p in self.network.features.parameters()}
         rates = {True: self.recipe.body_rate, False: self.recipe.head_rate}
         decays = {True: self.recipe.weight_decay, False: 0.0}
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for parameter in self.network.parameters():
             groups.setdefault((id(parameter) in body, parameter.ndim > 1), []).append(parameter)
-        return [
-            {"params": params, "weight_decay": decays[decayed], "peak": rates[of_body]}
-            for (of_body, decayed), params in groups.items()
-        ]
+        return torch.optim.AdamW(
+            [
+                {"params": params, "weight_decay": decays[decayed], "peak": rates[of_body]}
+                for (of_body, decayed), params in groups.items()
+            ],
+            lr=0.0,
+        )
 
-    def loss(self, rng: np.random.Generator) -> Tensor:
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         recipe, stored = self.recipe, self.stored
         drawn = rng.choice(self.inside, recipe.batch, p=self.weights)
         covered = rng.random(recipe.batch) < recipe.covered_share
@@ -247,7 +247,8 @@ class ClassifierTask:
             fixed_px=LOOK_RED_CELLS * stored.rbc_px[drawn],
             covered=covered,
         ).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             hidden = self.network.describe(x)
             logits, subclass_logits = self.network.classes(hidden), self.network.subclasses(hidden)
             attribute_logits = None if self.network.attributes is None else self.network.attributes(hidden)
@@ -268,10 +269,10 @@ class ClassifierTask:
         if attribute_logits is not None:
             seen = torch.where(shown[:, None], attributes, -1)
             loss = loss + recipe.attribute_weight * attribute_loss(attribute_logits.float(), seen)
-        return loss
+        return loss, {}
 
     def measure(self, network: nn.Module) -> dict[str, Any]:
-        return measure(network, self.views, self.device)
+        return measure(network, self.views, torch.device(self.device))
 
 
 def class_loss(logits: Tensor, classes: Tensor, shown: Tensor, prior: Tensor, smoothing: float) -> Tensor:
@@ -295,10 +296,13 @@ def abnormal_loss(logits: Tensor, classes: Tensor) -> Tensor:
     return total / max(1, len(classes))
 
 
-def subclass_loss(logits: Tensor, subclasses: Tensor, smoothing: float, batch: int) -> Tensor:
-    """Cross-entropy of the subclass among those of its parent, over the whole batch's size."""
+def subclass_loss(
+    logits: Tensor, subclasses: Tensor, smoothing: float, batch: int, families: Sequence[Sequence[int]] = SUBCLASS_OF
+) -> Tensor:
+    """Cross-entropy of the subclass among those of its parent where it is known (not -1), over the whole batch's size;
+    `families`: the columns of each parent's subclasses."""
     loss = logits.sum() * 0
-    for children in SUBCLASS_OF:
+    for children in families:
         if len(children) > 1:
             own = torch.isin(subclasses, torch.tensor(children, device=subclasses.device))
             if own.any():
@@ -356,46 +360,27 @@ def load_cells(recipe: Recipe, folder: Path) -> Squares:
     return load_squares(root, folder, located, load_splits(root), left_out)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m tools.train classifier`."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+def main(arguments: Sequence[str]) -> int:
+    """Command line; 0 when the last step was taken. ValueError for options that do not agree with the data or the
+    checkpoint."""
+    parser = run_parser("classifier", __doc__, threads=2)
     parser.add_argument("--cells", type=Path, default=Path("runs/squares"), help="folder of the stored cells (4 GB)")
-    parser.add_argument("--resume", action="store_true", help=f"go on from OUT/{LAST}")
     parser.add_argument("--resume-from", type=Path, help="go on from this checkpoint, a packed one too")
     parser.add_argument("--short", action="store_true", help="the short form, for comparing recipes")
     parser.add_argument("--from-nothing", action="store_true", help="do not begin with ImageNet weights")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2; 1 leaves a core free)")
-    for field in dataclasses.fields(Recipe):
-        option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(
-            option,
-            type=type(field.default),
-            help=f"default {field.default!r}; with --short {getattr(SHORT, field.name)!r}",
-        )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Train; 0 when the last step was taken, 1 when the run was stopped before. ValueError for options that do not
-    agree with the data or the checkpoint."""
+    add_settings(parser, Recipe(), SHORT)
+    args = parser.parse_args(arguments)
     if (args.out / LAST).exists() and not args.resume and args.resume_from is None:
         raise ValueError(f"--out: got {args.out}, which holds a run; give --resume to go on with it, or another folder")
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
-    recipe = dataclasses.replace(SHORT if args.short else Recipe(), **given)
+    recipe = chosen_settings(SHORT if args.short else Recipe(), args)
     stored = load_cells(recipe, args.cells)
     views = views_of(choose(stored.cells, stored.parts.tolist(), VALIDATION), recipe.input_px, recipe.margin)
     stored = with_simulated(stored, SIMULATED_FIELDS, recipe.seed)
     torch.manual_seed(recipe.seed)
-    task = ClassifierTask(
-        recipe,
-        stored,
-        views,
-        laboratory_appearances(stored),
-        pretrained=not args.from_nothing,
-        device=args.device,
-    )
+    appearances = laboratory_appearances(stored)
+    task = ClassifierTask(recipe, stored, views, appearances, not args.from_nothing, args.device)
     schedule = Schedule(
         steps=recipe.steps,
         warmup_steps=recipe.warmup_steps,
@@ -403,15 +388,5 @@ def run(args: argparse.Namespace) -> int:
         measured_every=recipe.steps if args.short else 800,
         seed=recipe.seed,
     )
-    loop = Loop(task, schedule, args.out)
-    if args.resume_from is not None or args.resume:
-        loop.resume(args.resume_from or args.out / LAST)
-    stops_on_signals(loop)
-    return 0 if loop.run() else 1
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Command line."""
-    parser = command_parser("tools.train classifier", __doc__)
-    add_options(parser)
-    return run(parser.parse_args(arguments))
+    train(task, schedule, args.out, resume=args.resume_from or (args.out / LAST if args.resume else None))
+    return 0

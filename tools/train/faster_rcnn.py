@@ -8,7 +8,7 @@ polymorphonuclear ones.
 Adam at 1e-3 and ten Monte-Carlo repetitions of a 70/30 split, as ML-CNN's publication has it; 256 anchors and 128
 proposals teach a picture, as Faster R-CNN's has it. Batch, epochs and input are not published: 2, 50 and 192 px are
 ours. A random split draws whole groups; --split parts takes this project's parts and measures on validation. Every
-repetition leaves last.pt and log.jsonl in OUT/repetition-K; OUT/results.json has the figures on its test pictures,
+repetition leaves last.pt and results.jsonl in OUT/repetition-K; OUT/results.json has the figures on its test pictures,
 their mean and standard deviation. A run that was stopped goes on with --resume.
 """
 
@@ -23,66 +23,55 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from tools import data as datasets
 from tools.architectures.faster_rcnn import BACKBONES, CLASSES, FasterRCNN
-from tools.commands import command_parser
 from tools.data.fields import Field, FieldPool
 from tools.data.groups import SETS, GroupField, group_fields, pools_of, shares_of
 from tools.data.protocols import TEST, published_split
 from tools.data.splits import build_groups
 from tools.data.tiles import TileMaker, TileOptions
+from tools.metrics.classification import spread
 from tools.metrics.groups import measured
 from tools.metrics.predict import NMS_IOU, Found, finish, letterboxed
 from tools.train.anchors import fit_anchors
-from tools.train.detector import anchor_sizes
 from tools.train.faster_rcnn_loss import FasterRCNNLoss, Sampling
-from tools.train.loop import load_checkpoint, plain_settings, run_epochs
-from tools.train.step_training import StepTrainer
+from tools.train.loop import LAST, load_checkpoint, train
+from tools.train.options import plain_settings, run_parser, set_threads
+from tools.train.tiles import TileSeries, TileTask, add_tile_options, anchor_sizes, epoch_schedule
 
 ANCHORS = 5
 THRESHOLD = 0.5
 SHARES = (0.7, 0.0, 0.3)
 
 
-class FasterRCNNTrainer(StepTrainer[FasterRCNN]):
+class FasterRCNNTask(TileTask[FasterRCNN]):
     """Adam, as ML-CNN's publication has it; what is sampled of each picture follows from seed and step."""
 
     def __init__(
         self,
         network: FasterRCNN,
-        maker: TileMaker,
-        *,
+        series: TileSeries,
         rate: float,
-        batch: int,
-        seed: int,
+        sampling: Sampling | None = None,
         device: str = "cpu",
         precision: str = "fp32",
-        cosine_steps: int | None = None,
-        sampling: Sampling | None = None,
     ) -> None:
-        super().__init__(
-            network,
-            maker,
-            lambda parameters: torch.optim.Adam(parameters, lr=rate),
-            rate=rate,
-            batch=batch,
-            seed=seed,
-            device=device,
-            precision=precision,
-            cosine_steps=cosine_steps,
-        )
-        self.loss = FasterRCNNLoss(self.network, sampling)
+        def optimizer(network: FasterRCNN) -> torch.optim.Optimizer:
+            return torch.optim.Adam(network.parameters(), lr=rate)
+
+        self.sampled_loss = FasterRCNNLoss(network, sampling)
+        super().__init__(network, series, self.sampled_loss, optimizer, CLASSES, device=device, precision=precision)
 
     def forward(self, images: Tensor) -> Any:
-        return self.network.train().body(images)
+        return self.network.body(images)
 
-    def losses(self, made: Any, targets: Any, known: Any) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng((self.seed, self.step_number, 2))
+    def losses(
+        self, made: Any, targets: Tensor, known: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         features, raw = made
-        return self.loss(features, raw, targets, known, rng)
+        return self.sampled_loss(features, raw, targets, known, rng)
 
 
 class TorchGroups:
@@ -131,17 +120,14 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
     out: dict[str, dict[str, dict[str, float]]] = {}
     for name in results[0]["figures"]:
         for key in ("recall", "ap50", "group_accuracy"):
-            values = np.array([r["figures"][name][key] for r in results if r["figures"][name][key] is not None])
-            if len(values):
-                sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-                out.setdefault(name, {})[key] = {"mean": float(values.mean()), "sd": sd}
+            values = [r["figures"][name][key] for r in results if r["figures"][name][key] is not None]
+            if values:
+                out.setdefault(name, {})[key] = spread(values)
     return out
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = command_parser("tools.train faster-rcnn", __doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true")
+    parser = run_parser("faster-rcnn", __doc__)
     parser.add_argument("--sets", default=",".join(SETS), help="comma-separated")
     parser.add_argument("--split", choices=("published", "parts"), default="published")
     parser.add_argument("--repetitions", type=int, default=10, help="of a published split")
@@ -151,22 +137,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         default="",
         help="best.pt of tools.train published --architecture mobilenet: begin with its body",
     )
+    add_tile_options(parser, epochs=50, batch=2, rate=1e-3, rbc_px=(16.0, 64.0))
     parser.add_argument("--side-px", type=int, default=192, help="side of a training tile, a multiple of 32")
     parser.add_argument("--long-side-px", type=int, default=416, help="of the pictures that are measured")
-    parser.add_argument("--rbc-diameter-px", type=float, nargs=2, default=(16.0, 64.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--colour", type=float, nargs=2, default=(0.2, 1.1), help="least and most change of stain")
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--epoch-steps", type=int, help="steps an epoch; else as many as show every picture once")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--cosine", action="store_true", help="let the rate fall over the run; else it stays")
     parser.add_argument("--anchors", type=int, default=256, help="anchors of a picture that teach")
     parser.add_argument("--rois", type=int, default=128, help="proposals of a picture that teach")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--limit", type=int, default=10**6, help="pictures of a pool at most")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(argv)
 
 
@@ -193,41 +169,29 @@ def trained(options: argparse.Namespace, fields: dict[str, list[Field]], seed: i
     tile_options = TileOptions(side_px=options.side_px, rbc_diameter_px=(low, high), colour=colour, red=-1)
     maker = TileMaker(pools, shares_of(fields), len(CLASSES), tile_options)
     pictures = sum(map(len, pools.values()))
-    steps = options.epoch_steps or max(1, pictures // options.batch)
     anchors = fit_anchors(anchor_sizes(maker, seed), seed, levels=1, per_level=ANCHORS)[0]
     network = FasterRCNN(backbone=options.backbone, anchors_px=anchors.tolist())
     if options.start_from:
         start_from(network, Path(options.start_from))
-    trainer = FasterRCNNTrainer(
-        network,
-        maker,
-        rate=options.rate,
-        batch=options.batch,
-        seed=seed,
-        device=options.device,
-        precision=options.precision,
-        cosine_steps=steps * options.epochs if options.cosine else None,
-        sampling=Sampling(anchors=options.anchors, rois=options.rois),
-    )
-    if options.resume and (out / "last.pt").exists():
-        trainer.restore(load_checkpoint(out / "last.pt"))
+    sampling = Sampling(anchors=options.anchors, rois=options.rois)
+    series = TileSeries(maker, options.batch, seed)
+    task = FasterRCNNTask(network, series, options.rate, sampling, options.device, options.precision)
     description = {
         "architecture": "faster-rcnn",
         "backbone": options.backbone,
         "class_names": list(CLASSES),
         "settings": plain_settings(options),
-        "sampling": asdict(trainer.loss.sampling),
+        "sampling": asdict(sampling),
         "fields": {name: len(members) for name, members in fields.items()},
     }
-    say = Console(stderr=True).print
-    run_epochs(trainer, out, description, steps=steps * options.epochs, epoch_steps=steps, say=say)
-    trainer.network.eval()
-    return trainer.network
+    resume = out / LAST if options.resume and (out / LAST).exists() else None
+    schedule = epoch_schedule(options, pictures, seed)
+    return train(task, schedule, out, resume=resume, description=description).network
 
 
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
-    torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     fields = group_fields(options.sets.split(","))
     results = []
     for repetition in range(options.repetitions if options.split == "published" else 1):

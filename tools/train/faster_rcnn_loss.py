@@ -40,8 +40,8 @@ class FasterRCNNLoss:
         size = known.shape[2] * CELL_PX, known.shape[3] * CELL_PX
         everything = known.all(1)
         corners = torch.cat((targets[:, 2:4] - targets[:, 4:] / 2, targets[:, 2:4] + targets[:, 4:] / 2), 1)
-        mine = [targets[:, 0].long() == n for n in range(len(raw))]
-        objects = [(corners[chosen], targets[chosen, 1].long()) for chosen in mine]
+        in_picture = [targets[:, 0].long() == n for n in range(len(raw))]
+        objects = [(corners[chosen], targets[chosen, 1].long()) for chosen in in_picture]
         objectness, anchored = self._of_proposals(raw.float(), objects, everything, rng)
         classes, boxes = self._of_looks(features.float(), raw, objects, everything, size, rng)
         terms = {"objectness": objectness, "proposals": anchored, "classes": classes, "boxes": boxes}

@@ -25,7 +25,7 @@ from tools.commands import command_parser
 from tools.data import sets
 from tools.data.fields import WBC, Field
 from tools.metrics.predict import Found, TorchPredictor
-from tools.train.detection import load_averaged
+from tools.train.yolov5 import load_averaged
 
 
 def complete_labels(item: Field, found: Found, sure: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

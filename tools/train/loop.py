@@ -14,12 +14,13 @@ import os
 import random
 import signal
 import time
-from argparse import Namespace
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,220 +28,241 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
-LAST, RESULTS = "last.pt", "results.jsonl"
+LAST, BEST, RESULTS = "last.pt", "best.pt", "results.jsonl"
 _REWARMED_STEPS = 300
 """Over so many steps the rate rises again where a packed checkpoint brought no state of the optimizer."""
+_ORDER = 1
+"""Seeds the orders of epochs apart from the steps."""
 
 
-class Task(Protocol):
-    """What a run trains."""
+class Task(ABC, Generic[NetworkT]):
+    """What a run trains: `network`, on its device."""
 
-    @property
-    def network(self) -> nn.Module:
-        """What learns."""
+    network: NetworkT
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """For AdamW: `params`, `weight_decay` and the group's own peak rate as `peak`."""
+    @abstractmethod
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer; its groups' peak rates are their `peak`, else their `lr`."""
 
-    def loss(self, rng: np.random.Generator) -> Tensor:
-        """The loss of one batch, drawn from `rng`; the network is in training mode."""
+    @abstractmethod
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:
+        """The loss of the batch of a step (0-based), drawn from `rng`, and its terms for the log; the network is in
+        training mode."""
 
-    def measure(self, network: nn.Module) -> dict[str, Any]:
-        """What the averaged network reaches now, ready for JSON."""
-
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What makes it this run and no other; a checkpoint of other settings is refused."""
+
+    def measure(self, network: NetworkT) -> dict[str, Any]:
+        """What a network in evaluation mode, the average where one is kept, reaches now; ready for JSON."""
+        return {}
+
+    def score(self, results: Mapping[str, Any]) -> float | None:
+        """How good measured results are, for the best checkpoint; None where no one is kept."""
+        return None
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a run is and when it does what."""
+    """How long a run is and when it does what, in steps.
+
+    warmup_steps: over so many the rates rise, then they fall along half a cosine; None: they stay at their peaks.
+    average_decay: of the moving average of the weights; None: none is kept. logged_every: between lines of results,
+    of which not all need be measured; None: as often as measured. patience: a run ends so many steps after its best
+    score; None: at its last step. clip: the norm of the gradient at most.
+    """
 
     steps: int
-    warmup_steps: int
-    average_decay: float
     measured_every: int
+    warmup_steps: int | None = None
+    average_decay: float | None = None
+    logged_every: int | None = None
+    patience: int | None = None
     checkpoint_s: float = 1200.0
-    clip: float = 5.0
+    clip: float | None = 5.0
     seed: int = 0
 
 
-class Loop:
-    """One run in the folder `out`: `run()` takes the steps that are still missing."""
+class Loop(Generic[NetworkT]):
+    """One run in the folder `out`: `run()` takes the steps that are still missing. `description`: what else its
+    checkpoints say of it."""
 
     def __init__(
         self,
-        task: Task,
+        task: Task[NetworkT],
         schedule: Schedule,
         out: Path,
         *,
+        description: Mapping[str, Any] | None = None,
         now_s: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = lambda line: print(line, flush=True),
     ) -> None:
-        self.task, self.schedule, self.out = task, schedule, out
+        self.task, self.schedule, self.out, self.description = task, schedule, out, description
         self._now_s, self._say = now_s, say
-        self.average = MovingAverage(task.network, schedule.average_decay)
-        self.optimizer = torch.optim.AdamW(task.parameter_groups(), lr=0.0)
-        self.step = 0
+        decay = schedule.average_decay
+        self.average = None if decay is None else MovingAverage(task.network, decay)
+        self.optimizer = task.optimizer()
+        for group in self.optimizer.param_groups:
+            group.setdefault("peak", group["lr"])
+        self.step, self.best, self.best_step = 0, -math.inf, 0
         self._rewarmed_from = -_REWARMED_STEPS
-        self._losses: list[float] = []
+        self._sums: Counter[str] = Counter()
+        self._summed_steps, self._summed_s = 0, 0.0
         self._stopped = False
+
+    @property
+    def network(self) -> NetworkT:
+        """What is measured and exported, in evaluation mode: the average where one is kept."""
+        network = self.task.network if self.average is None else self.average.network
+        return network.eval()
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint, a packed one too. ValueError where it is of other settings."""
         state = load_checkpoint(path)
-        if state["settings"] != self.task.settings():
+        if "settings" not in state or ("average" in state) != (self.average is not None):
             raise ValueError(
-                f"settings: got {self.task.settings()}, expected those of {path}: {state['settings']}; "
+                f"{path}: got {', '.join(state)}, expected settings and {'an' if self.average else 'no'} average; "
+                "give the same options, or train anew in another folder"
+            )
+        given, kept = self.task.settings(), state["settings"]
+        changed = [key for key in {**kept, **given} if given.get(key) != kept.get(key)]
+        if changed:
+            got, expected = ({key: values.get(key) for key in changed} for values in (given, kept))
+            raise ValueError(
+                f"settings: got {got}, expected those of {path}: {expected}; "
                 "give the same options, or train anew in another folder"
             )
         self.task.network.load_state_dict(_whole(state["network"]))
-        average = state["average"]
-        self.average.load_state_dict({"network": _whole(average["network"]), "updates": average["updates"]})
+        if self.average is not None:
+            average = state["average"]
+            self.average.load_state_dict({"network": _whole(average["network"]), "updates": average["updates"]})
         self.step = int(state["step"])
+        self.best, self.best_step = state.get("best", -math.inf), state.get("best_step", 0)
         if state.get("optimizer") is None:
             self._rewarmed_from = self.step
         else:
             self._rewarmed_from = state.get("rewarmed_from", -_REWARMED_STEPS)
-            self.optimizer.load_state_dict(state["optimizer"])
+            # Rates and decay are the task's own: a longer run, or one at other rates, may go on.
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
 
     def stop(self) -> None:
         """Finish the step at hand, leave a checkpoint and return from `run`."""
         self._stopped = True
 
+    @property
+    def is_over(self) -> bool:
+        """The last step was taken, or the best score is too long ago."""
+        patience = self.schedule.patience
+        gave_up = patience is not None and self.best_step > 0 and self.step - self.best_step >= patience
+        return gave_up or self.step >= self.schedule.steps
+
     def run(self) -> bool:
-        """Train up to the last step, or until `stop`; whether the last step was taken."""
-        saved_s = began_s = self._now_s()
-        began = self.step
-        while self.step < self.schedule.steps and not self._stopped:
-            self._take_step()
-            if self.step % self.schedule.measured_every == 0 or self.step == self.schedule.steps:
-                self._report((self._now_s() - began_s) / (self.step - began))
+        """Train until the run is over, or until `stop`; whether it is over."""
+        steps, saved_s = self.schedule.steps, self._now_s()
+        for _ in progress(range(self.step, steps), max(0, steps - self.step), f"{steps} steps"):
+            if self._stopped or self.is_over:
+                break
+            began_s = self._now_s()
+            self._sums.update(self.take_step())
+            self._summed_steps += 1
+            self._summed_s += self._now_s() - began_s
+            if self._is_due(self.schedule.logged_every or self.schedule.measured_every):
+                self._report()
             if self._now_s() - saved_s >= self.schedule.checkpoint_s:
                 self.save()
                 saved_s = self._now_s()
         self.save()
-        return self.step >= self.schedule.steps
+        return self.is_over
 
     def rate(self) -> float:
         """Factor of the peak rates at the present step."""
         schedule = self.schedule
-        factor = one_cycle(self.step, schedule.steps, schedule.warmup_steps)
+        warmup_steps = schedule.warmup_steps
+        factor = 1.0 if warmup_steps is None else one_cycle(self.step, schedule.steps, warmup_steps)
         return factor * min(1.0, (self.step - self._rewarmed_from + 1) / _REWARMED_STEPS)
 
-    def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.out / LAST, {**self._state(), "optimizer": self.optimizer.state_dict()})
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "settings": self.task.settings(),
-            "network": self.task.network.state_dict(),
-            "average": self.average.state_dict(),
-            "step": self.step,
-            "rewarmed_from": self._rewarmed_from,
-        }
-
-    def _take_step(self) -> None:
+    def take_step(self) -> dict[str, float]:
+        """One step of the optimizer; the loss and its terms."""
         rng = seed_everything(self.schedule.seed, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self.rate()
         self.task.network.train()
-        loss = self.task.loss(rng)
-        reached = descend(loss, self.task.network, self.optimizer, self.schedule.clip)
-        self.average.update(self.task.network)
+        loss, terms = self.task.loss(self.step, rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.schedule.clip is not None:
+            nn.utils.clip_grad_norm_(self.task.network.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.task.network)
         self.step += 1
-        self._losses.append(reached)
+        return {"loss": float(loss.detach()), **terms}
 
-    def _report(self, seconds_a_step: float) -> None:
-        mean = sum(self._losses) / max(1, len(self._losses))
-        self._losses.clear()
-        found = self.task.measure(self.average.network)
-        line = {"step": self.step, "loss": mean, "seconds_a_step": round(seconds_a_step, 3), "results": found}
-        append_result(self.out / RESULTS, line)
-        self._say(f"{self.step:6}/{self.schedule.steps}  loss {mean:.4f}  {seconds_a_step:.2f} s a step")
-
-
-class Stepping(Protocol):
-    """A run that takes its steps itself, its state everything that a resumed run needs."""
-
-    step_number: int
-    optimizer: torch.optim.Optimizer
-
-    def step(self) -> dict[str, float]:
-        """One step of the optimiser; the loss and its terms."""
-
-    def state(self) -> dict[str, Any]:
-        """For `torch.save`."""
-
-
-def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, clip: float | None = None) -> float:
-    """One step of the optimiser down a loss, the norm of its gradient at most `clip`; the loss."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if clip is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), clip)
-    optimizer.step()
-    return float(loss.detach())
-
-
-def run_epochs(
-    trainer: Stepping,
-    out: Path,
-    description: Mapping[str, Any],
-    *,
-    steps: int,
-    epoch_steps: int,
-    take: Callable[[], dict[str, float]] | None = None,
-    measure: Callable[[], tuple[dict[str, Any], float]] | None = None,
-    measure_every: int = 1,
-    say: Callable[[str], None] = lambda line: print(line, flush=True),
-) -> None:
-    """Train up to `steps`; every epoch leaves a checkpoint with the run's `description`, and a line in log.jsonl.
-
-    `take` is one step, else the trainer's own. `measure` gives figures and how good they are: the best so far, also of
-    the run that this one goes on with, leaves best.pt and best.json.
-    """
-    best_file = out / "best.json"
-    goes_on = trainer.step_number > 0 and best_file.exists()
-    best = float(json.loads(best_file.read_text())["score"]) if goes_on else -1.0
-    take = take or trainer.step
-    while trainer.step_number < steps:
-        began, began_s = trainer.step_number, time.monotonic()
-        count = min(epoch_steps - began % epoch_steps, steps - began)
-        sums: dict[str, float] = {}
-        for _ in progress(range(count), count, f"steps to {began + count}"):
-            for key, value in take().items():
-                sums[key] = sums.get(key, 0.0) + value
-        epoch = -(-trainer.step_number // epoch_steps)
-        line: dict[str, Any] = {
-            "step": trainer.step_number,
-            "epoch": epoch,
-            "lr": trainer.optimizer.param_groups[0]["lr"],
-            "seconds": round(time.monotonic() - began_s, 1),
-            **{key: round(value / count, 5) for key, value in sums.items()},
+    def save(self, name: str = LAST) -> None:
+        """Write a checkpoint into the run's folder."""
+        state: dict[str, Any] = {
+            "settings": self.task.settings(),
+            "network": self.task.network.state_dict(),
+            "step": self.step,
+            "rewarmed_from": self._rewarmed_from,
+            "optimizer": self.optimizer.state_dict(),
         }
-        state = {**trainer.state(), "description": dict(description)}
-        save_checkpoint(out / LAST, state)
-        if measure is not None and (epoch % measure_every == 0 or trainer.step_number >= steps):
-            line["validation"], score = measure()
-            if score > best:
-                best = score
-                save_checkpoint(out / "best.pt", state)
-                best_file.write_text(json.dumps({"score": best, **line}, indent=1))
-        append_result(out / "log.jsonl", line)
-        say("  ".join(f"{key} {value:.4g}" for key, value in line.items() if key != "validation"))
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        if self.description is not None:
+            state["description"] = dict(self.description)
+        if self.best_step:
+            state |= {"best": self.best, "best_step": self.best_step}
+        save_checkpoint(self.out / name, state)
+
+    def _is_due(self, every_steps: int) -> bool:
+        return self.step % every_steps == 0 or self.step == self.schedule.steps
+
+    def _report(self) -> None:
+        means = {name: total / self._summed_steps for name, total in self._sums.items()}
+        seconds_a_step = self._summed_s / self._summed_steps
+        self._sums.clear()
+        self._summed_steps, self._summed_s = 0, 0.0
+        line = {
+            "step": self.step,
+            **{name: round(mean, 5) for name, mean in means.items()},
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds_a_step": round(seconds_a_step, 3),
+        }
+        said = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+        if self._is_due(self.schedule.measured_every):
+            line["results"] = self.task.measure(self.network)
+            score = self.task.score(line["results"])
+            if score is not None:
+                line["score"] = score
+                said += f"  score {score:.4f}"
+                if score > self.best:
+                    self.best, self.best_step = score, self.step
+                    self.save(BEST)
+        append_result(self.out / RESULTS, line)
+        self._say(f"{self.step:6}/{self.schedule.steps}  {said}  {seconds_a_step:.2f} s a step")
 
 
-def plain_settings(options: Namespace) -> dict[str, Any]:
-    """The options of a command as a checkpoint or JSON keeps them."""
-    return {
-        key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        for key, value in vars(options).items()
-    }
+def train(
+    task: Task[NetworkT],
+    schedule: Schedule,
+    out: Path,
+    *,
+    resume: Path | None = None,
+    description: Mapping[str, Any] | None = None,
+) -> Loop[NetworkT]:
+    """Train a task to its end, from a checkpoint where one is given. SystemExit where a signal stopped it before."""
+    loop = Loop(task, schedule, out, description=description)
+    if resume is not None:
+        loop.resume(resume)
+    stops_on_signals(loop)
+    if not loop.run():
+        raise SystemExit(f"stopped after {loop.step} of {schedule.steps} steps; --resume goes on from {out / LAST}")
+    return loop
 
 
-def stops_on_signals(loop: Loop) -> None:
+def stops_on_signals(loop: Loop[Any]) -> None:
     """SIGTERM and Ctrl-C stop a loop after its step; a second Ctrl-C ends the process at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -251,50 +273,35 @@ def stops_on_signals(loop: Loop) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
-def pack(path: Path, out: Path) -> None:
-    """A checkpoint in a quarter of its size, for keeping in a repository: weights and their average in half precision,
-    no state of the optimizer."""
-    state = load_checkpoint(path)
-    halved = {
-        **state,
-        "network": _half(state["network"]),
-        "average": {**state["average"], "network": _half(state["average"]["network"])},
-        "optimizer": None,
-    }
-    save_checkpoint(out, halved)
-
-
-def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Running variances may lie outside what half precision can hold: bfloat16 keeps their range."""
-    kept = {True: torch.bfloat16, False: torch.float16}
-    return {
-        name: value.to(kept[name.endswith("running_var")]) if value.dtype == torch.float32 else value
-        for name, value in tensors.items()
-    }
-
-
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.float() if value.dtype.is_floating_point else value for name, value in tensors.items()}
 
 
-def seed_everything(seed: int, epoch: int) -> np.random.Generator:
-    """Seed torch, numpy and random for one epoch, and return the generator that the epoch's data is drawn from.
-
-    Every epoch starts from (seed, epoch) alone, so a run resumed at an epoch's start takes the same steps.
-    """
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def seed_everything(seed: int, step: int) -> np.random.Generator:
+    """Seed torch and random for one step, and return the generator that the step's data is drawn from: what is random
+    follows from (seed, step) alone."""
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
     random.seed(mixed)
     torch.manual_seed(mixed)
-    return np.random.default_rng([seed, epoch])
+    return np.random.default_rng([seed, step])
 
 
-class MovingAverage:
+def epoch_batch(
+    order: Callable[[np.random.Generator], np.ndarray], step: int, steps_an_epoch: int, batch: int, seed: int
+) -> np.ndarray:
+    """The rows of the batch of a step, where every epoch deals its rows once, in an order of its own."""
+    epoch, place = divmod(step, steps_an_epoch)
+    rows = order(np.random.default_rng([seed, epoch, _ORDER]))
+    return rows[place * batch : (place + 1) * batch]
+
+
+class MovingAverage(Generic[NetworkT]):
     """Exponential moving average of a network's weights and running statistics, in `network`.
 
     The decay grows with the number of updates, (1 + n) / (10 + n), until it reaches `decay`.
     """
 
-    def __init__(self, network: nn.Module, decay: float = 0.999) -> None:
+    def __init__(self, network: NetworkT, decay: float = 0.999) -> None:
         self.network = copy.deepcopy(network).eval()
         self.decay = decay
         self.updates = 0
@@ -371,22 +378,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def parse_shares(text: str, defaults: Mapping[str, float]) -> dict[str, float]:
-    """ "a=.5,b=.5" over the defaults; ValueError where a part is not NAME=NUMBER or a name is unknown."""
-    shares = dict(defaults)
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        if name not in shares:
-            raise ValueError(f"--shares: got {name!r}, expected one of {', '.join(shares)}")
-        try:
-            shares[name] = float(value)
-        except ValueError:
-            raise ValueError(f"--shares {name}: got {value!r}, expected a number") from None
-    return shares
-
-
 def append_result(path: Path, result: Mapping[str, Any]) -> None:
-    """One JSON line an epoch."""
+    """One JSON line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         file.write(json.dumps(dict(result)) + "\n")

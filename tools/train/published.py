@@ -20,34 +20,44 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import time
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tools.architectures.published import CLASSES, WHOLE, Part, assemble, parts_of
-from tools.commands import command_parser
 from tools.data import HOLDOUT, TRAIN, VALIDATION, data_root
 from tools.data.crops import load_stored
 from tools.data.protocols import PROTOCOLS, TEST, Protocol
 from tools.data.typed_cells import Cells
 from tools.graphs.shipped_weights import GRAPH, begin_with_graph, card_beside, weights_of
 from tools.metrics import classification as measures
-from tools.train import loop
+from tools.train.loop import (
+    BEST,
+    LAST,
+    Schedule,
+    Task,
+    begin_with,
+    channels_last,
+    epoch_batch,
+    load_checkpoint,
+    seed_everything,
+    train,
+)
+from tools.train.options import plain_settings, run_parser, set_threads
 
 BEGINNING_BATCHES = 16
 """Training batches from which the normalisations of a network that begins with a graph take their statistics."""
 
 
 @torch.no_grad()
-def predicted(network: nn.Module, cells: Cells, chosen: np.ndarray, input_px: int, device: torch.device) -> np.ndarray:
+def predicted(network: nn.Module, cells: Cells, chosen: np.ndarray, input_px: int, device: str) -> np.ndarray:
     """What a network gives for cells, float32 (n, outputs)."""
     network.eval()
     found = [np.zeros((0, 0), np.float32)]
@@ -57,57 +67,40 @@ def predicted(network: nn.Module, cells: Cells, chosen: np.ndarray, input_px: in
     return np.concatenate(found[1:])
 
 
-class PartTrainer:
-    """Trains one network of a system in `out`; `run` trains what is missing and gives the best network."""
+@dataclass(eq=False)
+class PartTask(Task[nn.Module]):
+    """One network of a system, on the training cells of its labels; begun from the weights of `start` where it is
+    given. `parts`: that of each cell."""
 
-    def __init__(
-        self,
-        part: Part,
-        cells: Cells,
-        parts: Sequence[str],
-        protocol: Protocol,
-        out: Path,
-        *,
-        seed: int,
-        augment: bool = False,
-        frozen_epochs: int = 0,
-        one_cycle: bool = False,
-        bfloat16: bool = False,
-        start: Path | None = None,
-        resume: bool = False,
-        device: str = "cpu",
-    ) -> None:
-        self.part, self.cells, self.protocol, self.out = part, cells, protocol, out
-        self.seed, self.augment, self.frozen_epochs = seed, augment, frozen_epochs
-        self.one_cycle = one_cycle
-        self.start = start
-        self.device = torch.device(device)
-        self.bfloat16 = bfloat16 or self.device.type == "cuda"
-        self.labels = np.array([part.labels.get(name, -1) for name in cells.classes])
-        inside = np.array(parts)
+    part: Part
+    cells: Cells
+    parts: Sequence[str]
+    protocol: Protocol
+    seed: int
+    augment: bool = False
+    frozen_epochs: int = 0
+    one_cycle: bool = False
+    bfloat16: bool = False
+    device: str = "cpu"
+    start: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.labels = np.array([self.part.labels.get(name, -1) for name in self.cells.classes])
+        inside = np.array(self.parts)
         self.train_cells = np.flatnonzero((inside == TRAIN) & (self.labels >= 0))
         self.held_cells = np.flatnonzero((inside == VALIDATION) & (self.labels >= 0))
         if not len(self.train_cells):
-            raise ValueError(f"{part.name}: got no training cell of {', '.join(part.labels)}, expected some")
-        loop.seed_everything(seed, 2**31)
-        network = part.make(protocol.input_px)
-        self.epoch, self.best, self.best_epoch = 0, -1.0, 0
-        resumes = resume and (out / "last.pt").exists()
-        if start is not None and not resumes:
-            self._begin(network, start)
-        self.network = loop.channels_last(network.to(self.device))
-        self.optimizer: torch.optim.Optimizer
-        if protocol.optimizer == "sgdm":
-            self.optimizer = torch.optim.SGD(self.network.parameters(), lr=protocol.rate, momentum=0.9)
-        else:
-            self.optimizer = torch.optim.Adam(self.network.parameters(), lr=protocol.rate)
-        if resumes:
-            self._resume()
+            raise ValueError(f"{self.part.name}: got no training cell of {', '.join(self.part.labels)}, expected some")
+        self.epoch_steps = max(1, len(self.train_cells) // self.protocol.batch)
+        rng = seed_everything(self.seed, 2**31)
+        network = self.part.make(self.protocol.input_px)
+        if self.start is not None:
+            self._begin(network, self.start, rng)
+        self.network = channels_last(network.to(self.device))
 
-    def _begin(self, network: nn.Module, start: Path) -> None:
+    def _begin(self, network: nn.Module, start: Path, rng: np.random.Generator) -> None:
         """Give `network`, on the CPU, the weights of a checkpoint or of this part's tensors in a graph."""
         if start.suffix == GRAPH:
-            rng = loop.seed_everything(self.seed, 2**31)
             size = self.protocol.batch * BEGINNING_BATCHES
             chosen = rng.choice(self.train_cells, min(size, len(self.train_cells)), replace=False)
             batches = (
@@ -118,7 +111,7 @@ class PartTrainer:
             begin_with_graph(network, weights, batches)
             print(f"{self.part.name}: {len(weights)} tensors from {start}", flush=True)
             return
-        taken = loop.begin_with(network, loop.load_checkpoint(start)["network"])
+        taken = begin_with(network, load_checkpoint(start)["network"])
         print(f"{self.part.name}: {taken[0]} of {taken[1]} tensors from {start}", flush=True)
 
     def _pictures(self, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -126,96 +119,62 @@ class PartTrainer:
         px = self.protocol.input_px
         return self.cells.augmented(chosen, px, rng) if self.augment else self.cells.crops(chosen, px)
 
-    def _plan(self) -> dict[str, Any]:
-        protocol = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.protocol).items()}
-        plan = {**protocol, "seed": self.seed, "augment": self.augment, "part": self.part.name}
-        return {**plan, "one_cycle": self.one_cycle, "start": None if self.start is None else str(self.start)}
-
-    def _resume(self) -> None:
-        state = loop.load_checkpoint(self.out / "last.pt")
-        changed = {k: (v, state["plan"].get(k)) for k, v in self._plan().items() if state["plan"].get(k) != v}
+    def settings(self) -> dict[str, Any]:
+        settings = {**asdict(self.protocol), "seed": self.seed, "augment": self.augment, "part": self.part.name}
         if not self.one_cycle:
-            changed.pop("epochs", None)  # a longer run may go on
-        if changed:
-            raise ValueError(
-                f"options: got other ones than {self.out / 'last.pt'} was made with: {changed} (given, expected); "
-                "give the same, or train anew in another folder"
-            )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+            del settings["epochs"]  # a longer run may go on
+        return {**settings, "one_cycle": self.one_cycle, "start": None if self.start is None else str(self.start)}
 
-    @property
-    def over(self) -> bool:
-        """All epochs trained, or stopped early."""
-        patience = self.protocol.patience
-        early = patience is not None and self.epoch - self.best_epoch >= patience and len(self.held_cells) > 0
-        return self.epoch >= self.protocol.epochs or early
+    def optimizer(self) -> torch.optim.Optimizer:
+        if self.protocol.optimizer == "sgdm":
+            return torch.optim.SGD(self.network.parameters(), lr=self.protocol.rate, momentum=0.9)
+        return torch.optim.Adam(self.network.parameters(), lr=self.protocol.rate)
 
-    def run(self) -> nn.Module:
-        """Train to the end; the network of the best validation accuracy, or of the last epoch without validation."""
-        while not self.over:
-            self._epoch()
-        self.network.load_state_dict(loop.load_checkpoint(self.out / "best.pt")["network"])
-        network: nn.Module = self.network.eval()
-        return network
-
-    def _epoch(self) -> None:
-        rng = loop.seed_everything(self.seed, self.epoch)
-        order = rng.permutation(self.train_cells)
-        started, total = time.monotonic(), 0.0
-        batch = self.protocol.batch
-        frozen = self.network.body_parameters() if self.epoch < self.frozen_epochs else []  # type: ignore[operator]
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(True)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        self.network.train()
-        starts = range(0, len(order) - len(order) % batch or len(order), batch)
-        for step, start in enumerate(starts, self.epoch * len(starts)):
-            if self.one_cycle:
-                factor = loop.one_cycle(step, self.protocol.epochs * len(starts), len(starts) // 2)
-                self.optimizer.param_groups[0]["lr"] = self.protocol.rate * factor
-            total += self._step(order[start : start + batch], rng)
-        self.epoch += 1
-        accuracy = self._accuracy()
-        is_best = accuracy is None or accuracy > self.best
-        if is_best:
-            self.best, self.best_epoch = accuracy or 0.0, self.epoch
-        state = {
-            "plan": self._plan(),
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-        }
-        loop.save_checkpoint(self.out / "last.pt", state)
-        if is_best:
-            loop.save_checkpoint(self.out / "best.pt", {k: v for k, v in state.items() if k != "optimizer"})
-        line = {
-            "epoch": self.epoch,
-            "loss": round(total / max(1, len(order) // batch), 5),
-            "validation_accuracy": accuracy,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        loop.append_result(self.out / "log.jsonl", line)
-        print(f"{self.part.name}: {line}", flush=True)
-
-    def _step(self, chosen: np.ndarray, rng: np.random.Generator) -> float:
-        x = self._pictures(chosen, rng)
-        labels = torch.from_numpy(self.labels[chosen]).to(self.device)
-        x = x.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        if self.frozen_epochs:
+            for parameter in self.network.body_parameters():  # type: ignore[operator]
+                parameter.requires_grad_(step >= self.frozen_epochs * self.epoch_steps)
+        order = epoch_batch(self._order, step, self.epoch_steps, self.protocol.batch, self.seed)
+        x = self._pictures(order, rng).to(self.device, memory_format=torch.channels_last)
+        labels = torch.from_numpy(self.labels[order]).to(self.device)
+        device = torch.device(self.device).type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16 or device == "cuda"):
             logits = self.network(x)
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        return loop.descend(loss, self.network, self.optimizer)
+        return nn.functional.cross_entropy(logits.float(), labels), {}
 
-    def _accuracy(self) -> float | None:
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.train_cells)
+
+    def measure(self, network: nn.Module) -> dict[str, Any]:
         if not len(self.held_cells):
-            return None
-        logits = predicted(self.network, self.cells, self.held_cells, self.protocol.input_px, self.device)
-        return float((logits.argmax(1) == self.labels[self.held_cells]).mean())
+            return {}
+        logits = predicted(network, self.cells, self.held_cells, self.protocol.input_px, self.device)
+        return {"accuracy": float((logits.argmax(1) == self.labels[self.held_cells]).mean())}
+
+    def score(self, results: Mapping[str, Any]) -> float | None:
+        return results.get("accuracy")
+
+    def schedule(self) -> Schedule:
+        """Measured after every epoch; with one cycle the rate warms up over half of one."""
+        patience = self.protocol.patience
+        return Schedule(
+            steps=self.protocol.epochs * self.epoch_steps,
+            measured_every=self.epoch_steps,
+            warmup_steps=self.epoch_steps // 2 if self.one_cycle else None,
+            patience=None if patience is None else patience * self.epoch_steps,
+            clip=None,
+            seed=self.seed,
+        )
+
+
+def train_part(task: PartTask, out: Path, *, resume: bool = False) -> nn.Module:
+    """Train what is missing of a run in `out`; the network of the best validation accuracy, or of the last step without
+    validation, in evaluation mode."""
+    train(task, task.schedule(), out, resume=out / LAST if resume and (out / LAST).exists() else None)
+    if not len(task.held_cells):
+        shutil.copyfile(out / LAST, out / BEST)
+    task.network.load_state_dict(load_checkpoint(out / BEST)["network"])
+    return task.network.eval()
 
 
 def figures(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
@@ -238,18 +197,12 @@ def figures(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation over repetitions of each figure; the deviation of one repetition is 0."""
-    out = {}
-    for key in ("accuracy", "recall", "precision", "f1"):
-        values = np.array([result[key] for result in results])
-        out[key] = {"mean": float(values.mean()), "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
-    return out
+    return {key: measures.spread([r[key] for r in results]) for key in ("accuracy", "recall", "precision", "f1")}
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = command_parser("tools.train published", __doc__)
+    parser = run_parser("published", __doc__)
     parser.add_argument("--architecture", choices=sorted(PROTOCOLS), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--sets", default="pbc", help="sets with typed cells, comma-separated")
     parser.add_argument("--split", choices=("published", "parts"), default="published")
     parser.add_argument("--input-px", type=int, help="else the publication's, as the following")
@@ -268,8 +221,6 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cells", type=Path, default=Path("runs/cells"), help="folder of the stored cells (1.9 GB)")
     parser.add_argument("--limit", type=int, help="cells at most, to try it out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(argv)
 
 
@@ -313,37 +264,25 @@ def made_by(start: Path) -> dict[str, Any]:
     }
 
 
-def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
+def train_all(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
     """All repetitions; what results.json holds."""
     protocol = protocol_of(options)
-    device = torch.device(options.device)
+    names = ("augment", "frozen_epochs", "one_cycle", "bfloat16", "device")
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
     results = []
     for repetition in range(protocol.repetitions if options.split == "published" else 1):
         parts = cells.split(protocol, options.seed + repetition) if options.split == "published" else cells.parts
-        folder = options.out / f"repetition-{repetition}"
-        networks = [
-            PartTrainer(
-                part,
-                cells,
-                parts,
-                protocol,
-                folder / part.name,
-                seed=options.seed + repetition,
-                augment=options.augment,
-                frozen_epochs=options.frozen_epochs,
-                one_cycle=options.one_cycle,
-                bfloat16=options.bfloat16,
-                resume=options.resume,
-                device=options.device,
-                start=None if options.start is None else start_of(options.start, part),
-            ).run()
-            for part in parts_of(options.architecture)
-        ]
-        system = assemble(options.architecture, networks).to(device)
+        networks = []
+        for part in parts_of(options.architecture):
+            start = None if options.start is None else start_of(options.start, part)
+            task = PartTask(part, cells, parts, protocol, options.seed + repetition, start=start, **chosen)
+            out = options.out / f"repetition-{repetition}" / part.name
+            networks.append(train_part(task, out, resume=options.resume))
+        system = assemble(options.architecture, networks).to(options.device)
         tested = TEST if options.split == "published" else VALIDATION
-        chosen = np.flatnonzero(np.array(parts) == tested)
-        truth = np.array([CLASSES.index(cells.classes[i]) for i in chosen])
-        found = figures(predicted(system, cells, chosen, protocol.input_px, device), truth)
+        rows = np.flatnonzero(np.array(parts) == tested)
+        truth = np.array([CLASSES.index(cells.classes[i]) for i in rows])
+        found = figures(predicted(system, cells, rows, protocol.input_px, options.device), truth)
         results.append({"repetition": repetition, "measured_on": tested, **found})
         print(f"repetition {repetition}: accuracy {found['accuracy']:.4f}", flush=True)
     return {"repetitions": results, "summary": summary(results)}
@@ -351,8 +290,7 @@ def train(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
-    torch.set_num_threads(options.threads)
-    cv2.setNumThreads(options.threads)
+    set_threads(options.threads)
     cells = Cells(load_stored(data_root(), options.cells), options.sets.split(","), options.margin, options.strength)
     if options.limit:
         chosen = np.linspace(0, len(cells.classes) - 1, options.limit).astype(int)
@@ -361,12 +299,10 @@ def main(argv: Sequence[str]) -> int:
             [values[i] for i in chosen] for values in (cells.classes, cells.keys, cells.parts)
         )
     began_with = {} if options.start is None else made_by(options.start)
-    found = train(options, cells)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    protocol = asdict(protocol_of(options))
+    found = train_all(options, cells)
     document = {
-        "settings": settings,
-        "protocol": protocol,
+        "settings": plain_settings(options),
+        "protocol": asdict(protocol_of(options)),
         "classes": CLASSES,
         "unseen": HOLDOUT,
         **found,

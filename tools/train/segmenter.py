@@ -7,7 +7,7 @@
 
 Stochastic gradient descent with momentum, batches of 10, 40 epochs, from nothing, on whole pictures. The cells of each
 laboratory of wbc_masks are dealt at random, by class, into 70 % training, 10 % validation and 20 % test. Writes
-last.pt, log.jsonl and results.json (accuracies and IoU on the test cells, over all and by laboratory) into --out.
+last.pt, results.jsonl and results.json (accuracies and IoU on the test cells, over all and by laboratory) into --out.
 
 The options of the second line fit a small machine and few cells: crops around the cell as the stream cuts them, a
 quarter of the widths, the decoder of DeepLabv3+ and one finer still, colour, focus and geometry changed at random, a
@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,19 @@ import torch
 from torch import Tensor, nn
 
 from tools.architectures.deeplabv3 import CLASSES, RATES, DeepLabV3
-from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
 from tools.data.augment import Augmentation
 from tools.data.masked_cells import Changes, MaskedCells, batch_of, drawn, load_cells
 from tools.data.masks import figures
 from tools.data.protocols import TEST
-from tools.train import loop
+from tools.train.loop import LAST, NetworkT, Schedule, Task, channels_last, epoch_batch, load_checkpoint, train
+from tools.train.options import plain_settings, run_parser, set_threads
 
 AVERAGE_DECAY = 0.995
 
 
 @torch.no_grad()
-def confusion(
-    network: nn.Module, cells: MaskedCells, chosen: Sequence[int] | np.ndarray, device: torch.device
-) -> np.ndarray:
+def confusion(network: nn.Module, cells: MaskedCells, chosen: Sequence[int] | np.ndarray, device: str) -> np.ndarray:
     """int64 (3, 3) pixels by true and predicted class."""
     network.eval()
     table = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
@@ -67,98 +64,69 @@ def loss_of(logits: Tensor, truth: Tensor, overlap: float) -> Tensor:
     return loss + overlap * (1 - (both + 1) / (either + 1)).mean()
 
 
-class SegmenterTrainer:
-    """One run in `out`, resumed at the start of an epoch."""
+@dataclass(eq=False, kw_only=True)
+class SegmenterTask(Task[NetworkT]):
+    """The cells of training, all of them once an epoch or as many of each laboratory."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        cells: MaskedCells,
-        out: Path,
-        *,
-        rate: float,
-        momentum: float,
-        batch: int,
-        seed: int,
-        augment: bool = False,
-        average: bool = False,
-        balance: bool = False,
-        epochs: int | None = None,
-        decay: float = 0.0,
-        overlap: float = 0.0,
-        bfloat16: bool = False,
-        resume: bool = False,
-        device: str = "cpu",
-    ) -> None:
-        """`epochs`: the rate warms up over one epoch and falls along half a cosine to the last of them; None keeps
-        it. `average`: what is measured and exported is the moving average of the weights. `balance`: an epoch has as
-        many cells of each laboratory. `decay`: of the weights, each step. `overlap`: see `loss_of`. `bfloat16`: the
-        network computes in it while it learns."""
-        self.device = torch.device(device)
+    network: NetworkT
+    cells: MaskedCells
+    rate: float
+    momentum: float
+    batch: int
+    seed: int
+    augment: bool = False
+    """Change them at random."""
+    balance: bool = False
+    """An epoch has as many cells of each laboratory."""
+    decay: float = 0.0
+    """Of the weights, each step."""
+    overlap: float = 0.0
+    """See `loss_of`."""
+    bfloat16: bool = False
+    """The network computes in it while it learns."""
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
         # On a CPU depthwise convolutions of channels-last tensors take three quarters of the time.
-        self.network = loop.channels_last(network.to(self.device))
-        self.cells, self.out, self.batch, self.seed, self.augment = cells, out, batch, seed, augment
-        self.rate, self.epochs, self.balance = rate, epochs, balance
-        self.overlap, self.bfloat16 = overlap, bfloat16
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
-        self.average = loop.MovingAverage(self.network, AVERAGE_DECAY) if average else None
-        self.epoch = 0
-        if resume and (out / "last.pt").exists():
-            state = loop.load_checkpoint(out / "last.pt")
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-            self.epoch = state["epoch"]
+        self.network = channels_last(self.network.to(self.device))
+        # The mean of the pyramid's image branch can't be normalised over one cell: a last one alone is left out.
+        self.epoch_steps = -(-(len(self._order(np.random.default_rng())) - 1) // self.batch)
 
-    @property
-    def measured(self) -> nn.Module:
-        """The network that counts: the average where one is kept."""
-        return self.network if self.average is None else self.average.network
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        return drawn(self.cells, rng) if self.balance else rng.permutation(self.cells.select(TRAIN))
 
-    def run_epoch(self) -> dict[str, Any]:
-        """One pass over the training cells; the line of log.jsonl."""
-        rng = loop.seed_everything(self.seed, self.epoch)
-        order = drawn(self.cells, rng) if self.balance else rng.permutation(self.cells.select(TRAIN))
-        started, losses = time.monotonic(), []
-        self.network.train()
-        starts = range(0, len(order), self.batch)
-        for step, start in enumerate(starts):
-            if self.epochs is not None:
-                done = self.epoch * len(starts) + step
-                factor = loop.one_cycle(done, self.epochs * len(starts), len(starts))
-                self.optimizer.param_groups[0]["lr"] = self.rate * factor
-            chosen = order[start : start + self.batch]
-            if len(chosen) < 2:  # the mean of the pyramid's image branch can't be normalised over one cell
-                continue
-            x, truth = batch_of(self.cells, chosen, rng if self.augment else None)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                logits = self.network(x.to(self.device))
-            loss = loss_of(logits.float(), truth.to(self.device), self.overlap)
-            losses.append(loop.descend(loss, self.network, self.optimizer))
-            if self.average is not None:
-                self.average.update(self.network)
-        self.epoch += 1
-        held = confusion(self.measured, self.cells, self.cells.select(VALIDATION), self.device)
-        line = {
-            "epoch": self.epoch,
-            "loss": float(np.mean(losses)),
-            "validation_mean_iou": figures(held)["mean_iou"] if held.any() else None,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-        }
-        if self.average is not None:
-            state["average"] = self.average.state_dict()
-        loop.save_checkpoint(self.out / "last.pt", state)
-        loop.append_result(self.out / "log.jsonl", line)
-        return line
+    def settings(self) -> dict[str, Any]:
+        return {"batch": self.batch, "seed": self.seed, "augment": self.augment, "balance": self.balance}
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.network.parameters(), lr=self.rate, momentum=self.momentum, weight_decay=self.decay)
+
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        chosen = epoch_batch(self._order, step, self.epoch_steps, self.batch, self.seed)
+        x, truth = batch_of(self.cells, chosen, rng if self.augment else None)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.network(x.to(self.device))
+        return loss_of(logits.float(), truth.to(self.device), self.overlap), {}
+
+    def measure(self, network: NetworkT) -> dict[str, Any]:
+        held = confusion(network, self.cells, self.cells.select(VALIDATION), self.device)
+        return {"mean_iou": figures(held)["mean_iou"] if held.any() else None}
 
 
-def results(network: nn.Module, cells: MaskedCells, device: torch.device) -> dict[str, Any]:
+def schedule_of(task: SegmenterTask[Any], epochs: int, *, cosine: bool = False, average: bool = False) -> Schedule:
+    """Measured after every epoch. cosine: the rate warms up over one epoch and falls along half a cosine. average: what
+    is measured and exported is the moving average of the weights."""
+    return Schedule(
+        steps=epochs * task.epoch_steps,
+        measured_every=task.epoch_steps,
+        warmup_steps=task.epoch_steps if cosine else None,
+        average_decay=AVERAGE_DECAY if average else None,
+        clip=None,
+        seed=task.seed,
+    )
+
+
+def results(network: nn.Module, cells: MaskedCells, device: str) -> dict[str, Any]:
     """Figures of the test cells, over all and by laboratory."""
     tested = cells.select(TEST)
     of = {name: [i for i in tested if cells.laboratories[i] == name] for name in sorted(set(cells.laboratories))}
@@ -168,7 +136,7 @@ def results(network: nn.Module, cells: MaskedCells, device: torch.device) -> dic
 
 def measured_weights(run: Path) -> dict[str, Any]:
     """Of the network of a run that counts, the average where one was kept."""
-    state = loop.load_checkpoint(run / "last.pt")
+    state = load_checkpoint(run / LAST)
     weights: dict[str, Any] = state["average"]["network"] if "average" in state else state["network"]
     return weights
 
@@ -192,9 +160,7 @@ def build_network(settings: Mapping[str, Any]) -> DeepLabV3:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = command_parser("tools.train segmenter", __doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true")
+    parser = run_parser("segmenter", __doc__)
     parser.add_argument("--input-px", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=10)
@@ -223,12 +189,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
     parser.add_argument("--cosine", action="store_true", help="let the rate fall along half a cosine")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    set_threads(options.threads, options.seed)
+    settings = plain_settings(options)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "settings.json").write_text(json.dumps(settings, indent=1))
     cells = load_cells(data_root(), options.input_px, options.seed, options.margin)
@@ -236,27 +199,11 @@ def main(argv: Sequence[str]) -> int:
     network = build_network(settings)
     if options.start_from is not None:
         network.load_state_dict(measured_weights(options.start_from))
-    trainer = SegmenterTrainer(
-        network,
-        cells,
-        options.out,
-        rate=options.rate,
-        momentum=options.momentum,
-        batch=options.batch,
-        seed=options.seed,
-        augment=options.augment,
-        average=options.average,
-        balance=options.balance,
-        epochs=options.epochs if options.cosine else None,
-        decay=options.decay,
-        overlap=options.overlap,
-        bfloat16=options.bfloat16,
-        resume=options.resume,
-        device=options.device,
-    )
-    while trainer.epoch < options.epochs:
-        print(trainer.run_epoch(), flush=True)
-    found = results(trainer.measured, cells, trainer.device)
+    names = ("rate", "momentum", "batch", "seed", "augment", "balance", "decay", "overlap", "bfloat16", "device")
+    task = SegmenterTask(network=network, cells=cells, **{name: getattr(options, name) for name in names})
+    schedule = schedule_of(task, options.epochs, cosine=options.cosine, average=options.average)
+    resume = options.out / LAST if options.resume and (options.out / LAST).exists() else None
+    found = results(train(task, schedule, options.out, resume=resume).network, cells, task.device)
     (options.out / "results.json").write_text(json.dumps({"settings": settings, **found}, indent=1))
     print(f"mean IoU of nucleus and cytoplasm {found['all']['mean_iou']:.4f}")
     return 0

@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -45,6 +44,7 @@ from tools.graphs.conversion import to_onnx
 from tools.graphs.support_vectors import FEATURES, add_support_vectors, bare_features
 from tools.metrics import classification as measures
 from tools.train import loop
+from tools.train.options import plain_settings, set_threads
 from tools.train.published import cells_of_run
 
 KERNELS = ("quadratic", "cubic", "optimised")
@@ -268,8 +268,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
-    torch.set_num_threads(options.threads)
-    cv2.setNumThreads(options.threads)
+    set_threads(options.threads)
     run = json.loads((options.network / "results.json").read_text())
     if run["settings"]["architecture"] != "darknet53":
         raise SystemExit(f"--network: got a run of {run['settings']['architecture']}, expected one of darknet53")
@@ -280,8 +279,7 @@ def main(argv: Sequence[str]) -> int:
     sample = blasts(run, margins) if options.classes == "blast" else five_types(run, options.cells, margins)
     features = features_of(graph, sample, options.out / "features.npz", options.threads)
     results = fit_all(sample, features, options)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
-    settings["margins"] = list(sample.margins)
+    settings = {**plain_settings(options), "margins": list(sample.margins)}
     document = {"settings": settings, "network": run, "names": list(sample.names), "kernels": results}
     (options.out / "results.json").write_text(json.dumps(document, indent=1))
     return 0

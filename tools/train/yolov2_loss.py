@@ -59,9 +59,9 @@ class YOLOv2Loss:
         image = targets[:, 0].long()
         corners = torch.cat((targets[:, 2:4] - targets[:, 4:] / 2, targets[:, 2:4] + targets[:, 4:] / 2), 1)
         for index in range(n):
-            mine = corners[image == index]
-            if len(mine):
-                overlap = box_iou(boxes[index].reshape(-1, 4), mine).amax(1)
+            objects = corners[image == index]
+            if len(objects):
+                overlap = box_iou(boxes[index].reshape(-1, 4), objects).amax(1)
                 background[index] &= (overlap <= w.ignored_iou).view_as(background[index])
         zero = raw.sum() * 0
         terms = {"box": zero, "objectness": zero, "classes": zero}

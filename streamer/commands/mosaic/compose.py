@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,7 @@ from streamer.commands.mosaic.marks import CellMark
 from streamer.commands.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
 from streamer.commands.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
 from streamer.commands.mosaic.stitching import stitched
-from streamer.commands.output import writing
+from streamer.commands.output import say, writing
 from streamer.commands.recount import opened, recounted
 from streamer.journal import JournalError, SeenFrame, StoredSession
 from streamer.recording.format import FILE_HEADER_BYTES, version_of
@@ -74,7 +74,7 @@ def mosaic(options: Options) -> int:
     frames = sum(len(visited.islands[number]) for number in chosen)
     cells = sum(len(visited.cells.get(number, ())) for number in chosen)
     missing = f"; {_counted(visited.lost, 'frame')} without a place, not in it" if visited.lost else ""
-    print(
+    say(
         f"{out}: {picture.shape[1]} x {picture.shape[0]} px, 1:{1 / scale:.3g}, {_counted(len(chosen), 'island')},"
         f" {_counted(frames, 'frame')}, {_counted(cells, 'cell')}{missing}"
     )
@@ -103,7 +103,7 @@ def look_over(session: StoredSession) -> Visited:
     for frame in places.frames():
         islands[frame.island].append(frame)
     cells: defaultdict[int, list[Cell]] = defaultdict(list)
-    for cell in counted.cells():
+    for cell in chain(counted.cells(), counted.uncounted_cells()):
         cells[cell.island].append(cell)
     known = {cell.cell_id for of_island in cells.values() for cell in of_island}
     sides_px: dict[int, float] = {}
@@ -200,7 +200,7 @@ def _pictures(session: StoredSession, recording: str | None) -> Pictures:
     if recording is not None:
         return RecordedPictures(recording, session)
     runs = session.runs()
-    recorded = json.loads(runs[-1].configuration).get("record") if runs else None
+    recorded = runs[-1].options.record if runs else None
     if recorded is not None and os.path.exists(recorded):
         return RecordedPictures(recorded, session)
     return SourcePictures(session)

@@ -69,12 +69,12 @@ class SourcePictures:
 
     def __init__(self, session: StoredSession) -> None:
         """LeukostreamError for a camera or a stream, and where the source is gone."""
-        if session.live:
+        kind, _, rest = session.address.partition(":")
+        if session.live or kind in ("camera", "stream", "imagezmq"):  # no journal makes this call anyone
             raise LeukostreamError(
                 f"mosaic: got no recording of {session.source!r}, which can't be read again, expected one; run with"
                 " --record FILE and give that file too"
             )
-        kind, _, rest = session.address.partition(":")
         self._address = parse_source(rest if kind == "path" else session.address)
         self._name = session.address
         open_source(self._address)  # for its error, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -22,14 +23,14 @@ from streamer.analysis.magnification import MeasuredSource
 from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
-from streamer.commands.output import remark
+from streamer.commands.output import remark, say
 from streamer.commands.run.sources import OpenedSource, open_sources
 from streamer.config import FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
 from streamer.counting.known import known_of
 from streamer.counting.morphometry import ShapeMeter
-from streamer.dashboard import Dashboard, Display, format_differential
+from streamer.dashboard import Dashboard, Display, format_differential, shows_anything
 from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
@@ -82,9 +83,9 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
-    say = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
+    held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
     sources = list(open_sources(config))
-    models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), say)
+    models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
     _prepare(sources, models)
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
@@ -121,6 +122,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
                 stream=publisher.health if publisher else lambda: None,
                 on_skip=_report_skip,
+                lines_lost=lambda: None if jsonl is None else jsonl.lost,
                 recorder=recorder,
             ),
             _limits(config, max(one.detector.batch for one in models.values())),
@@ -129,7 +131,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         )
         if publisher is not None:
             publisher.obey(pipeline.controls)
-        say.begin()
+        held.begin()
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping
         try:
@@ -139,10 +141,12 @@ def _run(config: Config, metrics: Metrics | None) -> int:
                 pipeline.finish()
         finally:
             if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
-                for final in pipeline.finals.values():
+                for final in filter(shows_anything, pipeline.finals.values()):
                     print(format_differential(final, note), file=people)
             if recorder is not None:
-                print(_recording_summary(config.record, recorder.health()), file=people)
+                say(_recording_summary(config.record, recorder.health()), people)
+        if jsonl is not None:
+            jsonl.check()
     return 0
 
 
@@ -278,7 +282,7 @@ def _open_publisher(config: Config, history: JournalHistory | None, people: Text
         history=history,
         farewell_s=FAREWELL_S,
     )
-    print(f"publishing on {publisher.endpoint}", file=people, flush=True)
+    say(f"publishing on {publisher.endpoint}", people)
     return publisher
 
 
@@ -288,7 +292,8 @@ def _metrics(config: Config) -> Iterator[Metrics | None]:
     if config.metrics is None:
         yield None
         return
-    from streamer.sinks.metrics import Metrics, MetricsServer
+    from streamer.sinks.metrics import Metrics
+    from streamer.sinks.metrics_server import MetricsServer
 
     metrics = Metrics()
     server = MetricsServer(config.metrics, metrics, insecure=config.insecure)
@@ -332,7 +337,11 @@ def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | Non
 
 @contextlib.contextmanager
 def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential."""
+    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential.
+
+    A second Ctrl-C ends the process at once, which every file of a run survives: its threads are inside native code,
+    and the interpreter's own end would abort them there ("terminate called without an active exception").
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
         pipeline.stop()
@@ -341,6 +350,11 @@ def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
     previous = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:
+        remark("stopped at once, before the final differential")
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(130)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

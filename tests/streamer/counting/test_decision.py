@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import Attribute, Classifications
+from engines.models.classifier import Classifier
+from engines.zoo.figures import MeasuredOn
 from streamer.commands.classify import classified_file
 from streamer.counting.decision import ClassDecision
 from streamer.counting.fusion import Fusion, FusionConfig
+from tests.cases import card
 
 ATTRIBUTES = (Attribute("nucleus_shape", ("round", "bent", "split")), Attribute("cell_size", ("small", "big")))
 NAMING = ClassDecision(
@@ -81,3 +87,16 @@ def test_a_look_and_a_cell_of_that_one_look_have_the_same_class_and_subclass(thr
     assert of_look.subclass == ("band neutrophil" if band >= threshold else None)
     assert naming.subclass("lymphocyte", look.subclass_probabilities[0]) is None
     assert naming.subclass("unclassified", look.subclass_probabilities[0]) is None
+
+
+def test_the_rate_of_errors_is_the_worst_that_the_card_measured():
+    plain = card("classifier", ("blast", "immature granulocyte", "neutrophil"), ["white"] * 3, 0.5)
+    figures = {
+        MeasuredOn("home", "", "validation"): {"command": "x", "blast_false_rate": 0.001, "cells": 9},
+        MeasuredOn("away", "", "validation"): {"command": "x", "blast_false_rate": 0.02},
+        MeasuredOn("away", "", "holdout"): {"command": "x", "immature_granulocyte_false_rate": 0.0},
+    }
+    specs = classifier_specs(32, 32, 3)
+    decision = ClassDecision.of(Classifier(replace(plain, figures=figures), ScriptedEngine(*specs, lambda feeds: {})))
+    assert decision.error_rates == {"blast": 0.02, "immature granulocyte": 0.0}
+    assert ClassDecision.of(Classifier(plain, ScriptedEngine(*specs, lambda feeds: {}))).error_rates == {}

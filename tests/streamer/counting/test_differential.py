@@ -95,83 +95,34 @@ def test_subclasses_have_the_limits_of_the_method_that_is_told():
     tally = Tally(classes={"neutrophil": 100}, subclasses={"band neutrophil": 0, "metamyelocyte": 7})
     running = differential(tally, ALL, subclass_names=SUBCLASSES, method=CONFIDENCE_SEQUENCE)
     assert running.not_seen["band neutrophil"] == 100 * confidence_sequence(0, 100)[1]
-    assert 100 * confidence_sequence(7, 100)[0] < 2 < 100 * clopper_pearson(7, 100)[0]
-    assert "metamyelocytes above 2 %" not in running.flags
-    ended = differential(tally, ALL, subclass_names=SUBCLASSES)
-    assert "metamyelocytes above 2 %" in ended.flags
 
 
-def test_a_range_is_flagged_only_when_the_whole_interval_is_outside():
-    near = differential(Tally(classes={"neutrophil": 66, "lymphocyte": 34}), FIVE)
-    assert not any(flag.startswith("neutrophil") for flag in near.flags)  # 66 % of 100: 55.8-75.2 % reaches 60 %
-    far = differential(Tally(classes={"neutrophil": 80, "lymphocyte": 20}), FIVE)
-    assert [flag.split(":")[0] for flag in far.flags] == ["neutrophil high"]
+def test_what_is_no_cell_is_counted_apart_by_a_model_that_can_name_it():
+    counted = Tally(classes={"neutrophil": 40, "smudge cell": 6, "artefact": 3}, edge=5)
+    result = differential(counted, (*FIVE, "smudge cell", "artefact"))
+    assert (result.total, result.edge, result.smudge, result.smudge_per_100_wbc, result.artefacts) == (40, 5, 6, 15, 3)
+    assert (of_five := differential(Tally(classes={"neutrophil": 40}), FIVE)).smudge is None
+    assert (of_five.smudge_per_100_wbc, of_five.artefacts, of_five.edge) == (None, None, 0)
+    assert differential(Tally(classes={}), (*FIVE, "smudge cell")).smudge_per_100_wbc is None
+
+
+def test_where_the_size_of_the_cells_moves_a_percentage_by_more_than_a_point_is_said():
+    counts = {"neutrophil": 60, "lymphocyte": 38, "unclassified": 2, "erythroblast": 50}
+    weights = {"neutrophil": 93.0, "lymphocyte": 55.0, "unclassified": 2.0, "erythroblast": 70.0}
+    result = differential(Tally(classes=counts, weights=weights), FIVE)
+    corrected = {name: share.percent_size_corrected for name, share in result.classes.items()}
+    assert corrected == pytest.approx(
+        {"neutrophil": 62.0, "lymphocyte": 55 / 1.5, "monocyte": 0, "eosinophil": 0, "basophil": 0}
+    )
+    assert result.size_bias == pytest.approx({"neutrophil": 2.0, "lymphocyte": 55 / 1.5 - 38})
+    slightly = differential(Tally(classes=counts, weights={**counts, "neutrophil": 61.0}), FIVE)
+    assert (slightly.size_bias, slightly.classes["neutrophil"].percent_size_corrected) == ({}, 100 * 61 / 101)
+    unknown = differential(Tally(classes=counts), FIVE)
+    assert (unknown.classes["neutrophil"].percent_size_corrected, unknown.size_bias) == (None, {})
 
 
 ALL = (*FIVE, "immature granulocyte", "erythroblast", "platelet")
 SUBCLASSES = ("band neutrophil", "segmented neutrophil", "metamyelocyte", "myelocyte", "promyelocyte")
-USUAL = {"neutrophil": 50, "lymphocyte": 30, "monocyte": 5, "eosinophil": 2, "basophil": 1}
-"""All inside their ranges; with the 12 of a test's own, 100 cells."""
-
-
-def flags_of(method=CLOPPER_PEARSON, *, subclasses=None, names=ALL, subclass_names=SUBCLASSES, **counts):
-    given_counts = {name.replace("_", " "): count for name, count in counts.items()}
-    tally = Tally(classes={**USUAL, **given_counts}, subclasses=subclasses or {})
-    return list(differential(tally, names, subclass_names=subclass_names, method=method).flags)
-
-
-def test_a_usual_count_raises_no_flag():
-    assert flags_of() == []
-
-
-@pytest.mark.parametrize("name", ["promyelocyte", "myelocyte"])
-def test_any_promyelocyte_or_myelocyte_is_flagged(name):
-    assert flags_of(immature_granulocyte=12, subclasses={name: 1}) == [f"{name}s seen"]
-
-
-@pytest.mark.parametrize(("name", "said"), [("myelocyte", "myelocytes seen"), ("blast", "blasts seen")])
-def test_a_class_of_its_own_is_flagged_as_a_subclass_is(name, said):
-    assert flags_of(names=(*ALL, name), subclass_names=(), **{name: 1}) == [said]
-
-
-def test_any_nucleated_red_cell_is_flagged():
-    assert flags_of(erythroblast=1) == ["nucleated red cells seen"]
-
-
-@pytest.mark.parametrize(("count", "flagged"), [(6, False), (7, True)])
-def test_metamyelocytes_are_flagged_when_their_lower_limit_is_above_two_percent(count, flagged):
-    # Of 100 cells, 6 are 2.2-12.6 % by Clopper-Pearson, of 118 they are 1.9-10.7 %; 7 of 118 are 2.4-11.8 %.
-    said = flags_of(immature_granulocyte=30, subclasses={"metamyelocyte": count})
-    assert ("metamyelocytes above 2 %" in said) is flagged
-
-
-@pytest.mark.parametrize(
-    ("name", "usual", "inside", "outside", "flag"),
-    [
-        ("neutrophil", (40, 60), 69, 70, "neutrophil high: 60.0-78.8 % (usual 40-60 %)"),
-        ("neutrophil", (40, 60), 31, 30, "neutrophil low: 21.2-40.0 % (usual 40-60 %)"),
-        ("eosinophil", (1, 4), 8, 9, "eosinophil high: 4.2-16.4 % (usual 1-4 %)"),
-        ("band neutrophil", (0, 10), 16, 17, "band neutrophil high: 10.2-25.8 % (usual 0-10 %)"),
-    ],
-)
-def test_a_range_is_left_by_the_interval_and_not_by_the_point(name, usual, inside, outside, flag):
-    def flags(count):
-        counted = Tally(classes={name: count, "lymphocyte": 100 - count}, subclasses={name: count})
-        if name in SUBCLASSES:
-            counted = Tally(classes={"neutrophil": 100}, subclasses={name: count})
-        return differential(counted, ALL, subclass_names=SUBCLASSES, ranges={name: usual}).flags
-
-    assert not usual[0] <= inside <= usual[1]
-    assert flags(inside) == ()
-    assert flags(outside) == (flag,)
-
-
-def test_flags_follow_the_limits_that_are_shown():
-    tally = Tally(classes={"neutrophil": 72, "lymphocyte": 28})
-    ranges = {"neutrophil": (40.0, 60.0)}
-    assert len(differential(tally, FIVE, ranges=ranges).flags) == 1
-    running = differential(tally, FIVE, ranges=ranges, method=CONFIDENCE_SEQUENCE)
-    assert (running.flags, running.classes["neutrophil"].low < 60.0) == ((), True)
 
 
 def test_what_the_model_cannot_see_is_not_assessed():

@@ -134,6 +134,16 @@ def test_boxes_of_different_families_are_one_cell_only_when_they_are_nearly_the_
     assert (new.tolist(), doubles.tolist(), originals.tolist()) == ([0, 1, 2], [3], [2])
 
 
+def test_of_a_white_and_a_red_box_on_one_cell_the_better_one_holds():
+    """As a detector gave them of a red cell in a frame that was a little blurred."""
+    red, white = (349.7, 114.5, 394.6, 160.9), (342.9, 113.2, 400.1, 176.1)
+    for scores, kept in (((0.91, 0.36), 0), ((0.36, 0.91), 1)):
+        new, doubles, originals = new_and_double(
+            np.zeros(2, bool), boxes(red, white), cuts(NO, NO), np.array([1, 0]), np.float32(scores), MatchConfig()
+        )
+        assert (new.tolist(), doubles.tolist(), originals.tolist()) == ([kept], [1 - kept], [kept])
+
+
 @pytest.mark.parametrize(
     ("second", "family", "is_double"),
     [

@@ -208,14 +208,15 @@ def test_a_cut_cell_is_counted_when_it_is_seen_whole():
     assert slide.map.finish().cells == ()
 
 
-def test_what_was_only_seen_cut_is_counted_at_the_end_as_partial():
+def test_what_was_only_seen_cut_is_counted_apart_and_published_at_the_end_as_partial():
     slide = Slide((400, 150, 60, WHITE), (200, 150, 60, WHITE))
     slide.show(0, 0)
     slide.show(2, 0)
-    assert slide.white == 1
     last = slide.map.finish()
-    assert [(cell.partial, cell.looks) for cell in last.cells] == [(True, 2)]
-    assert slide.white == 2
+    assert [(cell.partial, cell.counted, cell.looks) for cell in last.cells] == [(True, False, 2)]
+    assert (slide.white, slide.map.counts().partial_white) == (1, 1)
+    assert [cell.partial for cell in slide.map.cells()] == [False]
+    assert [cell.cell_id for cell in slide.map.uncounted_cells()] == [last.cells[0].cell_id]
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["cut first", "whole first"])
@@ -254,8 +255,8 @@ def test_a_cell_cut_from_both_sides_is_one_partial_cell():
     right = slide.show(385, 0).observations[0].cell_id  # shows 385 to 430
     assert left == right
     slide.map.finish()
-    assert slide.white == 1
-    [cell] = slide.map.cells()
+    assert (slide.white, slide.map.counts().partial_white) == (0, 1)
+    [cell] = slide.map.uncounted_cells()
     assert (cell.x_px, cell.partial) == (pytest.approx(400, abs=1), True)
 
 
@@ -390,7 +391,7 @@ def test_of_two_ends_that_edges_cut_the_outer_one_is_kept():
         for x in frames:
             slide.show(x, 0)
         slide.map.finish()
-        [cell] = slide.map.cells()
+        [cell] = slide.map.uncounted_cells()
         assert cell.x_px == (340 + 420) / 2
 
 
@@ -401,7 +402,7 @@ def test_a_side_that_a_look_saw_stays_where_it_was_seen():
     slide.feed(placed(390, 0), detections((0, 120, 50, 180)))
     slide.feed(placed(0, 0), detections((346, 126, 400, 180)))
     slide.map.finish()
-    [cell] = slide.map.cells()
+    [cell] = slide.map.uncounted_cells()
     assert (cell.x_px, cell.y_px) == ((340 + 440) / 2, 150)
 
 
@@ -444,7 +445,7 @@ def test_what_was_seen_of_a_cell_from_two_sides_is_one_when_it_meets():
     slide.feed(placed(20, 0), detections((350, 120, 400, 180)))  # 370 to 420: the first one, grown
     assert slide.map.counts().partial_white == 2
     slide.map.finish()
-    assert slide.white == 1
+    assert slide.map.counts().partial_white == 1
 
 
 def test_an_empty_frame():

@@ -156,7 +156,7 @@ def test_smudge_cells_are_given_as_lymphocytes_too_where_there_are_many():
     counts = {"neutrophil": 20, "lymphocyte": 70, "monocyte": 10, "smudge cell": 100}
     found = differential(Tally(classes=counts), (*FIVE, "smudge cell"))
     verdict = judge(replace(GOOD, smudge_cells=100), CONFIG)
-    both = with_smudge_cells(verdict, counts, found)
+    both = with_smudge_cells(verdict, found)
     assert found.classes["lymphocyte"].percent == 70.0
     assert {name: one.count for name, one in both.items() if one.count} == {
         "neutrophil": 20,
@@ -164,7 +164,7 @@ def test_smudge_cells_are_given_as_lymphocytes_too_where_there_are_many():
         "monocyte": 10,
     }
     assert both["lymphocyte"].percent == 85.0
-    assert with_smudge_cells(judge(GOOD, CONFIG), counts, found) is None
+    assert with_smudge_cells(judge(GOOD, CONFIG), found) is None
 
 
 def test_what_is_known_comes_from_the_card():

@@ -9,7 +9,7 @@ import numpy as np
 from streamer.counting.differential import share
 from streamer.dashboard import DashboardState
 from streamer.protocol import messages
-from streamer.records import ClassShare, SourceStatus, StagePosition
+from streamer.records import ClassShare, Flag, SourceStatus, StagePosition
 
 HEAD: dict[str, Any] = {
     "session": "s1",
@@ -88,6 +88,10 @@ def differential(counts: dict[str, int], unclassified: int = 0, **given: Any) ->
     return messages.DifferentialMessage(**{**HEAD, **plain, **given})
 
 
+def flag(text: str, **given: Any) -> Flag:
+    return Flag(code="seen", text=text, **given)
+
+
 def status(**given: Any) -> SourceStatus:
     plain: dict[str, Any] = {
         "state": "open",
@@ -136,7 +140,10 @@ def busy_state() -> DashboardState:
     state.update(frame(detections=detections, file="B-53_0103.jpg", stage=stage), image)
     for cell_id in range(30):
         state.update(cell(cell_id, list(FIVE)[cell_id % 5]), rng.integers(0, 256, (50, 44, 3), np.uint8))
-    flags = ["nucleated red cells seen", "eosinophil high: 6.1-9.2 % (usual 1-4 %)"]
+    flags = [
+        flag("nucleated red cell seen (2 beside 100 white cells)"),
+        flag("eosinophil 8 % (8 of 100; limits 3–16)"),
+    ]
     state.update(differential(FIVE, 3, flags=flags, nrbc=2, nrbc_per_100_wbc=2.0, not_assessed=["blast"]))
     state.update(health({"slide": status(dropped={"queue full": 12}, skipped={"not an image": 1})}))
     return state

@@ -7,7 +7,7 @@ import io
 from streamer.counting.differential import share
 from streamer.dashboard import PlainReporter, format_differential
 from streamer.records import NearestLaboratory, ShadowStatus, Verdict, VerdictReason, WorstLaboratory
-from tests.streamer.dashboard.dashboard_cases import FIVE, differential, health, status
+from tests.streamer.dashboard.dashboard_cases import FIVE, differential, flag, health, status
 
 SECOND = 1_000_000_000
 
@@ -18,7 +18,11 @@ def test_the_table_of_a_differential():
         3,
         nrbc=2,
         nrbc_per_100_wbc=2.0,
-        flags=["nucleated red cells seen"],
+        flags=[flag("nucleated red cell seen (2 beside 100 white cells)")],
+        edge=7,
+        smudge=12,
+        smudge_per_100_wbc=12.0,
+        artefacts=0,
         not_assessed=["blast", "plasma cell"],
         rbc_seen=13402,
         platelets_seen=843,
@@ -28,15 +32,16 @@ def test_the_table_of_a_differential():
     )
     assert format_differential(message, "4 of 100 cells on PBC").splitlines() == [
         "differential of slide: 100 white cells in 388 frames, 380 of them accepted",
-        "  class          n     %  95 % limits",
-        "  neutrophil    57  57.0    46.7–66.9",
-        "  lymphocyte    29  29.0    20.4–38.9",
-        "  monocyte       7   7.0     2.9–13.9",
-        "  eosinophil     3   3.0      0.6–8.5",
-        "  basophil       1   1.0      0.0–5.4",
-        "  unclassified   3   3.0      0.6–8.5",
+        "  class          n  relative %  95 % limits",
+        "  neutrophil    57        57.0    46.7–66.9",
+        "  lymphocyte    29        29.0    20.4–38.9",
+        "  monocyte       7         7.0     2.9–13.9",
+        "  eosinophil     3         3.0      0.6–8.5",
+        "  basophil       1         1.0      0.0–5.4",
+        "  unclassified   3         3.0      0.6–8.5",
         "nucleated red cells 2 (2.0 per 100 white cells); seen: 13 402 red cells, 843 platelets",
-        "flags: nucleated red cells seen",
+        "in no percentage: 7 cut by an edge, 12 smudge cells (12.0 smudge cells per 100 white cells)",
+        "flags: nucleated red cell seen (2 beside 100 white cells)",
         "not assessed: blast, plasma cell",
         "limits are of sampling only (clopper-pearson); what the classifier gets wrong comes on top: "
         "4 of 100 cells on PBC",

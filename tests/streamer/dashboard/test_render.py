@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from streamer.counting.differential import share
 from streamer.dashboard import DashboardState, Screenful, render
 from streamer.dashboard.canvas import clean, crop, fit, span_len
 from streamer.dashboard.palette import CLASS_COLOURS, KIND_COLOURS, PLAIN, class_colour, in_order
@@ -15,7 +16,7 @@ from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.share_table import bar, differential_panel
 from streamer.dashboard.words import NOT_A_DEVICE, described, limits
 from streamer.records import AttributeValue, ClassShare, ShadowStatus, Verdict, VerdictReason
-from tests.streamer.dashboard.dashboard_cases import FIVE, busy_state, cell, differential, frame, health, status
+from tests.streamer.dashboard.dashboard_cases import FIVE, busy_state, cell, differential, flag, frame, health, status
 
 SIZES = [(80, 24), (100, 30), (120, 35), (132, 43), (160, 45), (200, 50)]
 
@@ -74,7 +75,7 @@ def test_any_text_from_the_wire_keeps_the_screen_whole(name, reason, width):
     state = busy_state()
     state.update(frame(source=name, file=reason, accepted=False, reasons=[reason]))
     state.update(cell(5, name, source=name, subclass=reason))
-    state.update(differential({name: 3, reason: 1}, source=name, flags=[reason], not_assessed=[name]))
+    state.update(differential({name: 3, reason: 1}, source=name, flags=[flag(reason)], not_assessed=[name]))
     state.update(health({name: status(state=reason, mode=name, detail=reason, dropped={reason: 3})}, backend=reason))
     state.selected = name
     for picture in (True, False):
@@ -146,7 +147,7 @@ def test_every_class_is_shown_with_count_percent_and_limits(width, height):
     ]:
         assert any(f"● {name}" in row and {count, percent, low_high} <= set(row.split()) for row in rows), name
     screen = "\n".join(rows)
-    for text in ("100 white cells", "nucleated red cells seen", "2 = 2.0 per 100", "limits are of sampling only"):
+    for text in ("100 white cells", "nucleated red cell seen", "2 = 2.0 per 100", "limits are of sampling only"):
         assert text in screen
 
 
@@ -155,14 +156,14 @@ def test_a_small_screen_shows_the_essential():
     screen = text_of(render(state, 40, 12)).splitlines()
     assert screen[1] == "● slide 30.0 fps lost 13 100 white cells"
     assert [line.split()[1] for line in screen[3:9]] == [*FIVE, "unclassified"]
-    assert "nucleated red cells seen" in screen[9]
+    assert "nucleated red cell seen" in screen[9]
 
 
 @pytest.mark.parametrize("state_word", ["ready for review", "incomplete", "do not use"])
 def test_the_verdict_stands_first_below_the_table(state_word):
     state = busy_state()
     reasons = (VerdictReason("few_cells", "too few cells: 8 of 100", 8, 100),)
-    state.update(differential(FIVE, 3, verdict=Verdict(state=state_word, reasons=reasons), flags=["a flag"]))
+    state.update(differential(FIVE, 3, verdict=Verdict(state=state_word, reasons=reasons), flags=(flag("a flag"),)))
     lines = text_of(render(state, 160, 45)).splitlines()
     (row,) = (i for i, line in enumerate(lines) if f"{state_word}: too few cells: 8 of 100" in line)
     assert "flags: a flag" in lines[row + 1]
@@ -185,6 +186,22 @@ def test_what_was_not_seen_and_what_the_limits_are_stand_beside_the_table(width,
     panel = " ".join("".join(segment.text for line in lines for segment in line).replace("│", " ").split())
     assert "0 in 100 cells, at most 3.7 %: immature granulocyte" in panel
     assert "limits are of sampling only, valid at every look" in panel
+
+
+def test_what_is_in_no_percentage_and_what_size_does_stand_below_the_table():
+    state = busy_state()
+    classes = {name: share(count, 100) for name, count in FIVE.items()}
+    classes["neutrophil"] = msgspec.structs.replace(classes["neutrophil"], percent_size_corrected=59.21)
+    bias, ranges = {"neutrophil": 2.21}, {"basophil": "can't be judged", "neutrophil": "not outside"}
+    state.update(differential(FIVE, 3, classes=classes, edge=12, smudge=4, size_bias=bias, ranges=ranges))
+    lines = differential_panel(state, 80, 40)
+    panel = " ".join("".join(segment.text for line in lines for segment in line).replace("│", " ").split())
+    assert "in no percentage: 12 cut by an edge, 4 smudge cells" in panel
+    assert "neutrophil 59.2 % (+2.2)" in panel
+    assert "can't be judged: basophil" in panel
+    assert "no flag" not in panel
+    state.update(differential(FIVE, 3, ranges=dict.fromkeys(ranges, "not outside")))
+    assert "no flag" in text_of(render(state, 160, 45))
 
 
 def test_losses_are_told_by_reason():

@@ -253,6 +253,22 @@ def test_recount_of_a_session_that_was_cut_off_compares_with_the_last_one_publis
     assert said[-1] == f"equal to the last differential published, {last.published_utc}"
 
 
+def test_a_journal_of_protocol_1_is_counted_by_the_rules_of_today(tmp_path, seen, capsys):
+    path = tmp_path / "old.db"
+    run_over(path, seen)
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT session_seq, header FROM messages WHERE type = 'differential'").fetchall()
+    for number, header in rows:
+        old = json.loads(header) | {"version": "1.0", "flags": ["nucleated red cells seen"], "total": 17}
+        database.execute("UPDATE messages SET header = ? WHERE session_seq = ?", (json.dumps(old).encode(), number))
+    database.commit()
+    database.close()
+    assert recount(str(path)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "differential of slide: 16 white cells in 33 frames, 32 of them accepted"
+    assert said[-1] == "the final differential published has other rules, those of protocol 1.0: not compared"
+
+
 def test_recount_says_what_differs(tmp_path, seen, capsys):
     path = tmp_path / "changed.db"
     run_over(path, seen[:12])
@@ -278,6 +294,24 @@ def test_export_as_csv_gives_the_counted_cells_and_their_pictures(written, tmp_p
         if row["picture"]:
             assert (folder / row["picture"]).read_bytes().startswith(b"\xff\xd8")
     assert {path.name for path in folder.iterdir()} >= {row["picture"] for row in rows} - {""}
+
+
+def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(copy, tmp_path):
+    database = sqlite3.connect(copy)
+    [rules] = database.execute("SELECT rules FROM sessions").fetchone()
+    for name, evil in (("basophil", "=1+1"), ("monocyte", "@SUM(A1)"), ("lymphocyte", "-2"), ("nucleus_shape", "+x")):
+        rules = rules.replace(f'"{name}"', f'"{evil}"')
+    database.execute("UPDATE sessions SET rules = ?, id = '\tid'", (rules,))
+    database.execute("UPDATE frames SET x_px = x_px - 2000")
+    database.commit()
+    database.close()
+    assert export(str(copy), "csv", str(tmp_path / "cells.csv"), None) == 0
+    with open(tmp_path / "cells.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"'=1+1", "'@SUM(A1)", "'-2"} <= {row["class"] for row in rows} | {row["top_class"] for row in rows}
+    assert rows[0]["session"] == "'\tid"
+    assert "'+x" in rows[0]
+    assert all(float(row["x_px"]) < 0 for row in rows)
 
 
 def test_export_as_coco_gives_every_box_of_every_frame(written, seen, tmp_path):

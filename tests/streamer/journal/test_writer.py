@@ -34,7 +34,7 @@ def session(journal):
 
 
 def stored(journal, number=-1):
-    return read_sessions(journal.database)[number]
+    return read_sessions(journal.database, journal.path)[number]
 
 
 def picture(seed):
@@ -80,7 +80,7 @@ def same(one, two):
 def test_all_that_a_tracker_remembers_comes_back(journal, session):
     state = tracker(picture(1), picture(2))
     keep(session, 0, state)
-    again = stored(journal).tracker()
+    again = stored(journal).stage.tracker()
     for name in ("next_island", "reference", "pending", "distorted", "given_up", "was_found", "hunches"):
         assert getattr(again, name) == getattr(state, name)
     same(again.last[0], picture(1))
@@ -94,7 +94,7 @@ def test_the_frame_that_was_found_last_stays_while_others_come(journal, session)
     first, second, third = (picture(seed) for seed in (1, 2, 3))
     for frame_id, (last, found) in enumerate([(first, first), (second, first), (third, first), (third, second)]):
         keep(session, frame_id, tracker(last, found))
-        again = stored(journal).tracker()
+        again = stored(journal).stage.tracker()
         same(again.last[0], last)
         same(again.found[0], found)
         assert (again.found[0] is again.last[0]) is (found is last)
@@ -104,12 +104,12 @@ def test_keyframes_come_back_with_where_they_were_announced_and_their_links(jour
     links = (Link(0, 1.5, -2.5, 0.25), Link(2, -7.0, 8.0, 0.75))
     state = KeyframeState(1, 2, 10.5, 20.5, (11.5, 21.5), 3, links)
     keep(session, 0, tracker(picture(1)), (state, picture(5)))
-    [(again, frame)] = stored(journal).keyframes()
+    [(again, frame)] = stored(journal).stage.keyframes()
     assert again == state
     same(frame, picture(5))
     moved = replace(state, island=0, x_px=-1.0)
     keep(session, 1, tracker(picture(2)), (moved, picture(5)))
-    assert [state for state, _ in stored(journal).keyframes()] == [moved]
+    assert [state for state, _ in stored(journal).stage.keyframes()] == [moved]
 
 
 def test_a_frame_comes_back_with_its_boxes_looks_and_cells(journal, session):

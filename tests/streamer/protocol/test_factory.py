@@ -84,7 +84,7 @@ def test_a_frame_in_full() -> None:
     detections = sent.pop("detections")
     assert sent == {
         "type": "frame",
-        "version": "1.0",
+        "version": "2.0",
         "session": "slide-1",
         "run_id": "run-1",
         "source": "cam",
@@ -249,7 +249,7 @@ def test_a_differential_is_not_rounded() -> None:
         "monocyte": (0, 0.0, 0.0, 97.5),
     }
     assert (message.total, message.unclassified, message.nrbc, message.final) == (3, 0, 1, True)
-    assert (message.flags, message.not_assessed) == (("nucleated red cells seen",), ("blast",))
+    assert ([flag.text for flag in message.flags], message.not_assessed) == (["nucleated red cell seen"], ("blast",))
     assert (message.rbc_seen, message.platelets_seen, message.frames, message.frames_accepted) == (120, 8, 8, 7)
 
 

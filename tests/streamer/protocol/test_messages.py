@@ -16,6 +16,7 @@ from streamer.protocol.messages import (
     MESSAGE_TYPES,
     AnyMessage,
     Detection,
+    DifferentialMessage,
     Envelope,
     FrameMessage,
     ProtocolVersionError,
@@ -28,6 +29,7 @@ from streamer.protocol.messages import (
 from streamer.records import (
     CellShape,
     ClassShare,
+    Flag,
     MergedIsland,
     NearestLaboratory,
     RecordingStatus,
@@ -39,7 +41,7 @@ from streamer.records import (
     VerdictReason,
     WorstLaboratory,
 )
-from tests.streamer.protocol.message_cases import make_cell, make_factory, one_of_each
+from tests.streamer.protocol.message_cases import make_cell, make_differential, make_factory, one_of_each
 from tools.report.schemas import FOLDER, make_schemas
 
 PROTOCOL = Path(__file__).parents[3] / "docs" / "protocol.md"
@@ -110,13 +112,50 @@ def test_each_type_has_its_topic_and_comes_first_in_its_header() -> None:
     messages = one_of_each(make_factory("cam_2"))
     assert [topic_of(m) for m in messages] == ["frame.cam_2", "cell.cam_2", "differential.cam_2", "health.cam_2"]
     for message in messages:
-        assert encode(message).startswith(f'{{"type":"{type_of(message)}","version":"1.0",'.encode())
+        assert encode(message).startswith(f'{{"type":"{type_of(message)}","version":"2.0",'.encode())
         assert decode(encode(message)) == message
 
 
 def test_fields_that_a_minor_version_added_are_ignored(message: AnyMessage) -> None:
     assert decode(as_sent(message, colour="blue", nested={"a": [1]})) == message
-    assert decode(as_sent(message, version="1.7", extra=1)) == msgspec.structs.replace(message, version="1.7")
+    for version in ("2.7", "1.7"):
+        assert decode(as_sent(message, version=version, extra=1)) == msgspec.structs.replace(message, version=version)
+
+
+def test_a_differential_of_protocol_1_is_read_with_its_flags_and_without_what_it_did_not_measure() -> None:
+    sent = json.loads(encode(make_factory().differential(make_differential(3))))
+    added = {"edge", "size_bias", "smudge", "smudge_per_100_wbc", "artefacts", "ranges"}
+    old = {name: value for name, value in sent.items() if name not in added}
+    for share in old["classes"].values():
+        del share["percent_size_corrected"]
+    message = decode(json.dumps({**old, "version": "1.0", "flags": ["nucleated red cells seen"]}).encode())
+    assert isinstance(message, DifferentialMessage)
+    assert message.flags == (Flag(code="1.x", text="nucleated red cells seen"),)
+    assert (message.total, message.edge, message.smudge, message.ranges, message.version) == (3, None, None, {}, "1.0")
+    assert message.classes["neutrophil"].percent_size_corrected is None
+    assert decode(encode(message)) == message
+    with pytest.raises(WireError, match="flags"):
+        decode(json.dumps({**old, "version": "2.0", "flags": ["nucleated red cells seen"]}).encode())
+
+
+def test_the_snapshot_of_a_streamer_of_protocol_1_is_read() -> None:
+    source = requests.SourceSnapshot(
+        session="s", session_seq=3, oldest_session_seq=0, last_seq={}, health=None,
+        differential=make_factory().differential(make_differential(3)),
+    )  # fmt: skip
+    reply = requests.SnapshotReply(id="1", run_id="r", sources={"cam": source})
+    old = json.loads(requests.encode_reply(reply))
+    old["version"] = old["sources"]["cam"]["differential"]["version"] = "1.0"
+    old["sources"]["cam"]["differential"]["flags"] = ["blasts seen"]
+    read = requests.decode_reply(json.dumps(old).encode())
+    assert isinstance(read, requests.SnapshotReply)
+    assert read.sources["cam"].differential is not None
+    assert read.sources["cam"].differential.flags == (Flag(code="1.x", text="blasts seen"),)
+    old["sources"]["cam"]["differential"] = None
+    assert requests.decode_reply(json.dumps(old).encode()).version == "1.0"
+    for broken in ({}, {"differential": {"flags": ["blasts seen"]}}, {"differential": 3}):
+        with pytest.raises(WireError):
+            requests.decode_reply(json.dumps({**old, "sources": {"cam": broken}}).encode())
 
 
 def test_a_type_that_a_minor_version_added_is_an_envelope(message: AnyMessage) -> None:
@@ -125,16 +164,16 @@ def test_a_type_that_a_minor_version_added_is_an_envelope(message: AnyMessage) -
     assert (topic_of(envelope), envelope.seq, envelope.version) == ("movie.cam", 0, "1.1")
 
 
-@pytest.mark.parametrize("version", ["2.0", "0.9", "10.0", ""])
+@pytest.mark.parametrize("version", ["3.0", "0.9", "10.0", ""])
 @pytest.mark.parametrize("type_", ["cell", "something new"])
 def test_another_major_version_is_refused(message: AnyMessage, version: str, type_: str) -> None:
-    with pytest.raises(ProtocolVersionError, match=rf"got a message of protocol {version}, expected 1\.x: use"):
+    with pytest.raises(ProtocolVersionError, match=rf"got a message of protocol {version}, expected 2\.x or 1\.x"):
         decode(as_sent(message, type=type_, version=version))
 
 
 def test_a_major_version_with_other_fields_is_refused_for_its_version() -> None:
-    with pytest.raises(ProtocolVersionError, match=r"protocol 2\.0"):
-        decode(b'{"version": "2.0", "kind": "cell"}')
+    with pytest.raises(ProtocolVersionError, match=r"protocol 3\.0"):
+        decode(b'{"version": "3.0", "kind": "cell"}')
 
 
 @pytest.mark.parametrize("version", ["1", "1.x", "1.", "1.0.1"])
@@ -194,7 +233,7 @@ def test_the_schemas_describe_what_is_sent() -> None:
         sent = json.loads(encode(message))
         assert set(schema["required"]) == set(sent) == set(schema["properties"])
     shares = json.loads(make_schemas()["differential"])["$defs"]["ClassShare"]
-    assert shares["required"] == ["count", "percent", "low", "high"]
+    assert shares["required"] == ["count", "percent", "low", "high", "percent_size_corrected"]
     detection = json.loads(make_schemas()["frame"])["$defs"]["Detection"]
     white_only = {"look_class", "look_probabilities", "class", "class_probabilities"}
     assert set(detection["properties"]) - set(detection["required"]) == white_only
@@ -207,7 +246,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *MESSAGE_TYPES.values(),
         *requests.REQUEST_TYPES.values(),
         *requests.REPLY_TYPES.values(),
-        *(StagePosition, MergedIsland, Detection, CellShape, ClassShare, SourceStatus),
+        *(StagePosition, MergedIsland, Detection, CellShape, ClassShare, Flag, SourceStatus),
         *(ShadowStatus, StreamStatus, RecordingStatus),
         *(Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
         *(requests.SourceSnapshot, requests.SourceState),

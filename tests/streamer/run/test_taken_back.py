@@ -43,6 +43,7 @@ class Told:
         factory = MessageFactory("slide", session="s", run_id="r")
         self.session = SlideSession(factory, None, operating_score=0.3)
         self.newest: dict[int, CellMessage] = {}
+        self.pictures: dict[int, bytes | None] = {}
         self.total = 0
         self.frames = 0
 
@@ -68,8 +69,9 @@ class Told:
 
     def _take(self, emissions):
         cells = []
-        for message, _ in emissions:
+        for message, picture in emissions:
             if isinstance(message, CellMessage):
+                self.pictures[message.cell_id] = picture
                 self.newest[message.cell_id] = message
                 cells.append(message)
             elif isinstance(message, DifferentialMessage):
@@ -111,6 +113,17 @@ def test_a_cell_that_is_no_white_one_is_taken_back_and_told_of_again_when_it_is_
     told.check()
     [again] = told.show(placed(), (50, 50, WHITE, 0.9))
     assert (again.cell_id, again.counted) == (0, True)
+    told.check()
+
+
+def test_what_a_flag_names_is_told_at_an_edge_with_its_picture_and_other_cut_cells_at_the_end(told):
+    [red] = told.show(placed(), (5, 100, NUCLEATED, 0.9), (195, 100, WHITE, 0.9))
+    assert (red.cell_id, red.partial, red.counted) == (0, True, False)
+    assert told.pictures[0][:2] == b"\xff\xd8"
+    told.check()
+    [white] = told.finish()
+    assert (white.cell_id, white.partial, white.counted) == (1, True, False)
+    assert told.total == 0
     told.check()
 
 

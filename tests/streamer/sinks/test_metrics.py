@@ -7,6 +7,7 @@ import dataclasses
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from engines.base import LeukostreamError, UsageError
 from streamer.analysis import models
 from streamer.cli import main
 from streamer.records import StreamStatus
-from streamer.sinks.metrics import Metrics, MetricsServer
+from streamer.sinks.metrics import Metrics
+from streamer.sinks.metrics_server import REQUEST_TIMEOUT_S, MetricsServer
 from streamer.sinks.readiness import RunWatch
 from tests.streamer.journal.journal_cases import classifier, detector, write_images
 from tests.streamer.protocol.message_cases import Clock, frame_message, make_differential, make_factory, make_health
@@ -191,11 +193,44 @@ def test_probes(metrics: Metrics, url: str) -> None:
     assert get(f"{url}/anything")[0] == 404
 
 
-def test_a_client_that_says_nothing_keeps_nobody_out_for_long(url: str) -> None:
-    port = int(url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)) as rude:
-        rude.sendall(b"\x00\xff" * 1000 + b"\r\n\r\n")
+def connected(url: str, said: bytes = b"") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20)
+    client.sendall(said)
+    return client
+
+
+def test_forty_unfinished_requests_keep_nobody_out(url: str) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(connected(url))
+        slow = [stack.enter_context(connected(url, b"GET /healthz HTTP/1.1\r\nHost:")) for _ in range(40)]
         assert get(f"{url}/healthz")[0] == 200
+        for client in (silent, *slow):  # none of them was dropped for it
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+
+
+def test_who_says_a_byte_now_and_then_is_dropped(metrics: Metrics) -> None:
+    server = MetricsServer(0, metrics)
+    with connected(server.url, b"GET /hea") as slow, connected(server.url, b"GET /healthz HTTP/1.1\r\n\r\n") as good:
+        assert good.recv(20).startswith(b"HTTP/1.1 200")
+        slow.sendall(b"lthz")
+        server._server.maintenance(time.time() + REQUEST_TIMEOUT_S + 1)
+        assert slow.recv(1) == b""
+        good.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert good.recv(4096)
+    server.close()
+
+
+def test_what_is_no_request_is_refused_and_harms_nobody(url: str) -> None:
+    with connected(url, b"\x00\xff" * 1000 + b"\r\n\r\n") as rude, connected(url, b"GET /" + b"x" * 9000) as long:
+        assert rude.recv(12) == b"HTTP/1.0 400"
+        assert long.recv(12) == b"HTTP/1.0 431"
+    with connected(url, b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n") as writer:
+        assert writer.recv(12) == b"HTTP/1.1 405"
+    with connected(url, b"HEAD /healthz HTTP/1.1\r\nConnection: close\r\n\r\n") as head:
+        assert head.makefile("rb").read().endswith(b"\r\n\r\n")
+    assert get(f"{url}/healthz")[0] == 200
 
 
 @pytest.mark.parametrize(

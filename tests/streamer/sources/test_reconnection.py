@@ -169,3 +169,18 @@ def test_every_frame_arrives_once_in_order_whatever_is_lost(events: list[str]) -
     assert status.reopened == events.count("lost") + events.count("open lost")
     assert len(run.pauses) == events.count("lost") + 2 * events.count("open lost")
     assert all(pause in PAUSES_S for pause in run.pauses)
+
+
+def test_a_source_that_ends_before_its_first_frame_has_failed() -> None:
+    run = Run(["open", "skip", "skip"]).go()
+    assert run.reader.status.state == "failed"
+    assert str(run.reader.failure).endswith(
+        "got no frame, expected at least one; 2 were skipped, the last one was x: got words"
+    )
+    assert "it holds none" in str(Run(["open"]).go().reader.failure)
+
+
+def test_one_that_goes_on_may_end_without_another_frame() -> None:
+    reader = SourceReader(ScriptedSource(["open"]), Ring(2, "block"), threading.Event(), goes_on=True)
+    reader.run()
+    assert (reader.status.state, reader.failure) == ("ended", None)

@@ -111,10 +111,11 @@ def test_pictures_of_a_laboratory_are_measured_together_and_fields_of_krd_one_by
     ]
     detector = ScriptedDetector()
     found = located.locate(cells, detector)  # type: ignore[arg-type]
-    together = float(np.median([30] * 12 + [90] * 11))
+    together = float(np.median([30, 90]))
     assert [one.rbc_px for one in found] == [30, 90, together, 40, 40, 40, 50, 50, 50, None, None]
     assert all(one.found and one.cell.box_px == (60, 65, 125, 130) for one in found)
     assert [one.cell.key for one in found] == [c.key for c in cells]
+    assert measured == [3, 1, 1, 1, 3, 3, 2]  # each picture once, then each field of krd by itself
     looks = detector.looks
     again = located.locate(cells, detector)  # type: ignore[arg-type]
     assert again == found

@@ -26,7 +26,7 @@ from tools.metrics.classification import clopper_pearson
 from tools.metrics.detection import confusion, summary, tally
 from tools.metrics.errors import mistakes, sheet
 from tools.metrics.predict import Found
-from tools.train.loop import parse_shares
+from tools.train.options import parse_shares
 
 
 def all_but_one_red(picture: np.ndarray) -> Found:
@@ -112,10 +112,10 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
         "camera": {"map50": None, "classes": {"WBC": {"recall": 1}}},
     }
     lines = [{"step": n, "loss": 1 / n, "box": 1, "objectness": 1, "classes": 1} for n in (1, 2)]
-    (tmp_path / "log.jsonl").write_text(
-        "".join(json.dumps({**line, "validation": validation}) + "\n" for line in lines)
+    (tmp_path / "results.jsonl").write_text(
+        "".join(json.dumps({**line, "results": validation}) + "\n" for line in lines)
     )
-    plots.plot_loss(tmp_path / "log.jsonl", tmp_path / "loss.png")
+    plots.plot_loss(tmp_path / "results.jsonl", tmp_path / "loss.png")
     plots.plot_precision_recall({"discs": tallies}, CLASS_NAMES, tmp_path / "pr.png")
     plots.plot_confusion({"discs": confusion(found, 3, 0.35)}, CLASS_NAMES, tmp_path / "confusion.png")
     plots.plot_by_size({"WBC": [(8, 0.5), (32, 1)]}, (16, 64), tmp_path / "sizes.png")

@@ -14,15 +14,9 @@ from tests.engines.graphs.test_gradcam import as_tensor, outputs, reference  # n
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
 from tools.export import novelty  # noqa: E402
-from tools.export.classifier import (  # noqa: E402
-    CLASS_OFFSETS,
-    Fitted,
-    build_graph,
-    choose_threshold,
-    classifier_of,
-    in_order,
-    values_of,
-)
+from tools.export.classifier import Fitted, build_graph, in_order, values_of  # noqa: E402
+from tools.export.crops import CLASS_OFFSETS, classifier_of  # noqa: E402
+from tools.metrics.classification import lowest_threshold  # noqa: E402
 from tools.train.classifier import Recipe, build_network  # noqa: E402
 
 PX = 64
@@ -118,10 +112,11 @@ def test_the_threshold_is_the_lowest_that_keeps_errors_within_the_risk() -> None
     p = np.array([[0.95, 0.05], [0.85, 0.15], [0.7, 0.3], [0.6, 0.4]])
     truth = np.array([0, 0, 1, 0])
     weights = np.ones(4)
-    assert choose_threshold(p, truth, weights, 0.0) == 0.71
-    assert choose_threshold(p, truth, weights, 0.25) == 0.3
-    assert choose_threshold(p, truth, np.array([1.0, 1.0, 9.0, 1.0]), 0.25) == 0.71
-    assert choose_threshold(p, np.array([1, 1, 1, 1]), weights, 0.0) == 0.9
+    assert lowest_threshold(p, truth, weights, 0.0) == 0.71
+    assert lowest_threshold(p, truth, weights, 0.25) == 0.3
+    assert lowest_threshold(p, truth, np.array([1.0, 1.0, 9.0, 1.0]), 0.25) == 0.71
+    assert lowest_threshold(p, np.array([1, 1, 1, 1]), weights, 0.0) == 0.9
+    assert lowest_threshold(np.array([[0.7, 0.3], [0.695, 0.305]]), np.array([0, 1]), weights[:2], 0.0) == 0.7
 
 
 def test_families_of_subclasses_stand_side_by_side() -> None:

@@ -70,11 +70,11 @@ def test_temperatures_are_fitted_with_the_share_of_home(monkeypatch: pytest.Monk
         return 1.5
 
     monkeypatch.setattr(measures, "fit_temperature", fitted)
-    every = {
+    known = {
         "pbc": said("pbc", *[(0.9, True)] * 4),
         "bccd": said("bccd", *[(0.9, True)] * 2),
         "bcd": said("bcd", *[(0.9, True)] * 9),  # known, and no part of the calibration
     }
     assert fitting.measures is measures
-    assert fit(every, None).temperature == 1.5
+    assert fit(known, None).temperature == 1.5
     assert given[0] == pytest.approx([HOME_SHARE / 4] * 4 + [(1 - HOME_SHARE) / 2] * 2)

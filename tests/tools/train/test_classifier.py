@@ -37,7 +37,7 @@ from tools.train.classifier import (  # noqa: E402
     subclass_loss,
     unusual_loss,
 )
-from tools.train.loop import LAST, Loop, Schedule  # noqa: E402
+from tools.train.loop import LAST, Loop, Schedule, load_checkpoint  # noqa: E402
 
 N = len(ABNORMAL_CLASSES)
 TINY = dataclasses.replace(SHORT, crops=32, batch=8, input_px=32, warmup_steps=2, fixed_share=0.5, covered_share=0.3)
@@ -216,7 +216,7 @@ def test_no_cell_of_validation_is_drawn_and_what_is_covered_is_told_as_such(monk
 
     monkeypatch.setattr(classifier, "make_batch", batch)
     monkeypatch.setattr(classifier, "class_loss", spy)
-    found = subject.loss(np.random.default_rng(3))
+    found, _ = subject.loss(0, np.random.default_rng(3))
     assert torch.isfinite(found)
     assert set(seen) <= set(subject.stored.select(TRAIN).tolist())
     assert set(seen) & set(subject.stored.select(VALIDATION).tolist()) == set()
@@ -229,7 +229,7 @@ def test_no_cell_of_validation_is_drawn_and_what_is_covered_is_told_as_such(monk
 
 def test_a_batch_of_covered_cells_teaches_neither_subclass_nor_attribute() -> None:
     subject = task(dataclasses.replace(TINY, covered_share=1.0))
-    subject.loss(np.random.default_rng(0)).backward()
+    subject.loss(0, np.random.default_rng(0))[0].backward()
     for head in (subject.network.subclasses, subject.network.attributes):
         assert head is not None
         assert head.weight.grad is None or not head.weight.grad.any()
@@ -255,12 +255,12 @@ def test_a_fixed_look_shows_the_same_share_of_the_picture_whatever_the_box() -> 
 def test_a_run_of_the_classifier_resumes_with_the_same_bits(tmp_path: Path) -> None:
     schedule = Schedule(steps=4, warmup_steps=2, average_decay=0.9, measured_every=4)
 
-    def loop(name: str) -> Loop:
+    def loop(name: str) -> Loop[classifier.CellNetwork]:
         return Loop(task(), schedule, tmp_path / name, say=lambda line: None)
 
     whole, first, second = loop("whole"), loop("parts"), loop("parts")
     whole.run()
-    first._take_step()
+    first.take_step()
     first.save()
     second.resume(tmp_path / "parts" / LAST)
     second.run()
@@ -270,7 +270,7 @@ def test_a_run_of_the_classifier_resumes_with_the_same_bits(tmp_path: Path) -> N
 
 def test_body_and_heads_learn_at_their_own_rates_and_only_matrices_decay() -> None:
     subject = task(dataclasses.replace(TINY, body_rate=1e-4, head_rate=1e-2, weight_decay=0.03))
-    groups = subject.parameter_groups()
+    groups = subject.optimizer().param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(subject.network.parameters()))
     found = {id(p): (group["peak"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert found[id(subject.network.classes.weight)] == (1e-2, 0.03)
@@ -346,3 +346,17 @@ def test_a_laboratory_that_is_not_known_is_one_line(
     monkeypatch.setattr(classifier, "read_cells", lambda root, sets: [])
     assert command.main(["classifier", "--out", str(tmp_path), "--short", option, "raabin"]) == 1
     assert f"{option}: got 'raabin', expected one of" in capsys.readouterr().err
+
+
+def test_the_run_that_is_kept_unfinished_goes_on(tmp_path: Path) -> None:
+    kept = Path(classifier.__file__).with_name("unfinished") / "classifier.pt"
+    settings = load_checkpoint(kept)["settings"]
+    subject = ClassifierTask(Recipe(**settings), squares_of(), {}, None, pretrained=False)
+    loop = Loop(subject, Schedule(subject.recipe.steps, 800, 1000, 0.999), tmp_path)
+    loop.resume(kept)
+    assert loop.step == 360
+    before = loop.rate()
+    loop.save()
+    again = Loop(subject, loop.schedule, tmp_path)
+    again.resume(tmp_path / LAST)
+    assert (again.step, again.rate(), again.task.settings()) == (360, before, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +13,80 @@ torch.set_num_threads(1)  # idle threads of a small test spin on busy machines
 
 from engines.geometry import iou_matrix  # noqa: E402
 from tests.tools.detection_cases import disc_field, disc_maker  # noqa: E402
-from tools.architectures.yolov5 import yolov5  # noqa: E402
+from tools.architectures.yolov5 import YOLOv5, yolov5  # noqa: E402
 from tools.metrics.predict import OnnxPredictor, TorchPredictor, decode  # noqa: E402
 from tools.train.anchors import best_ratio, fit_anchors, fitness  # noqa: E402
-from tools.train.detection import Schedule, TileSeries, Trainer, batch_tensors, load_averaged, save  # noqa: E402
+from tools.train.loop import LAST, Loop, MovingAverage, load_checkpoint  # noqa: E402
+from tools.train.pack import pack  # noqa: E402
+from tools.train.tiles import TileSeries, batch_tensors  # noqa: E402
+from tools.train.yolov5 import YOLOv5Task, load_averaged, schedule_of  # noqa: E402
 
 ANCHORS = [[[10, 10], [14, 14], [18, 18]], [[20, 20], [26, 26], [32, 32]], [[40, 40], [50, 50], [60, 60]]]
 
 
-def trainer(steps: int = 8, peak_lr: float = 1e-3) -> Trainer:
+DESCRIPTION = {"size": "n", "class_names": ["WBC", "RBC", "platelet"]}
+
+
+def loop_of(out: Path, steps: int = 8, peak_lr: float = 1e-3) -> Loop[YOLOv5]:
     torch.manual_seed(0)
-    schedule = Schedule(steps=steps, batch=2, peak_lr=peak_lr, warm_up=2)
-    return Trainer(yolov5("n", 3, anchors_px=ANCHORS), disc_maker(side_px=96), schedule, seed=4)
+    series = TileSeries(disc_maker(side_px=96), 2, seed=4)
+    task = YOLOv5Task(yolov5("n", 3, anchors_px=ANCHORS), series, DESCRIPTION["class_names"], peak_lr=peak_lr)
+    return Loop(task, schedule_of(steps, seed=4, warmup_steps=2), out, description=DESCRIPTION, say=lambda line: None)
 
 
-def weights(subject: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in subject.model.parameters()])
+def after(steps: int, out: Path) -> Loop[YOLOv5]:
+    """A run that has taken so many steps, and saved them."""
+    loop = loop_of(out)
+    for _ in range(steps):
+        loop.take_step()
+    loop.save()
+    return loop
 
 
-def test_steps_lower_the_loss() -> None:
-    subject = trainer(steps=40, peak_lr=3e-3)
-    tiles = subject.series.step(1)
-    losses = [subject.step(tiles)["loss"] for _ in range(14)]
+def weights(loop: Loop[YOLOv5]) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in loop.task.network.parameters()])
+
+
+def average_of(loop: Loop[YOLOv5]) -> MovingAverage[YOLOv5]:
+    assert loop.average is not None
+    return loop.average
+
+
+def test_steps_lower_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = loop_of(tmp_path, steps=40, peak_lr=3e-3)
+    tiles = TileSeries(disc_maker(side_px=96), 2, seed=4)[1]
+    monkeypatch.setattr(TileSeries, "__getitem__", lambda series, number: tiles)
+    losses = [subject.take_step()["loss"] for _ in range(14)]
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = trainer()
-    for _ in range(4):
-        whole.step()
-    first = trainer()
+    whole = after(4, tmp_path / "whole")
+    after(2, tmp_path)
+    second = loop_of(tmp_path)
+    second.resume(tmp_path / LAST)
     for _ in range(2):
-        first.step()
-    save(tmp_path / "last.pt", first, {})
-    second = trainer()
-    second.restore(torch.load(tmp_path / "last.pt", weights_only=True))
-    for _ in range(2):
-        second.step()
+        second.take_step()
     assert torch.equal(weights(second), weights(whole))
-    for name, value in whole.average.state_dict().items():
-        assert torch.equal(second.average.state_dict()[name], value), name
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value), name
+
+
+def test_a_run_resumes_with_its_own_anchors(tmp_path: Path) -> None:
+    after(1, tmp_path)
+    torch.manual_seed(1)
+    series = TileSeries(disc_maker(side_px=96), 2, seed=4)
+    task = YOLOv5Task(yolov5("n", 3), series, DESCRIPTION["class_names"])
+    second, same = Loop(task, schedule_of(8, seed=4, warmup_steps=2), tmp_path), loop_of(tmp_path)
+    for loop in (second, same):
+        loop.resume(tmp_path / LAST)
+    assert torch.equal(task.network.anchors_px, torch.tensor(ANCHORS, dtype=torch.float32))
+    assert second.take_step() == same.take_step()  # the loss assigns its targets by them too
 
 
 def test_tiles_made_ahead_by_other_processes_are_the_same() -> None:
     series = TileSeries(disc_maker(side_px=96), 2, 4)
-    plain, ahead = list(series.from_step(1, 4, workers=0)), list(series.from_step(1, 4, workers=2))
+    plain, ahead = (list(islice(series.from_step(1, workers), 3)) for workers in (0, 2))
     assert len(plain) == len(ahead) == 3
     for ours, theirs in zip(plain, ahead, strict=True):
         for a, b in zip(ours, theirs, strict=True):
@@ -66,41 +96,38 @@ def test_tiles_made_ahead_by_other_processes_are_the_same() -> None:
 
 def test_some_steps_take_fewer_larger_tiles() -> None:
     series = TileSeries(disc_maker(side_px=96), 8, 4, disc_maker(side_px=192), 0.5)
-    batches = [series.step(number) for number in range(24)]
+    batches = [series[number] for number in range(24)]
     kinds = {(len(tiles), tiles[0].image.shape[0]) for tiles in batches}
     assert kinds == {(8, 96), (2, 192)}
     assert 6 < sum(len(tiles) == 2 for tiles in batches) < 18
-    assert len(TileSeries(disc_maker(side_px=96), 8, 4).step(3)) == 8
+    assert len(TileSeries(disc_maker(side_px=96), 8, 4)[3]) == 8
 
 
 def test_a_small_checkpoint_goes_on(tmp_path: Path) -> None:
-    from tools.export.detector import small_checkpoint
-
-    subject = trainer()
-    for _ in range(2):
-        subject.step()
-    torch.save(small_checkpoint({**subject.state(), "description": {}}), tmp_path / "small.pt")
-    torch.save({**subject.state(), "description": {}}, tmp_path / "full.pt")
-    assert (tmp_path / "small.pt").stat().st_size < 0.35 * (tmp_path / "full.pt").stat().st_size
-    resumed = trainer()
-    resumed.restore(torch.load(tmp_path / "small.pt", weights_only=True))
-    assert resumed.step_number == 2
-    assert np.isfinite(resumed.step()["loss"])
+    after(2, tmp_path)
+    pack(tmp_path / LAST, tmp_path / "small.pt")
+    assert (tmp_path / "small.pt").stat().st_size < 0.35 * (tmp_path / LAST).stat().st_size
+    resumed = loop_of(tmp_path)
+    resumed.resume(tmp_path / "small.pt")
+    assert resumed.step == 2
+    assert torch.equal(resumed.task.network.anchors_px, torch.tensor(ANCHORS, dtype=torch.float32))
+    assert np.isfinite(resumed.take_step()["loss"])
 
 
 def test_the_average_is_what_a_checkpoint_gives(tmp_path: Path) -> None:
-    subject = trainer()
-    subject.step()
-    save(tmp_path / "last.pt", subject, {"size": "n", "class_names": ["WBC", "RBC", "platelet"]})
-    model, description = load_averaged(tmp_path / "last.pt")
+    subject = after(1, tmp_path)
+    model, description = load_averaged(tmp_path / LAST)
     assert description["class_names"] == ["WBC", "RBC", "platelet"]
-    for name, value in subject.average.state_dict().items():
+    for name, value in average_of(subject).network.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
 
-def test_the_schedule_warms_up_and_ends_low() -> None:
-    schedule = Schedule(steps=100, peak_lr=1.0, warm_up=10)
-    rates = [schedule.lr(step) for step in range(100)]
+def test_the_schedule_warms_up_and_ends_low(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path, steps=100)
+    loop.schedule = schedule_of(100, seed=4, warmup_steps=10)
+    rates = []
+    for loop.step in range(100):
+        rates.append(loop.rate())
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[10] == pytest.approx(1)
     assert rates[-1] < 0.012
@@ -198,16 +225,12 @@ def test_a_label_needs_three_of_four_views() -> None:
 def test_checkpoints_of_one_training_are_averaged(tmp_path: Path) -> None:
     from tools.train import average as average_checkpoints
 
-    first, description = trainer(), {"size": "n", "class_names": ["WBC", "RBC", "platelet"]}
-    save(tmp_path / "first.pt", first, description)
-    second = trainer()
-    for _ in range(2):
-        second.step()
-    save(tmp_path / "second.pt", second, description)
-    files = [str(tmp_path / name) for name in ("first.pt", "second.pt")]
+    first, second = after(0, tmp_path / "first"), after(2, tmp_path / "second")
+    files = [str(tmp_path / name / LAST) for name in ("first", "second")]
     assert average_checkpoints.main([*files, "--share", "0.25", "--out", str(tmp_path / "mixed.pt")]) == 0
     mixed, _ = load_averaged(tmp_path / "mixed.pt")
-    a, b = first.average.state_dict(), second.average.state_dict()
+    assert load_checkpoint(tmp_path / "mixed.pt")["average"]["updates"] == 2
+    a, b = first.network.state_dict(), second.network.state_dict()
     for name, value in mixed.state_dict().items():
         expected = 0.75 * a[name] + 0.25 * b[name] if value.is_floating_point() else b[name]
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)

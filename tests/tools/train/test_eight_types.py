@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +33,20 @@ from tools.evaluate import eight_types as evaluate_classifier  # noqa: E402
 from tools.export import eight_types as export_classifier  # noqa: E402
 from tools.export import novelty  # noqa: E402
 from tools.export.cards import toml, toml_value  # noqa: E402
+from tools.export.crops import CLASS_OFFSETS  # noqa: E402
 from tools.train import eight_types as train_classifier  # noqa: E402
 from tools.train import loop  # noqa: E402
-from tools.train.eight_types import Looks, Plan, Trainer, cell_loss, load_network, sampling_weights  # noqa: E402
+from tools.train.classifier import ATTRIBUTE_SIZES, attribute_loss  # noqa: E402
+from tools.train.eight_types import (  # noqa: E402
+    EightTypesTask,
+    Looks,
+    Plan,
+    cell_loss,
+    load_network,
+    sampling_weights,
+    schedule_of,
+)
+from tools.train.loop import LAST, RESULTS, Loop  # noqa: E402
 
 PLAN = Plan(epochs=3, samples=16, batch=8, input_px=48, early_px=32, early_share=0.4, seed=3)
 
@@ -68,6 +80,20 @@ def stored_cells(n: int = 12) -> crops.StoredCells:
         parts=["validation" if i % 3 == 0 else "train" for i in range(n)],
         attributes=np.where((np.arange(n) % 2 == 1)[:, None], np.arange(11) % 2, -1),
     )
+
+
+def loop_of(out: Path, plan: Plan = PLAN, *, measured: bool = True, **options: Any) -> Loop[MobileNetV3Small]:
+    stored = stored_cells()
+    task = EightTypesTask(plan, stored, looks(stored) if measured else {}, **options)
+    return Loop(task, schedule_of(plan), out, say=lambda line: None)
+
+
+def after_an_epoch(out: Path, plan: Plan = PLAN, **options: Any) -> Loop[MobileNetV3Small]:
+    loop = loop_of(out, plan, measured=False, **options)
+    for _ in range(plan.epoch_steps):
+        loop.take_step()
+    loop.save()
+    return loop
 
 
 def looks(stored: crops.StoredCells) -> dict[str, Looks]:
@@ -172,32 +198,31 @@ def test_unknown_subclass_adds_nothing_to_the_loss() -> None:
 
 
 def test_attributes_count_where_somebody_looked() -> None:
-    sizes = train_classifier.ATTRIBUTE_SIZES
+    sizes = ATTRIBUTE_SIZES
     logits = torch.zeros(2, sum(sizes), requires_grad=True)
     known = torch.zeros(11, dtype=torch.long)
-    loss = train_classifier.attribute_loss(logits, torch.stack([known, known - 1]))
+    loss = attribute_loss(logits, torch.stack([known, known - 1]))
     assert loss.item() == pytest.approx(np.log(sizes).sum() / 22, rel=1e-5)
     loss.backward()
     assert logits.grad is not None
     assert (logits.grad[0] != 0).all()
     assert (logits.grad[1] == 0).all()
-    assert train_classifier.attribute_loss(logits, torch.full((2, 11), -1)).item() == 0
+    assert attribute_loss(logits, torch.full((2, 11), -1)).item() == 0
 
 
 def test_a_run_may_start_from_another_and_get_the_head_for_attributes(tmp_path: Path) -> None:
-    stored = stored_cells()
-    first = Trainer(PLAN, stored, {}, tmp_path / "first")
-    first._epoch()
+    first = after_an_epoch(tmp_path / "first")
     plan = dataclasses.replace(PLAN, attribute_weight=0.2, rate=1e-3)
-    second = Trainer(plan, stored, {}, tmp_path / "second", start=tmp_path / "first/last.pt")
-    a, b = first.average.network.state_dict(), second.network.state_dict()
+    second = loop_of(tmp_path / "second", plan, measured=False, start=tmp_path / "first" / LAST)
+    a, b = first.network.state_dict(), second.task.network.state_dict()
     assert set(b) - set(a) == {"attributes.weight", "attributes.bias"}
     assert all(torch.equal(a[name], b[name]) for name in a)
     before = b["attributes.weight"].clone()
-    second._epoch()
-    assert not torch.equal(before, second.network.state_dict()["attributes.weight"])
+    second.take_step()
+    second.save()
+    assert not torch.equal(before, second.task.network.state_dict()["attributes.weight"])
     with pytest.raises(ValueError, match="expected those of the same network"):
-        Trainer(PLAN, stored, {}, tmp_path / "third", start=tmp_path / "second/last.pt")
+        loop_of(tmp_path / "third", start=tmp_path / "second" / LAST)
 
 
 def test_attributes_are_read_from_the_table(tmp_path: Path) -> None:
@@ -208,7 +233,7 @@ def test_attributes_are_read_from_the_table(tmp_path: Path) -> None:
     (tmp_path / "pbc/labels.csv").write_text("\n".join(",".join(row) for row in table) + "\n")
     cells = [dataclasses.replace(stored_cells(1).cells[0], key=f"pbc/images/{k}.jpg") for k in "abc"]
     found = crops.read_attributes(tmp_path, cells)
-    assert found[0].tolist() == [n - 1 for n in train_classifier.ATTRIBUTE_SIZES]
+    assert found[0].tolist() == [n - 1 for n in ATTRIBUTE_SIZES]
     assert (found[1:] == -1).all()
 
 
@@ -298,7 +323,7 @@ def test_a_run_may_start_from_a_graph_that_ships(checkpoint: Path, tmp_path: Pat
     graph, plan = export_classifier.build_graph(checkpoint, export_classifier.Fitted())
     file = tmp_path / "shipped.onnx"
     file.write_bytes(graph.SerializeToString())
-    network = Trainer(plan, stored_cells(), {}, tmp_path / "run", start=file).network.eval()
+    network = EightTypesTask(plan, stored_cells(), {}, start=file).network.eval()
     before, _, _ = load_network(checkpoint)
     x = torch.rand(4, 3, plan.input_px, plan.input_px)
     with torch.no_grad():
@@ -351,53 +376,55 @@ def test_looks_at_one_cell_are_found_by_place_and_fused(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    stored = stored_cells()
-    whole = Trainer(PLAN, stored, looks(stored), tmp_path / "whole")
+    whole = loop_of(tmp_path / "whole")
     whole.run()
-    part = Trainer(PLAN, stored, looks(stored), tmp_path / "part")
-    part._epoch()
-    resumed = Trainer(PLAN, stored, looks(stored), tmp_path / "part", resume=True)
-    assert resumed.epoch == 1
+    part = loop_of(tmp_path / "part")
+    for _ in range(PLAN.epoch_steps - 1):  # not at an epoch's end
+        part.take_step()
+    part.save()
+    resumed = loop_of(tmp_path / "part")
+    resumed.resume(tmp_path / "part" / LAST)
+    assert resumed.step == 1
     resumed.run()
-    for a, b in zip(whole.average.network.parameters(), resumed.average.network.parameters(), strict=True):
+    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    lines = [json.loads(line) for line in (tmp_path / "part/results.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    lines = [json.loads(line) for line in (tmp_path / "part" / RESULTS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
     assert lines[-1]["results"]["pbc"]["n"] == 4
+    assert (tmp_path / "part" / "best.pt").exists()
 
 
 def test_resuming_another_plan_is_refused(tmp_path: Path) -> None:
-    stored = stored_cells()
-    Trainer(PLAN, stored, looks(stored), tmp_path)._epoch()
-    with pytest.raises(ValueError, match=r"expected that of .*last\.pt"):
-        Trainer(dataclasses.replace(PLAN, rate=1.0), stored, looks(stored), tmp_path, resume=True)
+    loop_of(tmp_path).save()
+    with pytest.raises(ValueError, match=r"got \{'rate': 1.0\}, expected those of .*last\.pt"):
+        loop_of(tmp_path, dataclasses.replace(PLAN, rate=1.0)).resume(tmp_path / LAST)
     with pytest.raises(FileNotFoundError, match="without --resume"):
-        Trainer(PLAN, stored, looks(stored), tmp_path / "other", resume=True)
+        loop_of(tmp_path).resume(tmp_path / "other" / LAST)
+
+
+def test_early_epochs_see_smaller_crops(tmp_path: Path) -> None:
+    task = EightTypesTask(PLAN, stored_cells(), {})
+    sides: list[int] = []
+    describe = task.network.describe
+    task.network.describe = lambda x: sides.append(x.shape[3]) or describe(x)  # type: ignore[method-assign, func-returns-value]
+    for step in range(schedule_of(PLAN).steps):
+        task.loss(step, np.random.default_rng(step))
+    assert sides == [32] * 4 + [48] * 2  # two of three epochs begin before .4 of them are over
 
 
 def test_training_steps_reduce_the_loss(tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, epochs=1, samples=160, early_share=0.0, warmup_epochs=0.1)
-    stored = stored_cells()
-    trainer = Trainer(plan, stored, {}, tmp_path)
-    losses = []
-    step = trainer._step
-
-    def counted(indices: np.ndarray, rng: np.random.Generator) -> float:
-        losses.append(step(indices, rng))
-        return losses[-1]
-
-    trainer._step = counted  # type: ignore[method-assign]
-    trainer.run()
-    assert len(losses) == 20
-    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    plan = dataclasses.replace(PLAN, epochs=1, samples=480, early_share=0.0, warmup_epochs=0.1)
+    loop = loop_of(tmp_path, plan, measured=False)
+    losses = [loop.take_step()["loss"] for _ in range(loop.schedule.steps)]
+    assert len(losses) == 60
+    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    stored = stored_cells()
-    Trainer(PLAN, stored, looks(stored), folder).run()
-    return folder / "last.pt"
+    loop_of(folder).run()
+    return folder / LAST
 
 
 def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_path: Path) -> None:
@@ -412,7 +439,7 @@ def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_pat
     network, _, _ = load_network(checkpoint)
     with torch.no_grad():
         classes, subclasses = network(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    for name, offset in export_classifier.CLASS_OFFSETS.items():
+    for name, offset in CLASS_OFFSETS.items():
         classes[:, CELL_CLASSES.index(name)] += offset
     np.testing.assert_allclose(found.probabilities, torch.softmax(classes / 1.7, 1).numpy(), atol=1e-5)
     families = [torch.softmax(subclasses[:, s] / 0.6, 1) for s in (slice(0, 2), slice(2, 5))]
@@ -424,8 +451,7 @@ def test_the_exported_graph_says_what_the_network_says(checkpoint: Path, tmp_pat
 
 
 def test_attributes_and_novelty_leave_the_graph_too(checkpoint: Path, tmp_path: Path) -> None:
-    stored = stored_cells()
-    Trainer(dataclasses.replace(PLAN, attribute_weight=0.3, epochs=1), stored, {}, tmp_path, start=checkpoint).run()
+    loop_of(tmp_path, dataclasses.replace(PLAN, attribute_weight=0.3, epochs=1), measured=False, start=checkpoint).run()
     network, _, _ = load_network(tmp_path / "last.pt")
     images = np.stack([smear(s, 48, 48) for s in range(5)])
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
@@ -445,7 +471,7 @@ def test_attributes_and_novelty_leave_the_graph_too(checkpoint: Path, tmp_path: 
     found = classifier.classify_batch(images)
     assert {a.name: a.values for a in found.attributes} == crops.ATTRIBUTES
     assert "immature granulocyte" not in classifier.card.attributes_of
-    parts = logits.split(train_classifier.ATTRIBUTE_SIZES, 1)
+    parts = logits.split(ATTRIBUTE_SIZES, 1)
     expected = [torch.softmax(p / t, 1) for p, t in zip(parts, temperatures, strict=True)]
     np.testing.assert_allclose(found.attribute_probabilities, torch.cat(expected, 1).numpy(), atol=1e-5)
     logs = np.log(gaussians.distances(features))
@@ -543,8 +569,7 @@ def test_a_graph_with_its_card_is_taken_as_a_checkpoint_is(checkpoint: Path, tmp
 
 
 def test_the_mean_of_runs_lies_between_them(checkpoint: Path, tmp_path: Path) -> None:
-    stored = stored_cells()
-    Trainer(PLAN, stored, {}, tmp_path / "next", start=checkpoint)._epoch()
+    after_an_epoch(tmp_path / "next", start=checkpoint)
     both = [checkpoint, tmp_path / "next/last.pt"]
     mean, plan, state = load_network(export_classifier.mean_of(both, tmp_path / "mean.pt"))
     assert (plan, state["mean_of"]) == (PLAN, 2)
@@ -552,7 +577,7 @@ def test_the_mean_of_runs_lies_between_them(checkpoint: Path, tmp_path: Path) ->
     assert torch.allclose(mean.classes.weight, (parts[0] + parts[1]) / 2, atol=1e-7)
     assert not torch.equal(*parts)
     wider = dataclasses.replace(PLAN, attribute_weight=0.1)
-    Trainer(wider, stored, {}, tmp_path / "wider")._epoch()
+    after_an_epoch(tmp_path / "wider", wider)
     with pytest.raises(ValueError, match="average one family"):
         export_classifier.mean_of([checkpoint, tmp_path / "wider/last.pt"], tmp_path / "no.pt")
 

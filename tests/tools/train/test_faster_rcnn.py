@@ -32,9 +32,10 @@ from tools.data.groups import GroupField  # noqa: E402
 from tools.export.faster_rcnn import graph_of, load_network  # noqa: E402
 from tools.export.faster_rcnn import main as export  # noqa: E402
 from tools.train import faster_rcnn as train_faster_rcnn  # noqa: E402
-from tools.train.faster_rcnn import FasterRCNNTrainer, TorchGroups, start_from  # noqa: E402
+from tools.train.faster_rcnn import FasterRCNNTask, TorchGroups, start_from  # noqa: E402
 from tools.train.faster_rcnn_loss import FasterRCNNLoss, Sampling  # noqa: E402
-from tools.train.loop import save_checkpoint  # noqa: E402
+from tools.train.loop import LAST, Loop, Schedule, save_checkpoint  # noqa: E402
+from tools.train.tiles import TileSeries  # noqa: E402
 
 ANCHORS = [[20.0, 20.0], [30.0, 26.0], [44.0, 44.0], [80.0, 70.0]]
 
@@ -181,27 +182,30 @@ def test_what_is_not_known_is_no_background(made: FasterRCNN) -> None:
         assert min(terms.values()) > 0
 
 
-def trainer() -> FasterRCNNTrainer:
+def loop_of(out: Path) -> Loop[FasterRCNN]:
     torch.manual_seed(0)
     made = FasterRCNN(3, anchors_px=ANCHORS)
-    sampling = Sampling(anchors=32, rois=8)
-    return FasterRCNNTrainer(made, disc_maker(64), rate=1e-3, batch=2, seed=3, sampling=sampling, cosine_steps=50)
+    task = FasterRCNNTask(made, TileSeries(disc_maker(64), 2, seed=3), 1e-3, Sampling(anchors=32, rois=8))
+    return Loop(task, Schedule(50, 50, 100, clip=10.0, seed=3), out)
 
 
-def test_training_lowers_the_loss_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trainer()
-    losses = [whole.step()["loss"] for _ in range(3)]
-    first, second = trainer(), trainer()
-    first.step()
-    second.restore(first.state())
+def test_training_lowers_the_loss_and_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop_of(tmp_path)
+    losses = [whole.take_step()["loss"] for _ in range(3)]
+    first, second = loop_of(tmp_path), loop_of(tmp_path)
+    first.take_step()
+    first.save()
+    second.resume(tmp_path / LAST)
     for _ in range(2):
-        second.step()
+        second.take_step()
     for a, b in zip(whole.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    tiles = [whole.maker.make(1, number) for number in range(2)]
-    monkeypatch.setattr(whole.maker, "make", lambda _seed, number: tiles[number % 2])
+    tiles = TileSeries(disc_maker(64), 2, seed=1)[0]
+    monkeypatch.setattr(TileSeries, "__getitem__", lambda series, number: tiles)
+    again = loop_of(tmp_path)
+    again.resume(tmp_path / LAST)
     for _ in range(20):
-        last = whole.step()["loss"]
+        last = again.take_step()["loss"]
     assert last < 0.75 * losses[0]
 
 
@@ -234,8 +238,8 @@ def test_the_command_leaves_a_checkpoint_and_the_figures_of_each_repetition(
     assert {one["figures"]["pbc"]["cells"] for one in results["repetitions"]} == {2}
     assert set(results["summary"]["pbc"]) == {"recall", "ap50", "group_accuracy"}
     for repetition in range(2):
-        lines = (tmp_path / f"repetition-{repetition}" / "log.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+        lines = (tmp_path / f"repetition-{repetition}" / "results.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2]
     network, description, step = load_network(tmp_path / "repetition-1" / "last.pt")
     assert step == 2
     assert description["settings"]["split"] == "published"

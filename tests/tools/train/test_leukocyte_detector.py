@@ -146,12 +146,12 @@ def test_the_command_takes_other_pictures_and_the_fifteen_classes_and_resumes(tm
     ]
     assert main([*options, "--steps", "1"]) == 0
     assert main([*options, "--steps", "2", "--resume"]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-    assert set(lines[1]["validation"]["classes"]) == {"BAS", "MON"}
+    assert set(lines[1]["results"]["classes"]) == {"BAS", "MON"}
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state["description"]["class_names"] == list(leukocytes.ZHOU)
-    assert state["model"]["heads.0.weight"].shape[0] == 3 * (5 + 15)
+    assert state["network"]["heads.0.weight"].shape[0] == 3 * (5 + 15)
 
 
 def test_other_pictures_without_a_validation_are_refused(tmp_path: Path) -> None:
@@ -179,10 +179,13 @@ def test_a_checkpoint_becomes_a_file_and_a_card_that_load(tmp_path: Path) -> Non
     from tests.tools.detection_cases import disc_maker
     from tools.export.leukocyte_detector import main as export
     from tools.export.leukocyte_detector import tables
-    from tools.train.detection import Schedule, Trainer, save
+    from tools.train.loop import Loop
+    from tools.train.tiles import TileSeries
+    from tools.train.yolov5 import YOLOv5Task, schedule_of
 
     torch.manual_seed(0)
-    trainer = Trainer(yolov5("n", 12, anchors_px=ANCHORS), disc_maker(), Schedule(steps=1), seed=1)
+    series = TileSeries(disc_maker(), 2, seed=1)
+    task = YOLOv5Task(yolov5("n", 12, anchors_px=ANCHORS), series, leukocytes.PBC)
     description = {
         "size": "n",
         "class_names": list(leukocytes.PBC),
@@ -190,7 +193,7 @@ def test_a_checkpoint_becomes_a_file_and_a_card_that_load(tmp_path: Path) -> Non
         "shares": {"pbc": 1.0},
         "fields": {"pbc": 3},
     }
-    save(tmp_path / "last.pt", trainer, description)
+    Loop(task, schedule_of(1, seed=1), tmp_path, description=description).save()
     assert export([str(tmp_path / "last.pt"), "--name", "kinds", "--out", str(tmp_path), "--parts"]) == 0
     assert (tmp_path / "kinds.onnx").stat().st_size < 4.5e6
     detector = load_detector(str(tmp_path / "kinds.onnx"), backend="onnxruntime", min_score=0.0)

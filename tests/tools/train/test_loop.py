@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 from torch import Tensor, nn  # noqa: E402
 
 from tools.train import loop as module  # noqa: E402
-from tools.train.loop import LAST, RESULTS, Loop, Schedule, pack, stops_on_signals  # noqa: E402
+from tools.train.loop import BEST, LAST, RESULTS, Loop, MovingAverage, Schedule, Task, stops_on_signals, train  # noqa: E402
+from tools.train.pack import pack  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, warmup_steps=3, average_decay=0.9, measured_every=5, seed=7)
 
@@ -28,7 +29,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-class TinyTask:
+class TinyTask(Task[nn.Sequential]):
     """Learns the sum of eight numbers; batches and dropout are random, statistics run along."""
 
     def __init__(self, width: int = 16, before: Callable[[int], None] = lambda step: None) -> None:
@@ -36,19 +37,20 @@ class TinyTask:
         self.width, self.before, self.steps = width, before, 0
         self.network = nn.Sequential(nn.Linear(8, width), nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, 1))
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def optimizer(self) -> torch.optim.Optimizer:
         weights = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
-        return [
+        groups = [
             {"params": weights, "weight_decay": 0.02, "peak": 1e-2},
             {"params": others, "weight_decay": 0.0, "peak": 3e-2},
         ]
+        return torch.optim.AdamW(groups, lr=0.0)
 
-    def loss(self, rng: np.random.Generator) -> Tensor:
+    def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         self.before(self.steps)
         self.steps += 1
         x = torch.from_numpy(rng.normal(size=(16, 8)).astype(np.float32))
-        return nn.functional.mse_loss(self.network(x)[:, 0], x.sum(1))
+        return nn.functional.mse_loss(self.network(x)[:, 0], x.sum(1)), {"at": step}
 
     def measure(self, network: nn.Module) -> dict[str, Any]:
         assert not network.training
@@ -58,30 +60,35 @@ class TinyTask:
         return {"width": self.width}
 
 
-def quiet(task: TinyTask, out: Path, schedule: Schedule = SCHEDULE, **more: Any) -> Loop:
+def quiet(task: TinyTask, out: Path, schedule: Schedule = SCHEDULE, **more: Any) -> Loop[nn.Sequential]:
     return Loop(task, schedule, out, say=lambda line: None, **more)
 
 
-def everything(loop: Loop) -> dict[str, Tensor]:
-    states = {"network": loop.task.network.state_dict(), "average": loop.average.network.state_dict()}
+def averaged(loop: Loop[nn.Sequential]) -> MovingAverage[nn.Sequential]:
+    assert loop.average is not None
+    return loop.average
+
+
+def everything(loop: Loop[nn.Sequential]) -> dict[str, Tensor]:
+    states = {"network": loop.task.network.state_dict(), "average": averaged(loop).network.state_dict()}
     found = {f"{part} {name}": value for part, state in states.items() for name, value in state.items()}
     for number, state in loop.optimizer.state_dict()["state"].items():
         found |= {f"optimizer {number} {name}": value for name, value in state.items()}
     return found
 
 
-def assert_same(one: Loop, other: Loop) -> None:
+def assert_same(one: Loop[nn.Sequential], other: Loop[nn.Sequential]) -> None:
     assert one.step == other.step
-    assert one.average.updates == other.average.updates
+    assert averaged(one).updates == averaged(other).updates
     here, there = everything(one), everything(other)
     assert here.keys() == there.keys()
     for name, value in here.items():
         assert torch.equal(value, there[name]), name
 
 
-def stopping_at(step: int) -> tuple[TinyTask, list[Loop]]:
+def stopping_at(step: int) -> tuple[TinyTask, list[Loop[nn.Sequential]]]:
     """A task that stops its loop, put into the list, during a step."""
-    loops: list[Loop] = []
+    loops: list[Loop[nn.Sequential]] = []
     return TinyTask(before=lambda n: loops[0].stop() if n == step else None), loops
 
 
@@ -103,10 +110,10 @@ def test_steps_learn_and_the_rate_warms_up_and_falls(tmp_path: Path) -> None:
     losses: list[float] = []
 
     class Told(TinyTask):
-        def loss(self, rng: np.random.Generator) -> Tensor:
-            loss = super().loss(rng)
+        def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+            loss, terms = super().loss(step, rng)
             losses.append(float(loss.detach()))
-            return loss
+            return loss, terms
 
     loop = quiet(Told(), tmp_path, replace(SCHEDULE, steps=150, measured_every=150))
     rates = []
@@ -127,6 +134,7 @@ def test_results_are_written_whenever_the_run_is_measured_and_at_its_end(tmp_pat
     lines = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10, 12]
     assert all(line["loss"] > 0 and line["results"]["weight"] > 0 for line in lines)
+    assert [line["at"] for line in lines] == [2, 7, 10.5]  # the mean over the steps since the line before
     assert [line.split()[0] for line in said] == ["5/12", "10/12", "12/12"]
 
 
@@ -141,6 +149,64 @@ def test_checkpoints_by_the_clock(
     task = TinyTask()
     quiet(task, tmp_path, now_s=lambda: task.steps * step_s).run()
     assert saved == saved_at
+
+
+class Scored(TinyTask):
+    """Its scores are those given, one a measuring, which takes 100 s of the clock `seconds`; a step takes one."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__(before=lambda step: self.pass_time(1.0))
+        self.scores, self.seconds = list(scores), 0.0
+
+    def pass_time(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def measure(self, network: nn.Module) -> dict[str, Any]:
+        self.pass_time(100.0)
+        return {}
+
+    def score(self, results: Mapping[str, Any]) -> float:
+        return self.scores.pop(0)
+
+
+def test_the_best_checkpoint_is_kept_also_by_a_run_that_goes_on(tmp_path: Path) -> None:
+    schedule = replace(SCHEDULE, steps=4, measured_every=1)
+    quiet(Scored(0.4, 0.7, 0.7, 0.5), tmp_path, schedule).run()
+    assert module.load_checkpoint(tmp_path / BEST)["step"] == 2
+    for scores, step in ((0.6, 2), (0.8, 6)):
+        longer = quiet(Scored(0.1, scores), tmp_path, replace(schedule, steps=6))
+        longer.resume(tmp_path / LAST)
+        longer.step = 4
+        longer.run()
+        assert module.load_checkpoint(tmp_path / BEST)["step"] == longer.best_step == step
+    assert longer.best == 0.8
+
+
+def test_a_run_without_a_better_score_ends_early(tmp_path: Path) -> None:
+    loop = quiet(Scored(0.4, 0.7, 0.7, 0.5, 0.9), tmp_path, replace(SCHEDULE, measured_every=2, patience=4))
+    assert loop.run()
+    assert (loop.step, loop.best_step) == (8, 4)
+    unscored = quiet(TinyTask(), tmp_path / "unscored", replace(SCHEDULE, measured_every=2, patience=4))
+    assert unscored.run()
+    assert unscored.step == SCHEDULE.steps
+    assert not (tmp_path / "unscored" / BEST).exists()
+
+
+def test_lines_between_measurements_and_the_seconds_of_steps_alone(tmp_path: Path) -> None:
+    task = Scored(0.4, 0.7)
+    schedule = replace(SCHEDULE, steps=8, measured_every=4, logged_every=2)
+    quiet(task, tmp_path, schedule, now_s=lambda: task.seconds).run()
+    lines = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
+    assert [(line["step"], "results" in line) for line in lines] == [(2, False), (4, True), (6, False), (8, True)]
+    assert [line["seconds_a_step"] for line in lines] == [1.0] * 4
+
+
+def test_without_a_warm_up_the_rate_stays_and_without_a_decay_no_average_is_kept(tmp_path: Path) -> None:
+    loop = quiet(TinyTask(), tmp_path, Schedule(steps=3, measured_every=3))
+    loop.run()
+    assert [group["lr"] for group in loop.optimizer.param_groups] == [1e-2, 3e-2]
+    assert loop.network is loop.task.network
+    assert "average" not in module.load_checkpoint(tmp_path / LAST)
 
 
 @pytest.fixture
@@ -169,6 +235,16 @@ def test_a_signal_leaves_a_checkpoint_that_goes_on(tmp_path: Path, number: signa
 
 
 @pytest.mark.usefixtures("handlers")
+def test_a_run_that_a_signal_stops_says_how_to_go_on(tmp_path: Path) -> None:
+    task = TinyTask(before=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None)
+    with pytest.raises(SystemExit, match=r"stopped after 5 of 12 steps; --resume goes on from .*last\.pt"):
+        train(task, SCHEDULE, tmp_path)
+    loop = train(TinyTask(), SCHEDULE, tmp_path, resume=tmp_path / LAST, description={"classes": 3})
+    assert loop.step == SCHEDULE.steps
+    assert module.load_checkpoint(tmp_path / LAST)["description"] == {"classes": 3}
+
+
+@pytest.mark.usefixtures("handlers")
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     def twice(step: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -188,11 +264,14 @@ def test_other_settings_and_no_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"settings: got \{'width': 8\}, expected those of .*last.pt: \{'width': 16\}"):
         other.resume(tmp_path / LAST)
     assert all(torch.equal(value, before[name]) for name, value in everything(other).items())
+    unaveraged = quiet(TinyTask(), tmp_path, replace(SCHEDULE, average_decay=None))
+    with pytest.raises(ValueError, match=r"got settings, network, .*average, expected settings and no average; give"):
+        unaveraged.resume(tmp_path / LAST)
     with pytest.raises(FileNotFoundError, match=r"got no file at .*; start the training without --resume"):
         other.resume(tmp_path / "nowhere" / LAST)
 
 
-def stopped(out: Path, step: int, width: int = 16) -> Loop:
+def stopped(out: Path, step: int, width: int = 16) -> Loop[nn.Sequential]:
     task, loops = stopping_at(step)
     loops.append(quiet(task, out))
     loops[0].run()
@@ -210,7 +289,7 @@ def test_a_packed_checkpoint_is_small_and_keeps_the_weights(tmp_path: Path) -> N
     assert sizes[1] < 0.35 * sizes[0]
     resumed = quiet(TinyTask(width=2048), tmp_path, replace(SCHEDULE, steps=3))
     resumed.resume(tmp_path / "packed" / "small.pt")
-    assert (resumed.step, resumed.average.updates) == (3, 3)
+    assert (resumed.step, averaged(resumed).updates) == (3, 3)
     for name, value in everything(resumed).items():
         assert value.dtype in (torch.float32, torch.int64)
         torch.testing.assert_close(value, everything(loop)[name], rtol=1e-2, atol=1e-6)

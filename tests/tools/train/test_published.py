@@ -31,8 +31,18 @@ from tools.export import published as export_published  # noqa: E402
 from tools.export.cards import toml  # noqa: E402
 from tools.graphs.conversion import to_onnx  # noqa: E402
 from tools.train import published as train_published  # noqa: E402
-from tools.train.loop import begin_with  # noqa: E402
-from tools.train.published import PartTrainer, arguments, figures, predicted, protocol_of, start_of, summary, train  # noqa: E402
+from tools.train.loop import BEST, LAST, RESULTS, Loop, begin_with  # noqa: E402
+from tools.train.published import (  # noqa: E402
+    PartTask,
+    arguments,
+    figures,
+    predicted,
+    protocol_of,
+    start_of,
+    summary,
+    train_all,
+    train_part,
+)
 
 
 def painted(per_class: int = 8) -> StoredCells:
@@ -78,12 +88,24 @@ class Pair(Tiny):
 
 TINY = Part("network", lambda _: Tiny(), {name: i for i, name in enumerate(CLASSES)}, "network.")
 QUICK = Protocol("none", 32, 3e-2, 8, 6, None, (0.7, 0.2, 0.1))
+EPOCH_STEPS = 3  # 30 cells in batches of 8
 
 
-def trainer(out: Path, **options) -> PartTrainer:
+def task_of(protocol: Protocol = QUICK, **options) -> PartTask:
     cells = Cells(painted(), ["pbc"], 1.3)
-    protocol = options.pop("protocol", QUICK)
-    return PartTrainer(TINY, cells, cells.parts, protocol, out, seed=1, **options)
+    return PartTask(TINY, cells, cells.parts, protocol, seed=1, **options)
+
+
+def loop_of(task: PartTask, out: Path, *, resume: bool = False) -> Loop[nn.Module]:
+    loop = Loop(task, task.schedule(), out, say=lambda line: None)
+    if resume:
+        loop.resume(out / LAST)
+    return loop
+
+
+def take_epoch(loop: Loop[nn.Module]) -> None:
+    for _ in range(EPOCH_STEPS):
+        loop.take_step()
 
 
 def weights(network: nn.Module) -> torch.Tensor:
@@ -118,47 +140,61 @@ def test_a_split_keeps_groups_together_and_the_shares_of_every_class() -> None:
 
 
 def test_training_learns_and_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole")
+    whole = loop_of(task_of(), tmp_path / "whole")
     whole.run()
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "whole" / RESULTS).read_text().splitlines()]
+    assert len(lines) == QUICK.epochs
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     assert whole.best > 0.3
-    first = trainer(tmp_path / "parted")
-    first._epoch()
-    second = trainer(tmp_path / "parted", resume=True)
-    assert second.epoch == 1
+    first = loop_of(task_of(), tmp_path / "parted")
+    for _ in range(EPOCH_STEPS + 1):  # not at an epoch's end
+        first.take_step()
+    first.save()
+    second = loop_of(task_of(), tmp_path / "parted", resume=True)
+    assert second.step == EPOCH_STEPS + 1
     second.run()
     assert torch.equal(weights(second.network), weights(whole.network))
-    changed = Protocol("none", 32, 1e-2, 8, 6, None, (0.7, 0.2, 0.1))
-    with pytest.raises(ValueError, match=r"got other ones than .*'rate': \(0.01, 0.03\)"):
-        trainer(tmp_path / "parted", resume=True, protocol=changed)
+    with pytest.raises(ValueError, match=r"settings: got \{'rate': 0.01\}, expected those of .*: \{'rate': 0.03\}"):
+        loop_of(task_of(replace(QUICK, rate=1e-2)), tmp_path / "parted", resume=True)
+    longer = loop_of(task_of(replace(QUICK, epochs=9)), tmp_path / "parted", resume=True)
+    assert (longer.step, longer.schedule.steps) == (6 * EPOCH_STEPS, 9 * EPOCH_STEPS)
+
+
+def test_an_epoch_shows_every_cell_once_in_an_order_of_its_own() -> None:
+    task = task_of(replace(QUICK, batch=10))
+    chosen: list[int] = []
+    task._pictures = lambda rows, rng: chosen.extend(rows.tolist()) or torch.rand(len(rows), 3, 32, 32)  # type: ignore[method-assign, func-returns-value]
+    for step in range(2 * task.epoch_steps):
+        task.loss(step, np.random.default_rng(step))
+    first, second = chosen[:30], chosen[30:]
+    assert sorted(first) == sorted(second) == task.train_cells.tolist()
+    assert first != second
 
 
 def test_the_rate_rises_and_falls_and_such_a_run_keeps_its_length(tmp_path: Path) -> None:
-    subject = trainer(tmp_path, one_cycle=True)
+    subject = loop_of(task_of(one_cycle=True), tmp_path)
     rates = []
-    step = subject._step
-    subject._step = lambda *given: rates.append(subject.optimizer.param_groups[0]["lr"]) or step(*given)
-    subject.run()
+    while subject.step < subject.schedule.steps:
+        subject.take_step()
+        rates.append(subject.optimizer.param_groups[0]["lr"])
+    subject.save()
     peak = int(np.argmax(rates))
     assert rates[peak] == pytest.approx(QUICK.rate)
     assert rates[:peak] == sorted(rates[:peak])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] < 0.05 * QUICK.rate
-    with pytest.raises(ValueError, match=r"'epochs': \(9, 6\)"):
-        trainer(tmp_path, one_cycle=True, resume=True, protocol=Protocol("none", 32, 3e-2, 8, 9, None, (0.7, 0.2, 0.1)))
+    with pytest.raises(ValueError, match=r"got \{'epochs': 9\}, expected those of .*: \{'epochs': 6\}"):
+        loop_of(task_of(replace(QUICK, epochs=9), one_cycle=True), tmp_path, resume=True)
 
 
 def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
-    first = trainer(tmp_path / "repetition-0" / "network")
-    first.run()
+    first = task_of()
+    train_part(first, tmp_path / "repetition-0" / "network")
     assert start_of(tmp_path, TINY) == start_of(tmp_path, parts_of("ml-cnn")[0])
-    second = trainer(tmp_path / "second", start=start_of(tmp_path, TINY))
+    second = task_of(start=start_of(tmp_path, TINY))
     assert torch.equal(weights(second.network), weights(first.network))
     pair = Part("pair", lambda _: Pair(), {"monocyte": 0, "lymphocyte": 1}, "network.")
-    third = PartTrainer(
-        pair, first.cells, first.cells.parts, QUICK, tmp_path / "third", seed=2, start=start_of(tmp_path, TINY)
-    )
+    third = PartTask(pair, first.cells, first.cells.parts, QUICK, seed=2, start=start_of(tmp_path, TINY))
     assert torch.equal(third.network.body.weight, first.network.body.weight)
     assert third.network.head.weight.shape == (2, 8)
     with pytest.raises(FileNotFoundError, match=r"--start: got no network/best\.pt"):
@@ -192,24 +228,26 @@ def test_a_run_can_begin_with_a_graph_that_ships(tmp_path: Path, augment: bool) 
     (part,) = parts_of("mobilenet")
     cells = Cells(painted(), ["pbc"], 1.3)
 
-    def begun(resume: bool = False) -> PartTrainer:
-        given = {"start": start_of(path, part), "seed": 0, "augment": augment, "resume": resume}
-        return PartTrainer(part, cells, cells.parts, replace(QUICK, epochs=2), tmp_path / "run", **given)
+    def begun() -> PartTask:
+        given = {"start": start_of(path, part), "seed": 0, "augment": augment}
+        return PartTask(part, cells, cells.parts, replace(QUICK, epochs=2), **given)
 
     subject = begun()
     chosen = np.arange(20)
     engine = OnnxRuntimeEngine(onnx.load(path), device="cpu", threads=Threads(1))
     expected = engine.infer({"images": cells.crops(chosen, 32).numpy()})["class_probabilities"]
     system = assemble("mobilenet", [subject.network])
-    np.testing.assert_allclose(predicted(system, cells, chosen, 32, torch.device("cpu")), expected, atol=1e-4)
+    np.testing.assert_allclose(predicted(system, cells, chosen, 32, "cpu"), expected, atol=1e-4)
     assert torch.equal(weights(begun().network), weights(subject.network))  # the pictures are drawn from the seed
-    subject._epoch()
+    loop = loop_of(subject, tmp_path / "run")
+    take_epoch(loop)
+    loop.save()
     assert not torch.equal(weights(begun().network), weights(subject.network))
-    resumed = begun(resume=True)
-    assert resumed.epoch == 1
+    resumed = loop_of(begun(), tmp_path / "run", resume=True)
+    assert resumed.step == EPOCH_STEPS
     assert torch.equal(weights(resumed.network), weights(subject.network))
     with pytest.raises(ValueError, match=r"got no tensor gate\.…"):
-        PartTrainer(parts_of("ml-cnn")[0], cells, cells.parts, QUICK, tmp_path / "other", seed=0, start=path)
+        PartTask(parts_of("ml-cnn")[0], cells, cells.parts, QUICK, seed=0, start=path)
 
 
 def test_what_a_run_began_with_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,48 +285,58 @@ def test_changes_can_be_weaker() -> None:
 
 def test_training_stops_early_and_keeps_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.5, 0.8, 0.7, 0.6, 0.9])
-    monkeypatch.setattr(PartTrainer, "_accuracy", lambda self: next(accuracies))
-    subject = trainer(tmp_path, protocol=Protocol("none", 32, 1e-2, 8, 20, 2, (0.7, 0.2, 0.1)))
-    subject.run()
-    assert (subject.epoch, subject.best, subject.best_epoch) == (4, 0.8, 2)
-    kept = torch.load(tmp_path / "best.pt", weights_only=True)
-    assert kept["epoch"] == 2
-    assert torch.equal(weights(subject.network)[:9], torch.cat([v.flatten() for v in kept["network"].values()])[:9])
+    monkeypatch.setattr(PartTask, "measure", lambda self, network: {"accuracy": next(accuracies)})
+    subject = task_of(Protocol("none", 32, 1e-2, 8, 20, 2, (0.7, 0.2, 0.1)))
+    network = train_part(subject, tmp_path)
+    last, kept = (torch.load(tmp_path / name, weights_only=True) for name in (LAST, BEST))
+    assert (last["step"], last["best"], last["best_step"]) == (4 * EPOCH_STEPS, 0.8, 2 * EPOCH_STEPS)
+    assert kept["step"] == 2 * EPOCH_STEPS
+    assert torch.equal(weights(network)[:9], torch.cat([v.flatten() for v in kept["network"].values()])[:9])
+
+
+def test_without_validation_the_last_step_is_the_best(tmp_path: Path) -> None:
+    cells = Cells(painted(), ["pbc"], 1.3)
+    parts = ["train" if part == "train" else "test" for part in cells.parts]
+    subject = PartTask(TINY, cells, parts, replace(QUICK, epochs=2, patience=1), seed=1)
+    network = train_part(subject, tmp_path)
+    best = torch.load(tmp_path / BEST, weights_only=True)
+    assert best["step"] == 2 * EPOCH_STEPS
+    assert torch.equal(weights(network), torch.cat([v.flatten() for v in best["network"].values()]))
 
 
 def test_early_layers_stay_while_they_are_frozen(tmp_path: Path) -> None:
-    subject = trainer(tmp_path, frozen_epochs=1)
+    subject = loop_of(task_of(frozen_epochs=1), tmp_path)
     before = subject.network.body.weight.clone()
     head = subject.network.head.weight.clone()
-    subject._epoch()
+    take_epoch(subject)
     assert torch.equal(subject.network.body.weight, before)
     assert not torch.equal(subject.network.head.weight, head)
-    subject._epoch()
+    take_epoch(subject)
     assert not torch.equal(subject.network.body.weight, before)
 
 
 def test_gradient_descent_with_momentum_and_a_rate_that_goes_up_and_down(tmp_path: Path) -> None:
-    subject = trainer(tmp_path, protocol=replace(QUICK, optimizer="sgdm", rate=1.0), one_cycle=True)
+    subject = loop_of(task_of(replace(QUICK, optimizer="sgdm", rate=1.0), one_cycle=True), tmp_path)
     assert isinstance(subject.optimizer, torch.optim.SGD)
     assert subject.optimizer.param_groups[0]["momentum"] == 0.9
+    steps = subject.schedule.steps
+    assert steps == QUICK.epochs * EPOCH_STEPS
     rates: list[float] = []
-    subject._step = lambda *_: rates.append(subject.optimizer.param_groups[0]["lr"]) or 0.0
-    for _ in range(QUICK.epochs):
-        subject._epoch()
-    assert len(rates) == QUICK.epochs * 3  # 30 cells in batches of 8
+    for subject.step in range(steps):
+        rates.append(subject.rate())
     assert rates[0] == max(rates) == 1
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.05
-    kept = trainer(tmp_path / "kept")
+    kept = loop_of(task_of(), tmp_path / "kept")
     assert isinstance(kept.optimizer, torch.optim.Adam)
-    kept._epoch()
+    take_epoch(kept)
     assert kept.optimizer.param_groups[0]["lr"] == QUICK.rate
 
 
-def test_cells_of_other_groups_do_not_teach_a_groups_network(tmp_path: Path) -> None:
+def test_cells_of_other_groups_do_not_teach_a_groups_network() -> None:
     cells = Cells(painted(), ["pbc"], 1.3)
     _, mononuclear, _ = parts_of("ml-cnn")
-    subject = PartTrainer(mononuclear, cells, cells.parts, QUICK, tmp_path, seed=0)
+    subject = PartTask(mononuclear, cells, cells.parts, QUICK, seed=0)
     assert {cells.classes[i] for i in subject.train_cells} == {"lymphocyte", "monocyte"}
     assert sorted(set(subject.labels[subject.train_cells])) == [0, 1]
 
@@ -331,7 +379,7 @@ def test_the_whole_system_is_trained_and_measured(
     keys = cells.keys
     given = f"--architecture {architecture} --out {tmp_path} --input-px 32 --epochs 1 --device cpu --repetitions 2"
     options = arguments([*given.split(), "--batch", "8", "--rate", "0.001", "--augment"])
-    found = train(options, cells)
+    found = train_all(options, cells)
     assert [r["measured_on"] for r in found["repetitions"]] == ["test", "test"]
     assert all(0 <= r["accuracy"] <= 1 for r in found["repetitions"])
     names = {"gate", "mononuclear", "polymorphonuclear"} if architecture == "ml-cnn" else {"network"}

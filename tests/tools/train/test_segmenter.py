@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +20,8 @@ from torch import nn  # noqa: E402
 from tools.data.augment import Augmentation  # noqa: E402
 from tools.data.masked_cells import Changes, batch_of, drawn, load_cells, surrounded  # noqa: E402
 from tools.data.masks import figures  # noqa: E402
-from tools.train.segmenter import SegmenterTrainer, chosen_changes, confusion, loss_of, results  # noqa: E402
+from tools.train.loop import LAST, RESULTS, Loop  # noqa: E402
+from tools.train.segmenter import SegmenterTask, chosen_changes, confusion, loss_of, results, schedule_of  # noqa: E402
 
 
 @pytest.fixture
@@ -45,9 +48,16 @@ class Tiny(nn.Sequential):
         super().__init__(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
 
 
-def trainer(root: Path, out: Path, **options) -> SegmenterTrainer:
+def loop_of(root: Path, out: Path, epochs: int, **options: Any) -> Loop[Tiny]:
     torch.manual_seed(0)
-    return SegmenterTrainer(Tiny(), load_cells(root, 32, 0), out, rate=0.3, momentum=0.9, batch=4, seed=1, **options)
+    task = SegmenterTask(
+        network=Tiny(), cells=load_cells(root, 32, 0), rate=0.3, momentum=0.9, batch=4, seed=1, **options
+    )
+    return Loop(task, schedule_of(task, epochs), out, say=lambda line: None)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / RESULTS).read_text().splitlines()]
 
 
 def test_cells_are_dealt_by_laboratory(root: Path) -> None:
@@ -55,8 +65,8 @@ def test_cells_are_dealt_by_laboratory(root: Path) -> None:
     assert cells.images.shape == (20, 32, 32, 3)
     assert set(np.unique(cells.masks)) == {0, 1, 2}
     for laboratory in ("jtsc", "cellavision"):
-        mine = [part for part, where in zip(cells.parts, cells.laboratories, strict=True) if where == laboratory]
-        assert (mine.count("train"), mine.count("validation"), mine.count("test")) == (7, 1, 2)
+        own = [part for part, where in zip(cells.parts, cells.laboratories, strict=True) if where == laboratory]
+        assert (own.count("train"), own.count("validation"), own.count("test")) == (7, 1, 2)
 
 
 def test_pictures_and_masks_turn_together(root: Path) -> None:
@@ -81,21 +91,26 @@ def test_figures_by_hand() -> None:
 
 
 def test_a_run_learns_and_goes_on_exactly(root: Path, tmp_path: Path) -> None:
-    whole = trainer(root, tmp_path / "whole", augment=True)
-    lines = [whole.run_epoch() for _ in range(25)]
-    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
-    trainer(root, tmp_path / "parted", augment=True).run_epoch()
-    parted = trainer(root, tmp_path / "parted", augment=True, resume=True)
-    assert parted.epoch == 1
-    for _ in range(24):
-        parted.run_epoch()
+    whole = loop_of(root, tmp_path / "whole", 25, augment=True)
+    whole.run()
+    lines = losses(tmp_path / "whole")
+    assert len(lines) == 25
+    assert lines[-1] < 0.5 * lines[0]
+    first = loop_of(root, tmp_path / "parted", 1, augment=True)
+    first.run()
+    assert first.step == 4  # fourteen cells in batches of four
+    parted = loop_of(root, tmp_path / "parted", 25, augment=True)
+    parted.resume(tmp_path / "parted" / LAST)
+    parted.run()
     for a, b in zip(whole.network.parameters(), parted.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    found = results(whole.network, whole.cells, whole.device)
+    task = whole.task
+    assert isinstance(task, SegmenterTask)
+    found = results(whole.network, task.cells, task.device)
     assert set(found) == {"all", "cellavision", "jtsc"}
     assert found["all"]["mean_iou"] > 0.8
-    tested = whole.cells.select("test")
-    assert confusion(whole.network, whole.cells, tested, whole.device).sum() == len(tested) * 32 * 32
+    tested = task.cells.select("test")
+    assert confusion(whole.network, task.cells, tested, task.device).sum() == len(tested) * 32 * 32
 
 
 def test_an_epoch_with_as_many_cells_of_each_laboratory(root: Path) -> None:
@@ -202,14 +217,15 @@ def test_the_loss_of_overlap_by_hand() -> None:
 
 
 def test_decay_shrinks_weights_and_bfloat16_learns(root: Path, tmp_path: Path) -> None:
-    plain, decayed = (trainer(root, tmp_path / str(decay), decay=decay) for decay in (0.0, 0.1))
+    plain, decayed = (loop_of(root, tmp_path / str(decay), 1, decay=decay) for decay in (0.0, 0.1))
     for each in (plain, decayed):
-        each.run_epoch()
+        each.run()
     sums = [sum(float(p.detach().square().sum()) for p in each.network.parameters()) for each in (plain, decayed)]
     assert sums[1] < 0.95 * sums[0]
-    coarse = trainer(root, tmp_path / "coarse", bfloat16=True, overlap=0.5)
-    lines = [coarse.run_epoch() for _ in range(15)]
-    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    coarse = loop_of(root, tmp_path / "coarse", 15, bfloat16=True, overlap=0.5)
+    coarse.run()
+    lines = losses(tmp_path / "coarse")
+    assert lines[-1] < 0.5 * lines[0]
     assert {p.dtype for p in coarse.network.parameters()} == {torch.float32}
 
 

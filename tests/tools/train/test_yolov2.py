@@ -19,8 +19,9 @@ from tests.tools.detection_cases import disc_maker  # noqa: E402
 from tools.architectures.yolov2 import CLASSES, YOLOv2, transform  # noqa: E402
 from tools.graphs.conversion import to_onnx  # noqa: E402
 from tools.train.checkpoints import graph_of  # noqa: E402
-from tools.train.loop import save_checkpoint  # noqa: E402
-from tools.train.yolov2 import YOLOv2Trainer  # noqa: E402
+from tools.train.loop import LAST, Loop, Schedule, save_checkpoint  # noqa: E402
+from tools.train.tiles import WARM_UP, TileSeries  # noqa: E402
+from tools.train.yolov2 import task_of  # noqa: E402
 from tools.train.yolov2_loss import YOLOv2Loss, box_iou, shape_iou  # noqa: E402
 
 ANCHORS = [[20.0, 20.0], [30.0, 26.0], [44.0, 44.0], [80.0, 70.0]]
@@ -115,17 +116,19 @@ def test_a_candidate_over_an_object_is_no_background() -> None:
     assert loss(raw, targets, known)[1]["background"] == pytest.approx(before, abs=1e-3)
 
 
-def trainer(**options) -> YOLOv2Trainer:
+def loop_of(out: Path, warmup_steps: int | None = None, steps: int = 400, precision: str = "fp32") -> Loop[YOLOv2]:
     torch.manual_seed(0)
-    made = YOLOv2(3, anchors_px=ANCHORS)
-    return YOLOv2Trainer(made, disc_maker(128), rate=1e-3, batch=2, momentum=0.9, seed=3, device="cpu", **options)
+    task = task_of(
+        YOLOv2(3, anchors_px=ANCHORS), TileSeries(disc_maker(128), 2, seed=3), 1e-3, 0.9, precision=precision
+    )
+    return Loop(task, Schedule(steps, steps, warmup_steps, clip=10.0, seed=3), out)
 
 
-def test_the_rate_stays_as_published_or_falls_over_the_run() -> None:
-    published, falling = trainer(), trainer(cosine_steps=400, precision="bf16")
-    falling.step_number = 250  # halfway down, after 100 steps of warm-up
+def test_the_rate_stays_as_published_or_falls_over_the_run(tmp_path: Path) -> None:
+    published, falling = loop_of(tmp_path), loop_of(tmp_path, WARM_UP, precision="bf16")
+    falling.step = 250  # halfway down, after 100 steps of warm-up
     for one in (published, falling):
-        one.step()
+        one.take_step()
     assert published.optimizer.param_groups[0]["lr"] == 1e-3
     assert falling.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * (0.01 + 0.99 * 0.5))
 
@@ -137,21 +140,24 @@ def test_a_box_starts_as_its_anchor() -> None:
     assert raw[:, :, 2:4].abs().max() < 0.7  # a factor of two
 
 
-def test_training_lowers_the_loss_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trainer()
+def test_training_lowers_the_loss_and_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop_of(tmp_path)
     for _ in range(4):
-        whole.step()
-    first, second = trainer(), trainer()
+        whole.take_step()
+    first, second = loop_of(tmp_path), loop_of(tmp_path)
     for _ in range(2):
-        first.step()
-    second.restore(first.state())
+        first.take_step()
+    first.save()
+    second.resume(tmp_path / LAST)
     for _ in range(2):
-        second.step()
+        second.take_step()
     for a, b in zip(whole.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    tiles = [whole.maker.make(1, number) for number in range(2)]
-    monkeypatch.setattr(whole.maker, "make", lambda _seed, number: tiles[number % 2])
-    losses = [whole.step()["loss"] for _ in range(20)]
+    tiles = TileSeries(disc_maker(128), 2, seed=1)[0]
+    monkeypatch.setattr(TileSeries, "__getitem__", lambda series, number: tiles)
+    again = loop_of(tmp_path)
+    again.resume(tmp_path / LAST)
+    losses = [again.take_step()["loss"] for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
 
 
