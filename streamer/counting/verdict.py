@@ -163,11 +163,11 @@ def _reasons(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdict
 def _of_amount(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[VerdictReason]:
     cells, progress = evidence.white_cells, evidence.progress
     if cells < config.least_cells:
-        yield VerdictReason("few_cells", f"too few cells: {cells} of {config.least_cells}", cells, config.least_cells)
+        yield _reason("few_cells", f"too few cells: {cells} of {config.least_cells}", cells, config.least_cells)
     if progress is not None and progress.cut_short:
         of = "" if progress.length is None else f" of {progress.length}"
         text = f"stopped before the end of the source: {evidence.frames}{of} frames"
-        yield VerdictReason("cut_short", text, evidence.frames, progress.length)
+        yield _reason("cut_short", text, evidence.frames, progress.length)
 
 
 def _of_classes(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[VerdictReason]:
@@ -193,7 +193,7 @@ def _of_classes(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verd
     for name in config.person_classes:
         if evidence.seen.get(name):
             text = f"{name} {evidence.seen[name]}: a person has to see each"
-            yield VerdictReason("person_needed", text, evidence.seen[name], 0)
+            yield _reason("person_needed", text, evidence.seen[name], 0)
     limit = config.person_unclassified_percent
     if unclassified is not None and unclassified > limit:
         text = f"unclassified {_share(evidence.unclassified, cells)}: a person has to name them"
@@ -207,7 +207,7 @@ def _of_frames(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdi
         text = f"{_share(rejected, evidence.frames)} of the frames were rejected ({_counts(evidence.rejected)})"
         yield _over("frames_rejected", text, share, config.frames_rejected_percent, "%")
     if progress is None:
-        yield VerdictReason("not_measured", "losses between the source and the count were not noted", None, None)
+        yield _reason("not_measured", "losses between the source and the count were not noted", None, None)
         return
     losses = {**progress.lost, **{f"{reason} (file)": n for reason, n in progress.skipped.items()}}
     lost = sum(losses.values())
@@ -222,11 +222,11 @@ def _of_looks(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdic
     known = evidence.known
     if known is not None and not known.appearances:
         text = "the model's card does not say which stains and magnifications it was trained on"
-        yield VerdictReason("not_measured", text, None, None)
+        yield _reason("not_measured", text, None, None)
     elif known is not None:
         yield from _of_known(evidence, known, config)
     if not evidence.has_colours:
-        yield VerdictReason("not_measured", "colours were not measured when this was counted", None, None)
+        yield _reason("not_measured", "colours were not measured when this was counted", None, None)
     elif evidence.light_range is not None and evidence.light_range > config.light_range:
         text = f"the light changes between frames by {evidence.light_range:.2f} (optical density of the plasma)"
         yield _over("light_changes", text, evidence.light_range, config.light_range)
@@ -235,7 +235,7 @@ def _of_looks(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdic
 def _of_known(evidence: SlideEvidence, known: Known, config: VerdictConfig) -> Iterator[VerdictReason]:
     if evidence.rbc_px is None:
         text = "too few red cells were seen to tell the magnification"
-        yield VerdictReason("not_measured", text, None, None)
+        yield _reason("not_measured", text, None, None)
     else:
         widths = [one.rbc_diameter_px for one in known.appearances]
         smallest, largest = min(widths) / config.magnification_beyond, max(widths) * config.magnification_beyond
@@ -245,11 +245,11 @@ def _of_known(evidence: SlideEvidence, known: Known, config: VerdictConfig) -> I
                 f"({smallest:.0f} to {largest:.0f} px)"
             )
             limit = smallest if evidence.rbc_px < smallest else largest
-            yield VerdictReason("magnification", text, evidence.rbc_px, limit)
+            yield _reason("magnification", text, evidence.rbc_px, limit)
     distance = least_stain_distance(evidence)
     if distance is None:
         if evidence.has_colours:
-            yield VerdictReason("not_measured", "too few red cells were seen to tell the stain", None, None)
+            yield _reason("not_measured", "too few red cells were seen to tell the stain", None, None)
     elif distance > config.stain_distance:
         text = f"stain or light is {distance:.2f} (optical density) from the nearest that trained the classifier"
         yield _over("stain", text, distance, config.stain_distance)
@@ -261,7 +261,7 @@ def _of_place(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdic
         shown = ", ".join(f"{name or 'no name'} {n}" for name, n in list(slides.items())[:4])
         more = "" if len(slides) <= 4 else f" and {len(slides) - 4} more"
         text = f"{len(slides)} slides in one source, by the names of its files, which share no area: {shown}{more}"
-        yield VerdictReason("several_slides", text, len(slides), 1)
+        yield _reason("several_slides", text, len(slides), 1)
     if evidence.only_extent_px is not None and evidence.rbc_px:
         extent_um = evidence.only_extent_px / evidence.rbc_px * RED_CELL_UM
         if extent_um < config.least_extent_um:
@@ -269,11 +269,16 @@ def _of_place(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdic
                 f"one area of the film only, {extent_um / 1000:.2f} mm long (limit {config.least_extent_um / 1000:g} "
                 "mm): large cells gather elsewhere"
             )
-            yield VerdictReason("one_area", text, extent_um, config.least_extent_um)
+            yield _reason("one_area", text, extent_um, config.least_extent_um)
+
+
+def _reason(code: str, text: str, value: float | None, limit: float | None) -> VerdictReason:
+    """Counts as floats, as a reader of the message has them."""
+    return VerdictReason(code, text, None if value is None else float(value), None if limit is None else float(limit))
 
 
 def _over(code: str, text: str, value: float, limit: float, unit: str = "") -> VerdictReason:
-    return VerdictReason(code, f"{text} (limit {limit:g}{' ' + unit if unit else ''})", value, limit)
+    return _reason(code, f"{text} (limit {limit:g}{' ' + unit if unit else ''})", value, limit)
 
 
 def _percent(part: int, whole: int) -> float | None:
