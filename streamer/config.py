@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from engines.base import InvalidTomlError, UsageError, near, parse_toml
-from streamer.records import Mode
+from streamer.records import Mode, VerdictState
 
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -38,6 +38,75 @@ FIVE_PART_RANGES: Mapping[str, tuple[float, float]] = {
 }
 """Usual adult percentages; laboratories have their own and set them in the configuration. Few or no eosinophils and
 basophils are no finding."""
+
+
+Percent = Annotated[float, Meta(ge=0.0, le=100.0)]
+
+VERDICT_STATES: Mapping[str, VerdictState] = {
+    "few_cells": "incomplete",
+    "cut_short": "incomplete",
+    "unlike_training": "do not use",
+    "unfamiliar": "do not use",
+    "unclassified": "incomplete",
+    "frames_rejected": "incomplete",
+    "frames_lost": "incomplete",
+    "magnification": "do not use",
+    "stain": "do not use",
+    "not_measured": "incomplete",
+    "several_slides": "do not use",
+    "light_changes": "incomplete",
+    "one_area": "incomplete",
+    "smudge_cells": "incomplete",
+    "person_needed": "ready for review",
+}
+"""What each reason makes of a differential at best; docs/verdict.md says what it means."""
+
+
+class VerdictConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a reason is given. Those of the classifier and of colours were measured (docs/verdict.md)."""
+
+    least_cells: Count = 100
+    """White cells below which a differential is incomplete: what a laboratory counts."""
+    unlike_training_percent: Percent = 10.0
+    """Of the white cells, how many may be unlike the training cells."""
+    novelty_above_usual: Fraction = 0.1
+    """By how much the mean novelty of the white cells may be above that of the nearest training laboratory's cells."""
+    unclassified_percent: Percent = 15.0
+    """Of the white cells, how many may be unclassified."""
+    frames_rejected_percent: Percent = 50.0
+    """Of the frames, how many may be rejected or have no place on the slide."""
+    frames_lost_percent: Percent = 10.0
+    """Of the frames and files, how many may be dropped or unreadable."""
+    magnification_beyond: Annotated[float, Meta(ge=1.0)] = 1.5
+    """So many times smaller or larger than in the pictures that trained the classifier red cells may be."""
+    stain_distance: Annotated[float, Meta(gt=0.0)] = 0.2
+    """Optical density by which the colours of plasma and red cells may differ from the nearest of those pictures."""
+    light_range: Annotated[float, Meta(gt=0.0)] = 0.3
+    """Optical density between which nine tenths of the frames' plasma may vary."""
+    least_extent_um: Annotated[float, Meta(ge=0.0)] = 1000.0
+    """Of the longer side of the only area that was looked at."""
+    least_frames_of_slide: Count = 3
+    """Files of like names below which these are not taken for those of a slide of its own."""
+    smudge_cells_per_100: Annotated[float, Meta(gt=0.0)] = 10.0
+    """Of 100 white cells."""
+    person_unclassified_percent: Percent = 5.0
+    """Share of unclassified cells above which a person has to name them."""
+    person_classes: tuple[str, ...] = (
+        *("blast", "promonocyte", "promyelocyte", "myelocyte", "metamyelocyte", "immature granulocyte"),
+        *("erythroblast", "plasma cell", "variant lymphocyte"),
+    )
+    """Classes and subclasses of which a person has to see each cell."""
+    states: dict[str, VerdictState] = {}
+    """By reason, where it is another one than VERDICT_STATES has."""
+
+    def __post_init__(self) -> None:
+        for code in self.states:
+            if code not in VERDICT_STATES:
+                hint = near(code, VERDICT_STATES) or f"; expected some of {', '.join(VERDICT_STATES)}"
+                raise ValueError(f"verdict.states: got the reason {code!r}, which does not exist{hint}")
+
+    def state_of(self, code: str) -> VerdictState:
+        return self.states.get(code, VERDICT_STATES[code])
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,6 +187,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     health_interval_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 1.0
     reference_ranges: dict[str, tuple[float, float]] = msgspec.field(default_factory=lambda: dict(FIVE_PART_RANGES))
     """Usual percentages per class or subclass, as [low, high]; those that a file leaves out are FIVE_PART_RANGES."""
+    verdict: VerdictConfig = VerdictConfig()
+    """When a differential may be believed."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in self.reference_ranges.items():

@@ -31,9 +31,11 @@ __all__ = [
     "CellShape",
     "ClassShare",
     "Classifications",
+    "Density",
     "Detections",
     "Differential",
     "EncodedImage",
+    "FieldColours",
     "Flag",
     "FlagDirection",
     "Frame",
@@ -43,6 +45,7 @@ __all__ = [
     "MergedIsland",
     "Mode",
     "ModelHealth",
+    "NearestLaboratory",
     "Observation",
     "RangeState",
     "ReaderState",
@@ -50,12 +53,19 @@ __all__ = [
     "RecordingStatus",
     "ShadowStatus",
     "Skip",
+    "SourceProgress",
     "SourceStatus",
     "StagePosition",
     "StreamStatus",
+    "Verdict",
+    "VerdictReason",
+    "VerdictState",
+    "WorstLaboratory",
 ]
 
 Mode = Literal["live", "analysis"]
+VerdictState = Literal["ready for review", "incomplete", "do not use"]
+"""What may be done with a differential, the best first; none of them replaces the review by a person."""
 ReaderState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
 
@@ -170,6 +180,21 @@ class FrameQuality:
     focus: float | None
     accepted: bool
     reasons: tuple[str, ...] = ()
+
+
+Density = tuple[float, float, float]
+"""Optical density of blue, green and red: the negative natural logarithm of (value + 1) / 256."""
+
+
+class FieldColours(NamedTuple):
+    """How much light the plasma and the red cells of one frame hold back."""
+
+    plasma: Density | None
+    """None: cells cover nearly all of the frame."""
+    red: Density | None
+    """Of the red cells, less that of the plasma; None: there are none, or no plasma."""
+    red_cells: int
+    """How many of them were measured."""
 
 
 class Observation(NamedTuple):
@@ -296,6 +321,50 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}
     """The cells that are the reason, those cut by an edge too; empty for ranges."""
 
 
+# Why a differential has its verdict.
+class VerdictReason(msgspec.Struct, frozen=True):
+    code: str
+    """For programs; the key of its state in the configuration's `[verdict.states]`."""
+    text: str
+    value: float | None
+    """What was measured, in the unit that `text` gives; None: it was not, and that is the reason."""
+    limit: float | None
+    """Where the verdict begins to change; None: there is none."""
+
+
+# Of the laboratories whose cells the classifier never saw in training, the one where it does worst.
+class WorstLaboratory(msgspec.Struct, frozen=True):
+    name: str
+    wrong_percent: float
+    """Of the cells that it names there."""
+
+
+# Of the laboratories that trained the classifier, the one whose red cells and plasma look most like the slide's. No
+# promise for this slide.
+class NearestLaboratory(msgspec.Struct, frozen=True):
+    name: str
+    distance: Annotated[float, published_digits(3)]
+    """Of the colours, in optical density."""
+    wrong_percent: float | None
+    """Of the cells that the classifier names there; None: the card does not say."""
+
+
+# Whether a differential may be believed.
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    state: str
+    """A VerdictState: the worst of those of its reasons. Readers take any text, for those that a later version adds."""
+    reasons: tuple[VerdictReason, ...]
+    """The gravest first; empty where nothing speaks against review. Those of a verdict "ready for review" say what to
+    look at."""
+    worst_unseen: WorstLaboratory | None = None
+    """None: the model's card has no figure of a laboratory that it never saw."""
+    nearest: NearestLaboratory | None = None
+    """None: the colours were not measured, or the model's card does not say how its laboratories look."""
+    with_smudge_cells: dict[str, ClassShare] | None = None
+    """The differential with smudge cells counted as lymphocytes, where there are too many to leave them out; else None.
+    """
+
+
 # Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`.
 class Differential(msgspec.Struct, frozen=True, kw_only=True):
     total: int
@@ -331,6 +400,21 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     """Outside `total`. None: the model can't name them."""
     ranges: dict[str, str] = {}
     """By class with a usual range a RangeState. Empty before 2.0."""
+    verdict: Verdict | None = None
+    """None: of an older streamer."""
+
+
+class SourceProgress(msgspec.Struct, frozen=True):
+    """How far a source was read, and what was lost on the way, over all runs of a session."""
+
+    length: int | None
+    """Frames that the source holds, those that can't be read among them; None: a camera, or nobody knows."""
+    lost: dict[str, int] = {}
+    """Frames that were not analysed though they should have been, by reason."""
+    skipped: dict[str, int] = {}
+    """What the source could not give as a frame, by reason."""
+    cut_short: bool | None = None
+    """Whether a source that has an end was left before it; None while it is being read."""
 
 
 class SourceStatus(msgspec.Struct, frozen=True):

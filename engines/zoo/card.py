@@ -51,6 +51,22 @@ class SubclassEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Appearance:
+    """How some pictures of a laboratory look that trained a classifier; several of these may be of one laboratory."""
+
+    laboratory: str
+    """Named as its figures are."""
+    plasma: tuple[float, float, float]
+    """Optical density of blue, green and red, as streamer/analysis/colours.py measures it."""
+    red: tuple[float, float, float]
+    """The same of the red cells, less that of the plasma."""
+    rbc_diameter_px: float
+    """Of the red cells in the pictures."""
+    novelty: float | None = None
+    """Mean of the laboratory's cells that did not train the classifier; None where it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
 class Thresholds:
     operating: float = 0.25
     """Detector: the score from which a box is counted. Classifier: the probability below which a cell is
@@ -83,6 +99,8 @@ class Card:
     """What the classifier says of how a cell looks."""
     attributes_of: tuple[str, ...] = ()
     """The classes whose cells these attributes were learnt from; of others they are not told."""
+    appearances: tuple[Appearance, ...] = ()
+    """Classifier: how the pictures look that trained it; empty where nobody said."""
     architecture: str = ""
     summary: str = ""
     licence: str = ""
@@ -144,6 +162,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         subclasses=subclasses,
         attributes=attributes,
         attributes_of=attributes_of,
+        appearances=tuple(_appearance(row) for row in top.entries("appearances")),
         architecture=top.text("architecture", ""),
         summary=top.text("summary", ""),
         licence=top.text("licence", ""),
@@ -173,6 +192,18 @@ def _attribute(row: Table) -> Attribute:
     read = Attribute(row.text("name"), row.texts("values"))
     if len(read.values) < 2 or len(set(read.values)) < len(read.values):
         raise CardError(f"{row.where}: values: got {list(read.values)}, expected at least two different ones")
+    row.done()
+    return read
+
+
+def _appearance(row: Table) -> Appearance:
+    read = Appearance(
+        row.text("laboratory"),
+        row.density("plasma"),
+        row.density("red"),
+        row.number("rbc_diameter_px", low=1, high=1000),
+        row.number("novelty", low=0, high=1) if "novelty" in row else None,
+    )
     row.done()
     return read
 

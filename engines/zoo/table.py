@@ -67,6 +67,13 @@ class Table:
             raise CardError(f"{self.where}: {key}: got {values}, expected {count} numbers")
         return [float(value) for value in values]
 
+    def density(self, key: str) -> tuple[float, float, float]:
+        """Of blue, green and red."""
+        values = self.numbers(key, 3)
+        if values is None:
+            raise CardError(f"{self.where}: {key}: got nothing, expected 3 numbers{self._misspelt(key)}")
+        return values[0], values[1], values[2]
+
     def table(self, key: str) -> Table:
         return Table(self._take(key, (dict,), f"a table [{key}]", {}), f"{self.where}: [{key}]")
 

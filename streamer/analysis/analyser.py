@@ -19,8 +19,9 @@ from engines.models.detector import Detector
 from engines.models.explainer import CellMaps, Explainer
 from engines.models.groups import Groups
 from engines.models.own_classes import OwnClasses
+from streamer.analysis.colours import field_colours
 from streamer.analysis.quality import assess
-from streamer.records import Classifications, Detections, Frame, FrameQuality
+from streamer.records import Classifications, Detections, FieldColours, Frame, FrameQuality
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
 
 
@@ -35,6 +36,8 @@ class Analysed:
     prepared: PreparedFrame
     quality: FrameQuality
     timings_ms: dict[str, float]
+    colours: FieldColours | None = None
+    """None: nobody measured them."""
     maps: CellMaps | None = None
     """Where the evidence for each class lies on the white cells, in their order; None where nobody asked."""
 
@@ -74,7 +77,7 @@ class Analyser:
         """One result a frame, in their order.
 
         `timings_ms`: `queue` since the grab; `detect` and `classify`, each frame's part of its batch; `prepare`, what
-        registration and the quality gate need.
+        registration, the quality gate and the verdict need.
         """
         clock = time.perf_counter
         begun_ns = self._now_ns()
@@ -91,13 +94,14 @@ class Analyser:
         for frame, half, of_frame, (look, maps) in zip(frames, halves, detections, looks, strict=True):
             begin = clock()
             prepared, quality = self._measured(frame, half)
+            colours = field_colours(half, of_frame, self.detector.card.thresholds.operating)
             timings = {
                 "queue": (begun_ns - frame.captured_ns) / 1e6,
                 "detect": detect_ms,
                 "classify": classify_ms,
                 "prepare": (clock() - begin) * 1000,
             }
-            results.append(Analysed(frame, of_frame, look, prepared, quality, timings, maps))
+            results.append(Analysed(frame, of_frame, look, prepared, quality, timings, colours, maps))
         return results
 
     def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:

@@ -14,9 +14,8 @@ from engines.zoo.registry import models, place, zoo_card
 from engines.zoo.store import how_to_get, pull
 from streamer.commands.options import Parser
 from streamer.commands.output import say
-
-CAMERA_SET = "chula_wbc"
-"""The data set whose pictures come from a microscope camera, as the stream's do."""
+from streamer.counting.known import known_of
+from streamer.dashboard.words import worst_unseen
 
 HEADLINES = {
     "map50": "mAP@0.5",
@@ -76,12 +75,10 @@ def print_models(console: Console) -> int:
 
 
 def accuracy_note(card: Card) -> str | None:
-    """What the classifier gets wrong on camera pictures, for the display; None where the card has no such figure."""
-    for measured_on, figures in card.figures.items():
-        accuracy = figures.get("accuracy")
-        if measured_on.dataset == CAMERA_SET and isinstance(accuracy, float):
-            return f"classifier errors {100 * (1 - accuracy):.0f} % ({measured_on})"
-    return None
+    """What the classifier gets wrong in the worst laboratory that it never saw, for the display; None where the card
+    has no such figure."""
+    worst = known_of(card).worst_unseen
+    return None if worst is None else worst_unseen(worst)
 
 
 def _headlines(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamer.commands.options import Parser
 from streamer.commands.output import remark, say
-from streamer.config import FIVE_PART_RANGES
+from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.morphometry import summary
 from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.dashboard import format_differential
@@ -63,6 +63,8 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
         operating_score=rules.operating_score,
         reference_ranges=FIVE_PART_RANGES if options.reference_ranges is None else options.reference_ranges,
         stop_at_precision=options.stop_at_precision,
+        known=rules.known,
+        verdict=VerdictConfig() if options.verdict is None else options.verdict,
     )
     last_due: Differential | None = None
 
@@ -75,7 +77,7 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     if not stored.ended:
         return Recounted(count, count.differential(final=False), last_due)
     with stored.reading("sessions.end_corrections"):
-        count.finish(stored.end_corrections)
+        count.finish(stored.end_corrections, stored.end_progress)
     final = count.differential(final=True)
     return Recounted(count, final, final)
 
@@ -141,5 +143,7 @@ def _differences(again: DifferentialMessage, published: DifferentialMessage) -> 
     return [
         f"another {name.replace('_', ' ')} ({getattr(again, name)} for {getattr(published, name)})"
         for name in DifferentialMessage.__struct_fields__
-        if name not in stamps and getattr(again, name) != getattr(published, name)
+        if name not in stamps
+        and getattr(again, name) != getattr(published, name)
+        and not (name == "verdict" and published.verdict is None)  # of before there were verdicts
     ]

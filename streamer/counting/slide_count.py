@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
-from streamer.config import FIVE_PART_RANGES
+from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import (
     CLOPPER_PEARSON,
@@ -23,12 +24,15 @@ from streamer.counting.differential import (
     share,
     widest,
 )
+from streamer.counting.evidence import EvidenceBook, EvidenceState
 from streamer.counting.fusion import FusionConfig
+from streamer.counting.known import Known
 from streamer.counting.matching import Field
 from streamer.counting.morphometry import ShapeBook
 from streamer.counting.size_correction import AcceptedArea, Place
 from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState, SlideUpdate
 from streamer.counting.tallies import LISTED
+from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
 from streamer.records import (
     UNCLASSIFIED,
     Cell,
@@ -36,9 +40,11 @@ from streamer.records import (
     Classifications,
     Detections,
     Differential,
+    FieldColours,
     MeasuredLook,
     MergedIsland,
     Reclassification,
+    SourceProgress,
 )
 from streamer.stage.placement import Correction, IslandBook, Placement
 
@@ -65,6 +71,10 @@ class SeenFrame:
     captured_utc: str
     shapes: Sequence[MeasuredLook] = ()
     """What was measured of its cells, once it was counted."""
+    colours: FieldColours | None = None
+    """None: of a journal of before they were measured."""
+    progress: SourceProgress | None = None
+    """How far its source was read when it was counted; None: as at the frame before, or nobody notes it."""
 
 
 PublishedCounts = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
@@ -88,6 +98,8 @@ class Checkpoint:
     slide: SlideState
     shapes: tuple[MeasuredLook, ...] = ()
     """What the shape book knows."""
+    evidence: EvidenceState | None = None
+    """What the evidence book knows; None: of a journal of before there was one."""
     area: Mapping[int, tuple[float, float, Sequence[Place]]] = field(default_factory=dict)
     """What the accepted area knows."""
 
@@ -114,9 +126,13 @@ class SlideCount:
         operating_score: float,
         reference_ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
         stop_at_precision: float | None = None,
+        known: Known | None = None,
+        verdict: VerdictConfig | None = None,
     ) -> None:
         """Arguments as for SlideSession."""
         self._decision = decision
+        self._known = known
+        self._verdict = verdict or VerdictConfig()
         self._ranges = reference_ranges
         self._precision = stop_at_precision
         fusion = FusionConfig()
@@ -126,6 +142,7 @@ class SlideCount:
             described = decision.attributes_of
         self._slide = SlideMap(SlideConfig(min_score=operating_score, attributes_of=described, fusion=fusion))
         self._islands = IslandBook()
+        self._evidence = EvidenceBook(operating_score)
         self._area = AcceptedArea()
         self._frames = 0
         self._accepted = 0
@@ -138,6 +155,11 @@ class SlideCount:
     @property
     def frames(self) -> int:
         return self._frames
+
+    @property
+    def progress(self) -> SourceProgress | None:
+        """How far its source was read; None: nobody noted it."""
+        return self._evidence.state.progress
 
     @property
     def total(self) -> int:
@@ -166,6 +188,7 @@ class SlideCount:
         reshaped = self.shapes.join(update.removed)
         self.shapes.add_all(seen.shapes)
         merged = self._merge_islands(seen.placement)
+        self._evidence.add(seen, merged)
         self._frames += 1
         self.last_frame_id = seen.frame_id
         if seen.accepted and seen.placement.position is not None:
@@ -177,10 +200,11 @@ class SlideCount:
         """Give a cell, without `fault_of`, the class that a person gave it."""
         return CountUpdate(self._slide.reclassify(given), differential_due=self._note_if_due())
 
-    def finish(self, corrections: Sequence[Correction]) -> CountUpdate:
-        """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are published."""
+    def finish(self, corrections: Sequence[Correction], progress: SourceProgress | None = None) -> CountUpdate:
+        """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are published.
+        `progress`: how far the source was read in the end; None: nobody notes it."""
         update = self._slide.finish(corrections)
-        self._merge_islands(Placement(None, corrections=tuple(corrections)))
+        self._evidence.finish(self._merge_islands(Placement(None, corrections=tuple(corrections))), progress)
         return CountUpdate(update, reshaped=tuple(self.shapes.join(update.removed)), differential_due=True)
 
     def fault_of(self, given: Reclassification) -> str | None:
@@ -248,7 +272,7 @@ class SlideCount:
         decision = self._decision
         # A count that its own limits ended was not fixed in advance, and neither is one that is still running.
         method = CLOPPER_PEARSON if final and self._precision is None else CONFIDENCE_SEQUENCE
-        return differential(
+        found = differential(
             tally,
             decision.class_names if decision else (),
             subclass_names=decision.subclass_names if decision else (),
@@ -257,6 +281,31 @@ class SlideCount:
             error_rates=decision.error_rates if decision else {},
             method=method,
             final=final,
+        )
+        verdict = judge(self._evidence_of(found, tally), self._verdict)
+        smudge_cells = with_smudge_cells(verdict, found)
+        return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
+
+    def _evidence_of(self, found: Differential, tally: Tally) -> SlideEvidence:
+        book, novelty = self._evidence, self._slide.novelty()
+        return SlideEvidence(
+            white_cells=found.total,
+            unclassified=found.unclassified,
+            unlike_training=novelty.unlike_training,
+            mean_novelty=novelty.mean,
+            seen=Counter({**tally.classes, **tally.subclasses}) + Counter(tally.edge_seen),
+            smudge_cells=found.smudge,
+            frames=found.frames,
+            rejected=book.state.rejected,
+            progress=book.state.progress,
+            slides=book.slides,
+            rbc_px=book.rbc_px,
+            plasma=book.plasma,
+            red=book.red,
+            light_range=book.light_range,
+            only_extent_px=book.only_extent_px,
+            has_colours=book.state.has_colours,
+            known=self._known,
         )
 
     def _weights(self) -> dict[str, float]:
@@ -286,6 +335,7 @@ class SlideCount:
             slide=self._slide.state(),
             area=self._area.state(),
             shapes=self.shapes.looks(),
+            evidence=self._evidence.state,
         )
 
     def restore(self, state: Checkpoint) -> None:
@@ -300,6 +350,7 @@ class SlideCount:
         self._islands = IslandBook(state.islands)
         self._area.restore(state.area)
         self.shapes.add_all(state.shapes)
+        self._evidence.state = state.evidence or EvidenceState(has_colours=False)
         self.last_frame_id = state.frame_id
 
     def _note_if_due(self) -> bool:

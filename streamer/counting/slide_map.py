@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,13 @@ class SlideState:
     hidden: HiddenParts | None
 
 
+class SlideNovelty(NamedTuple):
+    unlike_training: int
+    """White cells that are unclassified since all looks at them are too novel."""
+    mean: float | None
+    """Of all white cells, each with its least novel look; None: there are none, or the classifier does not say."""
+
+
 class SlideMap:
     def __init__(self, config: SlideConfig | None = None) -> None:
         self._config = config or SlideConfig()
@@ -150,6 +157,18 @@ class SlideMap:
         while self._cells.joined_to[cell_id] >= 0:
             cell_id = int(self._cells.joined_to[cell_id])
         return cell_id
+
+    def novelty(self) -> SlideNovelty:
+        """Of the counted white cells that the classifier looked at."""
+        cells, novel_above = self._cells, self._config.fusion.novel_above
+        if novel_above is None:
+            return SlideNovelty(0, None)
+        rows = self._living()
+        rows = rows[self._tallies.counted(rows) & (cells.kind(rows) == 0) & (cells.white_row[rows] >= 0)]
+        novelty = self._fusion.novelty(cells.white_row[rows])
+        by_looks = (cells.class_index[rows] < 0) & (cells.reclassified_order[rows] == 0)
+        unlike = int((by_looks & (novelty > np.float32(novel_above))).sum())
+        return SlideNovelty(unlike, float(novelty.astype(np.float64).mean()) if len(novelty) else None)
 
     @property
     def class_names(self) -> tuple[str, ...]:

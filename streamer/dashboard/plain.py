@@ -20,11 +20,14 @@ from streamer.dashboard.words import (
     agreement,
     beside,
     class_rows,
+    errors_line,
     flags,
     not_seen,
     number,
     size_corrected,
     tally,
+    verdict_lines,
+    with_smudge_cells,
 )
 from streamer.protocol import messages
 from streamer.records import Frame
@@ -40,7 +43,8 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
     frames = f"{number(message.frames)} frame{'' if message.frames == 1 else 's'}"
     if message.frames_accepted != message.frames:
         frames += f", {number(message.frames_accepted)} of them accepted"
-    lines = [
+    lines = [clean(line) for line in verdict_lines(message)]
+    lines += [
         f"{'differential' if message.final else 'differential so far'} of {clean(message.source)}: "
         f"{number(message.total)} white cells in {frames}"
     ]
@@ -54,12 +58,13 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
         f"nucleated red cells {number(message.nrbc)}{per_100}; "
         f"seen: {number(message.rbc_seen)} red cells, {number(message.platelets_seen)} platelets"
     )
-    said = beside(message), size_corrected(message), flags(message), not_seen(message)
+    said = beside(message), with_smudge_cells(message), size_corrected(message), flags(message), not_seen(message)
     lines += [clean(text) for text in said if text]
     if message.not_assessed:
         lines.append(f"not assessed: {', '.join(map(clean, message.not_assessed))}")
     method = f" ({METHODS.get(message.limits_method, clean(message.limits_method))})" if message.limits_method else ""
-    errors = f": {clean(note)}" if note else ""
+    told = errors_line(message, note)
+    errors = f": {clean(told)}" if told else ""
     lines.append(f"{SAMPLING_ONLY}{method}; what the classifier gets wrong comes on top{errors}")
     return "\n".join(lines)
 

@@ -11,17 +11,19 @@ from rich.style import Style
 
 from streamer.counting.differential import CONFIDENCE_SEQUENCE
 from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
-from streamer.dashboard.palette import BAD, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
+from streamer.dashboard.palette import BAD, CAUTION, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import (
     SAMPLING_ONLY,
     beside,
     class_rows,
+    errors_line,
     flags,
     limits,
     not_seen,
     number,
     size_corrected,
+    with_smudge_cells,
 )
 from streamer.protocol import messages
 from streamer.records import ClassShare
@@ -183,6 +185,11 @@ def _summary(message: messages.DifferentialMessage, note: str | None, width: int
     """The lines below the table, the most important first; texts take at most `most` lines each."""
     lines: list[Line] = []
     always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""
+    verdict = message.verdict
+    if verdict is not None:
+        colour = {"ready for review": GOOD, "incomplete": CAUTION}.get(verdict.state, BAD)
+        why = f": {'; '.join(reason.text for reason in verdict.reasons)}" if verdict.reasons else ""
+        lines += _wrapped(f"{verdict.state}{why}", ink(colour, bold=True), width, most)
     if message.flags:
         lines += _wrapped(flags(message), ink(BAD, bold=True), width, most)
     elif message.ranges:
@@ -202,7 +209,10 @@ def _summary(message: messages.DifferentialMessage, note: str | None, width: int
         lines += _wrapped(size_corrected(message), FAINT, width, most)
     if message.not_seen:
         lines += _wrapped(not_seen(message), FAINT, width, most)
-    lines += _wrapped(f"{SAMPLING_ONLY}{always}{'; ' + note if note else ''}", FAINT, width, most)
+    smudge, errors = with_smudge_cells(message), errors_line(message, note)
+    if smudge is not None:
+        lines += _wrapped(smudge, PLAIN, width, most)
+    lines += _wrapped(f"{SAMPLING_ONLY}{always}{'; ' + errors if errors else ''}", FAINT, width, most)
     if message.not_assessed:
         lines += _wrapped(f"not assessed: {', '.join(message.not_assessed)}", FAINT, width, most)
     return lines

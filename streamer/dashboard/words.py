@@ -7,7 +7,7 @@ import math
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
 from streamer.protocol import messages
-from streamer.records import UNCLASSIFIED, CellShape, ClassShare
+from streamer.records import UNCLASSIFIED, CellShape, ClassShare, WorstLaboratory
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
@@ -48,6 +48,49 @@ def not_seen(message: messages.DifferentialMessage) -> str:
     cells = "1 cell" if message.total == 1 else f"{number(message.total)} cells"
     each = "" if len(message.not_seen) == 1 else " each"
     return f"0 in {cells}, at most {number(at_most, 1)} %{each}: {', '.join(in_order(list(message.not_seen)))}"
+
+
+def verdict_lines(message: messages.DifferentialMessage) -> list[str]:
+    """The verdict, then a line a reason, the gravest first; empty where the streamer gives none."""
+    verdict = message.verdict
+    if verdict is None:
+        return []
+    so_far = "" if message.final else " so far"
+    head = f"verdict on {message.source}{so_far}: {verdict.state}{':' if verdict.reasons else ''}"
+    return [head, *(f"  {reason.text}" for reason in verdict.reasons)]
+
+
+def errors_line(message: messages.DifferentialMessage, note: str | None) -> str | None:
+    """What the classifier gets wrong: in the worst laboratory that it never saw, and in the one that this slide looks
+    most like. `note`: what the model's card says, for streamers that give no verdict; None where nobody knows."""
+    verdict = message.verdict
+    if verdict is None or (verdict.worst_unseen is None and verdict.nearest is None):
+        return note
+    parts = []
+    worst, nearest = verdict.worst_unseen, verdict.nearest
+    if worst is not None:
+        parts.append(worst_unseen(worst))
+    if nearest is not None:
+        wrong = "" if nearest.wrong_percent is None else f", {number(nearest.wrong_percent)} % there"
+        parts.append(f"this slide looks most like {nearest.name}{wrong}: no promise for this slide")
+    return "; ".join(parts)
+
+
+def worst_unseen(worst: WorstLaboratory) -> str:
+    """What a classifier gets wrong there."""
+    return (
+        f"classifier errors {number(worst.wrong_percent)} % of the named cells in {worst.name}, the worst laboratory"
+        " that it never saw"
+    )
+
+
+def with_smudge_cells(message: messages.DifferentialMessage) -> str | None:
+    """The differential with smudge cells counted as lymphocytes, in a line; None where the verdict has none."""
+    shares = None if message.verdict is None else message.verdict.with_smudge_cells
+    if shares is None:
+        return None
+    parts = [f"{name} {number(shares[name].percent, 1)} %" for name in in_order(list(shares)) if shares[name].count]
+    return f"with smudge cells as lymphocytes: {', '.join(parts)}"
 
 
 def flags(message: messages.DifferentialMessage) -> str:

@@ -102,6 +102,13 @@ class ShapeRow(Row, frozen=True, array_like=True):
     measures: str
 
 
+class EvidenceRow(Row, frozen=True, array_like=True):
+    plasma: bytes | None
+    red: bytes | None
+    red_cells: Number | None
+    progress: str | None
+
+
 class CommandRow(Row, frozen=True, array_like=True):
     after_frame: Number | None
     run_id: str

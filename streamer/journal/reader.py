@@ -14,9 +14,11 @@ from types import TracebackType
 
 import msgspec
 
+from streamer.config import VerdictConfig
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.columns import (
     CommandRow,
+    EvidenceRow,
     FrameRow,
     HiddenPartsRow,
     LookRow,
@@ -34,6 +36,7 @@ from streamer.journal.columns import (
     columns_of,
     reading,
 )
+from streamer.journal.evidence import evidence_of, has_evidence
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -45,7 +48,16 @@ from streamer.journal.rows import (
 )
 from streamer.journal.schema import JournalError, connect_readonly
 from streamer.journal.stage import StoredStage
-from streamer.records import CellShape, Classifications, Detections, MeasuredLook, Reclassification, StagePosition
+from streamer.records import (
+    CellShape,
+    Classifications,
+    Detections,
+    FieldColours,
+    MeasuredLook,
+    Reclassification,
+    SourceProgress,
+    StagePosition,
+)
 from streamer.stage.hidden import HiddenParts
 from streamer.stage.placement import Correction, Placement
 
@@ -64,6 +76,8 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     reference_ranges: dict[str, tuple[float, float]] | None = None
     stop_at_precision: float | None = None
     record: str | None = None
+    verdict: VerdictConfig | None = None
+    """None: of before there were verdicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +117,7 @@ class StoredSession(SessionRows):
                 " one, or another --journal"
             )
         for name in rules.__struct_fields__ if rules is not None else ():
-            if name == "error_rates":  # they decide no count, and a card may be measured anew
+            if name in ("error_rates", "known"):  # they decide no count, and a card may be measured anew
                 continue
             got, expected = getattr(rules, name), getattr(self.rules, name)
             if got != expected:
@@ -132,6 +146,19 @@ class StoredSession(SessionRows):
         with self.reading("checkpoints.state"):
             return None if state is None else unpacked_checkpoint(state)
 
+    @property
+    def end_progress(self) -> SourceProgress | None:
+        """How far the source was read in the end; None where nobody noted it, or it has not ended."""
+        return self._evidence(None)[1]
+
+    def _evidence(self, frame_id: int | None) -> tuple[FieldColours | None, SourceProgress | None]:
+        """Of a frame, or of the end; None for what was not noted."""
+        if not has_evidence(self.database):
+            return None, None
+        row = next(self.rows("frame_evidence", EvidenceRow, "AND frame_id IS ?", frame_id), None)
+        with self.reading(f"frame_evidence of frame {frame_id}"):
+            return (None, None) if row is None else evidence_of(row)
+
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
         hidden = self._hidden_parts()
@@ -140,6 +167,7 @@ class StoredSession(SessionRows):
 
     def _frame(self, row: FrameRow, hidden: HiddenParts | None) -> SeenFrame:
         where = f"of frame {row.frame_id}"
+        colours, progress = self._evidence(row.frame_id)
         with self.reading(f"frames.boxes {where}"):
             boxes = unpacked(row.boxes, "<f4", 4)
         with self.reading(f"frames.scores {where}"):
@@ -180,6 +208,8 @@ class StoredSession(SessionRows):
             file=row.file,
             captured_utc=row.captured_utc,
             shapes=self._shapes(row.frame_id),
+            colours=colours,
+            progress=progress,
         )
 
     def _looks(self, frame_id: int, white: int) -> Classifications:

@@ -17,7 +17,9 @@ from engines.models.detector import Detector
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
 from streamer.counting.decision import ClassDecision
+from streamer.counting.evidence import EvidenceState
 from streamer.counting.fusion import Names
+from streamer.counting.known import Known, known_of
 from streamer.counting.size_correction import Place
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
@@ -48,6 +50,7 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     visits: bytes = b""
     hidden: HiddenRow | None = None
     shapes: tuple[MeasuredLook, ...] = ()
+    evidence: EvidenceState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The classes whose cells have them."""
     segmenter: ModelId | None = None
     """None: no cell is measured."""
+    known: Known | None = None
+    """What the classifier knows, for the verdict; None: of before there were verdicts, or no classifier ran. A session
+    is resumed though it changed."""
     error_rates: dict[str, float] = {}
     """By class, as the classifier's card says; what flags say of errors."""
 
@@ -130,6 +136,7 @@ def rules_of(
         novel_above=decision.novel_above,
         attributes=decision.attributes,
         attributes_of=decision.attributes_of,
+        known=known_of(classifier.card),
         error_rates=dict(decision.error_rates),
     )
 
@@ -150,7 +157,7 @@ def decision_of(rules: Rules) -> ClassDecision | None:
     )
 
 
-def packed(array: npt.NDArray[Any], dtype: str) -> bytes:
+def packed(array: npt.ArrayLike, dtype: str) -> bytes:
     return np.ascontiguousarray(array, dtype).tobytes()
 
 
@@ -213,6 +220,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         visits=packed(checkpoint.slide.visits, "<f8"),
         hidden=packed_hidden(checkpoint.slide.hidden),
         shapes=checkpoint.shapes,
+        evidence=checkpoint.evidence,
     )
     return msgspec.msgpack.encode(row)
 
@@ -235,6 +243,7 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
         slide=slide,
         area=row.area,
         shapes=row.shapes,
+        evidence=row.evidence,
     )
 
 

@@ -199,6 +199,20 @@ CREATE TABLE IF NOT EXISTS hidden_parts (
 """What stays in place while the slide moves, or was given by hand; only in journals of sources that have any."""
 
 
+FRAME_EVIDENCE = """
+CREATE TABLE IF NOT EXISTS frame_evidence (
+    session INTEGER NOT NULL,
+    frame_id INTEGER,             -- NULL: at the end
+    plasma BLOB, red BLOB,        -- (3,) f8 each, optical densities of blue, green and red; NULL: not measured
+    red_cells INTEGER,            -- NULL: no colours
+    progress TEXT                 -- JSON; NULL: as at the frame before
+);
+"""
+"""For the verdict. Journals of before there were verdicts lack it: their frames have neither, and it says so."""
+
+OPTIONAL = ("shapes", "hidden_parts", "frame_evidence")
+
+
 class JournalError(LeukostreamError):
     """A journal that can't be used or written."""
 
@@ -295,7 +309,7 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS)
+        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS + FRAME_EVIDENCE)
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 
@@ -320,7 +334,7 @@ def _check_tables(database: sqlite3.Connection, path: Path) -> None:
         if kind == "table":
             tables.add(name)
     for table, columns in _own_columns().items():
-        if table not in tables and table in ("shapes", "hidden_parts"):  # only where there is something to put in
+        if table not in tables and table in OPTIONAL:
             continue
         if table not in tables or _columns(database, table) != columns:
             what = "other columns in" if table in tables else "no"

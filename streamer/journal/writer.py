@@ -16,6 +16,7 @@ from engines.base import UsageError
 from streamer import __version__
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
+from streamer.journal.evidence import create_evidence, forget_end, write_evidence
 from streamer.journal.reader import StoredSession, read_sessions
 from streamer.journal.rows import (
     GivenCommand,
@@ -30,7 +31,7 @@ from streamer.journal.schema import HIDDEN_PARTS, SHAPES, connect, connect_reado
 from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, STATIC_PICTURE, StaticRow, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
-from streamer.records import Cell
+from streamer.records import Cell, SourceProgress
 from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
@@ -75,6 +76,7 @@ class Journal:
     def new_session(self, source: str, id_: str, *, address: str, live: bool, rules: Rules) -> SessionJournal:
         """`address`: where its frames come from. `live`: they can't be read again."""
         with self.transaction():
+            create_evidence(self.database)
             if rules.segmenter is not None:
                 self.database.execute(SHAPES)
             self.database.execute(
@@ -125,6 +127,8 @@ class SessionJournal:
         self._hidden: HiddenParts | None = None
         self._static = StaticMask()
         self._static_row = StaticRow()
+        self._progress: SourceProgress | None = None
+        """As it was written last."""
         with stored.reading("keyframe_pictures.number"):
             numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
             self._pictures: set[int] = {number for (number,) in numbers}
@@ -136,6 +140,8 @@ class SessionJournal:
     def begin_run(self, run_id: str, configuration: str) -> None:
         """Record that a process continues this session, which clears its end."""
         with self.journal.transaction():
+            create_evidence(self._db)  # journals of before there were verdicts have no such table
+            forget_end(self._db, self._number)
             self._db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, _now(), __version__, configuration)
             )
@@ -171,6 +177,7 @@ class SessionJournal:
             self._hidden_parts(seen.frame_id, placement.hidden)
             self._looks(seen, cells)
             self._shapes(seen)
+            self._evidence(seen)
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)
@@ -180,9 +187,16 @@ class SessionJournal:
                     (self._number, checkpoint.frame_id, packed_checkpoint(checkpoint)),
                 )
 
-    def end(self, corrections: Sequence[Correction], update: SlideUpdate, emissions: Sequence[Emission]) -> None:
+    def end(
+        self,
+        corrections: Sequence[Correction],
+        update: SlideUpdate,
+        emissions: Sequence[Emission],
+        progress: SourceProgress | None = None,
+    ) -> None:
         """Store the end of the session: what is published as the end stays the end, whatever becomes of the machine."""
         with self.journal.transaction(durable=True):
+            write_evidence(self._db, self._number, None, None, progress)
             self._cell_changes(None, update)
             self._db.execute(
                 "UPDATE sessions SET ended = 1, end_corrections = ? WHERE number = ?",
@@ -259,6 +273,11 @@ class SessionJournal:
                     for look in seen.shapes
                 ],
             )
+
+    def _evidence(self, seen: SeenFrame) -> None:
+        progress = None if seen.progress == self._progress else seen.progress
+        self._progress = seen.progress
+        write_evidence(self._db, self._number, seen.frame_id, seen.colours, progress)
 
     def _cell_changes(self, frame_id: int | None, update: SlideUpdate) -> None:
         if update.removed:

@@ -116,7 +116,7 @@ class CommandExecutor:
             raise RequestRefused("not possible", "this run has one slide for each source")
         self._send(lane.session.finish("finished", NEW_SLIDE))
         session = self._next_session(lane.name)
-        session.factory.go_on_from(lane.session.factory)
+        session.go_on_from(lane.session)
         lane.session = session
 
 

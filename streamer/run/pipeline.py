@@ -23,14 +23,14 @@ from streamer.journal import Emission
 from streamer.protocol.messages import DifferentialMessage, EndState, FrameMessage, Sink
 from streamer.protocol.requests import SourceState
 from streamer.recording import Recorder
-from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceStatus, StreamStatus
+from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceProgress, SourceStatus, StreamStatus
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import CommandExecutor
-from streamer.run.gate import Gate
+from streamer.run.gate import PAUSED, Gate
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sources.base import Source
-from streamer.sources.reconnection import SourceReader
+from streamer.sources.reconnection import STOPPED, ReaderStatus, SourceReader
 
 LATENCIES_KEPT = 300
 """Latency and rate are those of the last so many frames."""
@@ -41,6 +41,15 @@ RATE_WINDOW_NS = 5_000_000_000
 
 POLL_S = 0.05
 """How long the tail waits for a result before it looks after its sinks."""
+
+ENOUGH = "enough cells"
+"""The reason under which frames are counted that came after the last one that was wanted."""
+
+MEANT = (PAUSED, STOPPED, ENOUGH)
+"""Reasons of frames that somebody chose not to have: no losses of the slide."""
+
+TRUNCATED = "truncated"
+"""The reason of a skip that stands for all the frames which are missing at the end of a file."""
 
 JOIN_READER_S = 1.0
 """How long the end waits for a reader that may be blocked in a driver; it is left behind after that."""
@@ -116,6 +125,7 @@ class _Lane:
         taken: Callable[[Frame], None],
     ) -> None:
         self.name = source.name
+        self.endless = source.default_mode == "live"
         self.mode = mode
         self.session = session
         self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if mode == "live" else "block")
@@ -164,13 +174,7 @@ class _Lane:
         if self.recent:
             values = np.percentile([ms for _, ms in self.recent], (50, 95, 99)).tolist()
             latency = dict(zip(("p50", "p95", "p99"), values, strict=True))
-        dropped = (
-            Counter(self.ring.dropped)
-            + Counter(status.dropped)
-            + Counter(lost_in_batcher)
-            + self.ignored
-            + Counter(self.gate.dropped)
-        )
+        dropped = self._dropped(status, lost_in_batcher)
         return SourceStatus(
             state=status.state,
             mode=self.mode,
@@ -184,6 +188,31 @@ class _Lane:
             latency_ms=latency,
             detail=status.fault,
             hidden_px=self.session.hidden_px,
+        )
+
+    def progress(self, lost_in_batcher: Mapping[str, int], *, cut_short: bool | None = None) -> SourceProgress:
+        """How far the source was read in this run; `cut_short` as at the end of it: None while it goes on."""
+        status = self.reader.status
+        lost = self._dropped(status, lost_in_batcher)
+        return SourceProgress(
+            length=status.length,
+            lost={reason: count for reason, count in sorted(lost.items()) if count and reason not in MEANT},
+            skipped=dict(sorted(status.skipped.items())),
+            cut_short=cut_short,
+        )
+
+    def is_cut_short(self, state: EndState) -> bool:
+        """Whether the source had more to give than was asked for, at an end of this state; a camera has no end."""
+        cut = state == "failed" or (state == "stopped" and not self.endless)
+        return cut or TRUNCATED in self.reader.status.skipped
+
+    def _dropped(self, status: ReaderStatus, lost_in_batcher: Mapping[str, int]) -> Counter[str]:
+        return (
+            Counter(self.ring.dropped)
+            + Counter(status.dropped)
+            + Counter(lost_in_batcher)
+            + self.ignored
+            + Counter(self.gate.dropped)
         )
 
 
@@ -350,16 +379,17 @@ class Pipeline:
             self._places.release()
         analysed = result.analysed
         if analysed is None or lane.enough is not None:
-            lane.ignored["analysis failed" if analysed is None else "enough cells"] += 1
+            lane.ignored["analysis failed" if analysed is None else ENOUGH] += 1
             result.frame.settle(False)
             return
         self._outputs.show(analysed.frame)
         picture = self._outputs.picture(analysed.frame, self._now_ns())
         if picture is not None:
             self._send(lane.session.picture(analysed.frame, picture))
+        progress = lane.progress(self._batcher.dropped.get(lane.name, {}))
         kept = False
         try:
-            emissions = lane.session.update(analysed)
+            emissions = lane.session.update(analysed, progress)
             kept = True
         finally:
             result.frame.settle(kept)
@@ -391,7 +421,9 @@ class Pipeline:
                 lane.thread.join(JOIN_READER_S)  # so that its last state is published
             self._publish_health()
             for lane in self._lanes.values():
-                emissions = lane.session.finish(*lane.ending(self._failure, self._stopped))
+                state, reason = lane.ending(self._failure, self._stopped)
+                progress = lane.progress(self._batcher.dropped.get(lane.name, {}), cut_short=lane.is_cut_short(state))
+                emissions = lane.session.finish(state, reason, progress)
                 self._send(emissions)
                 for message, _ in emissions:
                     if isinstance(message, DifferentialMessage):

@@ -5,24 +5,27 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from engines.geometry import Image
 from streamer.analysis.analyser import Analysed
-from streamer.config import FIVE_PART_RANGES
+from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.decision import ClassDecision
+from streamer.counting.known import Known
 from streamer.counting.morphometry import ShapeMeter
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Emission, GivenCommand, SessionJournal, StoredSession, replay
 from streamer.protocol.factory import Looks, MessageFactory
 from streamer.protocol.messages import AnyMessage, EndState, Evidence, FrameMessage
-from streamer.records import Frame, Health, MeasuredLook, Reclassification
+from streamer.records import Frame, Health, MeasuredLook, Reclassification, SourceProgress
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
 from streamer.stage.static_mask import BoxesPx
@@ -60,25 +63,41 @@ class SlideSession:
         journal: SessionJournal | None = None,
         shapes: ShapeMeter | None = None,
         ignored_px: BoxesPx = (),
+        known: Known | None = None,
+        verdict: VerdictConfig | None = None,
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
         published, counted or not; None publishes all. `stop_at_precision`: half width of the limits, in percentage
         points, at which the source is to end; then the final limits are valid at every look too. `journal`: what it
         holds already is counted first, and everything is written there before it is published. `shapes` measures the
-        counted white cells; None: nobody does. `ignored_px`: boxes of the frames that show no slide."""
+        counted white cells; None: nobody does. `ignored_px`: boxes of the frames that show no slide. `known`: what the
+        classifier knows, where there is no journal to say it. `verdict`: when a differential may be believed."""
         self.factory = factory
         self._decision = decision
         self._operating_score = operating_score
         self._min_score = min_score
         self._ranges = reference_ranges
         self._precision = stop_at_precision
+        self._known, self._verdict = known if journal is None else journal.stored.rules.known, verdict
+        self._read: SourceProgress | None = None
+        """How far the source was read in this run, slides before this one among it."""
         self._meter = shapes
         self._ignored_px = ignored_px
         self._journal = journal
         self._is_kept = True
         """Whether the journal has all that was counted and numbered."""
         self.count, self._tracker = self._begun(None if journal is None else journal.stored)
+        before = self.count.progress
+        self._before = (Counter(), Counter()) if before is None else (Counter(before.lost), Counter(before.skipped))
+        """What was lost and skipped before this run, less what the run had lost and skipped before this slide."""
+
+    def go_on_from(self, earlier: SlideSession) -> None:
+        """Take over from the slide before this one on the same source, at its end."""
+        self.factory.go_on_from(earlier.factory)
+        if earlier._read is not None:
+            for mine, theirs in zip(self._before, (earlier._read.lost, earlier._read.skipped), strict=True):
+                mine.subtract(theirs)
 
     @property
     def islands(self) -> tuple[int, ...]:
@@ -91,11 +110,12 @@ class SlideSession:
         hidden = self._tracker.hidden
         return () if hidden is None else tuple(hidden.boxes_px())
 
-    def update(self, analysed: Analysed) -> list[Emission]:
-        """The messages of one frame: the frame, the cells that it changed, and the differential when it moved."""
+    def update(self, analysed: Analysed, progress: SourceProgress | None = None) -> list[Emission]:
+        """The messages of one frame: the frame, the cells that it changed, and the differential when it moved.
+        `progress`: how far the source was read in this run; None: nobody notes it."""
         self._is_kept = False
         placement = self._tracker.update(analysed.prepared, may_start=analysed.quality.accepted)
-        seen = self._seen(analysed, placement)
+        seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
         emissions = [(self._frame(analysed, placement, update), None), *self._taken_back(update.slide)]
@@ -121,20 +141,21 @@ class SlideSession:
         self._is_kept = True
         return emissions
 
-    def finish(self, state: EndState, reason: str) -> list[Emission]:
+    def finish(self, state: EndState, reason: str, progress: SourceProgress | None = None) -> list[Emission]:
         """The end of the slide: cells only seen cut by an edge are published, the differential is final, and `end` is
-        last."""
+        last. `progress` as for `update`."""
         if self._is_silent:
             return []
         self._is_kept = False
+        progress = self._over_all_runs(progress)
         corrections = self._tracker.finish().corrections
-        update = self.count.finish(corrections)
+        update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions.append((self.factory.differential(self.count.differential(final=True)), None))
         emissions.append((self.factory.end(state, reason), None))
         if self._journal is not None:
-            self._journal.end(corrections, update.slide, emissions)
+            self._journal.end(corrections, update.slide, emissions, progress)
         self._is_kept = True
         return emissions
 
@@ -166,6 +187,8 @@ class SlideSession:
             operating_score=self._operating_score,
             reference_ranges=self._ranges,
             stop_at_precision=self._precision,
+            known=self._known,
+            verdict=self._verdict,
         )
         tracker = StageTracker(STAGE, ignored_px=self._ignored_px)
         state = None if stored is None else stored.stage.tracker()
@@ -178,6 +201,16 @@ class SlideSession:
                     count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
         return count, tracker
+
+    def _over_all_runs(self, progress: SourceProgress | None) -> SourceProgress | None:
+        """Of this slide alone, in all runs of its session."""
+        self._read = progress or self._read
+        if progress is None:
+            return None
+        lost, skipped = self._before
+        return msgspec.structs.replace(
+            progress, lost=dict(lost + Counter(progress.lost)), skipped=dict(skipped + Counter(progress.skipped))
+        )
 
     def _journaled(self, message: AnyMessage) -> AnyMessage:
         """A message that changes nothing, once the journal has it."""
@@ -197,6 +230,7 @@ class SlideSession:
             accepted=quality.accepted,
             reasons=quality.reasons,
             focus=quality.focus,
+            colours=analysed.colours,
             file=frame.file,
             captured_utc=self.factory.captured_utc(frame),
         )

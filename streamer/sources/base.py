@@ -44,6 +44,13 @@ class Source(Protocol):
         """Release the device; harmless when called twice or before `open`."""
 
 
+def length_of(source: Source) -> int | None:
+    """Frames that a source holds, those that can't be read among them, once it is open: what its `length` says, where
+    it has one. None: it has no end, or does not know."""
+    length: int | None = getattr(source, "length", None)
+    return length
+
+
 class PassedOnSource:
     """Another source as it is; what differs is overridden."""
 
@@ -57,6 +64,10 @@ class PassedOnSource:
     @property
     def default_mode(self) -> Mode:
         return self._source.default_mode
+
+    @property
+    def length(self) -> int | None:
+        return length_of(self._source)
 
     def open(self) -> None:
         self._source.open()

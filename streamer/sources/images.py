@@ -39,6 +39,8 @@ class ImagesSource:
         self.name = name
         self._now_ns = now_ns
         self._left: list[Path] = []
+        self.length: int | None = None
+        """Of the files; None before `open`."""
         self._frame_id = 0
         self._bits = 8
 
@@ -54,6 +56,7 @@ class ImagesSource:
                 " (folders inside it are not searched); give the folder that holds the images"
             )
         self._left = paths[::-1]
+        self.length = len(paths)
         self._frame_id = 0
         self._bits = 8
 

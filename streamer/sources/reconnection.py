@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.records import Frame, ReaderState, Skip
-from streamer.sources.base import Source, SourceError, SourceLostError
+from streamer.sources.base import Source, SourceError, SourceLostError, length_of
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses before a lost source is opened again; the last one repeats. A frame starts them from the first."""
@@ -49,6 +49,8 @@ class ReaderStatus:
     """How often it was opened again after it was lost."""
     fault: str | None
     """The last fault, in words; it stays when the source works again. None: there was none."""
+    length: int | None = None
+    """Frames that the source holds; None: it has no end, does not know, or was not opened yet."""
 
 
 class SourceReader:
@@ -91,6 +93,7 @@ class SourceReader:
         self._dropped: Counter[str] = Counter()
         self._reopened = 0
         self._fault: str | None = None
+        self._length: int | None = None
         self.failure: Exception | None = None
         """What ended it for good: a SourceError, or a fault of the program; None while it runs and after a good end."""
         self.at_end = False
@@ -101,7 +104,8 @@ class SourceReader:
         """For any thread, at any time."""
         with self._lock:
             return ReaderStatus(
-                self._state, self._captured, dict(self._skipped), dict(self._dropped), self._reopened, self._fault
+                *(self._state, self._captured, dict(self._skipped), dict(self._dropped), self._reopened, self._fault),
+                self._length,
             )
 
     def run(self) -> None:
@@ -126,6 +130,7 @@ class SourceReader:
                     with self._lock:
                         self._reopened += 1
                 self._set("open")
+                self._length = length_of(self._source)
                 while not self._stop.is_set():
                     item = self._source.read()
                     if item is None:

@@ -99,6 +99,10 @@ class ReplaySource:
         self.remarks = tuple(self._remarks())
         """Lines for people, on why what is found may not be what was found when it was recorded."""
 
+    @property
+    def length(self) -> int:
+        return len(self._frame_ids)
+
     def open(self) -> None:
         """Go to the first frame. SourceError where the file has disappeared meanwhile."""
         if not self._is_open:

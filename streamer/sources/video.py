@@ -48,6 +48,11 @@ class VideoFileSource:
         self._period_ns = 0
         self._due_ns = 0
 
+    @property
+    def length(self) -> int | None:
+        """As the file announces it; some only estimate it."""
+        return self._frames.announced
+
     def open(self) -> None:
         """SourceError for what is no video, or not enough of one to be read."""
         try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engines.base import Detections
-from engines.geometry import iou_matrix
+from engines.geometry import Image, iou_matrix
 from engines.models.detector import Detector
 from engines.models.loading import load_detector
 from engines.models.scale import long_side_for, measure_rbc_diameter
@@ -62,10 +62,21 @@ _Row = tuple[tuple[float, ...], bool, float | None]
 
 
 def _locate(cells: Sequence[CellPicture], detector: Detector) -> list[_Row]:
+    rows: dict[int, _Row] = {}
+    for i, _, found, rbc_px in detections_at_scale(cells, detector):
+        box = box_of(cells[i], found, detector.card.thresholds.operating)
+        rows[i] = (cells[i].box_px if box is None else box, box is not None, rbc_px)
+    return [rows[i] for i in range(len(cells))]
+
+
+def detections_at_scale(
+    cells: Sequence[CellPicture], detector: Detector
+) -> Iterator[tuple[int, Image, Detections, float | None]]:
+    """For each cell, not in their order: its number, its picture, what the detector finds there at the magnification
+    that the stream would choose, and the usual diameter of the red cells in px, None where too few were seen."""
     views: dict[tuple[str, str, int, int], list[int]] = defaultdict(list)
     for i, cell in enumerate(cells):
         views[set_name(cell), cell.slide or "", cell.width_px, cell.height_px].append(i)
-    rows: dict[int, _Row] = {}
     for view, indices in views.items():
         width, height = view[2:]
         usual = detector if max(width, height) >= detector.long_side_px else detector.with_long_side(max(width, height))
@@ -79,12 +90,10 @@ def _locate(cells: Sequence[CellPicture], detector: Detector) -> list[_Row]:
             side = None if rbc_px is None else long_side_for(usual, width, height, rbc_px)
             at_scale = usual if side is None else usual.with_long_side(side)
             (found,) = at_scale.detect([picture])
-            box = _box_of(cells[i], found, detector.card.thresholds.operating)
-            rows[i] = (cells[i].box_px if box is None else box, box is not None, rbc_px)
-    return [rows[i] for i in range(len(cells))]
+            yield i, picture, found, rbc_px
 
 
-def _box_of(cell: CellPicture, found: Detections, least_score: float) -> tuple[float, ...] | None:
+def box_of(cell: CellPicture, found: Detections, least_score: float) -> tuple[float, ...] | None:
     """The nucleated cell that is meant: of a labelled box the one that overlaps it most, else the one in the middle of
     the picture, or the nearest to it."""
     nucleated = np.isin(np.array(found.kinds)[found.labels], ("white", "nucleated red"))

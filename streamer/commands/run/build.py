@@ -28,6 +28,7 @@ from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sour
 from streamer.config import FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
+from streamer.counting.known import known_of
 from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Display, format_differential, shows_anything
 from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
@@ -192,6 +193,8 @@ class SessionMaker:
             journal=kept,
             shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
             ignored_px=self.ignored_px[source],
+            known=known_of(own.classifier.card) if own.classifier else None,
+            verdict=self.config.verdict,
         )
 
 

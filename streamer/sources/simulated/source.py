@@ -40,6 +40,10 @@ class SimulatedSource:
         self._next_id = 0
         self._due_ns: int | None = None
 
+    @property
+    def length(self) -> int:
+        return len(self.slide)
+
     def open(self) -> None:
         """Go to the first frame."""
         self._next_id = 0

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from engines.base import Attribute, CardError
-from engines.zoo.card import DetectorInput, parse_card
+from engines.zoo.card import Appearance, DetectorInput, parse_card
 from engines.zoo.crops import CropInput
 from engines.zoo.guessed import card_from_metadata, guess_kind
 
@@ -245,3 +245,20 @@ def test_attributes_that_are_none(change: tuple[str, str], message: str) -> None
 def test_attributes_of_classes_that_there_are_not() -> None:
     with pytest.raises(CardError, match=r"attributes_of: got 'neutrofil', .*did you mean 'neutrophil'"):
         parse_card('attributes_of = ["neutrofil"]' + CLASSIFIER + ATTRIBUTES, "x.toml", stem="x")
+
+
+APPEARANCE = """
+[[appearances]]
+laboratory = "pbc"
+plasma = [0.1, 0.2, 0.15]
+red = [0.3, 0.5, 0.25]
+rbc_diameter_px = 43.5
+"""
+
+
+def test_how_the_pictures_looked_that_trained_it() -> None:
+    card = parse_card(CLASSIFIER + APPEARANCE, "x.toml", stem="x")
+    assert card.appearances == (Appearance("pbc", (0.1, 0.2, 0.15), (0.3, 0.5, 0.25), 43.5),)
+    assert parse_card(CLASSIFIER, "x.toml", stem="x").appearances == ()
+    with pytest.raises(CardError, match=r"\[\[appearances\]\] 1: red: got nothing, expected 3 numbers"):
+        parse_card(CLASSIFIER + APPEARANCE.replace("red = [0.3, 0.5, 0.25]\n", ""), "x.toml", stem="x")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
+from streamer.counting.differential import share
 from streamer.dashboard import PlainReporter, format_differential
-from streamer.records import ShadowStatus
+from streamer.records import NearestLaboratory, ShadowStatus, Verdict, VerdictReason, WorstLaboratory
 from tests.streamer.dashboard.dashboard_cases import FIVE, differential, end, flag, health, status
 
 SECOND = 1_000_000_000
@@ -172,3 +173,42 @@ def test_a_name_can_not_break_a_line():
     with PlainReporter(out) as reporter:
         reporter.publish(health({"a\rb": status(state="failed", detail="no\nsuch\x1b[31mthing")}))
     assert out.getvalue().splitlines()[1] == "a·b: failed (live): no·such·[31mthing"
+
+
+VERDICT = Verdict(
+    state="incomplete",
+    reasons=(
+        VerdictReason("few_cells", "too few cells: 8 of 100", 8, 100),
+        VerdictReason("person_needed", "blast 1: a person has to see each", 1, 0),
+    ),
+    worst_unseen=WorstLaboratory("far", 23.4),
+    nearest=NearestLaboratory("home", 0.05, 2.0),
+)
+
+
+def test_the_verdict_and_its_reasons_come_first_and_the_errors_of_the_worst_and_the_nearest_laboratory_last():
+    lines = format_differential(differential(FIVE, 3, verdict=VERDICT, final=True)).splitlines()
+    assert lines[:4] == [
+        "verdict on slide: incomplete:",
+        "  too few cells: 8 of 100",
+        "  blast 1: a person has to see each",
+        "differential of slide: 100 white cells in 1 frame",
+    ]
+    assert lines[-1].endswith(
+        "what the classifier gets wrong comes on top: classifier errors 23 % of the named cells in far, the worst "
+        "laboratory that it never saw; this slide looks most like home, 2 % there: no promise for this slide"
+    )
+
+
+def test_a_verdict_without_reasons_is_one_line():
+    ready = Verdict(state="ready for review", reasons=())
+    lines = format_differential(differential(FIVE, 3, verdict=ready), "4 of 100 wrong").splitlines()
+    assert lines[0] == "verdict on slide so far: ready for review"
+    assert lines[-1].endswith("4 of 100 wrong")
+
+
+def test_too_many_smudge_cells_give_a_second_differential():
+    shares = {name: share(count, 150) for name, count in {"neutrophil": 20, "lymphocyte": 130, "monocyte": 0}.items()}
+    verdict = Verdict(state="incomplete", reasons=(), with_smudge_cells=shares)
+    lines = format_differential(differential(FIVE, 3, verdict=verdict)).splitlines()
+    assert "with smudge cells as lymphocytes: neutrophil 13.3 %, lymphocyte 86.7 %" in lines

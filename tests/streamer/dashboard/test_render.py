@@ -15,7 +15,7 @@ from streamer.dashboard.palette import CLASS_COLOURS, KIND_COLOURS, PLAIN, class
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.share_table import bar, differential_panel
 from streamer.dashboard.words import NOT_A_DEVICE, described, limits
-from streamer.records import AttributeValue, ClassShare, ShadowStatus
+from streamer.records import AttributeValue, ClassShare, ShadowStatus, Verdict, VerdictReason
 from tests.streamer.dashboard.dashboard_cases import FIVE, busy_state, cell, differential, flag, frame, health, status
 
 SIZES = [(80, 24), (100, 30), (120, 35), (132, 43), (160, 45), (200, 50)]
@@ -157,6 +157,16 @@ def test_a_small_screen_shows_the_essential():
     assert screen[1] == "● slide 30.0 fps lost 13 100 white cells"
     assert [line.split()[1] for line in screen[3:9]] == [*FIVE, "unclassified"]
     assert "nucleated red cell seen" in screen[9]
+
+
+@pytest.mark.parametrize("state_word", ["ready for review", "incomplete", "do not use"])
+def test_the_verdict_stands_first_below_the_table(state_word):
+    state = busy_state()
+    reasons = (VerdictReason("few_cells", "too few cells: 8 of 100", 8, 100),)
+    state.update(differential(FIVE, 3, verdict=Verdict(state=state_word, reasons=reasons), flags=(flag("a flag"),)))
+    lines = text_of(render(state, 160, 45)).splitlines()
+    (row,) = (i for i, line in enumerate(lines) if f"{state_word}: too few cells: 8 of 100" in line)
+    assert "flags: a flag" in lines[row + 1]
 
 
 def test_not_assessed_and_the_note_of_the_card_are_shown():

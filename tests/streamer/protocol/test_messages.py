@@ -31,11 +31,15 @@ from streamer.records import (
     ClassShare,
     Flag,
     MergedIsland,
+    NearestLaboratory,
     RecordingStatus,
     ShadowStatus,
     SourceStatus,
     StagePosition,
     StreamStatus,
+    Verdict,
+    VerdictReason,
+    WorstLaboratory,
 )
 from tests.streamer.protocol.message_cases import make_cell, make_differential, make_factory, one_of_each
 from tools.report.schemas import FOLDER, make_schemas
@@ -245,6 +249,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *requests.REPLY_TYPES.values(),
         *(StagePosition, MergedIsland, Detection, CellShape, ClassShare, Flag, SourceStatus),
         *(ShadowStatus, StreamStatus, RecordingStatus),
+        *(Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
         *(requests.SourceSnapshot, requests.SourceState),
     ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}

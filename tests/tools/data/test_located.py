@@ -52,7 +52,7 @@ FOUND: dict[str, tuple[bool, list[Row], tuple[float, ...] | None]] = {
 
 @pytest.mark.parametrize(("guess", "rows", "expected"), FOUND.values(), ids=list(FOUND))
 def test_which_cell_is_meant(guess: bool, rows: list[Row], expected: tuple[float, ...] | None) -> None:
-    assert located._box_of(cell(CENTRE, guess=guess), detections(*rows), 0.4) == expected
+    assert located.box_of(cell(CENTRE, guess=guess), detections(*rows), 0.4) == expected
 
 
 class ScriptedDetector:
