@@ -4,6 +4,7 @@
 # make test-all   the same with coverage, and fails where anything that can be installed is missing: what CI runs
 # make test-slow   the tests that take minutes: before a release
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
+# make node   fetch ZeroMQ for JavaScript, so that `make test` runs the client of examples/ in that language too
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
 VENV ?= .venv
@@ -40,7 +41,8 @@ test: lint
 test-all: OPTIONS = --require $(REQUIRED) --cov --cov-report=term
 test-all: test
 
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings
+comma := ,
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings$(if $(shell command -v npm),$(comma)node)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
@@ -62,6 +64,12 @@ build/rtx/.installed: PACKAGES := tensorrt_rtx_cu13_bindings==$(RTX) tensorrt_rt
 build/cuda-bindings/.installed: PACKAGES := cuda-bindings==13.5.0 cuda-pathfinder==1.9.1
 build/%/.installed: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) $(PACKAGES)
+	@touch $@
+
+.PHONY: node
+node: build/node/.installed
+build/node/.installed:
+	npm install --silent --no-audit --no-fund --prefix $(@D) zeromq@6.8.0
 	@touch $@
 
 # Every shipped graph, precision, size and target through NVIDIA's builder: some minutes, no GPU.

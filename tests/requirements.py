@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,16 @@ def _data() -> str | None:
     return None if root.is_dir() else f"no folder {root}"
 
 
+NODE_MODULES = Path(__file__).parents[1] / "build" / "node" / "node_modules"
+"""Where `make node` puts ZeroMQ for JavaScript."""
+
+
+def why_no_node() -> str | None:
+    if shutil.which("node") is None:
+        return "no node"
+    return None if (NODE_MODULES / "zeromq").is_dir() else f"no zeromq in {NODE_MODULES}"
+
+
 TRAIN = "pip install -c constraints.txt -e '.[train]'"
 DEV = "make install-dev"
 REQUIREMENTS: Mapping[str, Requirement] = {
@@ -53,6 +64,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "pycocotools": Requirement(_module("pycocotools"), r"pycocotools", DEV),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
+    "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(
         _data, r"data folder|no set|unique_cells\.json|tools\.(get_data|data get)", "set LEUKOSTREAM_DATA"
     ),

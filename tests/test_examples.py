@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import zmq
 
 from streamer.network.publisher import Publisher
-from streamer.protocol.messages import encode, topic_of
+from streamer.protocol.messages import AnyMessage, encode, topic_of
+from tests.requirements import NODE_MODULES, why_no_node
 from tests.streamer.network.service_cases import PATIENCE_S, Served, wait_for
 from tests.streamer.protocol.message_cases import make_cell, make_differential, make_factory, one_of_each
 
@@ -20,11 +23,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 def started(name: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(EXAMPLES / name), *arguments],
+        ["node" if name.endswith(".js") else sys.executable, str(EXAMPLES / name), *arguments],
         stdout=subprocess.PIPE,
         text=True,
         cwd=EXAMPLES.parent,
-        env={"PYTHONPATH": str(EXAMPLES.parent)},
+        env={"PYTHONPATH": str(EXAMPLES.parent), "NODE_PATH": str(NODE_MODULES), "PATH": os.environ["PATH"]},
     )
 
 
@@ -97,3 +100,33 @@ def test_plain_subscriber_gets_everything_that_is_published() -> None:
         plain.wait()
         plain.stdout.close()
     assert lines == [f"{topic_of(message)} 0 {len(encode(message))} [4]\n" for message in messages]
+
+
+CLIENTS = (
+    "complete_client.py",
+    pytest.param(
+        "complete_client.js",
+        marks=pytest.mark.skipif(why_no_node() is not None, reason=f"the client in JavaScript: {why_no_node()}"),
+    ),
+)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("before", [0, 300])
+def test_a_complete_client_gets_every_message_once_and_in_order(client: str, before: int) -> None:
+    """Those from before it came, and those that its queue of 20 had no room for."""
+    factory = make_factory()
+    messages: list[AnyMessage] = [factory.cell(make_cell(number)) for number in range(before)]
+    with Served(lambda: Publisher("tcp://127.0.0.1:*", high_water_mark=20, linger_s=0)) as server:
+        server.publish(*messages)
+        process = started(client, server.endpoint)
+        wait_for(lambda: subscribed(server))
+        later = [factory.cell(make_cell(number)) for number in range(before, before + 2000)]
+        later += [factory.differential(make_differential(before + 2000, final=True))]
+        later += [factory.end("finished", "end of the source")]
+        server.do(lambda publisher: [publisher.publish(message) for message in later])
+        lines = said(process).splitlines()
+        lost = server.do(lambda publisher: dict(publisher.lost))
+    assert process.returncode == 0
+    assert lost.get("cell", 0) > 0
+    assert lines == [f"{topic_of(message)} {encode(message).decode()}" for message in messages + later]

@@ -243,15 +243,18 @@ def encode_reply(reply: AnyReply) -> bytes:
 
 def decode_request(header: bytes) -> AnyRequest:
     """RequestRefused for what is no request that this version knows."""
+    head = _head(header)
     try:
-        return _REQUEST_DECODER.decode(header)
+        request = _REQUEST_DECODER.decode(header)
     except _BAD_JSON as error:
-        head = _head(header)
         if head is not None and head.version.split(".")[0] not in READ_MAJORS:
             raise RequestRefused(
                 "version", f"got a request of protocol {head.version[:16]!r}, expected {EXPECTED_VERSIONS}"
             ) from None
         raise RequestRefused("malformed", f"got what is no request: {str(error)[:200]}") from None
+    if head is None:
+        raise RequestRefused("malformed", f"got a request without version, expected {REQUEST_VERSION!r} in it")
+    return request
 
 
 def request_id(header: bytes) -> str:

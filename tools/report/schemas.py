@@ -33,6 +33,8 @@ def make_schemas() -> dict[str, str]:
     for name in by_class.keys() - asked:
         struct = next(vars(module)[name] for module in modules if name in vars(module))
         _require_all_that_is_always_sent(by_class[name], struct)
+    for name in asked:
+        by_class[name]["required"].insert(1, "version")  # which has a default for our own requests alone
     components = {PUBLISHED_NAMES.get(name, name): _renamed(component) for name, component in by_class.items()}
     texts = {}
     for prefix, what, types in kinds:

@@ -174,6 +174,7 @@ MALFORMED = [
     (b"{}",),
     (b"\xff\xfe",),
     (b'{"request": "snapshot"}',),
+    (b'{"request": "snapshot", "id": "1"}',),
     (b'{"request": "erase", "id": "1"}',),
     (b'{"request": "snapshot", "id": ""}',),
     (b'{"request": "snapshot", "id": 7}',),

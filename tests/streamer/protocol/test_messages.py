@@ -253,4 +253,4 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *(requests.SourceSnapshot, requests.SourceState),
     ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
-    assert documented == fields | {"type", "request", "reply"}
+    assert {name for name in documented if not name.startswith("leukostream_")} == fields | {"type", "request", "reply"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import socket
 import threading
 import time
@@ -292,3 +293,19 @@ def test_a_run_serves_them_while_it_lasts(
     assert f"metrics at {url}/metrics" in capsys.readouterr().err
     with pytest.raises(OSError, match="refused"):
         get(f"{url}/readyz")
+
+
+def test_the_document_lists_every_name() -> None:
+    metrics, factory = Metrics(), make_factory()
+    source = msgspec.structs.replace(make_health().sources["cam"], skipped={"not an image": 1})
+    stream = StreamStatus(connections=1, lost={"frame": 1}, requests=1, refused={"malformed": 1}, window_bytes=1)
+    metrics.publish(
+        factory.health(dataclasses.replace(make_health(), sources={"cam": source}, stream=stream, jsonl_lost=1)), None
+    )
+    metrics.publish(factory.differential(msgspec.structs.replace(make_differential(5), edge=1)), None)
+    names = {sample.name for family in metrics.collect() for sample in family.samples}
+    text = Path(__file__).parents[3].joinpath("docs", "protocol.md").read_text("utf-8")
+    section = text.partition("\n## Health over HTTP\n")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("|")]
+    listed = {name for row in rows for name in re.findall(r"`(leukostream_\w+)`", row)}
+    assert listed == names
