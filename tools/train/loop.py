@@ -7,6 +7,7 @@ finish the step at hand and leave a checkpoint first, and a run that is killed l
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -256,21 +257,27 @@ def train(
     loop = Loop(task, schedule, out, description=description)
     if resume is not None:
         loop.resume(resume)
-    stops_on_signals(loop)
-    if not loop.run():
+    with stopped_by_signals(loop):
+        over = loop.run()
+    if not over:
         raise SystemExit(f"stopped after {loop.step} of {schedule.steps} steps; --resume goes on from {out / LAST}")
     return loop
 
 
-def stops_on_signals(loop: Loop[Any]) -> None:
-    """SIGTERM and Ctrl-C stop a loop after its step; a second Ctrl-C ends the process at once."""
+@contextlib.contextmanager
+def stopped_by_signals(loop: Loop[Any]) -> Iterator[None]:
+    """Meanwhile SIGTERM and Ctrl-C stop a loop after its step; a second Ctrl-C ends the process at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,12 +9,14 @@ from engines.zoo.registry import zoo_card
 from streamer.commands.models import accuracy_note
 
 
-def test_the_display_says_what_the_classifier_gets_wrong_on_camera_pictures() -> None:
+def test_the_display_says_what_the_classifier_gets_wrong_in_the_worst_laboratory_that_it_never_saw() -> None:
     card = zoo_card("mobilenetv3-small")
-    assert accuracy_note(card) == "classifier errors 9 % (chula wbc validation)"
-    fused = {
-        MeasuredOn("pbc", "", "test"): {"accuracy": 1.0},
-        MeasuredOn("chula_wbc", "fused", "test"): {"accuracy": 0.8},
+    figures = {
+        MeasuredOn(card.training["data"][0], "", "holdout"): {"accuracy_classified": 0.1},  # it trained the model
+        MeasuredOn("krd", "", "holdout"): {"accuracy_classified": 0.8},
+        MeasuredOn("deepapl", "", "holdout"): {"accuracy_classified": 0.7},
     }
-    assert accuracy_note(replace(card, figures=fused)) == "classifier errors 20 % (chula wbc fused test)"
+    assert accuracy_note(replace(card, figures=figures)) == (
+        "classifier errors 30 % of the named cells in deepapl, the worst laboratory that it never saw"
+    )
     assert accuracy_note(replace(card, figures={})) is None

@@ -88,7 +88,7 @@ def test_losses_add_up_over_the_runs_of_a_session_and_a_recount_has_them(tmp_pat
     session = session_of(journal.session("slide"), "two")
     for one in seen[10:]:
         session.update(one, SourceProgress(33, {"stale": 1}, {"unreadable": 2}))
-    session.finish(SourceProgress(33, {"stale": 1}, {"unreadable": 3}, cut_short=True))
+    session.finish("stopped", "by the user", SourceProgress(33, {"stale": 1}, {"unreadable": 3}, cut_short=True))
     assert session.count.progress == SourceProgress(33, {"stale": 10}, {"unreadable": 3}, cut_short=True)
     journal.close()
     assert recount(str(path)) == 0
@@ -114,7 +114,7 @@ def test_a_journal_of_before_there_were_verdicts_is_read_and_gone_on_with_and_sa
     session = session_of(new_session(journal))
     for one in seen[:20]:
         session.update(one)
-    session.finish()
+    session.finish("finished", "end of the source")
     journal.close()
     database = sqlite3.connect(path)
     database.execute("DROP TABLE frame_evidence")
@@ -132,9 +132,9 @@ def test_a_journal_of_before_there_were_verdicts_is_read_and_gone_on_with_and_sa
     journal = Journal(path, resume=True)
     session = session_of(journal.session("slide"), "two")
     emissions = [emission for one in seen[20:] for emission in session.update(one, SourceProgress(33))]
-    emissions += session.finish(SourceProgress(33, cut_short=False)).emissions
+    emissions += session.finish("finished", "end of the source", SourceProgress(33, cut_short=False))
     journal.close()
-    final = emissions[-1][0]
+    final = emissions[-2][0]
     assert [reason.text for reason in final.verdict.reasons if reason.code == "not_measured"] == [
         "colours were not measured when this was counted"
     ]
@@ -143,7 +143,7 @@ def test_a_journal_of_before_there_were_verdicts_is_read_and_gone_on_with_and_sa
 
 def test_a_subscriber_reads_differentials_of_older_streamers(seen):
     session = session_of(None)
-    message = session.finish().emissions[-1][0]
+    message = session.finish("finished", "end of the source")[-2][0]
     fields = msgspec.to_builtins(message)
     assert decode(msgspec.json.encode(fields)).verdict == message.verdict
     del fields["verdict"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 from torch import Tensor, nn  # noqa: E402
 
 from tools.train import loop as module  # noqa: E402
-from tools.train.loop import BEST, LAST, RESULTS, Loop, MovingAverage, Schedule, Task, stops_on_signals, train  # noqa: E402
+from tools.train.loop import BEST, LAST, RESULTS, Loop, MovingAverage, Schedule, Task, stopped_by_signals, train  # noqa: E402
 from tools.train.pack import pack  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, warmup_steps=3, average_decay=0.9, measured_every=5, seed=7)
@@ -209,21 +209,13 @@ def test_without_a_warm_up_the_rate_stays_and_without_a_decay_no_average_is_kept
     assert "average" not in module.load_checkpoint(tmp_path / LAST)
 
 
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     task = TinyTask(before=lambda step: os.kill(os.getpid(), number) if step == 4 else None)
-    loop = quiet(task, tmp_path)
-    stops_on_signals(loop)
-    assert not loop.run()
+    loop, before = quiet(task, tmp_path), signal.getsignal(number)
+    with stopped_by_signals(loop):
+        assert not loop.run()
+    assert signal.getsignal(number) is before
     assert module.load_checkpoint(tmp_path / LAST)["step"] == loop.step == 5
     assert not list(tmp_path.glob("*.part"))
     resumed = quiet(TinyTask(), tmp_path)
@@ -234,7 +226,6 @@ def test_a_signal_leaves_a_checkpoint_that_goes_on(tmp_path: Path, number: signa
     assert_same(resumed, whole)
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_run_that_a_signal_stops_says_how_to_go_on(tmp_path: Path) -> None:
     task = TinyTask(before=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 4 else None)
     with pytest.raises(SystemExit, match=r"stopped after 5 of 12 steps; --resume goes on from .*last\.pt"):
@@ -244,15 +235,13 @@ def test_a_run_that_a_signal_stops_says_how_to_go_on(tmp_path: Path) -> None:
     assert module.load_checkpoint(tmp_path / LAST)["description"] == {"classes": 3}
 
 
-@pytest.mark.usefixtures("handlers")
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     def twice(step: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
     loop = quiet(TinyTask(before=twice), tmp_path)
-    stops_on_signals(loop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), stopped_by_signals(loop):
         loop.run()
     assert not (tmp_path / LAST).exists()
 
