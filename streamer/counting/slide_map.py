@@ -26,6 +26,7 @@ from streamer.counting.matching import (
     best_of_each,
     from_edges_px,
 )
+from streamer.counting.pieces import around, find_pieces
 from streamer.counting.recognition import Recognition
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
@@ -263,14 +264,21 @@ class SlideMap:
             distances_px = from_edges_px(detections.boxes_px, *frame_size_px)
             cut = distances_px <= self._config.maybe_cut_share * longer
             whole: npt.NDArray[np.bool_] = distances_px.min(axis=1) > self._config.cut_share * longer
+            boxes_px = detections.boxes_px
             if placement.hidden is not None:
+                boxes_px = boxes_px.copy()
+                shown_white = white[is_seen[white]]
+                for pair in find_pieces(boxes_px[shown_white], placement.hidden):
+                    larger, smaller = shown_white[list(pair)].tolist()
+                    boxes_px[larger] = around(boxes_px[larger], boxes_px[smaller])
+                    is_seen[smaller] = False
                 near = self._config.cut_share * longer, self._config.maybe_cut_share * longer
-                _, veiled, unseen = self._veiled(detections.boxes_px, placement.hidden, near[0])
+                _, veiled, unseen = self._veiled(boxes_px, placement.hidden, near[0])
                 is_seen &= ~unseen
                 whole &= ~veiled
-                cut |= self._veiled(detections.boxes_px, placement.hidden, near[1])[0]
+                cut |= self._veiled(boxes_px, placement.hidden, near[1])[0]
             rows = np.nonzero(is_seen)[0]
-            boxes = detections.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
+            boxes = boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
             field = Field.of(placement, frame_size_px, frame_id)
             numbers[rows], fresh[rows] = self._add_boxes(
                 boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
@@ -282,6 +290,13 @@ class SlideMap:
                 cut_weight = np.where(self._cells.partial[shown], 1.0, self._config.cut_weight)
                 weights = np.where(whole[white[rows]], weight, weight * cut_weight).astype(np.float32)
                 self.add_looks(shown, looks[rows], weights)
+            known = numbers[fresh]
+            known = known[self._cells.first_frame[known] < frame_id]
+            if len(known):  # seen whole at last: what was another cut cell may be a part of it
+                self._join_doubles(known)
+                numbers = np.array(
+                    [number if number < 0 else self._row(number) for number in numbers.tolist()], np.intp
+                )
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._tallies.counted(numbers[numbers >= 0])
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
@@ -401,6 +416,7 @@ class SlideMap:
         if hidden is None or hidden is before or hidden.same_as(before):
             return
         cells, within_px = self._cells, self._config.cut_share * longer_px
+        self._join_pieces(hidden)
         rows = self._visits.known(cells, self._living())
         veiled, unseen = np.ones(len(rows), bool), np.ones(len(rows), bool)
         for seen, boxes_px in self._visits.views(cells, rows):
@@ -411,6 +427,25 @@ class SlideMap:
             cells.partial[rows[veiled]] = True
             for row in rows[unseen].tolist():
                 cells.drop(row)
+
+    def _join_pieces(self, hidden: HiddenParts) -> None:
+        """Make one cell of white ones that were counted as two, since it was not known then that a line cuts them."""
+        cells = self._cells
+        rows = self._visits.known(cells, self._living())
+        rows = rows[cells.kind(rows) == 0]
+        pairs: dict[int, int] = {}
+        for seen, boxes_px in self._visits.views(cells, rows):
+            for pair in find_pieces(boxes_px, hidden):
+                larger, smaller = rows[seen[list(pair)]].tolist()
+                if not {larger, smaller} & {*pairs, *pairs.values()}:
+                    pairs[larger] = smaller
+        for larger, smaller in pairs.items():
+            both = np.array([larger, smaller])
+            with self._tallies.change(both):
+                union = around(cells.boxes[larger], cells.boxes[smaller])
+                self._join(larger, smaller)
+                cells.boxes[larger] = union
+                cells.moved(both[:1])
 
     # Corrections of the stage map
 

@@ -616,3 +616,13 @@ def test_memory_stays_within_two_hundred_megabytes_for_a_hundred_thousand_cells(
         slide.feed(placed(frame * WIDTH, 0), found)
     assert slide.map.counts().red == 6000
     assert slide.map.bytes_used < 6000 * 2000
+
+
+def test_a_cell_seen_whole_at_last_takes_in_what_was_another_cut_part_of_it():
+    slide = SlideMap()
+    below, above, whole = (100, 0, 184, 21), (100, 423, 184, 480), (100, 323, 184, 411)
+    for frame_id, (box, y_px) in enumerate([(below, 490.0), (above, 0.0), (whole, 100.0), (whole, 100.0)]):
+        placement = Placement(StagePosition(0, 0.0, y_px, 1.0), anchor=frame_id)
+        update = slide.update(placement, detections(box), (640, 480), frame_id)
+    assert [cell.partial for cell in slide.cells()] == [False]
+    assert update.observations[0].cell_id == 0

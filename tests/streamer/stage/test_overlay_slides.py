@@ -76,7 +76,7 @@ def same_cells_and_islands(text):
     assert false == 0
     assert len(counted) == len(set(counted))
     assert clear <= set(counted) <= set(cells)
-    assert len(clear) >= len(cells) / 2
+    assert len(clear) >= len(cells) / 3
 
 
 SHORT = "sim:seed=6,cells=8,pattern=mixed,jumps=1,returns=1,dwell=1,travel=3"
