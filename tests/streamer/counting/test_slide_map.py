@@ -620,9 +620,16 @@ def test_memory_stays_within_two_hundred_megabytes_for_a_hundred_thousand_cells(
 
 def test_a_cell_seen_whole_at_last_takes_in_what_was_another_cut_part_of_it():
     slide = SlideMap()
-    below, above, whole = (100, 0, 184, 21), (100, 423, 184, 480), (100, 323, 184, 411)
-    for frame_id, (box, y_px) in enumerate([(below, 490.0), (above, 0.0), (whole, 100.0), (whole, 100.0)]):
-        placement = Placement(StagePosition(0, 0.0, y_px, 1.0), anchor=frame_id)
-        update = slide.update(placement, detections(box), (640, 480), frame_id)
+    frames = [
+        (0, (42.51, 768.53), (350.47, 0.0, 433.77, 21.47)),
+        (0, (53.14, 768.55), (340.2, 0.0, 424.3, 20.75)),
+        (1, (51.39, 277.99), (342.14, 423.32, 426.51, 480.0)),
+        (2, (51.39, 378.20), (343.67, 323.7, 425.46, 412.81)),
+        (2, (51.37, 385.76), (343.11, 317.41, 426.77, 404.18)),
+        (2, (51.39, 384.20), (340.52, 318.14, 425.91, 404.9)),
+    ]
+    for frame_id, (anchor, place, box) in enumerate(frames):
+        placement = Placement(StagePosition(0, *place, 1.0), anchor=anchor)
+        slide.update(placement, detections(box), (640, 480), frame_id)
+    slide.finish()
     assert [cell.partial for cell in slide.cells()] == [False]
-    assert update.observations[0].cell_id == 0
