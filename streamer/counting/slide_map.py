@@ -17,45 +17,31 @@ import numpy.typing as npt
 from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.fusion import Fusion, FusionConfig, Names
 from streamer.counting.matching import (
-    MAYBE_CUT_SHARE,
     Cuts,
     Field,
     Ints,
     MatchConfig,
     SlideBoxes,
     best_of_each,
-    from_edges_px,
 )
 from streamer.counting.pieces import around, find_pieces
 from streamer.counting.recognition import Recognition
+from streamer.counting.sight import SightConfig, sight_of, veiled_by
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
-from streamer.stage.hidden import FramePx, HiddenParts
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.placement import Correction, Placement
-
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class SlideConfig:
     min_score: float = 0.0
     """Detections below it are not counted: the detector card's operating threshold."""
-    cut_share: float = 0.004
-    """A box that comes nearer to the frame's edge than this share of its longer side shows no whole cell: on BCCD
-    (640 x 480, so 2.6 px) 74 of 84 cells that touch the edge by their labels, and none of the 196 others."""
-    maybe_cut_share: float = MAYBE_CUT_SHARE
-    """A box that comes so near is counted, and replaced by the first box that is clear of the edges."""
     cut_weight: float = 0.3
     """What a look at a cut cell counts once the cell was seen whole; before, it counts like any other."""
     cut_evidence: float = 0.1
     """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
-    max_hidden: float = 0.5
-    """A box of which more lies in parts of the frame that show no slide is no cell."""
-    max_veiled: float = 0.15
-    """One of which more lies there shows no whole cell; a crosshair's line covers some 8 % of a red cell."""
-    max_hidden_beside: float = 0.25
-    """A side beside which more is hidden may not be the cell's, but the end of what can be seen of it."""
     box_memory: int = 8
     """A cell's box is the mean of about so many looks."""
     double_check_px: float = 5.0
@@ -64,6 +50,7 @@ class SlideConfig:
     """Side of the grid's squares; cells larger than two of them would not be found again."""
     attributes_of: tuple[str, ...] = ()
     """Classes whose cells the classifier learnt to describe; the attributes of others are not published."""
+    sight: SightConfig = field(default_factory=SightConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
@@ -259,36 +246,19 @@ class SlideMap:
         position = placement.position
         if position is not None and accepted:
             self._visits.add(placement, frame_id)
-            is_seen = detections.scores >= self._config.min_score
-            longer = max(frame_size_px)
-            distances_px = from_edges_px(detections.boxes_px, *frame_size_px)
-            cut = distances_px <= self._config.maybe_cut_share * longer
-            whole: npt.NDArray[np.bool_] = distances_px.min(axis=1) > self._config.cut_share * longer
-            boxes_px = detections.boxes_px
-            if placement.hidden is not None:
-                boxes_px = boxes_px.copy()
-                shown_white = white[is_seen[white]]
-                for pair in find_pieces(boxes_px[shown_white], placement.hidden):
-                    larger, smaller = shown_white[list(pair)].tolist()
-                    boxes_px[larger] = around(boxes_px[larger], boxes_px[smaller])
-                    is_seen[smaller] = False
-                near = self._config.cut_share * longer, self._config.maybe_cut_share * longer
-                _, veiled, unseen = self._veiled(boxes_px, placement.hidden, near[0])
-                is_seen &= ~unseen
-                whole &= ~veiled
-                cut |= self._veiled(boxes_px, placement.hidden, near[1])[0]
-            rows = np.nonzero(is_seen)[0]
-            boxes = boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
+            sight = sight_of(detections, frame_size_px, placement.hidden, self._config.min_score, self._config.sight)
+            rows = np.nonzero(sight.shown)[0]
+            boxes = sight.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
             field = Field.of(placement, frame_size_px, frame_id)
             numbers[rows], fresh[rows] = self._add_boxes(
-                boxes, cut[rows], whole[rows], kinds[rows], detections.scores[rows], field
+                boxes, sight.cut[rows], sight.whole[rows], kinds[rows], detections.scores[rows], field
             )
             if looks is not None:
                 rows = np.nonzero(numbers[white] >= 0)[0]
                 rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
                 shown = numbers[white[rows]]
                 cut_weight = np.where(self._cells.partial[shown], 1.0, self._config.cut_weight)
-                weights = np.where(whole[white[rows]], weight, weight * cut_weight).astype(np.float32)
+                weights = np.where(sight.whole[white[rows]], weight, weight * cut_weight).astype(np.float32)
                 self.add_looks(shown, looks[rows], weights)
             known = numbers[fresh]
             known = known[self._cells.first_frame[known] < frame_id]
@@ -351,7 +321,7 @@ class SlideMap:
         touched, where = np.unique(numbers[shown], return_inverse=True)
         before = self._tallies.counted(touched)
         with self._tallies.change(touched):
-            tolerance_px = self._config.maybe_cut_share * float(field.size.max())
+            tolerance_px = self._config.sight.maybe_cut_share * float(field.size.max())
             beyond = field.beyond(cells.boxes[seen.cells], tolerance_px)
             self._improve(seen.cells, boxes[known], cut[known] | beyond, field.anchor)
             self._seen_whole(seen.cells[whole[known] & ~beyond.any(1)])
@@ -402,25 +372,18 @@ class SlideMap:
 
     # What shows no slide
 
-    def _veiled(self, boxes_px: FramePx, hidden: HiddenParts, within_px: float) -> tuple[Cuts, Flags, Flags]:
-        """Of boxes of a frame: (n, 4) beside which sides the slide is hidden; which of them show no whole cell for
-        that, and which none at all."""
-        covered = hidden.covered(boxes_px)
-        beside = hidden.beside(boxes_px, within_px) > self._config.max_hidden_beside
-        return beside, beside.any(1) | (covered > self._config.max_veiled), covered > self._config.max_hidden
-
     def _hide(self, hidden: HiddenParts | None, longer_px: int) -> None:
         """Count the cells anew that were seen only where it is known now that the slide is hidden: as cut ones, or not
         at all. Each place between their first and their last frame must hide them."""
         before, self._hidden = self._hidden, hidden
         if hidden is None or hidden is before or hidden.same_as(before):
             return
-        cells, within_px = self._cells, self._config.cut_share * longer_px
+        cells = self._cells
         self._join_pieces(hidden)
         rows = self._visits.known(cells, self._living())
         veiled, unseen = np.ones(len(rows), bool), np.ones(len(rows), bool)
         for seen, boxes_px in self._visits.views(cells, rows):
-            _, is_veiled, is_unseen = self._veiled(boxes_px, hidden, within_px)
+            is_veiled, is_unseen = veiled_by(hidden, boxes_px, longer_px, self._config.sight)
             veiled[seen] &= is_veiled
             unseen[seen] &= is_unseen
         with self._tallies.change(rows[veiled]):

@@ -67,7 +67,7 @@ def fused(looks: Classifications, cells: Sequence[CellPicture], groups: Sequence
     row_of = np.empty(len(cells), np.intp)
     for row, group in zip(rows, groups, strict=True):
         row_of[list(group)] = row
-    weights = np.array([slide.cut_weight if _is_cut(c, slide.cut_share) else 1.0 for c in cells], np.float32)
+    weights = np.array([slide.cut_weight if _is_cut(c, slide.sight.cut_share) else 1.0 for c in cells], np.float32)
     fusion.add(row_of, looks, weights)
     return replace(
         looks,
