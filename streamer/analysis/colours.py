@@ -6,6 +6,8 @@ it, so red cells are given relative to the plasma around them: what is left is t
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from engines.geometry import Image
 from streamer.records import Density, FieldColours
 
 LONG_SIDE_PX = 240
-"""The frame is reduced to about this: medians of some thousand pixels do."""
+"""The frame is reduced to this or less: medians of some thousand pixels do."""
 LEAST_PLASMA = 0.01
 """Share of the frame outside all boxes below which the plasma is not measured."""
 _INNER = 0.3
@@ -28,7 +30,7 @@ def field_colours(half: Image, detections: Detections, min_score: float) -> Fiel
     Plasma is the brighter half of what no box of `min_score` or more covers, red cells are the middles of their boxes
     where no other kind of cell lies; both are medians.
     """
-    factor = max(1, round(max(half.shape[:2]) / LONG_SIDE_PX))
+    factor = math.ceil(max(half.shape[:2]) / LONG_SIDE_PX)
     height, width = half.shape[0] // factor, half.shape[1] // factor
     small = half
     if factor > 1 and height and width:
@@ -42,8 +44,8 @@ def field_colours(half: Image, detections: Detections, min_score: float) -> Fiel
     outside = small[covered == 0]
     plasma = None
     if len(outside) >= LEAST_PLASMA * covered.size:
-        green = outside[:, 1]
-        plasma = _density(outside[green >= np.median(green)])
+        green = np.ascontiguousarray(outside[:, 1])
+        plasma = _density(outside[green >= _median(green)])
     inner = np.zeros_like(covered)
     chosen = boxes[sure & red]
     middles, sides = (chosen[:, :2] + chosen[:, 2:]) / 2, chosen[:, 2:] - chosen[:, :2]
@@ -62,5 +64,12 @@ def _fill(mask: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32], value: in
 
 
 def _density(pixels: npt.NDArray[np.uint8]) -> Density:
-    b, g, r = (-np.log((np.median(pixels, axis=0) + 1.0) / 256.0)).tolist()
+    b, g, r = (-math.log((_median(pixels[:, channel]) + 1.0) / 256.0) for channel in range(3))
     return b, g, r
+
+
+def _median(values: npt.NDArray[np.uint8]) -> float:
+    """Of at least one byte; counting them is several times faster than sorting."""
+    below = np.cumsum(np.bincount(values, minlength=256))
+    low, high = np.searchsorted(below, [(len(values) - 1) // 2, len(values) // 2], side="right").tolist()
+    return float(low + high) / 2

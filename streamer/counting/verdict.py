@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-import numpy as np
-
 from engines.zoo.card import Appearance
 from streamer.config import VerdictConfig
 from streamer.counting.differential import share
@@ -147,9 +145,10 @@ def novelty_above_usual(evidence: SlideEvidence) -> float | None:
 def stain_distance(one: tuple[Density, Density], other: tuple[Density, Density]) -> float:
     """Between two looks (plasma, red): how far the red cells' colours and the plasma's tint are apart, in optical
     density. The plasma's brightness, which is the exposure's, does not count."""
-    (plasma, red), (other_plasma, other_red) = (np.array(look, np.float64) for look in (one, other))
-    tints = np.array([plasma - plasma.mean(), other_plasma - other_plasma.mean()])
-    return float(np.hypot(np.linalg.norm(red - other_red), np.linalg.norm(tints[0] - tints[1])))
+    (plasma, red), (other_plasma, other_red) = one, other
+    apart = [a - b for a, b in zip(plasma, other_plasma, strict=True)]
+    brighter = sum(apart) / len(apart)
+    return math.hypot(math.dist(red, other_red), *(difference - brighter for difference in apart))
 
 
 def _reasons(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[VerdictReason]:
