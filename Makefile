@@ -28,8 +28,8 @@ types: install-dev
 # Files of tests side by side, one process a core; `make test PARALLEL=` runs them one after the other.
 PARALLEL ?= -n auto --dist loadfile
 
-# Without the tests that train networks or start the program, and without those marked as lengthy.
-FAST := tests/engines tests/streamer tests/tools/data tests/tools/metrics tests/tools/report tests/test_docs.py
+# The rooms that everything rests on, and the documents; without the tests marked as lengthy.
+FAST := tests/engines/zoo tests/streamer/counting tests/streamer/protocol tests/test_docs.py
 
 check: lint
 	$(BIN)/python -m pytest $(PARALLEL) -m "not lengthy and not slow and not gpu" $(FAST)
