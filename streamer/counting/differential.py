@@ -199,13 +199,15 @@ def differential(
         nrbc=nrbc,
         nrbc_per_100_wbc=100.0 * nrbc / total if total else None,
         not_seen={name: one.high for name, one in named.items() if one.count == 0 and one.high is not None},
-        flags=find_flags(
-            named | {UNCLASSIFIED: share(unclassified, total, method)},
-            total,
-            _seen(tally, named, total, method),
-            states,
-            ranges,
-            error_rates,
+        flags=tuple(
+            find_flags(
+                named | {UNCLASSIFIED: share(unclassified, total, method)},
+                total,
+                _seen(tally, named, total, method),
+                states,
+                ranges,
+                error_rates,
+            )
         ),
         not_assessed=_not_assessed({*class_names, *subclass_names}, nrbc, ranges),
         rbc_seen=tally.rbc,

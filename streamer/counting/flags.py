@@ -73,24 +73,14 @@ def find_flags(
     states: Mapping[str, RangeState],
     usual: Mapping[str, tuple[float, float]],
     error_rates: Mapping[str, float],
-) -> tuple[Flag, ...]:
+) -> Iterator[Flag]:
     """The flags of a differential, those for being seen first.
 
     `shares` by class and subclass, `unclassified` among them; `seen` by the names of `SEEN` and `METAMYELOCYTE`;
     `states` by name, of the ranges `usual`. `error_rates`: by name, the share of other cells that the classifier calls
     so; a name that is missing was not measured.
     """
-    return tuple(_found(shares, total, seen, states, usual, error_rates))
 
-
-def _found(
-    shares: Mapping[str, ClassShare],
-    total: int,
-    seen: Mapping[str, SeenCells],
-    states: Mapping[str, RangeState],
-    usual: Mapping[str, tuple[float, float]],
-    error_rates: Mapping[str, float],
-) -> Iterator[Flag]:
     def flag(
         code: str,
         name: str,

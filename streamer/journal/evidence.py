@@ -24,10 +24,6 @@ def create_evidence(database: sqlite3.Connection) -> None:
     database.execute(_INDEX)
 
 
-def has_evidence(database: sqlite3.Connection) -> bool:
-    return database.execute("SELECT 1 FROM sqlite_master WHERE name = 'frame_evidence'").fetchone() is not None
-
-
 def write_evidence(
     database: sqlite3.Connection,
     session: int,

@@ -36,7 +36,7 @@ from streamer.journal.columns import (
     columns_of,
     reading,
 )
-from streamer.journal.evidence import evidence_of, has_evidence
+from streamer.journal.evidence import evidence_of
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -46,7 +46,7 @@ from streamer.journal.rows import (
     unpacked_hidden,
     unpacked_looks,
 )
-from streamer.journal.schema import JournalError, connect_readonly
+from streamer.journal.schema import JournalError, connect_readonly, has_table
 from streamer.journal.stage import StoredStage
 from streamer.records import (
     CellShape,
@@ -153,7 +153,7 @@ class StoredSession(SessionRows):
 
     def _evidence(self, frame_id: int | None) -> tuple[FieldColours | None, SourceProgress | None]:
         """Of a frame, or of the end; None for what was not noted."""
-        if not has_evidence(self.database):
+        if not has_table(self.database, "frame_evidence"):
             return None, None
         row = next(self.rows("frame_evidence", EvidenceRow, "AND frame_id IS ?", frame_id), None)
         with self.reading(f"frame_evidence of frame {frame_id}"):
@@ -227,7 +227,7 @@ class StoredSession(SessionRows):
 
     def _hidden_parts(self) -> list[tuple[int, HiddenParts | None]]:
         """(first frame, what is hidden from there on), newest first; empty where a journal knows of none."""
-        if not self.database.execute("SELECT 1 FROM sqlite_master WHERE name = 'hidden_parts'").fetchone():
+        if not has_table(self.database, "hidden_parts"):
             return []
         parts: list[tuple[int, HiddenParts | None]] = []
         for row in self.rows("hidden_parts", HiddenPartsRow, "ORDER BY frame_id DESC"):

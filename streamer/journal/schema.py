@@ -264,6 +264,11 @@ def connect(path: Path) -> sqlite3.Connection:
         return database
 
 
+def has_table(database: sqlite3.Connection, name: str) -> bool:
+    """Whether a journal has one of `OPTIONAL`."""
+    return database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
+
+
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open a journal for reading, without changing its file. JournalError for a bad one."""
     try:

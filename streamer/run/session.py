@@ -96,8 +96,9 @@ class SlideSession:
         """Take over from the slide before this one on the same source, at its end."""
         self.factory.go_on_from(earlier.factory)
         if earlier._read is not None:
-            for mine, theirs in zip(self._before, (earlier._read.lost, earlier._read.skipped), strict=True):
-                mine.subtract(theirs)
+            lost, skipped = self._before
+            lost.subtract(earlier._read.lost)
+            skipped.subtract(earlier._read.skipped)
 
     @property
     def islands(self) -> tuple[int, ...]:
