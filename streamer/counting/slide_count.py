@@ -30,7 +30,7 @@ from streamer.counting.known import Known
 from streamer.counting.matching import Field
 from streamer.counting.morphometry import ShapeBook
 from streamer.counting.size_correction import AcceptedArea, Place
-from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState, SlideUpdate
+from streamer.counting.slide_map import SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
 from streamer.counting.tallies import LISTED
 from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
 from streamer.records import (
@@ -286,8 +286,12 @@ class SlideCount:
         smudge_cells = with_smudge_cells(verdict, found)
         return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
 
+    def novelty(self) -> SlideNovelty:
+        """How unlike the training cells the counted white cells are."""
+        return self._slide.novelty()
+
     def _evidence_of(self, found: Differential, tally: Tally) -> SlideEvidence:
-        book, novelty = self._evidence, self._slide.novelty()
+        book, novelty = self._evidence, self.novelty()
         return SlideEvidence(
             white_cells=found.total,
             unclassified=found.unclassified,

@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from engines.models.loading import load_classifier, load_detector
-from streamer.analysis.analyser import Analyser
-from streamer.counting.decision import ClassDecision
 from streamer.dashboard import format_differential
-from streamer.protocol.factory import MessageFactory
-from streamer.records import UNCLASSIFIED, Cell, Differential, Flag, Frame
+from streamer.records import UNCLASSIFIED, Cell, Flag
 from streamer.run.session import SlideSession
 from tools import data as datasets
 from tools.commands import command_parser
 from tools.data.crops import read_image
 from tools.data.readers import Field, data_root, read_fields
+from tools.evaluate.whole_run import run_over
 
 TOUCHES_PX = 1.0
 """A label that comes so near to the edge is that of a cut cell."""
@@ -72,17 +70,9 @@ def labelled(fields: Sequence[Field], types: dict[str, list[str]]) -> Labelled:
     return Labelled(whole, cut, dict(found))
 
 
-def count_fields(fields: Sequence[Field], analyser: Analyser) -> tuple[Differential, list[tuple[Cell, Field]]]:
-    """The final differential of a run over the fields, and the counted cells, each with its field."""
-    factory = MessageFactory("fields", session="fields", run_id="fields")
-    decision = None if analyser.classifier is None else ClassDecision.of(analyser.classifier)
-    session = SlideSession(factory, decision, operating_score=analyser.detector.card.thresholds.operating)
-    for number, item in enumerate(fields):
-        [analysed] = analyser.analyse([Frame("fields", number, 0, read_image(item.path), item.path.name)])
-        session.update(analysed)
-    session.finish("finished", "end of the fields")
-    cells = [(cell, fields[cell.first_frame_id]) for cell in session.count.cells()]
-    return session.count.differential(final=True), cells
+def counted_cells(session: SlideSession, fields: Sequence[Field]) -> list[tuple[Cell, Field]]:
+    """The counted cells of a run over the fields, each with its field."""
+    return [(cell, fields[cell.first_frame_id]) for cell in session.count.cells()]
 
 
 def is_borne_out(flag: Flag, share: float) -> bool | None:
@@ -105,10 +95,11 @@ def main(argv: Sequence[str]) -> int:
     fields = [item for item in read_fields(sets=("bccd",)) if parts[item.key] in options.parts.split(",")]
     types = types_of_fields(data_root())
     truth = labelled(fields, types)
-    analyser = Analyser(load_detector(options.detector), load_classifier(options.classifier))
-    result, cells = count_fields(fields, analyser)
-    factory = MessageFactory("fields", session="fields", run_id="fields")
-    print(format_differential(factory.differential(result)))
+    session = run_over(
+        (read_image(item.path) for item in fields), load_detector(options.detector), load_classifier(options.classifier)
+    )
+    result, cells = session.count.differential(final=True), counted_cells(session, fields)
+    print(format_differential(session.factory.differential(result)))
     named = [(cell, item) for cell, item in cells if cell.class_name != UNCLASSIFIED and types[item.key]]
     right = sum(cell.class_name in types[item.key] for cell, item in named)
     print(f"labels: {truth.whole} white cells whole, {truth.cut} cut; got {result.total} and {result.edge}")

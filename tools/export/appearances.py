@@ -3,8 +3,8 @@
     python -m tools.export appearances engines/zoo/mobilenetv3-small.toml
 
 The colours of plasma and red cells and the width of the red cells, of training pictures of each of its sets
-(`[training] data` of the card), grouped by their colours; and how novel cells of the laboratory are that did not train
-it (of the simulated slide: of another seed). Tables that the card had are replaced.
+(`[training] data` of the card), grouped by their colours; and how novel the cells are that a run counts in pictures of
+the laboratory that did not train it (of the simulated slide: of another seed). Tables that the card had are replaced.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from streamer.counting.evidence import whole_red_cells_px
 from streamer.sources import simulated
 from tools.commands import command_parser
 from tools.data import TRAIN, CellPicture, load_splits, read_cells
-from tools.data.crops import set_name
+from tools.data.crops import read_image, set_name
 from tools.data.located import DETECTOR, detections_at_scale
 from tools.data.squares import SIMULATED, SIMULATED_RED_PX
-from tools.evaluate.verdict import SETS, chosen_cells, seen_cells
+from tools.evaluate.verdict import SETS, chosen_cells
+from tools.evaluate.whole_run import run_over
 from tools.export.cards import toml
 
 GROUPS = 6
@@ -108,21 +109,27 @@ def appearances_of(laboratory: str, looks: Sequence[Look]) -> list[dict[str, Any
     return rows
 
 
-def usual_novelty(classifier: Classifier, trained: Sequence[str], most: int = 1000) -> dict[str, float]:
-    """By laboratory, the mean novelty of cells that did not train the classifier; none where it says none."""
-    novelty: dict[str, list[float]] = defaultdict(list)
+def usual_novelty(classifier: Classifier, trained: Sequence[str], most: int = 300) -> dict[str, float]:
+    """By laboratory, the mean novelty of the white cells that a run counts in pictures that did not train the
+    classifier, at most `most` of them; none where it says none.
+
+    Of what a run counts, not of what is labelled: a detector finds cells that nobody labelled, and worse ones.
+    """
+    detector = load_detector(DETECTOR, backend="onnxruntime")
+    novelty: dict[str, float] = {}
     for name in trained:
-        if name in SETS:
-            for cell in seen_cells(chosen_cells(name, trained, most), classifier):
-                if cell.novelty is not None:
-                    novelty[cell.laboratory].append(cell.novelty)
-        elif name == SIMULATED:
+        by_laboratory: dict[str, dict[Path, None]] = defaultdict(dict)
+        for cell in chosen_cells(name, trained, most) if name in SETS else ():
+            by_laboratory[set_name(cell)][cell.path] = None
+        pictures = {laboratory: [read_image(path) for path in paths] for laboratory, paths in by_laboratory.items()}
+        if name == SIMULATED:
             fields = simulated.training_fields(2, PICTURES // 2, 640, 480, red_px=SIMULATED_RED_PX)
-            for image, boxes_px, kinds, _ in fields:
-                looks = classifier.classify(image, boxes_px[np.array(kinds) == "white"])
-                if looks.novelty is not None:
-                    novelty[name].extend(looks.novelty.tolist())
-    return {laboratory: round(float(np.mean(values)), 3) for laboratory, values in novelty.items()}
+            pictures[name] = [image for image, *_ in fields]
+        for laboratory, own in pictures.items():
+            mean = run_over(own, detector, classifier).count.novelty().mean
+            if mean is not None:
+                novelty[laboratory] = round(mean, 3)
+    return novelty
 
 
 def with_appearances(card: str, rows: Sequence[dict[str, Any]]) -> str:
