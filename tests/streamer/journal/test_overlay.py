@@ -1,5 +1,5 @@
-"""A film with a clock, a logo and a crosshair burnt in, in the journal: cut off, gone on with and counted again it comes
-to what the film comes to that nobody disturbed."""
+"""A film with a clock, a logo and a crosshair burnt in, in the journal: cut off, gone on with and counted again it is
+what it is where nobody disturbed it."""
 
 from __future__ import annotations
 
