@@ -23,6 +23,7 @@ from streamer.commands.output import remark, reporting, say
 from streamer.config import DEFAULT_DETECTOR, Backend
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import attribute_messages
+from streamer.protocol.lines import json_line
 from streamer.records import AttributeValue, Classifications
 from streamer.sources.base import SourceError
 from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
@@ -105,7 +106,7 @@ def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearc
     ):
         for names, pictures in _batches(folder, files, skipped):
             for line in _lines(names, pictures, classifier, search):
-                out.write(msgspec.json.encode(line) + b"\n")
+                out.write(json_line(msgspec.json.encode(line)))
             done += len(names)
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
     say(f"classified {done} files" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""), sys.stderr)

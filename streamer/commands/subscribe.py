@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from streamer.commands.options import Parser, add_key_options, positive
 from streamer.network.subscriber import Subscriber
+from streamer.protocol.lines import json_line
 
 _SLICE_S = 0.5
 """How long to wait at most before looking whether all have ended: an end is noticed whatever was asked for."""
@@ -41,7 +42,7 @@ def main(options: Options) -> int:
             is_over = options.until_end and subscriber.is_over
             received = subscriber.receive(0 if is_over else _SLICE_S)
             if received is not None:
-                sys.stdout.buffer.write(received.raw_header + b"\n")
+                sys.stdout.buffer.write(json_line(received.raw_header))
                 sys.stdout.flush()
                 taken += 1
             elif is_over:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import BinaryIO, cast
 
 from engines.base import LeukostreamError
+from streamer.protocol.lines import json_line
 from streamer.protocol.messages import AnyMessage, encode
 
 
@@ -51,7 +52,7 @@ class JsonLines:
         if self.reader_gone:
             self.lost += 1
             return
-        line = encode(message) + b"\n"
+        line = json_line(encode(message))
         try:
             self._write(b"\n" + line if self._torn else line)
             self._torn = False
