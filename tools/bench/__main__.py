@@ -10,6 +10,7 @@ from tools.commands import dispatch
 NAMES = {
     "pipeline": "a whole run: milliseconds a frame, memory, steps",
     "batch": "what a batch of frames gains",
+    "classifier": "milliseconds to name a cell, classifiers side by side",
     "precision": "float32, float16 and int8 side by side",
     "stage": "the tracker on real slides: error, islands, unique cells, milliseconds",
     "slide": "the map of a long slide",
