@@ -5,6 +5,8 @@
 
 Frames go the way of the stream: letterbox, graph in ONNX Runtime, suppression as the card says. AP is COCO's (101
 recalls). Pictures without the box of their own cell, or with another class in it, are left out unless --all is given.
+With --second-stage a classifier names the nucleated cells instead, as `run` with both does: each of their boxes counts
+for every class, by its score times the probability of the class.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
-from engines.geometry import iou_matrix
+from engines.base import Detections
+from engines.geometry import diameters, iou_matrix
 from engines.graphs.graph import fix_input_shape
+from engines.models.classifier import Classifier
 from engines.models.detector import Detector, Engines
+from engines.models.loading import load_classifier
 from engines.models.own_classes import OwnClasses
 from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from engines.zoo.registry import compact, find
@@ -36,6 +41,8 @@ from tools.metrics.predict import NMS_IOU, Found
 from tools.train.checkpoints import graph_of
 
 LEAST_SCORE = 0.01
+LEAST_PROBABILITY = 0.005
+"""Of a class that the second stage gives a box."""
 PARENTS = datasets.SUBCLASSES
 
 
@@ -71,11 +78,46 @@ def load(
     return Detector(card, Engines(engine), min_score=LEAST_SCORE, long_side_px=long_side_px)
 
 
+class SecondStage:
+    """A classifier that names a detector's nucleated cells, `names` being the classes that are measured."""
+
+    def __init__(self, classifier: Classifier, names: Sequence[str]) -> None:
+        self.classifier, self.names = classifier, tuple(names)
+
+    def probabilities(self, picture: np.ndarray, boxes_px: np.ndarray, rbc_px: float | None) -> np.ndarray:
+        """float64 (n, classes) of the cells in boxes (n, 4): those of a subclass are its class's times its own share of
+        it; those of classes that the classifier lacks are 0."""
+        looks = self.classifier.classify(picture, boxes_px, rbc_px)
+        out = np.zeros((len(boxes_px), len(self.names)))
+        for column, name in enumerate(self.names):
+            own = PARENTS.get(name, name)
+            if own not in looks.class_names:
+                continue
+            out[:, column] = looks.probabilities[:, looks.class_names.index(own)]
+            if name in looks.subclass_names:
+                out[:, column] *= looks.subclass_probabilities[:, looks.subclass_names.index(name)]
+        return out
+
+    def named(self, picture: np.ndarray, found: Detections) -> Found:
+        """The detections with their nucleated cells named anew, each once for every class."""
+        kinds = np.array([found.kinds[label] for label in found.labels], object)
+        nucleated = np.isin(kinds, ("white", "nucleated red"))
+        red = diameters(found.boxes_px[kinds == "red"])
+        p = self.probabilities(picture, found.boxes_px[nucleated], float(np.median(red)) if len(red) else None)
+        rows, labels = np.nonzero(p > LEAST_PROBABILITY)
+        boxes = np.concatenate([found.boxes_px[~nucleated], found.boxes_px[nucleated][rows]])
+        scores = np.concatenate([found.scores[~nucleated], found.scores[nucleated][rows] * p[rows, labels]])
+        classes = np.concatenate([found.labels[~nucleated], labels]).astype(np.int64)
+        order = np.argsort(-scores, kind="stable")
+        return Found(boxes[order].astype(np.float32), scores[order].astype(np.float32), classes[order])
+
+
 class Measured:
     """Detections as `tally` takes them; keeps the milliseconds of the network and what white cells were called."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, second_stage: SecondStage | None = None) -> None:
         self.detector = detector
+        self.second_stage = second_stage
         self.own = OwnClasses.of(detector.card)
         self.network_ms: list[float] = []
         self.called: list[tuple[np.ndarray, list[str], list[str]]] = []
@@ -92,6 +134,8 @@ class Measured:
             names = [looks.class_names[int(row.argmax())] for row in looks.probabilities]
         labels = [found.label_names[label] for label in found.labels[white]]
         self.called.append((found.boxes_px[white], names, labels))
+        if self.second_stage is not None:
+            return self.second_stage.named(picture, found)
         return Found(found.boxes_px, found.scores, found.labels.astype(np.int64))
 
 
@@ -116,13 +160,21 @@ def own_cells(fields: Sequence[tuple[str, Field]], measured: Measured, label_nam
     return {"cells": cells, "found": seen / cells, "class_accuracy": right / cells, "label_accuracy": exact / cells}
 
 
-def evaluate(detector: Detector, part: str, *, limit: int | None = None, all_pictures: bool = False) -> dict[str, Any]:
-    """The figures of one part of PBC at the detector's scale."""
+def evaluate(
+    detector: Detector,
+    part: str,
+    *,
+    limit: int | None = None,
+    all_pictures: bool = False,
+    classifier: Classifier | None = None,
+) -> dict[str, Any]:
+    """The figures of one part of PBC at the detector's scale; `classifier`: the second stage. What a picture's own cell
+    was called is always the detector's word."""
     names = detector.card.class_names
     chosen: list[tuple[str, Field]] = []
     for own, members in leukocytes.pbc_fields(part, names, all_pictures=all_pictures).items():
         chosen += [(own, item) for item in members[:limit]]
-    measured = Measured(detector)
+    measured = Measured(detector, None if classifier is None else SecondStage(classifier, names))
     tallies, _ = tally((item for _, item in chosen), measured, len(names))
     figures = summary(tallies, names, np.ones(len(names), bool), detector.card.thresholds.operating)
     figures["classes"] = {name.replace(" ", "_"): entry for name, entry in figures["classes"].items()}
@@ -158,15 +210,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--long-sides", help="longer side of the input in px, comma-separated; else the card's")
     parser.add_argument("--across", choices=("class", "kind"), help="which boxes suppress one another; else the card's")
     parser.add_argument("--threshold", type=float, help="operating threshold; else the card's")
+    parser.add_argument("--second-stage", metavar="CLASSIFIER", help="names the nucleated cells; a name or a file")
     parser.add_argument("--limit", type=int, help="pictures a class at most")
     parser.add_argument("--all", action="store_true", help="pictures without the box of their own cell too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="folder for figures.json")
     options = parser.parse_args(argv)
+    classifier = None if options.second_stage is None else load_classifier(options.second_stage, backend="onnxruntime")
     results = []
     for long_side_px in map(int, options.long_sides.split(",")) if options.long_sides else (None,):
         detector = load(options.model, long_side_px, options.threads, options.across, options.threshold)
-        results.append(evaluate(detector, options.part, limit=options.limit, all_pictures=options.all))
+        results.append(
+            evaluate(detector, options.part, limit=options.limit, all_pictures=options.all, classifier=classifier)
+        )
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table(results))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
