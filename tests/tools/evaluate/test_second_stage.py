@@ -1,6 +1,9 @@
 """A classifier as the second stage of a detector of kinds of leukocyte: every nucleated box, every class."""
 
 import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the tools of the detectors need PyTorch")
 
 from engines.base import Classifications, Detections
 from tools.evaluate.leukocyte_detector import SecondStage
