@@ -34,6 +34,7 @@ COMMANDS = {
     "models": "the models and their measured figures",
     "compile": "build a TensorRT engine",
     "keys": "CURVE keys for encrypted publishing",
+    "cameras": "what is attached, and how to open it",
     "doctor": "what is installed and works here",
 }
 """Each is the module of that name in streamer.commands."""

@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -144,19 +143,11 @@ def _tensorrt() -> Iterable[Finding]:
 
 
 def _cameras() -> Iterable[Finding]:
-    devices = sorted(Path("/dev").glob("video*")) if sys.platform.startswith("linux") else []
-    if not devices:
-        yield Finding("cameras", False, "no /dev/video* device", remedy="connect one, or use --source FILE or rtsp://…")
-    for device in devices:
-        yield Finding(f"camera {device}", *_grab(str(device)))
+    from streamer.sources.attached import attached_cameras
 
-
-def _grab(device: str) -> tuple[bool, str]:
-    import cv2
-
-    capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
-    try:
-        image = capture.read()[1] if capture.isOpened() else None
-        return (False, "does not answer") if image is None else (True, f"answers, {image.shape[1]}x{image.shape[0]}")
-    finally:
-        capture.release()
+    found = list(attached_cameras())
+    if not found:
+        yield Finding("cameras", False, "none is attached", remedy="connect one, or use --source FILE or rtsp://…")
+    for camera in found:
+        detail = "does not answer" if camera.size_px is None else f"answers, {camera.size_px[0]}x{camera.size_px[1]}"
+        yield Finding(f"camera {camera.device}", camera.size_px is not None, detail)

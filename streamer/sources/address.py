@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LIKE_A_NAME = re.compile(r"[^/\\:.*?\[\]~]*")
 _DEVICE = re.compile(r"/dev/video(\d+)")
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://", "srt://")
-_PREFIXES: dict[str, Kind] = {"sim:": "sim", "replay:": "replay", "imagezmq:": "imagezmq"}
+_PREFIXES: dict[str, Kind] = {"sim:": "sim", "replay:": "replay", "imagezmq:": "imagezmq", "camera:": "camera"}
 _MAX_NAME = 32
 
 
@@ -30,7 +30,8 @@ class SourceAddress:
     kind: Kind
     """`path` is a video file, an image, a folder or a glob: which one shows when it is opened."""
     target: str
-    """What stands behind the prefix: the camera's index or device, the whole URL, the path, the simulator's options."""
+    """What stands behind the prefix: the camera's index or device and its settings, the whole URL, the path, the
+    simulator's options."""
     named: bool
     """Whether the person gave the name."""
 
@@ -148,8 +149,8 @@ def _kind(source: str) -> tuple[Kind, str]:
 
 def _short_name(kind: Kind, target: str) -> str:
     if kind == "camera":
-        device = _DEVICE.fullmatch(target)
-        return f"camera{int(device[1] if device else target)}"
+        number = re.match(r"(?:/dev/video)?(\d+)", target, re.ASCII)
+        return f"camera{int(number[1])}" if number else "camera"
     if kind == "stream":
         text = _host(target)
     elif kind in ("path", "replay"):
