@@ -14,7 +14,7 @@ from streamer.commands.options import (
     show_defaults,
     whole,
 )
-from streamer.config import Backend, Config, Keep, load_config
+from streamer.config import DEFAULT_CLASSIFIER, Backend, Config, Keep, load_config
 from streamer.records import Mode
 
 SOURCE_HELP = (
@@ -59,7 +59,7 @@ def add_options(parser: Parser) -> None:
         models,
         "--classifier",
         "[SOURCE=]NAME|FILE",
-        "names the white cells; auto: the detector's own classes where it has them, else mobilenetv3-small; none",
+        f"names the white cells; auto: the detector's own classes where it has them, else {DEFAULT_CLASSIFIER}; none",
     )
     _several(models, "--segmenter", "[SOURCE=]NAME|FILE", "measures nucleus and cytoplasm of white cells; none")
     models.add_argument("--backend", choices=get_args(Backend), help="what runs them")
