@@ -41,8 +41,8 @@ from tools.train.classifier import (
     CellNetwork,
     Recipe,
     augmentation,
-    build_network,
     load_cells,
+    load_network,
     sampling_weights,
 )
 from tools.train.options import train_command
@@ -112,15 +112,6 @@ def in_order(families: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     if [i for family in ordered for i in family] != list(range(len(SUBCLASS_NAMES))):
         raise ValueError(f"subclasses: got columns {ordered}, expected those of a parent side by side")
     return list(ordered)
-
-
-def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
-    """The averaged network of a checkpoint, its recipe, and the steps that it took."""
-    state = loop.load_checkpoint(checkpoint)
-    recipe = Recipe(**state["settings"])
-    network = build_network(recipe, pretrained=False)
-    network.load_state_dict({name: value.float() for name, value in state["average"]["network"].items()})
-    return network.eval(), recipe, int(state["step"])
 
 
 def build_graph(network: CellNetwork, recipe: Recipe, fitted: Fitted) -> onnx.ModelProto:
