@@ -41,7 +41,7 @@ from tools.data import (
     read_cells,
 )
 from tools.data.appearance import Appearances, gather, typed_crops, untyped_crops
-from tools.data.augment import Augmentation, Lending, make_batch
+from tools.data.augment import COLOURS, Augmentation, Lending, make_batch
 from tools.data.crops import ATTRIBUTES, set_name
 from tools.data.located import locate
 from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
@@ -94,6 +94,10 @@ class Recipe:
     """Of the crops of known magnification, those of a fixed physical size."""
     covered_share: float = 0.04
     """Of the crops, those whose cell is painted over."""
+    milder_from: float = 1.0
+    """From this share of the steps on colours are changed less, and styles mixed less often, by the factor `milder`:
+    what tells a blast from a monocyte is much a matter of colour."""
+    milder: float = 0.5
     leave_out: str = ""
     """A laboratory of which no cell trains, to measure on."""
     without: str = ""
@@ -239,6 +243,9 @@ class ClassifierTask(Task[CellNetwork]):
 
     def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         recipe, stored = self.recipe, self.stored
+        is_milder = step >= recipe.milder_from * recipe.steps
+        self.network.style_share = recipe.style_share * (recipe.milder if is_milder else 1)
+        augmentation = self.augmentation.weakened(recipe.milder, COLOURS) if is_milder else self.augmentation
         drawn = rng.choice(self.inside, recipe.batch, p=self.weights)
         covered = rng.random(recipe.batch) < recipe.covered_share
         lending = None
@@ -250,7 +257,7 @@ class ClassifierTask(Task[CellNetwork]):
             drawn,
             recipe.input_px,
             rng,
-            self.augmentation,
+            augmentation,
             lending,
             fixed_px=LOOK_RED_CELLS * stored.rbc_px[drawn],
             covered=covered,

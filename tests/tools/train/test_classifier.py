@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,6 +298,28 @@ def test_a_teacher_alone_makes_the_labels_worth_nothing_and_stays_as_it_is() -> 
     assert losses[0] == pytest.approx(losses[1])
     assert losses[2] != pytest.approx(losses[3])
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items())
+
+
+def test_from_a_step_on_colours_are_changed_less_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = task(dataclasses.replace(TINY, milder_from=0.5, milder=0.25, style_share=0.4))
+    used: list[augment.Augmentation] = []
+    original = classifier.make_batch
+
+    def spy(*given: Any, **more: Any) -> object:
+        used.append(given[5])
+        return original(*given, **more)
+
+    monkeypatch.setattr(classifier, "make_batch", spy)
+    styles = []
+    for step in range(TINY.steps):
+        subject.loss(step, np.random.default_rng(step))
+        styles.append(subject.network.style_share)
+    assert styles == pytest.approx([0.4, 0.4, 0.1, 0.1])
+    assert used[:2] == [classifier.augmentation(subject.recipe)] * 2
+    strong, mild = dataclasses.asdict(used[0]), dataclasses.asdict(used[3])
+    assert {name for name in strong if strong[name] != mild[name]} == set(augment.COLOURS)
+    assert mild["hue_rad"] == pytest.approx(strong["hue_rad"] / 4)
+    assert mild["appearance_share"] == pytest.approx(strong["appearance_share"] / 4)
 
 
 def test_body_and_heads_learn_at_their_own_rates_and_only_matrices_decay() -> None:
