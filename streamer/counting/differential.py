@@ -253,7 +253,7 @@ def _seen(
     for flag in slide_flags:
         found = tally.suspects.get(flag.name, Suspects())
         if found.flags(flag.false_rate, total + tally.edge):
-            shares = share(min(found.whole, total), total, method)
+            shares = share(found.whole, total, method)
             seen[flag.name] = SeenCells(shares, found.at_edge, found.cell_ids, flag, found.confirmed)
         else:
             seen.pop(flag.name, None)

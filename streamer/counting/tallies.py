@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.cell_table import KINDS, CellTable
-from streamer.counting.differential import NOT_CELLS
+from streamer.counting.differential import NOT_CELLS, NOT_LEUKOCYTES
 from streamer.counting.flags import METAMYELOCYTE, SEEN
 from streamer.counting.fusion import Fusion
 from streamer.counting.matching import Ints
@@ -182,7 +182,8 @@ class Tallies:
         return found
 
     def _are_suspect(self, rows: Ints, flag: SlideFlag) -> npt.NDArray[np.bool_]:
-        """Whether these cells count for a flag: white ones by their looks, or by what a person said."""
+        """Whether these cells count for a flag: by their looks, or by what a person said. None does that is named as no
+        leukocyte."""
         cells = self._cells
         white_rows = cells.white_row[rows]
         by_looks = white_rows >= 0
@@ -190,7 +191,7 @@ class Tallies:
         found[by_looks] = self._fusion.suspicion(white_rows[by_looks].astype(np.intp), flag) >= np.float32(flag.above)
         by_person = cells.reclassified_order[rows] > 0
         found[by_person] = self._are_named(rows[by_person], (flag.name, *flag.equivalents))
-        return np.asarray(found & (cells.kind(rows) == 0), np.bool_)
+        return np.asarray(found & (cells.kind(rows) == 0) & ~self._are_named(rows, NOT_LEUKOCYTES), np.bool_)
 
     def _are_named(self, rows: Ints, names: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Whether the class or the subclass of these cells is one of some names."""

@@ -210,10 +210,9 @@ def _of_classes(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verd
 def _of_suspects(name: str, evidence: SlideEvidence) -> Iterator[VerdictReason]:
     cell_ids = evidence.suspects[name]
     if cell_ids:
-        doubt = (
-            f"{name}? {len(cell_ids)}, too few for a flag" if name in evidence.too_few else f"{name} {len(cell_ids)}"
-        )
-        reason = _reason("person_needed", f"{doubt}: a person has to see each", len(cell_ids), 0)
+        few = "? {}, too few for a flag" if name in evidence.too_few else " {}"
+        text = f"{name}{few.format(len(cell_ids))}: a person has to see each"
+        reason = _reason("person_needed", text, len(cell_ids), 0)
         yield msgspec.structs.replace(reason, cell_ids=cell_ids)
 
 
