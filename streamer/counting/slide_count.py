@@ -266,7 +266,7 @@ class SlideCount:
             classes=classes,
             subclasses=counts.subclasses,
             rbc=counts.red + (counts.partial_red if final else 0),
-            platelets=counts.platelets + (counts.partial_platelets if final else 0),
+            platelets=counts.platelets + classes["platelet"] + (counts.partial_platelets if final else 0),
             frames=self._frames,
             frames_accepted=self._accepted,
             edge=sum(count for name, count in counts.partial_classes.items() if name not in NOT_LEUKOCYTES),
