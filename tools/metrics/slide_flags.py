@@ -18,6 +18,7 @@ from scipy.special import bdtrc, betaincinv, pdtrc
 from engines.zoo.slide_flags import MeasuredSlides, SlideFlag
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.differential import NOT_LEUKOCYTES
+from streamer.counting.fusion import FusionConfig
 from streamer.counting.suspects import FALSE_SLIDES, cells_needed, suspicion
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES
 from tools.metrics.abnormal import Predicted
@@ -33,7 +34,8 @@ CELLS, PERCENT = 200, 5.0
 LEAST_ORDINARY, LEAST_BLASTS = 100, 5
 """Laboratories of fewer ordinary cells are taken together; patients of fewer blasts tell no sensitivity."""
 OTHERS = "others"
-THRESHOLDS = (*(i / 100 for i in range(2, 100)), 0.995, 0.998)
+THRESHOLDS = tuple(i / 100 for i in range(2, 100))
+"""One look never makes the stream surer than 0.99 of eleven classes (`FusionConfig.min_probability`)."""
 _PARENTS = np.array([ABNORMAL_CLASSES.index(parent) for parent in ABNORMAL_SUBCLASSES.values()], np.intp)
 _SUBCLASSES = tuple(ABNORMAL_SUBCLASSES)
 _ALL_BLASTS = ("promyelocyte",)
@@ -51,12 +53,14 @@ class FlagCells:
     """text (n,), the laboratory's name where nobody is named."""
 
     def scores(self, equivalents: Sequence[str]) -> np.ndarray:
-        """float64 (n,): the probability that counts; 0 of what is likeliest no leukocyte."""
+        """float64 (n,): the probability that counts, of one look as the stream fuses it; 0 of what is likeliest no
+        leukocyte."""
         found = self.predicted
         flag = SlideFlag(BLAST, 0.0, 0.0, tuple(equivalents))
-        shown = found.probabilities, found.subclass_probabilities
         no_leukocyte = [ABNORMAL_CLASSES.index(name) for name in NOT_LEUKOCYTES]
-        total = suspicion(flag, ABNORMAL_CLASSES, _SUBCLASSES, _PARENTS, *shown)
+        fused = np.maximum(found.probabilities, FusionConfig().min_probability)
+        fused /= fused.sum(1, keepdims=True)
+        total = suspicion(flag, ABNORMAL_CLASSES, _SUBCLASSES, _PARENTS, fused, found.subclass_probabilities)
         return np.where(np.isin(found.probabilities.argmax(1), no_leukocyte), 0.0, total)
 
     @property
