@@ -117,7 +117,7 @@ class StoredSession(SessionRows):
                 " one, or another --journal"
             )
         for name in rules.__struct_fields__ if rules is not None else ():
-            if name in ("error_rates", "known", "slide_flags"):  # they decide no count, and a card may be measured anew
+            if name in ("error_rates", "known"):  # they decide no count, and a card may be measured anew
                 continue
             got, expected = getattr(rules, name), getattr(self.rules, name)
             if got != expected:
