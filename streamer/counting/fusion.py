@@ -162,8 +162,10 @@ class Fusion:
         """(n,) probability that a row is of what flags a slide; 0 without looks."""
         if not self.class_names:
             return np.zeros(len(rows), np.float32)
-        shown = self.probabilities(rows), self.subclass_probabilities(rows)
-        total = suspicion(flag, self.class_names, self.subclass_names, self._parents, *shown)
+        asked = {flag.name, *flag.equivalents} & {*self.subclass_names}
+        subclasses = self.subclass_probabilities(rows) if asked else np.zeros((len(rows), 0), np.float32)
+        classes = self.probabilities(rows)
+        total = suspicion(flag, self.class_names, self.subclass_names, self._parents, classes, subclasses)
         return np.asarray(np.nan_to_num(total), np.float32)
 
     def novelty(self, rows: npt.NDArray[np.intp]) -> Floats:

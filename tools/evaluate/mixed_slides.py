@@ -36,7 +36,7 @@ from tools.data.located import DETECTOR
 from tools.data.splits import cached
 from tools.evaluate.classifier import predictions
 from tools.metrics.abnormal import COVERED, Predicted
-from tools.metrics.slide_flags import BLAST, card_rows, choose, flag_cells
+from tools.metrics.slide_flags import BLAST, FlagCells, card_rows, choose, flag_cells
 
 LEAST_CELLS = 5
 """A laboratory or patient of fewer cells of a kind lends none: a slide would be one cell over and over."""
@@ -75,21 +75,13 @@ SCENARIOS = (
 )
 
 
-@dataclass(frozen=True)
-class Cells:
-    """n predicted cells and whose they are."""
-
-    predicted: Predicted
-    laboratories: np.ndarray
-    """text (n,)."""
-
-    def of_kind(self, kind: str) -> np.ndarray:
-        """int64: the cells of a class, subclasses that are not usual blood left out, or of a subclass."""
-        found = self.predicted
-        if kind in ABNORMAL_SUBCLASSES:
-            return np.nonzero(found.subclasses == list(ABNORMAL_SUBCLASSES).index(kind))[0]
-        variant = list(ABNORMAL_SUBCLASSES).index("variant lymphocyte")
-        return np.nonzero((found.classes == ABNORMAL_CLASSES.index(kind)) & (found.subclasses != variant))[0]
+def of_kind(cells: FlagCells, kind: str) -> np.ndarray:
+    """int64: the cells of a subclass, or of a class, of lymphocytes without the variant ones."""
+    found = cells.predicted
+    if kind in ABNORMAL_SUBCLASSES:
+        return np.nonzero(found.subclasses == list(ABNORMAL_SUBCLASSES).index(kind))[0]
+    variant = list(ABNORMAL_SUBCLASSES).index("variant lymphocyte")
+    return np.nonzero((found.classes == ABNORMAL_CLASSES.index(kind)) & (found.subclasses != variant))[0]
 
 
 def cells_of(classifier: Classifier, part: str) -> dict[str, Predicted]:
@@ -111,16 +103,6 @@ def cells_of(classifier: Classifier, part: str) -> dict[str, Predicted]:
     }
 
 
-def all_cells(found: Mapping[str, Predicted]) -> Cells:
-    """Of all laboratories, one after the other."""
-    columns: dict[str, Any] = {}
-    for one in dataclasses.fields(Predicted):
-        parts = [getattr(predicted, one.name) for predicted in found.values()]
-        columns[one.name] = None if any(part is None for part in parts) else np.concatenate(parts)
-    names = [name for name, one in found.items() for _ in one.classes]
-    return Cells(Predicted(**columns), np.array(names))
-
-
 def shares_of(scenario: Scenario, rng: np.random.Generator) -> dict[str, float]:
     """The percentages of a slide's white cells, those of the five types within and a little beyond their usual ranges,
     as 95 % of healthy people are within."""
@@ -133,18 +115,18 @@ def shares_of(scenario: Scenario, rng: np.random.Generator) -> dict[str, float]:
     return {**scenario.percent, **{name: rest * share / sum(usual.values()) for name, share in usual.items()}}
 
 
-def lenders(cells: Cells, scenario: Scenario) -> list[str]:
+def lenders(cells: FlagCells, scenario: Scenario) -> list[str]:
     """Laboratories that have what is unusual of a scenario, of a normal one those that have most of the five types."""
     wanted = list(scenario.percent) or ["neutrophil", "lymphocyte", "monocyte"]
     return [
         name
         for name in np.unique(cells.laboratories).tolist()
-        if all((cells.laboratories[cells.of_kind(kind)] == name).sum() >= LEAST_CELLS for kind in wanted)
+        if all((cells.laboratories[of_kind(cells, kind)] == name).sum() >= LEAST_CELLS for kind in wanted)
     ]
 
 
 def drawn(
-    cells: Cells, scenario: Scenario, laboratory: str, rng: np.random.Generator
+    cells: FlagCells, scenario: Scenario, laboratory: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, Counter[str]]:
     """The cells of one slide, with replacement, and how many of each kind."""
     shares = shares_of(scenario, rng)
@@ -155,18 +137,17 @@ def drawn(
     return np.concatenate(chosen), counts
 
 
-def _lent(cells: Cells, kind: str, laboratory: str, rng: np.random.Generator) -> np.ndarray:
+def _lent(cells: FlagCells, kind: str, laboratory: str, rng: np.random.Generator) -> np.ndarray:
     """The cells of a kind that a slide is drawn from: of one patient where they are blasts, else of its laboratory."""
-    rows = cells.of_kind(kind)
+    rows = of_kind(cells, kind)
     own = rows[cells.laboratories[rows] == laboratory]
     if len(own) < LEAST_CELLS:
         return rows
-    patients = cells.predicted.patients
-    if kind != BLAST or patients is None:
+    if kind != BLAST:
         return own
-    names, counts = np.unique(patients[own], return_counts=True)
+    names, counts = np.unique(cells.patients[own], return_counts=True)
     large = names[counts >= LEAST_CELLS]
-    return own if not len(large) else own[patients[own] == rng.choice(large)]
+    return own if not len(large) else own[cells.patients[own] == rng.choice(large)]
 
 
 def counted(predicted: Predicted, rows: np.ndarray, decision: ClassDecision, count: SlideCount) -> Differential:
@@ -223,7 +204,7 @@ class JudgedSlide:
 
 
 def judged(
-    cells: Cells, scenario: Scenario, classifier: Classifier, decision: ClassDecision, slides: int
+    cells: FlagCells, scenario: Scenario, classifier: Classifier, decision: ClassDecision, slides: int
 ) -> list[JudgedSlide]:
     """The slides of a scenario, of each laboratory that can lend them as many; none where none can."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(scenario.name.encode()).digest()[:4], "big"))
@@ -354,7 +335,7 @@ def main(arguments: Sequence[str]) -> int:
     rates = {flag.name: flag.false_rate for flag in flags}
     decision = ClassDecision.of(classifier)
     decision = replace(decision, slide_flags=flags, error_rates={**decision.error_rates, **rates})
-    cells = all_cells(found)
+    cells = flag_cells(found)
     results = {one.name: summary(judged(cells, one, classifier, decision, args.slides)) for one in SCENARIOS}
     print("\n".join([line, "", *table(results)]))
     if args.json is not None:

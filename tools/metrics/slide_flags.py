@@ -9,7 +9,7 @@ laboratories differ. Of all thresholds the one is chosen that flags most slides 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -116,13 +116,12 @@ def flag_cells(predicted: Mapping[str, Predicted]) -> FlagCells:
 
 
 def together(predicted: Sequence[Predicted]) -> Predicted:
-    """One after the other, without novelty."""
-    return Predicted(
-        *(
-            np.concatenate([getattr(found, key) for found in predicted])
-            for key in ("probabilities", "subclass_probabilities", "classes", "subclasses")
-        )
-    )
+    """One after the other; None stays what one of them lacks."""
+    columns: dict[str, Any] = {}
+    for one in fields(Predicted):
+        parts = [getattr(found, one.name) for found in predicted]
+        columns[one.name] = None if any(part is None for part in parts) else np.concatenate(parts)
+    return Predicted(**columns)
 
 
 def scored(cells: FlagCells, equivalents: Sequence[str]) -> Scored:

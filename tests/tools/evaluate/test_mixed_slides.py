@@ -17,7 +17,8 @@ from tests.tools.metrics.predicted import predicted  # noqa: E402
 from tools.commands import start  # noqa: E402
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
 from tools.evaluate import mixed_slides  # noqa: E402
-from tools.evaluate.mixed_slides import NORMAL, SCENARIOS, Scenario, all_cells, judged, shares_of, summary, table  # noqa: E402
+from tools.evaluate.mixed_slides import NORMAL, SCENARIOS, Scenario, judged, shares_of, summary, table  # noqa: E402
+from tools.metrics.slide_flags import flag_cells  # noqa: E402
 
 FIVE = dict.fromkeys(("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil"), 60)
 ABNORMAL = {"blast": 60, "promonocyte": 10, "smudge cell": 20, "variant lymphocyte": 20, "erythroblast": 20}
@@ -39,7 +40,7 @@ def results(name: str, slides: int = 12):
     own = classifier()
     decision = replace(ClassDecision.of(own), slide_flags=(FLAG,))
     scenario = next(one for one in SCENARIOS if one.name == name)
-    return judged(all_cells(FOUND), scenario, own, decision, slides)
+    return judged(flag_cells(FOUND), scenario, own, decision, slides)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_shares_vary_as_those_of_healthy_people_do():
 
 
 def test_a_scenario_without_cells_says_so():
-    none = judged(all_cells({"home": FOUND["home"]}), SCENARIOS[-6], classifier(), ClassDecision.of(classifier()), 5)
+    none = judged(flag_cells({"home": FOUND["home"]}), SCENARIOS[-6], classifier(), ClassDecision.of(classifier()), 5)
     assert none == []
     assert table({"all blasts": summary(none)})[2] == "| all blasts | – | no laboratory has the cells | | | |"
 
