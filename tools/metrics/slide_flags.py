@@ -38,7 +38,7 @@ THRESHOLDS = tuple(i / 100 for i in range(2, 100))
 """One look never makes the stream surer than 0.99 of eleven classes (`FusionConfig.min_probability`)."""
 _PARENTS = np.array([ABNORMAL_CLASSES.index(parent) for parent in ABNORMAL_SUBCLASSES.values()], np.intp)
 _SUBCLASSES = tuple(ABNORMAL_SUBCLASSES)
-_ALL_BLASTS = ("promyelocyte",)
+_OF_PATIENTS = ("promyelocyte",)
 """Subclasses that are sought as blasts are, whatever is chosen to find them by."""
 
 
@@ -65,9 +65,12 @@ class FlagCells:
 
     @property
     def blasts(self) -> np.ndarray:
-        """bool (n,): the cells sought."""
-        stages = [_SUBCLASSES.index(name) for name in _ALL_BLASTS]
-        return (self.predicted.classes == ABNORMAL_CLASSES.index(BLAST)) | np.isin(self.predicted.subclasses, stages)
+        """bool (n,): the cells sought. Promyelocytes only of named patients, who have leukaemia: healthy blood may have
+        some."""
+        found = self.predicted
+        stages = np.isin(found.subclasses, [_SUBCLASSES.index(name) for name in _OF_PATIENTS])
+        named = np.zeros(len(stages), bool) if found.patients is None else found.patients != ""
+        return np.asarray((found.classes == ABNORMAL_CLASSES.index(BLAST)) | stages & named)
 
     @property
     def weights(self) -> np.ndarray:

@@ -55,6 +55,12 @@ def test_a_laboratory_weighs_as_much_as_another_and_its_types_as_in_normal_blood
     assert cells.weights[cells.predicted.classes == ABNORMAL_CLASSES.index("blast")].sum() == 0
 
 
+def test_promyelocytes_are_sought_in_patients_only():
+    kinds, patients = {"promyelocyte": 4, "blast": 2}, ["", "", "one", "one", "", "one"]
+    assert flag_cells({"clinic": predicted(kinds, patients=patients)}).blasts.tolist() == [0, 0, 1, 1, 1, 1]
+    assert flag_cells({"home": predicted(kinds)}).blasts.tolist() == [0, 0, 0, 0, 1, 1]
+
+
 def test_small_laboratories_are_taken_together():
     few = {name: predicted({"neutrophil": 60}, seed=seed) for seed, name in enumerate(("a", "b"))}
     assert set(flag_cells({"large": predicted(ORDINARY), **few}).laboratories) == {"large", OTHERS}
