@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,14 @@ from streamer.records import Classifications, Detections, Differential, SourcePr
 from streamer.stage.placement import Placement
 from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, HOLDOUT, VALIDATION
-from tools.data.located import DETECTOR
 from tools.data.splits import cached
-from tools.evaluate.classifier import predictions
-from tools.metrics.abnormal import COVERED, Predicted
+from tools.evaluate.classifier import chosen_cells
+from tools.metrics.abnormal import COVERED, Predicted, predict_with
 from tools.metrics.slide_flags import BLAST, FlagCells, card_rows, choose, flag_cells
 
 LEAST_CELLS = 5
 """A laboratory or patient of fewer cells of a kind lends none: a slide would be one cell over and over."""
+SlideFlags = tuple[SlideFlag, ...]
 _SIDE_PX, _SPACING_PX = 80, 100
 _VERSION = 1
 
@@ -84,23 +84,27 @@ def of_kind(cells: FlagCells, kind: str) -> np.ndarray:
     return np.nonzero((found.classes == ABNORMAL_CLASSES.index(kind)) & (found.subclasses != variant))[0]
 
 
-def cells_of(classifier: Classifier, part: str) -> dict[str, Predicted]:
+def cells_of(classifier: Classifier, part: str, left_out: Sequence[str] = ()) -> dict[str, Predicted]:
     """The predicted cells of a part by laboratory, from the user's cache after the first time."""
-    told = [_VERSION, classifier.card.sha256, DETECTOR, part]
-    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    chosen = {name: some for name, some in chosen_cells(part, left_out).items() if not name.endswith(COVERED)}
+    told = [[one.cell.key, one.cell.box_px, one.rbc_px] for some in chosen.values() for one in some.cells]
+    text = json.dumps([_VERSION, classifier.card.name, classifier.card.sha256, told])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    stored = cached(
+        f"mixed-slides-{digest}.json",
+        lambda: {name: _stored(predict_with(classifier, some)) for name, some in chosen.items()},
+    )
+    return {name: _restored(one) for name, one in stored.items()}
 
-    def predicted() -> dict[str, Any]:
-        found = {name: one for name, one in predictions(classifier, part).items() if not name.endswith(COVERED)}
-        return {
-            name: {f.name: None if (v := getattr(one, f.name)) is None else v.tolist() for f in dataclasses.fields(one)}
-            for name, one in found.items()
-        }
 
-    stored = cached(f"mixed-slides-{digest}.json", predicted)
-    return {
-        name: Predicted(**{key: None if column is None else np.array(column) for key, column in one.items()})
-        for name, one in stored.items()
-    }
+def _stored(found: Predicted) -> dict[str, list[Any] | None]:
+    columns = {one.name: getattr(found, one.name) for one in dataclasses.fields(Predicted)}
+    return {name: None if column is None else column.tolist() for name, column in columns.items()}
+
+
+def _restored(stored: Mapping[str, list[Any] | None]) -> Predicted:
+    columns: dict[str, Any] = {key: None if column is None else np.array(column) for key, column in stored.items()}
+    return Predicted(**columns)
 
 
 def shares_of(scenario: Scenario, rng: np.random.Generator) -> dict[str, float]:
@@ -144,10 +148,10 @@ def _lent(cells: FlagCells, kind: str, laboratory: str, rng: np.random.Generator
     if len(own) < LEAST_CELLS:
         return rows
     if kind != BLAST:
-        return own
+        return np.asarray(own)
     names, counts = np.unique(cells.patients[own], return_counts=True)
     large = names[counts >= LEAST_CELLS]
-    return own if not len(large) else own[cells.patients[own] == rng.choice(large)]
+    return np.asarray(own if not len(large) else own[cells.patients[own] == rng.choice(large)])
 
 
 def counted(predicted: Predicted, rows: np.ndarray, decision: ClassDecision, count: SlideCount) -> Differential:
@@ -172,9 +176,9 @@ def counted(predicted: Predicted, rows: np.ndarray, decision: ClassDecision, cou
             truncated=False,
         ),
         looks=Classifications(
-            probabilities=predicted.probabilities[np.ix_(rows, classes)].astype(np.float32),
+            probabilities=predicted.probabilities[rows][:, classes].astype(np.float32),
             class_names=decision.class_names,
-            subclass_probabilities=predicted.subclass_probabilities[np.ix_(rows, subclasses)].astype(np.float32),
+            subclass_probabilities=predicted.subclass_probabilities[rows][:, subclasses].astype(np.float32),
             subclass_names=decision.subclass_names,
             subclass_parents=decision.subclass_parents,
             novelty=None if novelty is None else novelty.astype(np.float32),
@@ -298,13 +302,12 @@ def _listed(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.2f}" for name, share in shares.items() if share >= 0.01) or "–"
 
 
-def flags_of(classifier: Classifier, found: Mapping[str, Predicted], part: str) -> tuple[tuple[SlideFlag, ...], str]:
-    """The card's flags, or, where it has none, those that validation chooses; and a line that says which."""
+def flags_of(classifier: Classifier, validation: Callable[[], Mapping[str, Predicted]]) -> tuple[SlideFlags, str]:
+    """The card's flags, or, where it has none, those that the validation cells choose; and a line that says which."""
     own = classifier.card.slide_flags
     if own:
         return own, f"flags of the card: {_words(own)}"
-    cells = found if part == VALIDATION else cells_of(classifier, VALIDATION)
-    chosen = (choose(flag_cells(cells)),)
+    chosen = (choose(flag_cells(validation())),)
     return chosen, f"the card has no slide_flags; those that the validation cells choose: {_words(chosen)}"
 
 
@@ -321,6 +324,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--part", choices=(VALIDATION, HOLDOUT), default=VALIDATION, help="whose cells (default %(default)s)"
     )
+    parser.add_argument("--left-out", nargs="+", default=[], metavar="LABORATORY", help="those that did not train it")
     parser.add_argument("--slides", type=_positive, default=400, help="of each scenario (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     args = parser.parse_args(arguments)
@@ -330,8 +334,8 @@ def main(arguments: Sequence[str]) -> int:
             f"--classifier: got {classifier.card.name} without a class {BLAST!r}, expected one that knows blasts; "
             "slides with blasts say nothing of it"
         )
-    found = cells_of(classifier, args.part)
-    flags, line = flags_of(classifier, found, args.part)
+    found = cells_of(classifier, args.part, args.left_out)
+    flags, line = flags_of(classifier, lambda: cells_of(classifier, VALIDATION, args.left_out))
     rates = {flag.name: flag.false_rate for flag in flags}
     decision = ClassDecision.of(classifier)
     decision = replace(decision, slide_flags=flags, error_rates={**decision.error_rates, **rates})
@@ -339,8 +343,10 @@ def main(arguments: Sequence[str]) -> int:
     results = {one.name: summary(judged(cells, one, classifier, decision, args.slides)) for one in SCENARIOS}
     print("\n".join([line, "", *table(results)]))
     if args.json is not None:
+        left_out = f" --left-out {' '.join(args.left_out)}" if args.left_out else ""
+        command = f"python -m tools.evaluate mixed-slides --classifier {args.classifier} --part {args.part}{left_out}"
         head = {
-            "command": f"python -m tools.evaluate mixed-slides --classifier {args.classifier} --part {args.part}",
+            "command": command,
             "classifier_sha256": classifier.card.sha256,
             "part": args.part,
             "slide_flags": card_rows(flags),

@@ -24,7 +24,7 @@ from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES
 from tools.metrics.abnormal import Predicted
 
 BLAST = "blast"
-EQUIVALENTS = ((), ("promyelocyte",))
+EQUIVALENTS: tuple[tuple[str, ...], ...] = ((), ("promyelocyte",))
 """What is tried: blasts alone, and with the promyelocytes that acute promyelocytic leukaemia has in their place."""
 UNTESTED = ("lymphoblast",)
 SIZES = (30, 50, 100, 200, 500, 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -111,3 +112,28 @@ def test_a_classifier_without_blasts_is_refused_in_a_line(capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "without a class 'blast'" in error
     assert error.count("\n") == 1
+
+
+def test_the_command_prints_the_table_and_chooses_what_the_card_lacks(tmp_path, capsys, monkeypatch):
+    large = {name: predicted({**dict.fromkeys(FIVE, 60), **ABNORMAL}, seed=i) for i, name in enumerate(("a", "b"))}
+    own = classifier()
+    monkeypatch.setattr(mixed_slides, "load_classifier", lambda *_, **__: own)
+    monkeypatch.setattr(mixed_slides, "cells_of", lambda *_: large)
+    for flags, said in (
+        ((), "the card has no slide_flags"),
+        ((FLAG,), "flags of the card: blast from 0.5"),
+    ):
+        own.card = replace(own.card, slide_flags=flags)
+        assert start("tools.evaluate", "mixed-slides", ["--slides", "2", "--json", str(tmp_path / "out.json")]) == 0
+        assert said in capsys.readouterr().out
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert set(written["scenarios"]) == {one.name for one in SCENARIOS}
+    assert written["slide_flags"][0]["above"] == 0.5
+    assert written["scenarios"]["all blasts"]["flagged_blast"] == 1
+
+
+def test_stored_predictions_come_back():
+    found = FOUND["clinic"]
+    again = mixed_slides._restored(json.loads(json.dumps(mixed_slides._stored(found))))
+    for name in ("probabilities", "subclass_probabilities", "classes", "subclasses", "novelty", "patients"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
