@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -193,12 +194,10 @@ class Tallies:
         found[by_person] = self._are_named(rows[by_person], (flag.name, *flag.equivalents))
         return np.asarray(found & (cells.kind(rows) == 0) & ~self._are_named(rows, NOT_LEUKOCYTES), np.bool_)
 
-    def _are_named(self, rows: Ints, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def _are_named(self, rows: Ints, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
         """Whether the class or the subclass of these cells is one of some names."""
         cells, fusion = self._cells, self._fusion
-        of_class, of_subclass = (
-            np.array([False, *(name in names for name in own)]) for own in (fusion.class_names, fusion.subclass_names)
-        )
+        of_class, of_subclass = _is_among(fusion.class_names, names), _is_among(fusion.subclass_names, names)
         return np.asarray(of_class[cells.class_index[rows] + 1] | of_subclass[cells.subclass_index[rows] + 1], np.bool_)
 
     def _listed_names(self) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
@@ -209,6 +208,12 @@ class Tallies:
             for names in (fusion.class_names, fusion.subclass_names)
         )
         return of_class, of_subclass
+
+
+@lru_cache(maxsize=64)
+def _is_among(own: tuple[str, ...], names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """(1 + n,) for none and then each of its own: whether it is one of some names."""
+    return np.array([False, *(name in names for name in own)])
 
 
 class _Sums(NamedTuple):
