@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from engines.base import Attribute, CardError, InvalidTomlError, near, parse_toml
 from engines.zoo.crops import CropInput, read_crop_input
 from engines.zoo.figures import Figures, MeasuredOn, read_figures
+from engines.zoo.slide_flags import SlideFlag, read_slide_flags
 from engines.zoo.table import Table
 
 Task = Literal["detector", "classifier", "segmenter"]
@@ -101,6 +102,8 @@ class Card:
     """The classes whose cells these attributes were learnt from; of others they are not told."""
     appearances: tuple[Appearance, ...] = ()
     """Classifier: how the pictures look that trained it; empty where nobody said."""
+    slide_flags: tuple[SlideFlag, ...] = ()
+    """Classifier: classes of which one cell is not enough for a flag; of all others it is."""
     architecture: str = ""
     summary: str = ""
     licence: str = ""
@@ -163,6 +166,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         attributes=attributes,
         attributes_of=attributes_of,
         appearances=tuple(_appearance(row) for row in top.entries("appearances")),
+        slide_flags=read_slide_flags(top, parents, {entry.name: entry.parent for entry in subclasses}),
         architecture=top.text("architecture", ""),
         summary=top.text("summary", ""),
         licence=top.text("licence", ""),

@@ -94,10 +94,11 @@ def with_smudge_cells(message: messages.DifferentialMessage) -> str | None:
 
 
 def flags(message: messages.DifferentialMessage) -> str:
-    """The flags in a line. That there is none is only said where all ranges could be judged; empty before 2.0, which
-    did not say that."""
+    """The flags in a line, with what is known of how surely they are raised. That there is none is only said where all
+    ranges could be judged; empty before 2.0, which did not say that."""
     unjudged = [name for name, state in message.ranges.items() if state == "can't be judged"]
-    parts = [f"flags: {'; '.join(flag.text for flag in message.flags)}"] if message.flags else []
+    texts = [flag.text if flag.note is None else f"{flag.text} [{flag.note}]" for flag in message.flags]
+    parts = [f"flags: {'; '.join(texts)}"] if texts else []
     if unjudged:
         parts.append(f"can't be judged: {', '.join(unjudged)}")
     return ". ".join(parts) or ("no flag" if message.ranges else "")

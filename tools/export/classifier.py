@@ -2,8 +2,8 @@
 
     python -m tools.export classifier runs/lite0/last.pt --name efficientnet-lite0 --out runs/lite0
 
-Temperature and threshold are fitted on the validation cells, novelty on training cells; the card's figures are measured
-with the exported graph in ONNX Runtime.
+Temperature, threshold and what flags a slide for blasts are fitted on the validation cells, novelty on training cells;
+the card's figures are measured with the exported graph in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from engines.zoo.slide_flags import SlideFlag
 from tools.architectures import efficientnet_lite, mobilenetv3
 from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
@@ -33,6 +34,7 @@ from tools.export.figures import card_table
 from tools.export.fitting import REFUSED
 from tools.metrics import classification as measures
 from tools.metrics.abnormal import COVERED, HOME, Chosen, Predicted, views_of
+from tools.metrics.slide_flags import card_rows, choose, flag_cells
 from tools.train import loop
 from tools.train.classifier import (
     ATTRIBUTE_SIZES,
@@ -71,6 +73,7 @@ class Fitted:
     temperature: float = 1.0
     threshold: float = 0.0
     novelty: tuple[novelty.Gaussians, novelty.Calibration] | None = None
+    slide_flags: tuple[SlideFlag, ...] = ()
 
 
 class Probabilities(nn.Module):
@@ -137,6 +140,7 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
             "operating": fitted.threshold,
             "novelty": None if fitted.novelty is None else novelty.AT_THRESHOLD,
         },
+        slide_flags=card_rows(fitted.slide_flags) or None,
         training={
             "command": train_command("classifier", recipe),
             "steps": step,
@@ -150,6 +154,12 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
             "notes": list(NOTES),
         },
     )
+
+
+def tempered(found: Predicted, temperature: float) -> Predicted:
+    """With the class probabilities that the graph will give."""
+    logits = np.log(np.maximum(found.probabilities, 1e-12))
+    return dataclasses.replace(found, probabilities=measures.softmax(logits, temperature))
 
 
 def weights_of(found: Mapping[str, Predicted]) -> np.ndarray:
@@ -200,7 +210,9 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     temperature = measures.fit_temperature(logits, truth, weights)
     threshold = measures.lowest_threshold(measures.softmax(logits, temperature), truth, weights, risk)
     distances = novelty.uncalibrated(np.concatenate([f.novelty for f in found.values() if f.novelty is not None]))
-    fitted = Fitted(temperature, threshold, (gaussians, novelty.calibrate(distances, weights, REFUSED)))
+    calibration = novelty.calibrate(distances, weights, REFUSED)
+    flags = choose(flag_cells({name: tempered(f, temperature) for name, f in found.items()}))
+    fitted = Fitted(temperature, threshold, (gaussians, calibration), (flags,))
     graph = build_graph(network, recipe, fitted)
     data = graph.SerializeToString()
     values = values_of(name, recipe, step, data, fitted)

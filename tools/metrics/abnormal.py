@@ -121,6 +121,8 @@ class Predicted:
     subclasses: np.ndarray
     novelty: np.ndarray | None = None
     """float64 (n,); None where the model does not say."""
+    patients: np.ndarray | None = None
+    """text (n,), patients or slides, "" where the set names none; None: nobody noted it."""
 
 
 @torch.no_grad()
@@ -161,7 +163,8 @@ def predict_with(classifier: Classifier, some: Chosen) -> Predicted:
         if looks.novelty is not None:
             novelty[i], knows_novelty = looks.novelty[0], True
     given = novelty if knows_novelty else None
-    return Predicted(probabilities, of_subclasses, some.classes, some.subclasses, given)
+    patients = np.array([one.cell.slide or "" for one in some.cells])
+    return Predicted(probabilities, of_subclasses, some.classes, some.subclasses, given, patients)
 
 
 def measure(network: nn.Module, views: Mapping[str, Views], device: torch.device) -> dict[str, Any]:
