@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines.zoo import store
 from engines.zoo.card import Task
 from engines.zoo.figures import Figures, MeasuredOn, figure_tables
 
 ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
-"""Where the cards are, and the files that ship."""
+"""Where the models that ship are, each with its card."""
+PUBLISHED = ZOO / store.PUBLISHED
+"""Where those of the publications are that a clone has and the wheel does not."""
 LICENCES = {
     "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
     "chula_wbc": "chula_wbc: MIT",
@@ -69,12 +72,10 @@ def frame_input(long_side_px: int, rbc_diameter_px: Sequence[float]) -> dict[str
     }
 
 
-def write_files(values: Mapping[str, Any], file: bytes, cards: Path, files: Path | None = None) -> tuple[Path, Path]:
-    """Write CARDS/NAME.toml and FILES/NAME.onnx, by default both into one folder; the paths of the model and of the
-    card, which has no figures yet."""
-    model, card = (files or cards) / str(values["file"]), cards / f"{values['name']}.toml"
-    for path in (model, card):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def write_files(values: Mapping[str, Any], file: bytes, folder: Path) -> tuple[Path, Path]:
+    """Write FOLDER/NAME.onnx and FOLDER/NAME.toml; the paths of the model and of the card, which has no figures yet."""
+    model, card = folder / str(values["file"]), folder / f"{values['name']}.toml"
+    folder.mkdir(parents=True, exist_ok=True)
     model.write_bytes(file)
     card.write_text(toml(values))
     return model, card

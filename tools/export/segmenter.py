@@ -4,8 +4,7 @@
     python -m tools.export segmenter runs/deeplabv3-xception --name mine --out runs/zoo
 
 The graph takes uint8 crops `images` (N, px, px, 3) BGR and gives `labels` uint8 (N, px, px): background, cytoplasm,
-nucleus. Weights are stored in half precision. The file goes into the user's cache folder, where the program looks for
-models that do not ship, the card into engines/zoo; with --out both go there.
+nucleus. Weights are stored in half precision. Without --out both go to engines/zoo/published.
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ from engines.graphs.storage import halved
 from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, LABELS
 from engines.zoo.figures import MeasuredOn
-from engines.zoo.store import cache_folder
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
 from tools.data.protocols import TEST
 from tools.evaluate.segmenter import evaluate
-from tools.export.cards import ZOO, card_values, crop_input, licences, write_figures, write_files
+from tools.export.cards import PUBLISHED, card_values, crop_input, licences, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.train.segmenter import build_network, measured_weights
 
@@ -131,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
     parser = command_parser("tools.export segmenter", __doc__)
     parser.add_argument("run", type=Path, help="folder that tools.train segmenter wrote")
     parser.add_argument("--name", default=NAME)
-    parser.add_argument("--out", type=Path, help="folder for both; else the cache folder and engines/zoo")
+    parser.add_argument("--out", type=Path, default=PUBLISHED, help="folder of the file and its card")
     parser.add_argument("--views", type=int, choices=sorted(VIEWS), default=1, help="mirrored, whose sum is labelled")
     options = parser.parse_args(argv)
     settings = json.loads((options.run / "settings.json").read_text())
@@ -139,8 +137,8 @@ def main(argv: Sequence[str]) -> int:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     file = build_graph(network, settings["input_px"], options.views).SerializeToString()
     values = values_of(options.name, settings, parameters, options.views, file)
-    model, card = write_files(values, file, options.out or ZOO, options.out or cache_folder())
-    segmenter = load_segmenter(str(card) if options.out else options.name)
+    model, card = write_files(values, file, options.out)
+    segmenter = load_segmenter(str(card))
     figures = {}
     for part in (VALIDATION, TEST):
         command = f"python -m tools.evaluate {options.name} --part {part}"
