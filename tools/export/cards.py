@@ -1,4 +1,4 @@
-"""Model cards: what all of them say, whom the data belongs to, and their text."""
+"""Model cards: what all of them say, and their text."""
 
 from __future__ import annotations
 
@@ -11,32 +11,21 @@ from typing import Any
 from engines.zoo import store
 from engines.zoo.card import Task
 from engines.zoo.figures import Figures, MeasuredOn, figure_tables
+from tools.data.licences import data_licences, licence_of_weights
 
 ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
 """Where the models that ship are, each with its card."""
 PUBLISHED = ZOO / store.PUBLISHED
 """Where those of the publications are that a clone has and the wheel does not."""
-LICENCES = {
-    "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
-    "chula_wbc": "chula_wbc: MIT",
-    "bccd": "BCCD: MIT",
-    "txl_pbc": "TXL-PBC: MIT; its pictures from Raabin-WBC, types said by eye (tools/data/types_by_eye.csv)",
-    "bcd": "bcd: MIT; types said by eye",
-    "wbc_masks": "wbc_masks (zxaoyou/segmentation_WBC): data under GPL-3.0",
-    "simulated": "the simulated slide of this project",
-}
-"""Of each set that trains something, whose it is and on which terms."""
-
-
-def licences(sets: Sequence[str]) -> list[str]:
-    """The licences of those sets that have one in `LICENCES`."""
-    return [LICENCES[name] for name in sets if name in LICENCES]
 
 
 def card_values(
-    name: str, task: Task, architecture: str, summary: str, file: bytes, *, licence: str = "Apache-2.0", **tables: Any
+    name: str, task: Task, architecture: str, summary: str, file: bytes, *, training: Mapping[str, Any], **tables: Any
 ) -> dict[str, Any]:
-    """A card as nested mappings: what every card says, then its `tables` (input, classes, thresholds, training, …)."""
+    """A card as nested mappings: what every card says, then its `tables` (input, classes, thresholds, …). The sets in
+    `training` ("data") say its licence and bring their own (`data_licences`)."""
+    sets = list(training.get("data", ()))
+    told = {"data": sets, "data_licences": data_licences(sets)} if sets else {}
     return {
         "name": name,
         "task": task,
@@ -44,8 +33,9 @@ def card_values(
         "summary": summary,
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": licence,
+        "licence": licence_of_weights(sets),
         **tables,
+        "training": {**told, **training},
     }
 
 

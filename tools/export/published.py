@@ -24,7 +24,7 @@ from torch import nn
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.graphs.graph import add_uint8_input
-from engines.graphs.storage import halved, widened
+from engines.graphs.storage import narrowed, widened
 from engines.models.classifier import Classifier
 from engines.zoo.card import parse_card
 from tools.architectures.mlcnn import GROUPS, group_name
@@ -34,7 +34,7 @@ from tools.data import PARTS, VALIDATION
 from tools.data.crops import add_margins
 from tools.data.typed_cells import Cells, as_input
 from tools.evaluate.published import card_tables
-from tools.export.cards import PUBLISHED, ZOO, card_values, crop_input, licences, toml, write_figures, write_files
+from tools.export.cards import PUBLISHED, ZOO, card_values, crop_input, toml, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics import classification as measures
 from tools.train import loop
@@ -86,7 +86,7 @@ def build_graph(
     """uint8 (N, px, px, 3) BGR `images` in, `class_probabilities` (N, 5) out; weights in half precision."""
     system = assemble(architecture, networks, temperatures, choose=choose)
     graph = to_onnx(system, torch.rand(2, 3, input_px, input_px), ("class_probabilities",), {0: "N"})
-    return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
+    return narrowed(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
 def training_commands(document: Mapping[str, Any], out: str) -> list[str]:
@@ -135,7 +135,6 @@ def values_of(
         thresholds={"operating": threshold},
         training={
             "data": sets,
-            "notes": licences(sets),
             "publication": protocol["publication"],
             **{k: v for k, v in protocol.items() if k not in ("publication", "patience", "shares")},
             "augmented": settings["augment"],

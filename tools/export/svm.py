@@ -24,7 +24,7 @@ from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION
 from tools.data.blasts import BLAST_CLASSES
 from tools.evaluate.published import card_tables
-from tools.export.cards import PUBLISHED, card_values, crop_input, licences, write_figures, write_files
+from tools.export.cards import PUBLISHED, card_values, crop_input, write_figures, write_files
 from tools.export.published import WHOLE_MARGIN, training_commands
 from tools.graphs.support_vectors import add_support_vectors
 from tools.train.svm import KERNELS, arguments
@@ -33,7 +33,6 @@ LARGEST_DIFFERENCE = 1e-3
 """Between the graph's probabilities and scikit-learn's on the measured cells. A steep polynomial kernel adds and
 subtracts numbers that float32 holds too coarsely."""
 _OPTIONS = ("kept", "folds", "search_cells", "risk", "seed")
-_NOT_SHIPPED = "all_idb2: research use; no weights of this model ship"
 
 
 def machines_command(settings: dict[str, Any], name: str) -> str:
@@ -68,7 +67,6 @@ def values_of(name: str, document: dict[str, Any], kernel: str, file: bytes) -> 
         f"{'Blast or not' if is_blast else 'The five types'} by support vector machines on the features of "
         f"DarkNet-53, {protocol['publication'].split(' of ')[-1]}",
         file,
-        licence="Research use only, as its data" if is_blast else "Apache-2.0",
         build=[
             *training_commands(run, network),
             fit,
@@ -79,7 +77,6 @@ def values_of(name: str, document: dict[str, Any], kernel: str, file: bytes) -> 
         thresholds={"operating": found.get("cross_validated", found)["threshold"]},
         training={
             "data": [*sets, "all_idb2"] if is_blast else sets,
-            "notes": [*licences(sets), *([_NOT_SHIPPED] if is_blast else [])],
             **{f"network_{k}": v for k, v in protocol.items() if k not in ("patience", "shares", "repetitions")},
             "network_split": run["settings"]["split"],
             "network_one_cycle": bool(run["settings"].get("one_cycle")),

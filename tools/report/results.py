@@ -77,7 +77,12 @@ def times_of(card: Card, before: Mapping[str, Any], rounds: int) -> dict[str, An
     found = graph_of(card) if rounds else None
     if found is not None:
         return {"machine": cost.machine(), **cost.cpu_times(card, found[0], rounds)}
-    return before.get("cpu") if before.get("sha256") == card.sha256 else None
+    return before.get("cpu") if before.get("sha256") in weights_of(card) else None
+
+
+def weights_of(card: Card) -> set[Any]:
+    """The SHA-256 of the file, and of that whose weights it stores anew."""
+    return {card.sha256, card.storage.get("was", card.sha256)}
 
 
 def trained(card: Card) -> dict[str, Any]:
@@ -87,6 +92,7 @@ def trained(card: Card) -> dict[str, Any]:
     notes = training.get("notes", ())
     return {
         "data": list(training.get("data", ())),
+        "licence": card.licence,
         "commands": commands,
         "notes": [notes] if isinstance(notes, str) else list(notes),
     }
@@ -107,7 +113,7 @@ def row(
         return {**entry, "status": "no weights yet"}
     measured = list(figures.figures_of(card, card.figures, len(card.classes)))
     for file in results:
-        if file.model == card.name and file.sha256 == card.sha256:
+        if file.model == card.name and file.sha256 in weights_of(card):
             measured += figures.figures_of(card, file.figures, len(file.classes))
     return {
         **entry,
