@@ -24,7 +24,7 @@ import onnx
 
 from engines.graphs.storage import WEIGHTS, Weights, narrowed, stored_names
 from engines.models.loading import load_classifier, load_segmenter
-from engines.zoo.card import Card, parse_card
+from engines.zoo.card import Card, DetectorInput, parse_card
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root, sets
 from tools.data.fields import CLASS_NAMES
@@ -84,8 +84,8 @@ def figures_of(model: Path, limit: int | None) -> tuple[str, dict[str, float]]:
 
 def _measured(task: str, model: Path, card: Card, limit: int | None) -> Mapping[str, Mapping[str, Any]]:
     if task == "detector":
-        assert not hasattr(card.input, "crop_margin")
-        predict = detector.make_predictor(str(model), card.input.long_side_px, 1)  # type: ignore[union-attr]
+        assert isinstance(card.input, DetectorInput)
+        predict = detector.make_predictor(str(model), card.input.long_side_px, 1)
         found = {}
         for name in DETECTOR_SETS:
             fields = sets.fields_of(name, VALIDATION)[:limit]
