@@ -111,6 +111,9 @@ class Card:
     """Commands that make the file, in their order; empty where nobody said."""
     training: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[MeasuredOn, Figures] = field(default_factory=dict)
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    """How the weights are stored, where the file was made anew of another (its SHA-256: `was`, which the figures were
+    measured with), and what that cost."""
     notes: tuple[str, ...] = ()
     """What was assumed and a person should be told once; empty for a card that says everything itself."""
 
@@ -173,6 +176,7 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         build=top.texts("build"),
         training=top.free("training"),
         figures=read_figures(top),
+        storage=top.free("storage"),
     )
     top.done()
     return card

@@ -18,9 +18,10 @@ from engines.base import CardError, ModelFormatError, ModelNotFoundError, near
 from engines.graphs.graph import adapt_ultralytics, is_compact
 from engines.graphs.onnx_editing import dims_of, only_input, spell
 from engines.graphs.storage import widened
+from engines.zoo import store
 from engines.zoo.card import Card, Task, parse_card
 from engines.zoo.guessed import card_from_metadata
-from engines.zoo.store import Place, place_of, read_model
+from engines.zoo.store import PUBLISHED, Place
 
 
 class WrongTaskError(ModelNotFoundError):
@@ -48,15 +49,24 @@ def models() -> list[Card]:
 
 def place(card: Card) -> Place:
     """Where the file of a model that has a name is."""
-    return place_of(card, _zoo())
+    return store.place_of(card, _zoo())
+
+
+def file_of(card: Card) -> Traversable:
+    """The file of a model that has a name. ModelNotFoundError says how to get a missing one."""
+    return store.file_of(card, _zoo())
 
 
 def zoo_names() -> list[str]:
-    """Names of the models whose cards ship; the files of large ones do not."""
-    zoo = _zoo()
-    if not zoo.is_dir():
-        return []
-    return sorted(entry.name.removesuffix(".toml") for entry in zoo.iterdir() if entry.name.endswith(".toml"))
+    """Names of the models whose cards ship; the files of those of the publications do not."""
+    return sorted(_card_files())
+
+
+def _card_files() -> dict[str, Traversable]:
+    """The cards by name."""
+    folders = (_zoo(), _zoo() / PUBLISHED)
+    entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    return {entry.name.removesuffix(".toml"): entry for entry in entries if entry.name.endswith(".toml")}
 
 
 def _zoo() -> Traversable:
@@ -67,7 +77,7 @@ def find(name_or_path: str, task: Task) -> Model:
     """The model of that name or path, with its card; ModelNotFoundError suggests the near names."""
     if name_or_path in zoo_names():
         card = zoo_card(name_or_path)
-        model = Model(card, _parse(read_model(card, _zoo()), name_or_path), name_or_path)
+        model = Model(card, _parse(store.read_model(card, _zoo()), name_or_path), name_or_path)
     else:
         model = _find_file(name_or_path, task)
     if model.card.task != task:
@@ -80,10 +90,11 @@ def find(name_or_path: str, task: Task) -> Model:
 
 def zoo_card(name: str) -> Card:
     """The card of a model that has a name; ModelNotFoundError suggests the near ones."""
-    if name not in zoo_names():
+    file = _card_files().get(name)
+    if file is None:
         known = ", ".join(zoo_names())
         raise ModelNotFoundError(f"model {name!r}: no such model{near(name, zoo_names()) or ';'} known: {known}")
-    return parse_card((_zoo() / f"{name}.toml").read_text("utf-8"), f"{name}.toml", stem=name)
+    return parse_card(file.read_text("utf-8"), file.name, stem=name)
 
 
 def _choices(task: Task) -> str:

@@ -1,4 +1,4 @@
-"""Model cards: what all of them say, whom the data belongs to, and their text."""
+"""Model cards: what all of them say, and their text."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engines.zoo import store
 from engines.zoo.card import Task
 from engines.zoo.figures import Figures, MeasuredOn, figure_tables
+from tools.data.licences import data_licences, licence_of_weights
 
 ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
-"""Where the cards are, and the files that ship."""
-LICENCES = {
-    "pbc": "PBC: Acevedo 2020, CC BY 4.0; boxes OI-PBC",
-    "chula_wbc": "chula_wbc: MIT",
-    "bccd": "BCCD: MIT",
-    "txl_pbc": "TXL-PBC: MIT; its pictures from Raabin-WBC, types said by eye (tools/data/types_by_eye.csv)",
-    "bcd": "bcd: MIT; types said by eye",
-    "wbc_masks": "wbc_masks (zxaoyou/segmentation_WBC): data under GPL-3.0",
-    "simulated": "the simulated slide of this project",
-}
-"""Of each set that trains something, whose it is and on which terms."""
-
-
-def licences(sets: Sequence[str]) -> list[str]:
-    """The licences of those sets that have one in `LICENCES`."""
-    return [LICENCES[name] for name in sets if name in LICENCES]
+"""Where the models that ship are, each with its card."""
+PUBLISHED = ZOO / store.PUBLISHED
+"""Where those of the publications are that a clone has and the wheel does not."""
 
 
 def card_values(
-    name: str, task: Task, architecture: str, summary: str, file: bytes, *, licence: str = "Apache-2.0", **tables: Any
+    name: str, task: Task, architecture: str, summary: str, file: bytes, *, training: Mapping[str, Any], **tables: Any
 ) -> dict[str, Any]:
-    """A card as nested mappings: what every card says, then its `tables` (input, classes, thresholds, training, …)."""
+    """A card as nested mappings: what every card says, then its `tables` (input, classes, thresholds, …). The sets in
+    `training` ("data") say its licence and bring their own (`data_licences`)."""
+    sets = list(training.get("data", ()))
+    told = {"data": sets, "data_licences": data_licences(sets)} if sets else {}
     return {
         "name": name,
         "task": task,
@@ -41,8 +33,9 @@ def card_values(
         "summary": summary,
         "file": f"{name}.onnx",
         "sha256": hashlib.sha256(file).hexdigest(),
-        "licence": licence,
+        "licence": licence_of_weights(sets),
         **tables,
+        "training": {**told, **training},
     }
 
 
@@ -69,12 +62,10 @@ def frame_input(long_side_px: int, rbc_diameter_px: Sequence[float]) -> dict[str
     }
 
 
-def write_files(values: Mapping[str, Any], file: bytes, cards: Path, files: Path | None = None) -> tuple[Path, Path]:
-    """Write CARDS/NAME.toml and FILES/NAME.onnx, by default both into one folder; the paths of the model and of the
-    card, which has no figures yet."""
-    model, card = (files or cards) / str(values["file"]), cards / f"{values['name']}.toml"
-    for path in (model, card):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def write_files(values: Mapping[str, Any], file: bytes, folder: Path) -> tuple[Path, Path]:
+    """Write FOLDER/NAME.onnx and FOLDER/NAME.toml; the paths of the model and of the card, which has no figures yet."""
+    model, card = folder / str(values["file"]), folder / f"{values['name']}.toml"
+    folder.mkdir(parents=True, exist_ok=True)
     model.write_bytes(file)
     card.write_text(toml(values))
     return model, card
