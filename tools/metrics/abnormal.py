@@ -123,8 +123,8 @@ class Predicted:
     """float64 (n,); None where the model does not say."""
     patients: np.ndarray | None = None
     """text (n,), patients or slides, "" where the set names none; None: nobody noted it."""
-    clusters: tuple[str, ...] | None = None
-    """(n,): the slide, patient or picture of each; None where nobody said, as in training."""
+    clusters: np.ndarray | None = None
+    """text (n,): the slide, patient or picture of each; None where nobody said, as in training."""
 
 
 @torch.no_grad()
@@ -166,7 +166,7 @@ def predict_with(classifier: Classifier, some: Chosen) -> Predicted:
             novelty[i], knows_novelty = looks.novelty[0], True
     given = novelty if knows_novelty else None
     patients = np.array([one.cell.slide or "" for one in some.cells])
-    clusters = tuple(cluster_of(one.cell) for one in some.cells)
+    clusters = np.array([cluster_of(one.cell) for one in some.cells])
     return Predicted(probabilities, of_subclasses, some.classes, some.subclasses, given, patients, clusters)
 
 
@@ -189,7 +189,7 @@ def figures(predicted: Mapping[str, Predicted]) -> dict[str, Any]:
     return out
 
 
-def laboratory_figures(p: np.ndarray, classes: np.ndarray, clusters: Sequence[str] | None = None) -> dict[str, Any]:
+def laboratory_figures(p: np.ndarray, classes: np.ndarray, clusters: np.ndarray | None = None) -> dict[str, Any]:
     """Accuracy (with its 95 % limits where the clusters of the cells are known), balanced accuracy over the classes of
     `FEWEST_CELLS` cells or more (None where there are none), the share of mature cells called blast, and by class its
     recall and cells."""
@@ -200,7 +200,7 @@ def laboratory_figures(p: np.ndarray, classes: np.ndarray, clusters: Sequence[st
         for c in np.nonzero(table.sum(1))[0]
     }
     mature = _is(classes, MATURE)
-    share = share_of(p.argmax(1) == classes, clusters).as_dict()
+    share = share_of(p.argmax(1) == classes, None if clusters is None else clusters.tolist()).as_dict()
     limits = {} if clusters is None else {"accuracy_low": share["low"], "accuracy_high": share["high"]}
     return {
         "cells": len(classes),
