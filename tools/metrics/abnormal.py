@@ -189,7 +189,9 @@ def figures(predicted: Mapping[str, Predicted]) -> dict[str, Any]:
     return out
 
 
-def laboratory_figures(p: np.ndarray, classes: np.ndarray, clusters: np.ndarray | None = None) -> dict[str, Any]:
+def laboratory_figures(
+    p: np.ndarray, classes: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None
+) -> dict[str, Any]:
     """Accuracy (with its 95 % limits where the clusters of the cells are known), balanced accuracy over the classes of
     `FEWEST_CELLS` cells or more (None where there are none), the share of mature cells called blast, and by class its
     recall and cells."""
@@ -200,7 +202,7 @@ def laboratory_figures(p: np.ndarray, classes: np.ndarray, clusters: np.ndarray 
         for c in np.nonzero(table.sum(1))[0]
     }
     mature = _is(classes, MATURE)
-    share = share_of(p.argmax(1) == classes, None if clusters is None else clusters.tolist()).as_dict()
+    share = share_of(p.argmax(1) == classes, None if clusters is None else list(clusters)).as_dict()
     limits = {} if clusters is None else {"accuracy_low": share["low"], "accuracy_high": share["high"]}
     return {
         "cells": len(classes),
