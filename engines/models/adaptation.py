@@ -103,8 +103,8 @@ class Adaptation:
     home: HomeData | None
 
     def adapted(self, cells: Cells, slides: Sequence[str]) -> Adapted:
-        """For a laboratory with these cells; `slides` (n,) keeps cells that belong together in one part. AdaptationError
-        for too few cells or a single class."""
+        """For a laboratory with these cells; `slides` (n,) keeps cells that belong together in one part.
+        AdaptationError for too few cells or a single class."""
         self._check(cells)
         fit = LayerFit(self.base, cells, None if self.home is None else self.home.replayed)
         folds = folds_of(cells.classes, slides if len(set(slides)) >= FOLDS else _alone(cells), FOLDS)
@@ -234,7 +234,9 @@ class Adaptation:
     def _at_home(self, layer: LastLayer, threshold: float) -> Figures | None:
         if self.home is None or not len(self.home.measured):
             return None
-        return self.figures(log_probabilities(layer, self.home.measured.features), self.home.measured.classes, threshold)
+        return self.figures(
+            log_probabilities(layer, self.home.measured.features), self.home.measured.classes, threshold
+        )
 
     def _misnamed_at_home(self, layer: LastLayer, threshold: float) -> float | None:
         if self.home is None or not len(self.home.blasts):
@@ -288,11 +290,13 @@ def _refusal(found: Adapted, covered: bool) -> str | None:
     before, after = found.before, found.after
     if BLAST in before.recall and after.recall[BLAST] < before.recall[BLAST]:
         return (
-            f"the recall of blasts on left-out cells fell from {before.recall[BLAST]:.3f} to {after.recall[BLAST]:.3f}, "
-            "expected no fall"
+            f"the recall of blasts on left-out cells fell from {before.recall[BLAST]:.3f} to "
+            f"{after.recall[BLAST]:.3f}, expected no fall"
         )
     if not covered:
-        return "blasts from home would be given the name of another class more often than before, expected no more often"
+        return (
+            "blasts from home would be given the name of another class more often than before, expected no more often"
+        )
     if after.balanced_accuracy <= before.balanced_accuracy:
         return (
             f"balanced accuracy on left-out cells went from {before.balanced_accuracy:.3f} to "

@@ -17,6 +17,7 @@ NAMES = {
     "faster-rcnn": "of `tools.train faster-rcnn`",
     "segmenter": "of `tools.train segmenter`",
     "appearances": "how the pictures look that trained a classifier, into its card",
+    "home": "what a classifier reads of cells from home, beside its card",
 }
 
 

@@ -29,6 +29,7 @@ from engines.graphs.storage import halved, widened
 from engines.models.classifier import Classifier
 from engines.zoo.card import parse_card
 from engines.zoo.store import cache_folder
+from engines.zoo.toml import toml
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.architectures.published import CLASSES, Part, assemble, before_temperature, parts_of
 from tools.commands import command_parser
@@ -36,7 +37,7 @@ from tools.data import PARTS, VALIDATION
 from tools.data.crops import add_margins
 from tools.data.typed_cells import Cells, as_input
 from tools.evaluate.published import card_tables
-from tools.export.cards import ZOO, card_values, crop_input, licences, toml, write_figures, write_files
+from tools.export.cards import ZOO, card_values, crop_input, licences, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics import classification as measures
 from tools.train import loop
