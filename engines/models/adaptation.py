@@ -134,7 +134,7 @@ class Adaptation:
             blasts_after=self._misnamed_at_home(layer, threshold),
             refusal=None,
         )
-        return replace(found, refusal=_refusal(found, covered))
+        return replace(found, refusal=refusal_of(before, after, covered))
 
     def figures(self, logs: Floats, truth: Classes, threshold: float) -> Figures:
         """Of log probabilities (n, classes)."""
@@ -285,9 +285,9 @@ def _temperature(logs: Floats, truth: Classes) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-1.0, 1.0), method="bounded").x))
 
 
-def _refusal(found: Adapted, covered: bool) -> str | None:
-    """Why a profile must not be used, in words; None where it may."""
-    before, after = found.before, found.after
+def refusal_of(before: Figures, after: Figures, covered: bool) -> str | None:
+    """Why a profile must not be used, in words, by the figures on left-out cells; None where it may. `covered`: blasts
+    are given another name no more often than before."""
     if BLAST in before.recall and after.recall[BLAST] < before.recall[BLAST]:
         return (
             f"the recall of blasts on left-out cells fell from {before.recall[BLAST]:.3f} to "

@@ -3,9 +3,9 @@
     python -m tools.export home mobilenetv3-small
     python -m tools.export home runs/lite0/efficientnet-lite0.onnx
 
-What its last layer reads of cells of validation and holdout of the sets that trained it (`[training] data` of the card),
-at most `--cells` of each class, and of blasts, `--blasts`: also where the classifier has no such class. Made anew
-whenever the classifier's file changes.
+What its last layer reads of cells of validation and holdout of the sets that trained it (`[training] data` of the
+card), at most `--cells` of each class, and of blasts, `--blasts`: also where the classifier has no such class. Made
+anew whenever the classifier's file changes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from tools.evaluate.verdict import SETS
 from tools.export.cards import ZOO
 
 BLASTS_FROM = "deepapl"
+NEVER = ("wbc_masks",)
+"""The laboratory of validation: nothing of it ships."""
 
 
 def chosen(trained: Sequence[str], classes: Sequence[str], cells: int, blasts: int, seed: int = 0) -> list[CellPicture]:
-    """Of the sets that trained a classifier of `classes`, cells that did not, at most `cells` of each class, laboratories
-    in turn; and blasts."""
+    """Of the sets that trained a classifier of `classes`, cells that did not, at most `cells` of each class, sets in
+    turn; and blasts."""
     parts = load_splits()
     by_class: dict[str, dict[str, list[CellPicture]]] = defaultdict(lambda: defaultdict(list))
-    for name in dict.fromkeys((*(name for name in trained if name in SETS), BLASTS_FROM)):
+    for name in dict.fromkeys((*(name for name in trained if name in SETS and name not in NEVER), BLASTS_FROM)):
         found = [cell for cell in read_cells(sets=(name,)) if name not in trained or parts[cell.key] != TRAIN]
         for i in np.random.default_rng(seed).permutation(len(found)).tolist():
             cell = found[i]
