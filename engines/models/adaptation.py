@@ -27,7 +27,7 @@ BLAST = "blast"
 LEAST_CELLS = 20
 FOLDS = 5
 STRENGTHS = (0.3, 1.0, 3.0)
-"""Of the prior, among which left-out cells choose; below these the home figures fall, above them nothing changes."""
+"""Of the prior, among which left-out cells choose; below these the home figures fall, above them little changes."""
 RISK = 0.04
 """Of the left-out cells above the threshold, how many may be wrong."""
 HIGHEST_THRESHOLD = 0.9
@@ -172,7 +172,7 @@ class Adaptation:
         losses = dict.fromkeys(STRENGTHS, 0.0)
         for fold in np.unique(folds[rows]):
             inside, outside = rows[folds[rows] != fold], rows[folds[rows] == fold]
-            weights = class_weights(cells.classes[rows], 0.5)[folds[rows] == fold]
+            weights = class_weights(cells.classes[rows], 1.0)[folds[rows] == fold]
             for strength in STRENGTHS:
                 logs = log_probabilities(fit.layer(inside, strength), cells.features[outside])
                 losses[strength] -= float(weights @ logs[np.arange(len(outside)), cells.classes[outside]])
@@ -295,7 +295,7 @@ def refusal_of(before: Figures, after: Figures, covered: bool) -> str | None:
         )
     if not covered:
         return (
-            "blasts from home would be given the name of another class more often than before, expected no more often"
+            "blasts would be given the name of another class more often than before, expected no more often"
         )
     if after.balanced_accuracy <= before.balanced_accuracy:
         return (

@@ -214,10 +214,13 @@ def find_site(folder: str | Path) -> SiteProfile:
 def _figures(
     dataset: str, part: str, before: Figures | None, after: Figures | None, command: str
 ) -> list[dict[str, Any]]:
+    """Tables of both; only the profile's own says how often a class is given wrongly, which flags go by."""
+    if before is None or after is None:
+        return []
+    rates = {f"{name.replace(' ', '_')}_false_rate": _rounded(rate) for name, rate in after.false_rate.items()}
     return [
-        {"dataset": dataset, **({"view": view} if view else {}), "part": part, "command": command, **_flat(one)}
-        for view, one in ((BEFORE, before), ("", after))
-        if one is not None
+        {"dataset": dataset, "view": BEFORE, "part": part, "command": command, **_flat(before)},
+        {"dataset": dataset, "part": part, "command": command, **_flat(after), **rates},
     ]
 
 
@@ -229,9 +232,8 @@ def _flat(figures: Figures) -> dict[str, Any]:
         "balanced_accuracy": figures.balanced_accuracy,
         "classified": figures.classified,
         "accuracy_classified": figures.accuracy_classified,
+        **{f"{name.replace(' ', '_')}_recall": share for name, share in figures.recall.items()},
     }
-    for measure, shares in (("recall", figures.recall), ("false_rate", figures.false_rate)):
-        values |= {f"{name.replace(' ', '_')}_{measure}": share for name, share in shares.items()}
     return {key: _rounded(value) if isinstance(value, float) else value for key, value in values.items()}
 
 

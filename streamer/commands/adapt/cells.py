@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from engines.base import UsageError, near
-from engines.geometry import Boxes, Image
+from engines.geometry import Image
 from engines.models.adaptation import AdaptationError
 from engines.models.classifier import Classifier
 from engines.zoo.card import Card
 from streamer.analysis.field_search import FieldSearch
+from streamer.commands.adapt.corrected import corrected_cells
 from streamer.commands.classify import LIMITS
-from streamer.commands.recount import opened, recounted
-from streamer.journal import JournalError, SeenFrame, StoredSession
-from streamer.records import UNCLASSIFIED
-from streamer.run.session import picture_window
 from streamer.sources.images import Unreadable, read_image
 
 _JOURNAL = b"SQLite format 3\0"
 _COLUMNS = ("file", "class")
-_BOXES_KEPT = 4
-"""Of a cell, to find that of its picture among: the picture is of one of the first frames that show it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,70 +103,8 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _of_journal(path: str, classifier: Classifier) -> Iterator[NamedCell]:
-    """The cells that people gave a class, as their pictures show them."""
-    given = without = 0
-    with opened(path) as journal:
-        for stored in journal.sessions:
-            for found in _of_session(stored, classifier, path):
-                given += 1
-                without += found is None
-                if found is not None:
-                    yield found
-    if not given:
-        raise JournalError(
-            f"journal {path}: got no cell that a person corrected or confirmed, expected some; give them their class: "
-            "leukostream control ENDPOINT reclassify CELL CLASS"
-        )
-    if given == without:
-        raise JournalError(
-            f"journal {path}: got no picture of its {given} corrected cells, expected one of each; give a CSV file "
-            "with pictures of them"
-        )
-
-
-def _of_session(stored: StoredSession, classifier: Classifier, path: str) -> Iterator[NamedCell | None]:
-    """None for a cell without a picture."""
-    boxes: defaultdict[int, list[tuple[Boxes, int, int]]] = defaultdict(list)
-
-    def each(seen: SeenFrame) -> None:
-        for number, box in zip(stored.cells_of(seen.frame_id), seen.detections.boxes_px, strict=True):
-            if number >= 0 and len(boxes[number]) < _BOXES_KEPT:
-                boxes[number].append((box, seen.width, seen.height))
-
-    count = recounted(stored, each).count
-    cells = [
-        cell
-        for cell in chain(count.cells(), count.uncounted_cells())
-        if cell.reclassified and cell.class_name != UNCLASSIFIED
-    ]
-    wanted = {cell.cell_id for cell in cells}
-    pictures: dict[int, tuple[int, bytes]] = {}
-    for number, jpeg in stored.pictures():
-        cell_id = count.cell(number).cell_id
-        if cell_id in wanted:
-            pictures.setdefault(cell_id, (number, jpeg))
-    for cell in cells:
-        index = class_index(cell.class_name, classifier.card, f"journal {path}: cell {cell.cell_id}")
-        if cell.cell_id not in pictures:
-            yield None
-            continue
-        number, jpeg = pictures[cell.cell_id]
-        decoded = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise JournalError(f"journal {path}: picture of cell {cell.cell_id}: got no JPEG, expected one")
-        picture = np.asarray(decoded, np.uint8)
-        yield NamedCell(classifier.crop(picture, _box_in(picture, boxes[number]))[0], index, stored.id)
-
-
-def _box_in(picture: Image, boxes: Sequence[tuple[Boxes, int, int]]) -> Boxes:
-    """(1,4) where a cell lies in its own picture: as in the frame that the picture was cut from, which is the one where
-    the cut has its size."""
-    height, width = picture.shape[:2]
-    for box, frame_width, frame_height in boxes:
-        left, top, right, bottom = picture_window(box, frame_width, frame_height)
-        if (right - left, bottom - top) == (width, height):
-            return np.asarray((box - np.array([left, top] * 2))[None], np.float32)
-    return np.array([[0, 0, width, height]], np.float32)
+    for one in corrected_cells(path, classifier):
+        yield NamedCell(one.crops, class_index(one.class_name, classifier.card, one.where), one.session)
 
 
 def check(cells: Sequence[NamedCell], paths: Sequence[str]) -> None:
