@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from engines.base import CardError
+from engines.graphs.last_layer import last_layer
 from engines.zoo.home import HomeCells, read_home
+from engines.zoo.registry import find, home_cells, zoo_card, zoo_names
+from streamer.config import DEFAULT_CLASSIFIER
 
 CELLS = HomeCells(
     np.random.default_rng(0).normal(0, 3, (30, 8)).astype(np.float32), ("blast", "lymphocyte") * 15, "a" * 64
@@ -32,3 +35,19 @@ def test_cells_come_back_but_for_the_steps() -> None:
 def test_what_is_none_is_told(data: bytes, sha256: str, words: str) -> None:
     with pytest.raises(CardError, match=words):
         read_home(data, "here", model_sha256=sha256)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo_names() if home_cells(name, zoo_card(name)) is not None])
+def test_those_that_ship_are_of_the_model_that_ships_and_hold_blasts(name: str) -> None:
+    home, layer = home_cells(name, zoo_card(name)), last_layer(find(name, "classifier").proto)
+    assert home is not None
+    assert home.features.shape[1] == layer.weights.shape[1]
+    assert home.classes.count("blast") >= 50
+    known = zoo_card(name).class_names
+    truth = np.array([known.index(c) if c in known else -1 for c in home.classes])
+    said = (home.features @ layer.weights.T + layer.bias).argmax(1)
+    assert (said == truth)[truth >= 0].mean() > 0.85
+
+
+def test_the_default_classifier_has_some() -> None:
+    assert home_cells(DEFAULT_CLASSIFIER, zoo_card(DEFAULT_CLASSIFIER)) is not None
