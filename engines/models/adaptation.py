@@ -26,8 +26,10 @@ from engines.models.last_layer_fit import Cells, Classes, LayerFit, class_weight
 BLAST = "blast"
 LEAST_CELLS = 20
 FOLDS = 5
-STRENGTHS = (0.3, 1.0, 3.0)
+STRENGTHS = (0.1, 0.3, 1.0, 3.0)
 """Of the prior, among which left-out cells choose; below these the home figures fall, above them little changes."""
+ALONE = (1.0, 3.0)
+"""Those without home cells, which would hold the layer too."""
 RISK = 0.04
 """Of the left-out cells above the threshold, how many may be wrong."""
 HIGHEST_THRESHOLD = 0.9
@@ -169,11 +171,11 @@ class Adaptation:
         self, fit: LayerFit, cells: Cells, rows: npt.NDArray[np.intp], folds: npt.NDArray[np.intp]
     ) -> tuple[LastLayer, float, float]:
         """(layer, strength, what the guard added) from these cells alone."""
-        losses = dict.fromkeys(STRENGTHS, 0.0)
+        losses = dict.fromkeys(ALONE if self.home is None else STRENGTHS, 0.0)
         for fold in np.unique(folds[rows]):
             inside, outside = rows[folds[rows] != fold], rows[folds[rows] == fold]
-            weights = class_weights(cells.classes[rows], 1.0)[folds[rows] == fold]
-            for strength in STRENGTHS:
+            weights = class_weights(cells.classes[rows])[folds[rows] == fold]
+            for strength in losses:
                 logs = log_probabilities(fit.layer(inside, strength), cells.features[outside])
                 losses[strength] -= float(weights @ logs[np.arange(len(outside)), cells.classes[outside]])
         strength = min(losses, key=lambda one: losses[one])
@@ -294,9 +296,7 @@ def refusal_of(before: Figures, after: Figures, covered: bool) -> str | None:
             f"{after.recall[BLAST]:.3f}, expected no fall"
         )
     if not covered:
-        return (
-            "blasts would be given the name of another class more often than before, expected no more often"
-        )
+        return "blasts would be given the name of another class more often than before, expected no more often"
     if after.balanced_accuracy <= before.balanced_accuracy:
         return (
             f"balanced accuracy on left-out cells went from {before.balanced_accuracy:.3f} to "

@@ -5,8 +5,9 @@
 
 Of each laboratory whole groups of pictures (no picture, overlapping field, slide or patient on two sides) are drawn at
 random until there are `--cells` cells; the classifier is adapted to these as the command does it, refusals included: a
-profile that is refused leaves the classifier as it was. All other cells are judged: balanced accuracy over the five
-types, by the likeliest class. Cells are boxed by the detector and looked at as the stream does.
+profile that is refused leaves the classifier as it was. All other cells are judged: balanced accuracy over those of the
+five types of which the laboratory has ten cells or more, by the likeliest class. Cells are boxed by the detector and
+looked at as the stream does.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from tools.data.splits import build_groups, cached
 
 SETS = ("krd", "wbc_masks", "deepapl", "txl_pbc", "chula_wbc", "bccd", "pbc")
 FIVE = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
+FEWEST_OF_A_TYPE = 10
+"""Of a laboratory: types of fewer cells are judged by chance, and are left out of its balanced accuracy."""
 _VERSION = 1
 _DECIMALS = 4
 
@@ -63,21 +66,19 @@ class Judged:
     """Of the cells that a draw left over."""
 
     balanced: float
-    """Mean recall over the five types that occur."""
+    """Mean recall over the types that occur."""
     recall: dict[str, float]
     blasts_misnamed: float | None
     """Share of blasts that are given another name, below the threshold none; None: there are none."""
 
 
-def judged(layer: LastLayer, threshold: float, names: Sequence[str], cells: Cells, blasts: Floats) -> Judged:
-    """Of cells of the classifier's classes, and of blasts (n, F)."""
+def judged(
+    layer: LastLayer, threshold: float, names: Sequence[str], types: Sequence[str], cells: Cells, blasts: Floats
+) -> Judged:
+    """Of cells of the classifier's classes `names`, those of some `types` of them, and of blasts (n, F)."""
     logs = log_probabilities(layer, cells.features)
     right = logs.argmax(1) == cells.classes
-    recall = {
-        name: float(right[own].mean())
-        for name in FIVE
-        if name in names and (own := cells.classes == names.index(name)).any()
-    }
+    recall = {name: float(right[own].mean()) for name in types if (own := cells.classes == names.index(name)).any()}
     misnamed = None
     if len(blasts):
         of_blasts = log_probabilities(layer, blasts)
@@ -107,13 +108,15 @@ def draw(
     """Adapt to `count` cells of a laboratory, in whole `groups`, and judge the others."""
     chosen = drawn(groups, count, rng)
     rest, names = cells[~chosen], adaptation.class_names
-    before = judged(adaptation.base, adaptation.threshold, names, rest, blasts)
+    counts = np.bincount(cells.classes, minlength=len(names))
+    types = [name for name in FIVE if name in names and counts[names.index(name)] >= FEWEST_OF_A_TYPE]
+    before = judged(adaptation.base, adaptation.threshold, names, types, rest, blasts)
     own = np.flatnonzero(chosen)
     try:
         found = adaptation.adapted(cells[own], [groups[i] for i in own.tolist()])
     except AdaptationError as error:
         return Draw(len(own), before, before, None, None, str(error))
-    after = judged(found.layer, found.threshold, names, rest, blasts)
+    after = judged(found.layer, found.threshold, names, types, rest, blasts)
     home = None
     if found.home_before is not None and found.home_after is not None:
         home = found.home_before.balanced_accuracy, found.home_after.balanced_accuracy

@@ -11,6 +11,7 @@ from tools.evaluate.adapt import draw, drawn, judged, summary, table
 
 SITE = cells(3, (120, 60, 120, 0), MOVED)
 BLASTS = HOME.blasts + MOVED
+TYPES = ("lymphocyte", "monocyte", "neutrophil")
 GROUPS = [f"picture {i // 2}" for i in range(len(SITE))]
 
 
@@ -25,13 +26,13 @@ def test_whole_groups_are_drawn_until_there_are_enough() -> None:
 
 
 def test_blasts_are_misnamed_only_where_they_are_named() -> None:
-    sure, none = (judged(BASE, threshold, NAMES, SITE, BLASTS) for threshold in (0.0, 1.0))
+    sure, none = (judged(BASE, threshold, NAMES, TYPES, SITE, BLASTS) for threshold in (0.0, 1.0))
     assert sure.blasts_misnamed is not None
     assert sure.blasts_misnamed > 0
     assert none.blasts_misnamed == 0
-    assert judged(BASE, 0.5, NAMES, SITE, BLASTS[:0]).blasts_misnamed is None
+    assert judged(BASE, 0.5, NAMES, TYPES, SITE, BLASTS[:0]).blasts_misnamed is None
     assert sure.balanced == pytest.approx(np.mean(list(sure.recall.values())))
-    assert set(sure.recall) == {"lymphocyte", "monocyte", "neutrophil"}
+    assert tuple(sure.recall) == TYPES
 
 
 def test_a_draw_is_judged_by_the_cells_it_left_and_a_refused_one_changes_nothing() -> None:
