@@ -56,7 +56,7 @@ class _Sight:
     @property
     def whole(self) -> bool:
         x1, y1, x2, y2 = self.box_px.tolist()
-        return min(x1, y1) > 1 and x2 < self.frame.width - 1 and y2 < self.frame.height - 1
+        return bool(min(x1, y1) > 1 and x2 < self.frame.width - 1 and y2 < self.frame.height - 1)
 
 
 def corrected_cells(path: str, classifier: Classifier) -> list[CorrectedCell]:
