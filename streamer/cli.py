@@ -26,6 +26,7 @@ COMMANDS = {
     "subscribe": "print messages as JSON Lines",
     "control": "pause, new slide, reclassify … a run elsewhere",
     "classify": "name the cell of each picture",
+    "adapt": "a classifier for one laboratory, from its own cells",
     "explain": "Grad-CAM overlays of pictures",
     "recount": "count a journal again",
     "export": "cells, boxes and pictures of a journal",

@@ -9,18 +9,20 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from engines.base import CardError, ModelFormatError, ModelNotFoundError, near
+from engines.base import CardError, InvalidTomlError, ModelFormatError, ModelNotFoundError, near, parse_toml
 from engines.graphs.graph import adapt_ultralytics, is_compact
 from engines.graphs.onnx_editing import dims_of, only_input, spell
 from engines.graphs.storage import widened
 from engines.zoo import store
 from engines.zoo.card import Card, Task, parse_card
 from engines.zoo.guessed import card_from_metadata
+from engines.zoo.home import SUFFIX, HomeCells, read_home
 from engines.zoo.store import PUBLISHED, Place
 
 
@@ -64,9 +66,12 @@ def zoo_names() -> list[str]:
 
 def _card_files() -> dict[str, Traversable]:
     """The cards by name."""
-    folders = (_zoo(), _zoo() / PUBLISHED)
-    entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    entries = [entry for folder in _folders() for entry in folder.iterdir()]
     return {entry.name.removesuffix(".toml"): entry for entry in entries if entry.name.endswith(".toml")}
+
+
+def _folders() -> list[Traversable]:
+    return [folder for folder in (_zoo(), _zoo() / PUBLISHED) if folder.is_dir()]
 
 
 def _zoo() -> Traversable:
@@ -95,6 +100,28 @@ def zoo_card(name: str) -> Card:
         known = ", ".join(zoo_names())
         raise ModelNotFoundError(f"model {name!r}: no such model{near(name, zoo_names()) or ';'} known: {known}")
     return parse_card(file.read_text("utf-8"), file.name, stem=name)
+
+
+def card_document(name_or_path: str) -> dict[str, Any]:
+    """The card of a model that was found, as TOML has it; CardError where there is none."""
+    file = _beside(name_or_path, ".toml")
+    try:
+        return parse_toml(file.read_bytes())
+    except (OSError, InvalidTomlError) as error:
+        raise CardError(f"{file}: got no card that can be read ({error}), expected one") from error
+
+
+def home_cells(name_or_path: str, card: Card) -> HomeCells | None:
+    """Those beside the card of a model that was found; None where there are none, CardError for those of another."""
+    file = _beside(name_or_path, SUFFIX)
+    return read_home(file.read_bytes(), str(file), model_sha256=card.sha256) if file.is_file() else None
+
+
+def _beside(name_or_path: str, suffix: str) -> Traversable:
+    if name_or_path in zoo_names():
+        files = [folder / f"{name_or_path}{suffix}" for folder in _folders()]
+        return next((file for file in files if file.is_file()), files[0])
+    return Path(name_or_path).with_suffix(suffix)
 
 
 def _choices(task: Task) -> str:

@@ -320,11 +320,14 @@ def evidence_of(analysed: Analysed, shown: tuple[int, int] | None, class_name: s
 
 def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:
     """JPEG of a cell with a little of what is around it."""
-    height, width = image.shape[:2]
+    left, top, right, bottom = picture_window(box_px, image.shape[1], image.shape[0])
+    done, encoded = cv2.imencode(".jpg", image[top:bottom, left:right], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+    return encoded.tobytes() if done else None
+
+
+def picture_window(box_px: npt.NDArray[np.float32], width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the picture of a cell with that box in a frame of that size, in px."""
     x1, y1, x2, y2 = box_px.tolist()
     half = PICTURE_MARGIN * max(x2 - x1, y2 - y1) / 2
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    left, top = max(0, round(x - half)), max(0, round(y - half))
-    part = image[top : min(height, round(y + half)), left : min(width, round(x + half))]
-    done, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
-    return encoded.tobytes() if done else None
+    return max(0, round(x - half)), max(0, round(y - half)), min(width, round(x + half)), min(height, round(y + half))

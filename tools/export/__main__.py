@@ -18,6 +18,7 @@ NAMES = {
     "segmenter": "of `tools.train segmenter`",
     "weights": "of a model file, stored anew in half precision or int8",
     "appearances": "how the pictures look that trained a classifier, into its card",
+    "home": "what a classifier reads of cells from home, beside its card",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from engines.zoo import store
 from engines.zoo.card import Task
 from engines.zoo.figures import Figures, MeasuredOn, figure_tables
+from engines.zoo.toml import toml
 from tools.data.licences import data_licences, licence_of_weights
 
 ZOO = Path(__file__).resolve().parents[2] / "engines" / "zoo"
@@ -74,45 +74,3 @@ def write_files(values: Mapping[str, Any], file: bytes, folder: Path) -> tuple[P
 def write_figures(card: Path, values: Mapping[str, Any], figures: Mapping[MeasuredOn, Figures]) -> None:
     """Write the card anew with its figures."""
     card.write_text(toml({**values, "figures": figure_tables(figures) or None}))
-
-
-def toml_value(value: Any) -> str:
-    """A string, number, bool or list of them as TOML; TypeError for what TOML can't hold (None among it)."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    raise TypeError(f"card value: got {type(value).__name__}, expected a string, number, bool or list")
-
-
-def toml(tables: Mapping[str, Any]) -> str:
-    """TOML text of nested mappings; lists of mappings become arrays of tables, values that are None are left out."""
-    lines: list[str] = []
-
-    def write(table: Mapping[str, Any], name: str) -> None:
-        for key, value in table.items():
-            if value is not None and not _is_table(value):
-                lines.append(f"{key} = {toml_value(value)}")
-        for key, value in table.items():
-            path = f"{name}.{key}" if name else key
-            if isinstance(value, Mapping):
-                if any(not _is_table(v) for v in value.values()):
-                    lines.extend(("", f"[{path}]"))
-                write(value, path)
-            elif _is_table(value):
-                for row in value:
-                    lines.extend(("", f"[[{path}]]"))
-                    write(row, path)
-
-    write(tables, "")
-    return "\n".join(lines) + "\n"
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) or (
-        isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
-    )

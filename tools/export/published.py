@@ -27,6 +27,7 @@ from engines.graphs.graph import add_uint8_input
 from engines.graphs.storage import narrowed, widened
 from engines.models.classifier import Classifier
 from engines.zoo.card import parse_card
+from engines.zoo.toml import toml
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.architectures.published import CLASSES, Part, assemble, before_temperature, parts_of
 from tools.commands import command_parser
@@ -34,7 +35,7 @@ from tools.data import PARTS, VALIDATION
 from tools.data.crops import add_margins
 from tools.data.typed_cells import Cells, as_input
 from tools.evaluate.published import card_tables
-from tools.export.cards import PUBLISHED, ZOO, card_values, crop_input, toml, write_figures, write_files
+from tools.export.cards import PUBLISHED, ZOO, card_values, crop_input, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics import classification as measures
 from tools.train import loop

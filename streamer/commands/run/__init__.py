@@ -9,6 +9,7 @@ from streamer.commands.options import (
     Parser,
     add_dashboard_options,
     add_output_options,
+    add_site_option,
     flag,
     number,
     show_defaults,
@@ -61,6 +62,7 @@ def add_options(parser: Parser) -> None:
         "[SOURCE=]NAME|FILE",
         f"names the white cells; auto: the detector's own classes where it has them, else {DEFAULT_CLASSIFIER}; none",
     )
+    add_site_option(models)
     _several(models, "--segmenter", "[SOURCE=]NAME|FILE", "measures nucleus and cytoplasm of white cells; none")
     models.add_argument("--backend", choices=get_args(Backend), help="what runs them")
     models.add_argument("--batch", type=whole, metavar="N", help="frames a call of the detector (default: 1 on a CPU)")

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, TextIO
 import cv2
 import msgspec
 
+from engines.backends.choice import Say
 from engines.backends.onnxruntime import Threads
 from engines.base import UsageError, near, usable_cores
 from engines.models.classifier import Classifier
 from engines.models.own_classes import OwnClasses
+from engines.models.site import find_site
 from streamer.analysis.magnification import MeasuredSource
 from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
 from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
-from streamer.config import FIVE_PART_RANGES, Config
+from streamer.config import AUTO, FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
 from streamer.counting.known import known_of
@@ -82,6 +84,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
     held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
+    config = _with_site(config, held)
     sources = list(open_sources(config))
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
@@ -215,6 +218,17 @@ class _HeldLines:
         kept, self._kept = self._kept or [], None
         for line in kept:
             self(line)
+
+
+def _with_site(config: Config, say: Say) -> Config:
+    """With the profile of its site as classifier, where it has one; UsageError where another one is given too."""
+    if config.site is None:
+        return config
+    if config.classifier != AUTO:
+        raise UsageError("--site: got --classifier too, expected one of them; the profile is a classifier")
+    profile = find_site(config.site)
+    say(str(profile))
+    return msgspec.structs.replace(config, classifier=profile.model)
 
 
 def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:
