@@ -34,7 +34,15 @@ from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.columns import reading
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
-from streamer.journal.recounting import Recounted, differences, last_published, opened, recounted
+from streamer.journal.recounting import (
+    Recounted,
+    decoded,
+    differences,
+    last_published,
+    opened,
+    published,
+    recounted,
+)
 from streamer.journal.replay import replay
 from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
@@ -59,10 +67,12 @@ __all__ = [
     "StoredOptions",
     "StoredSession",
     "decision_of",
+    "decoded",
     "differences",
     "fault",
     "last_published",
     "opened",
+    "published",
     "reading",
     "recounted",
     "replay",

@@ -14,7 +14,7 @@ from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
 from streamer.journal.replay import replay
 from streamer.journal.rows import decision_of
 from streamer.journal.schema import JournalError
-from streamer.protocol.messages import DifferentialMessage, Message, WireError, decode
+from streamer.protocol.messages import AnyMessage, DifferentialMessage, Envelope, Message, WireError, decode
 from streamer.records import Differential
 
 
@@ -71,15 +71,27 @@ def opened(path: str) -> Iterator[JournalReader]:
 def last_published(stored: StoredSession) -> DifferentialMessage | None:
     """The newest; of a session that was gone on with after its end, not the one of that end."""
     newest = None
-    for header in stored.differentials():
-        with stored.reading("messages.header"):
-            try:
-                message = decode(header)
-            except WireError as error:
-                raise ValueError(str(error)) from error
-        if isinstance(message, DifferentialMessage) and message.final == stored.ended:
+    for message in published(stored):
+        if message.final == stored.ended:
             newest = message
     return newest
+
+
+def published(stored: StoredSession) -> Iterator[DifferentialMessage]:
+    """The differentials of a session as they were published, in their order."""
+    for header in stored.differentials():
+        message = decoded(stored, header)
+        if isinstance(message, DifferentialMessage):
+            yield message
+
+
+def decoded(stored: StoredSession, header: bytes) -> AnyMessage | Envelope:
+    """One of a session's messages; JournalError for what is none."""
+    with stored.reading("messages.header"):
+        try:
+            return decode(header)
+        except WireError as error:
+            raise ValueError(str(error)) from error
 
 
 def differences(again: DifferentialMessage, published: DifferentialMessage) -> list[str]:
