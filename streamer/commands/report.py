@@ -83,9 +83,8 @@ def report(
         with writing(pdf_out, "--pdf") as file:
             file.write(pdf.pdf(html))
     if out != "-":
-        verdicts = "; ".join(
-            f"{one.name}: {one.differential.verdict.state}" for one in slides if one.differential.verdict
-        )
+        states = [(one.name, one.differential.verdict) for one in slides]
+        verdicts = "; ".join(f"{name}: {verdict.state}" for name, verdict in states if verdict is not None)
         say(f"{out}: {len(html.encode()) / 1e6:.1f} MB; {verdicts}")
         if pdf_out is not None:
             say(f"{pdf_out}: {Path(pdf_out).stat().st_size / 1e6:.1f} MB")

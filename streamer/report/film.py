@@ -1,4 +1,4 @@
-"""The visited area of the film: its picture where the frames can be had again, what was covered, where the cells lie."""
+"""The visited area of the film: its picture where the frames can be had again, what was covered, where cells lie."""
 
 from __future__ import annotations
 
@@ -154,8 +154,10 @@ def _marks(visited: Visited, chosen: Sequence[int], placed: Layout, extents: Map
     marks = []
     for island, (x, y) in zip(chosen, placed.corners, strict=True):
         extent = extents[island]
-        for cell in visited.cells.get(island, ()):
-            marks.append(_mark(cell, extent, (x, y), placed.scale, visited.sides_px.get(cell.cell_id, USUAL_SIDE_PX)))
+        marks += [
+            _mark(cell, extent, (x, y), placed.scale, visited.sides_px.get(cell.cell_id, USUAL_SIDE_PX))
+            for cell in visited.cells.get(island, ())
+        ]
     return marks
 
 

@@ -54,9 +54,9 @@ def provenance_of(
         ("Finds the cells", _model(rules.detector)),
         (
             "Names the white cells",
-            "none: cells have no class" if rules.classifier is None else _model(rules.classifier),
+            _model(rules.classifier),
         ),
-        ("Measures the white cells", "none" if rules.segmenter is None else _model(rules.segmenter)),
+        ("Measures the white cells", _model(rules.segmenter)),
         ("Ran on", health.backend if health is not None and health.backend else "not noted in the journal"),
     ]
     novel = "none" if rules.novel_above is None else f"{rules.novel_above:g}"
@@ -84,7 +84,9 @@ def utc(text: str) -> str:
     return f"{date} {whole} UTC" if t and text.endswith("Z") else text or "–"
 
 
-def _model(model: ModelId) -> str:
+def _model(model: ModelId | None) -> str:
+    if model is None:
+        return "none"
     return model.name if model.sha256 is None else f"{model.name}, SHA-256 {model.sha256}"
 
 

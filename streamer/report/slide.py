@@ -21,6 +21,7 @@ from streamer.report.gallery import CellGroup, PictureFinder, groups, subclass_c
 from streamer.report.growth import Growth, growth_of
 from streamer.report.provenance import Provenance, provenance_of
 from streamer.report.quality import FrameCount, Measure, frame_counts, measures_of
+from streamer.sources.address import split_name
 
 
 @dataclass(frozen=True, slots=True)
