@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from engines.base import UsageError
 from streamer.commands.options import Parser, switch
@@ -42,7 +41,7 @@ def add_options(parser: Parser) -> None:
 
 
 def main(options: Options) -> int:
-    report(
+    line = report(
         options.journal,
         options.out,
         pdf_out=options.pdf,
@@ -50,6 +49,8 @@ def main(options: Options) -> int:
         source=options.source,
         with_picture=options.mosaic is not False,
     )
+    if options.out != "-":
+        say(line)
     return 0
 
 
@@ -61,8 +62,8 @@ def report(
     recording: str | None = None,
     source: str | None = None,
     with_picture: bool = True,
-) -> None:
-    """Write the page of a journal's slides to `out`, and as PDF to `pdf_out`.
+) -> str:
+    """Write the page of a journal's slides to `out`, and as PDF to `pdf_out`; what was written, in a line for people.
 
     UsageError for an unknown source, JournalError for the journal, LeukostreamError for what can't be written and where
     there is no WeasyPrint.
@@ -82,9 +83,6 @@ def report(
     if pdf_out is not None:
         with writing(pdf_out, "--pdf") as file:
             file.write(pdf.pdf(html))
-    if out != "-":
-        states = [(one.name, one.differential.verdict) for one in slides]
-        verdicts = "; ".join(f"{name}: {verdict.state}" for name, verdict in states if verdict is not None)
-        say(f"{out}: {len(html.encode()) / 1e6:.1f} MB; {verdicts}")
-        if pdf_out is not None:
-            say(f"{pdf_out}: {Path(pdf_out).stat().st_size / 1e6:.1f} MB")
+    states = [(one.name, one.differential.verdict) for one in slides]
+    verdicts = "; ".join(f"{name}: {verdict.state}" for name, verdict in states if verdict is not None)
+    return f"report in {out}{'' if pdf_out is None else f' and {pdf_out}'}, {len(html) / 1e6:.1f} MB; {verdicts}"

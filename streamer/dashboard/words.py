@@ -152,7 +152,7 @@ def described(cell: messages.CellMessage | Cell) -> str:
     elif values.get("granularity") == "no":
         parts.append("no granules")
     if "nuclear_cytoplasmic_ratio" in values:
-        parts.append(f"ratio {values['nuclear_cytoplasmic_ratio']}")
+        parts.append(f"N:C ratio {values['nuclear_cytoplasmic_ratio']}")
     cytoplasm = [values[name] for name in ("cytoplasm_colour", "cytoplasm_texture") if name in values]
     if cytoplasm:
         parts.append(f"cytoplasm {' '.join(cytoplasm)}")

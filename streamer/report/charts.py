@@ -19,7 +19,7 @@ from streamer.report.growth import Growth, GrowthPoint
 Ranges = Mapping[str, tuple[float, float]]
 
 BARS_WIDTH = 420
-BARS_LEFT, BARS_RIGHT = 128, 362
+BARS_LEFT, BARS_RIGHT = 138, 362
 """Where 0 and the end of the axis lie."""
 BARS_TOP = 8
 BAR_PITCH = 26

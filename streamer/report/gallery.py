@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import described
 from streamer.journal import SeenFrame, StoredSession, decoded
 from streamer.protocol.messages import CellMessage, Evidence
-from streamer.records import UNCLASSIFIED, Cell
+from streamer.records import Cell
 from streamer.run.session import picture_bounds
 from streamer.sources.imageheader import read_header
 
@@ -38,6 +38,7 @@ EVIDENCE_BGR = (0, 215, 255)
 """Yellow, which no Romanowsky stain gives."""
 
 NUCLEATED_RED = "nucleated red cells"
+NOT_TOLD_APART = "not told apart"
 CUT = "cut by an edge of the frame"
 
 Bounds = tuple[int, int, int, int]
@@ -200,9 +201,8 @@ def _evidence_png(evidence: Evidence, bounds: Bounds) -> bytes | None:
 
 
 def subclass_counts(group: CellGroup) -> list[tuple[str, int]]:
-    """How many cells of a class have each of its subclasses, the commonest first; the class itself is none."""
-    counts: defaultdict[str, int] = defaultdict(int)
-    for one in group.cells:
-        if one.cell.subclass is not None and one.cell.class_name != UNCLASSIFIED:
-            counts[one.cell.subclass] += 1
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    """How many cells of a class have each of its subclasses, the commonest first, and last how many have none; empty
+    where no cell has one."""
+    counts = Counter(one.cell.subclass for one in group.cells if one.cell.subclass is not None)
+    without = len(group.cells) - counts.total()
+    return [*counts.most_common(), *([(NOT_TOLD_APART, without)] if counts and without else [])]

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from streamer import RESEARCH_USE
+from streamer.counting.flags import LEAST_CELLS
 from streamer.dashboard.canvas import clean
 from streamer.dashboard.palette import class_colour, in_order
 from streamer.dashboard.words import (
@@ -86,6 +87,7 @@ def _templates() -> jinja2.Environment:
         shares=_shares,
         tone=VERDICT_TONES.__getitem__,
         utc=utc,
+        without=_without,
     )
     templates.globals.update(
         bar_chart=bar_chart,
@@ -93,6 +95,7 @@ def _templates() -> jinja2.Environment:
         errors_line=errors_line,
         flag_words=FLAG_WORDS,
         growth_curves=growth_curves,
+        least_cells=LEAST_CELLS,
         least_confidence=LEAST_CONFIDENCE,
         least_probability=LEAST_PROBABILITY,
         limits=limits,
@@ -119,6 +122,11 @@ def _capital(text: str) -> str:
 
 def _sentence(text: str) -> str:
     return _capital(text) if text.endswith(".") else f"{_capital(text)}."
+
+
+def _without(subclass: str, class_name: str) -> str:
+    """ "band" of the neutrophils."""
+    return subclass.removesuffix(f" {class_name}")
 
 
 def _has_evidence(gallery: Sequence[CellGroup]) -> bool:

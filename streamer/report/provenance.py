@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from streamer import __version__
-from streamer.counting.differential import CLOPPER_PEARSON
-from streamer.dashboard.words import METHODS, number
+from streamer.config import FIVE_PART_RANGES
+from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE
+from streamer.dashboard.words import number
 from streamer.journal import ModelId, Recounted, StoredSession, differences, last_published
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import EndMessage, HealthMessage
+
+LIMITS_WORDS = {
+    CLOPPER_PEARSON: "Clopper-Pearson, for a count whose end was fixed in advance",
+    CONFIDENCE_SEQUENCE: "confidence sequence, valid at every look",
+}
 
 Rows = Sequence[tuple[str, str]]
 
@@ -30,10 +36,12 @@ def provenance_of(
     captured_utc: tuple[str, str] | None,
     end: EndMessage | None,
     health: HealthMessage | None,
+    ranges: Mapping[str, tuple[float, float]],
     made_utc: str,
 ) -> Provenance:
     """`captured_utc`: of the first and the last frame. `made_utc`: when the page is made."""
     rules, runs = session.rules, session.runs()
+    backend = "" if health is None else health.backend
     ended = "not ended" if end is None else f"{utc(end.published_utc)} ({end.state}: {end.reason})"
     first, last = captured_utc or ("", "")
     slide = [
@@ -57,7 +65,8 @@ def provenance_of(
             _model(rules.classifier),
         ),
         ("Measures the white cells", _model(rules.segmenter)),
-        ("Ran on", health.backend if health is not None and health.backend else "not noted in the journal"),
+        ("Ran on", backend or "not noted in the journal"),
+        ("Precision", "that of the models' files" if backend.startswith("onnxruntime") else backend or "not noted"),
     ]
     novel = "none" if rules.novel_above is None else f"{rules.novel_above:g}"
     thresholds = [
@@ -65,10 +74,9 @@ def provenance_of(
         ("A cell has a class from a probability of", f"{rules.class_threshold:g}"),
         ("Unlike the training cells above a novelty of", novel),
         ("Detector's input", f"{number(rules.long_side_px)} pixels, longer side"),
-        ("95 % limits", METHODS.get(again.differential.limits_method, again.differential.limits_method)),
+        ("95 % limits", LIMITS_WORDS.get(again.differential.limits_method, again.differential.limits_method)),
+        ("Usual ranges", _ranges(ranges)),
     ]
-    if again.differential.limits_method == CLOPPER_PEARSON:
-        thresholds.append(("Which hold", "for a count whose end was fixed in advance"))
     versions = [
         ("Counted by", f"leukostream {', '.join(dict.fromkeys(run.program for run in runs)) or 'unknown'}"),
         ("Page made by", f"leukostream {__version__}"),
@@ -88,6 +96,12 @@ def _model(model: ModelId | None) -> str:
     if model is None:
         return "none"
     return model.name if model.sha256 is None else f"{model.name}, SHA-256 {model.sha256}"
+
+
+def _ranges(ranges: Mapping[str, tuple[float, float]]) -> str:
+    if dict(ranges) == dict(FIVE_PART_RANGES):
+        return "those that leukostream has for adults; a laboratory sets its own"
+    return "as this run was configured"
 
 
 def _commands(session: StoredSession) -> list[tuple[str, Rows]]:

@@ -12,7 +12,7 @@ from streamer.dashboard.words import LEAST_AGREEMENT, agreement, number
 from streamer.protocol.messages import HealthMessage
 from streamer.records import Differential
 
-MeasureState = Literal["within", "beyond", "not measured"]
+MeasureState = Literal["within", "outside", "not measured"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def frame_counts(counts: Mapping[str, int]) -> list[FrameCount]:
 def measures_of(
     found: Differential, evidence: SlideEvidence, config: VerdictConfig, health: HealthMessage | None
 ) -> list[Measure]:
-    """`config` says where the limits lie. What is beyond its limit is so by the verdict's own reasons."""
+    """`config` says where the limits lie. What is outside its limit is so by the verdict's own reasons."""
     codes = {reason.code for reason in found.verdict.reasons} if found.verdict is not None else set()
     rows = [*_of_cells(found, evidence, config), *_of_frames(evidence, config), *_of_looks(evidence, config)]
     measures = [_measure(name, value, limit, code in codes) for name, value, limit, code in rows]
@@ -68,7 +68,7 @@ def measures_of(
     if agreed is not None:
         text = f"{number(100 * agreed, 1)} % of boxes and cells alike"
         limit = f"at least {number(100 * LEAST_AGREEMENT)} %"
-        measures.append(_measure("Graphics processor against processor", text, limit, agreed < LEAST_AGREEMENT))
+        measures.append(_measure("GPU against CPU", text, limit, agreed < LEAST_AGREEMENT))
     return measures
 
 
@@ -76,10 +76,10 @@ Row = tuple[str, str | None, str, str]
 """Name, value (None: not measured), limit, and the code of the verdict's reason."""
 
 
-def _measure(name: str, value: str | None, limit: str, beyond: bool) -> Measure:
+def _measure(name: str, value: str | None, limit: str, outside: bool) -> Measure:
     if value is None:
         return Measure(name, "not measured", limit, "not measured")
-    return Measure(name, value, limit, "beyond" if beyond else "within")
+    return Measure(name, value, limit, "outside" if outside else "within")
 
 
 def _of_cells(found: Differential, evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Row]:
@@ -97,13 +97,14 @@ def _of_cells(found: Differential, evidence: SlideEvidence, config: VerdictConfi
     above = novelty_above_usual(evidence)
     yield (
         "How unfamiliar the white cells look, against what is usual",
-        None if above is None else f"{above:+.2f}",
+        None if above is None else f"{above:+.2f}".replace("-", "−"),
         f"at most +{config.novelty_above_usual:g}",
         "unfamiliar",
     )
     limit = f"at most {config.smudge_cells_per_100:g}"
     smudge = found.smudge_per_100_wbc
-    yield "Smudge cells per 100 white cells", None if smudge is None else number(smudge, 1), limit, "smudge_cells"
+    if found.smudge is not None:
+        yield "Smudge cells per 100 white cells", None if smudge is None else number(smudge, 1), limit, "smudge_cells"
 
 
 def _of_frames(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Row]:

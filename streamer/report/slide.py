@@ -89,6 +89,7 @@ def show(
     progress = evidence.progress
     lost = None if progress is None else dict(Counter(progress.lost) + Counter(progress.skipped))
     scale = scale_of(_um_per_px(options, session.source), evidence.rbc_px)
+    captured = (times[0], times[-1]) if times else None
     return ShownSlide(
         name=session.source,
         session=session.id,
@@ -105,7 +106,7 @@ def show(
         rejected=frame_counts(evidence.rejected),
         lost=None if lost is None else frame_counts(lost),
         quality=measures_of(found, evidence, options.verdict or VerdictConfig(), health),
-        provenance=provenance_of(session, again, (times[0], times[-1]) if times else None, end, health, made_utc),
+        provenance=provenance_of(session, again, captured, end, health, ranges, made_utc),
     )
 
 
