@@ -99,12 +99,12 @@ def film_of(
     if not chosen:
         return None
     placed, extents = arrange(visited, chosen, LONG_SIDE_PX)
-    jpeg, why = None, "left out on request"
+    jpeg, why = None, "it was left out on request"
     if with_picture:
         try:
             jpeg, why = _picture(session, visited, chosen, recording), None
         except LeukostreamError as error:
-            why = str(error)
+            why = str(error).removeprefix("mosaic: ")
     bar_um, bar_px = _bar(scale, placed)
     return Film(
         width=placed.width,

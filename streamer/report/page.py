@@ -142,9 +142,9 @@ def _shares(rows: Sequence[ClassRow]) -> list[tuple[str, ClassShare]]:
     return [(row.name, row.share) for row in rows]
 
 
-def _percent(share: float) -> str:
-    """A probability, never rounded up to certainty."""
-    return f"{min(99, math.floor(100 * share + 0.5))} %" if share < 1 else "100 %"
+def _percent(share: float) -> Markup:
+    """A probability, on one line, never rounded up to certainty."""
+    return Markup(f"{min(99, math.floor(100 * share + 0.5)) if share < 1 else 100}&nbsp;%")
 
 
 def _data(picture: bytes, kind: str) -> Markup:
