@@ -7,18 +7,17 @@ import json
 import re
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import cv2
-import msgspec
 import numpy as np
 import pytest
 
 from streamer.analysis import models
 from streamer.cli import main
 from streamer.journal import JournalReader
-from streamer.records import Reclassification
 from streamer.report.gallery import PICTURE_PX
 from streamer.report.page import page
 from streamer.report.slide import ShownSlide, show
@@ -69,7 +68,7 @@ def test_the_verdict_comes_first_and_says_that_nobody_signed(one):
     assert verdict.state in section.text.lower()
     assert "Not reviewed, not signed" in section.text
     assert [item.text.lower() for item in section.all("li")] == [f"{one.text.lower()}." for one in verdict.reasons]
-    assert "Research use only: not a medical device." in root.by_id("content").text or root.text
+    assert root.all("header")[0].text.endswith("Research use only: not a medical device.")
 
 
 def test_the_table_has_the_differential_with_limits_and_ranges(one):
@@ -316,7 +315,6 @@ def test_a_class_that_a_person_gave_is_said(copy, one):
         body,
     )
     (changed,), root = report(copy)
-    assert Reclassification(cell.cell_id, given)
     item = root.by_id(f"slide-1-cell-{cell.cell_id}")
     assert f"{given}: given by a person" in item.text
     assert changed.reclassified == 1
@@ -413,7 +411,7 @@ def test_bad_usage_is_one_line(copy, capsys, monkeypatch, words, status, says):
 
 
 def test_without_weasyprint_a_pdf_is_one_line_and_nothing_is_written(journal, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "weasyprint", None)
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
     assert main(["report", str(journal), "-o", str(tmp_path / "a.html"), "--pdf", str(tmp_path / "a.pdf")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("leukostream: --pdf: got no WeasyPrint, expected it: pip install 'leukostream[pdf]'")
@@ -428,10 +426,3 @@ def test_a_pdf(journal, tmp_path):
     out = tmp_path / "a.pdf"
     assert main(["report", str(journal), "-o", str(tmp_path / "a.html"), "--pdf", str(out)]) == 0
     assert out.read_bytes().startswith(b"%PDF-")
-
-
-def test_what_a_slide_shows_is_plain_data(one):
-    slide, _ = one
-    assert b"<" not in msgspec.json.encode(
-        [slide.classes, slide.rejected, slide.quality, slide.growth, slide.provenance]
-    )
