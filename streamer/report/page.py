@@ -41,7 +41,7 @@ UNSIGNED = "not reviewed, not signed"
 
 VERDICT_MEANINGS = {
     "ready for review": "Nothing that was measured speaks against reviewing this result. That does not make it right.",
-    "incomplete": "Something is missing, or limits what this result can say. Read why before you use a number of it.",
+    "incomplete": "Something is missing or limits this result. Read the reasons before you use any of its numbers.",
     "do not use": "Something that was measured speaks against this result. Do not report from it.",
 }
 """What each state of a verdict means for who reads it."""
