@@ -99,7 +99,8 @@ def film_of(
     if not chosen:
         return None
     placed, extents = arrange(visited, chosen, LONG_SIDE_PX)
-    jpeg, why = None, "it was left out on request"
+    jpeg: bytes | None = None
+    why: str | None = "it was left out on request"
     if with_picture:
         try:
             jpeg, why = _picture(session, visited, chosen, recording), None
