@@ -13,11 +13,9 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from engines.base import LeukostreamError, UsageError
-from streamer import __version__
+from streamer import RESEARCH_USE, __version__
 from streamer.commands.options import Parser
 from streamer.commands.output import remark
-
-RESEARCH_USE = "Research use only: not a medical device."
 
 COMMANDS = {
     "run": "analyse sources",
@@ -31,6 +29,7 @@ COMMANDS = {
     "recount": "count a journal again",
     "export": "cells, boxes and pictures of a journal",
     "mosaic": "the visited area as one picture, cells marked",
+    "report": "a page of a journal to read and print: verdict, cells, quality",
     "play": "publish the messages of a recording again",
     "models": "the models and their measured figures",
     "compile": "build a TensorRT engine",

@@ -163,6 +163,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A file that keeps everything, so that a killed run can be resumed and its counts be had again."""
     resume: bool = False
     """Go on with the sessions of an existing journal; where there is none yet, start it."""
+    report: str | None = None
+    """A page of what was counted, written at the end; without `journal` one is kept until then."""
     record: str | None = None
     """A file that keeps the frames and the messages, to be played again."""
     record_as: Keep = "got"

@@ -64,6 +64,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "pycocotools": Requirement(_module("pycocotools"), r"pycocotools", DEV),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
+    "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(
         _data, r"data folder|no set|unique_cells\.json|tools\.(get_data|data get)", "set LEUKOSTREAM_DATA"

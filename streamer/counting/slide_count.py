@@ -258,6 +258,17 @@ class SlideCount:
 
     def differential(self, *, final: bool) -> Differential:
         """Of what was counted so far."""
+        found, tally = self._found(final=final)
+        verdict = judge(self._evidence_of(found, tally), self._verdict)
+        smudge_cells = with_smudge_cells(verdict, found)
+        return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
+
+    def evidence(self, *, final: bool) -> SlideEvidence:
+        """What the verdict of `differential` rests on."""
+        return self._evidence_of(*self._found(final=final))
+
+    def _found(self, *, final: bool) -> tuple[Differential, Tally]:
+        """The differential without its verdict, and what it was made of."""
         counts, slide = self._slide.counts(), self._slide
         classes = Counter(counts.classes)
         classes["erythroblast"] += counts.nucleated_red
@@ -289,9 +300,7 @@ class SlideCount:
             method=method,
             final=final,
         )
-        verdict = judge(self._evidence_of(found, tally), self._verdict)
-        smudge_cells = with_smudge_cells(verdict, found)
-        return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
+        return found, tally
 
     def novelty(self) -> SlideNovelty:
         """How unlike the training cells the counted white cells are."""

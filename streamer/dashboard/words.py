@@ -7,7 +7,7 @@ import math
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
 from streamer.protocol import messages
-from streamer.records import UNCLASSIFIED, CellShape, ClassShare, WorstLaboratory
+from streamer.records import UNCLASSIFIED, Cell, CellShape, ClassShare, WorstLaboratory
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
@@ -140,7 +140,7 @@ def agreement(message: messages.HealthMessage) -> float | None:
     return min(shares, default=None)
 
 
-def described(cell: messages.CellMessage) -> str:
+def described(cell: messages.CellMessage | Cell) -> str:
     """A cell in words: first its measures, then its nucleus; empty if nothing is known. Absent parts, and those that
     follow from others, are left out."""
     values = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
@@ -153,7 +153,7 @@ def described(cell: messages.CellMessage) -> str:
     elif values.get("granularity") == "no":
         parts.append("no granules")
     if "nuclear_cytoplasmic_ratio" in values:
-        parts.append(f"ratio {values['nuclear_cytoplasmic_ratio']}")
+        parts.append(f"N:C ratio {values['nuclear_cytoplasmic_ratio']}")
     cytoplasm = [values[name] for name in ("cytoplasm_colour", "cytoplasm_texture") if name in values]
     if cytoplasm:
         parts.append(f"cytoplasm {' '.join(cytoplasm)}")

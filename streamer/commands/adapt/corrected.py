@@ -19,14 +19,14 @@ import numpy as np
 from engines.base import LeukostreamError
 from engines.geometry import Boxes, Image
 from engines.models.classifier import Classifier
-from streamer.commands.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
-from streamer.commands.mosaic.places import PlacedFrame
 from streamer.commands.output import remark
-from streamer.commands.recount import opened, recounted
 from streamer.counting.evidence import whole_red_cells_px
 from streamer.journal import JournalError, SeenFrame, StoredSession
+from streamer.journal.recounting import opened, recounted
+from streamer.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
+from streamer.mosaic.places import PlacedFrame
 from streamer.records import UNCLASSIFIED, Cell
-from streamer.run.session import picture_window
+from streamer.run.session import picture_bounds
 
 _SIGHTS_KEPT = 4
 """Of a cell: its picture in the journal is of one of the first frames that show it."""
@@ -167,7 +167,7 @@ class _Session:
         where the cut has its size."""
         height, width = picture.shape[:2]
         for sight in self._sights[number]:
-            left, top, right, bottom = picture_window(sight.box_px, sight.frame.width, sight.frame.height)
+            left, top, right, bottom = picture_bounds(sight.box_px.tolist(), (sight.frame.width, sight.frame.height))
             if (right - left, bottom - top) == (width, height):
                 return np.asarray((sight.box_px - np.array([left, top] * 2))[None], np.float32)
         return np.array([[0, 0, width, height]], np.float32)

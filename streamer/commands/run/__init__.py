@@ -86,6 +86,7 @@ def add_options(parser: Parser) -> None:
     flag(keeping, "--resume", "go on with the sessions of the journal")
     keeping.add_argument("--record", metavar="FILE", help="keep the frames and the messages, to play them again")
     keeping.add_argument("--record-as", choices=get_args(Keep), help="frames without loss, or small, as JPEG")
+    keeping.add_argument("--report", metavar="FILE.html", help="write a page to read and print at the end")
     add_output_options(parser)
     add_dashboard_options(parser)
     machine = parser.add_argument_group("machine", "how much of it a run takes")

@@ -26,6 +26,7 @@ from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
+from streamer.commands.run.reporting import ReportAtEnd
 from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
 from streamer.config import AUTO, FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
@@ -96,6 +97,10 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     for line in dict.fromkeys(line for one in models.values() for line in one.detector.card.notes):
         remark(line)
     with contextlib.ExitStack() as stack:
+        report = None
+        if config.report is not None:
+            report = stack.enter_context(ReportAtEnd(config.report, config.journal, people))
+            config = msgspec.structs.replace(config, journal=report.journal)
         stamp = RunStamp()
         journal = _open_journal(config, sources, models, stamp)
         history = None
@@ -139,6 +144,8 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         try:
             with _stop_on_signals(pipeline, publisher), display:
                 pipeline.start()
+                if report is not None:
+                    report.is_due = True
                 _show_until_end(display, pipeline, jsonl, config.stop_after_s)
                 pipeline.finish()
         finally:

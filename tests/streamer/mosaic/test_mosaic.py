@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from streamer.analysis import models
 from streamer.cli import main
-from streamer.commands.mosaic import stitching
-from streamer.commands.mosaic.compose import look_over
-from streamer.commands.mosaic.layout import CAPTION_PX, layout
-from streamer.commands.mosaic.light import GROUND, Light, estimate, reduced
-from streamer.commands.mosaic.marks import CellMark, draw
-from streamer.commands.mosaic.places import FinalPlaces, PlacedFrame, extent_of, needed
-from streamer.commands.mosaic.stitching import stitched
 from streamer.dashboard.palette import class_colour
 from streamer.journal import JournalReader, SeenFrame
+from streamer.mosaic import stitching
+from streamer.mosaic.layout import CAPTION_PX, layout
+from streamer.mosaic.light import GROUND, Light, estimate, reduced
+from streamer.mosaic.marks import CellMark, draw
+from streamer.mosaic.places import FinalPlaces, PlacedFrame, extent_of, needed
+from streamer.mosaic.stitching import stitched
+from streamer.mosaic.visited import look_over
 from streamer.records import Detections, StagePosition
 from streamer.stage.placement import Correction, Placement
 from tests.cases import textured_slide

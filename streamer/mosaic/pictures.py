@@ -8,8 +8,8 @@ from typing import Protocol
 
 from engines.base import LeukostreamError
 from engines.geometry import Image
-from streamer.commands.mosaic.places import PlacedFrame
 from streamer.journal import StoredSession
+from streamer.mosaic.places import PlacedFrame
 from streamer.protocol.messages import WireError, decode
 from streamer.recording import Recording, RecordingError
 from streamer.records import Frame

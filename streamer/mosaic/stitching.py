@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from engines.geometry import Image
-from streamer.commands.mosaic.light import Floats, Light, reduced
-from streamer.commands.mosaic.pictures import Pictures
-from streamer.commands.mosaic.places import Extent, PlacedFrame
+from streamer.mosaic.light import Floats, Light, reduced
+from streamer.mosaic.pictures import Pictures
+from streamer.mosaic.places import Extent, PlacedFrame
 
 BAND_PIXELS = 4_000_000
 """Of the canvas that are added up at once, 16 bytes each."""
