@@ -36,6 +36,7 @@ def run_over(
     for number, picture in enumerate(pictures):
         frame = Frame(SOURCE, number, 0, picture)
         scale.look(frame)
-        session.update(*analyser.analyse([frame]), SourceProgress(None))
+        [analysed] = analyser.analyse([frame])
+        session.update(analysed, SourceProgress(None))
     session.finish("finished", "end of the pictures", SourceProgress(None))
     return session

@@ -30,7 +30,7 @@ from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
 from tools.export import novelty
 from tools.export.cards import ZOO, card_values, crop_input, write_figures, write_files
-from tools.export.crops import CLASS_OFFSETS, MIDDLE_SHARE, OUTPUTS, class_tables, classifier_of, graph_of, offsets
+from tools.export.crops import MIDDLE_SHARE, OUTPUTS, class_tables, classifier_of, graph_of, offsets
 from tools.export.figures import card_table
 from tools.export.fitting import REFUSED
 from tools.metrics import classification as measures
@@ -52,6 +52,10 @@ from tools.train.classifier import (
 from tools.train.options import train_command
 
 PLACES = {"efficientnet-lite0": efficientnet_lite.PLACES, "mobilenetv3-small": mobilenetv3.PLACES}
+CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -2.0, "platelet": -1.5, "blast": 1.5}
+"""Added to logits. PBC has 14 % erythroblasts, a smear seldom 1 %, and in yellow light lymphocytes look like them; what
+a detector calls a white cell is seldom a platelet; and a blast that passes for a mature cell is worse than one too
+many, which alone flags no slide. Chosen on validation, the laboratory of validation among it (docs/models.md)."""
 NOVELTY_CELLS = 3000
 """Training cells, drawn as they are for training, that novelty is fitted on."""
 CHANGED_SHARE = 0.3
@@ -82,7 +86,7 @@ class Probabilities(nn.Module):
     def __init__(self, network: CellNetwork, places: tuple[int, ...], fitted: Fitted) -> None:
         super().__init__()
         self.network, self.places, self.temperature = network, places, fitted.temperature
-        self.register_buffer("offsets", offsets(ABNORMAL_CLASSES))
+        self.register_buffer("offsets", offsets(ABNORMAL_CLASSES, CLASS_OFFSETS))
         self.novelty = None if fitted.novelty is None else novelty.Novelty(*fitted.novelty)
 
     @property

@@ -30,9 +30,9 @@ KINDS = {"platelet": "platelet", "erythroblast": "nucleated red", "artefact": "o
 OUTPUTS = ("class_probabilities", "subclass_probabilities", "attribute_probabilities", "novelty")
 
 
-def offsets(class_names: Sequence[str]) -> Tensor:
+def offsets(class_names: Sequence[str], by_class: Mapping[str, float] = CLASS_OFFSETS) -> Tensor:
     """float32 (classes,): what is added to the logits."""
-    return torch.tensor([CLASS_OFFSETS.get(name, 0.0) for name in class_names])
+    return torch.tensor([by_class.get(name, 0.0) for name in class_names])
 
 
 def graph_of(whole: nn.Module, outputs: Sequence[str], input_px: int) -> onnx.ModelProto:

@@ -25,12 +25,12 @@ import onnx
 from engines.graphs.storage import WEIGHTS, Weights, narrowed, stored_names
 from engines.models.loading import load_classifier, load_segmenter
 from engines.zoo.card import Card, DetectorInput, parse_card
+from engines.zoo.toml import toml
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root, sets
 from tools.data.fields import CLASS_NAMES
 from tools.evaluate import detector, groups, leukocyte_detector, published, segmenter
 from tools.evaluate.__main__ import task_of
-from tools.export.cards import toml
 from tools.metrics.detection import summary, tally
 
 DETECTOR_SETS = ("txl_pbc", "pbc")
