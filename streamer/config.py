@@ -23,7 +23,7 @@ Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Keep = Literal["got", "jpeg"]
 
 AUTO = "auto"
-DEFAULT_CLASSIFIER = "mobilenetv3-small"
+DEFAULT_CLASSIFIER = "efficientnet-lite0"
 DEFAULT_DETECTOR = "yolov5n-blood"
 
 FILE_MAX_BYTES = 1 << 20
