@@ -20,8 +20,7 @@ import msgspec
 
 from streamer.commands.options import Parser
 from streamer.commands.output import output_folder, reporting, writing
-from streamer.commands.recount import Recounted, opened, recounted
-from streamer.journal import SeenFrame, StoredSession
+from streamer.journal import Recounted, SeenFrame, StoredSession, opened, recounted
 from streamer.protocol.factory import attribute_messages
 from streamer.records import Cell, CellShape
 

@@ -25,7 +25,8 @@ A journal may come from anywhere, so that nothing in it is believed: its tables 
 runs (schema), each column has its type and limits (columns), and what counting can't take is a JournalError (replay).
 
 rows: what is stored. schema: tables, opening, faults. columns: types and limits. writer: storing a session. reader:
-reading it; stage: the stage tracker of it. replay: counting its frames again. run: the sessions of a run, new or
+reading it; stage: the stage tracker of it. replay: counting its frames again; recounting: the differential
+that they come to. run: the sessions of a run, new or
 resumed.
 """
 
@@ -33,6 +34,15 @@ from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.journal.columns import reading
 from streamer.journal.history import JournalHistory
 from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
+from streamer.journal.recounting import (
+    Recounted,
+    decoded,
+    differences,
+    last_published,
+    opened,
+    published,
+    recounted,
+)
 from streamer.journal.replay import replay
 from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
@@ -49,6 +59,7 @@ __all__ = [
     "JournalReader",
     "JournaledSource",
     "ModelId",
+    "Recounted",
     "Rules",
     "RunJournal",
     "SeenFrame",
@@ -56,8 +67,14 @@ __all__ = [
     "StoredOptions",
     "StoredSession",
     "decision_of",
+    "decoded",
+    "differences",
     "fault",
+    "last_published",
+    "opened",
+    "published",
     "reading",
+    "recounted",
     "replay",
     "rules_of",
 ]

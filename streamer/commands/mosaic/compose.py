@@ -23,8 +23,7 @@ from streamer.commands.mosaic.pictures import Pictures, RecordedPictures, Source
 from streamer.commands.mosaic.places import Extent, FinalPlaces, PlacedFrame, extent_of, needed, some
 from streamer.commands.mosaic.stitching import stitched
 from streamer.commands.output import say, writing
-from streamer.commands.recount import opened, recounted
-from streamer.journal import JournalError, SeenFrame, StoredSession
+from streamer.journal import JournalError, SeenFrame, StoredSession, opened, recounted
 from streamer.recording.format import FILE_HEADER_BYTES, version_of
 from streamer.records import Cell
 

@@ -15,14 +15,14 @@ from engines.base import ModelNotFoundError, UsageError
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import choose_scales, load_models
 from streamer.commands.export import SHAPE_COLUMNS, export
-from streamer.commands.recount import recount, recounted
+from streamer.commands.recount import recount
 from streamer.config import Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.morphometry import ShapeBook, ShapeMeter, clear_of_edges, look_quality
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import described
-from streamer.journal import Journal, JournalError, JournalReader, rules_of
+from streamer.journal import Journal, JournalError, JournalReader, recounted, rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage
 from streamer.records import AttributeValue, CellShape, Frame, MeasuredLook

@@ -13,9 +13,18 @@ import pytest
 
 from engines.base import UsageError
 from streamer.commands.export import export
-from streamer.commands.recount import recount, recounted
+from streamer.commands.recount import recount
 from streamer.counting.slide_map import SlideUpdate
-from streamer.journal import Journal, JournaledSource, JournalError, JournalHistory, JournalReader, ModelId, RunJournal
+from streamer.journal import (
+    Journal,
+    JournaledSource,
+    JournalError,
+    JournalHistory,
+    JournalReader,
+    ModelId,
+    RunJournal,
+    recounted,
+)
 from streamer.journal.rows import GivenCommand
 from streamer.journal.schema import FORMAT_VERSION
 from streamer.protocol.messages import CellMessage, DifferentialMessage, encode, topic_of

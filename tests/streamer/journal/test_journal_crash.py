@@ -14,8 +14,7 @@ from dataclasses import asdict
 
 import pytest
 
-from streamer.commands.recount import recounted
-from streamer.journal import JournalReader
+from streamer.journal import JournalReader, recounted
 from streamer.network import connection
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.messages import DifferentialMessage, EndMessage, decode, encode, topic_of

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from streamer.analysis.analyser import Analysed
-from streamer.commands.recount import recount, recounted
+from streamer.commands.recount import recount
 from streamer.counting.slide_map import SlideUpdate
-from streamer.journal import Emission, GivenCommand, Journal, JournalReader
+from streamer.journal import Emission, GivenCommand, Journal, JournalReader, recounted
 from streamer.protocol.messages import CellMessage, DifferentialMessage
 from streamer.protocol.requests import Reclassify
 from streamer.records import UNCLASSIFIED, Cell, Reclassification
