@@ -13,11 +13,9 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from engines.base import LeukostreamError, UsageError
-from streamer import __version__
+from streamer import RESEARCH_USE, __version__
 from streamer.commands.options import Parser
 from streamer.commands.output import remark
-
-RESEARCH_USE = "Research use only: not a medical device."
 
 COMMANDS = {
     "run": "analyse sources",
@@ -29,6 +27,7 @@ COMMANDS = {
     "explain": "Grad-CAM overlays of pictures",
     "recount": "count a journal again",
     "export": "cells, boxes and pictures of a journal",
+    "compare": "two counts of the same slides, and whether they agree",
     "mosaic": "the visited area as one picture, cells marked",
     "play": "publish the messages of a recording again",
     "models": "the models and their measured figures",
