@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TextIO
 
-from streamer.commands.options import Parser
+from streamer.commands.options import Parser, add_production_option
 from streamer.commands.output import output_folder, reporting, writing
 from streamer.interop.formats import FORMATS, writer_of
 from streamer.interop.sessions import ExportedSession, exported
@@ -26,6 +26,7 @@ class Options:
     pictures: str | None
     """The folder for the cells' pictures; None: they are left out."""
     pseudonymise: bool
+    production: bool
 
 
 def add_options(parser: Parser) -> None:
@@ -42,24 +43,40 @@ def add_options(parser: Parser) -> None:
     output.add_argument(
         "--pseudonymise", action="store_true", help="names of sources, files and addresses stay here; times do not"
     )
+    add_production_option(output)
 
 
 def main(options: Options) -> int:
-    return export(options.journal, options.format, options.out, options.pictures, pseudonymised=options.pseudonymise)
+    return export(
+        options.journal,
+        options.format,
+        options.out,
+        options.pictures,
+        pseudonymised=options.pseudonymise,
+        production=options.production,
+    )
 
 
-def export(path: str, format_: str, out: str, pictures: str | None, *, pseudonymised: bool = False) -> int:
+def export(
+    path: str,
+    format_: str,
+    out: str,
+    pictures: str | None,
+    *,
+    pseudonymised: bool = False,
+    production: bool = False,
+) -> int:
     """Write the journal at `path` to the file `out` ("-": standard output), and its pictures to a folder.
 
     JournalError for the journal, LeukostreamError for what can't be written, UsageError for a format whose library is
     not installed.
     """
-    writer = writer_of(format_)
+    write = writer_of(format_)
     with opened(path) as journal, _writing(out) as file:
-        sessions = [exported(stored, pseudonymised=pseudonymised) for stored in journal.sessions]
+        sessions = [exported(stored, pseudonymised, production) for stored in journal.sessions]
         if pictures is not None:
             sessions = [replace(one, pictures=_write_pictures(one, pictures)) for one in sessions]
-        writer.write(sessions, file)
+        write(sessions, file)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
@@ -16,9 +17,11 @@ from streamer.interop.sessions import ExportedSession
 class Format:
     about: str
     module: str
-    """In this package; it has `write`."""
+    """In this package."""
     extra: str | None = None
     """The extra of the package that brings its library; None: nothing else is needed."""
+    function: str = "write"
+    """A Writer, of that module."""
 
 
 FORMATS = MappingProxyType(
@@ -26,14 +29,16 @@ FORMATS = MappingProxyType(
         "csv": Format("a row a cell", "cells_csv"),
         "coco": Format("the frames and their boxes", "coco"),
         "json": Format("everything", "everything"),
+        "labelstudio": Format("Label Studio, a task a frame", "label_studio"),
+        "oul": Format("HL7 OUL^R22", "hl7_messages", extra="hl7", function="write_oul"),
+        "oru": Format("HL7 ORU^R01", "hl7_messages", extra="hl7", function="write_oru"),
+        "fhir": Format("FHIR R4, a DiagnosticReport a slide", "fhir", extra="fhir"),
     }
 )
 
 
 class Writer(Protocol):
-    """What the module of a format has."""
-
-    def write(self, sessions: Sequence[ExportedSession], file: TextIO) -> None:
+    def __call__(self, sessions: Sequence[ExportedSession], file: TextIO) -> None:
         """Write all sessions to `file`, which takes UTF-8 and translates no line end."""
 
 
@@ -41,20 +46,19 @@ def writer_of(name: str) -> Writer:
     """UsageError with the command that installs it where the library of a format is not here."""
     format_ = FORMATS[name]
     with needed(f"--format {name}", format_.extra):
-        return cast(Writer, import_module(f"streamer.interop.{format_.module}"))
+        module = import_module(f"streamer.interop.{format_.module}")
+    return cast(Writer, getattr(module, format_.function))
 
 
-class needed:
-    """A block that imports what the extra of a package brings; `what` needs it."""
-
-    def __init__(self, what: str, extra: str | None) -> None:
-        self._what, self._extra = what, extra
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ModuleNotFoundError) and self._extra is not None:
-            raise UsageError(
-                f"{self._what}: got no package {(error.name or '').partition('.')[0]}, expected it: "
-                f"pip install 'leukostream[{self._extra}]'"
-            ) from error
+@contextlib.contextmanager
+def needed(what: str, extra: str | None) -> Iterator[None]:
+    """For a block that imports what an extra of the package brings: UsageError that says so where it is not here."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if extra is None:
+            raise
+        raise UsageError(
+            f"{what}: got no package {(error.name or '').partition('.')[0]}, expected it:"
+            f" pip install 'leukostream[{extra}]'"
+        ) from error

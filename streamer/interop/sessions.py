@@ -31,6 +31,8 @@ class ExportedSession:
     """When its last frame was captured; when it was begun where it has none."""
     pseudonymised: bool = False
     """Whether the names of source, file and address, and the configuration that holds them, stay here."""
+    production: bool = False
+    """Whether results are for routine use; else they are marked as those of tests and research."""
     pictures: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -84,7 +86,7 @@ class ExportedSession:
             yield row, cell
 
 
-def exported(stored: StoredSession, *, pseudonymised: bool = False) -> ExportedSession:
+def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:
     """Count a session again. JournalError for what of it can't be."""
     last = stored.created_utc
 
@@ -93,4 +95,4 @@ def exported(stored: StoredSession, *, pseudonymised: bool = False) -> ExportedS
         last = seen.captured_utc or last
 
     result = recounted(stored, note)
-    return ExportedSession(stored, result, last, pseudonymised)
+    return ExportedSession(stored, result, last, pseudonymised, production)
