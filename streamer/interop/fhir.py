@@ -47,7 +47,7 @@ def _resources(result: SlideResult) -> Iterator[Resource]:
     common = {
         "status": status_codes(result.review.state).fhir,
         "subject": {"type": "Patient", "identifier": _urn(result.subject)},
-        "effectiveDateTime": result.observed_utc,
+        "effectiveDateTime": result.observed.isoformat(),
     }
     observations = [
         {

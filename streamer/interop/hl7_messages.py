@@ -63,11 +63,11 @@ def hl7_message(kind: Kind, result: SlideResult, now: Callable[[], datetime] = l
         _add_oul(message, result)
     else:
         _add_oru(message, result)
-    message.msh.msh_7 = _time(result.observed_utc)
+    message.msh.msh_7 = _time(result.observed)
     message.msh.msh_10 = "-"
     content = message.to_er7()
     control_id = hashlib.sha256(content.encode()).hexdigest()[:CONTROL_ID_CHARACTERS].upper()
-    message.msh.msh_7 = now().astimezone(UTC).strftime("%Y%m%d%H%M%S+0000")
+    message.msh.msh_7 = _time(now())
     message.msh.msh_10 = control_id
     message.validate()
     return Hl7Message(control_id, message.to_er7().rstrip("\r") + "\r")
@@ -132,7 +132,7 @@ def _add_request(group: Segments, result: SlideResult) -> None:
     obr.obr_2 = '""'
     obr.obr_3 = f"{result.subject}^{APPLICATION}"
     obr.obr_4 = f"{PANEL.code}^{PANEL.display}^LN"
-    obr.obr_7 = _time(result.observed_utc)
+    obr.obr_7 = _time(result.observed)
     obr.obr_25 = status_codes(result.review.state).hl7
 
 
@@ -153,10 +153,10 @@ def _add_observation(group: Segments, number: int, one: Observation, result: Sli
     if one.interpretation is not None:
         obx.obx_8 = one.interpretation
     obx.obx_11 = "X" if one.value is None else status_codes(result.review.state).hl7
-    obx.obx_14 = _time(result.observed_utc)
+    obx.obx_14 = _time(result.observed)
     obx.obx_17 = f"{APPLICATION}^{_escaped(result.method)}^{LOCAL}"
     obx.obx_18 = f"{_escaped(result.program)}^{APPLICATION}"
-    obx.obx_19 = _time(result.observed_utc)
+    obx.obx_19 = _time(result.observed)
     _add_notes(group, tuple(_about(one)))
 
 
@@ -192,6 +192,6 @@ def _escaped(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def _time(utc: str) -> str:
-    """Of ISO 8601, to the second."""
-    return datetime.fromisoformat(utc).astimezone(UTC).strftime("%Y%m%d%H%M%S+0000")
+def _time(moment: datetime) -> str:
+    """To the second."""
+    return moment.astimezone(UTC).strftime("%Y%m%d%H%M%S+0000")

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from engines.base import printable
 from streamer import RESEARCH_USE
 from streamer.counting.differential import share
 from streamer.dashboard.palette import in_order
@@ -63,8 +65,8 @@ class SlideResult:
     slide: str
     subject: UUID
     """A pseudonym."""
-    observed_utc: str
-    """ISO 8601, of the last frame."""
+    observed: datetime
+    """Of the last frame, in UTC."""
     review: Review
     production: bool
     """False: of tests and research, which the receiver is told."""
@@ -82,18 +84,18 @@ def result_of(one: ExportedSession) -> SlideResult:
     factory = MessageFactory(one.source, session=one.id, run_id=new_id())
     message = factory.differential(one.result.differential)
     review, runs, rules = review_of(stored), stored.runs(), stored.rules
-    program = f"leukostream {runs[-1].program}" if runs else "leukostream"
-    models = " + ".join(model.name for model in (rules.detector, rules.classifier) if model is not None)
+    program = printable(f"leukostream {runs[-1].program}" if runs else "leukostream")
+    models = printable(" + ".join(model.name for model in (rules.detector, rules.classifier) if model is not None))
     return SlideResult(
         slide=one.source,
         subject=one.pseudonym,
-        observed_utc=one.observed_utc,
+        observed=one.observed(),
         review=review,
         production=one.production,
         program=program,
         method=f"{program}: {models}",
         observations=tuple(_observations(one, message, review)),
-        notes=tuple(_notes(one, message)),
+        notes=tuple(printable(note) for note in _notes(one, message)),
     )
 
 
@@ -144,9 +146,10 @@ def _of_share(name: str, one: ClassShare, message: DifferentialMessage, review: 
         interpretation = "L"
     elif message.ranges.get(name) == "outside high":
         interpretation = "H"
-    text = "Unclassified white cells" if name == UNCLASSIFIED else f"{name[0].upper()}{name[1:]}s"
+    shown = printable(name) or "unnamed class"
+    text = "Unclassified white cells" if name == UNCLASSIFIED else f"{shown[0].upper()}{shown[1:]}s"
     return Observation(
-        name=name,
+        name=shown,
         text=text,
         loinc=loinc_of(name, manual=review.every_cell_confirmed),
         unit=PERCENT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -28,7 +29,7 @@ class ExportedSession:
     stored: StoredSession
     result: Recounted
     observed_utc: str
-    """When its last frame was captured; when it was begun where it has none."""
+    """When its last frame was captured, when it was begun where it has none; as the journal has it, not checked."""
     pseudonymised: bool = False
     """Whether the names of source, file and address, and the configuration that holds them, stay here."""
     production: bool = False
@@ -46,6 +47,15 @@ class ExportedSession:
     @property
     def source(self) -> str:
         return f"slide-{self.pseudonym.hex[:12]}" if self.pseudonymised else self.stored.source
+
+    def observed(self) -> datetime:
+        """`observed_utc`, checked. JournalError where it is no time."""
+        with self.stored.reading("frames.captured_utc"):
+            try:
+                found = datetime.fromisoformat(self.observed_utc)
+                return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC)
+            except OverflowError as error:
+                raise ValueError(str(error)) from error
 
     def file(self, seen: SeenFrame) -> str | None:
         """Of a frame; None where it has none, or none that may leave."""

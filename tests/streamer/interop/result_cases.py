@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 
 from streamer.interop.loinc import loinc_of
 from streamer.interop.result import CELLS, PERCENT, Observation, SlideResult
@@ -24,7 +25,7 @@ def result(number=0, state="unsigned", **fields):
         **{
             "slide": f"slide {number}",
             "subject": uuid.uuid5(uuid.NAMESPACE_OID, str(number)),
-            "observed_utc": "2026-01-02T03:04:05.678901Z",
+            "observed": datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
             "review": Review(state),
             "production": False,
             "program": "leukostream 0.1.0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_a_session_that_goes_on_says_so(tmp_path):
 def test_the_time_is_that_of_the_last_frame(walk, told):
     with sqlite3.connect(walk) as database:
         [last] = database.execute("SELECT max(captured_utc) FROM frames").fetchone()
-    assert told.observed_utc == last
+    assert told.observed == datetime.fromisoformat(last)
 
 
 def test_what_people_named_is_in_review_and_nothing_is_signed(walk, tmp_path):
