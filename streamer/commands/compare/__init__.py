@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from engines.base import UsageError
 from streamer.commands.compare.cells import matched_kappa
 from streamer.commands.compare.counts import CountedSlide, folded, paired, read_counts
+from streamer.commands.compare.over_slides import ClassOverSlides, over_slides
+from streamer.commands.compare.page import page
 from streamer.commands.options import Parser
-from streamer.commands.output import say
-from streamer.counting.agreement import bland_altman, within_sampling
+from streamer.commands.output import say, writing
+from streamer.counting.agreement import within_sampling
 from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import number
 from streamer.journal import JournalError
@@ -26,12 +28,15 @@ from streamer.journal import JournalError
 class Options:
     first: str
     second: str
+    html: str | None
+    """A file for the plots; None: none."""
 
 
 def add_options(parser: Parser) -> None:
     about = "a journal, or a CSV file class,count (slide,class,count for several slides)"
     parser.add_argument("first", metavar="A", help=about)
     parser.add_argument("second", metavar="B", help="the same; its differences are B minus A")
+    parser.add_argument("--html", metavar="FILE", help="write the Bland-Altman plots of two slides or more there")
 
 
 def main(options: Options) -> int:
@@ -48,10 +53,16 @@ def _compare_all(options: Options, journals: contextlib.ExitStack) -> int:
     pairs, alone = paired(first, second)
     if not any(one.total and other.total for one, other in pairs):
         raise UsageError("compare: got no white cell on one side, expected counts of both")
+    if options.html is not None and len(pairs) < 2:
+        raise UsageError("--html: got one slide that both have, expected two or more to plot")
     say(f"A: {options.first}, B: {options.second}")
     differing = sum(_compare(one, other) for one, other in pairs)
+    classes = over_slides(pairs)
     if len(pairs) > 1:
-        _print_over_slides(pairs)
+        _print_over_slides(len(pairs), classes)
+    if options.html is not None:
+        with writing(options.html, "--html") as file:
+            file.write(page(options.first, options.second, classes).encode())
     if alone:
         say(f"on one side only: {', '.join(alone)}")
     return 1 if differing else 0
@@ -115,28 +126,19 @@ def _print_kappa(first: CountedSlide, second: CountedSlide, into: Mapping[str, s
     say("  the two counts share cells: limits for two samples are wider than they need be, and kappa says more")
 
 
-def _print_over_slides(pairs: Sequence[tuple[CountedSlide, CountedSlide]]) -> None:
+def _print_over_slides(slides: int, classes: Sequence[ClassOverSlides]) -> None:
     """Bland and Altman, by class."""
-    percent: dict[str, tuple[list[float], list[float]]] = {}
-    for one, other in pairs:
-        first, second, _ = folded(one, other)
-        for name in first.counts.keys() & second.counts.keys():
-            if first.total and second.total:
-                lists = percent.setdefault(name, ([], []))
-                for values, side in zip(lists, (first, second), strict=True):
-                    values.append(100.0 * side.counts[name] / side.total)
-    say(f"over {number(len(pairs))} slides (Bland and Altman), B minus A in percentage points")
+    say(f"over {number(slides)} slides (Bland and Altman), B minus A in percentage points")
     rows: list[tuple[str, ...]] = [("class", "slides", "mean", "95 % limits", "limits of agreement", "")]
-    for name in in_order(list(percent)):
-        a, b = percent[name]
-        if len(a) < 2:
-            rows.append((name, number(len(a)), "–", "–", "–", "too few slides"))
+    for one in classes:
+        found = one.agreement
+        if found is None:
+            rows.append((one.name, number(len(one.first)), "–", "–", "–", "too few slides"))
             continue
-        found = bland_altman(a, b)
         of_mean = f"{found.mean_low:+.1f} to {found.mean_high:+.1f}"
         agreement = f"{found.low:+.1f} to {found.high:+.1f}"
         bias = "B differs on the whole" if found.biased else ""
-        rows.append((name, number(found.slides), f"{found.mean:+.1f}", of_mean, agreement, bias))
+        rows.append((one.name, number(found.slides), f"{found.mean:+.1f}", of_mean, agreement, bias))
     _print(rows)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 
@@ -54,15 +56,30 @@ def test_finer_classes_are_counted_as_the_one_that_the_other_side_has(table, cap
     assert rows_of(capsys.readouterr().out)["neutrophil"].split()[1:5] == ["56", "56.0", "%", "56"]
 
 
-def test_several_slides_get_the_mean_difference(table, capsys):
+def test_several_slides_get_the_mean_difference_and_a_plot(table, tmp_path, capsys):
     a = "slide,class,count\n" + "".join(f"s{i},neutrophil,{50 + i}\ns{i},lymphocyte,{50 - i}\n" for i in range(4))
     b = "slide,class,count\n" + "".join(f"s{i},neutrophil,{54 + i}\ns{i},lymphocyte,{46 - i}\n" for i in range(1, 5))
-    assert main(["compare", table("a.csv", a), table("b.csv", b)]) == 0
+    html = tmp_path / "plots.html"
+    assert main(["compare", table("a.csv", a), table("b.csv", b), "--html", str(html)]) == 0
     out = capsys.readouterr().out
     assert "over 3 slides (Bland and Altman)" in out
     assert "on one side only: s0, s4" in out
     row = next(line for line in out.splitlines() if line.endswith("B differs on the whole") and "neutrophil" in line)
     assert "+4.0 to +4.0" in row
+    text = html.read_text(encoding="utf-8")
+    assert re.findall("<figcaption>(.*?)</figcaption>", text) == ["neutrophil, 3 slides", "lymphocyte, 3 slides"]
+    plots = [ElementTree.fromstring(plot) for plot in re.findall("<svg.*?</svg>", text, re.DOTALL)]
+    points = plots[0].findall("circle")
+    assert len(points) == 3
+    assert len({point.get("cy") for point in points}) == 1  # all differ by the same
+    assert [float(point.get("cx")) for point in points] == sorted(float(point.get("cx")) for point in points)
+
+
+def test_there_is_no_plot_of_one_slide(table, tmp_path, capsys):
+    html = tmp_path / "plots.html"
+    assert main(["compare", table("a.csv", MANUAL), table("b.csv", MANUAL), "--html", str(html)]) == 2
+    assert "--html: got one slide that both have" in capsys.readouterr().err
+    assert not html.exists()
 
 
 def test_a_journal_and_the_manual_count_of_its_slide(table, tmp_path, capsys):
