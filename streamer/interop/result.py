@@ -100,10 +100,10 @@ def result_of(one: ExportedSession) -> SlideResult:
 
 
 def _observations(one: ExportedSession, message: DifferentialMessage, review: Review) -> Iterator[Observation]:
-    names = Counter(cell.subclass for cell in one.result.count.cells() if cell.counted and cell.subclass is not None)
+    named = _subclasses(one)
     shares = dict(message.classes)
     for name in one.stored.rules.subclass_names:
-        shares.setdefault(name, share(names[name], message.total, message.limits_method))
+        shares.setdefault(name, share(named[name], message.total, message.limits_method))
     shares[UNCLASSIFIED] = share(message.unclassified, message.total, message.limits_method)
     for name in in_order(list(shares)):
         yield _of_share(name, shares[name], message, review)
@@ -136,6 +136,25 @@ def _observations(one: ExportedSession, message: DifferentialMessage, review: Re
         )
     if message.artefacts is not None:
         yield Observation(name="artefact", text="Artefacts", unit=CELLS, value=message.artefacts)
+
+
+def _subclasses(one: ExportedSession) -> Counter[str]:
+    """Counted cells by subclass, as far as they have one."""
+    cells = one.result.count.cells()
+    return Counter(cell.subclass for cell in cells if cell.counted and cell.subclass is not None)
+
+
+def _without_subclass(one: ExportedSession, message: DifferentialMessage) -> Iterator[str]:
+    """Of the classes that the model divides, how many cells it did not: the percentages of their subclasses are those
+    of the others."""
+    rules, named = one.stored.rules, _subclasses(one)
+    for parent in dict.fromkeys(rules.subclass_parents):
+        own = sum(
+            named[name] for name, of in zip(rules.subclass_names, rules.subclass_parents, strict=True) if of == parent
+        )
+        count = message.classes[parent].count if parent in message.classes else 0
+        if count > own:
+            yield f"{parent}: {count - own} of {count} have no subclass: its subclasses may be more than is said"
 
 
 def _of_share(name: str, one: ClassShare, message: DifferentialMessage, review: Review) -> Observation:
@@ -177,6 +196,7 @@ def _notes(one: ExportedSession, message: DifferentialMessage) -> Iterator[str]:
     for line in (flags(message), beside(message), smudge_line(message), size_corrected(message), not_seen(message)):
         if line:
             yield line
+    yield from _without_subclass(one, message)
     if message.not_assessed:
         yield f"not assessed: {', '.join(message.not_assessed)}"
     errors = errors_line(message, None)

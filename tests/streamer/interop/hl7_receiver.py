@@ -99,7 +99,7 @@ class HospitalSystem:
                     return
 
         both = [asyncio.ensure_future(forward(reader, to_writer)), asyncio.ensure_future(forward(to_reader, writer))]
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for task in both:
             task.cancel()

@@ -42,6 +42,14 @@ def test_cells_that_a_person_named_are_marked_in_coco(walk, tmp_path):
     }
 
 
+def test_coco_is_read_by_its_own_library(walk, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    exported(walk, tmp_path, "coco")
+    read = coco.COCO(str(tmp_path / "out.coco"))
+    assert len(read.getImgIds()) == len(PLACES)
+    assert {one["name"] for one in read.loadCats(read.getCatIds())} == {"WBC", "RBC", "platelet"}
+
+
 def test_label_studio_gets_every_frame_and_box(walk, tmp_path):
     tasks = json.loads(exported(walk, tmp_path, "labelstudio"))
     images = json.loads(exported(walk, tmp_path, "coco"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from datetime import datetime
 
+import msgspec
 import pytest
 
 from streamer.interop.loinc import loinc_of
@@ -34,6 +36,23 @@ def test_every_class_that_the_model_names_is_an_observation_and_no_other(told):
         assert one.value == pytest.approx(100 * one.count / 16)
         assert one.low <= one.value <= one.high
     assert sum(one.count for one in told.observations[:-1]) == 16
+
+
+def test_subclasses_are_observations_and_what_was_not_divided_is_said(walk):
+    with opened(str(walk)) as journal:
+        one = exported(journal.sessions[0])
+        rules = msgspec.structs.replace(
+            one.stored.rules,
+            subclass_names=("band neutrophil", "segmented neutrophil"),
+            subclass_parents=("neutrophil", "neutrophil"),
+        )
+        told = result_of(replace(one, stored=replace(one.stored, rules=rules)))
+    of = {one.name: one for one in told.observations}
+    assert (of["band neutrophil"].count, of["band neutrophil"].loinc.code) == (0, "26508-2")
+    assert of["segmented neutrophil"].high > 0
+    count = of["neutrophil"].count
+    note = f"neutrophil: {count} of {count} have no subclass: its subclasses may be more than is said"
+    assert note in told.notes
 
 
 def test_codes_are_those_without_a_method_until_a_person_confirmed_every_cell(told):
