@@ -122,6 +122,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `DEFAULT_CLASSIFIER`; "none": the detector's own classes or none at all."""
     segmenter: str | tuple[str, ...] | None = None
     """Likewise: what measures nucleus and cytoplasm of the counted white cells; None or "none": nothing does."""
+    site: str | None = None
+    """A folder that `leukostream adapt` wrote: its profile is the classifier of all sources."""
     um_per_px: str | float | tuple[str, ...] | None = None
     """Each `[NAME=]UM`: micrometres a pixel of the frames of that source, or of all others; None: not known."""
     ignore_box: tuple[str, ...] = ()
@@ -161,6 +163,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A file that keeps everything, so that a killed run can be resumed and its counts be had again."""
     resume: bool = False
     """Go on with the sessions of an existing journal; where there is none yet, start it."""
+    report: str | None = None
+    """A page of what was counted, written at the end; without `journal` one is kept until then."""
     record: str | None = None
     """A file that keeps the frames and the messages, to be played again."""
     record_as: Keep = "got"

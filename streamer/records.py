@@ -319,6 +319,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}
     """So many of `count` would be there by the classifier's errors alone. None where its card has no figure for it."""
     cell_ids: tuple[int, ...] = ()
     """The cells that are the reason, those cut by an edge too; empty for ranges."""
+    note: str | None = None
+    """For people: how surely slides are flagged so, and what that was never tested on. None where nothing is known."""
 
 
 # Why a differential has its verdict.
@@ -330,6 +332,8 @@ class VerdictReason(msgspec.Struct, frozen=True):
     """What was measured, in the unit that `text` gives; None: it was not, and that is the reason."""
     limit: float | None
     """Where the verdict begins to change; None: there is none."""
+    cell_ids: tuple[int, ...] = ()
+    """The cells to look at, where a few may be of a class that flags a slide only by several; else empty."""
 
 
 # Of the laboratories whose cells the classifier never saw in training, the one where it does worst.

@@ -78,6 +78,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
+    "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(
         _data, r"data folder|no set|unique_cells\.json|tools\.(get_data|data get)", "set LEUKOSTREAM_DATA"

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, shape_inference
 
 from engines.base import ModelFormatError
 from engines.graphs.graph import CLASS_PROBABILITIES
-from engines.graphs.onnx_editing import Emitter, checked, dims_of, modern, tensor_value
+from engines.graphs.onnx_editing import Emitter, checked, constants_of, dims_of, modern, tensor_value
 
 CAM = "cam"
 """The output: float32 (N, R, h, w), zero or more, in the resolution of the last feature maps; R is 1 for the likeliest
@@ -82,14 +82,7 @@ class _Walk:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
         self._values = {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
         self._producer = {name: node for node in model.graph.node for name in node.output}
-        self._constants: dict[str, npt.NDArray[np.generic]] = {
-            tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
-        }
-        for node in model.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self._constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-            elif node.op_type == "Identity" and node.input[0] in self._constants:  # equal weights are stored once
-                self._constants[node.output[0]] = self._constants[node.input[0]]
+        self._constants: _Constants = constants_of(model.graph)
 
     def dims(self, name: str) -> list[int | None]:
         return dims_of(self._values[name]) if name in self._values else []

@@ -185,6 +185,17 @@ def _names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     return names
 
 
+def constants_of(graph: onnx.GraphProto) -> dict[str, Array]:
+    """All constants of a graph by name: initializers, Constant nodes, and what stands for one under another name."""
+    constants: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in constants:  # equal weights are stored once
+            constants[node.output[0]] = constants[node.input[0]]
+    return constants
+
+
 def _opset(model: ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from engines.base import Attribute, CardError, InvalidTomlError, near, parse_toml
 from engines.zoo.crops import CropInput, read_crop_input
 from engines.zoo.figures import Figures, MeasuredOn, read_figures
+from engines.zoo.slide_flags import SlideFlag, read_slide_flags
 from engines.zoo.table import Table
 
 Task = Literal["detector", "classifier", "segmenter"]
@@ -101,6 +102,8 @@ class Card:
     """The classes whose cells these attributes were learnt from; of others they are not told."""
     appearances: tuple[Appearance, ...] = ()
     """Classifier: how the pictures look that trained it; empty where nobody said."""
+    slide_flags: tuple[SlideFlag, ...] = ()
+    """Classifier: classes of which one cell is not enough for a flag; of all others it is."""
     architecture: str = ""
     summary: str = ""
     licence: str = ""
@@ -108,6 +111,9 @@ class Card:
     """Commands that make the file, in their order; empty where nobody said."""
     training: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[MeasuredOn, Figures] = field(default_factory=dict)
+    storage: Mapping[str, Any] = field(default_factory=dict)
+    """How the weights are stored, where the file was made anew of another (its SHA-256: `was`, which the figures were
+    measured with), and what that cost."""
     notes: tuple[str, ...] = ()
     """What was assumed and a person should be told once; empty for a card that says everything itself."""
 
@@ -163,12 +169,14 @@ def parse_card(text: str, where: str, *, stem: str) -> Card:
         attributes=attributes,
         attributes_of=attributes_of,
         appearances=tuple(_appearance(row) for row in top.entries("appearances")),
+        slide_flags=read_slide_flags(top, parents, {entry.name: entry.parent for entry in subclasses}),
         architecture=top.text("architecture", ""),
         summary=top.text("summary", ""),
         licence=top.text("licence", ""),
         build=top.texts("build"),
         training=top.free("training"),
         figures=read_figures(top),
+        storage=top.free("storage"),
     )
     top.done()
     return card

@@ -12,6 +12,11 @@ Figures = Mapping[str, Any]
 """Values by measure, and the `command` that measures them."""
 
 
+OF_BASE = "base model"
+"""What the view begins with of figures that a site profile has taken over from the card of the model it was made of:
+they were not measured with its own last layer."""
+
+
 class MeasuredOn(NamedTuple):
     dataset: str
     """As `tools.data` calls it; one laboratory of a set is "wbc_masks/jtsc"."""

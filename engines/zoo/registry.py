@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
-from engines.base import CardError, ModelFormatError, ModelNotFoundError, near
+from engines.base import CardError, InvalidTomlError, ModelFormatError, ModelNotFoundError, near, parse_toml
 from engines.graphs.graph import adapt_ultralytics, is_compact
 from engines.graphs.onnx_editing import dims_of, only_input, spell
 from engines.graphs.storage import widened
+from engines.zoo import store
 from engines.zoo.card import Card, Task, parse_card
 from engines.zoo.guessed import card_from_metadata
-from engines.zoo.store import Place, place_of, read_model
+from engines.zoo.home import SUFFIX, HomeCells, read_home
+from engines.zoo.store import PUBLISHED, Place
 
 
 class WrongTaskError(ModelNotFoundError):
@@ -48,15 +51,27 @@ def models() -> list[Card]:
 
 def place(card: Card) -> Place:
     """Where the file of a model that has a name is."""
-    return place_of(card, _zoo())
+    return store.place_of(card, _zoo())
+
+
+def file_of(card: Card) -> Traversable:
+    """The file of a model that has a name. ModelNotFoundError says how to get a missing one."""
+    return store.file_of(card, _zoo())
 
 
 def zoo_names() -> list[str]:
-    """Names of the models whose cards ship; the files of large ones do not."""
-    zoo = _zoo()
-    if not zoo.is_dir():
-        return []
-    return sorted(entry.name.removesuffix(".toml") for entry in zoo.iterdir() if entry.name.endswith(".toml"))
+    """Names of the models whose cards ship; the files of those of the publications do not."""
+    return sorted(_card_files())
+
+
+def _card_files() -> dict[str, Traversable]:
+    """The cards by name."""
+    entries = [entry for folder in _folders() for entry in folder.iterdir()]
+    return {entry.name.removesuffix(".toml"): entry for entry in entries if entry.name.endswith(".toml")}
+
+
+def _folders() -> list[Traversable]:
+    return [folder for folder in (_zoo(), _zoo() / PUBLISHED) if folder.is_dir()]
 
 
 def _zoo() -> Traversable:
@@ -67,7 +82,7 @@ def find(name_or_path: str, task: Task) -> Model:
     """The model of that name or path, with its card; ModelNotFoundError suggests the near names."""
     if name_or_path in zoo_names():
         card = zoo_card(name_or_path)
-        model = Model(card, _parse(read_model(card, _zoo()), name_or_path), name_or_path)
+        model = Model(card, _parse(store.read_model(card, _zoo()), name_or_path), name_or_path)
     else:
         model = _find_file(name_or_path, task)
     if model.card.task != task:
@@ -80,10 +95,33 @@ def find(name_or_path: str, task: Task) -> Model:
 
 def zoo_card(name: str) -> Card:
     """The card of a model that has a name; ModelNotFoundError suggests the near ones."""
-    if name not in zoo_names():
+    file = _card_files().get(name)
+    if file is None:
         known = ", ".join(zoo_names())
         raise ModelNotFoundError(f"model {name!r}: no such model{near(name, zoo_names()) or ';'} known: {known}")
-    return parse_card((_zoo() / f"{name}.toml").read_text("utf-8"), f"{name}.toml", stem=name)
+    return parse_card(file.read_text("utf-8"), file.name, stem=name)
+
+
+def card_document(name_or_path: str) -> dict[str, Any]:
+    """The card of a model that was found, as TOML has it; CardError where there is none."""
+    file = _beside(name_or_path, ".toml")
+    try:
+        return parse_toml(file.read_bytes())
+    except (OSError, InvalidTomlError) as error:
+        raise CardError(f"{file}: got no card that can be read ({error}), expected one") from error
+
+
+def home_cells(name_or_path: str, card: Card) -> HomeCells | None:
+    """Those beside the card of a model that was found; None where there are none, CardError for those of another."""
+    file = _beside(name_or_path, SUFFIX)
+    return read_home(file.read_bytes(), str(file), model_sha256=card.sha256) if file.is_file() else None
+
+
+def _beside(name_or_path: str, suffix: str) -> Traversable:
+    if name_or_path in zoo_names():
+        files = [folder / f"{name_or_path}{suffix}" for folder in _folders()]
+        return next((file for file in files if file.is_file()), files[0])
+    return Path(name_or_path).with_suffix(suffix)
 
 
 def _choices(task: Task) -> str:

@@ -14,13 +14,15 @@ from typing import get_args
 import msgspec
 import numpy as np
 
+from engines.base import UsageError
 from engines.geometry import Boxes, Image
 from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier, load_detector
+from engines.models.site import find_site
 from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
-from streamer.commands.options import Parser, add_classifier_option
+from streamer.commands.options import Parser, add_classifier_option, add_site_option
 from streamer.commands.output import remark, reporting, say
-from streamer.config import DEFAULT_DETECTOR, Backend
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Backend
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.lines import json_line
@@ -38,6 +40,8 @@ LIMITS = ImageLimits(min_side_px=8)
 class Options:
     source: str
     classifier: str
+    site: str | None
+    """The folder of a site profile, which is the classifier then."""
     detector: str
     """What finds the cell in pictures larger than one cell; "none": every picture shows one cell."""
     backend: Backend
@@ -50,6 +54,7 @@ def add_options(parser: Parser) -> None:
     files.add_argument("--jsonl", required=True, metavar="FILE|-", help="one line a picture; -: standard output")
     models = parser.add_argument_group("models", "names of leukostream models, or files")
     add_classifier_option(models)
+    add_site_option(models)
     models.add_argument(
         "--detector",
         metavar="NAME|FILE|none",
@@ -63,7 +68,14 @@ def main(options: Options) -> int:
     def say(line: str) -> None:
         remark(line, sys.stderr if options.jsonl == "-" else sys.stdout)
 
-    classifier = load_classifier(options.classifier, backend=options.backend, say=say)
+    name = options.classifier
+    if options.site is not None:
+        if name != DEFAULT_CLASSIFIER:
+            raise UsageError("--site: got --classifier too, expected one of them; the profile is a classifier")
+        profile = find_site(options.site)
+        name = profile.model
+        say(str(profile))
+    classifier = load_classifier(name, backend=options.backend, say=say)
     search = None
     if options.detector != "none":
         search = FieldSearch(

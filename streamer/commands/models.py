@@ -17,6 +17,8 @@ from streamer.commands.output import say
 from streamer.counting.known import known_of
 from streamer.dashboard.words import worst_unseen
 
+_FROM = "a clone of leukostream, the file or its folder, or the http(s) address of one of them"
+
 HEADLINES = {
     "map50": "mAP@0.5",
     "map50_95": "mAP@[.5:.95]",
@@ -43,7 +45,13 @@ def add_options(parser: Parser) -> None:
     text = "fetch the file of a model that does not ship"
     fetch = commands.add_parser("pull", help=text, description=f"{text.capitalize()}.")
     fetch.add_argument("name", metavar="NAME", help="as leukostream models lists it")
-    fetch.add_argument("--from", dest="source", metavar="URL|DIR", required=True, help="where the file is")
+    fetch.add_argument(
+        "--from",
+        dest="source",
+        metavar="CLONE|URL",
+        required=True,
+        help="a clone of leukostream, a folder, a file, or an http(s) address of one",
+    )
 
 
 def main(options: Options) -> int:
@@ -69,7 +77,8 @@ def print_models(console: Console) -> int:
                 table.add_row(str(measured_on), text)
         console.print(table, highlight=False)
     console.print(
-        "All figures, and the commands that measured them, are in the cards: engines/zoo/NAME.toml", highlight=False
+        "All figures, and the commands that measured them, are in the cards: engines/zoo/**/NAME.toml",
+        highlight=False,
     )
     return 0
 

@@ -143,6 +143,10 @@ def add_classifier_option(group: Group) -> None:
     group.add_argument("--classifier", metavar="NAME|FILE", default=DEFAULT_CLASSIFIER, help="names the cells")
 
 
+def add_site_option(group: Group) -> None:
+    group.add_argument("--site", metavar="SITE/", help="names the cells by the profile that leukostream adapt wrote")
+
+
 def seconds(text: str) -> float:
     if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected seconds, such as 5 or 0")

@@ -12,6 +12,7 @@ from engines.base import Attribute, attribute_columns
 from engines.models.classifier import Classifier
 from engines.models.own_classes import OwnClasses
 from engines.zoo.card import Card
+from engines.zoo.slide_flags import SlideFlag
 from streamer.records import LOW_CONFIDENCE, UNCLASSIFIED, UNLIKE_TRAINING, Attributes, AttributeValue, Classifications
 
 
@@ -66,10 +67,11 @@ def likeliest_values(attributes: Sequence[Attribute], probabilities: npt.NDArray
 
 
 def _error_rates(card: Card) -> dict[str, float]:
-    """From the figures NAME_false_rate of a card, such as `blast_false_rate`."""
+    """From the figures NAME_false_rate of a card, such as `blast_false_rate`; of its `slide_flags` from these."""
     keys = {name: f"{name.replace(' ', '_')}_false_rate" for name in card.class_names}
     measured = {name: [one[key] for one in card.figures.values() if key in one] for name, key in keys.items()}
-    return {name: float(max(rates)) for name, rates in measured.items() if rates}
+    rates = {name: float(max(found)) for name, found in measured.items() if found}
+    return rates | {flag.name: flag.false_rate for flag in card.slide_flags}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class ClassDecision:
     error_rates: Mapping[str, float] = field(default_factory=dict)
     """By class, the share of the cells of other classes that are given it: of all that the card was measured on the
     worst. A class that is missing was not measured so."""
+    slide_flags: tuple[SlideFlag, ...] = ()
+    """From the model card: classes of which single cells flag no slide."""
 
     @classmethod
     def of(cls, classifier: Classifier | OwnClasses) -> ClassDecision:
@@ -103,6 +107,7 @@ class ClassDecision:
             attributes=card.attributes,
             attributes_of=card.attributes_of,
             error_rates=_error_rates(card),
+            slide_flags=card.slide_flags,
         )
 
     @property

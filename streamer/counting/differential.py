@@ -15,6 +15,7 @@ from types import MappingProxyType
 import msgspec
 from scipy.special import betaincinv, betaln
 
+from engines.zoo.slide_flags import SlideFlag
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.flags import (
     IMMATURE_GRANULOCYTE,
@@ -25,6 +26,7 @@ from streamer.counting.flags import (
     find_flags,
     range_state,
 )
+from streamer.counting.suspects import Suspects
 from streamer.records import UNCLASSIFIED, ClassShare, Differential, RangeState
 
 CONFIDENCE = 0.95
@@ -149,6 +151,8 @@ class Tally:
     """Of these and of nucleated red cells, by the names of `SEEN`."""
     seen_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The cells of the names of `SEEN` and of `METAMYELOCYTE`, whole or not."""
+    suspects: Mapping[str, Suspects] = field(default_factory=dict)
+    """By the names of the flags of the slide."""
     weights: Mapping[str, float] | None = None
     """By class, the sum of what its cells stand for (size_correction.py). None: not measured."""
 
@@ -161,6 +165,7 @@ def differential(
     subclass_parents: Sequence[str] = (),
     ranges: Mapping[str, tuple[float, float]] = FIVE_PART_RANGES,
     error_rates: Mapping[str, float] = MappingProxyType({}),
+    slide_flags: Sequence[SlideFlag] = (),
     method: str = CLOPPER_PEARSON,
     final: bool = False,
 ) -> Differential:
@@ -169,6 +174,7 @@ def differential(
     A class that the classifier knows and did not see has count 0 and an upper limit; a class that it doesn't know
     is not in `classes` but, where it matters, in `not_assessed`. `method` is one of LIMITS; flags follow its limits.
     `error_rates`: by class, the share of other cells that the classifier calls so, as far as its card says.
+    `slide_flags`: classes of which single cells flag no slide; the tally has their suspects.
     """
     counts = tally.classes
     leukocytes = [name for name in class_names if name not in NOT_LEUKOCYTES]
@@ -203,13 +209,13 @@ def differential(
             find_flags(
                 named | {UNCLASSIFIED: share(unclassified, total, method)},
                 total,
-                _seen(tally, named, total, method),
+                _seen(tally, named, total, method, slide_flags),
                 states,
                 ranges,
                 error_rates,
             )
         ),
-        not_assessed=_not_assessed({*class_names, *subclass_names}, nrbc, ranges),
+        not_assessed=_not_assessed({*class_names, *subclass_names}, nrbc, ranges, slide_flags),
         rbc_seen=tally.rbc,
         platelets_seen=tally.platelets,
         frames=tally.frames,
@@ -232,16 +238,26 @@ def _without_subclass(tally: Tally, parent: str | None, parents: Mapping[str, st
     return tally.classes.get(parent, 0) - own
 
 
-def _seen(tally: Tally, named: Mapping[str, ClassShare], total: int, method: str) -> dict[str, SeenCells]:
-    """What is flagged for being seen, and the metamyelocytes."""
+def _seen(
+    tally: Tally, named: Mapping[str, ClassShare], total: int, method: str, slide_flags: Sequence[SlideFlag]
+) -> dict[str, SeenCells]:
+    """What is flagged for being seen, or for as many as errors seldom give, and the metamyelocytes."""
     whole = {name: one for name, one in named.items() if name in SEEN or name == METAMYELOCYTE}
     whole["erythroblast"] = ClassShare(tally.classes.get("erythroblast", 0), None, None, None)
     if IMMATURE_GRANULOCYTE in whole:
         staged = sum(tally.subclasses.get(name, 0) for name in LEFT_SHIFT)
         whole[IMMATURE_GRANULOCYTE] = share(max(0, whole[IMMATURE_GRANULOCYTE].count - staged), total, method)
-    return {
+    seen = {
         name: SeenCells(one, tally.edge_seen.get(name, 0), tally.seen_ids.get(name, ())) for name, one in whole.items()
     }
+    for flag in slide_flags:
+        found = tally.suspects.get(flag.name, Suspects())
+        if found.flags(flag.false_rate, total + tally.edge):
+            shares = share(found.whole, total, method)
+            seen[flag.name] = SeenCells(shares, found.at_edge, found.cell_ids, flag, found.confirmed)
+        else:
+            seen.pop(flag.name, None)
+    return seen
 
 
 def _corrected(weights: Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
@@ -260,8 +276,12 @@ def _size_bias(shares: Mapping[str, ClassShare], corrected: Mapping[str, float])
     return {name: points for name, points in moved.items() if abs(points) > SIZE_BIAS_POINTS}
 
 
-def _not_assessed(known: set[str], nrbc: int, ranges: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
-    """What there are flags or ranges for, and what else may matter, that the model has no name for."""
+def _not_assessed(
+    known: set[str], nrbc: int, ranges: Mapping[str, tuple[float, float]], slide_flags: Sequence[SlideFlag]
+) -> tuple[str, ...]:
+    """What there are flags or ranges for, and what else may matter, that the model has no name for, or was never
+    tested on."""
     nucleated_red = () if nrbc else ("erythroblast",)  # a detector may know them where the classifier does not
-    asked = dict.fromkeys((*KNOWN_CONDITIONS, *LEFT_SHIFT, *nucleated_red, *ranges))
+    untested = [name for flag in slide_flags for name in flag.untested]
+    asked = dict.fromkeys((*KNOWN_CONDITIONS, *untested, *LEFT_SHIFT, *nucleated_red, *ranges))
     return tuple(name for name in asked if name not in known)

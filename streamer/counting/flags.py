@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from engines.zoo.slide_flags import MeasuredSlides, SlideFlag
 from streamer.records import UNCLASSIFIED, ClassShare, Flag, FlagDirection, RangeState
 
 LEFT_SHIFT = ("promyelocyte", "myelocyte", "metamyelocyte")
@@ -46,6 +47,10 @@ class SeenCells:
     """Only ever seen cut by an edge; in no percentage."""
     cell_ids: tuple[int, ...] = ()
     """Of all of them."""
+    rule: SlideFlag | None = None
+    """Of a class of which single cells flag no slide; None: one is enough."""
+    confirmed: int = 0
+    """Of the cells of such a class, those that a person gave it."""
 
 
 def range_state(named: ClassShare, at_most: ClassShare, total: int, usual: tuple[float, float]) -> RangeState:
@@ -92,7 +97,8 @@ def find_flags(
         error = error_rates.get(name)
         return Flag(
             code=code,
-            text=_text(name, direction, share, total, range_, cells),
+            text=_text(name, direction, share, total, range_, cells, error),
+            note=None if cells is None or cells.rule is None else _note(cells.rule),
             class_=name,
             direction=direction,
             count=share.count,
@@ -105,7 +111,7 @@ def find_flags(
             cell_ids=() if cells is None else cells.cell_ids,
         )
 
-    for name in SEEN:
+    for name in dict.fromkeys((*SEEN, *(name for name, cells in seen.items() if cells.rule is not None))):
         cells = seen.get(name)
         if cells is not None and cells.share.count + cells.at_edge:
             yield flag("seen", name, "seen", cells.share, None, cells)
@@ -129,8 +135,12 @@ def _text(
     total: int,
     usual: tuple[float, float] | None,
     cells: SeenCells | None,
+    error: float | None,
 ) -> str:
-    """As "basophil 40 % (2 of 5; limits 3–90; usual 0–1)"."""
+    """As "basophil 40 % (2 of 5; limits 3–90; usual 0–1)", and of a class of which one cell is not enough as
+    "blast? 3 of 112 (pictures); 0.1 expected by error"."""
+    if cells is not None and cells.rule is not None:
+        return _suspects_text(name, share, total, cells, error)
     words = f"{SEEN[name]} seen" if direction == "seen" else name
     at_edge = 0 if cells is None or direction != "seen" else cells.at_edge
     if at_edge and not share.count:
@@ -144,3 +154,38 @@ def _text(
         parts.append(f"{at_edge} more cut by an edge")
     percent = "" if share.percent is None else f" {round(share.percent, 1):g} %"
     return f"{words}{percent} ({'; '.join(parts)})"
+
+
+def _suspects_text(name: str, share: ClassShare, total: int, cells: SeenCells, error: float | None) -> str:
+    words = SEEN.get(name, name)
+    doubt = f"{words} seen:" if cells.confirmed else f"{words}?"
+    parts = ["pictures"]
+    if cells.confirmed:
+        parts.append(f"{cells.confirmed} so named by a person")
+    if cells.at_edge:
+        parts.append(f"{cells.at_edge} more cut by an edge")
+    expected = "" if error is None else f"; {_few(error * total)} expected by error"
+    return f"{doubt} {share.count} of {total} ({'; '.join(parts)}){expected}"
+
+
+def _note(rule: SlideFlag) -> str | None:
+    """How surely slides were flagged that were mixed of single cells, and what was never tested."""
+    parts = []
+    if rule.sensitivity is not None:
+        slides = f"slides of {rule.cells} cells with {rule.percent:g} % {SEEN.get(rule.name, rule.name)}s flagged"
+        parts.append(f"{slides}: {_measured(rule.sensitivity, 'patients')}")
+    if rule.specificity is not None:
+        parts.append(f"normal ones not flagged: {_measured(rule.specificity, 'laboratories')}")
+    if rule.untested:
+        parts.append(f"never tested: {', '.join(rule.untested)}")
+    return "; ".join(parts) or None
+
+
+def _measured(slides: MeasuredSlides, units: str) -> str:
+    share, low, high = (round(100 * one) for one in (slides.share, slides.low, slides.high))
+    return f"{share} % (limits {low}–{high}, {slides.units} {units})"
+
+
+def _few(number: float) -> str:
+    """One digit below ten, as few as it takes above."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.1g}"

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.base import Attribute, attribute_columns
+from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.decision import DecisionRule, likeliest_values, parent_indices
 from streamer.counting.growable import Column, GrowableTable
+from streamer.counting.suspects import suspicion
 from streamer.records import Attributes, Classifications
 
 Floats = npt.NDArray[np.float32]
@@ -155,6 +157,16 @@ class Fusion:
     def attribute_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, V), those of one attribute sum to 1; rows without looks are NaN."""
         return self._pooled(self._table.attributes[rows], rows, self._values)
+
+    def suspicion(self, rows: npt.NDArray[np.intp], flag: SlideFlag) -> Floats:
+        """(n,) probability that a row is of what flags a slide; 0 without looks."""
+        if not self.class_names:
+            return np.zeros(len(rows), np.float32)
+        asked = {flag.name, *flag.equivalents} & {*self.subclass_names}
+        subclasses = self.subclass_probabilities(rows) if asked else np.zeros((len(rows), 0), np.float32)
+        classes = self.probabilities(rows)
+        total = suspicion(flag, self.class_names, self.subclass_names, self._parents, classes, subclasses)
+        return np.asarray(np.nan_to_num(total), np.float32)
 
     def novelty(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n,) of the least novel look; 1 without looks, 0 where the classifier does not measure it."""

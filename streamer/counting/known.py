@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engines.zoo.card import Appearance, Card
-from engines.zoo.figures import MeasuredOn
+from engines.zoo.figures import OF_BASE, MeasuredOn
 from streamer.records import WorstLaboratory
 
 LEFT_OUT = "left out"
@@ -49,7 +49,8 @@ def known_of(card: Card) -> Known:
 
 def _is_unseen(on: MeasuredOn, trained: set[str]) -> bool:
     same = {on.dataset, on.dataset.removesuffix("_crops"), on.dataset.partition("/")[0]}
-    return on.view == LEFT_OUT or (not on.view and bool(trained) and not same & trained)
+    view = on.view.removeprefix(OF_BASE).strip()  # of a site profile: no better is known of such laboratories
+    return view == LEFT_OUT or (not view and bool(trained) and not same & trained)
 
 
 def _wrong_percent(card: Card, on: MeasuredOn) -> float | None:

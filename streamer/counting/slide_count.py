@@ -140,7 +140,12 @@ class SlideCount:
         if decision is not None:
             fusion = FusionConfig(unclassified_below=decision.threshold, novel_above=decision.novel_above)
             described = decision.attributes_of
-        self._slide = SlideMap(SlideConfig(min_score=operating_score, attributes_of=described, fusion=fusion))
+        self._slide_flags = () if decision is None else decision.slide_flags
+        self._slide = SlideMap(
+            SlideConfig(
+                min_score=operating_score, attributes_of=described, slide_flags=self._slide_flags, fusion=fusion
+            )
+        )
         self._islands = IslandBook()
         self._evidence = EvidenceBook(operating_score)
         self._area = AcceptedArea()
@@ -253,6 +258,17 @@ class SlideCount:
 
     def differential(self, *, final: bool) -> Differential:
         """Of what was counted so far."""
+        found, tally = self._found(final=final)
+        verdict = judge(self._evidence_of(found, tally), self._verdict)
+        smudge_cells = with_smudge_cells(verdict, found)
+        return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
+
+    def evidence(self, *, final: bool) -> SlideEvidence:
+        """What the verdict of `differential` rests on."""
+        return self._evidence_of(*self._found(final=final))
+
+    def _found(self, *, final: bool) -> tuple[Differential, Tally]:
+        """The differential without its verdict, and what it was made of."""
         counts, slide = self._slide.counts(), self._slide
         classes = Counter(counts.classes)
         classes["erythroblast"] += counts.nucleated_red
@@ -261,12 +277,13 @@ class SlideCount:
             classes=classes,
             subclasses=counts.subclasses,
             rbc=counts.red + (counts.partial_red if final else 0),
-            platelets=counts.platelets + (counts.partial_platelets if final else 0),
+            platelets=counts.platelets + classes["platelet"] + (counts.partial_platelets if final else 0),
             frames=self._frames,
             frames_accepted=self._accepted,
             edge=sum(count for name, count in counts.partial_classes.items() if name not in NOT_LEUKOCYTES),
             edge_seen={name: int(slide.partial(rows).sum()) for name, rows in listed.items()},
             seen_ids={name: tuple(rows.tolist()) for name, rows in listed.items()},
+            suspects=slide.suspects(),
             weights=self._weights(),
         )
         decision = self._decision
@@ -279,12 +296,11 @@ class SlideCount:
             subclass_parents=decision.subclass_parents if decision else (),
             ranges=self._ranges,
             error_rates=decision.error_rates if decision else {},
+            slide_flags=self._slide_flags,
             method=method,
             final=final,
         )
-        verdict = judge(self._evidence_of(found, tally), self._verdict)
-        smudge_cells = with_smudge_cells(verdict, found)
-        return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
+        return found, tally
 
     def novelty(self) -> SlideNovelty:
         """How unlike the training cells the counted white cells are."""
@@ -292,12 +308,16 @@ class SlideCount:
 
     def _evidence_of(self, found: Differential, tally: Tally) -> SlideEvidence:
         book, novelty = self._evidence, self.novelty()
+        flagged = {flag.class_ for flag in found.flags}
+        seen = Counter({**tally.classes, **tally.subclasses}) + Counter(tally.edge_seen)
         return SlideEvidence(
             white_cells=found.total,
             unclassified=found.unclassified,
             unlike_training=novelty.unlike_training,
             mean_novelty=novelty.mean,
-            seen=Counter({**tally.classes, **tally.subclasses}) + Counter(tally.edge_seen),
+            seen=seen,
+            suspects={name: (*one.cell_ids, *one.below) for name, one in tally.suspects.items()},
+            too_few={name for name in tally.suspects if name not in flagged},
             smudge_cells=found.smudge,
             frames=found.frames,
             rejected=book.state.rejected,
@@ -362,6 +382,8 @@ class SlideCount:
         counts = self._slide.counts()
         named = {name: count for name, count in counts.subclasses.items() if name in LISTED}
         named["listed"] = counts.listed
+        for name, one in self._slide.suspects().items():
+            named |= {f"{name} suspects": len(one.cell_ids), f"{name} confirmed": one.confirmed}
         published = (counts.white, counts.nucleated_red, (*counts.classes.items(), *named.items()))
         frames_since = self._frames - self._published_at_frame
         if published == self._published and frames_since < DIFFERENTIAL_EVERY_FRAMES:

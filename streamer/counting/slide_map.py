@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.fusion import Fusion, FusionConfig, Names
 from streamer.counting.matching import (
@@ -27,6 +28,7 @@ from streamer.counting.matching import (
 from streamer.counting.pieces import around, find_pieces
 from streamer.counting.recognition import Recognition
 from streamer.counting.sight import SightConfig, sight_of, veiled_by
+from streamer.counting.suspects import Suspects
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
 from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
@@ -50,6 +52,8 @@ class SlideConfig:
     """Side of the grid's squares; cells larger than two of them would not be found again."""
     attributes_of: tuple[str, ...] = ()
     """Classes whose cells the classifier learnt to describe; the attributes of others are not published."""
+    slide_flags: tuple[SlideFlag, ...] = ()
+    """Classes of which single cells flag no slide."""
     sight: SightConfig = field(default_factory=SightConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -93,7 +97,7 @@ class SlideMap:
         self._config = config or SlideConfig()
         self._cells = CellTable(self._config.bucket_px)
         self._fusion = Fusion(self._config.fusion)
-        self._tallies = Tallies(self._cells, self._fusion)
+        self._tallies = Tallies(self._cells, self._fusion, self._config.slide_flags)
         self._recognition = Recognition(self._cells, self._config.match)
         self._visits = Visits()
         self._hidden: HiddenParts | None = None
@@ -125,6 +129,10 @@ class SlideMap:
     def listed(self) -> dict[str, Ints]:
         """Numbers of the cells, whole or not, by class or subclass, of those whose cells the flags list."""
         return self._tallies.listed()
+
+    def suspects(self) -> dict[str, Suspects]:
+        """The cells that may be of it, by the name of each flag of the slide."""
+        return self._tallies.suspects()
 
     def partial(self, cell_ids: Ints) -> npt.NDArray[np.bool_]:
         """Which of these cells were never seen whole."""

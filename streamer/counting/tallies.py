@@ -3,19 +3,22 @@ changes have to be published."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.cell_table import KINDS, CellTable
-from streamer.counting.differential import NOT_CELLS
+from streamer.counting.differential import NOT_CELLS, NOT_LEUKOCYTES
 from streamer.counting.flags import METAMYELOCYTE, SEEN
 from streamer.counting.fusion import Fusion
 from streamer.counting.matching import Ints
+from streamer.counting.suspects import Suspects
 from streamer.records import UNCLASSIFIED
 
 LISTED = (*SEEN, METAMYELOCYTE)
@@ -40,15 +43,16 @@ class SlideCounts:
     partial_red: int
     partial_platelets: int
     listed: int
-    """Cells of `LISTED`, whole or not."""
+    """Cells of `LISTED`, and those that count for a flag of the slide, whole or not."""
 
 
 class Tallies:
     """Running counts over a cell store; every change of cells goes through `change`."""
 
-    def __init__(self, cells: CellTable, fusion: Fusion) -> None:
+    def __init__(self, cells: CellTable, fusion: Fusion, slide_flags: Sequence[SlideFlag] = ()) -> None:
         self._cells = cells
         self._fusion = fusion
+        self._slide_flags = slide_flags
         self.finished = False
         """Whether cells that were only seen cut are published too."""
         self._whole = self._partial = _Sums.of_none()
@@ -95,6 +99,24 @@ class Tallies:
         names = np.where(names == "", of_class[cells.class_index[rows] + 1], names)
         names = np.where(cells.kind(rows) == 1, "erythroblast", names)
         return {name: rows[names == name] for name in LISTED if (names == name).any()}
+
+    def suspects(self) -> dict[str, Suspects]:
+        """The cells that may be of it, by the name of each flag of the slide."""
+        rows = np.array(sorted(self._listed), np.intp)
+        return {flag.name: self._suspects(flag, rows) for flag in self._slide_flags}
+
+    def _suspects(self, flag: SlideFlag, listed: Ints) -> Suspects:
+        cells = self._cells
+        counts = self._are_suspect(listed, flag)
+        rows, others = listed[counts], listed[~counts]
+        partial = int(cells.partial[rows].sum())
+        return Suspects(
+            whole=len(rows) - partial,
+            at_edge=partial,
+            confirmed=int((cells.reclassified_order[rows] > 0).sum()),
+            cell_ids=tuple(rows.tolist()),
+            below=tuple(others[self._are_named(others, (flag.name,))].tolist()),
+        )
 
     def drain(self) -> tuple[list[int], list[int]]:
         """(cells to publish, cells to take back), by number; the list starts anew with every call."""
@@ -154,11 +176,29 @@ class Tallies:
         )
 
     def _are_listed(self, rows: Ints) -> npt.NDArray[np.bool_]:
-        """Whether the classes or subclasses of these cells are."""
-        of_class, of_subclass = self._listed_names()
+        """Whether the classes or subclasses of these cells are, or they count for a flag of the slide."""
+        found = self._are_named(rows, LISTED)
+        for flag in self._slide_flags:
+            found |= self._are_named(rows, (flag.name,)) | self._are_suspect(rows, flag)
+        return found
+
+    def _are_suspect(self, rows: Ints, flag: SlideFlag) -> npt.NDArray[np.bool_]:
+        """Whether these cells count for a flag: by their looks, or by what a person said. None does that is named as no
+        leukocyte."""
         cells = self._cells
-        found = (of_class[cells.class_index[rows] + 1] != "") | (of_subclass[cells.subclass_index[rows] + 1] != "")
-        return np.asarray(found, np.bool_)
+        white_rows = cells.white_row[rows]
+        by_looks = white_rows >= 0
+        found = np.zeros(len(rows), np.bool_)
+        found[by_looks] = self._fusion.suspicion(white_rows[by_looks].astype(np.intp), flag) >= np.float32(flag.above)
+        by_person = cells.reclassified_order[rows] > 0
+        found[by_person] = self._are_named(rows[by_person], (flag.name, *flag.equivalents))
+        return np.asarray(found & (cells.kind(rows) == 0) & ~self._are_named(rows, NOT_LEUKOCYTES), np.bool_)
+
+    def _are_named(self, rows: Ints, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+        """Whether the class or the subclass of these cells is one of some names."""
+        cells, fusion = self._cells, self._fusion
+        of_class, of_subclass = _is_among(fusion.class_names, names), _is_among(fusion.subclass_names, names)
+        return np.asarray(of_class[cells.class_index[rows] + 1] | of_subclass[cells.subclass_index[rows] + 1], np.bool_)
 
     def _listed_names(self) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
         """Of none and then each class, and of none and then each subclass: its name, "" unless it is one of these."""
@@ -168,6 +208,12 @@ class Tallies:
             for names in (fusion.class_names, fusion.subclass_names)
         )
         return of_class, of_subclass
+
+
+@lru_cache(maxsize=64)
+def _is_among(own: tuple[str, ...], names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """(1 + n,) for none and then each of its own: whether it is one of some names."""
+    return np.array([False, *(name in names for name in own)])
 
 
 class _Sums(NamedTuple):

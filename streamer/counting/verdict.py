@@ -8,9 +8,11 @@ review" means that nothing which was measured speaks against reviewing it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
+
+import msgspec
 
 from engines.zoo.card import Appearance
 from streamer.config import VerdictConfig
@@ -49,6 +51,10 @@ class SlideEvidence:
     """Of the white cells; None: there are none, or the classifier does not measure it."""
     seen: Mapping[str, int] = field(default_factory=dict)
     """Cells by class and subclass, nucleated red ones among them."""
+    suspects: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By class of which single cells flag no slide, the cells that may be of it or are named so."""
+    too_few: Collection[str] = ()
+    """Of these classes, those that did not flag the slide."""
     smudge_cells: int | None
     """None: the classifier has no name for them, and `not_assessed` says so."""
     frames: int
@@ -190,13 +196,24 @@ def _of_classes(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verd
         )
         yield _over("smudge_cells", text, smudge, config.smudge_cells_per_100, "per 100")
     for name in config.person_classes:
-        if evidence.seen.get(name):
+        if name in evidence.suspects:
+            yield from _of_suspects(name, evidence)
+        elif evidence.seen.get(name):
             text = f"{name} {evidence.seen[name]}: a person has to see each"
             yield _reason("person_needed", text, evidence.seen[name], 0)
     limit = config.person_unclassified_percent
     if unclassified is not None and unclassified > limit:
         text = f"unclassified {_share(evidence.unclassified, cells)}: a person has to name them"
         yield _over("person_needed", text, unclassified, limit, "%")
+
+
+def _of_suspects(name: str, evidence: SlideEvidence) -> Iterator[VerdictReason]:
+    cell_ids = evidence.suspects[name]
+    if cell_ids:
+        few = "? {}, too few for a flag" if name in evidence.too_few else " {}"
+        text = f"{name}{few.format(len(cell_ids))}: a person has to see each"
+        reason = _reason("person_needed", text, len(cell_ids), 0)
+        yield msgspec.structs.replace(reason, cell_ids=cell_ids)
 
 
 def _of_frames(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[VerdictReason]:

@@ -117,7 +117,7 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
     bar_width = room - name_width - 1
     if name_width < LEAST_NAME:
         name_width, bar_width = max(1, min(longest, room)), 0
-    top = _axis_top([share for _, share in rows])
+    top = axis_top([share for _, share in rows])
     axis = f" 0{top:>{bar_width - 1}}" if bar_width else ""
     heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{RELATIVE:>{percent_width}}{axis}{'95 %':>{range_width}}"
     lines = [fit([(heading, FAINT)], width)]
@@ -133,7 +133,7 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
     return lines
 
 
-def _axis_top(shares: Sequence[ClassShare]) -> int:
+def axis_top(shares: Sequence[ClassShare]) -> int:
     """Percent at the right end of the bars: the smallest of some round numbers above all limits."""
     largest = max(
         (value for share in shares for value in (share.percent, share.high) if value is not None), default=100

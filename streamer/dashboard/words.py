@@ -7,7 +7,7 @@ import math
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
 from streamer.protocol import messages
-from streamer.records import UNCLASSIFIED, CellShape, ClassShare, WorstLaboratory
+from streamer.records import UNCLASSIFIED, Cell, CellShape, ClassShare, WorstLaboratory
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
@@ -94,10 +94,11 @@ def with_smudge_cells(message: messages.DifferentialMessage) -> str | None:
 
 
 def flags(message: messages.DifferentialMessage) -> str:
-    """The flags in a line. That there is none is only said where all ranges could be judged; empty before 2.0, which
-    did not say that."""
+    """The flags in a line, with what is known of how surely they are raised. That there is none is only said where all
+    ranges could be judged; empty before 2.0, which did not say that."""
     unjudged = [name for name, state in message.ranges.items() if state == "can't be judged"]
-    parts = [f"flags: {'; '.join(flag.text for flag in message.flags)}"] if message.flags else []
+    texts = [flag.text if flag.note is None else f"{flag.text} [{flag.note}]" for flag in message.flags]
+    parts = [f"flags: {'; '.join(texts)}"] if texts else []
     if unjudged:
         parts.append(f"can't be judged: {', '.join(unjudged)}")
     return ". ".join(parts) or ("no flag" if message.ranges else "")
@@ -139,7 +140,7 @@ def agreement(message: messages.HealthMessage) -> float | None:
     return min(shares, default=None)
 
 
-def described(cell: messages.CellMessage) -> str:
+def described(cell: messages.CellMessage | Cell) -> str:
     """A cell in words: first its measures, then its nucleus; empty if nothing is known. Absent parts, and those that
     follow from others, are left out."""
     values = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
@@ -152,7 +153,7 @@ def described(cell: messages.CellMessage) -> str:
     elif values.get("granularity") == "no":
         parts.append("no granules")
     if "nuclear_cytoplasmic_ratio" in values:
-        parts.append(f"ratio {values['nuclear_cytoplasmic_ratio']}")
+        parts.append(f"N:C ratio {values['nuclear_cytoplasmic_ratio']}")
     cytoplasm = [values[name] for name in ("cytoplasm_colour", "cytoplasm_texture") if name in values]
     if cytoplasm:
         parts.append(f"cytoplasm {' '.join(cytoplasm)}")

@@ -76,6 +76,8 @@ class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
     reference_ranges: dict[str, tuple[float, float]] | None = None
     stop_at_precision: float | None = None
     record: str | None = None
+    um_per_px: str | float | tuple[str, ...] | None = None
+    """As given, `[NAME=]UM` each."""
     verdict: VerdictConfig | None = None
     """None: of before there were verdicts."""
 
@@ -289,6 +291,15 @@ class StoredSession(SessionRows):
     def differentials(self) -> Iterator[bytes]:
         """The headers of all differentials, in order of publication."""
         return (row.header for row in self._messages("AND type = 'differential' ORDER BY session_seq"))
+
+    def cell_messages(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """(header, JPEG) of all `cell` messages, in order of publication."""
+        return ((row.header, row.jpeg) for row in self._messages("AND type = 'cell' ORDER BY session_seq"))
+
+    def last_message(self, type_: str) -> bytes | None:
+        """The header of the newest message of a type; None before the first."""
+        rows = self._messages("AND type = ? ORDER BY session_seq DESC LIMIT 1", type_)
+        return next((row.header for row in rows), None)
 
     def messages_after(self, session_seq: int, limit: int = -1) -> Iterator[tuple[bytes, bytes | None]]:
         """(header, payload) of the messages numbered above `session_seq`, in order; all of them with -1."""

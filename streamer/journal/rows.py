@@ -16,6 +16,7 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
+from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.decision import ClassDecision
 from streamer.counting.evidence import EvidenceState
 from streamer.counting.fusion import Names
@@ -108,6 +109,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     is resumed though it changed."""
     error_rates: dict[str, float] = {}
     """By class, as the classifier's card says; what flags say of errors."""
+    slide_flags: tuple[SlideFlag, ...] = ()
+    """As the classifier's card says: classes of which single cells flag no slide."""
 
 
 def rules_of(
@@ -138,6 +141,7 @@ def rules_of(
         attributes_of=decision.attributes_of,
         known=known_of(classifier.card),
         error_rates=dict(decision.error_rates),
+        slide_flags=decision.slide_flags,
     )
 
 
@@ -154,6 +158,7 @@ def decision_of(rules: Rules) -> ClassDecision | None:
         rules.attributes,
         rules.attributes_of,
         rules.error_rates,
+        rules.slide_flags,
     )
 
 

@@ -318,13 +318,18 @@ def evidence_of(analysed: Analysed, shown: tuple[int, int] | None, class_name: s
     return Evidence(class_=class_name, frame_id=analysed.frame.frame_id, square_px=square, map=levels)
 
 
-def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:
-    """JPEG of a cell with a little of what is around it."""
-    height, width = image.shape[:2]
-    x1, y1, x2, y2 = box_px.tolist()
+def picture_bounds(box_px: Sequence[float], size_px: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the picture of a cell: its box (x1, y1, x2, y2) with a margin, as far as it lies
+    within the frame of `size_px` (width, height)."""
+    x1, y1, x2, y2 = box_px
     half = PICTURE_MARGIN * max(x2 - x1, y2 - y1) / 2
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    left, top = max(0, round(x - half)), max(0, round(y - half))
-    part = image[top : min(height, round(y + half)), left : min(width, round(x + half))]
-    done, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+    width, height = size_px
+    return max(0, round(x - half)), max(0, round(y - half)), min(width, round(x + half)), min(height, round(y + half))
+
+
+def _picture(image: Image, box_px: npt.NDArray[np.float32]) -> bytes | None:
+    """JPEG of a cell with a little of what is around it."""
+    left, top, right, bottom = picture_bounds(box_px.tolist(), (image.shape[1], image.shape[0]))
+    done, encoded = cv2.imencode(".jpg", image[top:bottom, left:right], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
     return encoded.tobytes() if done else None

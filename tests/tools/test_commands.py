@@ -20,7 +20,7 @@ from tools.evaluate import __main__ as evaluate
 ROOT = Path(__file__).parents[2]
 ROOMS = [f"python -m tools.{room}" for room in ("bench", "data", "export", "report", "train")]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CARDS = sorted((ROOT / "engines" / "zoo").glob("*.toml"))
+CARDS = sorted((ROOT / "engines" / "zoo").rglob("*.toml"))
 MODULES = sorted((ROOT / "tools").rglob("*.py"))
 
 

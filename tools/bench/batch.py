@@ -23,6 +23,7 @@ from rich.table import Table
 from engines.backends.onnxruntime import Threads
 from engines.models.loading import load_classifier, load_detector
 from streamer.commands.compile import read_frames
+from streamer.config import DEFAULT_CLASSIFIER
 from tools.commands import command_parser
 
 SOURCE = "sim:seed=5,cells=12"
@@ -76,7 +77,7 @@ def classifier_ms(name: str, frames: Sequence[np.ndarray], rounds: int) -> dict[
 def main(arguments: Sequence[str]) -> int:
     parser = command_parser("tools.bench batch", __doc__)
     parser.add_argument("--detector", default="yolov5n-blood", metavar="NAME|FILE")
-    parser.add_argument("--classifier", default="mobilenetv3-small", metavar="NAME|FILE")
+    parser.add_argument("--classifier", default=DEFAULT_CLASSIFIER, metavar="NAME|FILE")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)

@@ -106,8 +106,8 @@ class Row:
 
 
 def shipped() -> list[Card]:
-    """The cards of the models whose graph comes with this installation."""
-    return [card for card in models() if place(card) == "shipped"]
+    """The cards of the models whose graph comes with this installation or clone."""
+    return [card for card in models() if place(card) in ("shipped", "in the clone")]
 
 
 def graphs(card: Card, frame_size: tuple[int, int], precisions: Sequence[str] = PRECISIONS) -> Iterator[Graph]:

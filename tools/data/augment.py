@@ -6,7 +6,7 @@ stain is a matrix, gamma a factor, white balance an offset and a lamp's gradient
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -58,18 +58,28 @@ class Augmentation:
     alone_share: float = 0.1
     noise: float = 0.04
 
-    def weakened(self, strength: float) -> Augmentation:
-        """The same with every change but the turning made `strength` times as strong, or as frequent."""
+    def weakened(self, strength: float, only: Collection[str] | None = None) -> Augmentation:
+        """The same with every change but the turning made `strength` times as strong, or as frequent; `only`: those of
+        these names."""
         if not 0 <= strength <= 1:
             raise ValueError(f"strength: got {strength}, expected 0 to 1")
         weaker: dict[str, Any] = {}
         for field in fields(self):
+            if only is not None and field.name not in only:
+                continue
             value = getattr(self, field.name)
             if isinstance(value, tuple):  # factors, 1 is none
                 weaker[field.name] = tuple(strength * bound + (1 - strength) for bound in value)
             elif field.name != "margin":
                 weaker[field.name] = value * strength
         return replace(self, **weaker)
+
+
+COLOURS = (
+    *("stain", "mixing", "gamma", "white_balance", "brightness", "gradient", "hue_rad", "saturation"),
+    *("appearance_share", "haze_share"),
+)
+"""Of Augmentation, what changes colours and light."""
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,11 @@ def set_name(cell: CellPicture) -> str:
     return "/".join(cell.key.split("/")[:2]) if cell.dataset == "wbc_masks" else cell.dataset
 
 
+def cluster_of(cell: CellPicture) -> str:
+    """What a cell belongs together with in measurements: its slide or patient, else its picture."""
+    return cell.slide or cell.key
+
+
 def class_crop(cell: CellPicture, input_px: int, margin: float, *, whole: bool = False) -> np.ndarray:
     """uint8 (input_px, input_px, 3): the crop that the stream would give for the cell's box, or, where `whole`, the
     whole picture as `leukostream classify` takes single-cell files."""

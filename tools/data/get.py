@@ -40,6 +40,7 @@ import cv2
 import numpy as np
 
 from tools.commands import command_parser
+from tools.data.licences import TERMS
 
 PBC_PX = 224
 PBC_CLASSES = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet")
@@ -402,29 +403,29 @@ class Source:
 
 
 def _github(
-    repository: str, branch: str | None, licence: str, convert: Callable[[Path, Path], None], folder: str
+    repository: str, branch: str | None, terms: str, convert: Callable[[Path, Path], None], folder: str
 ) -> Source:
-    """`branch` None: whichever is the repository's own."""
+    """`branch` None: whichever is the repository's own; `terms`: which of `TERMS` are the set's."""
     page = f"https://github.com/{repository}"
     where = "HEAD" if branch is None else f"refs/heads/{branch}"
-    return Source(page, licence, f"{page}/archive/{where}.zip", convert, folder)
+    return Source(page, TERMS[terms].licence, f"{page}/archive/{where}.zip", convert, folder)
 
 
 SOURCES: dict[str, Source] = {
-    "bccd": _github("Shenggan/BCCD_Dataset", "master", "MIT", convert_bccd, "bccd"),
-    "bccd_crops": _github("apple2373/BCCD", "master", "see its page", convert_bccd_crops, "bccd_crops"),
-    "txl_pbc": _github("lugan113/TXL-PBC_Dataset", "master", "MIT", convert_txl_pbc, "txl_pbc"),
-    "bcd": _github("draaslan/blood-cell-detection-dataset", "master", "MIT", convert_bcd, "bcd"),
-    "chula_wbc": _github("singgihbekti/WBC_Dataset", "main", "MIT", convert_chula_wbc, "chula_wbc"),
-    "wbc_masks": _github("zxaoyou/segmentation_WBC", "master", "GPL-3.0", convert_wbc_masks, "wbc_masks"),
-    "pbc": Source("https://data.mendeley.com/datasets/snkd93bnjr/1", "CC BY 4.0", None, convert_pbc, "pbc"),
-    "pbc_boxes": _github("Mohamad-AbouAli/OI-PBC-Dataset", "main", "see its page", convert_pbc_boxes, "pbc"),
+    "bccd": _github("Shenggan/BCCD_Dataset", "master", "bccd", convert_bccd, "bccd"),
+    "bccd_crops": _github("apple2373/BCCD", "master", "bccd_crops", convert_bccd_crops, "bccd_crops"),
+    "txl_pbc": _github("lugan113/TXL-PBC_Dataset", "master", "txl_pbc", convert_txl_pbc, "txl_pbc"),
+    "bcd": _github("draaslan/blood-cell-detection-dataset", "master", "bcd", convert_bcd, "bcd"),
+    "chula_wbc": _github("singgihbekti/WBC_Dataset", "main", "chula_wbc", convert_chula_wbc, "chula_wbc"),
+    "wbc_masks": _github("zxaoyou/segmentation_WBC", "master", "wbc_masks", convert_wbc_masks, "wbc_masks"),
+    "pbc": Source("https://data.mendeley.com/datasets/snkd93bnjr/1", TERMS["pbc"].licence, None, convert_pbc, "pbc"),
+    "pbc_boxes": _github("Mohamad-AbouAli/OI-PBC-Dataset", "main", "pbc_boxes", convert_pbc_boxes, "pbc"),
     # CC BY 4.0 is what others quote of its first home, data.mendeley.com/datasets/jzdj6h7gms/2, which was not seen.
-    "krd": _github("QuocThang1/Blood_Cell", None, "CC BY 4.0 as quoted", convert_krd, "krd"),
+    "krd": _github("QuocThang1/Blood_Cell", None, "krd", convert_krd, "krd"),
     # Also figshare, 10.6084/m9.figshare.14294675; neither the repository nor its README states a licence.
-    "deepapl": _github("sidhomj/DeepAPL", None, "none stated", convert_deepapl, "deepapl"),
+    "deepapl": _github("sidhomj/DeepAPL", None, "deepapl", convert_deepapl, "deepapl"),
     # Of Choi et al., PLOS ONE 2017, 10.1371/journal.pone.0189259; the repository itself states no licence.
-    "marrow": _github("JinwooChoi9/wbc_plosone", None, "CC BY (article)", convert_marrow, "marrow"),
+    "marrow": _github("JinwooChoi9/wbc_plosone", None, "marrow", convert_marrow, "marrow"),
 }
 
 

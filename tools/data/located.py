@@ -58,6 +58,14 @@ def locate(cells: Sequence[CellPicture], detector: Detector | None = None) -> li
     ]
 
 
+def with_found_boxes(cells: Sequence[CellPicture]) -> list[CellPicture]:
+    """The cells in their order, those whose set has no box (`box_is_guess`) with the detector's, where it finds one:
+    a guess, in these, would be all that is known of the cell but its class."""
+    guessed = [cell for cell in cells if cell.box_is_guess]
+    boxes = {one.cell.key: one.cell.box_px for one in locate(guessed)} if guessed else {}
+    return [replace(cell, box_px=boxes[cell.key]) if cell.box_is_guess else cell for cell in cells]
+
+
 _Row = tuple[tuple[float, ...], bool, float | None]
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from engines.geometry import crop_squares
 from tools.data import TRAIN
 from tools.data.augment import Augmentation, degrade, relight
-from tools.data.masks import SHARES, cell_box, crop_mask, read_masked
-from tools.data.protocols import published_split
+from tools.data.masks import cell_box, crop_mask, masked_parts, read_masked
 
 STRETCH = 0.05
 """Of crops: deviation of the axes' scales."""
@@ -76,8 +75,7 @@ def load_cells(root: Path, input_px: int, seed: int, margin: float | None = None
             images.append(crop_squares(image, box, (2 * input_px, 2 * input_px), 2 * margin)[0])
             masks.append(crop_mask(mask, box[0], 2 * input_px, 2 * margin))
     laboratories = [row["image"].split("/")[0] for row in rows]
-    kinds = [f"{laboratory} {row['class']}" for laboratory, row in zip(laboratories, rows, strict=True)]
-    parts = published_split(kinds, [row["image"] for row in rows], SHARES, seed)
+    parts = masked_parts(root, rows, seed)
     whole = np.stack(images), np.stack(masks)
     if margin is None:
         return MaskedCells(*whole, laboratories, parts)

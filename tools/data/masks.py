@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,23 @@ import numpy as np
 
 from engines.geometry import square_around
 from engines.models.segmenter import CLASSES
+from tools.data.protocols import published_split
+from tools.data.splits import UnionFind, hash_links, hash_signs, read_grey
 
 SHARES = (0.7, 0.1, 0.2)
 """Of the training, validation and test part."""
+
+
+def masked_parts(root: Path, rows: Sequence[Mapping[str, str]], seed: int) -> list[str]:
+    """The part of each row of labels.csv, at random by laboratory and class; pictures that show one cell (their
+    perceptual hashes say so: jtsc has four such pairs) are in one part. ValueError where a picture can't be decoded."""
+    names = [row["image"] for row in rows]
+    kinds = [f"{name.split('/')[0]} {row['class']}" for name, row in zip(names, rows, strict=True)]
+    signs = np.stack([hash_signs(read_grey(root / "wbc_masks" / name)) for name in names])
+    same: UnionFind[str] = UnionFind(names)
+    for one, other in hash_links(names, signs):
+        same.union(one, other)
+    return published_split(kinds, [same.root(name) for name in names], SHARES, seed)
 
 
 def cell_box(mask: np.ndarray) -> np.ndarray:

@@ -239,12 +239,12 @@ def _centred_box(width_px: float, height_px: float, side_px: float) -> BoxPx:
 
 def _pbc_cells(root: Path) -> Iterator[CellPicture]:
     """PBC: the largest box of the file's own class that covers the centre; where there is none (about 4 %, pictures
-    without boxes included) a centred square of that class's median side."""
+    without boxes included) a centred square of the median side of all, which tells nothing of the class."""
     fields = {f.key: f for f in _read_coco(root, "pbc")}
     with open(_need(root / "pbc" / "labels.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     found: dict[str, BoxPx] = {}
-    sides: dict[str, list[float]] = defaultdict(list)
+    sides: list[float] = []
     for row in rows:
         key = f"pbc/images/{row['file']}"
         if key not in fields:
@@ -257,8 +257,8 @@ def _pbc_cells(root: Path) -> Iterator[CellPicture]:
         if own:
             box = max(own, key=_area)
             found[key] = box
-            sides[cell_class].append(max(box[2] - box[0], box[3] - box[1]))
-    usual = {c: median(values) for c, values in sides.items()}
+            sides.append(max(box[2] - box[0], box[3] - box[1]))
+    usual = median(sides) if sides else None
     for row in rows:
         key = f"pbc/images/{row['file']}"
         cell_class = _PBC_CLASS.get(row["class"], row["class"])
@@ -269,7 +269,7 @@ def _pbc_cells(root: Path) -> Iterator[CellPicture]:
             path=root / key,
             width_px=width,
             height_px=height,
-            box_px=found.get(key) or _centred_box(width, height, usual.get(cell_class, 0.35 * width)),
+            box_px=found.get(key) or _centred_box(width, height, usual or 0.35 * width),
             cell_class=cell_class,
             subclass=row["subclass"] if row["subclass"] in SUBCLASSES else None,
             box_is_guess=key not in found,

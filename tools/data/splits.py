@@ -184,7 +184,8 @@ def _families(fields: Sequence[_Picture]) -> list[tuple[list[_Picture], tuple[in
     ]
 
 
-def _grey(path: Path) -> np.ndarray:
+def read_grey(path: Path) -> np.ndarray:
+    """uint8 (h, w). ValueError for a file that is no picture."""
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise ValueError(f"picture {path}: got a file that can't be decoded, expected an image")
@@ -209,10 +210,10 @@ def find_links(root: Path, fields: Sequence[_Picture]) -> _Links:
     digest = hashlib.sha256(f"{settings}\n{names}".encode()).hexdigest()[:16]
 
     def search() -> _Links:
-        links = hash_links(keys, np.stack([hash_signs(_grey(root / k)) for k in keys]))
+        links = hash_links(keys, np.stack([hash_signs(read_grey(root / k)) for k in keys]))
         for family, size_px in _families(fields):
             if len(family) > 1:
-                links.extend(overlap_links({f.key: _grey(f.path) for f in family}, size_px))
+                links.extend(overlap_links({f.key: read_grey(f.path) for f in family}, size_px))
         return sorted(set(links))
 
     return [(a, b) for a, b in cached(f"links-{digest}.json", search)]

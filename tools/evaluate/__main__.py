@@ -4,8 +4,8 @@
     python -m tools.evaluate runs/yolov5n-leukocyte/best.pt --long-sides 224,256
 
 Its classes say what it is measured as; `--as TASK` after MODEL measures it as something else. Instead of MODEL:
-`found-cells` or `magnification` and a detector, `single-fields`, `slides`, `verdict`, `verdict-runs`, or
-`unique-cells` and a simulated slide.
+`found-cells` or `magnification` and a detector, `adapt`, `mixed-slides`, `single-fields`, `slides`, `verdict`,
+`verdict-runs`, or `unique-cells` and a simulated slide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from tools.commands import start
 from tools.data import ABNORMAL_CLASSES, CELL_CLASSES
 from tools.data.fields import CLASS_NAMES
 
-MEASUREMENTS = ("found-cells", "magnification", "single-fields", "slides", "unique-cells", "verdict", "verdict-runs")
+MEASUREMENTS = (
+    *("adapt", "found-cells", "magnification", "mixed-slides", "single-fields", "slides"),
+    *("unique-cells", "verdict", "verdict-runs"),
+)
 TASKS = ("classifier", "eight-types", "published", "detector", "leukocyte-detector", "groups", "segmenter")
 
 

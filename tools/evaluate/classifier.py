@@ -17,19 +17,24 @@ from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION, data_root, load_splits, read_cells
 from tools.data.crops import part_of_cell
 from tools.data.located import locate
-from tools.metrics.abnormal import Predicted, choose, figures, predict_with
+from tools.metrics.abnormal import Chosen, Predicted, choose, figures, predict_with
 from tools.train.classifier import NEVER_TAUGHT, SETS
 
 
-def predictions(classifier: Classifier, part: str, left_out: Sequence[str] = ()) -> dict[str, Predicted]:
-    """Of the cells of a part by laboratory, boxed by the detector and looked at as in the stream; laboratories that no
-    model was taught, and those that are `left_out`, are validation as a whole."""
+def chosen_cells(part: str, left_out: Sequence[str] = ()) -> dict[str, Chosen]:
+    """The cells of a part by laboratory, boxed by the detector; laboratories that no model was taught, and those that
+    are `left_out`, are validation as a whole."""
     root = data_root()
     cells = locate(read_cells(root, SETS))
     splits = load_splits(root)
     unseen = (*NEVER_TAUGHT, *left_out)
     parts = [part_of_cell(one.cell, splits, unseen) for one in cells]
-    return {name: predict_with(classifier, some) for name, some in choose(cells, parts, part).items()}
+    return choose(cells, parts, part)
+
+
+def predictions(classifier: Classifier, part: str, left_out: Sequence[str] = ()) -> dict[str, Predicted]:
+    """Of the cells of a part (`chosen_cells`) by laboratory, looked at as in the stream."""
+    return {name: predict_with(classifier, some) for name, some in chosen_cells(part, left_out).items()}
 
 
 def evaluate(classifier: Classifier, part: str, left_out: Sequence[str] = ()) -> dict[str, Any]:

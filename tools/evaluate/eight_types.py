@@ -4,10 +4,11 @@
 
 MODEL is a name of the zoo or an ONNX file with its card beside it.
 --margins looks at cells otherwise than the card says: once, or twice, the second time mirrored.
-`validation` chose the model, its temperature and threshold; `holdout` is for the last measurement only. "NAME whole"
-are single-cell pictures as a whole, "NAME fields" whole fields with one typed cell, which is looked for as
-`leukostream classify` does, and "chula_wbc fused" has one entry a physical cell with all its looks pooled. "junk" are
-crops that show no white cell: which of them the model calls unlike its training cells.
+Cells whose set has no box are cropped by the detector's. `validation` chose the model, its temperature and threshold;
+`holdout` is for the last measurement only. "NAME whole" are single-cell pictures as a whole, "NAME fields" whole fields
+with one typed cell, which is looked for as `leukostream classify` does, and "chula_wbc fused" has one entry a physical
+cell with all its looks pooled. "junk" are crops that show no white cell: which of them the model calls unlike its
+training cells. Limits are for the cells of a slide together.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tools.data import CELL_CLASSES, PARTS, SUBCLASSES, CellPicture, data_root, 
 from tools.data.crops import (
     SUBCLASS_NAMES,
     add_margins,
+    cluster_of,
     part_of_cell,
     read_attributes,
     read_image,
@@ -40,6 +42,7 @@ from tools.data.crops import (
     with_margins,
 )
 from tools.data.junk import junk_crops
+from tools.data.located import with_found_boxes
 from tools.data.unique import UNIQUE_CELLS, fused, looks_of_cells
 from tools.metrics import classification as measures
 
@@ -235,9 +238,10 @@ def junk(model: Model, part: str, root: Path | None = None, each: int = 150) -> 
 def figures(
     found: Predictions, threshold: float, temperature: float | None, novelty: float | None = None
 ) -> dict[str, Any]:
-    """All measures of one set, ready for JSON; a share carries its 95 % Clopper-Pearson limits. Classified is what is
-    not below `threshold` and not above `novelty`."""
+    """All measures of one set, ready for JSON; a share carries its 95 % limits, for cells of a slide together where
+    they have one. Classified is what is not below `threshold` and not above `novelty`."""
     truth, p = found.truth, found.probabilities
+    clusters = [cluster_of(cell) for cell in found.cells]
     unlike = None
     if novelty is not None and found.looks.novelty is not None:
         unlike = np.asarray(found.looks.novelty) > novelty
@@ -246,12 +250,12 @@ def figures(
         raw = measures.softmax(np.log(np.maximum(p, 1e-12)), 1 / temperature)
     reached = measures.threshold_for_risk(p, truth, 0.02)
     return {
-        **measures.figures(p, truth, CELL_CLASSES, threshold, raw, unlike),
+        **measures.figures(p, truth, CELL_CLASSES, threshold, raw, unlike, clusters),
         "log_loss": measures.log_loss(p, truth),
         "subclass_accuracy": subclass_share(found).as_dict(),
         "threshold": threshold,
         "without_tenth": without_tenth(found),
-        "unlike_training": None if unlike is None else measures.Share(int(unlike.sum()), len(truth)).as_dict(),
+        "unlike_training": None if unlike is None else measures.share_of(unlike, clusters).as_dict(),
         "attributes": attribute_figures(found),
         "threshold_for_2_percent_errors": None if reached is None else reached[0],
     }
@@ -330,7 +334,7 @@ def evaluate(
         raise ValueError(f"part: got {part!r}, expected one of {', '.join(PARTS)}")
     root = data_root() if root is None else root
     splits = load_splits(root)
-    cells = [c for c in read_cells(root) if part_of_cell(c, splits, left_out) == part]
+    cells = with_found_boxes([c for c in read_cells(root) if part_of_cell(c, splits, left_out) == part])
     if detector is not None:
         named = len([c for c in cells if c.dataset in FIELDS])
         cells = boxed_by(detector, cells)

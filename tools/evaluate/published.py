@@ -7,7 +7,8 @@
 The model is a name or an ONNX file with its card. Cells of classes that it does not name are left out. --five-types
 measures a model of more classes as the publications' are: on cells of the five types alone, its probabilities of other
 classes left out. Of wbc_masks, txl_pbc and bcd all cells are measured where the model was not trained on them:
-laboratories that it never saw; "wbc_masks" are both of that set together. --margins looks at cells otherwise than the
+laboratories that it never saw; "wbc_masks" are both of that set together. Cells whose set has no box are cropped by the
+detector's; limits are for cells of a slide together. --margins looks at cells otherwise than the
 card says: once, or twice, the second time mirrored; its figures are of no card.
 """
 
@@ -30,7 +31,8 @@ from engines.zoo.figures import MeasuredOn, figure_tables
 from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION, CellPicture, data_root, load_splits, read_cells
 from tools.data.blasts import BLAST_CLASSES, FINDER, FINDER_PX, blast_parts, read_blasts
-from tools.data.crops import add_margins, measured_on, part_of_cell, read_image, set_name, with_margins
+from tools.data.crops import add_margins, cluster_of, measured_on, part_of_cell, read_image, set_name, with_margins
+from tools.data.located import with_found_boxes
 from tools.metrics import classification as measures
 
 FIVE_TYPES = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
@@ -84,11 +86,14 @@ def cells_of(names: Sequence[str], part: str, trained: Sequence[str] = ()) -> li
         cells = read_blasts(root, load_detector(FINDER, long_side_px=FINDER_PX))
         return [cell for cell, own in zip(cells, blast_parts(cells, root), strict=True) if own == part]
     splits = load_splits(root)
-    return [
-        cell
-        for cell in read_cells(root)
-        if cell.cell_class in names and (VALIDATION if unseen(cell, trained) else part_of_cell(cell, splits)) == part
-    ]
+    return with_found_boxes(
+        [
+            cell
+            for cell in read_cells(root)
+            if cell.cell_class in names
+            and (VALIDATION if unseen(cell, trained) else part_of_cell(cell, splits)) == part
+        ]
+    )
 
 
 def unseen(cell: CellPicture, trained: Sequence[str]) -> bool:
@@ -129,7 +134,10 @@ def evaluate(
             found = among(said, classifier.class_names, names)
             before = None if untempered is None else among(plain, classifier.class_names, names)
             entry = measures.card_entry(
-                measures.figures(found, truth, names, classifier.threshold, before), class_limits=True
+                measures.figures(
+                    found, truth, names, classifier.threshold, before, clusters=[cluster_of(cell) for cell in cells]
+                ),
+                class_limits=True,
             )
             out[f"{title} whole" if whole else title] = entry
     return out

@@ -32,8 +32,8 @@ from engines.models.segmenter import CLASSES, Segmenter
 from engines.models.shape import Shape, measure
 from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
-from tools.data.masks import SHARES, cell_box, crop_mask, figures, read_masked
-from tools.data.protocols import TEST, published_split
+from tools.data.masks import cell_box, crop_mask, figures, masked_parts, read_masked
+from tools.data.protocols import TEST
 
 ACROSS, SHOWN_PX = 8, 128
 MEASURES = ("nucleus_area_px", "cytoplasm_area_px", "nucleus_to_cytoplasm_ratio")
@@ -46,8 +46,7 @@ def evaluate(
     with open(root / "wbc_masks" / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     laboratories = [row["image"].split("/")[0] for row in rows]
-    kinds = [f"{laboratory} {row['class']}" for laboratory, row in zip(laboratories, rows, strict=True)]
-    parts = published_split(kinds, [row["image"] for row in rows], SHARES, seed)
+    parts = masked_parts(root, rows, seed)
     size = segmenter.card.input.height_px  # type: ignore[union-attr]
     tables: dict[str, np.ndarray] = {}
     pairs: dict[str, list[tuple[Shape, Shape]]] = {}

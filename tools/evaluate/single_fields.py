@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.models.loading import load_classifier, load_detector
+from streamer.config import DEFAULT_CLASSIFIER
 from streamer.dashboard import format_differential
 from streamer.records import UNCLASSIFIED, Cell, Flag
 from streamer.run.session import SlideSession
@@ -87,7 +88,7 @@ def is_borne_out(flag: Flag, share: float) -> bool | None:
 def main(argv: Sequence[str]) -> int:
     parser = command_parser("tools.evaluate single-fields", __doc__)
     parser.add_argument("--detector", default="yolov5n-blood")
-    parser.add_argument("--classifier", default="mobilenetv3-small")
+    parser.add_argument("--classifier", default=DEFAULT_CLASSIFIER)
     parser.add_argument("--parts", default="validation,holdout", help="comma-separated; train for all the others")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(argv)

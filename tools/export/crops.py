@@ -13,8 +13,8 @@ from engines.backends.onnxruntime import OnnxRuntimeEngine
 from engines.graphs.graph import add_uint8_input
 from engines.models.classifier import Classifier
 from engines.zoo.card import parse_card
+from engines.zoo.toml import toml
 from tools.data.crops import ATTRIBUTES
-from tools.export.cards import toml
 from tools.graphs.conversion import to_onnx
 
 CLASS_OFFSETS = {"immature granulocyte": -0.7, "erythroblast": -0.7, "platelet": -0.7}

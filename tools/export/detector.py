@@ -4,7 +4,8 @@
         --figures runs/evaluation/figures.json
 
 The figures are those that tools.evaluate, tools.evaluate found-cells and tools.evaluate magnification wrote, with
-the commands that made them. --small-checkpoint also writes a resumable checkpoint of a quarter of the size.
+the commands that made them. Weights are stored in half precision. --small-checkpoint also writes a resumable checkpoint
+of a quarter of the size.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 from rich.console import Console
 
+from engines.graphs.storage import narrowed
 from engines.zoo.figures import MeasuredOn
 from tools.commands import command_parser
-from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
+from tools.export.cards import ZOO, card_values, frame_input, write_figures, write_files
 from tools.export.figures import figures_tables
 from tools.graphs.detector import to_zoo_graph
 from tools.metrics.predict import NMS_IOU
@@ -46,7 +47,6 @@ def values_of(description: dict[str, Any], step: int, file: bytes, options: argp
         thresholds={"operating": options.threshold, "nms_iou": options.nms_iou},
         training={
             "data": list(shares),
-            "data_licences": licences(list(shares)),
             "tile_shares": [round(share, 3) for share in shares.values()],
             "fields": [description["fields"][name] for name in shares],
             "split": "tools.data: by picture content, slides of chula_wbc whole",
@@ -86,8 +86,7 @@ def main(argv: Sequence[str]) -> int:
     network, description = load_averaged(options.checkpoint)
     state = load_checkpoint(options.checkpoint)
     model = to_zoo_graph(network)
-    onnx.checker.check_model(model)
-    file = model.SerializeToString()
+    file = narrowed(model).SerializeToString()
     figures: dict[MeasuredOn, dict[str, Any]] = {}
     for path in options.figures:
         figures |= figures_tables(json.loads(path.read_text()), options.long_side_px)

@@ -19,6 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from engines.graphs.storage import narrowed
 from engines.models.classifier import Classifier
 from tools.architectures.mobilenetv3 import PLACES, MobileNetV3Small
 from tools.commands import command_parser
@@ -43,11 +44,8 @@ on pbc (validation). Training varies the margin around 1.3; of 28 pairs from 1.0
 the highest probability (mean over the sets of validation)."""
 SUMMARY = "Eight classes and five subclasses of cells, from the detector's crops or single-cell pictures,"
 NOTES = (
-    "pbc: Acevedo 2020, CC BY 4.0; its boxes: OI-PBC-Dataset; attributes: wbcatt, MIT",
-    "bccd, chula_wbc, bcd, txl_pbc: MIT; of txl_pbc the pictures from Raabin-WBC (Kouzehkanan et al. 2022); the types "
-    "of the cells of txl_pbc and bcd were said by eye, tools/data/types_by_eye.csv",
-    "wbc_masks (zxaoyou/segmentation_WBC, data under GPL-3.0): who wants no such data behind a model takes it out of "
-    "SET_SHARES in tools/train/eight_types.py",
+    "the types of the cells of txl_pbc and bcd were said by eye, tools/data/types_by_eye.csv",
+    "who wants no GPL-3.0 data behind a model takes wbc_masks out of SET_SHARES in tools/train/eight_types.py",
     "sets came one after the other: first pbc, chula_wbc and bccd, then wbc_masks/jtsc, then wbc_masks/cellavision, "
     "txl_pbc and bcd; a table of figures named left_out is of the weights before the set came",
     "erythroblasts, platelets and immature granulocytes were learnt from one laboratory; elsewhere they are found less",
@@ -157,7 +155,7 @@ def export(
         "command": train_command("eight-types", plan) + start_of(len(before) + len(earlier) + 1, len(before)),
         "earlier_runs": [*before, *(earlier_run(number, path, len(before)) for number, path in since)],
     }
-    data = graph.SerializeToString()
+    data = narrowed(graph).SerializeToString()
     options = dataclasses.asdict(plan)
     told = {
         "data": list(SET_SHARES),

@@ -20,13 +20,13 @@ from rich.console import Console
 
 from engines.graphs.faster_rcnn_head import POOLED, add_faster_rcnn_head
 from engines.graphs.graph import add_uint8_input
-from engines.graphs.storage import halved
+from engines.graphs.storage import narrowed
 from engines.zoo.figures import MeasuredOn
 from tools import data as datasets
 from tools.architectures.faster_rcnn import REDUCED, FasterRCNN
 from tools.commands import command_parser
 from tools.evaluate.groups import evaluate, table, tables
-from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
+from tools.export.cards import ZOO, card_values, frame_input, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics.predict import NMS_IOU
 from tools.train.faster_rcnn import THRESHOLD
@@ -72,7 +72,6 @@ def values_of(description: dict[str, Any], step: int, file: bytes, options: argp
             "publication": "Cheuque et al. 2022, Ren et al. 2015",
             "backbone": description["backbone"],
             "data": sets,
-            "data_licences": licences(sets),
             "pictures": sum(description["fields"].values()),
             "split": settings["split"],
             "seed": settings["seed"],
@@ -101,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--notes", default="")
     options = parser.parse_args(argv)
     network, description, step = load_network(options.checkpoint)
-    graph = halved(graph_of(network))
+    graph = narrowed(graph_of(network))
     onnx.checker.check_model(graph)
     file = graph.SerializeToString()
     values = values_of(description, step, file, options)

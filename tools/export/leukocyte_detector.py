@@ -17,12 +17,12 @@ from typing import Any
 import onnx
 from rich.console import Console
 
-from engines.graphs.storage import halved
+from engines.graphs.storage import WEIGHTS, narrowed
 from engines.zoo.figures import MeasuredOn
 from tools import data as datasets
 from tools.commands import command_parser
 from tools.evaluate.leukocyte_detector import card_of, evaluate, load, table
-from tools.export.cards import ZOO, card_values, frame_input, licences, write_figures, write_files
+from tools.export.cards import ZOO, card_values, frame_input, write_figures, write_files
 from tools.export.figures import figures_tables
 from tools.train.checkpoints import graph_of
 
@@ -50,7 +50,6 @@ def values_of(description: dict[str, Any], step: int, file: bytes, options: argp
         },
         training={
             "data": list(description["shares"]),
-            "data_licences": licences(list(description["shares"])),
             "fields": list(description["fields"].values()),
             "split": "tools.data: by picture content",
             "seed": settings["seed"],
@@ -86,15 +85,14 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--parts", nargs="*", choices=datasets.PARTS[1:], default=[datasets.VALIDATION])
     parser.add_argument("--compare", type=int, help="compare with full precision on so many pictures a class")
-    parser.add_argument("--full-precision", action="store_true", help="store float32 weights")
+    parser.add_argument("--weights", choices=WEIGHTS, default="float16", help="how they are stored")
     parser.add_argument("--summary", default="")
     parser.add_argument("--training-command", default="", help="the command that trained the checkpoint")
     parser.add_argument("--notes", default="")
     options = parser.parse_args(argv)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     graph, description, step = graph_of(options.checkpoint)
-    if not options.full_precision:
-        graph = halved(graph)
+    graph = narrowed(graph, options.weights)
     onnx.checker.check_model(graph)
     file = graph.SerializeToString()
     values = values_of(description, step, file, options)

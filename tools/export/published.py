@@ -1,13 +1,12 @@
 """Make NAME.onnx and its card of a run of tools.train published: the whole system as one graph.
 
     python -m tools.export published runs/ml-cnn --name ml-cnn --margins 1.2 1.4
-    python -m tools.export published runs/resnet50 --name resnet50 --cache
+    python -m tools.export published runs/resnet50 --name resnet50 --out engines/zoo/published
 
 --margins says how a cell is looked at: once, by default as it was trained, or twice, the second time mirrored.
 Temperatures are fitted on such looks at the validation cells of the run's split, one a network; the threshold is the
 lowest at which at most --risk of the classified validation cells are wrong. Weights are stored in half precision.
---cache puts the file of a network too large to ship into the user's cache folder, and its card alone beside those of
-the others.
+Networks too large to ship belong to engines/zoo/published: in a clone, not in the wheel.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from torch import nn
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.graphs.graph import add_uint8_input
-from engines.graphs.storage import halved, widened
+from engines.graphs.storage import narrowed, widened
 from engines.models.classifier import Classifier
 from engines.zoo.card import parse_card
-from engines.zoo.store import cache_folder
+from engines.zoo.toml import toml
 from tools.architectures.mlcnn import GROUPS, group_name
 from tools.architectures.published import CLASSES, Part, assemble, before_temperature, parts_of
 from tools.commands import command_parser
@@ -36,7 +35,7 @@ from tools.data import PARTS, VALIDATION
 from tools.data.crops import add_margins
 from tools.data.typed_cells import Cells, as_input
 from tools.evaluate.published import card_tables
-from tools.export.cards import ZOO, card_values, crop_input, licences, toml, write_figures, write_files
+from tools.export.cards import PUBLISHED, ZOO, card_values, crop_input, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.metrics import classification as measures
 from tools.train import loop
@@ -88,7 +87,7 @@ def build_graph(
     """uint8 (N, px, px, 3) BGR `images` in, `class_probabilities` (N, 5) out; weights in half precision."""
     system = assemble(architecture, networks, temperatures, choose=choose)
     graph = to_onnx(system, torch.rand(2, 3, input_px, input_px), ("class_probabilities",), {0: "N"})
-    return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
+    return narrowed(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
 def training_commands(document: Mapping[str, Any], out: str) -> list[str]:
@@ -137,7 +136,6 @@ def values_of(
         thresholds={"operating": threshold},
         training={
             "data": sets,
-            "notes": licences(sets),
             "publication": protocol["publication"],
             **{k: v for k, v in protocol.items() if k not in ("publication", "patience", "shares")},
             "augmented": settings["augment"],
@@ -151,8 +149,7 @@ def main(argv: Sequence[str]) -> int:
     parser = command_parser("tools.export published", __doc__)
     parser.add_argument("run", type=Path, help="folder that tools.train published wrote")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--out", type=Path, default=ZOO, help="folder of the card, and of the file without --cache")
-    parser.add_argument("--cache", action="store_true", help="put the file into the user's cache folder")
+    parser.add_argument("--out", type=Path, default=ZOO, help="folder of the file and its card")
     parser.add_argument("--risk", type=float, default=0.05, help="share of errors among classified cells")
     parser.add_argument("--weigh", action="store_true", help="ml-cnn: both groups' networks, weighed by the gate")
     add_margins(parser)
@@ -172,11 +169,12 @@ def main(argv: Sequence[str]) -> int:
     graph = build_graph(architecture, networks, temperatures, input_px, not options.weigh)
     file = graph.SerializeToString()
     export = f"python -m tools.export published runs/{options.name} --name {options.name} --risk {options.risk}"
-    export += "".join(f" --{flag}" for flag in ("cache", "weigh") if getattr(options, flag))
+    export += " --weigh" if options.weigh else ""
+    export += f" --out {PUBLISHED.relative_to(ZOO.parents[1])}" if options.out.resolve() == PUBLISHED else ""
     export += f" --margins {' '.join(map(str, options.margins))}" if options.margins else ""
     looks_of_stream = [margin or WHOLE_MARGIN for margin in margins]
     values = values_of(options.name, document, file, 0.5, temperatures, looks_of_stream, export)
-    _, path = write_files(values, file, options.out, cache_folder() if options.cache else None)
+    _, path = write_files(values, file, options.out)
     engine = OnnxRuntimeEngine(widened(graph), device="cpu", threads=Threads(1))
     chosen = np.flatnonzero(np.array(parts) == VALIDATION)
     if len(chosen):

@@ -4,8 +4,7 @@
     python -m tools.export segmenter runs/deeplabv3-xception --name mine --out runs/zoo
 
 The graph takes uint8 crops `images` (N, px, px, 3) BGR and gives `labels` uint8 (N, px, px): background, cytoplasm,
-nucleus. Weights are stored in half precision. The file goes into the user's cache folder, where the program looks for
-models that do not ship, the card into engines/zoo; with --out both go there.
+nucleus. Weights are stored in half precision. Without --out both go to engines/zoo/published.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from engines.graphs.graph import add_uint8_input
-from engines.graphs.storage import halved
+from engines.graphs.storage import narrowed
 from engines.models.loading import load_segmenter
 from engines.models.segmenter import CLASSES, LABELS
 from engines.zoo.figures import MeasuredOn
-from engines.zoo.store import cache_folder
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
 from tools.data.protocols import TEST
 from tools.evaluate.segmenter import evaluate
-from tools.export.cards import ZOO, card_values, crop_input, licences, write_figures, write_files
+from tools.export.cards import PUBLISHED, card_values, crop_input, write_figures, write_files
 from tools.graphs.conversion import to_onnx
 from tools.train.segmenter import build_network, measured_weights
 
@@ -75,7 +73,7 @@ def load_network(run: Path, settings: dict[str, Any]) -> nn.Module:
 def build_graph(network: nn.Module, input_px: int, views: int = 1) -> onnx.ModelProto:
     """uint8 (N, px, px, 3) BGR `images` in, `labels` uint8 (N, px, px) out; weights in half precision."""
     graph = to_onnx(Labelled(network.eval(), views), torch.rand(2, 3, input_px, input_px), (LABELS,), {0: "N"})
-    return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
+    return narrowed(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
 def train_commands(settings: dict[str, Any], out: str) -> list[str]:
@@ -104,7 +102,6 @@ def values_of(name: str, settings: dict[str, Any], parameters: int, views: int, 
         "Nucleus and cytoplasm of a white cell by DeepLabv3 on Xception (leukaemia system, 2022), "
         f"{parameters / 1e6:.1f} million parameters",
         file,
-        licence="GPL-3.0, as the data: made by command, not shipped",
         build=[
             *train_commands(settings, f"runs/{NAME}"),
             f"python -m tools.export segmenter runs/{NAME} --views {views}",
@@ -113,13 +110,13 @@ def values_of(name: str, settings: dict[str, Any], parameters: int, views: int, 
         classes=[{"name": label, "kind": "other"} for label in CLASSES],
         training={
             "data": ["wbc_masks"],
-            "split": "by laboratory and class, at random: 70 % training, 10 % validation, 20 % test",
+            "split": "by laboratory and class, at random: 70 % training, 10 % validation, 20 % test; pictures of one "
+            "cell in one part",
             **{key: value for key, value in chosen.items() if value is not None},
             "starts": max(0, len(train_commands(settings, "")) - 1),
             "parameters": parameters,
             "views": views,
             "notes": [
-                *licences(["wbc_masks"]),
                 "The publication: input 224, all widths, no decoder, 40 epochs, whole pictures; global accuracy .99, "
                 "mean accuracy .98, mean IoU .97, weighted IoU .98, F1 1.0, on data of its own",
             ],
@@ -131,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
     parser = command_parser("tools.export segmenter", __doc__)
     parser.add_argument("run", type=Path, help="folder that tools.train segmenter wrote")
     parser.add_argument("--name", default=NAME)
-    parser.add_argument("--out", type=Path, help="folder for both; else the cache folder and engines/zoo")
+    parser.add_argument("--out", type=Path, default=PUBLISHED, help="folder of the file and its card")
     parser.add_argument("--views", type=int, choices=sorted(VIEWS), default=1, help="mirrored, whose sum is labelled")
     options = parser.parse_args(argv)
     settings = json.loads((options.run / "settings.json").read_text())
@@ -139,8 +136,8 @@ def main(argv: Sequence[str]) -> int:
     parameters = sum(parameter.numel() for parameter in network.parameters())
     file = build_graph(network, settings["input_px"], options.views).SerializeToString()
     values = values_of(options.name, settings, parameters, options.views, file)
-    model, card = write_files(values, file, options.out or ZOO, options.out or cache_folder())
-    segmenter = load_segmenter(str(card) if options.out else options.name)
+    model, card = write_files(values, file, options.out)
+    segmenter = load_segmenter(str(card))
     figures = {}
     for part in (VALIDATION, TEST):
         command = f"python -m tools.evaluate {options.name} --part {part}"

@@ -3,9 +3,8 @@
     python -m tools.export svm runs/darknet53-svm --name darknet53-svm
     python -m tools.export svm runs/darknet53-svm-blast --name darknet53-svm-blast --out runs/zoo
 
-The file is too large to ship: without --out it goes to the user's cache folder, where the stream finds it by name, and
-its card to engines/zoo. The network's weights are stored in half precision, as the machines saw them; the machines in
-single. The threshold is that of the run: few errors among what it lets through.
+Without --out both go to engines/zoo/published. The network's weights are stored in half precision, as the machines saw
+them; the machines in single. The threshold is that of the run: few errors among what it lets through.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ import onnx
 from engines.backends.tensorrt.operators import check_operators
 from engines.models.loading import load_classifier
 from engines.zoo.figures import MeasuredOn
-from engines.zoo.store import cache_folder
 from tools.architectures.support_vectors import Constants
 from tools.commands import command_parser
 from tools.data import PARTS, VALIDATION
 from tools.data.blasts import BLAST_CLASSES
 from tools.evaluate.published import card_tables
-from tools.export.cards import ZOO, card_values, crop_input, licences, write_figures, write_files
+from tools.export.cards import PUBLISHED, card_values, crop_input, write_figures, write_files
 from tools.export.published import WHOLE_MARGIN, training_commands
 from tools.graphs.support_vectors import add_support_vectors
 from tools.train.svm import KERNELS, arguments
@@ -35,7 +33,6 @@ LARGEST_DIFFERENCE = 1e-3
 """Between the graph's probabilities and scikit-learn's on the measured cells. A steep polynomial kernel adds and
 subtracts numbers that float32 holds too coarsely."""
 _OPTIONS = ("kept", "folds", "search_cells", "risk", "seed")
-_NOT_SHIPPED = "all_idb2: research use; no weights of this model ship"
 
 
 def machines_command(settings: dict[str, Any], name: str) -> str:
@@ -70,7 +67,6 @@ def values_of(name: str, document: dict[str, Any], kernel: str, file: bytes) -> 
         f"{'Blast or not' if is_blast else 'The five types'} by support vector machines on the features of "
         f"DarkNet-53, {protocol['publication'].split(' of ')[-1]}",
         file,
-        licence="Research use only, as its data" if is_blast else "Apache-2.0",
         build=[
             *training_commands(run, network),
             fit,
@@ -81,7 +77,6 @@ def values_of(name: str, document: dict[str, Any], kernel: str, file: bytes) -> 
         thresholds={"operating": found.get("cross_validated", found)["threshold"]},
         training={
             "data": [*sets, "all_idb2"] if is_blast else sets,
-            "notes": [*licences(sets), *([_NOT_SHIPPED] if is_blast else [])],
             **{f"network_{k}": v for k, v in protocol.items() if k not in ("patience", "shares", "repetitions")},
             "network_split": run["settings"]["split"],
             "network_one_cycle": bool(run["settings"].get("one_cycle")),
@@ -108,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="folder that tools.train svm wrote")
     parser.add_argument("--name", required=True)
     parser.add_argument("--kernel", choices=KERNELS, default="optimised")
-    parser.add_argument("--out", type=Path, help="folder of both files, else the cache folder and engines/zoo")
+    parser.add_argument("--out", type=Path, default=PUBLISHED, help="folder of the file and its card")
     parser.add_argument("--parts", nargs="*", choices=PARTS[1:], default=[VALIDATION], help="figures of the card")
     parser.add_argument("--limit", type=int, help="cells a set at most in the figures")
     options = parser.parse_args(argv)
@@ -127,12 +122,11 @@ def main(argv: Sequence[str]) -> int:
     file = graph.SerializeToString()
     values = values_of(options.name, document, options.kernel, file)
     figures = own_figures(document, options.kernel, values["build"][-2])
-    path, card = write_files(values, file, options.out or ZOO, options.out or cache_folder())
+    path, card = write_files(values, file, options.out)
     write_figures(card, values, figures)
-    model = str(path) if options.out else options.name
     two_parts = set(names) <= set(BLAST_CLASSES)  # ALL-IDB2 is too small for a third one
     parts = [part for part in options.parts if part == VALIDATION or not two_parts]
-    figures |= card_tables(load_classifier(model), options.name, parts, options.limit)
+    figures |= card_tables(load_classifier(str(path)), options.name, parts, options.limit)
     write_figures(card, values, figures)
     print(f"{path}: {len(file) / 1e6:.1f} MB, threshold {values['thresholds']['operating']}; {card}")
     return 0

@@ -18,10 +18,10 @@ from engines.geometry import centred_squares, crop_squares
 from engines.models.classifier import Classifier
 from tools.data import ABNORMAL_CLASSES
 from tools.data.augment import painted_over
-from tools.data.crops import read_image, set_name
+from tools.data.crops import cluster_of, read_image, set_name
 from tools.data.located import LocatedCell
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES
-from tools.metrics.classification import balanced_accuracy, confusion, softmax
+from tools.metrics.classification import balanced_accuracy, confusion, share_of, softmax
 
 MATURE = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 WHITE = (*MATURE, "immature granulocyte", "blast")
@@ -121,6 +121,10 @@ class Predicted:
     subclasses: np.ndarray
     novelty: np.ndarray | None = None
     """float64 (n,); None where the model does not say."""
+    patients: np.ndarray | None = None
+    """text (n,), patients or slides, "" where the set names none; None: nobody noted it."""
+    clusters: np.ndarray | None = None
+    """text (n,): the slide, patient or picture of each; None where nobody said, as in training."""
 
 
 @torch.no_grad()
@@ -161,7 +165,9 @@ def predict_with(classifier: Classifier, some: Chosen) -> Predicted:
         if looks.novelty is not None:
             novelty[i], knows_novelty = looks.novelty[0], True
     given = novelty if knows_novelty else None
-    return Predicted(probabilities, of_subclasses, some.classes, some.subclasses, given)
+    patients = np.array([one.cell.slide or "" for one in some.cells])
+    clusters = np.array([cluster_of(one.cell) for one in some.cells])
+    return Predicted(probabilities, of_subclasses, some.classes, some.subclasses, given, patients, clusters)
 
 
 def measure(network: nn.Module, views: Mapping[str, Views], device: torch.device) -> dict[str, Any]:
@@ -177,15 +183,18 @@ def figures(predicted: Mapping[str, Predicted]) -> dict[str, Any]:
         if name.endswith(COVERED):
             out[name] = covered_figures(found.probabilities, found.classes)
             continue
-        out[name] = laboratory_figures(found.probabilities, found.classes)
+        out[name] = laboratory_figures(found.probabilities, found.classes, found.clusters)
         if name == PATIENTS:
             out[f"{name} patients"] = patient_figures(found)
     return out
 
 
-def laboratory_figures(p: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """Accuracy, balanced accuracy over the classes of `FEWEST_CELLS` cells or more (None where there are none), the
-    share of mature cells called blast, and by class its recall and cells."""
+def laboratory_figures(
+    p: np.ndarray, classes: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None
+) -> dict[str, Any]:
+    """Accuracy (with its 95 % limits where the clusters of the cells are known), balanced accuracy over the classes of
+    `FEWEST_CELLS` cells or more (None where there are none), the share of mature cells called blast, and by class its
+    recall and cells."""
     table = confusion(classes, p.argmax(1), len(ABNORMAL_CLASSES))
     many = table.sum(1) >= FEWEST_CELLS
     recalls = {
@@ -193,9 +202,12 @@ def laboratory_figures(p: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
         for c in np.nonzero(table.sum(1))[0]
     }
     mature = _is(classes, MATURE)
+    share = share_of(p.argmax(1) == classes, None if clusters is None else list(clusters)).as_dict()
+    limits = {} if clusters is None else {"accuracy_low": share["low"], "accuracy_high": share["high"]}
     return {
         "cells": len(classes),
         "accuracy": float(np.trace(table) / len(classes)),
+        **limits,
         "balanced": balanced_accuracy(np.where(many[:, None], table, 0)) if many.any() else None,
         "mature_called_blast": _share(_is(p.argmax(1), ("blast",)), mature),
         "recall": recalls,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta
+from scipy.stats import t as student
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -25,8 +26,8 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
     return table
 
 
-def clopper_pearson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float] | None:
-    """Exact two-sided limits of a share, None without trials."""
+def clopper_pearson(hits: float, trials: float, level: float = 0.95) -> tuple[float, float] | None:
+    """Exact two-sided limits of a share, None without trials; they need not be whole (Korn & Graubard 1998)."""
     if trials == 0:
         return None
     tail = (1 - level) / 2
@@ -41,6 +42,8 @@ class Share:
 
     hits: int
     trials: int
+    independent: float | None = None
+    """As how many independent trials they count, where they come in clusters (`effective_trials`); None: as all."""
 
     @property
     def value(self) -> float | None:
@@ -48,21 +51,55 @@ class Share:
         return self.hits / self.trials if self.trials else None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: value, 95 % Clopper-Pearson limits, hits, trials."""
-        limits = clopper_pearson(self.hits, self.trials)
+        """For JSON: value, 95 % Clopper-Pearson limits (of as many trials as are independent), hits, trials."""
+        shrunk = 1.0 if self.independent is None else self.independent / max(self.trials, 1)
+        limits = clopper_pearson(self.hits * shrunk, self.trials * shrunk)
         low, high = limits if limits else (None, None)
         return {"value": self.value, "low": low, "high": high, "hits": self.hits, "trials": self.trials}
 
 
-def per_class(table: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """Recall and precision of every class that occurs or was predicted, from a confusion table."""
+def effective_trials(
+    hits: np.ndarray, clusters: Sequence[str] | None, draws: int = 1000, seed: int = 0
+) -> float | None:
+    """As how many independent trials hits bool (n,) count whose `clusters` (slides, patients, pictures) are alike
+    within; None where each is a cluster of its own, or nobody said.
+
+    The variance of the share is that of a bootstrap over clusters; Student's t stands for how few clusters it is
+    estimated from (Korn & Graubard 1998). Where all are hits, or none, each cluster is one trial.
+    """
+    if clusters is None or len(set(clusters)) == len(hits):
+        return None
+    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    sizes = np.bincount(place).astype(np.float64)
+    sums = np.bincount(place, weights=hits)
+    count, share = len(sizes), float(np.mean(hits))
+    if count == 1 or share in (0.0, 1.0):
+        return float(count)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
+    variance = float(np.var((weights @ sums) / (weights @ sizes))) * count / (count - 1)
+    narrower = float(student.ppf(0.975, len(hits) - 1) / student.ppf(0.975, count - 1)) ** 2
+    return float(np.clip(share * (1 - share) / max(variance, 1e-12) * narrower, 1.0, len(hits)))
+
+
+def share_of(hits: np.ndarray, clusters: Sequence[str] | None = None) -> Share:
+    """Of hits bool (n,), with the cluster of each where they come in clusters."""
+    return Share(int(hits.sum()), len(hits), effective_trials(hits, clusters))
+
+
+def per_class(
+    truth: np.ndarray, predicted: np.ndarray, names: tuple[str, ...], clusters: Sequence[str] | None = None
+) -> dict[str, dict[str, object]]:
+    """Recall and precision of every class that occurs or was predicted; classes int64 (n,)."""
+    right = truth == predicted
+    of_each = None if clusters is None else np.asarray(clusters)
+
+    def share(among: np.ndarray) -> dict[str, object]:
+        return share_of(right[among], None if of_each is None else of_each[among].tolist()).as_dict()
+
     return {
-        name: {
-            "recall": Share(int(table[i, i]), int(table[i].sum())).as_dict(),
-            "precision": Share(int(table[i, i]), int(table[:, i].sum())).as_dict(),
-        }
+        name: {"recall": share(truth == i), "precision": share(predicted == i)}
         for i, name in enumerate(names)
-        if table[i].sum() + table[:, i].sum() > 0
+        if (truth == i).any() or (predicted == i).any()
     }
 
 
@@ -70,30 +107,35 @@ def figures(
     probabilities: np.ndarray,
     truth: np.ndarray,
     names: tuple[str, ...],
-    threshold: float,
+    threshold: float | np.ndarray,
     untempered: np.ndarray | None = None,
     unlike: np.ndarray | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What every classifier is measured by, ready for JSON; a share carries its 95 % Clopper-Pearson limits.
+    """What every classifier is measured by, ready for JSON; a share carries its 95 % limits (`Share`), for the
+    `clusters` (n,) of the cells where some belong together.
 
-    Classified is what is not below `threshold`, nor `unlike` (bool (n,)) the training cells; `untempered` are the
-    probabilities before calibration, where they are known.
+    Classified is what is not below `threshold` (one, or each cell's own), nor `unlike` (bool (n,)) the training cells;
+    `untempered` are the probabilities before calibration, where they are known.
     """
-    table = confusion(truth, probabilities.argmax(1), len(names))
-    right = probabilities.argmax(1) == truth
+    said = probabilities.argmax(1)
+    table = confusion(truth, said, len(names))
+    right = said == truth
     kept = probabilities.max(1) >= threshold
     if unlike is not None:
         kept &= ~unlike
     return {
         "cells": len(truth),
-        "accuracy": Share(int(right.sum()), len(truth)).as_dict(),
+        "accuracy": share_of(right, clusters).as_dict(),
         "balanced_accuracy": balanced_accuracy(table),
-        "classes": per_class(table, names),
+        "classes": per_class(truth, said, names, clusters),
         "confusion": table.tolist(),
         "calibration_error": calibration_error(probabilities, truth),
         "calibration_error_untempered": None if untempered is None else calibration_error(untempered, truth),
-        "classified": Share(int(kept.sum()), len(truth)).as_dict(),
-        "accuracy_classified": Share(int((right & kept).sum()), int(kept.sum())).as_dict(),
+        "classified": share_of(kept, clusters).as_dict(),
+        "accuracy_classified": share_of(
+            right[kept], None if clusters is None else np.asarray(clusters)[kept].tolist()
+        ).as_dict(),
     }
 
 
@@ -210,6 +252,22 @@ def threshold_for_risk(probabilities: np.ndarray, truth: np.ndarray, risk: float
     if len(reached) == 0:
         return None
     return float(thresholds[reached[0]]), float(coverage[reached[0]])
+
+
+def thresholds_of_others(
+    probabilities: np.ndarray, truth: np.ndarray, groups: Sequence[str], risk: float, otherwise: float, seed: int = 0
+) -> np.ndarray:
+    """float64 (n,): for each cell the threshold (`threshold_for_risk`, else `otherwise`) that cells of other groups
+    choose, in five folds of whole groups: what is measured at it chose nothing of it."""
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(names))[place] % 5
+    found = np.full(len(truth), otherwise)
+    for one in range(5):
+        others = fold != one
+        reached = threshold_for_risk(probabilities[others], truth[others], risk) if others.any() else None
+        if reached is not None:
+            found[~others] = reached[0]
+    return found
 
 
 def lowest_threshold(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray, risk: float) -> float:

@@ -154,6 +154,8 @@ def section(system: Mapping[str, Any]) -> str:
     by_class = best_by_class(system)
     if by_class:
         lines += [*by_class, ""]
+    if "licence" in system["trained"]:
+        lines += [f"Licence of the weights: {system['trained']['licence']}.", ""]
     commands = system["trained"]["commands"]
     if commands:
         lines += ["Made by:", "", *(f"    {command}" for command in commands), ""]

@@ -26,16 +26,17 @@ from onnx import ModelProto
 
 from engines.base import CardError
 from engines.zoo.card import Card
-from engines.zoo.registry import compact, find, models, place, zoo_card, zoo_names
-from engines.zoo.store import cache_folder
+from engines.zoo.registry import compact, file_of, find, models, place, zoo_card, zoo_names
+from engines.zoo.store import Place
 from tools.commands import command_parser
-from tools.export.cards import ZOO
 from tools.report import cost, figures, markdown, plot
 from tools.report.systems import NOT_REBUILT, SYSTEMS, System
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NO_GPU = "no GPU was at hand when the others were measured"
 COMMAND = "python -m tools.report results"
+STATUS: Mapping[Place, str] = {"shipped": "ships", "in the clone": "in a clone, or pulled"}
+"""Of the models whose files are here."""
 
 
 def graph_of(card: Card) -> tuple[ModelProto, int] | None:
@@ -46,16 +47,10 @@ def graph_of(card: Card) -> tuple[ModelProto, int] | None:
     try:
         model = find(card.name, card.task)
     except CardError:
-        if place(card) == "shipped":
+        if place(card) in STATUS:
             raise
         return None
-    return (compact(model) if card.task == "detector" else model.proto), file_of(card).stat().st_size
-
-
-def file_of(card: Card) -> Path:
-    """Where the file of a model is that is here."""
-    shipped = ZOO / card.file
-    return shipped if shipped.is_file() else cache_folder() / card.file
+    return (compact(model) if card.task == "detector" else model.proto), len(file_of(card).read_bytes())
 
 
 def size_of(card: Card, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +77,12 @@ def times_of(card: Card, before: Mapping[str, Any], rounds: int) -> dict[str, An
     found = graph_of(card) if rounds else None
     if found is not None:
         return {"machine": cost.machine(), **cost.cpu_times(card, found[0], rounds)}
-    return before.get("cpu") if before.get("sha256") == card.sha256 else None
+    return before.get("cpu") if before.get("sha256") in weights_of(card) else None
+
+
+def weights_of(card: Card) -> set[Any]:
+    """The SHA-256 of the file, and of that whose weights it stores anew."""
+    return {card.sha256, card.storage.get("was", card.sha256)}
 
 
 def trained(card: Card) -> dict[str, Any]:
@@ -92,6 +92,7 @@ def trained(card: Card) -> dict[str, Any]:
     notes = training.get("notes", ())
     return {
         "data": list(training.get("data", ())),
+        "licence": card.licence,
         "commands": commands,
         "notes": [notes] if isinstance(notes, str) else list(notes),
     }
@@ -112,11 +113,11 @@ def row(
         return {**entry, "status": "no weights yet"}
     measured = list(figures.figures_of(card, card.figures, len(card.classes)))
     for file in results:
-        if file.model == card.name and file.sha256 == card.sha256:
+        if file.model == card.name and file.sha256 in weights_of(card):
             measured += figures.figures_of(card, file.figures, len(file.classes))
     return {
         **entry,
-        "status": "ships" if in_package(card) else "built by its command, or pulled",
+        "status": STATUS.get(place(card), "built by its command, or pulled"),
         "task": card.task,
         "architecture": card.architecture,
         "sha256": card.sha256,
@@ -128,11 +129,6 @@ def row(
         "gpu": None,
         "gpu_why": NO_GPU,
     }
-
-
-def in_package(card: Card) -> bool:
-    """Whether the file of a model ships."""
-    return place(card) == "shipped"
 
 
 def document(before: Mapping[str, Any], results: Path, measure: Mapping[str, int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     python -m tools.train classifier --out runs/lite0
     python -m tools.train classifier --out runs/lite0 --resume
     python -m tools.train classifier --out runs/short --short --leave-out krd
+    python -m tools.train classifier --out runs/small --architecture mobilenetv3-small --teacher runs/lite0/last.pt
 
 The first is the long run: a million crops, half a day on two cores (some twenty a second). `--short` is for comparing
 recipes: 40 000 crops of MobileNetV3-Small at 96 px, from nothing. `results.jsonl` gets a line whenever a run is
@@ -40,12 +41,12 @@ from tools.data import (
     read_cells,
 )
 from tools.data.appearance import Appearances, gather, typed_crops, untyped_crops
-from tools.data.augment import Augmentation, Lending, make_batch
+from tools.data.augment import COLOURS, Augmentation, Lending, make_batch
 from tools.data.crops import ATTRIBUTES, set_name
 from tools.data.located import locate
 from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
 from tools.metrics.abnormal import MATURE, Views, choose, measure, views_of
-from tools.train.loop import LAST, Schedule, Task, channels_last, train
+from tools.train.loop import LAST, Schedule, Task, channels_last, load_checkpoint, train
 from tools.train.options import add_settings, chosen_settings, run_parser
 
 SETS = tuple(name for name in (*CELL_SETS, *FURTHER_CELL_SETS) if name != "bccd_crops")
@@ -93,10 +94,18 @@ class Recipe:
     """Of the crops of known magnification, those of a fixed physical size."""
     covered_share: float = 0.04
     """Of the crops, those whose cell is painted over."""
+    milder_from: float = 1.0
+    """From this share of the steps on colours are changed less, and styles mixed less often, by the factor `milder`:
+    what tells a blast from a monocyte is much a matter of colour."""
+    milder: float = 0.5
     leave_out: str = ""
     """A laboratory of which no cell trains, to measure on."""
     without: str = ""
     """Laboratories that neither train nor are measured, separated by commas."""
+    teacher: str = ""
+    """Checkpoint of a run whose averaged network teaches this one beside the labels; none where empty."""
+    teacher_weight: float = 0.6
+    """Of the loss of classes and subclasses, the teacher's share."""
     seed: int = 0
 
     @property
@@ -201,8 +210,11 @@ class ClassifierTask(Task[CellNetwork]):
     appearances: Appearances | None
     pretrained: bool = True
     device: str = "cpu"
+    teacher: CellNetwork | None = None
 
     def __post_init__(self) -> None:
+        if self.teacher is not None:
+            self.teacher = self.teacher.to(self.device).eval().requires_grad_(False)
         self.inside = self.stored.select(TRAIN)
         self.weights = sampling_weights(self.stored, self.inside)
         self.prior = torch.from_numpy(class_prior(self.stored, self.inside, self.weights)).to(self.device)
@@ -231,6 +243,9 @@ class ClassifierTask(Task[CellNetwork]):
 
     def loss(self, step: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
         recipe, stored = self.recipe, self.stored
+        is_milder = step >= recipe.milder_from * recipe.steps
+        self.network.style_share = recipe.style_share * (recipe.milder if is_milder else 1)
+        augmentation = self.augmentation.weakened(recipe.milder, COLOURS) if is_milder else self.augmentation
         drawn = rng.choice(self.inside, recipe.batch, p=self.weights)
         covered = rng.random(recipe.batch) < recipe.covered_share
         lending = None
@@ -242,7 +257,7 @@ class ClassifierTask(Task[CellNetwork]):
             drawn,
             recipe.input_px,
             rng,
-            self.augmentation,
+            augmentation,
             lending,
             fixed_px=LOOK_RED_CELLS * stored.rbc_px[drawn],
             covered=covered,
@@ -258,6 +273,12 @@ class ClassifierTask(Task[CellNetwork]):
             for values in (stored.classes, stored.subclasses, stored.attributes)
         )
         loss = class_loss(logits.float(), classes, shown, self.prior, recipe.smoothing)
+        taught: Tensor | None = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                wanted, wanted_subclasses = self.teacher(x)
+            taught = soft_loss(logits.float(), wanted)
+            taught = taught + recipe.subclass_weight * soft_subclass_loss(subclass_logits.float(), wanted_subclasses)
         loss = loss + recipe.abnormal_weight * abnormal_loss(logits.float()[shown], classes[shown])
         known = shown & (subclasses >= 0)
         further = subclass_loss(subclass_logits.float()[known], subclasses[known], recipe.smoothing, recipe.batch)
@@ -266,6 +287,8 @@ class ClassifierTask(Task[CellNetwork]):
             subclass_logits.float()[told], classes[told], subclasses[told], recipe.smoothing, recipe.batch
         )
         loss = loss + recipe.subclass_weight * further
+        if taught is not None:
+            loss = (1 - recipe.teacher_weight) * loss + recipe.teacher_weight * taught
         if attribute_logits is not None:
             seen = torch.where(shown[:, None], attributes, -1)
             loss = loss + recipe.attribute_weight * attribute_loss(attribute_logits.float(), seen)
@@ -282,6 +305,17 @@ def class_loss(logits: Tensor, classes: Tensor, shown: Tensor, prior: Tensor, sm
     targets = targets * (1 - smoothing) + smoothing / logits.shape[1]
     targets = torch.where(shown[:, None], targets, prior)
     return -(targets * torch.log_softmax(logits, 1)).sum(1).mean()
+
+
+def soft_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Mean cross-entropy with what the teacher says of the same crops, by its logits (N, classes): Hinton, Vinyals &
+    Dean, 2015, at a temperature of one."""
+    return -(torch.softmax(wanted, 1) * torch.log_softmax(logits, 1)).sum(1).mean()
+
+
+def soft_subclass_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The same of subclasses, each by itself, by the teacher's logits (N, subclasses)."""
+    return nn.functional.binary_cross_entropy_with_logits(logits, torch.sigmoid(wanted))
 
 
 def abnormal_loss(logits: Tensor, classes: Tensor) -> Tensor:
@@ -344,6 +378,15 @@ def laboratory_appearances(stored: Squares) -> Appearances:
     return gather({**typed, **untyped})
 
 
+def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
+    """The averaged network of a checkpoint, its recipe, and the steps that it took."""
+    state = load_checkpoint(checkpoint)
+    recipe = Recipe(**state["settings"])
+    network = build_network(recipe, pretrained=False)
+    network.load_state_dict({name: value.float() for name, value in state["average"]["network"].items()})
+    return network.eval(), recipe, int(state["step"])
+
+
 def load_cells(recipe: Recipe, folder: Path) -> Squares:
     """The squares of all laboratories of a recipe. ValueError for a laboratory that is not known."""
     root = data_root()
@@ -380,7 +423,8 @@ def main(arguments: Sequence[str]) -> int:
     stored = with_simulated(stored, SIMULATED_FIELDS, recipe.seed)
     torch.manual_seed(recipe.seed)
     appearances = laboratory_appearances(stored)
-    task = ClassifierTask(recipe, stored, views, appearances, not args.from_nothing, args.device)
+    teacher = load_network(Path(recipe.teacher))[0] if recipe.teacher else None
+    task = ClassifierTask(recipe, stored, views, appearances, not args.from_nothing, args.device, teacher)
     schedule = Schedule(
         steps=recipe.steps,
         warmup_steps=recipe.warmup_steps,

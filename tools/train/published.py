@@ -4,7 +4,7 @@
     python -m tools.train published --architecture ml-cnn --out runs/ml-cnn --repetitions 1 --split parts --augment
     python -m tools.train published --architecture vgg19 --out runs/vgg19 --input-px 96 --epochs 20 --resume
     python -m tools.train published --architecture resnet50 --out runs/larger --start runs/resnet50 --input-px 64
-    python -m tools.train published --architecture ml-cnn --out runs/ml-cnn --start engines/zoo/ml-cnn.onnx
+    python -m tools.train published --architecture ml-cnn --out runs/ml-cnn --start engines/zoo/published/ml-cnn.onnx
 
 What is not given is the publication's: input, rate, batch, epochs or early stopping, split, Monte-Carlo repetitions
 (tools/architectures/published.py). --split parts takes this project's parts, so that what is measured on `holdout`

@@ -30,7 +30,7 @@ import torch
 
 from engines.geometry import crop_squares
 from engines.graphs.graph import add_uint8_input
-from engines.graphs.storage import halved
+from engines.graphs.storage import narrowed
 from engines.models.loading import load_detector
 from tools.architectures.darknet53 import TypedDarkNet53
 from tools.architectures.published import CLASSES
@@ -47,6 +47,8 @@ from tools.train import loop
 from tools.train.options import plain_settings, set_threads
 from tools.train.published import cells_of_run
 
+STRICT = 0.9
+"""The threshold where none has few enough errors."""
 KERNELS = ("quadratic", "cubic", "optimised")
 
 
@@ -114,7 +116,7 @@ def feature_graph(run: Path, input_px: int) -> onnx.ModelProto:
     state = loop.load_checkpoint(run / "repetition-0" / "network" / "best.pt")
     network.load_state_dict(state["network"])
     graph = to_onnx(network.features, torch.rand(2, 3, input_px, input_px), (FEATURES,), {0: "N"})
-    return halved(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
+    return narrowed(add_uint8_input(graph, scale=1 / 255, channels="bgr"))
 
 
 def session_of(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
@@ -173,7 +175,7 @@ class Fitting:
         found = np.zeros((len(sample.labels), len(sample.names)))
         for train, held in grouped_folds(sample.labels, sample.groups, self.options.folds, self.options.seed):
             found[held] = self._pooled(self.machines(train, self.kernel(name, train)[0]), held)
-        return self._measured(found, sample.labels)
+        return self._measured(found, np.arange(len(sample.labels)))
 
     def fit(self, name: str, out: Path) -> dict[str, Any]:
         """Fit on the training part, write OUT/NAME.npz; what results.json says of it."""
@@ -198,7 +200,7 @@ class Fitting:
             "graph_differs_by": difference,
             "measured_on": sample.tested,
             "accuracy_by_votes_of_first_look": float((votes == sample.labels[tested]).mean()),
-            **self._measured(self._by_graph(machines, temperature, tested), sample.labels[tested]),
+            **self._measured(self._by_graph(machines, temperature, tested), tested),
         }
 
     def _pooled(self, machines: PairMachines, rows: np.ndarray) -> np.ndarray:
@@ -206,11 +208,15 @@ class Fitting:
         looks = self.features.shape[1]
         return pooled(machines.probabilities(self._examples(rows)[0]), looks)
 
-    def _measured(self, probabilities: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-        """A card's figures at the lowest threshold with at most `options.risk` of errors, and the confusion table."""
+    def _measured(self, probabilities: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+        """The lowest threshold with at most `options.risk` of errors among the cells numbered `rows`, the confusion
+        table, and a card's figures, for which each cell is judged by the threshold that cells of other groups choose.
+        """
+        truth, groups = self.sample.labels[rows], self.sample.groups[rows].tolist()
         reached = measures.threshold_for_risk(probabilities, truth, self.options.risk)
-        threshold = round(reached[0], 2) if reached else 0.9
-        found = measures.figures(probabilities, truth, self.sample.names, threshold)
+        threshold = round(reached[0], 2) if reached else STRICT
+        own = measures.thresholds_of_others(probabilities, truth, groups, self.options.risk, STRICT, self.options.seed)
+        found = measures.figures(probabilities, truth, self.sample.names, own, clusters=groups)
         entry = measures.card_entry(found, class_limits=True)
         return {**entry, "threshold": threshold, "confusion": found["confusion"]}
 

@@ -9,12 +9,13 @@ from streamer.commands.options import (
     Parser,
     add_dashboard_options,
     add_output_options,
+    add_site_option,
     flag,
     number,
     show_defaults,
     whole,
 )
-from streamer.config import Backend, Config, Keep, load_config
+from streamer.config import DEFAULT_CLASSIFIER, Backend, Config, Keep, load_config
 from streamer.records import Mode
 
 SOURCE_HELP = (
@@ -59,8 +60,9 @@ def add_options(parser: Parser) -> None:
         models,
         "--classifier",
         "[SOURCE=]NAME|FILE",
-        "names the white cells; auto: the detector's own classes where it has them, else mobilenetv3-small; none",
+        f"names the white cells; auto: the detector's own classes where it has them, else {DEFAULT_CLASSIFIER}; none",
     )
+    add_site_option(models)
     _several(models, "--segmenter", "[SOURCE=]NAME|FILE", "measures nucleus and cytoplasm of white cells; none")
     models.add_argument("--backend", choices=get_args(Backend), help="what runs them")
     models.add_argument("--batch", type=whole, metavar="N", help="frames a call of the detector (default: 1 on a CPU)")
@@ -84,6 +86,7 @@ def add_options(parser: Parser) -> None:
     flag(keeping, "--resume", "go on with the sessions of the journal")
     keeping.add_argument("--record", metavar="FILE", help="keep the frames and the messages, to play them again")
     keeping.add_argument("--record-as", choices=get_args(Keep), help="frames without loss, or small, as JPEG")
+    keeping.add_argument("--report", metavar="FILE.html", help="write a page to read and print at the end")
     add_output_options(parser)
     add_dashboard_options(parser)
     machine = parser.add_argument_group("machine", "how much of it a run takes")

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, TextIO
 import cv2
 import msgspec
 
+from engines.backends.choice import Say
 from engines.backends.onnxruntime import Threads
 from engines.base import UsageError, near, usable_cores
 from engines.models.classifier import Classifier
 from engines.models.own_classes import OwnClasses
+from engines.models.site import find_site
 from streamer.analysis.magnification import MeasuredSource
 from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
+from streamer.commands.run.reporting import ReportAtEnd
 from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
-from streamer.config import FIVE_PART_RANGES, Config
+from streamer.config import AUTO, FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
 from streamer.counting.known import known_of
@@ -82,6 +85,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
     held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
+    config = _with_site(config, held)
     sources = list(open_sources(config))
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
@@ -93,6 +97,10 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     for line in dict.fromkeys(line for one in models.values() for line in one.detector.card.notes):
         remark(line)
     with contextlib.ExitStack() as stack:
+        report = None
+        if config.report is not None:
+            report = stack.enter_context(ReportAtEnd(config.report, config.journal, people))
+            config = msgspec.structs.replace(config, journal=report.journal)
         stamp = RunStamp()
         journal = _open_journal(config, sources, models, stamp)
         history = None
@@ -136,6 +144,8 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         try:
             with _stop_on_signals(pipeline, publisher), display:
                 pipeline.start()
+                if report is not None:
+                    report.is_due = True
                 _show_until_end(display, pipeline, jsonl, config.stop_after_s)
                 pipeline.finish()
         finally:
@@ -215,6 +225,17 @@ class _HeldLines:
         kept, self._kept = self._kept or [], None
         for line in kept:
             self(line)
+
+
+def _with_site(config: Config, say: Say) -> Config:
+    """With the profile of its site as classifier, where it has one; UsageError where another one is given too."""
+    if config.site is None:
+        return config
+    if config.classifier != AUTO:
+        raise UsageError("--site: got --classifier too, expected one of them; the profile is a classifier")
+    profile = find_site(config.site)
+    say(str(profile))
+    return msgspec.structs.replace(config, classifier=profile.model)
 
 
 def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:

@@ -1,10 +1,12 @@
-"""Models that do not ship: found in the cache folder, pulled with their hash checked, and what to do without them."""
+"""Models that do not ship: found in a clone or the cache folder, pulled with their hash checked, and what to do without
+them."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +17,7 @@ import pytest
 from engines.base import CardError, ModelNotFoundError
 from engines.models.loading import load_detector
 from engines.zoo import registry
-from engines.zoo.store import cache_folder, pull
+from engines.zoo.store import PUBLISHED, cache_folder, pull
 from streamer.cli import main
 from tests.engines.small_detector import detector
 
@@ -38,14 +40,15 @@ kind = "platelet"
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of the model `large`, whose card alone is in the zoo."""
+    """The file of the model `large`, whose card alone is in the zoo, as where leukostream was installed."""
     given = tmp_path / "given"
     given.mkdir()
     (given / "large.onnx").write_bytes(detector(batch=1).SerializeToString())
     digest = hashlib.sha256((given / "large.onnx").read_bytes()).hexdigest()
     zoo = tmp_path / "zoo"
     zoo.mkdir()
-    (zoo / "large.toml").write_text(CARD.format(digest=digest))
+    (zoo / PUBLISHED).mkdir()
+    (zoo / PUBLISHED / "large.toml").write_text(CARD.format(digest=digest))
     monkeypatch.setattr(registry, "_zoo", lambda: zoo)
     monkeypatch.setenv("LEUKOSTREAM_CACHE", str(tmp_path / "cache"))
     return given / "large.onnx"
@@ -68,8 +71,8 @@ def served(file: Path) -> Iterator[str]:
 
 def test_a_missing_model_says_how_to_get_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = (
-        "make it with: python -m tools.train_this --out runs/this && python -m tools.export_this runs/this; "
-        "or fetch it with: leukostream models pull large --from URL|DIR"
+        "fetch it with: leukostream models pull large --from CLONE|URL (of leukostream's repository), "
+        "or make it with the commands under `build` of its card"
     )
     with pytest.raises(ModelNotFoundError) as raised:
         load_detector("large")
@@ -80,9 +83,22 @@ def test_a_missing_model_says_how_to_get_it(file: Path, capsys: pytest.CaptureFi
     assert expected in said
 
 
-@pytest.mark.parametrize("way", ["folder", "file", "address", "address of the file"])
+def test_a_clone_has_it_by_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(file, registry._zoo() / PUBLISHED)
+    assert load_detector("large", backend="onnxruntime").card.name == "large"
+    assert main(["models"]) == 0
+    assert "large detector, in the clone:" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("way", ["clone", "address of a clone", "folder", "file", "address", "address of the file"])
 def test_a_pulled_model_is_found_by_name(file: Path, served: str, way: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "clone" in way:
+        within = file.parent / "engines" / "zoo" / PUBLISHED
+        within.mkdir(parents=True)
+        file = file.rename(within / file.name)
     source = {
+        "clone": str(file.parents[3]),
+        "address of a clone": served,
         "folder": str(file.parent),
         "file": str(file),
         "address": f"{served}/",
@@ -115,7 +131,7 @@ def test_a_file_that_was_changed_in_the_cache_is_not_loaded(file: Path) -> None:
     [
         (["larg", "--from", "."], "did you mean 'large'?"),
         (["large", "--from", "/nowhere/at/all"], "got no file, expected large.onnx"),
-        (["large", "--from", "ftp://a/b"], "expected an http or https address"),
+        (["large", "--from", "ftp://a/b"], "expected a clone, a folder, a file or an http(s) address"),
         (["large"], "--from"),
     ],
 )

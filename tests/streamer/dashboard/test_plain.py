@@ -48,6 +48,12 @@ def test_the_table_of_a_differential():
     ]
 
 
+def test_what_is_known_of_a_flag_stands_behind_it():
+    note = "never tested: lymphoblast"
+    message = differential({"blast": 3}, flags=[flag("blast? 3 of 3 (pictures)", note=note), flag("other")])
+    assert "flags: blast? 3 of 3 (pictures) [never tested: lymphoblast]; other" in format_differential(message)
+
+
 def test_what_was_not_seen_may_still_be_there():
     not_seen = {"promyelocyte": 3.62167, "basophil": 3.62167}
     lines = format_differential(differential(FIVE, 3, not_seen=not_seen)).splitlines()

@@ -323,8 +323,8 @@ def in_words(**other):
 def test_how_a_cell_looks_is_told_in_words():
     assert described(cell(1)) == ""
     assert described(in_words()) == (
-        "nucleus segmented multilobed, granules small purple, ratio low, cytoplasm light blue clear, chromatin dense, "
-        "big round cell"
+        "nucleus segmented multilobed, granules small purple, N:C ratio low, cytoplasm light blue clear, "
+        "chromatin dense, big round cell"
     )
     lymphocyte = in_words(
         nucleus_shape="unsegmented-round",
@@ -335,7 +335,8 @@ def test_how_a_cell_looks_is_told_in_words():
         chromatin_density="loosely",
     )
     assert described(lymphocyte) == (
-        "nucleus round, no granules, ratio low, cytoplasm light blue clear, vacuoles, chromatin loose, big round cell"
+        "nucleus round, no granules, N:C ratio low, cytoplasm light blue clear, vacuoles, chromatin loose, "
+        "big round cell"
     )
     assert described(cell(1, attributes={"auer_rods": AttributeValue(value="yes", confidence=1)})) == "auer rods yes"
 

@@ -61,6 +61,7 @@ READERS: dict[str, Callable[[Path, Path], list[str]]] = {
     "json": lambda journal, made: ["export", str(journal), "--format", "json", "-o", f"{journal}.json"],
     "labelstudio": lambda journal, made: ["export", str(journal), "--format", "labelstudio", "-o", f"{journal}.tasks"],
     "mosaic": lambda journal, made: ["mosaic", str(journal), "-o", f"{journal}.png"],
+    "report": lambda journal, made: ["report", str(journal), "-o", f"{journal}.html"],
     "resume": lambda journal, made: [
         *("run", "--source", f"slide={made / 'frames'}", "--journal", str(journal), "--resume"),
     ],
@@ -168,7 +169,7 @@ def test_whatever_a_column_holds_no_command_fails_otherwise_than_with_a_line(
         journal = Path(shutil.copy(made / "made.db", tmp_path / "one.db"))
         with contextlib.suppress(sqlite3.IntegrityError):  # a key, which SQLite itself holds to whole numbers
             spoil(journal, f"UPDATE OR IGNORE {table} SET {column} = {value}")
-        for reader in ("json", "mosaic", "resume"):
+        for reader in ("json", "mosaic", "report", "resume"):
             status, line = told(capsys, READERS[reader](journal, made))
             assert status in (0, 1, 2)
             assert status == 0 or line.startswith("leukostream: "), line

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from engines.base import UsageError
+from engines.zoo.slide_flags import SlideFlag
 from streamer.commands.export import export
 from streamer.commands.recount import recount
 from streamer.counting.slide_map import SlideUpdate
@@ -36,6 +37,7 @@ from streamer.stage.merging import IslandMerger
 from streamer.stage.preparation import RegistrationConfig
 from streamer.stage.tracker import StageTracker
 from tests.cases import ScriptedSource
+from tests.streamer.journal import journal_cases
 from tests.streamer.journal.journal_cases import PLACES, analysed, images, new_session, rules, session_of
 from tests.streamer.protocol.message_cases import make_health
 
@@ -474,6 +476,30 @@ def test_a_session_of_something_else_is_not_gone_on_with(copy, changes, expected
     assert expected in one_line(error)
     assert "--journal" in one_line(error)
     assert copy.read_bytes() == before
+
+
+def test_flags_of_a_slide_are_gone_on_with_and_recounted(tmp_path, seen, monkeypatch, capsys):
+    plain = journal_cases.classifier
+
+    def flagging():
+        made = plain()
+        made.card = replace(made.card, slide_flags=(SlideFlag("eosinophil", above=0.3, false_rate=0.001),))
+        return made
+
+    monkeypatch.setattr(journal_cases, "classifier", flagging)
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+    once = run_over(whole, seen)[-2][0]
+    run_over(parts, seen[:14], finish=False)
+    again = run_over(parts, seen[14:], resume=True)[-2][0]
+    assert again.flags == once.flags
+    [flag] = [flag for flag in once.flags if flag.class_ == "eosinophil" and flag.direction == "seen"]
+    assert flag.text.startswith(f"eosinophil? {flag.count} of {once.total} (pictures")
+    for path in (whole, parts):
+        assert recount(str(path)) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(journal_cases, "classifier", plain)
+    with pytest.raises(JournalError, match="got slide flags"):
+        resumed(whole)
 
 
 def without_names(path):

@@ -8,6 +8,7 @@ import pytest
 from engines.models.loading import load_classifier, load_detector
 from streamer.analysis.analyser import Analyser
 from streamer.commands.recount import recount
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 from streamer.counting.decision import ClassDecision
 from streamer.journal import Journal, rules_of
 from streamer.protocol.factory import MessageFactory
@@ -22,7 +23,7 @@ SLIDE = "slide"
 
 @pytest.fixture(scope="module")
 def models():
-    return load_detector("yolov5n-blood"), load_classifier("mobilenetv3-small")
+    return load_detector(DEFAULT_DETECTOR), load_classifier(DEFAULT_CLASSIFIER)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from engines.models.own_classes import OwnClasses
 from engines.zoo.card import Card, ClassEntry, DetectorInput, Thresholds
 from streamer.analysis.analyser import Analyser
 from streamer.analysis.models import load_models
-from streamer.config import Config
+from streamer.config import DEFAULT_CLASSIFIER, Config
 from streamer.counting.decision import ClassDecision
 from streamer.journal import rules_of
 from streamer.protocol.factory import MessageFactory
@@ -133,7 +133,7 @@ kind = "red"
     [
         ("naming = 0.5", "auto", OwnClasses),
         ("naming = 0.5", "none", OwnClasses),
-        ("naming = 0.5", "mobilenetv3-small", Classifier),
+        ("naming = 0.5", DEFAULT_CLASSIFIER, Classifier),
         ("", "auto", Classifier),
         ("", "none", type(None)),
     ],
@@ -147,4 +147,4 @@ def test_who_names_the_cells(tmp_path, naming, classifier, expected):
     assert loaded.detector.card.class_names == ("band neutrophil", "lymphocyte", "red blood cell")
     assert type(loaded.classifier) is expected
     assert set(loaded.shadows) == ({"detector", "classifier"} if expected is Classifier else {"detector"})
-    assert loaded.health().classifier == {OwnClasses: "kinds", Classifier: "mobilenetv3-small"}.get(expected)
+    assert loaded.health().classifier == {OwnClasses: "kinds", Classifier: DEFAULT_CLASSIFIER}.get(expected)

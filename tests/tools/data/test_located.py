@@ -126,6 +126,20 @@ def test_pictures_of_a_laboratory_are_measured_together_and_fields_of_krd_one_by
     assert lost.cell.box_px == (0, 0, 20, 20)
 
 
+def test_a_cell_without_a_box_is_measured_by_the_detectors(
+    tmp_path: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(located, "load_detector", lambda *_, **__: ScriptedDetector())
+    boxed, other = pictures(tmp_path, "pbc", (40, 40))
+    narrow = replace(other, box_px=(95, 95, 105, 105), box_is_guess=True)
+    wide = replace(narrow, box_px=(10, 10, 190, 190))
+    for guessed in (narrow, wide):  # whatever was guessed
+        first, second = located.with_found_boxes([boxed, guessed])
+        assert first == boxed
+        assert second.box_px == (60, 65, 125, 130)
+    assert located.with_found_boxes([boxed]) == [boxed]
+
+
 def test_a_picture_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"a.png: got a file that can't be decoded"):

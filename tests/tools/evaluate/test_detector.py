@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("torch", reason="checkpoints are read by PyTorch")
 
 from engines.zoo.figures import figure_tables
+from engines.zoo.toml import toml
 from tests.tools.detection_cases import disc_field
 from tools.data.fields import CLASS_NAMES
 from tools.evaluate import detector as evaluate_detector
 from tools.evaluate.found_cells import cells_of, found_boxes
 from tools.evaluate.magnification import shown_at
-from tools.export.cards import toml
 from tools.export.figures import figures_tables
 from tools.metrics import plots
 from tools.metrics.classification import clopper_pearson

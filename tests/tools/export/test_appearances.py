@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from engines.models.loading import load_classifier, load_detector
 from engines.zoo.card import parse_card
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
+from streamer.sources import simulated
+from tools.data.squares import SIMULATED_RED_PX
+from tools.evaluate.whole_run import run_over
+from tools.export import appearances
 from tools.export.appearances import GROUPS, Look, appearances_of, with_appearances
 
 CARD = """task = "classifier"
@@ -54,3 +61,15 @@ def test_the_card_reads_what_was_written_and_keeps_the_rest() -> None:
         assert list(card.appearances[0].red) == rows[0]["red"]
         assert (card.training, card.figures, card.classes) == (plain.training, plain.figures, plain.classes)
         assert with_appearances(written, rows) == written
+
+
+@pytest.mark.lengthy
+def test_usual_novelty_is_that_of_the_cells_which_a_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appearances, "PICTURES", 16)
+    classifier = load_classifier(DEFAULT_CLASSIFIER)
+    usual = appearances.usual_novelty(classifier, ["simulated", "no set"])
+    assert list(usual) == ["simulated"]
+    fields = simulated.training_fields(2, 8, 640, 480, red_px=SIMULATED_RED_PX)
+    session = run_over((image for image, *_ in fields), load_detector(DEFAULT_DETECTOR), classifier)
+    assert session.count.total > 8
+    assert usual["simulated"] == pytest.approx(session.count.novelty().mean, abs=5e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,13 @@ torch = pytest.importorskip("torch", reason="needs the extra `train`")
 from torch import nn  # noqa: E402
 
 from engines.graphs.gradcam import CAM, add_gradcam  # noqa: E402
+from engines.zoo.slide_flags import SlideFlag  # noqa: E402
 from tests.engines.graphs.test_gradcam import as_tensor, outputs, reference  # noqa: E402
+from tests.tools.metrics.predicted import predicted  # noqa: E402
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
 from tools.export import novelty  # noqa: E402
-from tools.export.classifier import Fitted, build_graph, in_order, values_of  # noqa: E402
+from tools.export.classifier import Fitted, build_graph, in_order, tempered, values_of  # noqa: E402
 from tools.export.crops import CLASS_OFFSETS, classifier_of  # noqa: E402
 from tools.metrics.classification import lowest_threshold  # noqa: E402
 from tools.train.classifier import Recipe, build_network  # noqa: E402
@@ -106,6 +110,22 @@ def test_the_card_makes_it_look_twice_once_at_a_fixed_size(network, recipe, fitt
     np.testing.assert_array_equal(known[0, 0], unknown[0, 0])
     np.testing.assert_array_equal(unknown[0, 1], unknown[0, 0][:, ::-1])
     assert not np.array_equal(known[0, 1], unknown[0, 1])
+
+
+def test_the_card_says_what_flags_a_slide_for_blasts(network, recipe, fitted) -> None:
+    flag = SlideFlag("blast", 0.8, 0.001, ("promyelocyte",), ("lymphoblast",))
+    graph = build_graph(network, recipe, fitted)
+    for flags in ((flag,), ()):
+        values = values_of("new", recipe, 7, b"", dataclasses.replace(fitted, slide_flags=flags))
+        assert classifier_of(graph, values).card.slide_flags == flags
+
+
+def test_probabilities_are_tempered_as_the_graph_tempers_them() -> None:
+    found = predicted({"blast": 3, "monocyte": 3})
+    warm = tempered(found, 2.0)
+    odds = found.probabilities**0.5
+    np.testing.assert_allclose(warm.probabilities, odds / odds.sum(1, keepdims=True), atol=1e-9)
+    assert warm.classes is found.classes
 
 
 def test_the_threshold_is_the_lowest_that_keeps_errors_within_the_risk() -> None:

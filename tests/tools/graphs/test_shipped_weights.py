@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
-from engines.graphs.storage import halved, widened  # noqa: E402
+from engines.graphs.storage import narrowed, widened  # noqa: E402
 from tools.architectures.published import CLASSES, assemble, parts_of  # noqa: E402
 from tools.graphs.conversion import to_onnx  # noqa: E402
 from tools.graphs.shipped_weights import begin_with_graph, weights_of  # noqa: E402
@@ -111,7 +111,7 @@ def test_parts_of_a_system_are_found_by_their_prefix_in_a_file_of_half_precision
     networks = [trained(part.make(32)) for part in parts]
     graph = to_onnx(assemble("ml-cnn", networks), torch.rand(2, 3, 32, 32), ("class_probabilities",), {0: "N"})
     path = tmp_path / "system.onnx"
-    onnx.save(halved(graph), path)
+    onnx.save(narrowed(graph), path)
     taken = []
     for part in parts:
         network = part.make(32)

@@ -78,6 +78,10 @@ def test_figures_of_a_laboratory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["balanced"] == pytest.approx((3 / 4 + 2 / 3) / 2)  # two monocytes say nothing
     assert found["mature_called_blast"] == pytest.approx(2 / 6)
     assert found["recall"] == {"lymphocyte": [0.75, 4], "blast": [0.6667, 3], "monocyte": [0.0, 2]}
+    assert "accuracy_low" not in found
+    of_patients = laboratory_figures(sure(*said), indices(*truth), ["a"] * 4 + ["b"] * 5)
+    of_cells = laboratory_figures(sure(*said), indices(*truth), [str(i) for i in range(9)])
+    assert of_patients["accuracy_low"] < of_cells["accuracy_low"] < 5 / 9 < of_cells["accuracy_high"]
 
 
 def test_a_laboratory_of_few_cells_has_no_balanced_accuracy() -> None:

@@ -13,7 +13,7 @@ def test_confusion_rows_are_the_truth() -> None:
     table = measures.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
     assert table.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
     assert measures.balanced_accuracy(table) == pytest.approx((0.5 + 1 + 0) / 3)
-    rows = measures.per_class(table, ("a", "b", "c"))
+    rows = measures.per_class(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), ("a", "b", "c"))
     assert rows["a"]["recall"]["hits"] == 1  # type: ignore[index]
     assert rows["a"]["precision"]["trials"] == 2  # type: ignore[index]
     assert rows["c"]["precision"]["value"] is None  # type: ignore[index]
@@ -101,3 +101,78 @@ def test_risk_and_coverage_are_what_the_threshold_gives(seed: int) -> None:
         kept = p.max(1) >= threshold
         assert coverage == pytest.approx(kept.mean())
         assert risk == pytest.approx((p.argmax(1) != truth)[kept].mean())
+
+
+def limits_of(hits: np.ndarray, clusters: list[str] | None) -> tuple[float, float]:
+    found = measures.share_of(hits, clusters).as_dict()
+    return found["low"], found["high"]  # type: ignore[return-value]
+
+
+def test_cells_of_a_slide_say_less_than_as_many_slides() -> None:
+    hits = np.repeat([True, True, True, True, False, True], 10)
+    alone = limits_of(hits, None)
+    assert limits_of(hits, [str(i) for i in range(60)]) == alone
+    low, high = limits_of(hits, [str(i // 10) for i in range(60)])
+    assert low < alone[0] - 0.1
+    assert high > alone[1] + 0.05
+    assert limits_of(hits, [str(i // 10) for i in range(60)]) == (low, high)  # seeded
+
+
+def test_slides_that_are_alike_within_and_without_cost_little() -> None:
+    hits = np.tile([True] * 8 + [False] * 2, 30)
+    low, high = limits_of(hits, [str(i // 10) for i in range(300)])
+    alone = limits_of(hits, None)
+    assert (low, high) == pytest.approx(alone, abs=0.01)
+
+
+def test_where_nothing_is_wrong_a_slide_counts_once() -> None:
+    assert limits_of(np.ones(50, bool), [str(i // 10) for i in range(50)]) == measures.clopper_pearson(5, 5)
+    assert limits_of(np.ones(4, bool), ["one"] * 4) == measures.clopper_pearson(1, 1)
+    assert measures.share_of(np.ones(0, bool), []).as_dict()["low"] is None
+
+
+def test_limits_of_clusters_hold_as_often_as_they_say_where_those_of_single_cells_do_not() -> None:
+    """300 draws of nine slides that differ (intraclass correlation .09) with some sixty cells each."""
+    rng = np.random.default_rng(0)
+    truth, held, held_alone = 0.7, 0, 0
+    for _ in range(300):
+        shares = rng.beta(10 * truth, 10 * (1 - truth), 9)
+        sizes = rng.poisson(60, 9) + 1
+        hits = rng.random(sizes.sum()) < np.repeat(shares, sizes)
+        clusters = np.repeat(np.arange(9), sizes).astype(str).tolist()
+        (low, high), (low_alone, high_alone) = limits_of(hits, clusters), limits_of(hits, None)
+        held += low <= truth <= high
+        held_alone += low_alone <= truth <= high_alone
+    assert held >= 0.93 * 300
+    assert held_alone < 0.7 * 300
+
+
+def test_every_share_of_the_figures_knows_the_clusters() -> None:
+    p = np.array([[0.9, 0.1]] * 12 + [[0.2, 0.8]] * 8)
+    truth = np.array([0] * 10 + [1] * 10)
+    clusters = [str(i // 5) for i in range(20)]
+    together = measures.figures(p, truth, ("a", "b"), 0.5, clusters=clusters)
+    alone = measures.figures(p, truth, ("a", "b"), 0.5)
+    for name in ("accuracy", "accuracy_classified"):
+        assert together[name]["value"] == alone[name]["value"]
+        assert together[name]["low"] < alone[name]["low"]
+    assert together["classes"]["b"]["recall"]["low"] < alone["classes"]["b"]["recall"]["low"]
+
+
+def test_thresholds_are_those_that_other_groups_choose() -> None:
+    rng = np.random.default_rng(1)
+    n = 400
+    confidence = rng.uniform(0.5, 1, n)
+    p = np.stack([confidence, 1 - confidence], 1)
+    truth = (rng.random(n) > confidence).astype(int)
+    groups = [str(i // 2) for i in range(n)]
+    found = measures.thresholds_of_others(p, truth, groups, 0.1, 0.9)
+    assert len(set(found.tolist())) > 1
+    assert all(found[2 * i] == found[2 * i + 1] for i in range(n // 2))
+    changed = truth.copy()
+    changed[:2] = 1 - changed[:2]  # what is measured has no part in its own threshold
+    again = measures.thresholds_of_others(p, changed, groups, 0.1, 0.9)
+    assert (again[:2] == found[:2]).all()
+    assert (again != found).any()
+    all_wrong = np.ones(n, int)
+    assert measures.thresholds_of_others(p, all_wrong, groups, 0.1, 0.9).tolist() == [0.9] * n

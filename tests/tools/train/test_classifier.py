@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +35,12 @@ from tools.train.classifier import (  # noqa: E402
     attribute_loss,
     build_network,
     class_loss,
+    soft_loss,
+    soft_subclass_loss,
     subclass_loss,
     unusual_loss,
 )
-from tools.train.loop import LAST, Loop, Schedule, load_checkpoint  # noqa: E402
+from tools.train.loop import LAST, Loop, Schedule  # noqa: E402
 
 N = len(ABNORMAL_CLASSES)
 TINY = dataclasses.replace(SHORT, crops=32, batch=8, input_px=32, warmup_steps=2, fixed_share=0.5, covered_share=0.3)
@@ -194,9 +197,9 @@ def squares_of(n: int = 24) -> Squares:
     )
 
 
-def task(recipe: Recipe = TINY) -> ClassifierTask:
+def task(recipe: Recipe = TINY, teacher: classifier.CellNetwork | None = None) -> ClassifierTask:
     torch.manual_seed(0)
-    return ClassifierTask(recipe, squares_of(), {}, None, pretrained=False)
+    return ClassifierTask(recipe, squares_of(), {}, None, pretrained=False, teacher=teacher)
 
 
 def test_no_cell_of_validation_is_drawn_and_what_is_covered_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +269,57 @@ def test_a_run_of_the_classifier_resumes_with_the_same_bits(tmp_path: Path) -> N
     second.run()
     for name, value in whole.average.network.state_dict().items():
         assert torch.equal(value, second.average.network.state_dict()[name]), name
+
+
+def test_what_the_teacher_says_is_learnt_and_not_what_it_leaves_open() -> None:
+    wanted = logits_of({"blast": 0.75, "lymphocyte": 0.25}, {"monocyte": 1.0})
+    certain = soft_loss(wanted * 1.0, wanted)
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) / 2
+    assert float(certain) == pytest.approx(entropy, abs=1e-6)
+    other = logits_of({"blast": 0.25, "lymphocyte": 0.75}, {"monocyte": 0.5, "blast": 0.5})
+    expected = -(0.75 * np.log(0.25) + 0.25 * np.log(0.75) + np.log(0.5)) / 2
+    assert float(soft_loss(other, wanted)) == pytest.approx(expected, abs=1e-6)
+    halves = torch.zeros(2, 3)
+    assert float(soft_subclass_loss(halves, torch.tensor([[9.0, -9.0, 0.0]] * 2))) == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_a_teacher_alone_makes_the_labels_worth_nothing_and_stays_as_it_is() -> None:
+    teacher = build_network(TINY, pretrained=False)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    losses = []
+    for weight, relabelled in ((1.0, False), (1.0, True), (0.5, False), (0.5, True)):
+        subject = task(dataclasses.replace(TINY, teacher_weight=weight, attribute_weight=0.0), teacher)
+        if relabelled:
+            subject.stored.classes[:] = index("platelet")
+        subject.network.eval()  # no batch statistics
+        found, _ = subject.loss(0, np.random.default_rng(0))
+        found.backward()
+        losses.append(float(found.detach()))
+    assert losses[0] == pytest.approx(losses[1])
+    assert losses[2] != pytest.approx(losses[3])
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items())
+
+
+def test_from_a_step_on_colours_are_changed_less_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = task(dataclasses.replace(TINY, milder_from=0.5, milder=0.25, style_share=0.4))
+    used: list[augment.Augmentation] = []
+    original = classifier.make_batch
+
+    def spy(*given: Any, **more: Any) -> object:
+        used.append(given[5])
+        return original(*given, **more)
+
+    monkeypatch.setattr(classifier, "make_batch", spy)
+    styles = []
+    for step in range(TINY.steps):
+        subject.loss(step, np.random.default_rng(step))
+        styles.append(subject.network.style_share)
+    assert styles == pytest.approx([0.4, 0.4, 0.1, 0.1])
+    assert used[:2] == [classifier.augmentation(subject.recipe)] * 2
+    strong, mild = dataclasses.asdict(used[0]), dataclasses.asdict(used[3])
+    assert {name for name in strong if strong[name] != mild[name]} == set(augment.COLOURS)
+    assert mild["hue_rad"] == pytest.approx(strong["hue_rad"] / 4)
+    assert mild["appearance_share"] == pytest.approx(strong["appearance_share"] / 4)
 
 
 def test_body_and_heads_learn_at_their_own_rates_and_only_matrices_decay() -> None:
@@ -346,17 +400,3 @@ def test_a_laboratory_that_is_not_known_is_one_line(
     monkeypatch.setattr(classifier, "read_cells", lambda root, sets: [])
     assert command.main(["classifier", "--out", str(tmp_path), "--short", option, "raabin"]) == 1
     assert f"{option}: got 'raabin', expected one of" in capsys.readouterr().err
-
-
-def test_the_run_that_is_kept_unfinished_goes_on(tmp_path: Path) -> None:
-    kept = Path(classifier.__file__).with_name("unfinished") / "classifier.pt"
-    settings = load_checkpoint(kept)["settings"]
-    subject = ClassifierTask(Recipe(**settings), squares_of(), {}, None, pretrained=False)
-    loop = Loop(subject, Schedule(subject.recipe.steps, 800, 1000, 0.999), tmp_path)
-    loop.resume(kept)
-    assert loop.step == 360
-    before = loop.rate()
-    loop.save()
-    again = Loop(subject, loop.schedule, tmp_path)
-    again.resume(tmp_path / LAST)
-    assert (again.step, again.rate(), again.task.settings()) == (360, before, settings)

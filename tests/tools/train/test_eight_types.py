@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from engines.base import Classifications, Detections  # noqa: E402
 from engines.models.loading import load_classifier  # noqa: E402
+from engines.zoo.toml import toml, toml_value  # noqa: E402
 from tests.tools.cases import make_data, smear  # noqa: E402
 from tools.architectures.mobilenetv3 import MobileNetV3Small, density, mix_styles, standardised  # noqa: E402
 from tools.data import (  # noqa: E402  # noqa: E402
@@ -32,7 +33,6 @@ from tools.data import (  # noqa: E402  # noqa: E402
 from tools.evaluate import eight_types as evaluate_classifier  # noqa: E402
 from tools.export import eight_types as export_classifier  # noqa: E402
 from tools.export import novelty  # noqa: E402
-from tools.export.cards import toml, toml_value  # noqa: E402
 from tools.export.crops import CLASS_OFFSETS  # noqa: E402
 from tools.train import eight_types as train_classifier  # noqa: E402
 from tools.train import loop  # noqa: E402

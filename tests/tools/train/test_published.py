@@ -17,6 +17,7 @@ torch.set_num_threads(1)
 from torch import nn  # noqa: E402
 
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads  # noqa: E402
+from engines.zoo.toml import toml  # noqa: E402
 from tools.architectures.published import CLASSES, Part, assemble, before_temperature, parts_of  # noqa: E402
 from tools.data import (  # noqa: E402
     CELL_CLASSES,
@@ -28,7 +29,6 @@ from tools.data.crops import ATTRIBUTES, StoredCells  # noqa: E402
 from tools.data.protocols import PROTOCOLS, Protocol, published_split  # noqa: E402
 from tools.data.typed_cells import Cells  # noqa: E402
 from tools.export import published as export_published  # noqa: E402
-from tools.export.cards import toml  # noqa: E402
 from tools.graphs.conversion import to_onnx  # noqa: E402
 from tools.train import published as train_published  # noqa: E402
 from tools.train.loop import BEST, LAST, RESULTS, Loop, begin_with  # noqa: E402

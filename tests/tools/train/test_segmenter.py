@@ -17,6 +17,7 @@ torch.set_num_threads(1)
 
 from torch import nn  # noqa: E402
 
+from tools.data import masks  # noqa: E402
 from tools.data.augment import Augmentation  # noqa: E402
 from tools.data.masked_cells import Changes, batch_of, drawn, load_cells, surrounded  # noqa: E402
 from tools.data.masks import figures  # noqa: E402
@@ -25,8 +26,10 @@ from tools.train.segmenter import SegmenterTask, chosen_changes, confusion, loss
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Cells of two laboratories: a dark nucleus in a grey cytoplasm on a light ground."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cells of two laboratories: a dark nucleus in a grey cytoplasm on a light ground. They look alike and are not the
+    same."""
+    monkeypatch.setattr(masks, "hash_links", lambda names, signs: [])
     lines = ["image,mask,class"]
     for laboratory in ("jtsc", "cellavision"):
         folder = tmp_path / "wbc_masks" / laboratory

@@ -282,7 +282,7 @@ def test_blasts_are_told_by_the_same_network_and_measured_by_the_same_command(
     card = classifier.card
     assert card.thresholds.operating == whole["threshold"]
     assert card.class_names == ("blast", "non-blast")
-    assert "no weights of this model ship" in card.training["notes"][-1]
+    assert card.licence.startswith("research use only, as the data that trained it (")
     assert card.figures["all_idb2", "", "cross-validation"]["cells"] == 60
     measured = card.figures["all_idb2", "", "validation"]
     assert measured["command"] == "python -m tools.evaluate toy-blast --part validation"

@@ -1,0 +1,7 @@
+"""The visited area of a slide as one picture, with the counted cells marked.
+
+visited: what a journal knows of a session's places. places: where every frame lies, at the end of all corrections, and
+which frames are needed. pictures: where the frames' pixels come from. light: the lamp, estimated from the frames and
+taken out. stitching: frames to one canvas an island. layout: islands side by side. marks: cells, legend. compose: puts
+them together.
+"""

@@ -1,0 +1,123 @@
+"""A session of a journal as one picture."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.base import LeukostreamError
+from engines.geometry import Image
+from streamer.journal import StoredSession
+from streamer.mosaic import marks
+from streamer.mosaic.layout import Layout, layout
+from streamer.mosaic.light import Light, estimate, reduced
+from streamer.mosaic.marks import CellMark
+from streamer.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
+from streamer.mosaic.places import Extent, PlacedFrame, extent_of, needed, some
+from streamer.mosaic.stitching import stitched
+from streamer.mosaic.visited import Visited
+from streamer.records import Cell
+
+LIGHT_FRAMES = 60
+"""Frames that the light is estimated from."""
+
+USUAL_SIDE_PX = 60.0
+"""Of a cell whose box is not known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedIslands:
+    """Islands side by side on one canvas."""
+
+    canvas: Image
+    placed: Layout
+    """Its corners are those of `islands`."""
+    islands: tuple[int, ...]
+    extents: Mapping[int, Extent]
+    """By island, in slide pixels."""
+
+
+def join(visited: Visited, chosen: Sequence[int], pictures: Pictures, max_side: int) -> JoinedIslands:
+    """The islands `chosen`, without marks and captions, the longer side `max_side` pixels at most.
+
+    LeukostreamError where frames can't be had.
+    """
+    kept = {number: needed(visited.islands[number]) for number in chosen}
+    placed, extents = arrange(visited, chosen, max_side)
+    light = _light([frame for frames in kept.values() for frame in frames], pictures)
+    canvas = np.full((placed.height, placed.width, 3), 255, np.uint8)
+    for number, (x, y) in zip(chosen, placed.corners, strict=True):
+        part = stitched(kept[number], extents[number], placed.scale, light, pictures)
+        height, width = part.shape[:2]
+        canvas[y : y + height, x : x + width] = part
+    return JoinedIslands(canvas, placed, tuple(chosen), extents)
+
+
+def arrange(visited: Visited, chosen: Sequence[int], max_side: int) -> tuple[Layout, dict[int, Extent]]:
+    """Where `join` puts the islands `chosen`, and what of the slide each covers, in slide pixels."""
+    extents = {number: extent_of(visited.islands[number]) for number in chosen}
+    return layout([(extents[number].width, extents[number].height) for number in chosen], max_side), extents
+
+
+def compose(
+    visited: Visited, chosen: Sequence[int], pictures: Pictures, max_side: int, source: str, *, with_marks: bool
+) -> tuple[Image, float]:
+    """(picture, its scale) of the islands `chosen`, with captions and a legend; LeukostreamError as of `join`."""
+    counts = Counter(cell.class_name for number in chosen for cell in visited.cells.get(number, ()))
+    joined = join(visited, chosen, pictures, max_side - marks.legend_height(list(counts), max_side))
+    scale = joined.placed.scale
+    for number, (x, y) in zip(chosen, joined.placed.corners, strict=True):
+        extent = joined.extents[number]
+        if with_marks:
+            part = joined.canvas[y:, x:][: max(1, round(extent.height * scale)), : max(1, round(extent.width * scale))]
+            marks.draw(part, (_mark(cell, extent, scale, visited.sides_px) for cell in visited.cells.get(number, ())))
+        marks.caption(joined.canvas, f"island {number}: {plural(len(visited.islands[number]), 'frame')}", (x, y))
+    frames = sum(len(visited.islands[number]) for number in chosen)
+    size = f"{plural(counts.total(), 'cell')}, {plural(frames, 'frame')}, 1:{1 / scale:.3g}"
+    title = f"{source}: {size}. Research use only."
+    return marks.with_legend(joined.canvas, title, counts if with_marks else {}), scale
+
+
+def plural(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _mark(cell: Cell, extent: Extent, scale: float, sides_px: Mapping[int, float]) -> CellMark:
+    return CellMark(
+        (cell.x_px - extent.left) * scale,
+        (cell.y_px - extent.top) * scale,
+        sides_px.get(cell.cell_id, USUAL_SIDE_PX) * scale,
+        cell.class_name,
+        cell.partial,
+    )
+
+
+def _light(frames: Sequence[PlacedFrame], pictures: Pictures) -> Light:
+    """Of the frames of the commonest size."""
+    sizes = Counter((frame.width, frame.height) for frame in frames)
+    size = max(sizes, key=lambda size: sizes[size])
+    alike = sorted((frame for frame in frames if (frame.width, frame.height) == size), key=lambda frame: frame.frame_id)
+    small = [reduced(image) for _, image in pictures.of(some(alike, LIGHT_FRAMES))]
+    if not small:
+        raise LeukostreamError(
+            "mosaic: got no picture of any frame, expected those of the journal; give the recording of the same run"
+        )
+    return estimate(small)
+
+
+def pictures_of(session: StoredSession, recording: str | None) -> Pictures:
+    """The frames of a session: those of the file `recording`, else of the run's own recording, else its source's.
+
+    RecordingError for what is no recording of this session, LeukostreamError where frames can't be had again.
+    """
+    if recording is not None:
+        return RecordedPictures(recording, session)
+    runs = session.runs()
+    recorded = runs[-1].options.record if runs else None
+    if recorded is not None and os.path.exists(recorded):
+        return RecordedPictures(recorded, session)
+    return SourcePictures(session)

@@ -1,0 +1,152 @@
+"""A journal's slides as one HTML file: nothing in it is loaded from anywhere, no script runs, and it prints on A4.
+
+What a journal says is text from elsewhere: all of it is escaped, without control characters, and pictures were encoded
+anew. The page's own policy forbids whatever else.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from streamer import RESEARCH_USE
+from streamer.counting.flags import LEAST_CELLS
+from streamer.dashboard.canvas import clean
+from streamer.dashboard.palette import class_colour, in_order
+from streamer.dashboard.words import (
+    METHODS,
+    beside,
+    errors_line,
+    limits,
+    not_seen,
+    number,
+    size_corrected,
+    with_smudge_cells,
+)
+from streamer.records import ClassShare
+from streamer.report.charts import bar_chart, growth_curves
+from streamer.report.film import CellMark
+from streamer.report.gallery import LEAST_CONFIDENCE, LEAST_PROBABILITY, CellGroup
+from streamer.report.provenance import utc
+from streamer.report.slide import ClassRow, ShownSlide
+
+UNSIGNED = "not reviewed, not signed"
+
+VERDICT_MEANINGS = {
+    "ready for review": "Nothing that was measured speaks against reviewing this result. That does not make it right.",
+    "incomplete": "Something is missing or limits this result. Read the reasons before you use any of its numbers.",
+    "do not use": "Something that was measured speaks against this result. Do not report from it.",
+}
+"""What each state of a verdict means for who reads it."""
+
+VERDICT_MARKS = {"ready for review": "✓", "incomplete": "!", "do not use": "✕"}
+VERDICT_TONES = {"ready for review": "good", "incomplete": "caution", "do not use": "bad"}
+
+RANGE_WORDS = {
+    "outside low": "▼ below the usual range",
+    "outside high": "▲ above the usual range",
+    "not outside": "not outside the usual range",
+    "can't be judged": "range can't be judged",
+}
+
+FLAG_WORDS = {"low": "▼ Low", "high": "▲ High", "seen": "● Seen"}
+
+
+def page(slides: Sequence[ShownSlide], *, made_utc: str) -> str:
+    """One slide as a report, several as a worklist with the report of each behind it. `made_utc`: ISO 8601 with Z."""
+    return _templates().get_template("page.html.j2").render(slides=slides, made_utc=made_utc)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("streamer.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(
+        capital=_capital,
+        colour=class_colour,
+        data=_data,
+        has_evidence=_has_evidence,
+        mark=VERDICT_MARKS.__getitem__,
+        mark_counts=_mark_counts,
+        number=number,
+        percent=_percent,
+        sentence=_sentence,
+        shares=_shares,
+        tone=VERDICT_TONES.__getitem__,
+        utc=utc,
+        without=_without,
+    )
+    templates.globals.update(
+        bar_chart=bar_chart,
+        beside=beside,
+        errors_line=errors_line,
+        flag_words=FLAG_WORDS,
+        growth_curves=growth_curves,
+        least_cells=LEAST_CELLS,
+        least_confidence=LEAST_CONFIDENCE,
+        least_probability=LEAST_PROBABILITY,
+        limits=limits,
+        methods=METHODS,
+        not_seen=not_seen,
+        range_words=RANGE_WORDS,
+        research_use=RESEARCH_USE,
+        size_corrected=size_corrected,
+        unsigned=UNSIGNED,
+        verdict_meanings=VERDICT_MEANINGS,
+        with_smudge_cells=with_smudge_cells,
+    )
+    return templates
+
+
+def _shown(value: Any) -> Any:
+    """Texts without control characters and what reverses their direction."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _sentence(text: str) -> str:
+    return _capital(text) if text.endswith(".") else f"{_capital(text)}."
+
+
+def _without(subclass: str, class_name: str) -> str:
+    """ "band" of the neutrophils."""
+    return subclass.removesuffix(f" {class_name}")
+
+
+def _has_evidence(gallery: Sequence[CellGroup]) -> bool:
+    return any(one.picture is not None and one.picture.evidence_png for group in gallery for one in group.cells)
+
+
+def _mark_counts(marks: Sequence[CellMark]) -> list[tuple[str, int]]:
+    counts = Counter(mark.class_name for mark in marks)
+    return [(name, counts[name]) for name in in_order(list(counts))]
+
+
+def _shares(rows: Sequence[ClassRow]) -> list[tuple[str, ClassShare]]:
+    return [(row.name, row.share) for row in rows]
+
+
+def _percent(share: float) -> Markup:
+    """A probability, on one line, never rounded up to certainty."""
+    return Markup(f"{min(99, math.floor(100 * share + 0.5)) if share < 1 else 100}&nbsp;%")
+
+
+def _data(picture: bytes, kind: str) -> Markup:
+    """A data URI of a picture that was encoded here."""
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(picture).decode()}")
