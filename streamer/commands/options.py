@@ -131,6 +131,14 @@ def add_linger_option(group: Group, default: float | None) -> None:
     )
 
 
+def add_production_option(group: Group) -> None:
+    group.add_argument(
+        "--production",
+        action="store_true",
+        help="HL7 for routine use: MSH-11 P, and no note that it is for research; you answer for that",
+    )
+
+
 def add_classifier_option(group: Group) -> None:
     group.add_argument("--classifier", metavar="NAME|FILE", default=DEFAULT_CLASSIFIER, help="names the cells")
 

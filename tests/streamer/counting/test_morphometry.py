@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from engines.base import ModelNotFoundError, UsageError
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import choose_scales, load_models
-from streamer.commands.export import SHAPE_COLUMNS, export
+from streamer.commands.export import export
 from streamer.commands.recount import recount
 from streamer.config import Config
 from streamer.counting.decision import ClassDecision
@@ -22,6 +22,7 @@ from streamer.counting.morphometry import ShapeBook, ShapeMeter, clear_of_edges,
 from streamer.dashboard.panels import cells_panel
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import described
+from streamer.interop.cells_csv import SHAPE_COLUMNS
 from streamer.journal import Journal, JournalError, JournalReader, recounted, rules_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -28,9 +29,9 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.counting.decision import ClassDecision
-from streamer.journal import Journal, SessionJournal, rules_of
+from streamer.journal import GivenCommand, Journal, SessionJournal, rules_of
 from streamer.protocol.factory import MessageFactory
-from streamer.records import Frame
+from streamer.records import Frame, Reclassification
 from streamer.run.session import SlideSession
 from tests.cases import FIVE, HEIGHT, WIDTH, card, find_by_script, stamped, textured_slide
 
@@ -132,6 +133,23 @@ def session_of(kept: SessionJournal | None, run_id: str = "run") -> SlideSession
 
 def new_session(journal: Journal) -> SessionJournal:
     return journal.new_session("slide", "session", address="path:/frames", live=False, rules=rules())
+
+
+def write_walk(path: Path, given: Sequence[str] = (), *, finish: bool = True) -> Path:
+    """A journal of the whole walk in which people gave the first counted cells these classes."""
+    journal = Journal(path)
+    session = session_of(new_session(journal))
+    for one in analysed():
+        session.update(one)
+    cells = [cell.cell_id for cell in session.count.cells() if cell.counted]
+    for cell_id, name in zip(cells, given, strict=False):
+        words = Reclassification(cell_id, name)
+        body = json.dumps({"cell_id": cell_id, "class": name})
+        session.reclassify(words, GivenCommand("run", "owner", f"request {cell_id}", "reclassify", body))
+    if finish:
+        session.finish("finished", "end of the source")
+    journal.close()
+    return path
 
 
 def _serve() -> None:

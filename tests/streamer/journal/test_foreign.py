@@ -4,6 +4,7 @@ with one line, and nothing in it runs."""
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -58,12 +59,17 @@ READERS: dict[str, Callable[[Path, Path], list[str]]] = {
     ],
     "coco": lambda journal, made: ["export", str(journal), "--format", "coco", "-o", f"{journal}.coco"],
     "json": lambda journal, made: ["export", str(journal), "--format", "json", "-o", f"{journal}.json"],
+    "labelstudio": lambda journal, made: ["export", str(journal), "--format", "labelstudio", "-o", f"{journal}.tasks"],
     "mosaic": lambda journal, made: ["mosaic", str(journal), "-o", f"{journal}.png"],
     "report": lambda journal, made: ["report", str(journal), "-o", f"{journal}.html"],
     "resume": lambda journal, made: [
         *("run", "--source", f"slide={made / 'frames'}", "--journal", str(journal), "--resume"),
     ],
 }
+if importlib.util.find_spec("hl7apy") is not None:
+    READERS["oul"] = lambda journal, made: ["export", str(journal), "--format", "oul", "-o", f"{journal}.hl7"]
+if importlib.util.find_spec("fhir") is not None:
+    READERS["fhir"] = lambda journal, made: ["export", str(journal), "--format", "fhir", "-o", f"{journal}.fhir"]
 
 
 def spoil(journal: Path, sql: str, *values: object) -> None:
@@ -183,6 +189,27 @@ def test_no_control_character_of_a_class_or_a_path_reaches_the_terminal(
         assert told(capsys, READERS[reader](evil, made))[0] == (reader == "recount")  # other names than were published
     status, line = told(capsys, ["recount", f"{evil}\r\x9b2J"])
     assert (status, line.startswith("leukostream: journal ")) == (1, True)
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name in ("oul", "fhir")])
+@pytest.mark.parametrize("value", ["'yesterday'", "'0001-01-01T00:00:00+14:00'", "''"])
+def test_a_result_without_a_time_is_one_line(
+    journal: Path, made: Path, reader: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(journal, f"UPDATE frames SET captured_utc = {value}")
+    spoil(journal, f"UPDATE sessions SET created_utc = {value}")
+    status, line = told(capsys, READERS[reader](journal, made))
+    assert (status, "frames.captured_utc" in line) == (1, True), line
+
+
+@pytest.mark.parametrize("reader", [name for name in READERS if name in ("oul", "fhir")])
+@pytest.mark.parametrize("odd", ["", " ", "\\u001b]0;\\u0007", "\\ud800"])
+def test_a_class_with_an_odd_name_is_exported_under_what_can_be_shown(
+    journal: Path, made: Path, reader: str, odd: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(journal, "UPDATE sessions SET rules = replace(rules, ?, ?)", '"monocyte"', f'"{odd}"')
+    status, line = told(capsys, READERS[reader](journal, made))
+    assert status == 0 or "sessions.rules" in line, line
 
 
 def test_a_message_that_is_none_is_one_line_for_recount_and_no_message_for_a_subscriber(

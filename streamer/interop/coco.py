@@ -1,0 +1,53 @@
+"""COCO: the frames and their boxes, with the detector's labels as categories and the class of the cell, as looks and
+people made it, among the attributes. Frames of video, cameras and the simulated slide, which have no file, are called
+SOURCE-000012.png after their frame_id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import msgspec
+
+from streamer.interop.sessions import ExportedSession
+
+
+def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
+    labels = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.label_names))
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for one in sessions:
+        for seen in one.stored.frames():
+            images.append(
+                {
+                    "id": len(images) + 1,
+                    "file_name": one.picture_name(seen),
+                    "width": seen.width,
+                    "height": seen.height,
+                    "source": one.source,
+                    "frame_id": seen.frame_id,
+                    "date_captured": seen.captured_utc,
+                }
+            )
+            for box, cell in one.boxes(seen):
+                x1, y1, x2, y2 = box["box_px"]
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": len(images),
+                        "category_id": labels.index(box["label"]) + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "iscrowd": 0,
+                        "score": box["score"],
+                        "attributes": {
+                            "cell_id": box["cell_id"],
+                            "class": box["class"],
+                            "subclass": None if cell is None else cell.subclass,
+                            "reviewed": cell is not None and cell.reclassified,
+                        },
+                    }
+                )
+    categories = [{"id": number, "name": name} for number, name in enumerate(labels, start=1)]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    file.write(msgspec.json.encode(coco).decode())

@@ -1,0 +1,108 @@
+"""A session as exports see it: counted again, under the names that may leave."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+from streamer.journal import Recounted, SeenFrame, StoredSession, recounted
+from streamer.records import Cell
+
+_PSEUDONYMS = uuid.UUID("5b6ad1f2-97a4-4c7e-8f0e-3f1c2a6f5d11")
+"""Of our own, so that no other program's identifiers are met."""
+
+
+def pseudonym_of(session: str) -> uuid.UUID:
+    """What stands for the person behind a session: the same for the same session, and nothing but chance without it,
+    as the id of a session is random."""
+    return uuid.uuid5(_PSEUDONYMS, session)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedSession:
+    """A session, counted again, with the names of its pictures by cell."""
+
+    stored: StoredSession
+    result: Recounted
+    observed_utc: str
+    """When its last frame was captured, when it was begun where it has none; as the journal has it, not checked."""
+    pseudonymised: bool = False
+    """Whether the names of source, file and address, and the configuration that holds them, stay here."""
+    production: bool = False
+    """Whether results are for routine use; else they are marked as those of tests and research."""
+    pictures: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def pseudonym(self) -> uuid.UUID:
+        return pseudonym_of(self.stored.id)
+
+    @property
+    def id(self) -> str:
+        return str(self.pseudonym) if self.pseudonymised else self.stored.id
+
+    @property
+    def source(self) -> str:
+        return f"slide-{self.pseudonym.hex[:12]}" if self.pseudonymised else self.stored.source
+
+    def observed(self) -> datetime:
+        """`observed_utc`, checked. JournalError where it is no time."""
+        with self.stored.reading("frames.captured_utc"):
+            try:
+                found = datetime.fromisoformat(self.observed_utc)
+                return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC)
+            except OverflowError as error:
+                raise ValueError(str(error)) from error
+
+    def file(self, seen: SeenFrame) -> str | None:
+        """Of a frame; None where it has none, or none that may leave."""
+        return None if self.pseudonymised else seen.file
+
+    def picture_name(self, seen: SeenFrame) -> str:
+        """The frame's file, or what it would be called: SOURCE-000012.png, by its frame_id."""
+        return self.file(seen) or f"{self.source}-{seen.frame_id:06}.png"
+
+    def cells(self) -> Iterator[Cell]:
+        """The counted ones, then the others."""
+        return chain(self.result.count.cells(), self.result.count.uncounted_cells())
+
+    def boxes(self, seen: SeenFrame) -> Iterator[tuple[dict[str, Any], Cell | None]]:
+        """A frame's boxes as they are exported, with the cell that each is known to show by now."""
+        detections, rules = seen.detections, self.stored.rules
+        looks = iter(()) if seen.looks is None else iter(seen.looks.probabilities.tolist())
+        rows = zip(
+            detections.boxes_px.tolist(),
+            detections.scores.tolist(),
+            detections.labels.tolist(),
+            self.stored.cells_of(seen.frame_id),
+            strict=True,
+        )
+        for box, score, label, number in rows:
+            kind = detections.kinds[label]
+            cell = None if number < 0 else self.result.count.cell(number)
+            row = {
+                "box_px": box,
+                "label": detections.label_names[label],
+                "kind": kind,
+                "score": score,
+                "cell_id": None if cell is None else cell.cell_id,
+                "class": cell.class_name if cell is not None and cell.kind == "white" else None,
+            }
+            if kind == "white" and seen.looks is not None:
+                row["look_probabilities"] = dict(zip(rules.class_names, next(looks), strict=True))
+            yield row, cell
+
+
+def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:
+    """Count a session again. JournalError for what of it can't be."""
+    last = stored.created_utc
+
+    def note(seen: SeenFrame) -> None:
+        nonlocal last
+        last = seen.captured_utc or last
+
+    result = recounted(stored, note)
+    return ExportedSession(stored, result, last, pseudonymised, production)
