@@ -159,6 +159,7 @@ def test_a_stream_that_is_behind_says_so(behind_s: float | None, shown: bool):
     out = io.StringIO()
     reporter = PlainReporter(out, clock=lambda: 0)
     reporter.publish(health({"slide": status(behind_s=behind_s)}))
+    reporter.tick(0)
     reporter.tick(60 * SECOND)
     assert ("1.4 s behind" in out.getvalue()) == shown
 
