@@ -49,6 +49,11 @@ def open_source(
         from streamer.sources.replay import ReplaySource
 
         return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
+    if address.kind == "package":
+        from streamer.sources.packages import open_packaged
+
+        prefix, _, target = address.target.partition(":")
+        return open_packaged(prefix, address.name, target, now_ns)
     from streamer.sources.imagezmq import ImagezmqSource
 
     return ImagezmqSource(address.name, address.target, now_ns, loses_nothing=mode == "analysis")

@@ -8,7 +8,7 @@ from streamer.records import Frame, Mode, Skip
 from streamer.sources.address import without_credentials
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.decoded import DAMAGED, DecodedFrames
-from streamer.sources.decoder import Decoder, OpenDecoder, Timeouts, open_decoder
+from streamer.sources.decoder import Decoder, OpenDecoder, Timeouts, back_end, open_decoder
 from streamer.sources.diagnosis import Diagnosis, why_not
 from streamer.sources.newest import NewestFrames
 
@@ -51,6 +51,16 @@ class StreamSource:
         self._newest: NewestFrames | None = None
         self._passed_over = 0
         self._answered = False
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever starts a run should know."""
+        if self._open_decoder is not open_decoder or back_end() == "av":
+            return []
+        return [
+            f"stream {self._shown}: read with OpenCV, which does not see that a camera changes its resolution; "
+            "pip install 'leukostream[av]' brings what does"
+        ]
 
     @property
     def length(self) -> int | None:

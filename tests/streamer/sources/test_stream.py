@@ -176,3 +176,11 @@ def test_where_no_frame_may_be_lost_none_is_passed_over() -> None:
     decoder.put(0.1, 60.0)
     assert [isinstance(source.read(), Frame), isinstance(source.read(), Frame)] == [True, True]
     assert (source.passed_over, source.behind_s) == (0, None)
+
+
+@pytest.mark.parametrize("has_av", [True, False])
+def test_what_opencv_does_not_see_is_said(has_av: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.sources.decoder.has_av", lambda: has_av)
+    remarks = StreamSource("net", "rtsp://user:secret@host/a", lambda: 0).remarks
+    assert len(remarks) == (0 if has_av else 1)
+    assert all("stream rtsp://host/a: read with OpenCV" in line for line in remarks)
