@@ -55,11 +55,12 @@ class NumberedFilm:
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base, context.framerate, context.gop_size = Fraction(1, fps), Fraction(fps), keys_every
         context.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "28"}
-        noise = np.random.default_rng(1).integers(0, 24, (height, width, 3), np.uint8)
+        noise = np.random.default_rng(1).integers(100, 124, (height, width), np.uint8)
+        grey = np.full((height // 2, width), 128, np.uint8)  # both planes of colour
         packets: list[Packet] = []
         for number in range(frames):
             marked = numbered(np.roll(noise, 8 * number, 1), first + number)
-            picture = av.VideoFrame.from_ndarray(marked, format="bgr24")
+            picture = av.VideoFrame.from_ndarray(np.concatenate([marked, grey]), format="yuv420p")
             picture.pts = number
             packets += context.encode(picture)
         packets += context.encode(None)
@@ -67,7 +68,7 @@ class NumberedFilm:
 
 
 def numbered(picture: Pixels, number: int) -> Pixels:
-    """The picture with a strip of `BITS` black and white blocks in the upper quarter."""
+    """The picture, grey or BGR, with a strip of `BITS` black and white blocks in the upper quarter."""
     marked = picture.copy()
     height, width = picture.shape[0] // 4, picture.shape[1] // BITS
     for bit in range(BITS):
@@ -120,21 +121,23 @@ class LiveSender:
                 connection, _ = self._server.accept()
             except OSError:
                 return
-            chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+            chunks = _Chunks()
             threading.Thread(target=self._send, args=(connection, chunks), daemon=True).start()
             threading.Thread(target=self._produce, args=(chunks,), daemon=True).start()
 
-    def _produce(self, chunks: queue.SimpleQueue[bytes]) -> None:
+    def _produce(self, chunks: _Chunks) -> None:
         number = int((time.monotonic() - self._began_s) * self.fps)
         while not self.frames[number % len(self.frames)].is_key:
             number += 1
         first = number
         options = {"flush_packets": "1", "omit_video_pes_length": "0"}
-        with av.open(_Chunks(chunks), "w", format="mpegts", options=options) as out:
+        with av.open(chunks, "w", format="mpegts", options=options) as out:
             stream = out.add_stream(self._film.codec, rate=self.fps)
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height, stream.pix_fmt = self._film.width, self._film.height, "yuv420p"
-            while not self._stopped.wait(max(0.0, self._began_s + number / self.fps - time.monotonic())):
+            while not chunks.unwanted.wait(max(0.0, self._began_s + number / self.fps - time.monotonic())):
+                if self._stopped.is_set():
+                    return
                 out.mux(self._packet(stream, number, first))
                 number += 1
 
@@ -151,24 +154,26 @@ class LiveSender:
         packet.is_keyframe = frame.is_key
         return packet
 
-    def _send(self, connection: socket.socket, chunks: queue.SimpleQueue[bytes]) -> None:
+    def _send(self, connection: socket.socket, chunks: _Chunks) -> None:
         with connection:
             while not self._stopped.is_set():
-                chunk = chunks.get()
+                chunk = chunks.waiting.get()
                 while self.frozen.is_set() and not self._stopped.wait(0.01):
                     pass
                 try:
                     connection.sendall(chunk)
                 except OSError:
+                    chunks.unwanted.set()
                     return
 
 
 class _Chunks:
-    """A file for the muxer."""
+    """A file for the muxer: what one reader is to be sent."""
 
-    def __init__(self, chunks: queue.SimpleQueue[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self) -> None:
+        self.waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.unwanted = threading.Event()
 
     def write(self, data: bytes) -> int:
-        self._chunks.put(bytes(data))
+        self.waiting.put(bytes(data))
         return len(data)
