@@ -19,11 +19,14 @@ QUIET_S = 0.02
 STORED_UP_AT_MOST_S = 1.0
 """For so long frames are taken for what was stored up, at most."""
 
-CONVERTED_UP_TO_S = 0.1
-"""Where a frame must be converted before the next one is decoded, those further behind are not."""
+LAGGING_S = 0.1
+"""A frame further behind is not given while newer ones come at once."""
 
-CONVERTED_AT_LEAST_EVERY_S = 0.5
+GIVEN_AT_LEAST_EVERY_S = 0.5
 """But one in so many seconds is: a stream that is always a little behind still shows."""
+
+CAUGHT_UP_S = 0.5
+"""Up to here a stream that fell behind has caught up."""
 
 _STOP_S = 0.5
 
@@ -52,7 +55,10 @@ class NewestFrames:
         self._wanted = False
         self._ended = False
         self._stopped = False
-        self._begun_ns = self._given_ns = now_ns()
+        self._begun_ns = now_ns()
+        self._lagging_since_ns: int | None = None
+        """When the first came that was far behind since one was given, or was not; None: the last was not."""
+        self._worst_s = 0.0
         self.passed_over = 0
         """Whole frames that nobody took."""
         self._thread = threading.Thread(target=self._grab_all, name="stream", daemon=True)
@@ -62,8 +68,20 @@ class NewestFrames:
         """As StreamClock has it; for any thread."""
         return self._clock.behind_s
 
+    @property
+    def worst_s(self) -> float:
+        """How far it was behind at most, since the last `catches_up`."""
+        return self._worst_s
+
     def start(self) -> None:
         self._thread.start()
+
+    def catches_up(self, within_s: float) -> bool:
+        """Wait until it is no more behind, because all that came at once is decoded; False where that takes longer."""
+        with self._changed:
+            caught_up = self._changed.wait_for(lambda: self._ended or (self.behind_s or 0.0) < CAUGHT_UP_S, within_s)
+            self._worst_s = 0.0
+            return caught_up and not self._ended
 
     def take(self) -> Newest | int | None:
         """The newest frame, waited for; a number: so many were damaged since the last call; None: there are no more."""
@@ -74,7 +92,7 @@ class NewestFrames:
                     return damaged
                 if self._newest is not None and self._is_current():
                     newest, self._newest = self._newest, None
-                    self._given_ns = newest.captured_ns
+                    self._lagging_since_ns = None
                     return newest
                 if self._ended and self._newest is None:
                     return None
@@ -91,11 +109,15 @@ class NewestFrames:
             self._thread.join(_STOP_S)
 
     def _is_current(self) -> bool:
-        """Whether what is newest is not followed at once by more that was stored up."""
-        if not self._is_stored_up() or self._ended:
+        """Whether what is newest is not followed at once by more that was stored up somewhere."""
+        if self._ended or not (self._is_stored_up() or self._is_lagging(self._now_ns())):
             return True
         count = self._count
         return not self._changed.wait_for(lambda: self._count != count or self._ended, QUIET_S)
+
+    def _is_lagging(self, now_ns: int) -> bool:
+        since_ns = self._lagging_since_ns
+        return since_ns is not None and now_ns - since_ns <= GIVEN_AT_LEAST_EVERY_S * 1e9
 
     def _is_stored_up(self) -> bool:
         return self._clock.stored_up and self._now_ns() - self._begun_ns < STORED_UP_AT_MOST_S * 1e9
@@ -115,8 +137,16 @@ class NewestFrames:
             self._add_damaged()
             return
         self._clock.add(grabbed.position_s, now_ns / 1e9)
+        with self._changed:
+            behind_s = self._clock.behind_s or 0.0
+            self._worst_s = max(self._worst_s, behind_s)
+            if behind_s <= LAGGING_S:
+                self._lagging_since_ns = None
+            elif self._lagging_since_ns is None:
+                self._lagging_since_ns = now_ns
+            self._changed.notify_all()
         if not self._decoder.keeps_frames:
-            if not self._is_to_be_converted(now_ns):
+            if not self._wanted or self._is_stored_up() or self._is_lagging(now_ns):
                 self.passed_over += 1
                 return
             pixels = grabbed.take()
@@ -135,11 +165,3 @@ class NewestFrames:
         with self._changed:
             self._damaged += 1
             self._changed.notify_all()
-
-    def _is_to_be_converted(self, now_ns: int) -> bool:
-        """Of a frame that can't be kept: whether somebody waits for it, and it is worth the time."""
-        if not self._wanted:
-            return False
-        if now_ns - self._given_ns > CONVERTED_AT_LEAST_EVERY_S * 1e9 and not self._is_stored_up():
-            return True
-        return not self._is_stored_up() and (self._clock.behind_s or 0.0) <= CONVERTED_UP_TO_S

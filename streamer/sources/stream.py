@@ -13,7 +13,11 @@ from streamer.sources.diagnosis import Diagnosis, why_not
 from streamer.sources.newest import NewestFrames
 
 BEHIND_AT_MOST_S = 2.0
-"""A stream that is further behind is opened again, which throws away what is stored up anywhere."""
+"""A stream that is further behind jumps to now."""
+
+CATCHES_UP_WITHIN_S = 1.0
+"""What was held up on the way comes at once, and is decoded within so long. A stream that is still behind then is
+opened again, which throws away what is stored up anywhere."""
 
 FELL_BEHIND = "fell behind"
 """The reason under which it is counted that a stream jumped to now."""
@@ -100,8 +104,12 @@ class StreamSource:
             if self._frames.announced:
                 return self._frames.end()
             raise self._lost()
-        if (behind_s := self._newest.behind_s or 0.0) > BEHIND_AT_MOST_S:
-            return self._jump(behind_s)
+        if (behind_s := self._newest.worst_s) > BEHIND_AT_MOST_S:
+            if not self._newest.catches_up(CATCHES_UP_WITHIN_S):
+                self._open_again(behind_s)
+            most = f"{BEHIND_AT_MOST_S:g} s"
+            detail = f"got frames {behind_s:.1f} s after they were sent, expected {most} at most; jumped to now"
+            return Skip(self.name, f"{behind_s:.1f} s", FELL_BEHIND, detail)
         newest = self._newest.take()
         if newest is None:
             raise self._lost()
@@ -124,16 +132,12 @@ class StreamSource:
             self._newest = NewestFrames(decoder, self._now_ns)
             self._newest.start()
 
-    def _jump(self, behind_s: float) -> Skip:
+    def _open_again(self, behind_s: float) -> None:
         self.close()
         decoder = self._open_decoder(self._url, self._timeouts)
         if decoder is None:
             raise SourceLostError(f"stream {self._shown}: fell {behind_s:.1f} s behind, and did not open again")
         self._start(decoder)
-        detail = (
-            f"got frames {behind_s:.1f} s after they were sent, expected {BEHIND_AT_MOST_S:g} s at most; jumped to now"
-        )
-        return Skip(self.name, f"{behind_s:.1f} s", FELL_BEHIND, detail)
 
     def _lost(self) -> SourceLostError:
         waited_s = self._timeouts.read_s

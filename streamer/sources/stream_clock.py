@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-LEAST_PACE = 1.5
-"""Seconds of the stream in a second, above which it is what was stored up that comes, and not what is being sent."""
+LEAST_GAIN_S = 0.005
+"""A frame that comes sooner after its time than any before it, by more than that, was stored up."""
+
+STEADY_FRAMES = 2
+"""Frames in a row without such a gain, after which what is being sent has come: one may be due to a busy machine."""
 
 LARGEST_STEP_S = 10.0
 """Of the stream's clock beyond the time that passed: a larger one is a clock that was set."""
@@ -23,8 +26,9 @@ class StreamClock:
         self.behind_s: float | None = None
         """Of the last frame; None: there was none, or it had no time."""
         self.stored_up = True
-        """Whether the last frame was one of those that were stored up before the stream was read. The first one is
-        taken to be: it shows from how fast the next ones come."""
+        """Whether the last frame was one of those that were stored up before the stream was read. The first ones are
+        taken to be: it shows from when the next ones come."""
+        self._steady = 0
         self._soonest_s = 0.0
         self._last: tuple[float, float] | None = None
 
@@ -39,8 +43,9 @@ class StreamClock:
             step_s, passed_s = position_s - self._last[0], now_s - self._last[1]
             if step_s < 0 or step_s > passed_s + LARGEST_STEP_S:
                 self._soonest_s = now_s - position_s - (self.behind_s or 0.0)
+            is_gain = self._soonest_s - (now_s - position_s) > LEAST_GAIN_S
+            self._steady = 0 if is_gain else self._steady + 1
+            self.stored_up = self.stored_up and self._steady < STEADY_FRAMES
             self._soonest_s = min(now_s - position_s, self._soonest_s + MOST_DRIFT * passed_s)
             self.behind_s = now_s - position_s - self._soonest_s
-            if self.stored_up:
-                self.stored_up = step_s > LEAST_PACE * passed_s
         self._last = position_s, now_s

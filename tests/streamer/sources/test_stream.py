@@ -151,6 +151,34 @@ def test_one_that_falls_behind_jumps_to_now_and_says_so() -> None:
     assert source.behind_s is None
 
 
+@pytest.mark.parametrize("keeps_frames", [True, False])
+def test_what_was_held_up_and_comes_at_once_is_passed_over(keeps_frames: bool) -> None:
+    decoder = ScriptedDecoder(keeps_frames=keeps_frames)
+    decoders = iter([decoder])
+    source = StreamSource("net", "rtsp://host/a", decoder.clock, open_decoder=lambda url, timeouts=None: next(decoders))
+    source.open()
+    for number in range(5):
+        decoder.feed(number / 10, number / 10)
+    decoder.settle()
+    if keeps_frames:  # the last one is still there
+        assert isinstance(source.read(), Frame)
+    read: list[Frame | Skip | None] = []
+    reader = threading.Thread(target=lambda: read.extend(source.read() for _ in range(2)))
+    reader.start()
+    for number in range(5, 30):  # 2.5 s of the stream
+        decoder.feed(number / 10, 2.9 + number / 1000)
+    number = 30
+    while reader.is_alive():
+        decoder.feed(number / 10, number / 10)
+        number += 1
+        reader.join(0.01)
+    decoder.end()
+    (skip,) = (item for item in read if isinstance(item, Skip))
+    (frame,) = (item for item in read if isinstance(item, Frame))
+    assert (skip.reason, skip.what) == ("fell behind", "2.4 s")
+    assert frame.captured_ns >= (2.9e9 if keeps_frames else 2.925e9)
+
+
 def test_one_that_falls_behind_and_does_not_open_again_is_lost() -> None:
     slow = ScriptedDecoder()
     decoders = iter([slow, None])

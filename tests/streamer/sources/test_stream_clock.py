@@ -32,6 +32,15 @@ def test_one_stored_up_at_the_start_defines_nothing() -> None:
     assert behind(*stored, *live)[-4:] == [0.0] * 4
 
 
+def test_a_moment_without_a_frame_is_not_the_end_of_what_was_stored_up() -> None:
+    clock = StreamClock()
+    stored_up = []
+    for position_s, now_s in [(0.0, 0.0), (0.1, 0.01), (0.2, 0.15), (0.3, 0.16), (0.4, 0.26), (0.5, 0.36), (0.6, 0.37)]:
+        clock.add(position_s, now_s)
+        stored_up.append(clock.stored_up)
+    assert stored_up == [True, True, True, True, True, False, False]
+
+
 def test_a_slow_decoder_shows() -> None:
     """29 s in which 10 s of the stream were decoded: 19 s behind."""
     assert behind(*((number / 3, 100 + number * 29 / 30) for number in range(31)))[-1] == pytest.approx(19, abs=0.1)
