@@ -10,6 +10,7 @@ import numpy as np
 from av.error import FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from streamer.records import DeferredImage
 from streamer.sources.decoder import Grabbed, Pixels, Timeouts
@@ -62,7 +63,7 @@ class AvDecoder:
         except FFmpegError:  # nothing came for the time allowed, the connection is gone, or the file is cut off
             return
 
-    def _decoded(self, packet: Packet) -> Iterator[Grabbed]:
+    def _decoded(self, packet: Packet[VideoStream]) -> Iterator[Grabbed]:
         if packet.is_corrupt:
             yield _DAMAGED
             return

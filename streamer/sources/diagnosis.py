@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import email.message
 import hashlib
 import http.client
 import re
@@ -115,7 +116,7 @@ def _ask_http(url: str) -> Answer:
             return _answer(error.code, error.headers)
 
 
-def _answer(status: int, headers: http.client.HTTPMessage) -> Answer:
+def _answer(status: int, headers: email.message.Message) -> Answer:
     length = headers.get("Content-Length", "")
     return Answer(status, headers.get_content_type(), int(length) if length.isdigit() else None)
 

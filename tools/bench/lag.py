@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from engines.base import UsageError, usable_cores
-from streamer.records import Frame, Skip
-from streamer.sources.base import Source
+from streamer.records import Frame, Mode, Skip
+from streamer.sources.base import Source, behind_of, passed_over_by
 from streamer.sources.decoder import Decoder, Timeouts
 from streamer.sources.opencv_decoder import open_opencv
 from streamer.sources.packages import extra
@@ -56,7 +56,8 @@ class Lag:
 class FrameByFrame:
     """OpenCV as programs usually read it: one frame after the other."""
 
-    name, default_mode = "plain", "live"
+    name = "plain"
+    default_mode: Mode = "live"
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -64,7 +65,7 @@ class FrameByFrame:
         self._given = 0
 
     def open(self) -> None:
-        self._capture.open(self._url, cv2.CAP_FFMPEG)  # type: ignore[call-overload]
+        self._capture.open(self._url, cv2.CAP_FFMPEG)
 
     def read(self) -> Frame | Skip | None:
         whole, image = self._capture.read()
@@ -96,8 +97,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             for consumer_ms in (int(text) for text in options.consumers_ms.split(",")):
                 for reader, source in _sources(sender.url):
-                    lag = measured(sender.age_s, source, consumer_ms, options.seconds)
-                    found.append(Lag(size, reader, consumer_ms, **lag))
+                    found.append(measured(sender.age_s, source, consumer_ms, options.seconds, size, reader))
                     print(_row(found[-1]) if len(found) > 1 else f"{_HEAD}\n{_row(found[-1])}", flush=True)
         finally:
             sender.close()
@@ -114,8 +114,10 @@ def measured(
     source: Source,
     consumer_ms: int,
     seconds: float,
-) -> dict[str, object]:
-    """The fields of Lag behind the first three. `age_s`: of the frame with a number, at a time."""
+    size: str,
+    reader: str,
+) -> Lag:
+    """Read a stream for some seconds. `age_s`: of the frame with a number, at a time."""
     from tools.bench.sender import number_of
 
     ages_ms, jumps = [], 0
@@ -131,19 +133,22 @@ def measured(
         first_after_ms = (now_s - began_s) * 1000 if first_after_ms is None else first_after_ms
         ages_ms.append(age_s(number_of(image), now_s) * 1000)
         time.sleep(consumer_ms / 1000)
-    behind_s = getattr(source, "behind_s", None)
+    behind_s = behind_of(source)
     source.close()
-    return {
-        "frames": len(ages_ms),
-        "first_ms": ages_ms[0] if ages_ms else None,
-        "median_ms": statistics.median(ages_ms) if ages_ms else None,
-        "last_ms": ages_ms[-1] if ages_ms else None,
-        "worst_ms": max(ages_ms, default=None),
-        "first_after_ms": first_after_ms,
-        "behind_s": behind_s,
-        "passed_over": getattr(source, "passed_over", 0),
-        "jumps": jumps,
-    }
+    return Lag(
+        size,
+        reader,
+        consumer_ms,
+        frames=len(ages_ms),
+        first_ms=ages_ms[0] if ages_ms else None,
+        median_ms=statistics.median(ages_ms) if ages_ms else None,
+        last_ms=ages_ms[-1] if ages_ms else None,
+        worst_ms=max(ages_ms, default=None),
+        first_after_ms=first_after_ms,
+        behind_s=behind_s,
+        passed_over=passed_over_by(source),
+        jumps=jumps,
+    )
 
 
 def _sources(url: str) -> Iterator[tuple[str, Source]]:

@@ -57,7 +57,7 @@ class NumberedFilm:
         context.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "28"}
         noise = np.random.default_rng(1).integers(100, 124, (height, width), np.uint8)
         grey = np.full((height // 2, width), 128, np.uint8)  # both planes of colour
-        packets: list[Packet] = []
+        packets: list[Packet[av.VideoStream]] = []
         for number in range(frames):
             marked = numbered(np.roll(noise, 8 * number, 1), first + number)
             picture = av.VideoFrame.from_ndarray(np.concatenate([marked, grey]), format="yuv420p")
@@ -141,13 +141,13 @@ class LiveSender:
                 out.mux(self._packet(stream, number, first))
                 number += 1
 
-    def _packet(self, stream: av.VideoStream, number: int, first: int) -> Packet:
+    def _packet(self, stream: av.VideoStream, number: int, first: int) -> Packet[av.VideoStream]:
         frame = self.frames[number % len(self.frames)]
         data = frame.data
         if self._damage_every and number % self._damage_every == self._damage_every - 1:
             middle = len(data) // 2
             data = data[:middle] + bytes(byte ^ 0x5A for byte in data[middle : middle + 64]) + data[middle + 64 :]
-        packet = Packet(data)
+        packet: Packet[av.VideoStream] = Packet(data)
         packet.stream = stream
         packet.time_base = Fraction(1, self.fps)
         packet.pts = packet.dts = number - first

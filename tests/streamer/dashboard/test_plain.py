@@ -164,6 +164,16 @@ def test_a_stream_that_is_behind_says_so(behind_s: float | None, shown: bool):
     assert ("1.4 s behind" in out.getvalue()) == shown
 
 
+def test_one_that_is_waited_for_says_why():
+    out = io.StringIO()
+    reporter = PlainReporter(out, clock=lambda: 0)
+    for detail in (None, "cam: not on; waiting for it", "cam: not on; waiting for it"):
+        reporter.publish(health({"cam": status(state="starting", detail=detail)}))
+        reporter.tick(0)
+    told = [line for line in out.getvalue().splitlines() if line.startswith("cam: starting")]
+    assert told == ["cam: starting (live)", "cam: starting (live): cam: not on; waiting for it"]
+
+
 def test_before_anything_is_loaded_no_backend_is_named():
     out = io.StringIO()
     with PlainReporter(out, clock=lambda: 0) as reporter:
