@@ -123,14 +123,15 @@ def measured(
     ages_ms, jumps = [], 0
     began_s = time.monotonic()
     source.open()
-    first_after_ms = None
-    while time.monotonic() < began_s + seconds and (item := source.read()) is not None:
+    first_after_ms = until_s = None
+    while (until_s is None or time.monotonic() < until_s) and (item := source.read()) is not None:
         if isinstance(item, Skip):
             jumps += item.reason == FELL_BEHIND
             continue
         image = item.image
         now_s = time.monotonic()
-        first_after_ms = (now_s - began_s) * 1000 if first_after_ms is None else first_after_ms
+        if until_s is None:
+            first_after_ms, until_s = (now_s - began_s) * 1000, now_s + seconds
         ages_ms.append(age_s(number_of(image), now_s) * 1000)
         time.sleep(consumer_ms / 1000)
     behind_s = behind_of(source)

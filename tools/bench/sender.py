@@ -14,6 +14,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.packet import Packet
+from av.stream import Stream
 
 BITS = 12
 """Of the number that a frame bears."""
@@ -141,13 +142,13 @@ class LiveSender:
                 out.mux(self._packet(stream, number, first))
                 number += 1
 
-    def _packet(self, stream: av.VideoStream, number: int, first: int) -> Packet[av.VideoStream]:
+    def _packet(self, stream: av.VideoStream, number: int, first: int) -> Packet[Stream]:
         frame = self.frames[number % len(self.frames)]
         data = frame.data
         if self._damage_every and number % self._damage_every == self._damage_every - 1:
             middle = len(data) // 2
             data = data[:middle] + bytes(byte ^ 0x5A for byte in data[middle : middle + 64]) + data[middle + 64 :]
-        packet: Packet[av.VideoStream] = Packet(data)
+        packet: Packet[Stream] = Packet(data)
         packet.stream = stream
         packet.time_base = Fraction(1, self.fps)
         packet.pts = packet.dts = number - first

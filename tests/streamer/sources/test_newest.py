@@ -3,9 +3,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from streamer.records import DeferredImage
+from streamer.records import DeferredImage, Frame
 from streamer.sources.newest import Newest, NewestFrames
 from tests.streamer.sources.scripted import ScriptedDecoder
 
@@ -109,6 +111,29 @@ def test_of_one_that_is_always_a_little_behind_some_are_converted() -> None:
     reader.join(10)
     assert newest.behind_s == pytest.approx(0.9, abs=0.01)
     assert 5 <= len(taken) <= 15
+
+
+def test_pixels_that_several_threads_ask_for_are_converted_once() -> None:
+    begun, converted = threading.Barrier(4), []
+
+    def convert() -> npt.NDArray[np.uint8]:
+        converted.append(threading.get_ident())
+        return np.full((4, 6, 3), len(converted), np.uint8)
+
+    frame = Frame("net", 0, 0, DeferredImage(4, 6, convert))
+    assert (frame.height, frame.width, converted) == (4, 6, [])
+    means: list[float] = []
+
+    def look() -> None:
+        begun.wait(10)
+        means.append(float(frame.image.mean()))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert means == [1.0] * 4
 
 
 def test_damaged_ones_are_counted() -> None:
