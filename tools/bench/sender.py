@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -110,6 +111,8 @@ class LiveSender:
 
     def close(self) -> None:
         self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # or `accept` would go on
         self._server.close()
 
     def age_s(self, number: int, now_s: float) -> float:

@@ -131,6 +131,8 @@ class RtspServer:
         return f"rtsp://{user}127.0.0.1:{self._server.getsockname()[1]}/stream"
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # or `accept` would go on
         self._server.close()
 
     def _serve(self) -> None:

@@ -88,11 +88,8 @@ def test_what_speaks_another_language_is_no_video(web: WebServer) -> None:
     assert not diagnosis.is_absent
 
 
-def test_nobody_there() -> None:
-    server = RtspServer(200)
-    url = server.url()
-    server.close()
-    diagnosis = why_not(url)
+def test_nobody_there(free_port: int) -> None:
+    diagnosis = why_not(f"rtsp://user:password@127.0.0.1:{free_port}/stream")
     assert diagnosis.is_absent
     assert diagnosis.got.startswith("'Connection refused' from 127.0.0.1:")
     assert why_not("udp://127.0.0.1:9").is_absent
