@@ -18,9 +18,12 @@ from streamer.sources.decoder import Grabbed, Pixels, Timeouts
 _WITHOUT_CLOCK = ("mpjpeg", "mjpeg", "h264", "hevc", "image2pipe")
 """Formats whose frames have no time: FFmpeg numbers them as if there were 25 a second."""
 
-_STREAM_OPTIONS = {"rtsp_transport": "tcp", "analyzeduration": "500000"}
-"""FFmpeg reads for 5 s, unless told otherwise, to learn what a stream is; half a second of MPEG-TS has a key frame or
-will not have one soon. Not "nobuffer": it throws away what was read to find the format, the key frame with it."""
+_STREAM_OPTIONS = {"rtsp_transport": "tcp", "analyzeduration": "100000", "fpsprobesize": "0"}
+"""FFmpeg reads for 5 s, unless told otherwise, to learn what a stream is and how many frames it has a second: all that
+is old when it is decoded. Not "nobuffer": it throws away what was read to find the format, the key frame with it."""
+
+_JOINING_PACKETS = 300
+"""Whoever joins a live stream gets what can't be decoded until the next key frame: some seconds, at most."""
 
 
 class AvDecoder:
@@ -41,6 +44,7 @@ class AvDecoder:
         self.fps = fps if 0 < fps < 1000 else None
         self.announced = stream.frames or self._estimate()
         is_live = is_stream and self.announced is None
+        self._joining = _JOINING_PACKETS if is_live else 0
         context.thread_type = "SLICE" if is_live else "AUTO"  # threads by frame would hold back a frame each
         context.options = {"err_detect": "explode"}  # so that what is damaged is an error, not a guess at its pixels
         begun = container.metadata.get("creation_time") or stream.metadata.get("creation_time")
@@ -64,17 +68,18 @@ class AvDecoder:
             return
 
     def _decoded(self, packet: Packet[VideoStream]) -> Iterator[Grabbed]:
-        if packet.is_corrupt:
-            yield _DAMAGED
-            return
         try:
-            frames = packet.decode()
+            frames = None if packet.is_corrupt else packet.decode()
         except InvalidDataError:
-            yield _DAMAGED
+            frames = None
+        if frames is None:
+            self._joining -= self._joining > 0
+            if not self._joining:
+                yield _DAMAGED
             return
         for frame in frames:
-            if isinstance(frame, VideoFrame):
-                yield _DAMAGED if frame.is_corrupt else self._grabbed(frame)
+            self._joining = 0
+            yield _DAMAGED if frame.is_corrupt else self._grabbed(frame)
 
     def _grabbed(self, frame: VideoFrame) -> Grabbed:
         seconds = frame.time

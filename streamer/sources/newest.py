@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from streamer.sources.decoder import Decoder, Grabbed
 from streamer.sources.stream_clock import StreamClock
 
-QUIET_S = 0.02
-"""What was stored up is over when nothing came for so long."""
+QUIET_S = 0.05
+"""What was stored up is over when nothing came for so long: more than a frame takes to decode on a busy machine."""
 
 STORED_UP_AT_MOST_S = 1.0
 """For so long frames are taken for what was stored up, at most."""

@@ -87,18 +87,19 @@ def number_of(picture: Pixels) -> int:
 
 
 class LiveSender:
-    """Sends a film over and over, each frame when it is due, to whoever connects; begins with a key frame.
+    """Sends a film over and over, each frame when it is due, to whoever connects; begins with a key frame, or without.
 
     What a reader does not take is kept for it, as a server over TCP does. While `frozen` is set all of it is kept back;
     then what was kept is sent. Every `damage_every`-th frame has some of its bytes changed.
     """
 
-    def __init__(self, films: Sequence[NumberedFilm], *, damage_every: int = 0) -> None:
+    def __init__(self, films: Sequence[NumberedFilm], *, damage_every: int = 0, begins_with_key: bool = True) -> None:
         """Several films of one rate and codec follow one another: a camera that changes its resolution."""
         self.frames = [frame for film in films for frame in film.frames]
         self.fps = films[0].fps
         self._film = films[0]
         self._damage_every = damage_every
+        self._begins_with_key = begins_with_key
         self._server = socket.create_server(("127.0.0.1", 0))
         self._stopped = threading.Event()
         self.frozen = threading.Event()
@@ -131,7 +132,7 @@ class LiveSender:
 
     def _produce(self, chunks: _Chunks) -> None:
         number = int((time.monotonic() - self._began_s) * self.fps)
-        while not self.frames[number % len(self.frames)].is_key:
+        while self.frames[number % len(self.frames)].is_key != self._begins_with_key:
             number += 1
         first = number
         options = {"flush_packets": "1", "omit_video_pes_length": "0"}

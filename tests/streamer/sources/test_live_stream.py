@@ -110,6 +110,15 @@ def test_a_change_of_resolution_is_seen(film: NumberedFilm, sending: Callable[..
     source.close()
 
 
+@each_back_end
+def test_what_comes_before_the_first_key_frame_is_no_damage(film: NumberedFilm, open_decoder: OpenDecoder) -> None:
+    sender = LiveSender([film], begins_with_key=False)
+    source = opened(sender, open_decoder)
+    assert isinstance(source.read(), Frame)
+    source.close()
+    sender.close()
+
+
 @needs_av
 def test_damaged_frames_are_counted(film: NumberedFilm, sending: Callable[..., LiveSender]) -> None:
     source = opened(sending(film, damage_every=4), open_av)
