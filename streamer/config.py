@@ -115,6 +115,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     source: tuple[str, ...] = ()
     """Each `[NAME=]SRC`."""
     mode: Mode | None = None
+    wait: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 0.0
+    """Seconds for which a camera or stream that does not answer yet is waited for, at most."""
     detector: str | tuple[str, ...] = DEFAULT_DETECTOR
     """Each `[NAME=]MODEL`: a name or a file, for the source of that name; without one, for all others."""
     classifier: str | tuple[str, ...] | None = AUTO

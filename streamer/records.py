@@ -10,6 +10,7 @@ number are published; computed and stored it is exact.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
@@ -31,6 +32,7 @@ __all__ = [
     "CellShape",
     "ClassShare",
     "Classifications",
+    "DeferredImage",
     "Density",
     "Detections",
     "Differential",
@@ -109,6 +111,26 @@ def _nobody_waits(kept: bool) -> None:
     pass
 
 
+class DeferredImage:
+    """A decoded frame that becomes (H, W, 3) BGR when somebody asks for it: one dropped before is not converted."""
+
+    __slots__ = ("_convert", "_converted", "_lock", "shape")
+
+    def __init__(self, height: int, width: int, convert: Callable[[], npt.NDArray[np.uint8]]) -> None:
+        """`convert` is called once at most, by any thread."""
+        self.shape = (height, width, 3)
+        self._convert: Callable[[], npt.NDArray[np.uint8]] | None = convert
+        self._converted: npt.NDArray[np.uint8] | None = None
+        self._lock = threading.Lock()
+
+    def converted(self) -> npt.NDArray[np.uint8]:
+        with self._lock:
+            if self._convert is not None:
+                self._converted, self._convert = self._convert(), None
+            assert self._converted is not None
+            return self._converted
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image from a source."""
@@ -118,25 +140,31 @@ class Frame:
     """Counts from 0 without gaps in what the source gave; a frame dropped later leaves a gap downstream."""
     captured_ns: int
     """Taken right after the grab returned."""
-    image: npt.NDArray[np.uint8]
-    """(H, W, 3) BGR. Owned by the frame: nobody writes into it."""
+    pixels: npt.NDArray[np.uint8] | DeferredImage
+    """(H, W, 3) BGR, or what makes them. Owned by the frame: nobody writes into it."""
     file: str | None = None
     """Base name, for image files; None for cameras, videos and the simulated slide."""
     encoded: EncodedImage | None = None
     """What a source read that decodes whole files; None for any other."""
     captured_utc_ns: int | None = None
-    """When it was grabbed first, in nanoseconds since 1970, for the frames of a recording; None: `captured_ns` is."""
+    """When it was grabbed first, in nanoseconds since 1970, for the frames of a recording and of a film that says when
+    it was begun; None: `captured_ns` is."""
     settle: Callable[[bool], None] = _nobody_waits
     """Told what became of it, in analysis mode: True when it is in the journal, or counted where there is none; False
     when it is not and never will be. On any thread; it must not wait."""
 
     @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) BGR; a deferred one is converted by the first thread that asks for it."""
+        return self.pixels.converted() if isinstance(self.pixels, DeferredImage) else self.pixels
+
+    @property
     def height(self) -> int:
-        return int(self.image.shape[0])
+        return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        return int(self.image.shape[1])
+        return int(self.pixels.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,6 +470,8 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """The last fault, in words."""
     hidden_px: tuple[tuple[int, int, int, int], ...] = ()
     """x1, y1, x2, y2 around each part of its frames that shows no slide; empty: none is known."""
+    behind_s: Annotated[float | None, published_digits(3)] = None
+    """How far a live stream is behind what its camera sends, in seconds; None: no stream, or one without a clock."""
 
 
 # How the publishing sockets do; all counts since the start.

@@ -76,6 +76,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "hl7apy": Requirement(_module("hl7apy"), r"hl7apy", DEV),
     "hl7": Requirement(_module("hl7"), r"package hl7\b", DEV),
     "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
+    "av": Requirement(_module("av"), r"PyAV", DEV),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),

@@ -57,6 +57,7 @@ def examine() -> Iterable[Finding]:
     yield _onnxruntime_cuda()
     yield from _tensorrt()
     yield _package("torch", needed=False, remedy="pip install 'leukostream[train]' (only for training)")
+    yield _package("av", needed=False, remedy="pip install 'leukostream[av]' (streams and films, docs/streams.md)")
     yield from _cameras()
 
 

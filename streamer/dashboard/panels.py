@@ -20,7 +20,16 @@ from streamer.dashboard.palette import (
 )
 from streamer.dashboard.picture import Colours, draw, thumbnail
 from streamer.dashboard.state import DashboardState, SourceView
-from streamer.dashboard.words import LEAST_AGREEMENT, NOT_A_DEVICE, agreement, described, duration, number, tally
+from streamer.dashboard.words import (
+    LEAST_AGREEMENT,
+    NOT_A_DEVICE,
+    agreement,
+    behind_in_words,
+    described,
+    duration,
+    number,
+    tally,
+)
 from streamer.protocol import messages
 from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING, SourceStatus
 
@@ -138,6 +147,8 @@ def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
         parts.append((f"skipped {tally(status.skipped)}", ink(CAUTION)))
     if with_reopenings and status.reopened:
         parts.append((f"reopened {number(status.reopened)}", ink(CAUTION)))
+    if (behind := behind_in_words(status)) is not None:
+        parts.append((behind, ink(CAUTION)))
     if status.hidden_px:
         parts.append((f"{number(len(status.hidden_px))} parts of the frame left out", FAINT))
     if status.detail:

@@ -18,6 +18,7 @@ from streamer.dashboard.words import (
     NOT_A_DEVICE,
     SAMPLING_ONLY,
     agreement,
+    behind_in_words,
     beside,
     class_rows,
     errors_line,
@@ -181,9 +182,11 @@ class PlainReporter:
             return
         before = self._reported_states.get(view.name)
         # A source that keeps reopening is reported when it is lost and when it is back.
-        if status.state != (before[0] if before else None):
-            self._reported_states[view.name] = (status.state, status.detail)
-            detail = f": {status.detail}" if status.detail and status.state in ("reopening", "failed") else ""
+        waited_for = status.detail if status.state == "starting" else None
+        if (status.state, waited_for) != before:
+            self._reported_states[view.name] = (status.state, waited_for)
+            told = status.state in ("starting", "reopening", "failed")
+            detail = f": {status.detail}" if status.detail and told else ""
             self._print(f"{view.name}: {status.state} ({status.mode}){detail}")
         for what, counts in (("skipped", status.skipped), ("dropped", status.dropped)):
             for reason, count in counts.items():
@@ -210,6 +213,8 @@ class PlainReporter:
             parts.append(f"{number(status.published)} frames")
             if status.fps is not None:
                 parts.append(f"{number(status.fps, 1)} fps")
+            if (behind := behind_in_words(status)) is not None:
+                parts.append(behind)
         if message is not None:
             counts = ", ".join(f"{name} {number(share.count)}" for name, share in class_rows(message) if share.count)
             parts.append(f"{number(message.total)} white cells" + (f": {counts}" if counts else ""))

@@ -7,7 +7,7 @@ import math
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
 from streamer.protocol import messages
-from streamer.records import UNCLASSIFIED, Cell, CellShape, ClassShare, WorstLaboratory
+from streamer.records import UNCLASSIFIED, Cell, CellShape, ClassShare, SourceStatus, WorstLaboratory
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
@@ -193,3 +193,13 @@ def shape_words(shape: CellShape) -> list[str]:
     elif shape.nucleus_area_px is not None:
         parts.append(f"nucleus {number(shape.nucleus_area_px)} px²")
     return parts
+
+
+SHOWN_BEHIND_S = 0.5
+"""From here on it is said that a stream is behind."""
+
+
+def behind_in_words(status: SourceStatus) -> str | None:
+    """How far a stream is behind what its camera sends; None where it keeps up, or that can't be said."""
+    behind_s = status.behind_s
+    return None if behind_s is None or behind_s < SHOWN_BEHIND_S else f"{number(behind_s, 1)} s behind"

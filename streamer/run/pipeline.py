@@ -70,6 +70,8 @@ class Limits:
     health_interval_s: float = 1.0
     stop_at: int | None = None
     """White cells of one source after which it is stopped."""
+    wait_s: float = 0.0
+    """How long a source that is not there yet is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class _Lane:
         queue: int | None,
         on_skip: Callable[[Skip], None],
         taken: Callable[[Frame], None],
+        wait_s: float,
     ) -> None:
         self.name = source.name
         self.endless = source.default_mode == "live"
@@ -133,7 +136,7 @@ class _Lane:
         self.gate = Gate(self.ring, taken)
         self.stop_at: int | None = None
         goes_on = session.count.frames > 0
-        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, goes_on=goes_on)
+        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
         self.published = 0
         self.ignored: Counter[str] = Counter()
@@ -188,6 +191,7 @@ class _Lane:
             latency_ms=latency,
             detail=status.fault,
             hidden_px=self.session.hidden_px,
+            behind_s=status.behind_s,
         )
 
     def progress(self, lost_in_batcher: Mapping[str, int], *, cut_short: bool | None = None) -> SourceProgress:
@@ -248,7 +252,8 @@ class Pipeline:
         self._started_ns = now_ns()
         taken = recorder.frame if recorder else lambda frame: None
         self._lanes = {
-            s.name: _Lane(s, mode, new_session(s.name), limits.queue, outputs.on_skip, taken) for s, mode in sources
+            s.name: _Lane(s, mode, new_session(s.name), limits.queue, outputs.on_skip, taken, limits.wait_s)
+            for s, mode in sources
         }
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at

@@ -104,6 +104,9 @@ def _of_sources(health: dict[str, HealthMessage]) -> Iterator[Metric]:
     reopened = CounterMetricFamily("leukostream_source_reopened", "How often it was opened again.", labels=labels)
     queue = GaugeMetricFamily("leukostream_queue_frames", "Frames waiting.", labels=labels)
     rate = GaugeMetricFamily("leukostream_frames_per_second", "Published over the last seconds.", labels=labels)
+    behind = GaugeMetricFamily(
+        "leukostream_source_behind_seconds", "What a stream gives, behind what its camera sends.", labels=labels
+    )
     latency = GaugeMetricFamily(
         "leukostream_latency_seconds", "From grab to publish, of the last frames.", labels=("source", "quantile")
     )
@@ -120,9 +123,11 @@ def _of_sources(health: dict[str, HealthMessage]) -> Iterator[Metric]:
                 skipped.add_metric((name, reason), count)
             if source.fps is not None:
                 rate.add_metric((name,), source.fps)
+            if source.behind_s is not None:
+                behind.add_metric((name,), source.behind_s)
             for key, milliseconds in (source.latency_ms or {}).items():
                 latency.add_metric((name, _QUANTILES.get(key, key)), milliseconds / 1000)
-    yield from (state, captured, published, dropped, skipped, reopened, queue, rate, latency)
+    yield from (state, captured, published, dropped, skipped, reopened, queue, rate, behind, latency)
 
 
 def _of_counts(differentials: dict[str, DifferentialMessage]) -> Iterator[Metric]:

@@ -27,19 +27,17 @@ def open_source(
 ) -> Source:
     """The source of an address, constructed and not yet opened.
 
-    `mode` "live" plays a video file, a recording and the simulated slide at their own rate; else they go as fast as
-    they are read. In "analysis" an imagezmq sender is answered once its frame is kept. SourceError for a path that does
-    not exist, UsageError for what its kind can't mean. Each kind is imported when it is asked for, so that who only
-    shows messages does not load OpenCV.
+    `mode` "live" plays a film, a recording and the simulated slide at their own rate; else they go as fast as they are
+    read. In "analysis" a stream passes over no frame, and an imagezmq sender is answered once its frame is kept.
+    SourceError for a path that does not exist, UsageError for what its kind can't mean. A web server is asked whether
+    it holds a film. Each kind is imported when it is asked for, so that who only shows messages does not load OpenCV.
     """
     if address.kind == "camera":
         from streamer.sources.camera import CameraSource
 
         return CameraSource(address.name, address.target, now_ns)
     if address.kind == "stream":
-        from streamer.sources.video import StreamSource
-
-        return StreamSource(address.name, address.target, now_ns)
+        return _of_url(address, mode, now_ns)
     if address.kind == "path":
         return _of_path(address, mode, now_ns)
     if address.kind == "sim":
@@ -51,9 +49,24 @@ def open_source(
         from streamer.sources.replay import ReplaySource
 
         return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
+    if address.kind == "package":
+        from streamer.sources.packages import open_packaged
+
+        prefix, _, target = address.target.partition(":")
+        return open_packaged(prefix, address.name, target, now_ns)
     from streamer.sources.imagezmq import ImagezmqSource
 
     return ImagezmqSource(address.name, address.target, now_ns, loses_nothing=mode == "analysis")
+
+
+def _of_url(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int]) -> Source:
+    from streamer.sources.diagnosis import is_film
+    from streamer.sources.stream import StreamSource
+    from streamer.sources.video import VideoFileSource
+
+    if is_film(address.target):
+        return VideoFileSource(address.name, address.target, now_ns, live=mode == "live")
+    return StreamSource(address.name, address.target, now_ns, every_frame=mode == "analysis")
 
 
 def _of_path(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int]) -> Source:

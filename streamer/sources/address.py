@@ -10,8 +10,9 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from engines.base import UsageError
+from streamer.sources.packages import prefixes
 
-Kind = Literal["camera", "stream", "path", "sim", "replay", "imagezmq"]
+Kind = Literal["camera", "stream", "path", "sim", "replay", "imagezmq", "package"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LIKE_A_NAME = re.compile(r"[^/\\:.*?\[\]~]*")
@@ -28,16 +29,20 @@ class SourceAddress:
     name: str
     """The `source` of the messages."""
     kind: Kind
-    """`path` is a video file, an image, a folder or a glob: which one shows when it is opened."""
+    """`path` is a video file, an image, a folder or a glob: which one shows when it is opened. `package` is a source
+    that another package brings."""
     target: str
     """What stands behind the prefix: the camera's index or device and its settings, the whole URL, the path, the
-    simulator's options."""
+    simulator's options. Of a `package` the prefix too."""
     named: bool
     """Whether the person gave the name."""
 
     @property
     def shown(self) -> str:
         """The target without user and password, for people and messages."""
+        if self.kind == "package":
+            prefix, _, target = self.target.partition(":")
+            return f"{prefix}:{without_credentials(target) if '://' in target else target}"
         return without_credentials(self.target) if self.kind == "stream" else self.target
 
 
@@ -138,11 +143,15 @@ def _kind(source: str) -> tuple[Kind, str]:
                 f"--source {source!r}: got no host and port that can be used, expected an address such as rtsp://HOST:554/PATH"
             )
         return "stream", source
+    prefix, colon, _ = source.partition(":")
+    if colon and prefix in prefixes():
+        return "package", source
     scheme, slashes, rest = source.partition("://")
     if slashes and scheme.lower() == "file":
         return "path", rest
     if slashes and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        known = ", ".join([*(stream.removesuffix("://") for stream in _STREAMS), *_PREFIXES])
+        own = [f"{prefix}:" for prefix in prefixes()]
+        known = ", ".join([*(stream.removesuffix("://") for stream in _STREAMS), *_PREFIXES, *own])
         raise UsageError(f"--source {source!r}: got the scheme {scheme!r}, expected one of {known}, or a path")
     return "path", source
 
@@ -159,6 +168,8 @@ def _short_name(kind: Kind, target: str) -> str:
         # A glob is named after the folder that it looks into.
         parts = [part for part in PurePath(target).parts if not re.search(r"[*?\[]", part)]
         text = PurePath(parts[-1]).stem if parts else ""
+    elif kind == "package":
+        text = target.partition(":")[0]
     else:
         text = ""
     text = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:_MAX_NAME].rstrip("-")

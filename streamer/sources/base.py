@@ -7,16 +7,22 @@ The pipeline's reader thread of a source calls `open` once, `read` until it retu
   again after a pause that grows to a cap, and shows the state `reopening`.
 * A source whose sender waits for an answer gives its frames a `settle`, and in analysis mode is told by it, on another
   thread, what became of each.
+* `SourceAbsentError` from the first `open` of a live source means "not there yet": a camera that is off. It is waited
+  for where somebody asked for that, and final else.
 * `SourceError` means "will never work": a path that does not exist, a folder without images.
 A source is used by one thread. It takes its time from `now_ns`, given at construction, right after the grab.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from engines.base import LeukostreamError
 from streamer.records import Frame, Mode, Skip
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Pauses before a lost source is opened again; the last one repeats. A frame starts them from the first."""
 
 
 class SourceError(LeukostreamError):
@@ -25,6 +31,10 @@ class SourceError(LeukostreamError):
 
 class SourceLostError(SourceError):
     """A live source that stopped answering; worth opening again."""
+
+
+class SourceAbsentError(SourceError):
+    """A live source that has never answered; it may not be on yet."""
 
 
 class Source(Protocol):
@@ -44,11 +54,32 @@ class Source(Protocol):
         """Release the device; harmless when called twice or before `open`."""
 
 
+# What only some sources have, read by any thread.
+
+
 def length_of(source: Source) -> int | None:
     """Frames that a source holds, those that can't be read among them, once it is open: what its `length` says, where
     it has one. None: it has no end, or does not know."""
     length: int | None = getattr(source, "length", None)
     return length
+
+
+def behind_of(source: Source) -> float | None:
+    """Seconds by which a live stream is behind what its camera sends: its `behind_s`. None: it can't be said."""
+    behind_s: float | None = getattr(source, "behind_s", None)
+    return behind_s
+
+
+def passed_over_by(source: Source) -> int:
+    """Frames that a live source did not give, because a newer one was there: its `passed_over`."""
+    count: int = getattr(source, "passed_over", 0)
+    return count
+
+
+def pauses_of(source: Source) -> Sequence[float]:
+    """Seconds before it is opened again, of one time after the other; the last one repeats: its `pauses_s`."""
+    pauses_s: Sequence[float] = getattr(source, "pauses_s", PAUSES_S)
+    return pauses_s
 
 
 class PassedOnSource:
@@ -68,6 +99,18 @@ class PassedOnSource:
     @property
     def length(self) -> int | None:
         return length_of(self._source)
+
+    @property
+    def behind_s(self) -> float | None:
+        return behind_of(self._source)
+
+    @property
+    def passed_over(self) -> int:
+        return passed_over_by(self._source)
+
+    @property
+    def pauses_s(self) -> Sequence[float]:
+        return pauses_of(self._source)
 
     def open(self) -> None:
         self._source.open()

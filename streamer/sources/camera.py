@@ -13,8 +13,11 @@ import cv2
 
 from engines.base import UsageError, near
 from streamer.records import Frame, Mode, Skip
-from streamer.sources.base import SourceError, SourceLostError
+from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.capture import Capture, OpenCapture, open_capture
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 5.0)
+"""Before it is opened again: who plugs a cable in stands beside it and waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class CameraSource:
     """
 
     default_mode: Mode = "live"
+    pauses_s = PAUSES_S
 
     def __init__(
         self, name: str, target: str, now_ns: Callable[[], int], *, open_capture: OpenCapture = open_capture
@@ -101,15 +105,15 @@ class CameraSource:
         self._frame_id = 0
 
     def open(self) -> None:
-        """SourceError for a camera that never gave a frame, or does not take a setting; SourceLostError for one that
-        gave frames."""
+        """SourceAbsentError for a camera that never answered, SourceLostError for one that gave frames, SourceError for
+        one that does not take a setting."""
         backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
         target = int(self.device) if self.device.isdigit() else self.device
         capture = self._open_capture(target, backend, [])
         if not capture.isOpened():
             if self._answered:
                 raise SourceLostError(f"camera {self.device}: got no answer, expected frames; is it plugged in?")
-            raise SourceError(
+            raise SourceAbsentError(
                 f"camera {self.device}: got no answer, expected a camera; this machine shows {_devices()};"
                 " check the cable, the permission to read the device, and that no other program uses it"
             )

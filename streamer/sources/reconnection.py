@@ -6,19 +6,32 @@ It starts no thread itself: `SourceReader.run` is the body of one.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from streamer.records import Frame, ReaderState, Skip
-from streamer.sources.base import Source, SourceError, SourceLostError, length_of
+from streamer.sources.base import (
+    Source,
+    SourceAbsentError,
+    SourceError,
+    SourceLostError,
+    behind_of,
+    length_of,
+    passed_over_by,
+    pauses_of,
+)
 
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Pauses before a lost source is opened again; the last one repeats. A frame starts them from the first."""
+WAIT_PAUSE_S = 1.0
+"""Between two looks for a source that is not there yet."""
 
 STOPPED = "stopped"
 """The reason under which a frame is counted that was read and not taken any more."""
+
+PASSED_OVER = "passed over"
+"""The reason under which frames are counted that a live source did not give, because a newer one was there."""
 
 _PUT_TIMEOUT_S = 0.25
 
@@ -51,6 +64,8 @@ class ReaderStatus:
     """The last fault, in words; it stays when the source works again. None: there was none."""
     length: int | None = None
     """Frames that the source holds; None: it has no end, does not know, or was not opened yet."""
+    behind_s: float | None = None
+    """How far a stream is behind what its camera sends; None: it can't be said."""
 
 
 class SourceReader:
@@ -73,17 +88,23 @@ class SourceReader:
         *,
         on_skip: Callable[[Skip], None] = lambda skip: None,
         pause: Callable[[float], object] | None = None,
-        pauses_s: Sequence[float] = PAUSES_S,
+        pauses_s: Sequence[float] | None = None,
+        wait_s: float = 0.0,
+        now_ns: Callable[[], int] = time.monotonic_ns,
         goes_on: bool = False,
     ) -> None:
         """`on_skip` is called on the reader's thread. `pause` sleeps for the seconds given, less when `stop` is set.
-        `goes_on`: frames of this source were analysed before, so that it may end without another one."""
+        `pauses_s`: between two tries to open a lost source; None: as it says. `wait_s`: how long a source that is not
+        there yet is waited for. `goes_on`: frames of this source were analysed before, so that it may end without
+        another one."""
         self._source = source
         self._sink = sink
         self._stop = stop
         self._on_skip = on_skip
         self._pause = pause or stop.wait
-        self._pauses_s = tuple(pauses_s)
+        self._pauses_s = tuple(pauses_of(source) if pauses_s is None else pauses_s)
+        self._wait_ns = round(wait_s * 1e9)
+        self._now_ns = now_ns
         self._goes_on = goes_on
         self._last_skip: Skip | None = None
         self._lock = threading.Lock()
@@ -102,10 +123,12 @@ class SourceReader:
     @property
     def status(self) -> ReaderStatus:
         """For any thread, at any time."""
+        passed_over = passed_over_by(self._source)
         with self._lock:
+            dropped = dict(self._dropped) | ({PASSED_OVER: passed_over} if passed_over else {})
             return ReaderStatus(
-                *(self._state, self._captured, dict(self._skipped), dict(self._dropped), self._reopened, self._fault),
-                self._length,
+                *(self._state, self._captured, dict(self._skipped), dropped, self._reopened, self._fault),
+                *(self._length, behind_of(self._source)),
             )
 
     def run(self) -> None:
@@ -122,7 +145,7 @@ class SourceReader:
             self._sink.close()
 
     def _read_on(self) -> None:
-        losses = 0
+        losses, until_ns = 0, self._now_ns() + self._wait_ns
         while not self._stop.is_set():
             try:
                 self._source.open()
@@ -143,6 +166,12 @@ class SourceReader:
                     losses = 0
                     if not self._hand_over(item):
                         return
+            except SourceAbsentError as error:
+                if self._now_ns() >= until_ns:
+                    raise
+                self._set("starting", f"{error}; waiting for it")
+                self._source.close()
+                self._pause(WAIT_PAUSE_S)
             except SourceLostError as error:
                 self._set("reopening", str(error))
                 self._source.close()

@@ -16,6 +16,7 @@ NAMES = {
     "slide": "the map of a long slide",
     "journal": "the journal of a long slide",
     "probes": "/healthz beside slow HTTP clients",
+    "lag": "how old the frames of a live stream are when they are used",
     "wire": "publishing and subscribing: rate, latency, a crowd",
     "gpu": "everything that only a GPU can show",
     "rtx": "every shipped model through NVIDIA's builder, without a GPU",

@@ -44,6 +44,9 @@ def add_options(parser: Parser) -> None:
         choices=get_args(Mode),
         help="newest frame first, or no frame lost (default: live for cameras and streams, analysis for the rest)",
     )
+    sources.add_argument(
+        "--wait", type=number, metavar="SECONDS", help="at most, for a camera or stream that is not on yet"
+    )
     _several(sources, "--um-per-px", "[SOURCE=]UM", "micrometres a pixel of the frames")
     sources.add_argument(
         "--rbc-diameter-px", type=number, metavar="PX", help="of red cells in the frames (default: measured)"

@@ -342,6 +342,7 @@ def _limits(config: Config, max_batch: int) -> Limits:
         queue=config.queue,
         health_interval_s=config.health_interval_s,
         stop_at=config.stop_at,
+        wait_s=config.wait,
     )
 
 

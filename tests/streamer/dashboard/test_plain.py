@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from streamer.counting.differential import share
 from streamer.dashboard import PlainReporter, format_differential
 from streamer.records import NearestLaboratory, ShadowStatus, Verdict, VerdictReason, WorstLaboratory
@@ -156,6 +158,26 @@ def test_what_is_left_out_of_the_frames_is_told_once():
         "slide: what stays in place while the slide moves is left out: 0,0,240,44 and 596,436,640,480 and 318,0,322,480"
         " and 1 more (x1,y1,x2,y2)"
     ]
+
+
+@pytest.mark.parametrize(("behind_s", "shown"), [(None, False), (0.4, False), (1.36, True)])
+def test_a_stream_that_is_behind_says_so(behind_s: float | None, shown: bool):
+    out = io.StringIO()
+    reporter = PlainReporter(out, clock=lambda: 0)
+    reporter.publish(health({"slide": status(behind_s=behind_s)}))
+    reporter.tick(0)
+    reporter.tick(60 * SECOND)
+    assert ("1.4 s behind" in out.getvalue()) == shown
+
+
+def test_one_that_is_waited_for_says_why():
+    out = io.StringIO()
+    reporter = PlainReporter(out, clock=lambda: 0)
+    for detail in (None, "cam: not on; waiting for it", "cam: not on; waiting for it"):
+        reporter.publish(health({"cam": status(state="starting", detail=detail)}))
+        reporter.tick(0)
+    told = [line for line in out.getvalue().splitlines() if line.startswith("cam: starting")]
+    assert told == ["cam: starting (live)", "cam: starting (live): cam: not on; waiting for it"]
 
 
 def test_before_anything_is_loaded_no_backend_is_named():

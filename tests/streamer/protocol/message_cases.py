@@ -147,6 +147,7 @@ def make_health() -> Health:
         queue=1,
         reopened=0,
         latency_ms={"p50": 31.23456, "p95": 40.0, "p99": 55.0},
+        behind_s=0.12345,
     )
     return Health(
         ModelHealth("scripted", "fake", shadow={"detector": ShadowStatus(3, 40, 39, extra=2, failed=1)}),

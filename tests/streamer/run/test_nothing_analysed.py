@@ -78,8 +78,12 @@ CASES: dict[Callable[[Path], str], str] = {
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_a_source_without_a_frame_fails_and_says_why(
-    make: Callable[[Path], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("streamer.sources.decoder.has_av", lambda: False)  # PyAV decodes AV1
     source = make(tmp_path)
     capsys.readouterr()
     assert main(["run", "--source", source]) == 1
@@ -130,3 +134,14 @@ def test_a_second_interrupt_ends_the_process_at_once_without_an_abort() -> None:
     if run.returncode != 0:  # 0: it had ended by the first
         assert run.returncode == 130
         assert err.splitlines()[-1] == "leukostream: stopped at once, before the final differential"
+
+
+def test_a_camera_that_is_not_on_is_waited_for_and_then_given_up(
+    free_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--source", f"cam=rtsp://127.0.0.1:{free_port}/stream", "--wait", "1.5"]) == 1
+    said = capsys.readouterr()
+    waiting = [line for line in said.out.splitlines() if line.startswith("cam: starting (live): ")]
+    assert len(waiting) == 1
+    assert waiting[0].endswith("check the address, and that the camera is on; waiting for it")
+    assert "got 'Connection refused'" in said.err.splitlines()[-1]

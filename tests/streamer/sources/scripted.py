@@ -1,14 +1,18 @@
-"""A source and a VideoCapture that do what a test wrote down."""
+"""A source, a VideoCapture and a decoder that do what a test wrote down."""
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from streamer.records import Frame, Mode, Skip
-from streamer.sources.base import SourceError, SourceLostError
+from streamer.records import DeferredImage, Frame, Mode, Skip
+from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
+from streamer.sources.decoder import Grabbed, Pixels
 
 Step = str | Callable[[], None]
 
@@ -16,8 +20,8 @@ Step = str | Callable[[], None]
 class ScriptedSource:
     """Each step answers one call of `open` (those starting with "open") or `read`, in order; then it ends.
 
-    "open", "open lost", "open never"; "frame", "skip", "lost", "never", "bug"; a function is called, and the
-    read goes on.
+    "open", "open lost", "open absent", "open never"; "frame", "skip", "lost", "never", "bug"; a function is called, and
+    the read goes on.
     """
 
     def __init__(self, steps: Iterable[Step], default_mode: Mode = "live") -> None:
@@ -33,6 +37,8 @@ class ScriptedSource:
         assert step.startswith("open"), step
         if step == "open lost":
             raise SourceLostError("gone for now")
+        if step == "open absent":
+            raise SourceAbsentError("not on")
         if step == "open never":
             raise SourceError("not there")
 
@@ -104,3 +110,56 @@ class Opener:
 
 def frame(frame_id: int, captured_ns: int = 0, source: str = "scripted") -> Frame:
     return Frame(source, frame_id, captured_ns, np.zeros((1, 1, 3), np.uint8))
+
+
+class ScriptedDecoder:
+    """Gives what a test feeds it, at the time that the test says; `grab` waits for that."""
+
+    codec, announced, fps, begun_utc_ns, about = "scripted", None, 30.0, None, "a script"
+
+    def __init__(self, *, keeps_frames: bool = True) -> None:
+        self.keeps_frames = keeps_frames
+        self.converted: list[float | None] = []
+        self.closed = threading.Event()
+        self.now_ns = 0
+        self._fed: queue.Queue[tuple[float | None, float, bool] | None] = queue.Queue()
+        self._asked: queue.Queue[None] = queue.Queue()
+
+    def put(self, position_s: float | None, now_s: float) -> None:
+        """One frame more, for whoever reads on the thread of the test."""
+        self._fed.put((position_s, now_s, False))
+
+    def feed(self, position_s: float | None, now_s: float, *, damaged: bool = False) -> None:
+        """Hand over one frame; when this returns, the one before was dealt with."""
+        self._asked.get(timeout=10)
+        self._fed.put((position_s, now_s, damaged))
+
+    def settle(self) -> None:
+        """Wait until what was fed is dealt with."""
+        self._asked.get(timeout=10)
+        self._asked.put(None)
+
+    def end(self) -> None:
+        self._fed.put(None)
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def grab(self) -> Grabbed | None:
+        self._asked.put(None)
+        fed = self._fed.get(timeout=10)
+        if fed is None:
+            return None
+        position_s, now_s, damaged = fed
+        self.now_ns = round(now_s * 1e9)
+        return Grabbed(position_s, lambda: None if damaged else self._pixels(position_s), damaged and self.keeps_frames)
+
+    def close(self) -> None:
+        self.closed.set()
+
+    def _pixels(self, position_s: float | None) -> Pixels:
+        def convert() -> npt.NDArray[np.uint8]:
+            self.converted.append(position_s)
+            return np.zeros((4, 6, 3), np.uint8)
+
+        return DeferredImage(4, 6, convert) if self.keeps_frames else convert()

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from streamer.records import Frame, Skip
 from streamer.run.ring import QUEUE_FULL, Ring
-from streamer.sources.reconnection import PAUSES_S, STOPPED, SourceReader
+from streamer.sources.base import PAUSES_S, PassedOnSource
+from streamer.sources.camera import PAUSES_S as CAMERA_PAUSES_S
+from streamer.sources.camera import CameraSource
+from streamer.sources.reconnection import PASSED_OVER, STOPPED, SourceReader
 from tests.streamer.sources.scripted import ScriptedSource, Step, frame
 
 
@@ -92,6 +95,60 @@ def test_a_source_lost_before_its_first_frame_is_waited_for() -> None:
     run = Run(["open lost", "open lost", "open", "frame"]).go()
     assert run.frame_ids == [0]
     assert run.pauses == [0.5, 1.0]
+
+
+def test_a_camera_beside_whoever_plugs_it_in_is_looked_for_more_often() -> None:
+    run = Run([])
+    steps = ["open", "frame", "lost", *["open lost"] * 6, "open"]
+    source = ScriptedSource(steps)
+    source.pauses_s = CAMERA_PAUSES_S  # type: ignore[attr-defined]
+    SourceReader(PassedOnSource(source), run.ring, run.stop, pause=run.pauses.append).run()
+    assert run.pauses == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
+    assert CameraSource.pauses_s == CAMERA_PAUSES_S
+
+
+def absent(steps: list[Step], wait_s: float) -> tuple[SourceReader, list[str | None]]:
+    """A reader run to its end that waits for its source, and the faults that it showed meanwhile."""
+    faults: list[str | None] = []
+    now_s = [0.0]
+
+    def pause(seconds: float) -> None:
+        now_s[0] += seconds
+        faults.append(f"{reader.status.state}: {reader.status.fault}")
+
+    def now_ns() -> int:
+        return round(now_s[0] * 1e9)
+
+    source = ScriptedSource(steps)
+    reader = SourceReader(source, Ring(9, "block"), threading.Event(), pause=pause, wait_s=wait_s, now_ns=now_ns)
+    reader.run()
+    return reader, faults
+
+
+def test_one_that_is_not_on_yet_is_waited_for_where_that_was_asked_for() -> None:
+    reader, faults = absent(["open absent"] * 3 + ["open", "frame"], wait_s=3.0)
+    assert faults == ["starting: not on; waiting for it"] * 3
+    assert (reader.status.state, reader.status.captured, reader.status.reopened) == ("ended", 1, 0)
+
+
+@pytest.mark.parametrize(("wait_s", "tries"), [(0.0, 1), (2.5, 4)])
+def test_waiting_has_an_end(wait_s: float, tries: int) -> None:
+    reader, faults = absent(["open absent"] * 9, wait_s)
+    assert len(faults) == tries - 1
+    assert (reader.status.state, str(reader.failure)) == ("failed", "not on")
+
+
+def test_what_will_never_work_is_not_waited_for() -> None:
+    reader, faults = absent(["open never"], wait_s=60.0)
+    assert (faults, str(reader.failure)) == ([], "not there")
+
+
+def test_frames_passed_over_in_the_source_are_counted() -> None:
+    source = ScriptedSource(["open", "frame"])
+    source.passed_over, source.behind_s = 7, 0.25  # type: ignore[attr-defined]
+    reader = SourceReader(PassedOnSource(source), Ring(2, "block"), threading.Event())
+    reader.run()
+    assert (reader.status.dropped, reader.status.behind_s) == ({PASSED_OVER: 7}, 0.25)
 
 
 @pytest.mark.parametrize(
