@@ -39,7 +39,8 @@ def predictions(classifier: Classifier, part: str, left_out: Sequence[str] = ())
 
 def evaluate(classifier: Classifier, part: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """The figures of a part, ready for JSON."""
-    return figures(predictions(classifier, part, left_out))
+    thresholds = classifier.card.thresholds
+    return figures(predictions(classifier, part, left_out), thresholds.operating, thresholds.novelty)
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -21,13 +21,14 @@ from tools.data.augment import painted_over
 from tools.data.crops import cluster_of, read_image, set_name
 from tools.data.located import LocatedCell
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES
-from tools.metrics.classification import balanced_accuracy, confusion, share_of, softmax
+from tools.metrics.classification import balanced_accuracy, calibration_error, confusion, share_of, softmax
 
 MATURE = ("basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil")
 WHITE = (*MATURE, "immature granulocyte", "blast")
 FEWEST_CELLS = 15
 """Classes of fewer cells say nothing of a laboratory's balanced accuracy."""
 PATIENTS = "deepapl"
+MANY_BLASTS, FEW_HIDDEN = 10, 0.2
 HOME = "pbc"
 HOME_STEP = 3
 """Of pbc every third cell is measured: it has as many as all others together."""
@@ -175,18 +176,42 @@ def measure(network: nn.Module, views: Mapping[str, Views], device: torch.device
     return figures({name: predict(network, view, device) for name, view in views.items()})
 
 
-def figures(predicted: Mapping[str, Predicted]) -> dict[str, Any]:
+def figures(
+    predicted: Mapping[str, Predicted], threshold: float | None = None, novel_above: float | None = None
+) -> dict[str, Any]:
     """By laboratory its figures (`laboratory_figures`), of the patients theirs (`patient_figures`), and what is said of
-    cells that are painted over (`covered_figures`)."""
+    cells that are painted over (`covered_figures`). With the threshold of a classifier, and its novelty's, also what it
+    names (`named_figures`)."""
     out: dict[str, Any] = {}
     for name, found in predicted.items():
         if name.endswith(COVERED):
             out[name] = covered_figures(found.probabilities, found.classes)
             continue
         out[name] = laboratory_figures(found.probabilities, found.classes, found.clusters)
+        named = None if threshold is None else is_named(found, threshold, novel_above)
+        if named is not None:
+            out[name] |= named_figures(found, named)
         if name == PATIENTS:
-            out[f"{name} patients"] = patient_figures(found)
+            out[f"{name} patients"] = patient_figures(found, named)
     return out
+
+
+def is_named(found: Predicted, threshold: float, novel_above: float | None) -> np.ndarray:
+    """bool (n,): which cells a classifier of these thresholds leaves `unclassified` not."""
+    clear = found.probabilities.max(1) >= threshold
+    if novel_above is not None and found.novelty is not None:
+        clear &= found.novelty <= novel_above
+    return clear
+
+
+def named_figures(found: Predicted, named: np.ndarray) -> dict[str, float | None]:
+    """The share of cells that are named, how many of these rightly, and the calibration error of all."""
+    right = found.probabilities.argmax(1) == found.classes
+    return {
+        "classified": float(named.mean()),
+        "accuracy_classified": _share(right, named),
+        "calibration_error": calibration_error(found.probabilities, found.classes),
+    }
 
 
 def laboratory_figures(
@@ -214,8 +239,10 @@ def laboratory_figures(
     }
 
 
-def patient_figures(found: Predicted) -> dict[str, float | None]:
-    """What matters in patients with leukaemia, as shares by the likeliest class; None where no cell is of the kind."""
+def patient_figures(found: Predicted, named: np.ndarray | None = None) -> dict[str, float | None]:
+    """What matters in patients with leukaemia, as shares by the likeliest class; None where no cell is of the kind.
+    With `named` (n,) also the shares of blasts that are given a mature type and that stay unclassified, and of the
+    patients with `MANY_BLASTS` or more how many have at most `FEW_HIDDEN` of these given a mature type."""
     said = found.probabilities.argmax(1)
     blasts = _is(found.classes, ("blast",))
     variants = found.subclasses == SUBCLASS_NAMES.index("variant lymphocyte")
@@ -232,6 +259,23 @@ def patient_figures(found: Predicted) -> dict[str, float | None]:
         "smudges_as_white": _share(_is(said, WHITE), smudges),
         "lymphocytes_as_smudge": _share(_is(said, ("smudge cell",)), lymphocytes & ~variants),
         "variants_as_blast": _share(_is(said, ("blast",)), variants),
+        **({} if named is None else _hidden_blasts(found, named & _is(said, MATURE), named, blasts)),
+    }
+
+
+def _hidden_blasts(
+    found: Predicted, mature: np.ndarray, named: np.ndarray, blasts: np.ndarray
+) -> dict[str, float | None]:
+    hidden = []
+    for patient in [] if found.patients is None else np.unique(found.patients).tolist():
+        own = blasts & (found.patients == patient)
+        if patient and own.sum() >= MANY_BLASTS:
+            hidden.append(float(mature[own].mean()))
+    return {
+        "blasts_named_mature": _share(mature, blasts),
+        "blasts_unclassified": _share(~named, blasts),
+        "patients_with_blasts": len(hidden),
+        "patients_with_few_hidden": float(np.mean([one <= FEW_HIDDEN for one in hidden])) if hidden else None,
     }
 
 

@@ -20,10 +20,13 @@ from tools.data.squares import STORED_PX, SUBCLASS_NAMES  # noqa: E402
 from tools.metrics import abnormal  # noqa: E402
 from tools.metrics.abnormal import (  # noqa: E402
     COVERED,
+    PATIENTS,
     Predicted,
     Views,
     auc,
     covered_figures,
+    figures,
+    is_named,
     laboratory_figures,
     measure,
     patient_figures,
@@ -128,6 +131,28 @@ def test_figures_of_patients() -> None:
             "variants_as_blast": 1 / 2,
         }
     )
+
+
+def test_what_a_classifier_names_and_which_blasts_it_hides() -> None:
+    said = ["monocyte"] * 3 + ["blast"] * 9 + ["lymphocyte"] * 10 + ["neutrophil"] * 2
+    truth = ["blast"] * 22 + ["neutrophil"] * 2
+    p = sure(*said)
+    p[1] = 1 / len(ABNORMAL_CLASSES)
+    patients = np.array(["a"] * 12 + ["b"] * 10 + [""] * 2)
+    novelty = np.where(np.arange(24) == 12, 0.999, 0.1)
+    found = Predicted(p, subclass_logits(*[None] * 24), indices(*truth), np.full(24, -1), novelty, patients)
+    named = is_named(found, 0.5, 0.99)
+    assert np.flatnonzero(~named).tolist() == [1, 12]
+    of_all = figures({PATIENTS: found}, 0.5, 0.99)
+    row = of_all[PATIENTS]
+    assert row["classified"] == pytest.approx(22 / 24)
+    assert row["accuracy_classified"] == pytest.approx(11 / 22)
+    assert 0 <= row["calibration_error"] <= 1
+    of_patients = of_all[f"{PATIENTS} patients"]
+    assert of_patients["blasts_named_mature"] == pytest.approx(11 / 22)
+    assert of_patients["blasts_unclassified"] == pytest.approx(2 / 22)
+    assert (of_patients["patients_with_blasts"], of_patients["patients_with_few_hidden"]) == (2, 0.5)
+    assert "classified" not in figures({PATIENTS: found})[PATIENTS]
 
 
 def test_of_patients_without_such_cells_nothing_is_said() -> None:
