@@ -303,7 +303,8 @@ def _features(frame: PreparedFrame) -> tuple[Sequence[cv2.KeyPoint], npt.NDArray
     """Key points of the fine picture at half its size, and their descriptors."""
     picture = (frame.fine.astype(np.int16) + 128).astype(np.uint8)
     points, described = cv2.ORB.create(300).detectAndCompute(shrink(picture, 2), None)
-    return points, np.asarray(described, np.uint8)
+    # OpenCV gives None for a picture without any.
+    return points, np.zeros((0, 32), np.uint8) if described is None else np.asarray(described, np.uint8)
 
 
 def _solved(normal: npt.NDArray[np.float64], ridge: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -208,6 +208,13 @@ def test_other_places_are_not_taken_for_a_turned_camera():
     assert find_similarity(at(0, 0), prepare(view(*HOME, seed=2)), CONFIG) is None
 
 
+@pytest.mark.parametrize("size", [(96, 96), (64, 200)])
+def test_a_picture_of_one_cell_without_any_feature_is_like_no_other(size):
+    picture = np.full((*size, 3), 200, np.uint8)
+    cv2.circle(picture, (size[1] // 2, size[0] // 2), 20, (120, 60, 120), -1)
+    assert find_similarity(prepare(picture), prepare(picture), CONFIG) is None
+
+
 def test_slight_turn_shows_in_the_tiles():
     matrix = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), -0.25, 1.0)
     turned = cv2.warpAffine(view(*HOME), matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
