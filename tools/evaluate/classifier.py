@@ -50,9 +50,11 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
         shown = [
             f"{key.replace('_', ' ')} {value:.3f}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}"
             for key, value in row.items()
-            if key != "recall" and value is not None
+            if key not in ("recall", "by_patient") and value is not None
         ]
         lines.append(f"{name:24} {'  '.join(shown)}")
+        for patient, (hidden, cells) in row.get("by_patient", {}).items():
+            lines.append(" " * 25 + f"{patient}: {hidden} of {cells} blasts given a mature type")
         recalls = row.get("recall", {})
         if recalls:
             lines.append(" " * 25 + "  ".join(f"{label} {share:.2f} of {n}" for label, (share, n) in recalls.items()))

@@ -159,6 +159,8 @@ def detection_tables(figures: Mapping[str, Any], long_side_px: int) -> dict[Meas
 
 def card_table(row: Mapping[str, Any], command: str) -> dict[str, Any]:
     """A card's table of figures: recalls as numbers of their own, what was not measured left out."""
-    plain = {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items() if key != "recall"}
+    plain = {
+        key: round(v, 4) if isinstance(v, float) else v for key, v in row.items() if key not in ("recall", "by_patient")
+    }
     recalls = {f"{label.replace(' ', '_')}_recall": share for label, (share, _) in row.get("recall", {}).items()}
     return {"command": command, **{key: v for key, v in plain.items() if v is not None}, **recalls}

@@ -239,10 +239,10 @@ def laboratory_figures(
     }
 
 
-def patient_figures(found: Predicted, named: np.ndarray | None = None) -> dict[str, float | None]:
+def patient_figures(found: Predicted, named: np.ndarray | None = None) -> dict[str, Any]:
     """What matters in patients with leukaemia, as shares by the likeliest class; None where no cell is of the kind.
-    With `named` (n,) also the shares of blasts that are given a mature type and that stay unclassified, and of the
-    patients with `MANY_BLASTS` or more how many have at most `FEW_HIDDEN` of these given a mature type."""
+    With `named` (n,) also the shares of blasts that are given a mature type and that stay unclassified, of the patients
+    with `MANY_BLASTS` or more how many have at most `FEW_HIDDEN` of these given a mature type, and `by_patient`."""
     said = found.probabilities.argmax(1)
     blasts = _is(found.classes, ("blast",))
     variants = found.subclasses == SUBCLASS_NAMES.index("variant lymphocyte")
@@ -263,19 +263,19 @@ def patient_figures(found: Predicted, named: np.ndarray | None = None) -> dict[s
     }
 
 
-def _hidden_blasts(
-    found: Predicted, mature: np.ndarray, named: np.ndarray, blasts: np.ndarray
-) -> dict[str, float | None]:
-    hidden = []
+def _hidden_blasts(found: Predicted, mature: np.ndarray, named: np.ndarray, blasts: np.ndarray) -> dict[str, Any]:
+    by_patient: dict[str, list[int]] = {}
     for patient in [] if found.patients is None else np.unique(found.patients).tolist():
         own = blasts & (found.patients == patient)
-        if patient and own.sum() >= MANY_BLASTS:
-            hidden.append(float(mature[own].mean()))
+        if patient and own.any():
+            by_patient[patient] = [int(mature[own].sum()), int(own.sum())]
+    hidden = [some / cells for some, cells in by_patient.values() if cells >= MANY_BLASTS]
     return {
         "blasts_named_mature": _share(mature, blasts),
         "blasts_unclassified": _share(~named, blasts),
         "patients_with_blasts": len(hidden),
         "patients_with_few_hidden": float(np.mean([one <= FEW_HIDDEN for one in hidden])) if hidden else None,
+        "by_patient": by_patient,
     }
 
 

@@ -115,7 +115,7 @@ SYSTEMS: tuple[System, ...] = (
     System(
         "mobilenetv3-small",
         KATAR,
-        "MobileNetV3-Small: the default classifier, eight classes; here among the five types alone",
+        "MobileNetV3-Small: eight classes; here among the five types alone",
         (
             Published("accuracy", "0.9886", _FIVE),
             Published("precision / sensitivity, basophil", "1.000 / 1.000", _FIVE),

@@ -12,8 +12,6 @@ from tools.data.get import SOURCES
 from tools.data.licences import OWN, TERMS, data_licences, licence_of_weights
 
 ROOT = Path(__file__).parents[3]
-STILL_SHIPPED = {"mobilenetv3-small"}
-"""Of those that GPL-3.0 data trained, the default until another is."""
 
 
 def test_weights_are_under_the_licence_of_data_that_asks_for_it() -> None:
@@ -41,7 +39,7 @@ def test_a_card_says_the_licences_of_its_data_and_what_follows(name: str) -> Non
 
 def test_data_that_binds_weights_trains_nothing_that_ships() -> None:
     bound = {card.name for card in models() if place(card) == "shipped" and card.licence != OWN}
-    assert bound == STILL_SHIPPED
+    assert bound == set()
 
 
 def test_the_readme_has_the_licence_of_every_model() -> None:

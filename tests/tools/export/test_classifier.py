@@ -18,8 +18,8 @@ from tests.tools.metrics.predicted import predicted  # noqa: E402
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES  # noqa: E402
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES  # noqa: E402
 from tools.export import novelty  # noqa: E402
-from tools.export.classifier import Fitted, build_graph, in_order, tempered, values_of  # noqa: E402
-from tools.export.crops import CLASS_OFFSETS, classifier_of  # noqa: E402
+from tools.export.classifier import CLASS_OFFSETS, Fitted, build_graph, in_order, tempered, values_of  # noqa: E402
+from tools.export.crops import classifier_of  # noqa: E402
 from tools.metrics.classification import lowest_threshold  # noqa: E402
 from tools.train.classifier import Recipe, build_network  # noqa: E402
 

@@ -151,6 +151,7 @@ def test_what_a_classifier_names_and_which_blasts_it_hides() -> None:
     of_patients = of_all[f"{PATIENTS} patients"]
     assert of_patients["blasts_named_mature"] == pytest.approx(11 / 22)
     assert of_patients["blasts_unclassified"] == pytest.approx(2 / 22)
+    assert of_patients["by_patient"] == {"a": [2, 12], "b": [9, 10]}
     assert (of_patients["patients_with_blasts"], of_patients["patients_with_few_hidden"]) == (2, 0.5)
     assert "classified" not in figures({PATIENTS: found})[PATIENTS]
 
