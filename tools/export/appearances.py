@@ -26,6 +26,7 @@ from engines.zoo.toml import toml
 from streamer.analysis.colours import field_colours
 from streamer.counting.evidence import whole_red_cells_px
 from streamer.sources import simulated
+from streamer.sources.simulated import SlideParameters, VirtualSlide
 from tools.commands import command_parser
 from tools.data import TRAIN, CellPicture, load_splits, read_cells
 from tools.data.crops import read_image, set_name
@@ -40,6 +41,7 @@ PICTURES = 120
 """Of a laboratory that are measured."""
 LEAST_SHARE, LEAST_PICTURES = 0.02, 3
 """Of a group: smaller ones are a few odd pictures."""
+SHOWN_SEEDS, SHOWN_FRAMES = range(21, 33), 4
 _FAR = 0.95
 """A new group begins with the picture that so many lie nearer to those there are: the farthest ones are faults."""
 
@@ -51,6 +53,13 @@ class Look:
     colours: tuple[float, ...]
     """Of plasma and red cells, three optical densities each."""
     rbc_px: list[float]
+
+
+def simulated_looks(detector: Detector) -> list[Look]:
+    """Of the simulated slide in its usual colours, as `sim:` shows it; what trains is in many others."""
+    slides = [VirtualSlide(SlideParameters.parse(f"seed={seed},cells=12")) for seed in SHOWN_SEEDS]
+    frames = (slide.render(int(number)) for slide in slides for number in np.linspace(0, len(slide) - 1, SHOWN_FRAMES))
+    return list(_looks(((frame, detector.detect([frame])[0]) for frame in frames), detector))
 
 
 def looks_of_training(trained: Sequence[str]) -> dict[str, list[Look]]:
@@ -151,10 +160,9 @@ def main(arguments: Sequence[str]) -> None:
     classifier = load_classifier(str(path.with_suffix(".onnx")))
     trained = classifier.card.training.get("data", ())
     usual = usual_novelty(classifier, trained)
-    rows = [
-        {**row, "novelty": usual.get(laboratory)}
-        for laboratory, some in looks_of_training(trained).items()
-        for row in appearances_of(laboratory, some)
-    ]
+    rows = [row for laboratory, some in looks_of_training(trained).items() for row in appearances_of(laboratory, some)]
+    if SIMULATED in trained:
+        rows += appearances_of(SIMULATED, simulated_looks(load_detector(DETECTOR, backend="onnxruntime")))
+    rows = [{**row, "novelty": usual.get(row["laboratory"])} for row in rows]
     path.write_text(with_appearances(text, rows), "utf-8")
     print(f"{path}: {len(rows)} appearances of {len({row['laboratory'] for row in rows})} laboratories")

@@ -201,7 +201,7 @@ def is_named(found: Predicted, threshold: float, novel_above: float | None) -> n
     clear = found.probabilities.max(1) >= threshold
     if novel_above is not None and found.novelty is not None:
         clear &= found.novelty <= novel_above
-    return clear
+    return np.asarray(clear)
 
 
 def named_figures(found: Predicted, named: np.ndarray) -> dict[str, float | None]:

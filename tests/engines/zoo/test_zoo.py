@@ -54,8 +54,10 @@ def test_the_wheel_has_what_ships_and_of_the_others_their_cards() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["engines.zoo"]
     in_wheel = {path.relative_to(ZOO) for pattern in patterns for path in ZOO.glob(pattern)}
-    cards, files = ({path.relative_to(ZOO) for path in ZOO.rglob(f"*.{kind}")} for kind in ("toml", "onnx"))
-    assert in_wheel == cards | {path for path in files if path.parent == Path()}
+    cards, files, home = (
+        {path.relative_to(ZOO) for path in ZOO.rglob(f"*.{kind}")} for kind in ("toml", "onnx", "home.npz")
+    )
+    assert in_wheel == cards | {path for path in (files | home) if path.parent == Path()}
 
 
 @pytest.mark.parametrize("name", [DEFAULT_DETECTOR, DEFAULT_CLASSIFIER])

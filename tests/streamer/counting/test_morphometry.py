@@ -220,7 +220,9 @@ def test_scales_that_are_none(given: str) -> None:
 def test_a_segmenter_that_is_not_here_says_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEUKOSTREAM_CACHE", str(tmp_path))
     config = Config(segmenter="deeplabv3-xception", classifier="none", backend="onnxruntime")
-    with pytest.raises(ModelNotFoundError, match=r"make it with: python -m tools\.train segmenter .*models pull"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"fetch it with: leukostream models pull .* or make it with the commands"
+    ):
         load_models(config, ["a"], None, lambda line: None)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-pytest.importorskip("torch", reason="whatever measures needs it")
+pytest.importorskip("torch", reason="measuring needs PyTorch")
 
 from engines.models.loading import load_detector
 from engines.zoo.card import parse_card
