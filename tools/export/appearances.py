@@ -10,7 +10,7 @@ the laboratory that did not train it (of the simulated slide: of another seed). 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from tools.data import TRAIN, CellPicture, load_splits, read_cells
 from tools.data.crops import read_image, set_name
 from tools.data.located import DETECTOR, detections_at_scale
 from tools.data.squares import SIMULATED, SIMULATED_RED_PX
-from tools.evaluate.verdict import SETS, chosen_cells
+from tools.evaluate.verdict import SETS
+from tools.evaluate.verdict_runs import pictures_of
 from tools.evaluate.whole_run import run_over
 
 GROUPS = 6
@@ -127,13 +128,13 @@ def usual_novelty(classifier: Classifier, trained: Sequence[str], most: int = 30
     detector = load_detector(DETECTOR, backend="onnxruntime")
     novelty: dict[str, float] = {}
     for name in trained:
-        by_laboratory: dict[str, dict[Path, None]] = defaultdict(dict)
-        for cell in chosen_cells(name, trained, most) if name in SETS else ():
-            by_laboratory[set_name(cell)][cell.path] = None
-        pictures = {laboratory: [read_image(path) for path in paths] for laboratory, paths in by_laboratory.items()}
-        if name == SIMULATED:
+        pictures: dict[str, Iterable[Image]] = {}
+        if name in SETS:
+            found = pictures_of(name, trained, most)
+            pictures = {laboratory: map(read_image, paths) for laboratory, paths in found.items()}
+        elif name == SIMULATED:
             fields = simulated.training_fields(2, PICTURES // 2, 640, 480, red_px=SIMULATED_RED_PX)
-            pictures[name] = [image for image, *_ in fields]
+            pictures[name] = (image for image, *_ in fields)
         for laboratory, own in pictures.items():
             mean = run_over(own, detector, classifier).count.novelty().mean
             if mean is not None:
