@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from streamer.run.tuning import keep_all_freed_memory
+
 T = TypeVar("T")
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 LAST, BEST, RESULTS = "last.pt", "best.pt", "results.jsonl"
@@ -254,6 +256,7 @@ def train(
     description: Mapping[str, Any] | None = None,
 ) -> Loop[NetworkT]:
     """Train a task to its end, from a checkpoint where one is given. SystemExit where a signal stopped it before."""
+    keep_all_freed_memory()
     loop = Loop(task, schedule, out, description=description)
     if resume is not None:
         loop.resume(resume)
