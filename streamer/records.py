@@ -57,6 +57,7 @@ __all__ = [
     "Skip",
     "SourceProgress",
     "SourceStatus",
+    "StagePoint",
     "StagePosition",
     "StreamStatus",
     "Verdict",
@@ -131,6 +132,14 @@ class DeferredImage:
             return self._converted
 
 
+# Where a stage, or the file of a slide, says that a frame was taken. Micrometres; the origin is the source's own.
+class StagePoint(msgspec.Struct, frozen=True):
+    x: Annotated[float, published_digits(3)]
+    y: Annotated[float, published_digits(3)]
+    z: Annotated[float | None, published_digits(3)] = None
+    """None: the source has no focus drive, or does not say."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image from a source."""
@@ -152,6 +161,16 @@ class Frame:
     settle: Callable[[bool], None] = _nobody_waits
     """Told what became of it, in analysis mode: True when it is in the journal, or counted where there is none; False
     when it is not and never will be. On any thread; it must not wait."""
+    stage_um: StagePoint | None = None
+    """Where the source says that it was taken, as it says it, of one fixed point of the frame (of its upper left corner
+    where `stage_error_um` is 0). Nobody has checked it. None: the source has no stage, or did not say."""
+    stage_error_um: float | None = None
+    """How far off x and y of `stage_um` may be, as the source states it; None: it states nothing. 0: they are exact and
+    go along the picture, x to the right and y down, so that `um_per_px` alone turns them into pixels."""
+    um_per_px: float | None = None
+    """Micrometres per pixel of this frame, as the source states it; None: it does not know."""
+    exposed_ns: int | None = None
+    """The middle of the exposure, on the clock of `captured_ns`; None: only `captured_ns` is known."""
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
