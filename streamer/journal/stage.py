@@ -9,11 +9,13 @@ from typing import Annotated
 import msgspec
 
 from streamer.journal.columns import KeyframePictureRow, KeyframeRow, SessionRows, check_finite
+from streamer.journal.positions import keyframe_readings, positions_memory
 from streamer.journal.rows import unpacked, unpacked_mask
 from streamer.records import StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Placement
 from streamer.stage.preparation import PreparedFrame
+from streamer.stage.readings import KeyframeReading
 from streamer.stage.registration import Shift
 from streamer.stage.static_mask import PAIRS, StaticMask
 from streamer.stage.tracker import TrackerState
@@ -82,6 +84,10 @@ class StoredStage(SessionRows):
                 picture,
             )
 
+    def readings(self) -> Iterator[KeyframeReading]:
+        """What the source's own stage said at keyframes."""
+        return keyframe_readings(self)
+
     def last_picture(self) -> PreparedFrame | None:
         """Of the last frame; None before the first."""
         return self._picture(LAST_PICTURE)
@@ -128,5 +134,6 @@ class StoredStage(SessionRows):
                 found=found,
                 hunches=state.hunches,
                 static=self._static(state.static),
+                positions=positions_memory(self),
                 last=(picture, Placement(position, state.anchor, state.reason)),
             )
