@@ -32,7 +32,7 @@ class PositionsWriter:
         if at is None and scale is None and memory is None:
             return
         if not self._created:
-            for statement in filter(str.strip, POSITIONS.split(";")):
+            for statement in POSITIONS:
                 self._db.execute(statement)
             self._created = True
         if at is not None or scale is not None:
