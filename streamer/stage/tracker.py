@@ -12,7 +12,7 @@ their features; they are reported with that reason and get no position.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -26,41 +26,11 @@ from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
 from streamer.stage.merging import IslandMerger
 from streamer.stage.placement import Placement, without_news
 from streamer.stage.positions import StagePositions
-from streamer.stage.positions_state import PositionsMemory
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare, restored
 from streamer.stage.readings import KeyframeReading, Reading
 from streamer.stage.registration import Shift, at_rest, find_similarity, refine, register, register_near
 from streamer.stage.static_mask import BoxesPx, StaticMask, learn, visible, widened, with_given
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackerState:
-    """What a tracker remembers besides its keyframes."""
-
-    next_island: int
-    reference: int | None
-    pending: tuple[tuple[int, int], ...]
-    distorted: Mapping[int, str]
-    given_up: int
-    was_found: bool
-    last: tuple[PreparedFrame, Placement] | None
-    """The last frame and its placement, without the corrections that came with it."""
-    found: tuple[PreparedFrame, int, Shift] | None
-    hunches: tuple[tuple[int, int, Shift], ...]
-    static: StaticMask
-    positions: PositionsMemory | None = None
-    """None: no frame came with a position."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StageChanges:
-    """What has changed in a tracker since the last call."""
-
-    keyframes: tuple[tuple[KeyframeState, PreparedFrame], ...]
-    """Those new or changed; a keyframe's picture never changes."""
-    tracker: TrackerState
-    readings: tuple[KeyframeReading, ...] = ()
-    """Of the stage, at new keyframes."""
+from streamer.stage.tracker_state import StageChanges, TrackerState
 
 
 class StageTracker:
