@@ -22,7 +22,7 @@ from streamer.journal import opened
 class Options:
     journal: str
     recording: str | None
-    """Of the same run, for formats with the picture of the slide; None: the one that the run itself kept, or its source."""
+    """Of the same run, for formats with the picture of the slide; None: the run's own, or its source."""
     format: str
     """A key of FORMATS."""
     out: str

@@ -128,8 +128,8 @@ def _add_optical_path(image: Dataset) -> None:
 
 
 def _srgb() -> bytes:
-    """A profile has to be there; cameras that say nothing of their colours are taken for sRGB. DICOM asks for that of an
-    input device (bytes 12 to 15), and the profile's date (24 to 35) would make each object another one."""
+    """A profile has to be there; cameras that say nothing of their colours are taken for sRGB. DICOM asks for that of
+    an input device (bytes 12 to 15), and the profile's date (24 to 35) would make each object another one."""
     made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     made[12:16] = b"scnr"
     made[24:36] = bytes((7, 208, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0))

@@ -22,8 +22,8 @@ class Scale:
 
 
 def scale_of(options: StoredOptions, source: str, rbc_px: float | None) -> Scale | None:
-    """`options`: of the run that counted `source`. `rbc_px`: usual diameter of the red cells in frame pixels. None where
-    nothing says it."""
+    """`options`: of the run that counted `source`. `rbc_px`: usual diameter of the red cells in frame pixels. None
+    where nothing says it."""
     given = _given(options, source)
     if given is not None:
         return Scale(given, "given")

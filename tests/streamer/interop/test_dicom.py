@@ -1,4 +1,4 @@
-"""DICOM: what is written is read again by the libraries of the field, and the cells lie on the picture where they are."""
+"""DICOM: what is written is read again by the libraries of the field, and the cells lie where they are."""
 
 from __future__ import annotations
 
