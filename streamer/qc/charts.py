@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamer.qc.levey_jennings import Chart, ChartPoint
+from streamer.qc.westgard import WARNING
 from streamer.report.charts import Tick
 
 WIDTH, HEIGHT = 460, 190
@@ -24,7 +25,7 @@ class Mark:
     shape: str
     """"baseline", "left out", "judged", "warned" or "rejected"."""
     label: str
-    """Beside it; empty for most."""
+    """Beside it: the rules that reject it, of the newest of those in a row; empty for all others."""
     words: str
     """What it is, in a sentence."""
 
@@ -83,8 +84,9 @@ def drawn(chart: Chart) -> DrawnChart:
 
 def _mark(chart: Chart, place: int, point: ChartPoint, middle: float, half: float) -> Mark:
     shape = "rejected" if point.rejected else "warned" if point.rules else point.role
+    followed = place + 1 < len(chart.points) and chart.points[place + 1].rejected
+    label = " ".join(rule for rule in point.rules if rule != WARNING) if point.rejected and not followed else ""
     outside = abs(point.value - middle) > half
-    label = " ".join(point.rules) if point.rejected else ""
     score = "" if point.z is None else f", {point.z:+.1f} SD"
     unit = f" {chart.measure.unit}" if chart.measure.unit else ""
     words = f"{point.slide.name}, {point.slide.begun_utc}: {point.value:.{chart.measure.digits}f}{unit}{score}"

@@ -24,7 +24,7 @@ class Measure:
 
 
 FOCUS = Measure(
-    "Focus", "", "sharpness of the middle frame; falls when the focus is off or the optics are dirty", 2, 0.02
+    "Focus", "", "sharpness, the median of the frames; falls when the focus is off or the optics are dirty", 2, 0.02
 )
 BRIGHTNESS = Measure("Brightness", "%", "of the background, of the sensor's range; lamp, condenser, exposure", 1, 1.0)
 LIGHT_COLOUR = Measure(
@@ -38,7 +38,7 @@ STAIN = tuple(
         3,
         0.01,
     )
-    for colour, why in (("blue", "buffer"), ("green", "its eosin"), ("red", "its azure"))
+    for colour, why in (("blue", "thickness of the film"), ("green", "eosin above all"), ("red", "azure above all"))
 )
 UNLIKE_TRAINING = Measure(
     "Unlike the training", "%", "of the white cells; stain, optics, preparation, or cells never seen before", 1, 1.0

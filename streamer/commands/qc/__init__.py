@@ -18,6 +18,7 @@ from streamer.commands.qc.recount import counted_again, session_of
 from streamer.config import AUTO, DEFAULT_DETECTOR
 from streamer.dashboard.words import number as shown
 from streamer.journal import opened
+from streamer.mosaic.compose import plural
 from streamer.qc.counts import counted_slide
 from streamer.qc.levey_jennings import BASELINE, LEAST_BASELINE, InstrumentHistory, histories
 from streamer.qc.page import Outcome, page
@@ -154,7 +155,7 @@ def _passed(check: ReferenceCheck) -> Iterator[str]:
 
 
 def _in_control(one: InstrumentHistory) -> str:
-    slides = f"{shown(len(one.slides))} slide{'' if len(one.slides) == 1 else 's'}"
+    slides = plural(len(one.slides), "slide")
     if not one.judged:
         return f"{one.instrument}: not judged, {slides} for a baseline of {one.baseline} and what follows"
     return f"{one.instrument}: the newest of {slides} is in control"
@@ -185,7 +186,7 @@ def _say_reference(check: ReferenceCheck) -> None:
 
 
 def _say_history(one: InstrumentHistory) -> None:
-    say(f"{one.instrument}: {shown(len(one.slides))} slides, {shown(one.judged)} judged")
+    say(f"{one.instrument}: {plural(len(one.slides), 'slide')}, {shown(one.judged)} judged")
     waiting = [chart.measure.name.lower() for chart in one.charts if chart.mean is None]
     if waiting:
         say(f"  no baseline of {one.baseline} slides: {', '.join(waiting)}")
