@@ -58,7 +58,7 @@ def add_options(parser: Parser) -> None:
     reference.add_argument("--journal", metavar="FILE", help="keep today's count, to be accepted next time")
     time = parser.add_argument_group("over time", "focus, light, colour and cells unlike the training, by instrument")
     time.add_argument(
-        "--history", nargs="+", default=[], metavar="JOURNAL|DIR", help="journals of slides, or folders of them (default: none)"
+        "--history", nargs="+", default=[], metavar="JOURNAL|DIR", help="journals, or folders of them (default: none)"
     )
     time.add_argument(
         "--baseline", type=positive, default=BASELINE, metavar="N", help="first slides that mean and SD are taken from"

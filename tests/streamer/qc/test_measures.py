@@ -16,10 +16,14 @@ from tests.streamer.journal.journal_cases import write_walk
 
 
 def evidence(**of):
-    nothing = dict(mean_novelty=None, smudge_cells=None, frames=1, progress=None, rbc_px=None, light_range=None)
-    usual = dict(white_cells=50, unclassified=9, unlike_training=4, plasma=(0.1, 0.2, 0.3), red=(0.6, 0.4, 0.05))
-    rest = dict(only_extent_px=None, has_colours=True, known=None)
-    return SlideEvidence(**{**nothing, **usual, **rest, **of})
+    usual = {
+        **dict.fromkeys(
+            ("mean_novelty", "smudge_cells", "progress", "rbc_px", "light_range", "only_extent_px", "known")
+        ),
+        **{"white_cells": 50, "unclassified": 9, "unlike_training": 4, "frames": 1, "has_colours": True},
+        **{"plasma": (0.1, 0.2, 0.3), "red": (0.6, 0.4, 0.05)},
+    }
+    return SlideEvidence(**{**usual, **of})
 
 
 def test_the_values_by_hand():
