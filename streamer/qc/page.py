@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import jinja2
 
@@ -20,9 +21,9 @@ from streamer.report.templating import environment
 class Outcome:
     """What is said first."""
 
-    passed: bool
+    state: Literal["pass", "fail", "not judged"]
     reasons: Sequence[str]
-    """Why not, or what it rests on."""
+    """Why, or what it rests on."""
 
 
 def page(

@@ -25,6 +25,8 @@ from streamer.qc.page import Outcome, page
 from streamer.qc.reference import LEAST_KAPPA, ReferenceCheck, checked_against
 from streamer.qc.westgard import MEANINGS
 
+STATUS = {"pass": 0, "fail": 1, "not judged": 2}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -89,7 +91,7 @@ def _judge(options: Options) -> int:
     with contextlib.ExitStack() as stack:
         check = _reference(options, stack)
     outcome = _outcome(check, instruments)
-    say(f"{'PASS' if outcome.passed else 'FAIL'}: {'; '.join(outcome.reasons)}")
+    say(f"{outcome.state.upper()}: {'; '.join(outcome.reasons)}")
     if check is not None:
         _say_reference(check)
     for one in instruments:
@@ -97,7 +99,7 @@ def _judge(options: Options) -> int:
     if options.out is not None:
         with writing(options.out) as file:
             file.write(page(outcome, check, instruments, made_utc=made_utc).encode())
-    return 0 if outcome.passed else 1
+    return STATUS[outcome.state]
 
 
 def _check(options: Options) -> None:
@@ -138,9 +140,10 @@ def _outcome(check: ReferenceCheck | None, instruments: Sequence[InstrumentHisto
             what = f"{chart.measure.name.lower()} of {point.slide.name}{score}"
             bad.append(f"{one.instrument}: {what} breaks {', '.join(point.rules)}")
     if bad:
-        return Outcome(False, bad)
+        return Outcome("fail", bad)
     good = [] if check is None else [f"reference {check.slide}: {', '.join(_passed(check))}"]
-    return Outcome(True, [*good, *map(_in_control, instruments)])
+    judged = check is not None or any(one.judged for one in instruments)
+    return Outcome("pass" if judged else "not judged", [*good, *map(_in_control, instruments)])
 
 
 def _passed(check: ReferenceCheck) -> Iterator[str]:
@@ -157,7 +160,7 @@ def _passed(check: ReferenceCheck) -> Iterator[str]:
 def _in_control(one: InstrumentHistory) -> str:
     slides = plural(len(one.slides), "slide")
     if not one.judged:
-        return f"{one.instrument}: not judged, {slides} for a baseline of {one.baseline} and what follows"
+        return f"{one.instrument}: {slides}, too few for a baseline of {one.baseline} and what follows"
     return f"{one.instrument}: the newest of {slides} is in control"
 
 

@@ -118,11 +118,13 @@ def test_a_history_in_control_and_one_that_is_not(history, tmp_path, capsys):
     assert "1-3s" in read(out.read_text()).section("instrument-1").text
 
 
-def test_a_history_too_short_is_not_judged(history, capsys):
-    assert main(["qc", "--history", str(history)]) == 0
+def test_a_history_too_short_is_not_judged(history, tmp_path, capsys):
+    out = tmp_path / "qc.html"
+    assert main(["qc", "--history", str(history), "-o", str(out)]) == 2
     assert capsys.readouterr().out.startswith(
-        "PASS: camera:0: not judged, 6 slides for a baseline of 20 and what follows\n"
+        "NOT JUDGED: camera:0: 6 slides, too few for a baseline of 20 and what follows\n"
     )
+    assert read(out.read_text()).section("outcome").text.startswith("! Not judged")
 
 
 def test_what_of_a_folder_is_no_journal_or_has_not_ended_is_said(history, tmp_path, capsys):
@@ -130,7 +132,7 @@ def test_what_of_a_folder_is_no_journal_or_has_not_ended_is_said(history, tmp_pa
     write_journal(tmp_path / "running.db", [Slide(source="running", cells=20, ends=None)])
     with closing(sqlite3.connect(tmp_path / "other.db")) as database, database:
         database.execute("CREATE TABLE mine (x)")
-    assert main(["qc", "--history", str(tmp_path)]) == 0
+    assert main(["qc", "--history", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "running has not ended, and is left out" in err
     assert f"--history: left out: journal {tmp_path / 'other.db'}" in err

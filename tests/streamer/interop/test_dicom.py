@@ -236,6 +236,27 @@ def test_production_has_no_research_statement(ran, tmp_path):
     assert "esearch" not in str(pydicom.dcmread(tmp_path / "out" / "slide-cells.dcm"))
 
 
+def test_parts_of_the_film_lie_side_by_side_and_that_is_said(tmp_path, monkeypatch):
+    frames = write_images(tmp_path / "all")
+    (tmp_path / "frames").mkdir()
+    for number in range(4):  # two at one end of the walk, two at the other
+        shutil.copy(frames / f"frame{number}.png", tmp_path / "frames")
+    monkeypatch.setattr(models, "load_detector", lambda *_, **__: journal_cases.detector())
+    monkeypatch.setattr(models, "load_classifier", lambda *_, **__: journal_cases.classifier())
+    words = ["--um-per-px", "0.1", "--journal", str(tmp_path / "a.db")]
+    assert main(["run", "--source", f"slide={tmp_path / 'frames'}", *words]) == 0
+    assert export(tmp_path / "a.db", tmp_path / "out") == 0
+    made = pydicom.dcmread(tmp_path / "out" / "slide-image.dcm")
+    assert "2 parts of the film lie side by side: distances from one to another mean nothing." in made.ImageComments
+    where = np.concatenate(list(points(hd.ann.annread(tmp_path / "out" / "slide-cells.dcm")).values()))
+    inside = (where > 0) & (where < (made.TotalPixelMatrixColumns, made.TotalPixelMatrixRows))
+    with JournalReader(tmp_path / "a.db") as reader:
+        visited = look_over(reader.sessions[0])
+    assert len(visited.islands) == 2
+    assert all(visited.cells[number] for number in visited.islands)
+    assert len(where) == inside.all(axis=1).sum() == sum(map(len, visited.cells.values()))
+
+
 def without_scale(journal):
     with closing(sqlite3.connect(journal)) as database, database:
         database.execute("UPDATE runs SET configuration = '{}'")

@@ -23,7 +23,7 @@ def html(tmp_path_factory):
     history = histories(slides([0.5, 0.52, 0.48, 0.5, None, 0.9], instrument="<b>camera</b>"), 4)
     with opened(str(accepted)) as one, opened(str(now)) as other:
         check = checked_against(counted_slide(one.sessions[0]), counted_slide(other.sessions[0]), recording=True)
-        return page(Outcome(False, ["<script>alert(1)</script>"]), check, history, made_utc=MADE_UTC), check
+        return page(Outcome("fail", ["<script>alert(1)</script>"]), check, history, made_utc=MADE_UTC), check
 
 
 def test_the_outcome_is_first_and_the_comparison_is_whole(html):
@@ -70,7 +70,7 @@ def test_nothing_is_loaded_runs_or_is_taken_for_markup(html):
 
 
 def test_a_history_without_baseline_and_a_page_without_reference():
-    root = read(page(Outcome(True, ["fine"]), None, histories(slides([0.5, 0.6]), 20), made_utc=MADE_UTC))
-    assert "✓ Pass" in root.section("outcome").text
+    root = read(page(Outcome("not judged", ["too few"]), None, histories(slides([0.5, 0.6]), 20), made_utc=MADE_UTC))
+    assert "! Not judged" in root.section("outcome").text
     assert "Not judged yet: fewer than 20 slides for a baseline." in root.section("instrument-1").text
     assert not [one for one in root.walk() if one.attributes.get("id") == "reference"]
