@@ -44,7 +44,7 @@ def files(sessions: Sequence[ExportedSession], recording: str | None) -> Iterato
 
 def _slide(one: ExportedSession, visited: Visited) -> DicomSlide:
     stored, evidence = one.stored, visited.counted.count.evidence(final=one.stored.ended)
-    scale = scale_of(stored.options, stored.source, evidence.rbc_px)
+    scale = scale_of(stored, evidence.rbc_px)
     if scale is None:
         raise LeukostreamError(
             f"--format dicom: {one.source}: got no scale and too few red cells to measure one, expected micrometres a"

@@ -137,12 +137,6 @@ class StoredSession(SessionRows):
             runs.append(StoredRun(row.run_id, row.started_utc, row.program, row.configuration, options))
         return runs
 
-    @property
-    def options(self) -> StoredOptions:
-        """Those of its newest run."""
-        runs = self.runs()
-        return runs[-1].options if runs else StoredOptions()
-
     def last_frame(self) -> tuple[int, str | None] | None:
         """(frame_id, file) of the last frame; None before the first."""
         row = next(self.rows("frames", FrameRow, "ORDER BY frame_id DESC LIMIT 1"), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.journal.columns import reading
-from streamer.journal.reader import JournalReader, StoredSession
+from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
 from streamer.journal.replay import replay
 from streamer.journal.rows import decision_of
 from streamer.journal.schema import JournalError
@@ -32,7 +32,8 @@ class Recounted:
 def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda seen: None) -> Recounted:
     """Run a session's frames through the count; `each` gets every frame once it was counted."""
     rules = stored.rules
-    options = stored.options
+    runs = stored.runs()
+    options = runs[-1].options if runs else StoredOptions()
     count = SlideCount(
         decision_of(rules),
         operating_score=rules.operating_score,

@@ -123,7 +123,8 @@ def pictures_of(session: StoredSession, recording: str | None) -> Pictures:
     """
     if recording is not None:
         return RecordedPictures(recording, session)
-    recorded = session.options.record
+    runs = session.runs()
+    recorded = runs[-1].options.record if runs else None
     if recorded is not None and os.path.exists(recorded):
         return RecordedPictures(recorded, session)
     return SourcePictures(session)

@@ -1,4 +1,4 @@
-"""How large a pixel of the slide is."""
+"""How large a pixel of a session's slide is, by whatever knows it best."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from engines.base import UsageError
 from streamer.analysis.models import choose_scales
 from streamer.counting.verdict import RED_CELL_UM
-from streamer.journal import StoredOptions
+from streamer.journal import StoredOptions, StoredSession
 from streamer.sources.address import split_name
 
 Ruler = Literal["given", "red cells"]
@@ -18,16 +18,21 @@ Ruler = Literal["given", "red cells"]
 class Scale:
     um_per_px: float
     ruler: Ruler
-    """Whether somebody gave it, or it is by red cells of 7.5 µm."""
+    """Whether somebody gave it (`--um-per-px`), or it is by red cells of 7.5 µm."""
 
 
-def scale_of(options: StoredOptions, source: str, rbc_px: float | None) -> Scale | None:
-    """`options`: of the run that counted `source`. `rbc_px`: usual diameter of the red cells in frame pixels. None
-    where nothing says it."""
-    given = _given(options, source)
+def scale_of(session: StoredSession, rbc_px: float | None) -> Scale | None:
+    """`rbc_px`: usual diameter of the red cells in frame pixels. None where nothing is known."""
+    given = _given(options_of(session), session.source)
     if given is not None:
         return Scale(given, "given")
     return Scale(RED_CELL_UM / rbc_px, "red cells") if rbc_px else None
+
+
+def options_of(session: StoredSession) -> StoredOptions:
+    """Those of its last run."""
+    runs = session.runs()
+    return runs[-1].options if runs else StoredOptions()
 
 
 def _given(options: StoredOptions, source: str) -> float | None:

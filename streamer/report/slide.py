@@ -10,7 +10,7 @@ from itertools import chain
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.dashboard.words import class_rows
 from streamer.journal import SeenFrame, StoredSession, decoded, published
-from streamer.mosaic.scale import scale_of
+from streamer.mosaic.scale import options_of, scale_of
 from streamer.mosaic.visited import look_over
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, EndMessage, HealthMessage
@@ -78,7 +78,7 @@ def show(
     visited = look_over(session, each)
     again = visited.counted
     count, found = again.count, again.differential
-    options = session.options
+    options = options_of(session)
     ranges = FIVE_PART_RANGES if options.reference_ranges is None else options.reference_ranges
     evidence = count.evidence(final=session.ended)
     end, health = _end(session), _health(session)
@@ -86,7 +86,7 @@ def show(
     message = MessageFactory(session.source, session=session.id, run_id="").differential(found)
     progress = evidence.progress
     lost = None if progress is None else dict(Counter(progress.lost) + Counter(progress.skipped))
-    scale = scale_of(options, session.source, evidence.rbc_px)
+    scale = scale_of(session, evidence.rbc_px)
     captured = (times[0], times[-1]) if times else None
     return ShownSlide(
         name=session.source,
