@@ -1,7 +1,7 @@
 """The slide's label: a QR code or barcode in the first frame.
 
 OpenCV's detectors read QR codes and EAN-8, EAN-13, UPC-A and UPC-E. All of these check what they read, and nothing is
-taken that was only found and not read. They don't read Code 39, Code 128 and Data Matrix; a scanner does, as a keyboard.
+taken that was only found and not read. They don't read Code 39, Code 128 and Data Matrix: scanners do, which type it.
 """
 
 from __future__ import annotations

@@ -109,11 +109,12 @@ def white_cells_of(text: str | float, option: str = "--wbc") -> float:
 
 
 def scanned(option: str, of: str) -> str:
-    """A line of standard input, as a scanner or a person types it. `of`: whose it is. UsageError without any."""
-    remark(f"{option} -: scan or type the {option.removeprefix('--')} of {of}, then Enter")
+    """A line of standard input, as a scanner or a person types it, for what `of` names; UsageError without."""
+    what = f"{'name' if option == '--slide' else option.removeprefix('--')} of {of}"
+    remark(f"{option} -: scan or type the {what}, then Enter")
     line = sys.stdin.readline() if sys.stdin is not None else ""
     if not line.strip():
-        raise UsageError(f"{option} -: got no line on standard input, expected the {option.removeprefix('--')} of {of}")
+        raise UsageError(f"{option} -: got no line on standard input, expected the {what}")
     return text_of(f"{option} -", line.strip("\r\n"))
 
 

@@ -1,6 +1,6 @@
 """COCO: the frames and their boxes, with the detector's labels as categories and the class of the cell, as looks and
-people made it, among the attributes; what is said of the slides is in `info`. Frames of video, cameras and the simulated slide, which have no file, are called
-SOURCE-000012.png after their frame_id."""
+people made it, among the attributes; what is said of the slides is in `info`. Frames of video, cameras and the
+simulated slide, which have no file, are called SOURCE-000012.png after their frame_id."""
 
 from __future__ import annotations
 

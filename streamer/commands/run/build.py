@@ -181,8 +181,6 @@ class SessionMaker:
         """The session that a source starts or goes on with."""
         kept = self.journal.session(source) if self.journal else None
         slide = self.slides[source].first(SlideInfo() if kept is None else kept.stored.slide, remark)
-        if (scale := self.models[source].um_per_px) is not None:
-            slide = msgspec.structs.replace(slide, um_per_px=scale)
         return self._make(source, kept, slide)
 
     def next(self, source: str, slide: SlideInfo) -> SlideSession:

@@ -10,6 +10,7 @@ import msgspec
 
 from engines.base import UsageError, near
 from streamer.analysis.label import LabelReader, label_reader
+from streamer.analysis.models import choose_scales
 from streamer.commands.slide_info import ELSEWHERE, FIELDS, SCANNED, said_of_slide, scanned, slide_info_of
 from streamer.config import Config
 from streamer.records import SlideInfo
@@ -36,7 +37,7 @@ class SlideOfSource:
         said = dict(self.said)
         for option in self.scanned:
             if getattr(stored, FIELDS[option]) is None:
-                said[FIELDS[option]] = scanned(f"--{option}", self.source)
+                said[FIELDS[option]] = scanned(f"--{option}", f"the slide of {self.source}")
         slide = slide_info_of({**msgspec.to_builtins(stored), **said}, f"source {self.source}")
         for name in said:
             before, now = getattr(stored, name), getattr(slide, name)
@@ -54,14 +55,16 @@ def slides_of(config: Config, sources: Sequence[str]) -> dict[str, SlideOfSource
     """By source. UsageError for a source that there is not, for texts and counts that can't be, and for files."""
     given = {option: values_by_source(option, getattr(config, option), sources) for option in (*FIELDS, "slide_info")}
     wbc = values_by_source("wbc", config.wbc, sources)
+    scales = choose_scales(config.um_per_px, sources)
     slides = {}
     for source in sources:
         own = {option: values.get(source) for option, values in given.items()}
         elsewhere = {option: own[option] for option in ELSEWHERE if own[option] in (SCANNED, LABEL)}
         own |= dict.fromkeys(elsewhere)
+        said = said_of_slide(own, wbc.get(source), config.wbc_includes_nrbc)
         slides[source] = SlideOfSource(
             source,
-            said_of_slide(own, wbc.get(source), config.wbc_includes_nrbc),
+            said if scales[source] is None else {**said, "um_per_px": scales[source]},
             tuple(option for option, value in elsewhere.items() if value == SCANNED),
             tuple(FIELDS[option] for option, value in elsewhere.items() if value == LABEL),
         )

@@ -18,7 +18,7 @@ from streamer.network.keys import AuthorisedKeys, read_key_pair
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, PictureMessage
 from streamer.protocol.requests import NewSlide, Pause, RequestRefused, Resume, StopAt
-from streamer.records import Frame
+from streamer.records import Frame, SlideInfo
 from streamer.run.gate import Gate
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.ring import Ring
@@ -52,9 +52,9 @@ class Rig:
         detector, classifier = find_by_script(one_cell_in_view(FRAMES)), always(1)
         numbers = itertools.count(1)
 
-        def new_session(name: str) -> SlideSession:
+        def new_session(name: str, slide: SlideInfo | None = None) -> SlideSession:
             factory = MessageFactory(name, session=f"slide-{next(numbers)}", run_id="run-1")
-            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, slide=slide)
 
         self.pipeline = Pipeline(
             [(self.source, "analysis")],
