@@ -2,8 +2,8 @@
 
 A wrong name is worse than none, so that nothing is taken that was only found and not read. A QR code corrects its own
 errors. A barcode has but a check digit: OpenCV read 4 of 900 painted EAN-13 codes, which were blurred up to being
-illegible, as other ones, 3 of them as EAN-8. So EAN-13 and UPC-A count where readings at two sizes agree: 525 of the 900
-were read then, none of them wrong (test_label.py paints some of them). EAN-8 and UPC-E are left out. OpenCV reads no
+illegible, as other ones, 3 of them as EAN-8. So EAN-13 and UPC-A count where readings at two sizes agree: 525 of 900
+were read then, none of them wrong (test_label.py paints some). EAN-8 and UPC-E are left out. OpenCV reads no
 Code 39, Code 128 and Data Matrix; scanners do.
 """
 
