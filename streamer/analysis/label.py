@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import cv2
 import msgspec
+import numpy as np
 
 from engines.geometry import Image
 from streamer.records import SlideInfo
@@ -76,7 +77,7 @@ def _qr_codes(image: Image) -> Iterator[Code]:
 
 def _barcodes(image: Image) -> Iterator[Code]:
     larger = cv2.resize(image, None, fx=SECOND_READING, fy=SECOND_READING, interpolation=cv2.INTER_CUBIC)
-    again = set(_barcodes_once(larger))
+    again = set(_barcodes_once(larger.astype(np.uint8, copy=False)))
     yield from (code for code in _barcodes_once(image) if code in again)
 
 
