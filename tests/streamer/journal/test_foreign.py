@@ -117,7 +117,10 @@ MALFORMED = {
         "slides.info of session 1",
     ),
     "a name that is too long": ("UPDATE slides SET info = json_set(info, '$.name', hex(zeroblob(50)))", "slides.info"),
-    "more said of the slide than there is room for": ("UPDATE slides SET info = hex(zeroblob(20000))", "slides: "),
+    "more said of the slide than there is room for": (
+        "UPDATE slides SET info = hex(zeroblob(20000))",
+        "slides of session 1",
+    ),
     "a white-cell count that is none": ("UPDATE slides SET info = json_set(info, '$.wbc', 1e9)", "slides.info"),
     "configuration": ("UPDATE runs SET configuration = '[]'", "runs.configuration"),
 }
