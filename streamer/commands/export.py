@@ -111,6 +111,8 @@ def _export_files(options: Options) -> int:
         raise UsageError(
             f"--pictures: got --format {options.format}, which has no place for them; expected another one"
         )
+    if options.wbc or options.wbc_includes_nrbc:
+        raise UsageError(f"--wbc: got --format {options.format}, which has no absolute counts; expected another one")
     make = files_maker_of(options.format)
     with opened(options.journal) as journal:
         sessions = [exported(stored, options.pseudonymise, options.production) for stored in journal.sessions]
