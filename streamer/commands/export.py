@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +13,7 @@ from typing import TextIO
 from engines.base import UsageError
 from streamer.commands.options import Parser, add_production_option
 from streamer.commands.output import output_folder, reporting, say, writing
+from streamer.commands.slide_info import add_wbc_options, with_wbc
 from streamer.interop.formats import FORMATS, files_maker_of, writer_of
 from streamer.interop.sessions import ExportedSession, exported
 from streamer.journal import opened
@@ -31,6 +32,9 @@ class Options:
     """The folder for the cells' pictures; None: they are left out."""
     pseudonymise: bool
     production: bool
+    wbc: list[str] | None
+    """`[SLIDE=]N` each; None: those of the run."""
+    wbc_includes_nrbc: bool | None
 
 
 def add_options(parser: Parser) -> None:
@@ -48,8 +52,9 @@ def add_options(parser: Parser) -> None:
     output.add_argument("-o", dest="out", metavar="FILE|DIR|-", required=True, help="-: standard output")
     output.add_argument("--pictures", metavar="DIR", help="write the cells' pictures there")
     output.add_argument(
-        "--pseudonymise", action="store_true", help="names of sources, files and addresses stay here; times do not"
+        "--pseudonymise", action="store_true", help="names of slides, people, instruments, sources and files stay here"
     )
+    add_wbc_options(output, "[SLIDE=]", action="extend", nargs="+")
     add_production_option(output)
 
 
@@ -65,6 +70,8 @@ def main(options: Options) -> int:
         options.pictures,
         pseudonymised=options.pseudonymise,
         production=options.production,
+        wbc=options.wbc or (),
+        wbc_includes_nrbc=bool(options.wbc_includes_nrbc),
     )
 
 
@@ -76,15 +83,19 @@ def export(
     *,
     pseudonymised: bool = False,
     production: bool = False,
+    wbc: Sequence[str] = (),
+    wbc_includes_nrbc: bool = False,
 ) -> int:
-    """Write the journal at `path` to the file `out` ("-": standard output), and its pictures to a folder.
+    """Write the journal at `path` to the file `out` ("-": standard output), and its pictures to a folder. `wbc`:
+    white-cell counts, `[SLIDE=]N` each, in place of those of the run.
 
     JournalError for the journal, LeukostreamError for what can't be written, UsageError for a format whose library is
-    not installed.
+    not installed, for an unknown slide and for what is no count.
     """
     write = writer_of(format_)
     with opened(path) as journal, _writing(out) as file:
-        sessions = [exported(stored, pseudonymised, production) for stored in journal.sessions]
+        meant = with_wbc(journal.sessions, wbc, wbc_includes_nrbc)
+        sessions = [exported(stored, pseudonymised, production) for stored in meant]
         if pictures is not None:
             sessions = [replace(one, pictures=_write_pictures(one, pictures)) for one in sessions]
         write(sessions, file)
@@ -100,6 +111,8 @@ def _export_files(options: Options) -> int:
         raise UsageError(
             f"--pictures: got --format {options.format}, which has no place for them; expected another one"
         )
+    if options.wbc or options.wbc_includes_nrbc:
+        raise UsageError(f"--wbc: got --format {options.format}, which has no absolute counts; expected another one")
     make = files_maker_of(options.format)
     with opened(options.journal) as journal:
         sessions = [exported(stored, options.pseudonymise, options.production) for stored in journal.sessions]

@@ -7,11 +7,16 @@ import csv
 from collections.abc import Sequence
 from typing import TextIO
 
+import msgspec
+
 from streamer.interop.sessions import ExportedSession
-from streamer.records import Cell, CellShape
+from streamer.records import Cell, CellShape, SlideInfo
 
 SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
+
+SLIDE_COLUMNS = ("slide", "accession", "operator", "instrument", "stain", "magnification", "um_per_px", "slide_fields")
+"""Behind these, where people said something of a slide; its own fields are JSON."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -27,8 +32,10 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     rows = csv.writer(file, lineterminator="\n")
     attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *map(_text, attribute_columns), *measures])
+    said = SLIDE_COLUMNS if any(one.stored.slide.or_none() for one in sessions) else ()
+    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *map(_text, attribute_columns), *measures, *said])
     for one in sessions:
+        slide = _slide(one.stored.slide) if said else ()
         for cell in one.cells():
             rows.writerow(
                 [
@@ -40,8 +47,16 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
                     *(_measure(cell, name) for name in measures),
+                    *slide,
                 ]
             )
+
+
+def _slide(said: SlideInfo) -> list[str]:
+    texts = (said.name, said.accession, said.operator, said.instrument, said.stain, said.magnification)
+    scale = "" if said.um_per_px is None else f"{said.um_per_px:g}"
+    fields = msgspec.json.encode(said.fields).decode() if said.fields else ""
+    return [*(_text(text or "") for text in texts), scale, fields]
 
 
 def _attribute(cell: Cell, attribute: str) -> tuple[str, str]:

@@ -210,7 +210,15 @@ CREATE TABLE IF NOT EXISTS frame_evidence (
 """
 """For the verdict. Journals of before there were verdicts lack it: their frames have neither, and it says so."""
 
-OPTIONAL = ("shapes", "hidden_parts", "frame_evidence")
+SLIDES = """
+CREATE TABLE IF NOT EXISTS slides (
+    session INTEGER PRIMARY KEY,
+    info TEXT NOT NULL            -- JSON: name, accession, operator, instrument, stain … as people gave them
+);
+"""
+"""What people say of the slide of a session; only in journals where they said something."""
+
+OPTIONAL = ("shapes", "hidden_parts", "frame_evidence", "slides")
 
 
 class JournalError(LeukostreamError):
@@ -314,7 +322,7 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS + FRAME_EVIDENCE)
+        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS + FRAME_EVIDENCE + SLIDES)
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 

@@ -88,7 +88,7 @@ def counted_slide(stored: StoredSession) -> CountedSlide:
         if cell.class_name in NOT_LEUKOCYTES:
             counts[cell.class_name] = counts.get(cell.class_name, 0) + 1
     counts.setdefault(UNCLASSIFIED, 0)
-    return _parted(stored.source, counts, PARENTS | parents, (stored, result))
+    return _parted(stored.name, counts, PARENTS | parents, (stored, result))
 
 
 def _parted(

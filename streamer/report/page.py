@@ -19,6 +19,7 @@ from streamer.counting.flags import LEAST_CELLS
 from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import (
     METHODS,
+    absolute_limits,
     beside,
     errors_line,
     limits,
@@ -74,6 +75,7 @@ def _templates() -> jinja2.Environment:
         without=_without,
     )
     templates.globals.update(
+        absolute_limits=absolute_limits,
         bar_chart=bar_chart,
         beside=beside,
         errors_line=errors_line,

@@ -22,8 +22,8 @@ def exported(walk, tmp_path, format_, *options):
 def test_no_name_of_source_or_file_leaves_under_a_pseudonym(walk, tmp_path, format_):
     plain = exported(walk, tmp_path, format_)
     hidden = exported(walk, tmp_path, format_, "--pseudonymise", "--pictures", str(tmp_path / "pictures"))
-    assert '"slide"' in plain or ",slide," in plain
-    assert '"slide"' not in hidden
+    assert '"source":"slide"' in plain or ",slide," in plain
+    assert ':"slide"' not in hidden
     assert ",slide," not in hidden
     for i in range(len(PLACES)):
         assert f'"{i}.png"' not in hidden
