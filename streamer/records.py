@@ -53,6 +53,8 @@ __all__ = [
     "ReaderState",
     "Reclassification",
     "RecordingStatus",
+    "Review",
+    "ReviewState",
     "ShadowStatus",
     "Skip",
     "SourceProgress",
@@ -68,6 +70,9 @@ __all__ = [
 Mode = Literal["live", "analysis"]
 VerdictState = Literal["ready for review", "incomplete", "do not use"]
 """What may be done with a differential, the best first; none of them replaces the review by a person."""
+ReviewState = Literal["unsigned", "in review", "signed", "amended"]
+"""How far people are with a slide. A slide that is signed is open again, "in review", from its amendment until it is
+signed anew; "amended" is what it is then."""
 ReaderState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
 
@@ -397,6 +402,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
+# How far people have looked at a result.
+class Review(msgspec.Struct, frozen=True):
+    state: str = "unsigned"
+    """A ReviewState. Readers take any text, for those that a later version adds."""
+    by: str | None = None
+    """Initials of who signed it, or else of who said something of it last; of a command to a run without them the name
+    of its key. None: unsigned."""
+    at: str | None = None
+    """When, UTC, ISO 8601. None: unsigned."""
+
+
 # Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`.
 class Differential(msgspec.Struct, frozen=True, kw_only=True):
     total: int
@@ -434,6 +450,11 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     """By class with a usual range a RangeState. Empty before 2.0."""
     verdict: Verdict | None = None
     """None: of an older streamer."""
+    review: Review | None = None
+    """None: of an older streamer."""
+    reviewed_cells: int | None = None
+    """White and nucleated red cells, those in no count too, that a person named, confirmed or added. None: of an older
+    streamer."""
 
 
 class SourceProgress(msgspec.Struct, frozen=True):
