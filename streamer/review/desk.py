@@ -1,15 +1,16 @@
 """The desk of a reviewer: what can be seen of slides and said of their cells, wherever the slide is.
 
-`Desk` is the contract between who shows a slide (a page, a command, a test) and who keeps it. Two keep one: `JournalDesk`
-(journal_desk.py) holds a journal of finished slides and writes it, alone; `LiveDesk` (live_desk.py) follows a run
-elsewhere, which stays the only writer, and sends it commands.
+`Desk` is the contract between who shows a slide (a page, a command, a test) and who keeps it. There are two:
+`JournalDesk(path, publish=None, insecure=False, keys=None, linger_s=0)` (journal_desk.py) holds a journal of finished
+slides and writes it, alone; `LiveDesk(endpoint, keys=None, server_key=None)` (live_desk.py) follows a run elsewhere,
+which stays the only writer, and sends it commands.
 
 All methods may be called from any thread, several at once; each change is whole before the next one begins, so that of
 two people at once neither loses anything. A change that returned is in the journal. Whatever can't be done raises
 `ReviewRefused`, and then nothing was changed.
 
-What may still be added: fields with defaults to the records, keyword arguments with defaults, codes. What is there keeps
-its name and its meaning.
+What may still be added: fields with defaults to the records, keyword arguments with defaults, codes. What is there
+keeps its name and its meaning.
 """
 
 from __future__ import annotations
@@ -227,7 +228,8 @@ class Snapshot:
     subclasses: Mapping[str, tuple[str, ...]]
     """Of the classes that have any."""
     history: tuple[HistoryEntry, ...] = ()
-    """Oldest first; events of other blind reviewers are left out for a reviewer who is blind. Live: those of this desk."""
+    """Oldest first; events of other blind reviewers are left out for a reviewer who is blind. Live: those of this desk.
+    """
     comments: tuple[Comment, ...] = ()
     """On the slide."""
     signatures: tuple[Signature, ...] = ()
@@ -306,8 +308,8 @@ class Desk(Protocol):
         ...
 
     def snapshot(self, session: str, reviewer: str | None = None) -> Snapshot:
-        """`reviewer`: for whom; where that one is blind the cells have `own`, and what the other blind ones said is left
-        out."""
+        """`reviewer`: for whom; where that one is blind the cells have `own`, and what the other blind ones said is
+        left out."""
         ...
 
     def picture(self, session: str, cell_id: int) -> bytes | None:
@@ -349,9 +351,9 @@ class Desk(Protocol):
         height_px: float | None = None,
         picture: bytes | None = None,
     ) -> int:
-        """Add a white cell that was missed, by its centre in a frame and the size of its box; its number. Without a size
-        it has that of the slide's usual white cell. `picture`: a JPEG of it. Codes: unknown frame, no place, already
-        counted, bad class, blind."""
+        """Add a white cell that was missed, by its centre in a frame and the size of its box; its number. Without a
+        size it has that of the slide's usual white cell. `picture`: a JPEG of it. Codes: unknown frame, no place,
+        already counted, bad class, blind."""
         ...
 
     def comment(self, session: str, text: str, reviewer: str, *, cell_id: int | None = None) -> None:
@@ -359,13 +361,13 @@ class Desk(Protocol):
         ...
 
     def sign(self, session: str, reviewer: str, *, despite: str | None = None) -> Signature | None:
-        """Freeze the slide as it stands. `despite`: why, where the verdict is "do not use". Codes: not ended, do not use,
-        not settled, bad text."""
+        """Freeze the slide as it stands. `despite`: why, where the verdict is "do not use". Codes: not ended, do not
+        use, not settled, bad text."""
         ...
 
     def amend(self, session: str, reviewer: str, reason: str) -> None:
-        """Open a signed slide again, for as long as it is not signed anew; the signed result is kept. Codes: not signed,
-        bad text."""
+        """Open a signed slide again, for as long as it is not signed anew; the signed result is kept. Codes: not
+        signed, bad text."""
         ...
 
     def agreement(self, session: str, first: str, second: str) -> Agreement:
@@ -379,8 +381,8 @@ class Desk(Protocol):
         ...
 
     def settle_agreed(self, session: str, first: str, second: str, reviewer: str) -> int:
-        """Settle all cells of which two blind reviewers said the same, which nobody has settled yet; how many. One event.
-        Code: nothing to settle, blind."""
+        """Settle all cells of which two blind reviewers said the same, which nobody has settled yet; how many. One
+        event. Codes: nothing to settle, blind."""
         ...
 
     def verify(self, session: str) -> tuple[Signature, ...]:
