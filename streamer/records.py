@@ -23,8 +23,10 @@ from engines.base import Classifications, Detections
 
 __all__ = [
     "LOW_CONFIDENCE",
+    "REVIEWER",
     "UNCLASSIFIED",
     "UNLIKE_TRAINING",
+    "AddedCell",
     "AttributeValue",
     "Attributes",
     "Cell",
@@ -75,6 +77,9 @@ ReviewState = Literal["unsigned", "in review", "signed", "amended"]
 signed anew; "amended" is what it is then."""
 ReaderState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
+
+REVIEWER = r"[A-Za-z\u00c0-\u024f][A-Za-z0-9\u00c0-\u024f._-]{0,15}"
+"""Initials of a person who reviews: a letter, then at most 15 letters, digits, `.`, `_` and `-`."""
 
 UNCLASSIFIED = "unclassified"
 """The class of a cell whose best probability stays below the classifier's operating threshold, or that is unlike all
@@ -292,7 +297,7 @@ class Cell:
     counted: bool = True
     """In a count of the differential: seen whole, and no smudge cell or artefact."""
     reclassified: bool = False
-    """A person gave it its class; the probabilities stay those of its looks."""
+    """A person gave it its class, confirmed it or added it; the probabilities stay those of its looks."""
     unclassified_reason: str | None = None
     """`LOW_CONFIDENCE` or `UNLIKE_TRAINING`; None for a classified cell, one without looks, and one that a
     person called unclassified."""
@@ -309,6 +314,25 @@ class Reclassification:
     cell_id: CellId
     class_name: str | None
     """None: take back what a person gave it before; the looks decide again."""
+    subclass: str | None = None
+    confirmed: bool = False
+    """The person says that it is right as it is: `class_name` and `subclass` are what it has."""
+    by: str | None = None
+    """Initials, or the name of a key; None: not known."""
+    at: str | None = None
+    """UTC, ISO 8601; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedCell:
+    """A white cell, seen whole, that no model found and a person added."""
+
+    frame_id: int
+    """That shows it."""
+    island: int
+    box_px: tuple[float, float, float, float]
+    """x1, y1, x2, y2 on the slide."""
+    class_name: str
     subclass: str | None = None
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
+from streamer.counting.corrections import Corrections
+from streamer.counting.review_events import Signature
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.journal.columns import reading
 from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
 from streamer.journal.replay import replay
+from streamer.journal.reviewing import reviewed
 from streamer.journal.rows import decision_of
 from streamer.journal.schema import JournalError
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, Envelope, Message, WireError, decode
@@ -27,10 +30,18 @@ class Recounted:
     """Final where the session has ended, else that of all its frames."""
     last_due: Differential | None
     """What was published last, as it is counted now; None where none was due yet."""
+    corrections: Corrections
+    """The review of it, which is in the count."""
+
+    @property
+    def signature(self) -> Signature | None:
+        """That of a signed slide; None: it is not signed, or is being amended."""
+        return self.corrections.signatures[-1] if self.corrections.is_frozen else None
 
 
 def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda seen: None) -> Recounted:
-    """Run a session's frames through the count; `each` gets every frame once it was counted."""
+    """Run a session's frames through the count, and then what people said of it when it had ended; `each` gets every
+    frame once it was counted."""
     rules = stored.rules
     runs = stored.runs()
     options = runs[-1].options if runs else StoredOptions()
@@ -51,11 +62,12 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
 
     replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
-        return Recounted(count, count.differential(final=False), last_due)
+        return Recounted(count, count.differential(final=False), last_due, Corrections(count))
     with stored.reading("sessions.end_corrections"):
         count.finish(stored.end_corrections, stored.end_progress)
+    corrections = reviewed(stored, count)
     final = count.differential(final=True)
-    return Recounted(count, final, final)
+    return Recounted(count, final, final, corrections)
 
 
 @contextlib.contextmanager
@@ -103,4 +115,5 @@ def differences(again: DifferentialMessage, published: DifferentialMessage) -> l
         if name not in stamps
         and getattr(again, name) != getattr(published, name)
         and not (name == "verdict" and published.verdict is None)  # of before there were verdicts
+        and not (name in ("review", "reviewed_cells") and published.review is None)
     ]

@@ -210,7 +210,21 @@ CREATE TABLE IF NOT EXISTS frame_evidence (
 """
 """For the verdict. Journals of before there were verdicts lack it: their frames have neither, and it says so."""
 
-OPTIONAL = ("shapes", "hidden_parts", "frame_evidence")
+REVIEW_EVENTS = """
+CREATE TABLE IF NOT EXISTS review_events (
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,      -- of the session, from 0 without gaps
+    given_utc TEXT NOT NULL,
+    by TEXT NOT NULL,             -- the reviewer's initials
+    body TEXT NOT NULL,           -- JSON: what the reviewer did, from what to what
+    signed BLOB,                  -- of a signature: zlib, what was signed; NULL: of any other event
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+"""
+"""What people do with a session that has ended; only in journals of which somebody reviewed a slide. Rows are added and
+never changed."""
+
+OPTIONAL = ("shapes", "hidden_parts", "frame_evidence", "review_events")
 
 
 class JournalError(LeukostreamError):
@@ -314,7 +328,7 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS + FRAME_EVIDENCE)
+        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS + FRAME_EVIDENCE + REVIEW_EVENTS)
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 

@@ -21,8 +21,30 @@ from typing import Literal, Protocol
 
 from engines.base import LeukostreamError
 from streamer.counting.agreement import Kappa
+from streamer.counting.review_events import CellChange, Comment, EventKind, HistoryEntry, Signature, Word, WordKind
 from streamer.protocol.messages import AnyMessage, DifferentialMessage
 from streamer.records import Attributes, Review
+
+__all__ = [
+    "Agreement",
+    "CellChange",
+    "CellRecord",
+    "CellView",
+    "Change",
+    "Comment",
+    "Desk",
+    "Disagreement",
+    "EventKind",
+    "HistoryEntry",
+    "Listener",
+    "RefusalCode",
+    "ReviewRefused",
+    "SessionInfo",
+    "Signature",
+    "Snapshot",
+    "Word",
+    "WordKind",
+]
 
 RefusalCode = Literal[
     "already counted",  # add_cell: where it was to be added a cell is counted already
@@ -71,32 +93,6 @@ class SessionInfo:
     review: Review
     is_live: bool
     """Whether a run still counts it."""
-
-
-WordKind = Literal["corrected", "confirmed", "added", "settled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """What a person said last of a cell, and what holds of it."""
-
-    kind: WordKind
-    by: str | None
-    """Initials; None: of a run's command that does not say who gave it."""
-    at: str | None
-    """UTC, ISO 8601 with microseconds and Z; None: not known here, as of a live cell that others named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comment:
-    by: str
-    at: str
-    text: str
-    """As it was typed: it may hold anything but control characters, markup too. Line breaks are allowed."""
-    cell_id: int | None = None
-    """None: of the slide."""
-    number: int | None = None
-    """Of its event; None: of a live run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,62 +152,6 @@ class CellRecord:
         return self.subclass or self.class_name
 
 
-@dataclass(frozen=True, slots=True)
-class CellChange:
-    """What an event did to one cell: (class, subclass) before and after; None: there was no such cell, or there is none
-    any more."""
-
-    cell_id: int
-    before: tuple[str, str | None] | None
-    after: tuple[str, str | None] | None
-
-
-EventKind = Literal["begin", "class", "confirm", "add", "comment", "withdraw", "settle", "sign", "amend"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryEntry:
-    """One event of the review, as it happened; nothing is ever deleted from it."""
-
-    number: int | None
-    """Of the session, from 0 without gaps; None: a command to the run while it was live, which came before these."""
-    at: str
-    """UTC, ISO 8601 with microseconds and Z."""
-    by: str
-    """Initials, or of a live command without them the name of its key."""
-    kind: EventKind
-    changes: tuple[CellChange, ...] = ()
-    """Of class, confirm, add and settle."""
-    text: str | None = None
-    """Of comment; the reason of amend, and of a sign despite the verdict "do not use"."""
-    cell_id: int | None = None
-    """Of a comment on a cell."""
-    withdraws: int | None = None
-    """Of withdraw: the number of the event that it took back."""
-    withdrawn: bool = False
-    """Whether a later event took it back."""
-    blind: bool = False
-    """Whether the reviewer was blind then: such events change no result. Of begin: whether they are from then on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """One signed result. An amendment does not take it back: it stays, with what was signed, beside the next one."""
-
-    number: int
-    """Of its event."""
-    by: str
-    at: str
-    sha256: str
-    """Of `signed`, 64 hexadecimal digits."""
-    despite: str | None
-    """Why it was signed though the verdict was "do not use"; None where it was another."""
-    signed: bytes
-    """What was signed: canonical JSON, as docs/review.md says."""
-    fault: str | None = None
-    """Why it does not hold any more, one line; None: it holds, or it was not checked yet (`Desk.verify` does)."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All of one slide at one moment."""
@@ -250,8 +190,8 @@ class Change:
     version: int
     """As of the snapshot that has it."""
     messages: tuple[tuple[AnyMessage, bytes | None], ...]
-    """(message, payload) as journaled and published, in order: cells first, then the differential. Empty for a blind
-    event, which changes nothing that others see, except `history`."""
+    """(message, payload) as journaled and published, in order: cells first, then the differential, which every event
+    changes: at least `review` says who said something last."""
     cells: tuple[CellRecord, ...] = ()
     """Those that are new or other than before, without `own`."""
     removed: tuple[int, ...] = ()

@@ -13,6 +13,8 @@ from streamer.journal import Emission, GivenCommand
 from streamer.protocol.messages import NEW_SLIDE
 from streamer.protocol.requests import (
     AnyCommand,
+    Comment,
+    Confirm,
     NewSlide,
     Pause,
     Reclassify,
@@ -70,8 +72,8 @@ class CommandExecutor:
         try:
             if lane.ring.closed:
                 raise RequestRefused("not possible", f"source {lane.name} has ended")
-            if isinstance(command, Reclassify):
-                self._reclassify(lane, command, given)
+            if isinstance(command, Reclassify | Confirm):
+                self._name_cells(lane, command, given)
             else:
                 self._carry_out(lane, command)
                 session.note(given)
@@ -87,15 +89,24 @@ class CommandExecutor:
             return None
         return lane.state()
 
-    def _reclassify(self, lane: Lane, command: Reclassify, given: GivenCommand) -> None:
-        reclassification = Reclassification(command.cell_id, command.class_, command.subclass)
-        fault = lane.session.count.fault_of(reclassification)
-        if fault is not None:
-            raise RequestRefused("not possible", fault)
-        self._send(lane.session.reclassify(reclassification, given))
+    def _name_cells(self, lane: Lane, command: Reclassify | Confirm, given: GivenCommand) -> None:
+        confirmed = isinstance(command, Confirm)
+        cell_ids = command.cell_ids if isinstance(command, Confirm) else [command.cell_id]
+        reclassifications = [
+            Reclassification(cell_id, command.class_, command.subclass, confirmed)
+            for cell_id in dict.fromkeys(cell_ids)
+        ]
+        for one in reclassifications:
+            fault = lane.session.count.fault_of(one)
+            if fault is not None:
+                raise RequestRefused("not possible", fault)
+        self._send(lane.session.name_cells(reclassifications, given))
 
-    def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
-        if isinstance(command, Pause | Resume):
+    def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide | Comment) -> None:
+        if isinstance(command, Comment):
+            if command.cell_id is not None and not lane.session.count.is_counted(command.cell_id):
+                raise RequestRefused("not possible", f"got cell {command.cell_id}, expected one that is counted")
+        elif isinstance(command, Pause | Resume):
             if lane.gate.paused == isinstance(command, Pause):
                 raise RequestRefused(
                     "not possible", f"source {lane.name} is {'' if lane.gate.paused else 'not '}paused already"
