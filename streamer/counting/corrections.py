@@ -79,8 +79,8 @@ class Corrections:
             lambda: defaultdict(list)
         )
         self._added: dict[CellId, _Saying] = {}
-        self._frame_boxes: dict[CellId, tuple[float, float, float, float]] = {}
-        """Of the cells that were added."""
+        self._frame_boxes: dict[CellId, tuple[int, tuple[float, float, float, float]]] = {}
+        """Of the cells that were added, the frame and where it shows them."""
         self._comments: dict[int, Comment] = {}
         self._blind: dict[str, bool] = {}
         self.events: list[ReviewEvent] = []
@@ -112,9 +112,18 @@ class Corrections:
         """Whether a person added it, and it was not withdrawn."""
         return cell_id in self._added
 
+    def added_on(self, frame_id: int) -> list[tuple[CellId, tuple[float, float, float, float]]]:
+        """The cells that a person added on a frame, with their boxes in it."""
+        return [
+            (cell_id, box)
+            for cell_id, (frame, box) in self._frame_boxes.items()
+            if frame == frame_id and cell_id in self._added
+        ]
+
     def frame_box_of(self, cell_id: CellId) -> tuple[float, float, float, float] | None:
         """Where the frame shows a cell that a person added: x1, y1, x2, y2; None for any other cell."""
-        return self._frame_boxes.get(cell_id)
+        found = self._frame_boxes.get(cell_id)
+        return None if found is None else found[1]
 
     def word(self, cell_id: CellId) -> Word | None:
         """Of a cell by its present number; None: nobody said what it is."""
@@ -302,7 +311,7 @@ class Corrections:
     def _add(self, given: ReviewEvent, event: AddCell) -> CountUpdate:
         added = AddedCell(event.frame_id, event.island, event.box_px, event.class_name, event.subclass)
         update = self._count.add_cell(added)
-        self._frame_boxes[event.cell_id] = event.frame_box_px
+        self._frame_boxes[event.cell_id] = event.frame_id, event.frame_box_px
         self._added[event.cell_id] = _Saying(
             given.number, "added", event.class_name, event.subclass, given.by, given.at
         )

@@ -34,6 +34,15 @@ class Recounted:
     """The review of it, which is in the count."""
 
     @property
+    def faults(self) -> list[str]:
+        """Of the signatures that do not hold, why, one line each."""
+        return [
+            f"the signature of {one.by}, {one.at}, does not hold: {one.fault}"
+            for one in self.corrections.signatures
+            if one.fault is not None
+        ]
+
+    @property
     def signature(self) -> Signature | None:
         """That of a signed slide; None: it is not signed, or is being amended."""
         return self.corrections.signatures[-1] if self.corrections.is_frozen else None

@@ -127,7 +127,7 @@ class CellRecord:
     counted: bool
     """In a count of the differential; False of partial cells, smudge cells and artefacts."""
     kind: str
-    """"white" or "nucleated red"."""
+    """"white" or "nucleated red"; live always "white"."""
     island: int
     x_px: float
     """Centre on the slide, x_px and y_px."""
@@ -135,7 +135,7 @@ class CellRecord:
     first_frame_id: int
     last_frame_id: int
     views: tuple[CellView, ...] = ()
-    """The frames that show it, in their order. Live: those seen since this desk began."""
+    """The frames that show it, in their order, the first 64 at most. Live: none."""
     has_picture: bool = False
     """Whether `picture` has one."""
     added: bool = False

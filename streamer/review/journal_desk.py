@@ -50,7 +50,7 @@ from streamer.protocol.messages import CellMessage
 from streamer.records import Cell
 from streamer.review.blind import agreement_of
 from streamer.review.desk import Agreement, Change, Listener, RefusalCode, ReviewRefused, SessionInfo, Snapshot
-from streamer.review.making import addition, check_signable, namings, settlement, withdrawal
+from streamer.review.making import addition, namings, reason_to_sign, settlement, withdrawal
 from streamer.review.messenger import Messenger
 from streamer.review.slide import ReviewedSlide
 
@@ -218,9 +218,9 @@ class JournalDesk(AbstractContextManager["JournalDesk"]):
         at = self._now()
 
         def signing(slide: ReviewedSlide) -> Sign:
-            check_signable(slide.corrections, despite)
-            slide.to_sign = canonical(signed_form(slide.stored, slide.corrections, reviewer, at, despite))
-            return Sign(sha256=sha256_of(slide.to_sign), despite=despite)
+            reason = reason_to_sign(slide.corrections, despite)
+            slide.to_sign = canonical(signed_form(slide.stored, slide.corrections, reviewer, at, reason))
+            return Sign(sha256=sha256_of(slide.to_sign), despite=reason)
 
         with self._lock:
             self._do(session, reviewer, signing, at=at)

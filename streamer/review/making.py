@@ -76,20 +76,24 @@ def settlement(slide: ReviewedSlide, first: str, second: str) -> Settle:
     return Settle(cells=cells)
 
 
-def check_signable(corrections: Corrections, despite: str | None) -> None:
-    """CorrectionFault where the verdict forbids it, or what blind reviewers said was not settled."""
+def reason_to_sign(corrections: Corrections, despite: str | None) -> str | None:
+    """Why a slide is signed despite its verdict; None where that does not forbid it. CorrectionFault where it does and
+    there is no reason, and where what blind reviewers said was not settled."""
     if despite is not None:
         check_text(despite, "reason")
     unsettled = corrections.unsettled()
     if unsettled:
         raise CorrectionFault(
             "not settled",
-            f"got {len(unsettled)} cells, such as {unsettled[0]}, of which blind reviewers said what they are and nobody"
-            " has settled it; settle them first",
+            f"got {len(unsettled)} cells, such as {unsettled[0]}, that blind reviewers named and nobody has settled;"
+            " settle them first",
         )
     verdict = corrections.count.differential(final=True).verdict
-    if verdict is not None and verdict.state == "do not use" and despite is None:
+    if verdict is None or verdict.state != "do not use":
+        return None
+    if despite is None:
         raise CorrectionFault(
             "do not use",
             f"got the verdict 'do not use' ({verdict.reasons[0].text}), expected a reason to sign despite it",
         )
+    return despite
