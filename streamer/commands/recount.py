@@ -38,7 +38,7 @@ def recount(path: str) -> int:
             if stored.rules.segmenter is not None:
                 say(summary(counted.count.cells()))
             review = review_of(counted)
-            say(f"{review.state}{': ' if review.line else ''}{review.line}")
+            say(review.line or review.state)
             for fault in counted.faults:
                 remark(f"journal {path}: session of {stored.source!r}: {fault}")
             differing += bool(counted.faults)

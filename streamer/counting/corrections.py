@@ -38,7 +38,7 @@ from streamer.counting.review_events import (
 )
 from streamer.counting.slide_count import CountUpdate, SlideCount
 from streamer.counting.slide_map import SlideUpdate
-from streamer.records import AddedCell, Cell, CellId, Reclassification, Review
+from streamer.records import AddedCell, CellId, Reclassification, Review
 
 Name = tuple[str, str | None]
 """Class and subclass."""
@@ -61,6 +61,8 @@ class _Saying:
     by: str
     at: str
 
+
+NO_CHANGE = CountUpdate(SlideUpdate((), (), ()))
 
 _NOTHING: Mapping[CellId, list[_Saying]] = MappingProxyType({})
 
@@ -179,9 +181,8 @@ class Corrections:
         that is not counted."""
         if not self._count.is_counted(cell_id):
             raise CorrectionFault("unknown cell", f"got cell {cell_id}, expected one that is counted and white")
-        cell = self._count.cell(cell_id)
-        was = cell.class_name, cell.subclass
-        return Naming(cell.cell_id, *was, *(was if name is None else name))
+        was = self._count.name_of(cell_id)
+        return Naming(self._count.row_of(cell_id), *was, *(was if name is None else name))
 
     def check_not_frozen(self) -> None:
         """CorrectionFault of a signed slide."""
@@ -223,7 +224,7 @@ class Corrections:
         if isinstance(event, Settle):
             self._check_not_blind(by)
         for one in event.cells:
-            if not self._count.is_counted(one.cell_id) or self._count.cell(one.cell_id).cell_id != one.cell_id:
+            if not self._count.is_counted(one.cell_id) or self._count.row_of(one.cell_id) != one.cell_id:
                 raise CorrectionFault("unknown cell", f"got cell {one.cell_id}, expected one that is counted and white")
             fault = self._count.class_fault(one.class_name, one.subclass)
             if fault is None and one.class_name is None and (not isinstance(event, Classify) or self._no_models(one)):
@@ -250,26 +251,23 @@ class Corrections:
         if given.number != len(self.events):
             raise CorrectionFault("not possible", f"got event {given.number}, expected {len(self.events)}")
         self.check(given.by, given.event)
-        event = given.event
-        updates: list[CountUpdate] = []
+        event, update = given.event, NO_CHANGE
         changes: tuple[CellChange, ...] = ()
         if isinstance(event, Begin):
             self._blind[given.by] = event.blind
         elif isinstance(event, Classify | Confirm | Settle):
-            updates, changes = self._name(given, event)
+            update, changes = self._name(given, event)
         elif isinstance(event, AddCell):
-            updates, changes = (
-                [self._add(given, event)],
-                (CellChange(event.cell_id, None, (event.class_name, event.subclass)),),
-            )
+            update = self._add(given, event)
+            changes = (CellChange(event.cell_id, None, (event.class_name, event.subclass)),)
         elif isinstance(event, AddComment):
             self._comments[given.number] = Comment(given.by, given.at, event.text, event.cell_id, given.number)
         elif isinstance(event, Withdraw):
-            updates = self._withdraw(event.number)
+            update = self._withdraw(event.number)
         self.events.append(given)
         self.history.append(self._entry(given, changes))
         self._count.review = next_review(self._signed_before(), given)
-        return merged(updates)
+        return update
 
     def _signed_before(self) -> bool:
         return any(isinstance(one.event, Sign) for one in self.events[:-1])
@@ -290,23 +288,24 @@ class Corrections:
 
     def _name(
         self, given: ReviewEvent, event: Classify | Confirm | Settle
-    ) -> tuple[list[CountUpdate], tuple[CellChange, ...]]:
+    ) -> tuple[CountUpdate, tuple[CellChange, ...]]:
         kind, blind = _WORDS[type(event)], self.is_blind(given.by)
-        updates, changes = [], []
         for one in event.cells:
             saying = _Saying(given.number, kind, one.class_name, one.subclass, given.by, given.at)
-            was = one.was_class, one.was_subclass
             if blind:
                 self._blind_sayings[given.by][one.cell_id].append(saying)
-                after = None if one.class_name is None else (one.class_name, one.subclass)
             else:
                 self._keep_base(one.cell_id)
                 self._sayings[one.cell_id].append(saying)
-                updates.append(self._follow(one.cell_id))
-                cell = self._count.cell(one.cell_id)
-                after = cell.class_name, cell.subclass
-            changes.append(CellChange(one.cell_id, was, after))
-        return updates, tuple(changes)
+        update = NO_CHANGE if blind else self._follow([one.cell_id for one in event.cells])
+        return update, tuple(
+            CellChange(
+                one.cell_id,
+                (one.was_class, one.was_subclass),
+                _said(one) if blind else self._count.name_of(one.cell_id),
+            )
+            for one in event.cells
+        )
 
     def _add(self, given: ReviewEvent, event: AddCell) -> CountUpdate:
         added = AddedCell(event.frame_id, event.island, event.box_px, event.class_name, event.subclass)
@@ -317,45 +316,37 @@ class Corrections:
         )
         return update
 
-    def _withdraw(self, number: int) -> list[CountUpdate]:
+    def _withdraw(self, number: int) -> CountUpdate:
         by, event = self.events[number].by, self.events[number].event
         self.history[number] = replace(self.history[number], withdrawn=True)
         if isinstance(event, AddComment):
             del self._comments[number]
         elif isinstance(event, AddCell):
             del self._added[event.cell_id]
-            return [self._count.take_back(event.cell_id)]
+            return self._count.take_back(event.cell_id)
         elif isinstance(event, Classify | Confirm | Settle):
             blind = self.history[number].blind
             sayings = self._blind_sayings[by] if blind else self._sayings
-            updates = []
             for one in event.cells:
                 sayings[one.cell_id] = [said for said in sayings[one.cell_id] if said.number != number]
-                if not blind and self._count.is_counted(one.cell_id):
-                    updates.append(self._follow(one.cell_id))
-            return updates
-        return []
+            if not blind:  # an added one may have been withdrawn since
+                return self._follow([one.cell_id for one in event.cells if self._count.is_counted(one.cell_id)])
+        return NO_CHANGE
 
     def _keep_base(self, cell_id: CellId) -> None:
         if cell_id not in self._base and cell_id not in self._added:
-            cell = self._count.cell(cell_id)
-            named = cell.reclassified
-            self._base[cell_id] = Reclassification(
-                cell_id,
-                cell.class_name if named else None,
-                cell.subclass if named else None,
-                confirmed=named and cell.kind != "white",
-            )
+            self._base[cell_id] = self._count.said_of(cell_id)
 
-    def _follow(self, cell_id: CellId) -> CountUpdate:
-        """Let a cell be what was said of it last."""
+    def _follow(self, cell_ids: Sequence[CellId]) -> CountUpdate:
+        """Let cells be what was said of them last."""
+        return self._count.reclassify(*map(self._last_word, cell_ids)) if cell_ids else NO_CHANGE
+
+    def _last_word(self, cell_id: CellId) -> Reclassification:
         sayings = self._sayings[cell_id]
         last = sayings[-1] if sayings else self._added.get(cell_id)
         if last is None:
-            return self._count.reclassify(self._base[cell_id])
-        return self._count.reclassify(
-            Reclassification(cell_id, last.class_name, last.subclass, confirmed=last.kind == "confirmed")
-        )
+            return self._base[cell_id]
+        return Reclassification(cell_id, last.class_name, last.subclass, confirmed=last.kind == "confirmed")
 
 
 def next_review(was_signed: bool, given: ReviewEvent) -> Review:
@@ -374,12 +365,5 @@ def text_of(event: AnyEvent) -> str | None:
     return event.despite if isinstance(event, Sign) else None
 
 
-def merged(updates: Sequence[CountUpdate]) -> CountUpdate:
-    """Several changes as one, each cell as it is after the last of them."""
-    cells: dict[CellId, Cell] = {}
-    removed: dict[CellId, CellId | None] = {}
-    for update in updates:
-        cells |= {cell.cell_id: cell for cell in update.slide.cells}
-        removed |= dict(update.slide.removed)
-    slide = SlideUpdate((), tuple(cells.values()), tuple(removed.items()))
-    return CountUpdate(slide, differential_due=any(one.differential_due for one in updates))
+def _said(one: Naming) -> Name | None:
+    return None if one.class_name is None else (one.class_name, one.subclass)

@@ -30,7 +30,7 @@ from streamer.counting.known import Known
 from streamer.counting.matching import Field
 from streamer.counting.morphometry import ShapeBook
 from streamer.counting.size_correction import AcceptedArea, Place
-from streamer.counting.slide_map import SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
+from streamer.counting.slide_map import NamedCell, SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
 from streamer.counting.tallies import LISTED
 from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
 from streamer.records import (
@@ -206,10 +206,10 @@ class SlideCount:
             self._area.add(Field.of(seen.placement, (seen.width, seen.height), seen.frame_id))
         return CountUpdate(update, merged, tuple(reshaped), self._note_if_due())
 
-    def reclassify(self, given: Reclassification) -> CountUpdate:
-        """Give a cell, without `fault_of`, the class that a person gave it."""
-        self.review = Review("in review", given.by, given.at)
-        return CountUpdate(self._slide.reclassify(given), differential_due=self._note_if_due())
+    def reclassify(self, *given: Reclassification) -> CountUpdate:
+        """Give cells, without `fault_of`, the classes that a person gave them."""
+        self.review = Review("in review", given[-1].by, given[-1].at)
+        return CountUpdate(self._slide.reclassify(*given), differential_due=self._note_if_due())
 
     def add_cell(self, added: AddedCell) -> CountUpdate:
         """Count a cell that was missed. ValueError as of `class_fault`, and for a place that is not on the slide."""
@@ -308,6 +308,18 @@ class SlideCount:
     def cell(self, cell_id: CellId) -> Cell:
         """A cell by its number; one that turned out to be another one gives that."""
         return next(self.shapes.on([self._slide.cell(cell_id)]))
+
+    def named_cells(self) -> list[NamedCell]:
+        """All published cells by number, without what their looks say: fast."""
+        return self._slide.named_cells()
+
+    def name_of(self, cell_id: CellId) -> tuple[str, str | None]:
+        """Class and subclass of a cell, or of the one that it turned out to be."""
+        return self._slide.name_of(cell_id)
+
+    def said_of(self, cell_id: CellId) -> Reclassification:
+        """What gives a cell what people said of it so far: nothing, where nobody did."""
+        return self._slide.said_of(cell_id)
 
     def row_of(self, cell_id: CellId) -> CellId:
         """The number of a cell, or of the one that it turned out to be."""

@@ -92,6 +92,14 @@ class SlideNovelty(NamedTuple):
     """Of all white cells, each with its least novel look; None: there are none, or the classifier does not say."""
 
 
+class NamedCell(NamedTuple):
+    cell_id: int
+    class_name: str
+    subclass: str | None
+    counted: bool
+    partial: bool
+
+
 class SlideMap:
     def __init__(self, config: SlideConfig | None = None) -> None:
         self._config = config or SlideConfig()
@@ -122,6 +130,33 @@ class SlideMap:
         rows = self._published()
         for row in rows[~self._tallies.counted(rows)].tolist():
             yield self._cell(row)
+
+    def named_cells(self) -> list[NamedCell]:
+        """All published cells by number, without what their looks say: a hundred times as fast as their records."""
+        rows, cells, fusion = self._published(), self._cells, self._fusion
+        classes, subclasses = (UNCLASSIFIED, *fusion.nameable), (None, *fusion.subclass_names)
+        columns = cells.class_index[rows] + 1, cells.subclass_index[rows] + 1, self._tallies.counted(rows)
+        return [
+            NamedCell(row, classes[class_], subclasses[subclass], counted, partial)
+            for row, class_, subclass, counted, partial in zip(
+                rows.tolist(), *(column.tolist() for column in columns), cells.partial[rows].tolist(), strict=True
+            )
+        ]
+
+    def name_of(self, cell_id: int) -> tuple[str, str | None]:
+        """Class and subclass of a cell, or of the one that it was joined to."""
+        row, fusion = self.row_of(cell_id), self._fusion
+        class_, subclass = int(self._cells.class_index[row]), int(self._cells.subclass_index[row])
+        name = UNCLASSIFIED if class_ < 0 else fusion.nameable[class_]
+        return name, None if subclass < 0 else fusion.subclass_names[subclass]
+
+    def said_of(self, cell_id: int) -> Reclassification:
+        """What gives a cell what people said of it so far: nothing, where nobody did."""
+        row = self.row_of(cell_id)
+        if not self._cells.reclassified_order[row]:
+            return Reclassification(row, None)
+        confirmed = bool(self._cells.reclassified_class[row] == AS_DETECTED)
+        return Reclassification(row, *self.name_of(row), confirmed=confirmed)
 
     def _published(self) -> Ints:
         return np.nonzero(self._cells.published[: self._cells.count])[0]
@@ -188,27 +223,30 @@ class SlideMap:
         """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
         return 0 <= cell_id < self._cells.count and bool(self._cells.published[self.row_of(cell_id)])
 
-    def reclassify(self, given: Reclassification) -> SlideUpdate:
-        """Give a counted cell the class that a person gave it, whatever its looks show, now and later.
+    def reclassify(self, *given: Reclassification) -> SlideUpdate:
+        """Give counted cells the classes that a person gave them, whatever their looks show, now and later.
 
-        One that is confirmed has the class that it has, and a nucleated red one stays that. ValueError for a cell that
-        is not counted, and for a class that none of this slide may have.
+        One that is confirmed has the class that it has, and a nucleated red one stays that. ValueError, with nothing
+        changed, for a cell that is not counted, and for a class that none of this slide may have.
         """
         known = (UNCLASSIFIED, *self._fusion.nameable)
-        if not self.is_counted(given.cell_id) or given.class_name not in (None, *known):
-            raise ValueError(f"got {given}, expected a counted cell and one of the classes {', '.join(known)}")
-        cells, row = self._cells, self.row_of(given.cell_id)
-        with self._tallies.change(np.array([row])):
-            if cells.white_row[row] < 0:
-                cells.white_row[row] = self._fusion.new_rows(1)[0]
-            cells.reclassified_order[row] = 0
-            if given.class_name is not None:
-                as_detected = given.confirmed and cells.kind(np.array([row]))[0] != 0
-                self._name(row, given.class_name, given.subclass)
-                if as_detected:
-                    cells.reclassified_class[row] = AS_DETECTED
-            self._classify(np.array([row]))
-        if cells.published[row]:
+        for one in given:
+            if not self.is_counted(one.cell_id) or one.class_name not in (None, *known):
+                raise ValueError(f"got {one}, expected a counted cell and one of the classes {', '.join(known)}")
+        cells = self._cells
+        rows = np.array([self.row_of(one.cell_id) for one in given], np.intp)
+        with self._tallies.change(np.unique(rows)):
+            for row, one in zip(rows.tolist(), given, strict=True):
+                if cells.white_row[row] < 0:
+                    cells.white_row[row] = self._fusion.new_rows(1)[0]
+                cells.reclassified_order[row] = 0
+                if one.class_name is not None:
+                    as_detected = one.confirmed and cells.kind(np.array([row]))[0] != 0
+                    self._name(row, one.class_name, one.subclass)
+                    if as_detected:
+                        cells.reclassified_class[row] = AS_DETECTED
+            self._classify(np.unique(rows))
+        for row in rows[cells.published[rows]].tolist():
             self._tallies.note(row)
         return self._drain(())
 

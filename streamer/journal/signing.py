@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import chain
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from streamer.counting.corrections import Corrections
+from streamer.counting.slide_map import NamedCell
 from streamer.journal.reader import StoredSession
-from streamer.records import Cell, Differential
+from streamer.records import Differential
 
 FORM = 1
 """Of what is signed."""
@@ -42,9 +42,7 @@ def signed_form(stored: StoredSession, corrections: Corrections, by: str, at: st
             "begun_utc": stored.created_utc,
         },
         "differential": _differential(found),
-        "cells": [
-            _cell(cell, corrections) for cell in sorted(chain(count.cells(), count.uncounted_cells()), key=_number)
-        ],
+        "cells": [_cell(cell, corrections) for cell in count.named_cells()],
         "provenance": {
             "rules": _plain(stored.rules),
             "runs": [[run.run_id, run.started_utc, run.program, run.configuration] for run in stored.runs()],
@@ -108,14 +106,9 @@ def _differential(found: Differential) -> dict[str, Any]:
     return dict(plain)
 
 
-def _cell(cell: Cell, corrections: Corrections) -> list[Any]:
+def _cell(cell: NamedCell, corrections: Corrections) -> list[Any]:
     word = corrections.word(cell.cell_id)
-    said = None if word is None else [word.kind, word.by, word.at]
-    return [cell.cell_id, cell.class_name, cell.subclass, cell.counted, cell.partial, said]
-
-
-def _number(cell: Cell) -> int:
-    return cell.cell_id
+    return [*cell, None if word is None else [word.kind, word.by, word.at]]
 
 
 def _plain(value: Any) -> Any:

@@ -43,8 +43,9 @@ def review_of(result: Recounted) -> ShownReview:
         return ShownReview(DOES_NOT_HOLD, "bad", f"signed {by}, but {signature.fault}", rows)
     if signature is not None:
         state = "amended and signed" if len(signatures) > 1 else "signed"
-        return ShownReview(state, "good", f"{state} {by}; {cells}", rows)
+        return ShownReview(state, "good", f"{state} {by}, SHA-256 {signature.sha256}; {cells}", rows)
     if found.state == "unsigned":
         return ShownReview(UNSIGNED, "caution", "", rows)
+    state = "in review, not signed"
     amended = "; the result signed before is being amended" if signatures else ""
-    return ShownReview("in review, not signed", "caution", f"last by {found.by}, {found.at}; {cells}{amended}", rows)
+    return ShownReview(state, "caution", f"{state}; last {by}; {cells}{amended}", rows)

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from engines.geometry import Image
 from streamer.analysis.analyser import Analysed
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
-from streamer.counting.corrections import merged
 from streamer.counting.decision import ClassDecision
 from streamer.counting.known import Known
 from streamer.counting.morphometry import ShapeMeter
@@ -140,8 +139,7 @@ class SlideSession:
         differential."""
         self._is_kept = False
         by, at = given.reviewer, given.given_utc
-        updates = [self.count.reclassify(replace(one, by=by, at=at)) for one in reclassifications]
-        update = merged(updates)
+        update = self.count.reclassify(*(replace(one, by=by, at=at) for one in reclassifications))
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions += self._differential(update)
