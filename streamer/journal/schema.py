@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from engines.base import LeukostreamError
+from streamer.journal.holder import holder_of
 
 APPLICATION_ID = 0x4C45554B
 """Distinguishes a journal from other SQLite files: "LEUK"."""
@@ -397,8 +398,10 @@ def fault(path: Path, error: sqlite3.Error) -> JournalError:
     code = None if code is None else code & 0xFF
     said = " ".join(str(error).split()).partition(" with text ")[0]  # what follows is the text that is none
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        holder = holder_of(path)
         return JournalError(
-            f"journal {path}: got a file that another process has locked, expected to be alone; end that run first"
+            f"journal {path}: got a file that another process has locked{f' ({holder})' if holder else ''}, expected to"
+            " be alone; end that run or review first"
         )
     if code == sqlite3.SQLITE_INTERRUPT:
         return JournalError(

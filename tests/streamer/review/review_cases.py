@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from streamer.journal import Emission, Journal, ModelId, Rules, SessionJournal, 
 from streamer.protocol.factory import MessageFactory
 from streamer.records import Differential, StagePosition
 from streamer.review.journal_desk import JournalDesk
-from streamer.stage.placement import Placement
+from streamer.stage.placement import Correction, Placement
 from streamer.stage.static_mask import StaticMask
 from streamer.stage.tracker import StageChanges, TrackerState
 
@@ -34,14 +35,23 @@ RULES = Rules(
     subclass_parents=("neutrophil", "neutrophil"),
 )
 
+TWICE = Placement(StagePosition(1, 0.0, 0.0, 1.0), 1)
 _NO_TRACKER = TrackerState(0, None, (), {}, 0, False, None, None, (), StaticMask())
 
 
 def write_slide(
-    path: Path, cells: int = 60, *, seed: int = 0, session: str = "one", source: str = "slide", finish: bool = True
+    path: Path,
+    cells: int = 60,
+    *,
+    seed: int = 0,
+    session: str = "one",
+    source: str = "slide",
+    finish: bool = True,
+    twice: bool = False,
 ) -> Path:
-    """A journal of one slide, or one more in it: frames side by side, up to 64 white cells each, a red one and a
-    nucleated red one in the first, and cells cut by the left edge in each."""
+    """A journal of one slide, or one more in it: frames side by side, up to 62 white cells each, a red one and a
+    nucleated red one in the first, and a cell cut by the left edge in each. `twice`: the one frame comes again on an
+    island that turns out to be the first one in the end, so that all its cells are joined."""
     journal = Journal(path, resume=path.exists())
     kept = journal.new_session(source, session, address="path:/frames", live=False, rules=RULES)
     kept.begin_run("run", "{}")
@@ -51,12 +61,15 @@ def write_slide(
     per_frame = COLUMNS * COLUMNS - 2
     for frame_id, start in enumerate(range(0, cells, per_frame)):
         _add_frame(kept, count, factory, rng, frame_id, min(per_frame, cells - start))
+    if twice:
+        _add_frame(kept, count, factory, rng, 1, cells, TWICE)
     if finish:
-        update = count.finish(())
+        corrections = (Correction(1, 0, 0.0, 0.0),) if twice else ()
+        update = count.finish(corrections)
         emissions: list[Emission] = [(factory.cell(cell), None) for cell in count.changed_cells(update)]
         emissions.append((factory.differential(count.differential(final=True)), None))
         emissions.append((factory.end("finished", "end of the source"), None))
-        kept.end((), update.slide, emissions)
+        kept.end(corrections, update.slide, emissions)
     journal.close()
     return path
 
@@ -68,13 +81,15 @@ def _add_frame(
     rng: np.random.Generator,
     frame_id: int,
     whole: int,
+    placement: Placement | None = None,
 ) -> None:
     places = [(column * STEP_PX + 25, line * STEP_PX + 25) for line in range(COLUMNS) for column in range(COLUMNS)]
     boxes = [(x, y, x + SIDE_PX, y + SIDE_PX) for x, y in places[: whole + 2]]
-    labels = [0] * whole + ([1, 2] if frame_id == 0 else [1, 1])
+    labels = [0] * whole + ([1, 2] if frame_id == 0 or placement else [1, 1])
     boxes.append((0, 5, 12, 20))  # cut by the edge
     labels.append(0)
     seen = seen_frame(frame_id, boxes, labels, rng)
+    seen = seen if placement is None else replace(seen, placement=placement)
     update = count.add_frame(seen)
     cells = count.changed_cells(update)
     emissions: list[Emission] = [(factory.cell(cell), b"\xff\xd8 picture") for cell in cells]
