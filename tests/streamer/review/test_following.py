@@ -48,7 +48,7 @@ def test_subscribers_follow_a_finished_slide_from_where_it_stands_to_its_end(tmp
     assert desk.endpoint is not None
     with Subscriber(desk.endpoint, history=True) as subscriber:
         (*past, begun) = received(subscriber, DifferentialMessage)
-        while not begun.run_id == desk.run_id:
+        while begun.run_id != desk.run_id:
             past.append(begun)
             (begun,) = received(subscriber, DifferentialMessage)[-1:]
         desk.classify("one", [1, 2], "artefact", None, "AB")
