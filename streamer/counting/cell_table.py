@@ -180,6 +180,16 @@ class CellTable(GrowableTable):
         told = (self.reclassified_order[rows] > 0) & (self.reclassified_class[rows] != AS_DETECTED)
         return np.where(told, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
 
+    def row_of(self, cell_id: int) -> int:
+        """The number of a cell, or of the one that it turned out to be."""
+        while self.joined_to[cell_id] >= 0:
+            cell_id = int(self.joined_to[cell_id])
+        return cell_id
+
+    def published_rows(self) -> Ints:
+        """The cells that were published, and not taken back."""
+        return np.nonzero(self.published[: self.count])[0]
+
     def exist(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Which of these were looked at, or said to be there by a person, and are no part of another cell."""
         return self.alive[rows] & ((self.looks[rows] > 0) | (self.reclassified_order[rows] > 0))

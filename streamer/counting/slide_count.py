@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
+from streamer.counting.cell_names import NamedCell
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import (
     CLOPPER_PEARSON,
@@ -30,7 +31,7 @@ from streamer.counting.known import Known
 from streamer.counting.matching import Field
 from streamer.counting.morphometry import ShapeBook
 from streamer.counting.size_correction import AcceptedArea, Place
-from streamer.counting.slide_map import NamedCell, SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
+from streamer.counting.slide_map import SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
 from streamer.counting.tallies import LISTED
 from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
 from streamer.records import (
@@ -257,7 +258,7 @@ class SlideCount:
     @property
     def nameable(self) -> tuple[str, ...]:
         """The classes that a person may give a cell, "unclassified" last; empty without looks."""
-        return (*self._slide.nameable, UNCLASSIFIED) if self._slide.nameable else ()
+        return (*self._slide.names.nameable, UNCLASSIFIED) if self._slide.names.nameable else ()
 
     @property
     def subclasses(self) -> dict[str, tuple[str, ...]]:
@@ -285,16 +286,16 @@ class SlideCount:
 
     def white_at(self, island: int, x_px: float, y_px: float) -> CellId | None:
         """The published cell at a point of the slide; None: there is none."""
-        return self._slide.white_at(island, x_px, y_px)
+        return self._slide.names.white_at(island, x_px, y_px)
 
     def usual_size_px(self) -> tuple[float, float] | None:
         """Width and height of the slide's usual white cell; None: it has none seen whole."""
-        return self._slide.usual_size_px()
+        return self._slide.names.usual_size_px()
 
     def reviewed(self) -> tuple[int, int]:
         """Of the white and nucleated red cells seen whole, how many a person named, confirmed or added, and how many
         there are."""
-        _, reviewed, whole = self._slide.reviewed()
+        _, reviewed, whole = self._slide.names.reviewed()
         return reviewed, whole
 
     def cells(self) -> Iterator[Cell]:
@@ -311,19 +312,19 @@ class SlideCount:
 
     def named_cells(self) -> list[NamedCell]:
         """All published cells by number, without what their looks say: fast."""
-        return self._slide.named_cells()
+        return self._slide.names.named_cells()
 
     def name_of(self, cell_id: CellId) -> tuple[str, str | None]:
         """Class and subclass of a cell, or of the one that it turned out to be."""
-        return self._slide.name_of(cell_id)
+        return self._slide.names.name_of(cell_id)
 
     def said_of(self, cell_id: CellId) -> Reclassification:
         """What gives a cell what people said of it so far: nothing, where nobody did."""
-        return self._slide.said_of(cell_id)
+        return self._slide.names.said_of(cell_id)
 
     def row_of(self, cell_id: CellId) -> CellId:
         """The number of a cell, or of the one that it turned out to be."""
-        return self._slide.row_of(cell_id)
+        return self._slide.names.row_of(cell_id)
 
     def published_cells(self, cell_ids: Iterable[CellId]) -> dict[CellId, Cell]:
         """Those of these cells that are counted white or nucleated red ones, without attributes and shapes."""
@@ -346,7 +347,7 @@ class SlideCount:
             found,
             verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells),
             review=self.review,
-            reviewed_cells=self._slide.reviewed()[0],
+            reviewed_cells=self._slide.names.reviewed()[0],
         )
 
     def evidence(self, *, final: bool) -> SlideEvidence:
@@ -421,7 +422,7 @@ class SlideCount:
     def _weights(self) -> dict[str, float]:
         """By class, what its cells seen whole stand for."""
         islands, boxes, classes = self._slide.whole_white()
-        names = (UNCLASSIFIED, *self._slide.nameable)
+        names = (UNCLASSIFIED, *self._slide.names.nameable)
         sums = np.bincount(classes + 1, self._area.weights(islands, boxes), minlength=len(names))
         return dict(zip(names, sums.tolist(), strict=True))
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.zoo.slide_flags import SlideFlag
+from streamer.counting.cell_names import CellNames
 from streamer.counting.cell_table import AS_DETECTED, KINDS, CellTable
 from streamer.counting.fusion import Fusion, FusionConfig, Names
 from streamer.counting.matching import (
@@ -92,14 +93,6 @@ class SlideNovelty(NamedTuple):
     """Of all white cells, each with its least novel look; None: there are none, or the classifier does not say."""
 
 
-class NamedCell(NamedTuple):
-    cell_id: int
-    class_name: str
-    subclass: str | None
-    counted: bool
-    partial: bool
-
-
 class SlideMap:
     def __init__(self, config: SlideConfig | None = None) -> None:
         self._config = config or SlideConfig()
@@ -107,6 +100,7 @@ class SlideMap:
         self._fusion = Fusion(self._config.fusion)
         self._tallies = Tallies(self._cells, self._fusion, self._config.slide_flags)
         self._recognition = Recognition(self._cells, self._config.match)
+        self.names = CellNames(self._cells, self._fusion, self._tallies)
         self._visits = Visits()
         self._hidden: HiddenParts | None = None
         """Of the last frame."""
@@ -120,46 +114,16 @@ class SlideMap:
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
-        rows = self._published()
+        rows = self._cells.published_rows()
         for row in rows[self._tallies.counted(rows)].tolist():
             yield self._cell(row)
 
     def uncounted_cells(self) -> Iterator[Cell]:
         """The published cells that are not counted: smudge cells, artefacts, and of those only seen cut the ones that
         the flags list, after the end all."""
-        rows = self._published()
+        rows = self._cells.published_rows()
         for row in rows[~self._tallies.counted(rows)].tolist():
             yield self._cell(row)
-
-    def named_cells(self) -> list[NamedCell]:
-        """All published cells by number, without what their looks say: a hundred times as fast as their records."""
-        rows, cells, fusion = self._published(), self._cells, self._fusion
-        classes, subclasses = (UNCLASSIFIED, *fusion.nameable), (None, *fusion.subclass_names)
-        columns = cells.class_index[rows] + 1, cells.subclass_index[rows] + 1, self._tallies.counted(rows)
-        return [
-            NamedCell(row, classes[class_], subclasses[subclass], counted, partial)
-            for row, class_, subclass, counted, partial in zip(
-                rows.tolist(), *(column.tolist() for column in columns), cells.partial[rows].tolist(), strict=True
-            )
-        ]
-
-    def name_of(self, cell_id: int) -> tuple[str, str | None]:
-        """Class and subclass of a cell, or of the one that it was joined to."""
-        row, fusion = self.row_of(cell_id), self._fusion
-        class_, subclass = int(self._cells.class_index[row]), int(self._cells.subclass_index[row])
-        name = UNCLASSIFIED if class_ < 0 else fusion.nameable[class_]
-        return name, None if subclass < 0 else fusion.subclass_names[subclass]
-
-    def said_of(self, cell_id: int) -> Reclassification:
-        """What gives a cell what people said of it so far: nothing, where nobody did."""
-        row = self.row_of(cell_id)
-        if not self._cells.reclassified_order[row]:
-            return Reclassification(row, None)
-        confirmed = bool(self._cells.reclassified_class[row] == AS_DETECTED)
-        return Reclassification(row, *self.name_of(row), confirmed=confirmed)
-
-    def _published(self) -> Ints:
-        return np.nonzero(self._cells.published[: self._cells.count])[0]
 
     def listed(self) -> dict[str, Ints]:
         """Numbers of the cells, whole or not, by class or subclass, of those whose cells the flags list."""
@@ -176,19 +140,13 @@ class SlideMap:
     def whole_white(self) -> tuple[npt.NDArray[np.int32], SlideBoxes, npt.NDArray[np.int16]]:
         """Of the white cells seen whole (n,) islands, (n, 4) boxes, and (n,) indices into `nameable`, -1 for
         unclassified."""
-        cells, rows = self._cells, self._published()
+        cells, rows = self._cells, self._cells.published_rows()
         rows = rows[~cells.partial[rows] & (cells.kind(rows) == 0)]
         return cells.island[rows], cells.boxes[rows], cells.class_index[rows]
 
     def cell(self, cell_id: int) -> Cell:
         """A cell by its number; one that was joined to another gives that other one."""
-        return self._cell(self.row_of(cell_id))
-
-    def row_of(self, cell_id: int) -> int:
-        """The number of a cell, or of the one that it turned out to be."""
-        while self._cells.joined_to[cell_id] >= 0:
-            cell_id = int(self._cells.joined_to[cell_id])
-        return cell_id
+        return self._cell(self._cells.row_of(cell_id))
 
     def novelty(self) -> SlideNovelty:
         """Of the counted white cells that the classifier looked at."""
@@ -207,21 +165,9 @@ class SlideMap:
         """Of the looks; empty before the first."""
         return self._fusion.class_names
 
-    @property
-    def nameable(self) -> tuple[str, ...]:
-        """What a person may call a cell, but for unclassified; empty before the first look."""
-        return self._fusion.nameable
-
-    def reviewed(self) -> tuple[int, int, int]:
-        """How many published cells a person named, confirmed or added; how many of these were seen whole; and how many
-        were at all."""
-        cells, rows = self._cells, self._published()
-        told, whole = cells.reclassified_order[rows] > 0, ~cells.partial[rows]
-        return int(told.sum()), int((told & whole).sum()), int(whole.sum())
-
     def is_counted(self, cell_id: int) -> bool:
         """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
-        return 0 <= cell_id < self._cells.count and bool(self._cells.published[self.row_of(cell_id)])
+        return 0 <= cell_id < self._cells.count and bool(self._cells.published[self._cells.row_of(cell_id)])
 
     def reclassify(self, *given: Reclassification) -> SlideUpdate:
         """Give counted cells the classes that a person gave them, whatever their looks show, now and later.
@@ -234,7 +180,7 @@ class SlideMap:
             if not self.is_counted(one.cell_id) or one.class_name not in (None, *known):
                 raise ValueError(f"got {one}, expected a counted cell and one of the classes {', '.join(known)}")
         cells = self._cells
-        rows = np.array([self.row_of(one.cell_id) for one in given], np.intp)
+        rows = np.array([self._cells.row_of(one.cell_id) for one in given], np.intp)
         with self._tallies.change(np.unique(rows)):
             for row, one in zip(rows.tolist(), given, strict=True):
                 if cells.white_row[row] < 0:
@@ -281,21 +227,6 @@ class SlideMap:
         with self._tallies.change(np.array([cell_id])):
             self._cells.drop(cell_id)
         return self._drain(())
-
-    def white_at(self, island: int, x_px: float, y_px: float) -> int | None:
-        """The published cell whose box holds a point of the slide; None: there is none."""
-        cells, rows = self._cells, self._published()
-        boxes, point = cells.boxes[rows], np.array([x_px, y_px])
-        inside = (boxes[:, :2] <= point).all(1) & (point <= boxes[:, 2:]).all(1) & (cells.island[rows] == island)
-        return int(rows[inside][0]) if inside.any() else None
-
-    def usual_size_px(self) -> tuple[float, float] | None:
-        """Median width and height of the boxes of the white cells seen whole; None: there are none."""
-        _, boxes, _ = self.whole_white()
-        if not len(boxes):
-            return None
-        width, height = np.median(boxes[:, 2:] - boxes[:, :2], axis=0).tolist()
-        return width, height
 
     def published_cells(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
         """Those of these cells that are counted white or nucleated red ones, as they are now, without their attributes:
@@ -373,7 +304,7 @@ class SlideMap:
             if len(known):  # seen whole at last: what was another cut cell may be a part of it
                 self._join_doubles(known)
                 numbers = np.array(
-                    [number if number < 0 else self.row_of(number) for number in numbers.tolist()], np.intp
+                    [number if number < 0 else self._cells.row_of(number) for number in numbers.tolist()], np.intp
                 )
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._tallies.counted(numbers[numbers >= 0])

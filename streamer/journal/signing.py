@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from streamer.counting.cell_names import NamedCell
 from streamer.counting.corrections import Corrections
-from streamer.counting.slide_map import NamedCell
 from streamer.journal.reader import StoredSession
 from streamer.records import Differential
 
