@@ -65,8 +65,8 @@ class JournalDesk(AbstractContextManager["JournalDesk"]):
     """A `Desk` (desk.py) of a journal, which it holds until it is closed: other processes can't open it.
 
     A slide is counted again when it is first asked for. `publish`: where subscribers follow, with a run id of its own;
-    the newest slide of every source is published as it stands to begin with, and an `end` of each that was when it is
-    closed.
+    the newest finished slide of every source is published as it stands to begin with, and in the end an `end` of each
+    of which anything was.
     """
 
     def __init__(
@@ -338,9 +338,9 @@ class JournalDesk(AbstractContextManager["JournalDesk"]):
         self._newest_factory[source] = factory
 
     def _publish_all(self) -> None:
-        """The newest slide of every source as it stands, so that who joins sees it."""
+        """The newest finished slide of every source as it stands, so that who joins sees it."""
         with self._lock:
-            newest = {one.source: one.id for one in self._stored.values()}
+            newest = {one.source: one.id for one in self._stored.values() if one.ended}
             for session in newest.values():
                 slide = self._slide(session)
                 emissions = self._messages(slide, (), (), None)

@@ -13,7 +13,7 @@ from itertools import chain
 import msgspec
 
 from streamer.counting.corrections import Corrections
-from streamer.counting.review_events import AnyEvent, CellChange, Comment, HistoryEntry, ReviewEvent
+from streamer.counting.review_events import AnyEvent, CellChange, Comment, HistoryEntry, ReviewEvent, check_text
 from streamer.counting.slide_count import CountUpdate
 from streamer.journal import Recounted, SeenFrame, StoredSession, recounted
 from streamer.mosaic.places import FinalPlaces, PlacedFrame
@@ -241,6 +241,8 @@ def _of_live_commands(stored: StoredSession) -> tuple[tuple[HistoryEntry, ...], 
             continue
         with stored.reading("commands.body"):
             body, by = msgspec.json.decode(given.body, type=_LiveBody), given.reviewer
+            if given.request == "comment":
+                check_text(body.text or "", "comment")
         if given.request == "comment":
             comments.append(Comment(by, given.given_utc, body.text or "", body.cell_id))
             history.append(

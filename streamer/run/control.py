@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from streamer.counting.review_events import CorrectionFault, check_reviewer, check_text
 from streamer.journal import Emission, GivenCommand
 from streamer.protocol.messages import NEW_SLIDE
 from streamer.protocol.requests import (
@@ -72,6 +73,7 @@ class CommandExecutor:
         try:
             if lane.ring.closed:
                 raise RequestRefused("not possible", f"source {lane.name} has ended")
+            _check_words(command)
             if isinstance(command, Reclassify | Confirm):
                 self._name_cells(lane, command, given)
             else:
@@ -129,6 +131,17 @@ class CommandExecutor:
         session = self._next_session(lane.name)
         session.go_on_from(lane.session)
         lane.session = session
+
+
+def _check_words(command: AnyCommand) -> None:
+    """RequestRefused for initials that are none, and for a comment that can't be kept."""
+    try:
+        if isinstance(command, Reclassify | Confirm | Comment) and command.reviewer is not None:
+            check_reviewer(command.reviewer)
+        if isinstance(command, Comment):
+            check_text(command.text, "comment")
+    except CorrectionFault as fault:
+        raise RequestRefused("not possible", str(fault)) from None
 
 
 def given_command(command: AnyCommand, by: str) -> GivenCommand:
