@@ -1,5 +1,5 @@
-"""`leukostream export`: what a journal holds, for other programs. The formats are in streamer/interop; the cells'
-pictures go into a folder of their own."""
+"""`leukostream export`: what a journal holds, for other programs. The formats are in streamer/interop, most of them one
+text; the cells' pictures go into a folder of their own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TextIO
 
+from engines.base import UsageError
 from streamer.commands.options import Parser, add_production_option
-from streamer.commands.output import output_folder, reporting, writing
-from streamer.interop.formats import FORMATS, writer_of
+from streamer.commands.output import output_folder, reporting, say, writing
+from streamer.interop.formats import FORMATS, files_maker_of, writer_of
 from streamer.interop.sessions import ExportedSession, exported
 from streamer.journal import opened
 
@@ -19,10 +21,12 @@ from streamer.journal import opened
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     journal: str
+    recording: str | None
+    """Of the same run, for formats with the picture of the slide; None: the run's own, or its source."""
     format: str
     """A key of FORMATS."""
     out: str
-    """A file; "-": standard output."""
+    """A file, "-" for standard output; a folder for formats that are several files."""
     pictures: str | None
     """The folder for the cells' pictures; None: they are left out."""
     pseudonymise: bool
@@ -31,6 +35,9 @@ class Options:
 
 def add_options(parser: Parser) -> None:
     parser.add_argument("journal", metavar="JOURNAL", help="what run --journal wrote")
+    parser.add_argument(
+        "recording", metavar="RECORDING", nargs="?", help="of the same run, for dicom (default: the run's own)"
+    )
     output = parser.add_argument_group("output", "what to write, and where")
     output.add_argument(
         "--format",
@@ -38,7 +45,7 @@ def add_options(parser: Parser) -> None:
         required=True,
         help="; ".join(f"{name}: {format_.about}" for name, format_ in FORMATS.items()),
     )
-    output.add_argument("-o", dest="out", metavar="FILE|-", required=True, help="-: standard output")
+    output.add_argument("-o", dest="out", metavar="FILE|DIR|-", required=True, help="-: standard output")
     output.add_argument("--pictures", metavar="DIR", help="write the cells' pictures there")
     output.add_argument(
         "--pseudonymise", action="store_true", help="names of sources, files and addresses stay here; times do not"
@@ -47,6 +54,10 @@ def add_options(parser: Parser) -> None:
 
 
 def main(options: Options) -> int:
+    if FORMATS[options.format].makes_files:
+        return _export_files(options)
+    if options.recording is not None:
+        raise UsageError(f"--format {options.format}: got a recording, expected none: it has no picture of the slide")
     return export(
         options.journal,
         options.format,
@@ -77,6 +88,26 @@ def export(
         if pictures is not None:
             sessions = [replace(one, pictures=_write_pictures(one, pictures)) for one in sessions]
         write(sessions, file)
+    return 0
+
+
+def _export_files(options: Options) -> int:
+    """To a folder, each file whole or not there. Errors as of `export`; UsageError for what can be no folder."""
+    out = Path(options.out)
+    if options.out == "-" or (out.suffix and not out.is_dir()):
+        raise UsageError(f"-o {out}: got a file, expected the name of a folder: {options.format} is several files")
+    if options.pictures is not None:
+        raise UsageError(
+            f"--pictures: got --format {options.format}, which has no place for them; expected another one"
+        )
+    make = files_maker_of(options.format)
+    with opened(options.journal) as journal:
+        sessions = [exported(stored, options.pseudonymise, options.production) for stored in journal.sessions]
+        for name, content in make(sessions, options.recording):
+            path = str(output_folder(options.out) / name)
+            with writing(path) as file:
+                file.write(content)
+            say(f"{path}: {len(content) / 1e6:.1f} MB")
     return 0
 
 
