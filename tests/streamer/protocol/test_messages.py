@@ -35,6 +35,7 @@ from streamer.records import (
     MergedIsland,
     NearestLaboratory,
     RecordingStatus,
+    Review,
     ShadowStatus,
     SlideInfo,
     SourceStatus,
@@ -252,7 +253,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *requests.REPLY_TYPES.values(),
         *(StagePosition, MergedIsland, Detection, CellShape, ClassShare, Flag, SourceStatus),
         *(ShadowStatus, StreamStatus, RecordingStatus),
-        *(Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
+        *(Review, Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
         *(requests.SourceSnapshot, requests.SourceState),
         *(SlideInfo, AbsoluteCounts, AbsoluteShare),
     ]
