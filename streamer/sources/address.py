@@ -12,13 +12,24 @@ from urllib.parse import urlsplit, urlunsplit
 from engines.base import UsageError
 from streamer.sources.packages import prefixes
 
-Kind = Literal["camera", "stream", "path", "sim", "replay", "imagezmq", "package"]
+Kind = Literal[
+    "camera", "stream", "path", "sim", "replay", "imagezmq", "mm", "genicam", "pylon", "openflexure", "package"
+]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LIKE_A_NAME = re.compile(r"[^/\\:.*?\[\]~]*")
 _DEVICE = re.compile(r"/dev/video(\d+)")
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://", "srt://")
-_PREFIXES: dict[str, Kind] = {"sim:": "sim", "replay:": "replay", "imagezmq:": "imagezmq", "camera:": "camera"}
+_PREFIXES: dict[str, Kind] = {
+    "sim:": "sim",
+    "replay:": "replay",
+    "imagezmq:": "imagezmq",
+    "camera:": "camera",
+    "mm:": "mm",
+    "genicam:": "genicam",
+    "pylon:": "pylon",
+    "openflexure:": "openflexure",
+}
 _MAX_NAME = 32
 
 
@@ -162,6 +173,13 @@ def _short_name(kind: Kind, target: str) -> str:
         return f"camera{int(number[1])}" if number else "camera"
     if kind == "stream":
         text = _host(target)
+    elif kind == "openflexure":
+        text = _host(f"http://{target.partition(',')[0]}")
+    elif kind in ("genicam", "pylon"):
+        parts = [part.strip() for part in target.split(",")]
+        text = next((part for part in parts if part and not part.lower().endswith(".cti")), "")
+    elif kind == "mm":
+        text = PurePath(target.partition(",")[0]).stem
     elif kind in ("path", "replay"):
         if kind == "replay":
             target = named_track(target) or split_options(target)[0]
