@@ -96,7 +96,10 @@ def _answer(pipe: Connection, function: Callable[[], Any]) -> None:
 
 
 def _run(function: Callable[..., None], pipe: Connection, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, which closes the pipe
+    # Ctrl-C ends the run, which closes the pipe. Libraries set handlers of their own again, some of which crash.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     # What libraries print would stand among the lines of --jsonl -, or across the dashboard.
     sys.stdout.flush()
     silence = os.open(os.devnull, os.O_WRONLY)
