@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.base import UsageError
-from streamer.sources.base import SourceAbsentError, SourceError
+from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
 from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, in_force
@@ -75,11 +75,11 @@ class GenicamDriver:
 
     def __init__(self, harvester: Harvester, acquirer: Any, settings: FeatureSettings) -> None:
         """Both are closed with it. SourceError for a setting that it does not take."""
-        from genicam.gentl import TimeoutException
+        from genicam.gentl import GenericException, TimeoutException
 
         self._harvester = harvester
         self._acquirer = acquirer
-        self._timeout_error = TimeoutException
+        self._timeout_error, self._error = TimeoutException, GenericException
         features = NodeFeatures(acquirer.remote_device.node_map)
         apply(settings, features)
         self.settings = in_force(features)
@@ -102,6 +102,8 @@ class GenicamDriver:
             buffer = self._acquirer.fetch(timeout=_POLL_S)
         except self._timeout_error:
             return None
+        except self._error as error:
+            raise SourceLostError(f"got '{_first_line(error)}', expected images; is it plugged in?") from error
         arrived_ns = time.monotonic_ns()
         number = _value(lambda: int(buffer.module.frame_id))
         parts = buffer.payload.components
@@ -121,20 +123,25 @@ def connect(target: str) -> GenicamDriver:
     """A camera that is sending, as driver.py has it."""
     address = GenicamAddress.parse(target)
     with extra("genicam", f"source genicam:{target}"):
-        from genicam.gentl import AccessDeniedException, GenericException, ResourceInUseException
-    harvester = _loaded(producers(address.producer))
+        harvester = _loaded(producers(address.producer))
     try:
-        device = _device(harvester, address.serial)
-        try:
-            acquirer = harvester.create(device)
-        except (ResourceInUseException, AccessDeniedException) as error:
-            raise SourceAbsentError(HELD) from error
-        except GenericException as error:
-            raise SourceAbsentError(f"got '{_first_line(error)}', expected that it opens") from error
+        acquirer = acquirer_of(harvester, _device(harvester, address.serial))
         return GenicamDriver(harvester, acquirer, address.settings)
     except BaseException:
         harvester.reset()
         raise
+
+
+def acquirer_of(harvester: Harvester, device: Any) -> Any:
+    """The device, opened. SourceAbsentError where that can't be done now."""
+    from genicam.gentl import AccessDeniedException, GenericException, ResourceInUseException
+
+    try:
+        return harvester.create(device)
+    except (ResourceInUseException, AccessDeniedException) as error:
+        raise SourceAbsentError(HELD) from error
+    except GenericException as error:
+        raise SourceAbsentError(f"got '{_first_line(error)}', expected that it opens") from error
 
 
 def attached() -> list[AttachedCamera]:

@@ -18,7 +18,9 @@ def at(ms: float, x: float, y: float = 0.0, *, busy: bool = False) -> StageSampl
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(0, 40), st.floats(0, 40))
-def test_a_steady_motion_is_placed_at_the_middle_of_the_exposure(start: float, speed: float, begun: float, long: float) -> None:
+def test_a_steady_motion_is_placed_at_the_middle_of_the_exposure(
+    start: float, speed: float, begun: float, long: float
+) -> None:
     samples = [at(t, start + speed * t) for t in range(-40, 121, 40)]
     place = whereabouts(samples, round(begun * MS), round((begun + long) * MS), None)
     assert place is not None
