@@ -138,7 +138,7 @@ def _watch(
     begun_s = time.monotonic()
     ends_s = begun_s + 60 * found.minutes
     frames, framed_s, sampled_s = 0, begun_s, 0.0
-    next_fault_s = begun_s + (chance.uniform(*EVERY_S) if chance else float("inf"))
+    next_fault_s = float("inf")
     while thread.is_alive():
         now_s = time.monotonic()
         waits = bool(found.faults) and found.faults[-1].frame_after_s is None
@@ -147,10 +147,11 @@ def _watch(
         captured = reader.status.captured
         if captured > frames:
             found.longest_without_frame_s = round(max(found.longest_without_frame_s, now_s - framed_s), 2)
-            frames, framed_s = captured, now_s
             if waits:
                 found.faults[-1].frame_after_s = round(now_s - begun_s - found.faults[-1].at_s, 2)
-                next_fault_s = now_s + (chance.uniform(*EVERY_S) if chance else float("inf"))
+            if chance is not None and (waits or not frames):
+                next_fault_s = now_s + chance.uniform(*EVERY_S)
+            frames, framed_s = captured, now_s
         pid: int | None = getattr(source, "pid", None)
         if chance is not None and pid is not None and not waits and next_fault_s <= now_s < ends_s:
             found.faults.append(DriverFault(chance.choice(("killed", "stopped")), round(now_s - begun_s, 2)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ def opened(target: str) -> DrivenSource:
     return source
 
 
+def until_none(next_image: Callable[[float], object]) -> None:
+    """Images that came before are given first."""
+    while next_image(3.0) is not None:
+        pass
+
+
 def frames_of(source: DrivenSource, count: int) -> Iterator[Frame]:
     while count:
         item = source.read()
@@ -86,7 +92,7 @@ def test_addresses(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             MicroManagerAddress.parse(target)
         assert says in str(caught.value)
-    with pytest.raises(SourceError, match="got no file '/not/there.yaml', expected a useq sequence"):
+    with pytest.raises(SourceError, match=r"got no file '/not/there.yaml', expected a useq sequence"):
         open_source(parse_source("mm:a.cfg,mda=/not/there.yaml"))
 
 
@@ -188,8 +194,7 @@ def test_a_device_that_goes_underneath_the_driver_is_lost() -> None:
     assert driver.next(3.0) is not None
     driver._core.stopSequenceAcquisition()
     with pytest.raises(SourceLostError, match="got the end of its images"):
-        for _ in range(3):
-            driver.next(0.5)
+        until_none(driver.next)
     driver.close()
 
 

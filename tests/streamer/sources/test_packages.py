@@ -63,7 +63,7 @@ def test_without_it_the_prefix_means_nothing() -> None:
 
 
 def test_its_scheme_is_among_those_that_are_known(installed: Path) -> None:
-    with pytest.raises(UsageError, match=r"camera:, stripes:, or a path$"):
+    with pytest.raises(UsageError, match=r"openflexure:, stripes:, or a path$"):
         parse_source("strips://64x48")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,6 +33,12 @@ def frames_of(source: DrivenSource, count: int) -> Iterator[Frame]:
         if isinstance(item, Frame):
             count -= 1
             yield item
+
+
+def until_none(next_image: Callable[[float], object]) -> None:
+    """Images that came before are given first."""
+    while next_image(3.0) is not None:
+        pass
 
 
 def opened(target: str) -> DrivenSource:
@@ -131,8 +137,7 @@ def test_a_camera_that_closes_underneath_is_lost() -> None:
     assert driver.next(3.0) is not None
     driver._camera.StopGrabbing()
     with pytest.raises(SourceLostError, match="got the end of its images"):
-        for _ in range(4):
-            driver.next(0.5)
+        until_none(driver.next)
     driver.close()
 
 
@@ -147,8 +152,7 @@ def test_a_camera_that_is_unplugged_is_lost_and_found_again(monkeypatch: pytest.
             list(frames_of(source, 100))
         source.close()
         monkeypatch.setenv("PYLON_CAMEMU", "0")
-        with pytest.raises(SourceLostError, match=f"got no camera with the serial number '{SERIAL}', expected one of those "
-                                                  "attached: none"):  # fmt: skip
+        with pytest.raises(SourceLostError, match=f"'{SERIAL}', expected one of those attached: none"):
             source.open()
         source.close()
         monkeypatch.setenv("PYLON_CAMEMU", "1")
