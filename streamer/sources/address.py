@@ -177,7 +177,7 @@ def _short_name(kind: Kind, target: str) -> str:
         text = _host(f"http://{target.partition(',')[0]}")
     elif kind in ("genicam", "pylon"):
         parts = [part.strip() for part in target.split(",")]
-        text = next((part for part in parts if part and not part.lower().endswith(".cti")), "")
+        text = next((part for part in parts if part and part != "aravis" and not part.lower().endswith(".cti")), "")
     elif kind == "mm":
         text = PurePath(target.partition(",")[0]).stem
     elif kind in ("path", "replay"):

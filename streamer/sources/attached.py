@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 
 from engines.base import LeukostreamError
-from streamer.sources import genicam, pylon
+from streamer.sources import aravis, genicam, pylon
 from streamer.sources.capture import open_capture
 from streamer.sources.driver import AttachedCamera
 from streamer.sources.own_process import answer_of
@@ -51,7 +51,12 @@ def of_opencv() -> list[AttachedCamera]:
     return [camera for camera in tried if camera.usable]
 
 
-BACK_ENDS: BackEnds = {"camera": of_opencv, "genicam": genicam.attached, "pylon": pylon.attached}
+BACK_ENDS: BackEnds = {
+    "camera": of_opencv,
+    "genicam": genicam.attached,
+    "genicam:aravis": aravis.attached,
+    "pylon": pylon.attached,
+}
 """By the prefix of their sources."""
 
 

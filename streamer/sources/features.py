@@ -98,6 +98,13 @@ def in_force(features: Features) -> dict[str, str]:
     return found
 
 
+def exposure_ms(settings: Mapping[str, str], features: Features) -> float | None:
+    """What is in force; None where the camera has no exposure in microseconds."""
+    if "exposure" not in settings or not (features.has("ExposureTime") or features.has("ExposureTimeAbs")):
+        return None
+    return float(settings["exposure"]) / 1000
+
+
 _CANDIDATES: Mapping[str, Sequence[str]] = {
     "pixel_format": ("PixelFormat",),
     "exposure": ("ExposureTime", "ExposureTimeAbs", "ExposureTimeRaw"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from engines.base import UsageError
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, in_force
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force
 from streamer.sources.newest_image import Grabbed, NewestImage
 from streamer.sources.packages import extra
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from harvesters.core import Harvester
 
 PATH_VARIABLE = "GENICAM_GENTL64_PATH"
+
+ARAVIS = "aravis"
+"""Instead of a producer's file: through Aravis, by the module of that name."""
 
 HELD = "got a camera that another program holds, expected a free one; close it there"
 
@@ -45,15 +48,15 @@ class GenicamAddress:
 
     serial: str
     producer: str | None
-    """Its file; None: all that GENICAM_GENTL64_PATH names."""
+    """Its file; None: all that GENICAM_GENTL64_PATH names. ARAVIS: none, but Aravis."""
     settings: FeatureSettings
 
     @classmethod
     def parse(cls, target: str) -> GenicamAddress:
-        """`[FILE.cti,]SERIAL[,KEY=VALUE…]`; UsageError for anything else."""
+        """`[FILE.cti,|aravis,]SERIAL[,KEY=VALUE…]`; UsageError for anything else."""
         first, *rest = (part.strip() for part in target.split(","))
         producer = None
-        if first.lower().endswith(".cti"):
+        if first == ARAVIS or first.lower().endswith(".cti"):
             producer = os.path.expanduser(first)
             first, *rest = rest or [""]
         if not first or "=" in first:
@@ -66,8 +69,11 @@ class GenicamAddress:
 
 def open_genicam(name: str, target: str, now_ns: Callable[[], int]) -> DrivenSource:
     """UsageError for a malformed address."""
+    from streamer.sources import aravis
+
     address = GenicamAddress.parse(target)
-    return DrivenSource(name, f"camera {address.serial}", connect, target, now_ns)
+    connects = aravis.connect if address.producer == ARAVIS else connect
+    return DrivenSource(name, f"camera {address.serial}", connects, target, now_ns)
 
 
 class GenicamDriver:
@@ -209,13 +215,6 @@ class NodeFeatures:
 
     def choices(self, name: str) -> Sequence[str]:
         return _value(lambda: list(self._nodes.get_node(name).symbolics)) or []
-
-
-def exposure_ms(settings: Mapping[str, str], features: Any) -> float | None:
-    """What is in force; None where the camera has no exposure in microseconds."""
-    if "exposure" not in settings or not (features.has("ExposureTime") or features.has("ExposureTimeAbs")):
-        return None
-    return float(settings["exposure"]) / 1000
 
 
 def not_attached(serial: str, attached: Iterable[str]) -> SourceAbsentError:

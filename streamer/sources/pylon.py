@@ -17,8 +17,8 @@ from engines.base import UsageError
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, in_force
-from streamer.sources.genicam import HELD, exposure_ms, not_attached
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force
+from streamer.sources.genicam import HELD, not_attached
 from streamer.sources.newest_image import Grabbed, NewestImage
 from streamer.sources.packages import extra
 
