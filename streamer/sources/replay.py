@@ -146,6 +146,7 @@ class ReplaySource:
             stage_error_um=head.stage_error_um,
             um_per_px=head.um_per_px,
             exposed_ns=None if head.exposed_after_ns is None else now_ns + head.exposed_after_ns,
+            moving=head.moving,
         )
 
     def close(self) -> None:
