@@ -15,7 +15,7 @@ import numpy as np
 
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
 from streamer.sources.genicam import HELD, GenicamAddress, not_attached
 from streamer.sources.newest_image import Grabbed, NewestImage
 
@@ -52,6 +52,7 @@ class AravisDriver:
         apply(settings, features)
         self.settings = in_force(features)
         self._exposure_ms = exposure_ms(self.settings, features)
+        self.period_s = period_s(self.settings, self._exposure_ms)
         self._format = self.settings["pixel_format"]
         self._stream = camera.create_stream(None, None)
         for _ in range(_BUFFERS):

@@ -29,7 +29,7 @@ PAUSES_S = (0.5, 1.0, 2.0, 4.0, 5.0)
 """Before a camera of this machine is opened again: who plugs a cable in stands beside it and waits."""
 
 SILENCE_S = 3.0
-"""A camera that sends nothing for so long is lost."""
+"""A camera that sends nothing for so long, and for the time of two images, is lost."""
 
 HANGS_S = 5.0
 """A driver that does not even answer for so long, beyond the silence, hangs."""
@@ -45,6 +45,7 @@ class Opened:
     """A driver's first word."""
 
     settings: Mapping[str, str]
+    period_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class DrivenSource:
         self._now_ns = now_ns
         self._opens_within_s = opens_within_s
         self._silence_s = silence_s
+        self._period_s = 0.0
         self._process: OwnProcess | None = None
         self._room: SharedMemory | None = None
         self._answered = False
@@ -137,7 +139,7 @@ class DrivenSource:
         answer = self._answer(self._opens_within_s)
         if not isinstance(answer, Opened):
             raise self._lost(f"got {type(answer).__name__}, expected that it opens")
-        self.settings = answer.settings
+        self.settings, self._period_s = answer.settings, answer.period_s
 
     def read(self) -> Frame | Skip | None:
         if self._held:
@@ -174,7 +176,7 @@ class DrivenSource:
         """None: at the end."""
         while True:
             self._ask(None)
-            answer = self._answer((self._silence_s or SILENCE_S) + HANGS_S)
+            answer = self._answer((self._silence_s or SILENCE_S) + 2 * self._period_s + HANGS_S)
             if isinstance(answer, NeedsRoom):
                 self._make_room(answer.size_bytes)
                 answer = self._answer(HANGS_S)
@@ -183,7 +185,8 @@ class DrivenSource:
             if isinstance(answer, EndOfImages):
                 return None
             if answer is None and self._silence_s is not None:
-                raise self._lost(f"got no image for {self._silence_s:g} s, expected more; is it plugged in?")
+                silence_s = self._silence_s + 2 * self._period_s
+                raise self._lost(f"got no image for {silence_s:g} s, expected more; is it plugged in?")
 
     def _make_room(self, size_bytes: int) -> None:
         if self._room is not None:
@@ -250,12 +253,12 @@ def serve(pipe: Connection, connect: Connect, target: str) -> None:
         return
     room: SharedMemory | None = None
     try:
-        pipe.send(Opened(dict(driver.settings)))
+        pipe.send(Opened(dict(driver.settings), driver.period_s))
         while True:
             request = pipe.recv()
             assert request is None
             try:
-                image = driver.next(SILENCE_S)
+                image = driver.next(SILENCE_S + 2 * driver.period_s)
             except EndOfImages as end:
                 pipe.send(end)
                 continue

@@ -54,6 +54,10 @@ class Driver(Protocol):
     def settings(self) -> Mapping[str, str]:
         """What is in force, read back from the camera, by name."""
 
+    @property
+    def period_s(self) -> float:
+        """From one image to the next at most, by its settings; 0: short, or not known."""
+
     def next(self, timeout_s: float) -> RawImage | None: ...
 
     def close(self) -> None:

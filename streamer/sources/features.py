@@ -98,6 +98,12 @@ def in_force(features: Features) -> dict[str, str]:
     return found
 
 
+def period_s(settings: Mapping[str, str], exposure_ms: float | None) -> float:
+    """From one image to the next, by what is in force; 0: not known."""
+    fps = float(settings.get("fps", "0"))
+    return max(1 / fps if fps > 0 else 0.0, (exposure_ms or 0.0) / 1000)
+
+
 def exposure_ms(settings: Mapping[str, str], features: Features) -> float | None:
     """What is in force; None where the camera has no exposure in microseconds."""
     if "exposure" not in settings or not (features.has("ExposureTime") or features.has("ExposureTimeAbs")):

@@ -20,7 +20,7 @@ from engines.base import UsageError
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
 from streamer.sources.newest_image import Grabbed, NewestImage
 from streamer.sources.packages import extra
 
@@ -90,6 +90,7 @@ class GenicamDriver:
         apply(settings, features)
         self.settings = in_force(features)
         self._exposure_ms = exposure_ms(self.settings, features)
+        self.period_s = period_s(self.settings, self._exposure_ms)
         acquirer.num_buffers = max(_BUFFERS, acquirer.min_num_buffers)
         acquirer.start()
         self._newest = NewestImage(self._grab)

@@ -208,6 +208,7 @@ class LiveMicroscope:
         self._microscope = microscope
         self._core = microscope.core
         self.settings = microscope.settings
+        self.period_s = self._core.getExposure() / 1000
         self._number: int | None = None
         self._stage = StagePoller(microscope.where, _ASKED_EVERY_S) if microscope.xy else None
         if self._stage is not None:

@@ -42,6 +42,7 @@ class SequenceOfImages:
                 f"got {os.path.basename(file)} ({fault}), expected a useq sequence (YAML or JSON)"
             ) from error
         self._microscope = microscope
+        self.period_s = 0.0  # it may wait for as long as it likes
         self.settings = {**microscope.settings, "mda": os.path.basename(file)}
         self._images: Queue[RawImage | Exception] = Queue(_WAITING)
         self._stopped = threading.Event()

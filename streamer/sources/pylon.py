@@ -17,7 +17,7 @@ from engines.base import UsageError
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
 from streamer.sources.genicam import HELD, not_attached
 from streamer.sources.newest_image import Grabbed, NewestImage
 from streamer.sources.packages import extra
@@ -63,6 +63,7 @@ class PylonDriver:
         apply(settings, features)
         self.settings = in_force(features)
         self._exposure_ms = exposure_ms(self.settings, features)
+        self.period_s = period_s(self.settings, self._exposure_ms)
         self._format = self.settings["pixel_format"]
         camera.MaxNumBuffer.Value = _BUFFERS
         camera.StartGrabbing(pylon.GrabStrategy_OneByOne)

@@ -25,6 +25,7 @@ class ScriptedDriver:
     """One word of the target answers one call of `next`, in order; then it ends. A number is an image of that value."""
 
     settings: Mapping[str, str] = {"exposure": "10"}
+    period_s = 0.0
 
     def __init__(self, words: Iterator[str]) -> None:
         self._words = words
@@ -75,10 +76,12 @@ def connect(target: str) -> ScriptedDriver:
         os.abort()
     elif how == "hang":
         time.sleep(60)
-    elif how != "open":
+    elif how not in ("open", "slow"):
         kinds = {"absent": SourceAbsentError, "never": SourceError, "usage": UsageError, "bug": ZeroDivisionError}
         raise kinds[how]("says the driver")
-    return ScriptedDriver(iter(words))
+    driver = ScriptedDriver(iter(words))
+    driver.period_s = 1.5 if how == "slow" else 0.0
+    return driver
 
 
 def finds_two() -> list[AttachedCamera]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,18 @@ from streamer.sources.reconnection import SourceReader
 from tests.streamer.sources import drivers
 
 pytestmark = pytest.mark.lengthy
+
+ROOT = Path(__file__).parents[3]
+HOLDER = """
+import time
+from streamer.sources.camera_process import DrivenSource
+from tests.streamer.sources import drivers
+
+source = DrivenSource("a", "camera 7", drivers.connect, "open 1", time.monotonic_ns)
+source.open()
+print(source.pid, flush=True)
+time.sleep(60)
+"""
 
 
 def driven(target: str, **options: float | None) -> DrivenSource:
@@ -147,6 +161,31 @@ def test_a_sequence_may_be_silent_for_as_long_as_it_likes() -> None:
         assert isinstance(source.read(), Frame)
     finally:
         source.close()
+
+
+def test_a_camera_that_exposes_for_long_may_be_silent_for_longer() -> None:
+    source = driven("slow 1 silence")
+    source.open()
+    try:
+        assert isinstance(source.read(), Frame)
+        with pytest.raises(SourceLostError, match="got no image for 6 s"):
+            source.read()
+    finally:
+        source.close()
+
+
+def test_ctrl_c_does_not_reach_a_driver_and_its_end_follows_ours() -> None:
+    """A terminal's Ctrl-C goes to a group of processes. The driver is in its own, and ends with who started it."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert holder.stdout is not None
+    pid = int(holder.stdout.readline())
+    assert os.getpgid(pid) == pid
+    holder.kill()
+    holder.wait()
+    until = time.monotonic() + 20
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_what_a_library_prints_is_not_among_the_results(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engines.base import UsageError
 from streamer.sources.base import SourceError
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, in_force
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
 
 
 @dataclass
@@ -122,6 +122,16 @@ def test_what_a_camera_does_not_take(setting: str, says: str) -> None:
     with pytest.raises(SourceError) as caught:
         apply(FeatureSettings.parse([setting], "x"), modern())
     assert says in str(caught.value)
+
+
+def test_how_long_it_exposes_and_waits() -> None:
+    camera = modern()
+    assert exposure_ms(in_force(camera), camera) == 0.9
+    assert period_s({"fps": "20"}, 0.9) == 0.05
+    assert period_s({"fps": "20"}, 4000.0) == 4.0
+    assert period_s({}, None) == 0.0
+    raw = Camera({"ExposureTimeRaw": "77"})
+    assert exposure_ms(in_force(raw), raw) is None
 
 
 def test_a_refusal_without_a_range_says_what_the_library_says() -> None:
