@@ -22,7 +22,7 @@ from streamer.records import Frame, Mode, Skip, StagePoint
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.decoded import DAMAGED
 from streamer.sources.driver import Connect, EndOfImages, RawImage
-from streamer.sources.own_process import OwnProcess, ProcessEndedError
+from streamer.sources.own_process import ENDS_WITHIN_S, OwnProcess, ProcessEndedError
 from streamer.sources.pixel_formats import to_bgr
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 5.0)
@@ -119,7 +119,7 @@ class DrivenSource:
         self._period_s = 0.0
         self._process: OwnProcess | None = None
         self._room: SharedMemory | None = None
-        self._answered = False
+        self._answered = self._hangs = False
         self._held: list[Frame | Skip] = []
         self._frame_id = 0
         self.passed_over = 0
@@ -165,7 +165,8 @@ class DrivenSource:
         self._held.clear()
         if self._process is not None:
             process, self._process = self._process, None
-            process.end()
+            process.end(0.0 if self._hangs else ENDS_WITHIN_S)
+            self._hangs = False
         if self._room is not None:
             room, self._room = self._room, None
             room.close()
@@ -232,6 +233,7 @@ class DrivenSource:
         try:
             answer = self._process.receive(timeout_s)
         except TimeoutError as error:
+            self._hangs = True
             raise self._lost(f"got no answer of its driver for {timeout_s:g} s, expected one; it hangs") from error
         except ProcessEndedError as error:
             raise self._lost(f"got no answer ({error}), expected images") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -13,7 +14,10 @@ from typing import Any
 
 from engines.base import LeukostreamError
 
-_ENDS_WITHIN_S = 1.0
+ENDS_WITHIN_S = 5.0
+"""A driver that is told to end closes its camera and its stages meanwhile."""
+
+_KILLED_WITHIN_S = 1.0
 
 
 class ProcessEndedError(LeukostreamError):
@@ -31,6 +35,8 @@ class OwnProcess:
         self._process = context.Process(target=_run, args=(function, theirs, arguments), daemon=True)
         self._process.start()
         theirs.close()
+        # Before multiprocessing waits for its own at the end of the program: for ever, where one is stopped.
+        atexit.register(self.end)
 
     @property
     def pid(self) -> int | None:
@@ -54,16 +60,17 @@ class OwnProcess:
                 raise
             raise ProcessEndedError(self._how()) from error
 
-    def end(self, within_s: float = _ENDS_WITHIN_S) -> None:
+    def end(self, within_s: float = ENDS_WITHIN_S) -> None:
         """Close the pipe and wait until it ends; it is killed where that takes longer. Harmless when called twice."""
+        atexit.unregister(self.end)
         self._pipe.close()
         self._process.join(within_s)
         if self._process.is_alive():
             self._process.kill()  # also one that is stopped, or hangs in a driver
-            self._process.join(_ENDS_WITHIN_S)
+            self._process.join(_KILLED_WITHIN_S)
 
     def _how(self) -> str:
-        self._process.join(_ENDS_WITHIN_S)
+        self._process.join(_KILLED_WITHIN_S)
         code = self._process.exitcode
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +28,8 @@ class ScriptedDriver:
 
     settings: Mapping[str, str] = {"exposure": "10"}
     period_s = 0.0
+    closes: Path | None = None
+    """Written when it closes."""
 
     def __init__(self, words: Iterator[str]) -> None:
         self._words = words
@@ -34,6 +38,9 @@ class ScriptedDriver:
         word = next(self._words, "end")
         if word == "end":
             raise EndOfImages
+        if word == "slowly":
+            time.sleep(0.01)
+            return raw(1)
         if word == "silence":
             return None
         if word == "crash":
@@ -62,7 +69,10 @@ class ScriptedDriver:
             return raw(11, pixel_format="Confidence8")
         return raw(int(word))
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        if self.closes is not None:
+            time.sleep(1.5)
+            self.closes.write_text("after 1.5 s")
 
 
 def connect(target: str) -> ScriptedDriver:
@@ -76,10 +86,12 @@ def connect(target: str) -> ScriptedDriver:
         os.abort()
     elif how == "hang":
         time.sleep(60)
-    elif how not in ("open", "slow"):
+    elif how not in ("open", "slow", "endless") and not how.startswith("closes:"):
         kinds = {"absent": SourceAbsentError, "never": SourceError, "usage": UsageError, "bug": ZeroDivisionError}
         raise kinds[how]("says the driver")
-    driver = ScriptedDriver(iter(words))
+    driver = ScriptedDriver(itertools.repeat("slowly") if how == "endless" else iter(words))
+    if how.startswith("closes:"):
+        driver.closes = Path(how.removeprefix("closes:"))
     driver.period_s = 1.5 if how == "slow" else 0.0
     return driver
 

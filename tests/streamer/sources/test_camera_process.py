@@ -188,6 +188,25 @@ def test_ctrl_c_does_not_reach_a_driver_and_its_end_follows_ours() -> None:
         time.sleep(0.05)
 
 
+def test_a_driver_that_hangs_does_not_keep_the_program_from_ending() -> None:
+    code = HOLDER.replace("time.sleep(60)", "import os, signal; os.kill(source.pid, signal.SIGSTOP)")
+    begun = time.monotonic()
+    held = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
+    )
+    assert time.monotonic() - begun < 30
+    assert not held.stderr
+    assert not Path(f"/proc/{held.stdout.strip()}").exists()
+
+
+def test_a_driver_closes_its_camera_before_it_ends(tmp_path: Path) -> None:
+    source = driven(f"closes:{tmp_path / 'closed'} 1")
+    source.open()
+    assert isinstance(source.read(), Frame)
+    source.close()
+    assert (tmp_path / "closed").read_text() == "after 1.5 s"
+
+
 def test_what_a_library_prints_is_not_among_the_results(capfd: pytest.CaptureFixture[str]) -> None:
     source = driven("prints 1")
     source.open()
@@ -213,7 +232,7 @@ def test_no_shared_memory_stays_behind() -> None:
 
 
 def test_a_process_that_is_killed_is_reopened_by_the_reader_within_its_pauses() -> None:
-    source = driven(" ".join(["open", *["1"] * 5000]))
+    source = driven("endless")
     ring, stop = Ring(4, "drop_oldest"), threading.Event()
     pauses: list[float] = []
     reader = SourceReader(source, ring, stop, pause=lambda s: pauses.append(s))
