@@ -89,7 +89,7 @@ _KINDS: dict[str, type[LeukostreamError]] = {
 class DrivenSource:
     """Frames of one camera, live: the newest is what `read` gives. What a driver with an end gives is all of it.
 
-    A camera that gave frames and is gone is opened again for ever.
+    A camera that was open and is gone is opened again for ever; one that opens and never sends is not.
     """
 
     pauses_s = PAUSES_S
@@ -119,7 +119,7 @@ class DrivenSource:
         self._period_s = 0.0
         self._process: OwnProcess | None = None
         self._room: SharedMemory | None = None
-        self._answered = self._hangs = False
+        self._was_open = self._answered = self._hangs = False
         self._held: list[Frame | Skip] = []
         self._frame_id = 0
         self.passed_over = 0
@@ -133,13 +133,14 @@ class DrivenSource:
         return None if self._process is None else self._process.pid
 
     def open(self) -> None:
-        """What the driver's `connect` raises; of a camera that gave frames before, SourceLostError instead."""
+        """What the driver's `connect` raises; of a camera that was open before, SourceLostError instead."""
         self.close()
         self._process = OwnProcess(serve, self._connect, self._target)
         answer = self._answer(self._opens_within_s)
         if not isinstance(answer, Opened):
             raise self._lost(f"got {type(answer).__name__}, expected that it opens")
         self.settings, self._period_s = answer.settings, answer.period_s
+        self._was_open = True
 
     def read(self) -> Frame | Skip | None:
         if self._held:
@@ -187,7 +188,10 @@ class DrivenSource:
                 return None
             if answer is None and self._silence_s is not None:
                 silence_s = self._silence_s + 2 * self._period_s
-                raise self._lost(f"got no image for {silence_s:g} s, expected more; is it plugged in?")
+                text = f"{self._shown}: got no image for {silence_s:g} s, expected more; is it plugged in?"
+                if self._answered:
+                    raise SourceLostError(text)
+                raise SourceAbsentError(f"{text} Does it wait for a trigger?")
 
     def _make_room(self, size_bytes: int) -> None:
         if self._room is not None:
@@ -238,12 +242,12 @@ class DrivenSource:
         except ProcessEndedError as error:
             raise self._lost(f"got no answer ({error}), expected images") from error
         if isinstance(answer, Fault):
-            raise self._lost(answer.text) if self._answered else _KINDS[answer.kind](f"{self._shown}: {answer.text}")
+            raise self._lost(answer.text) if self._was_open else _KINDS[answer.kind](f"{self._shown}: {answer.text}")
         return answer
 
     def _lost(self, text: str) -> SourceError:
-        """Of a camera that never gave anything: it may not be there yet."""
-        return (SourceLostError if self._answered else SourceAbsentError)(f"{self._shown}: {text}")
+        """Of a camera that was never open: it may not be there yet."""
+        return (SourceLostError if self._was_open else SourceAbsentError)(f"{self._shown}: {text}")
 
 
 def serve(pipe: Connection, connect: Connect, target: str) -> None:

@@ -154,6 +154,25 @@ def test_a_camera_that_gave_frames_and_goes_is_lost_and_opens_again(word: str, s
         source.close()
 
 
+@pytest.mark.parametrize(
+    ("word", "error", "says"),
+    [
+        ("crash", SourceLostError, "got no answer"),
+        (
+            "silence",
+            SourceAbsentError,
+            r"got no image for 3 s, expected more; is it plugged in\? Does it wait for a trigger",
+        ),
+    ],
+)
+def test_a_camera_that_goes_before_its_first_image(word: str, error: type[SourceError], says: str) -> None:
+    source = driven(f"open {word}")
+    source.open()
+    with pytest.raises(error, match=says):
+        source.read()
+    source.close()
+
+
 def test_a_sequence_may_be_silent_for_as_long_as_it_likes() -> None:
     source = driven("open silence silence 1", silence_s=None)
     source.open()
