@@ -109,7 +109,8 @@ def test_a_package_of_an_extra_that_is_missing_is_one_line() -> None:
 def test_the_package_of_a_camera_that_is_missing_is_one_line(
     module: str, target: str, package: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    for name_of in [package, *(loaded for loaded in sys.modules if loaded.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name_of, None)
     monkeypatch.setattr("streamer.sources.genicam.producers", lambda named: ["maker.cti"])
     source = importlib.import_module(f"streamer.sources.{module}")
     with pytest.raises(
