@@ -49,6 +49,10 @@ def open_source(
         from streamer.sources.replay import ReplaySource
 
         return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
+    if address.kind == "wsi":
+        from streamer.sources.whole_slide import WholeSlideSource
+
+        return WholeSlideSource(address.name, address.target, now_ns)
     if address.kind == "package":
         from streamer.sources.packages import open_packaged
 
