@@ -4,6 +4,9 @@ The reader of a source shows its first frames to `Magnification` before they are
 on the order of the frames alone and not on which worker is the faster; from then on a frame costs one look into a
 dictionary. A size of frame has its own choice: a folder may hold pictures of several laboratories.
 
+Where the first frame shows too few red cells, as the border of a smear on a scanned slide does, the scale that its
+source states is believed; where it states none, the next frames are looked at.
+
 Frames smaller than the card's input are shown as they are rather than enlarged, unless their red cells ask for it: a
 small picture is mostly one cut out around a cell. (White cells found in 322 such pictures of 120 and 300 px, of two
 laboratories unknown to the detector: enlarged to 416 px 77 %, as they are 99 %.)
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 
 from engines.models.detector import Detector
 from engines.models.scale import in_input, is_trained_for, long_side_for, measure_rbc_diameter, trained_range
+from streamer.counting.verdict import RED_CELL_UM
 from streamer.records import Frame, Skip
 from streamer.sources.base import PassedOnSource, Source
 
@@ -65,7 +69,7 @@ class Magnification:
         if view.settled:
             return
         view.looks += 1
-        diameter = self._known_px or measure_rbc_diameter(view.usual, [frame.image])
+        diameter = self._known_px or measure_rbc_diameter(view.usual, [frame.image]) or _stated_px(frame)
         view.settled = diameter is not None or view.looks >= LOOKS
         view.rbc_px, view.first_frame_id = diameter, frame.frame_id
         if diameter is None or is_trained_for(view.usual, frame.width, frame.height, diameter):
@@ -118,6 +122,11 @@ class Magnification:
                 f"{size}, {seen:.0f} px in the input: outside the magnifications that {detector.card.name} was trained "
                 f"for ({low:g} to {high:g} px), cells will be missed; {remedy}"
             )
+
+
+def _stated_px(frame: Frame) -> float | None:
+    """How wide red cells should be by the scale that the source states; None: it states none."""
+    return None if not frame.um_per_px else RED_CELL_UM / frame.um_per_px
 
 
 class MeasuredSource(PassedOnSource):
