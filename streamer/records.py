@@ -49,6 +49,8 @@ __all__ = [
     "ModelHealth",
     "NearestLaboratory",
     "Observation",
+    "PositionsState",
+    "PositionsStatus",
     "RangeState",
     "ReaderState",
     "Reclassification",
@@ -64,6 +66,8 @@ __all__ = [
     "VerdictReason",
     "VerdictState",
     "WorstLaboratory",
+    "usable_point",
+    "usable_scale",
 ]
 
 Mode = Literal["live", "analysis"]
@@ -138,6 +142,26 @@ class StagePoint(msgspec.Struct, frozen=True):
     y: Annotated[float, published_digits(3)]
     z: Annotated[float | None, published_digits(3)] = None
     """None: the source has no focus drive, or does not say."""
+
+
+FARTHEST_UM = 1e7
+"""No slide is 10 m long: what is beyond is no position."""
+SCALES_UM_PER_PX = (0.005, 50.0)
+"""Of what a microscope's camera can have, far beyond either end."""
+
+
+def usable_point(point: StagePoint | None) -> StagePoint | None:
+    """A position as a source gave it; None where its x or y are no finite numbers of a slide. A z that is none is left
+    out."""
+    if point is None or not (abs(point.x) <= FARTHEST_UM and abs(point.y) <= FARTHEST_UM):  # NaN is not <= either
+        return None
+    return point if point.z is None or abs(point.z) <= FARTHEST_UM else StagePoint(point.x, point.y)
+
+
+def usable_scale(um_per_px: float | None) -> float | None:
+    """A scale as a source gave it; None where it is none of a microscope."""
+    low, high = SCALES_UM_PER_PX
+    return um_per_px if um_per_px is not None and low <= um_per_px <= high else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -455,6 +479,31 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     """None: of an older streamer."""
 
 
+PositionsState = Literal["learning", "used", "ignored"]
+
+
+# What was made of the positions that a source's stage reports.
+class PositionsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    state: str
+    """A PositionsState. learning: how the camera sees the stage is not known yet; ignored: `note` says why."""
+    frames: int
+    """Frames that came with a position."""
+    unusable: int
+    """Frames whose position was no number, or on no slide."""
+    disagreed: int
+    """Frames that the picture places elsewhere than the stage, by more than their errors allow; the picture holds."""
+    um_per_px: Annotated[float | None, published_digits(5)] = None
+    """How the camera sees the stage, as fitted or as the source states it; None while it is not known."""
+    turn_deg: Annotated[float | None, published_digits(2)] = None
+    mirrored: bool | None = None
+    error_um: Annotated[float | None, published_digits(2)] = None
+    """Standard deviation of a reading from the picture, along one axis."""
+    joined: int = 0
+    """Islands that the stage alone has put beside others."""
+    note: str | None = None
+    """For people."""
+
+
 class SourceProgress(msgspec.Struct, frozen=True):
     """How far a source was read, and what was lost on the way, over all runs of a session."""
 
@@ -491,6 +540,8 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """x1, y1, x2, y2 around each part of its frames that shows no slide; empty: none is known."""
     behind_s: Annotated[float | None, published_digits(3)] = None
     """How far a live stream is behind what its camera sends, in seconds; None: no stream, or one without a clock."""
+    positions: PositionsStatus | None = None
+    """None: none of its frames came with a position."""
 
 
 # How the publishing sockets do; all counts since the start.

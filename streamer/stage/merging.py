@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -24,7 +24,15 @@ _NOTHING: Mapping[int, Shift | None] = {}
 class IslandMerger:
     """Compares keyframes of different islands of one map, and merges islands that overlap."""
 
-    def __init__(self, stage_map: StageMap, config: StageConfig, registration: RegistrationConfig) -> None:
+    def __init__(
+        self,
+        stage_map: StageMap,
+        config: StageConfig,
+        registration: RegistrationConfig,
+        bears_out: Callable[[int, int, Shift], bool] = lambda a, b, shift: False,
+    ) -> None:
+        """`bears_out`: whether something else says the same as a match of two keyframes, which then needs no other."""
+        self._bears_out = bears_out
         self._map = stage_map
         self._config = config
         self._registration = registration
@@ -119,7 +127,11 @@ class IslandMerger:
             a, b, shift = b, a, shift.reversed()
         first, second = self._map[a], self._map[b]
         x, y = first.x_px + shift.x_px - second.x_px, first.y_px + shift.y_px - second.y_px
-        confirmed = self._config.is_beyond_doubt(shift) or self._is_confirmed(first.island, second.island, x, y)
+        confirmed = (
+            self._config.is_beyond_doubt(shift)
+            or self._is_confirmed(first.island, second.island, x, y)
+            or self._bears_out(a, b, shift)
+        )
         self._hunches.append((a, b, shift))
         bridges = self._bridges(first, second, x, y) if confirmed else None
         if bridges is None:

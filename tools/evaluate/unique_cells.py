@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -33,6 +34,7 @@ from streamer.run.session import STAGE
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.sources.simulated.stage_motion import MOVE
 from streamer.stage.placement import Placement
+from streamer.stage.readings import Reading
 from streamer.stage.tracker import StageTracker
 from tools.commands import command_parser
 
@@ -62,6 +64,13 @@ def true_boxes(slide: VirtualSlide, jitter_px: float) -> Find:
     return find
 
 
+def reading_of(slide: VirtualSlide, frame_id: int) -> Reading | None:
+    """What its stage says of a frame."""
+    readings = slide.readings
+    point = readings.point(frame_id)
+    return None if point is None else Reading(point.x, point.y, readings.error_um, readings.um_per_px)
+
+
 def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
     """All frames of one pass; the figures, with every error in `errors`."""
     tracker, slide_map = StageTracker(STAGE), SlideMap(SlideConfig(min_score=min_score))
@@ -76,7 +85,8 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         image = slide.render(frame_id)
         quality = assess(image)
         start = time.perf_counter()
-        placement = tracker.update(tracker.prepare(image), may_start=quality.accepted)
+        reading = reading_of(slide, frame_id)
+        placement = tracker.update(tracker.prepare(image), may_start=quality.accepted, reading=reading)
         stage_ms.append((time.perf_counter() - start) * 1000)
         detections = find(image, frame_id)
         start = time.perf_counter()
@@ -102,6 +112,7 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         "lost": dict(lost),
         "islands": len(tracker.islands),
         "keyframes": tracker.keyframes,
+        "positions": None if tracker.positions is None else msgspec.structs.asdict(tracker.positions),
         "place_error_px": place_errors,
         "expected": len(expected),
         "counted": len(cells),
