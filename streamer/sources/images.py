@@ -15,7 +15,7 @@ from streamer.records import EncodedImage, Frame, Mode, Skip, StagePoint
 from streamer.sources.base import SourceError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image
 from streamer.sources.imageheader import FORMATS, ImageHeader, read_header
-from streamer.sources.tiles import OVERLAP, TILE_PX, serpentine, starts
+from streamer.sources.tiles import serpentine, starts
 
 __all__ = [
     "ImageLimits",
@@ -32,6 +32,13 @@ __all__ = [
 LARGE_MEGAPIXELS = 40.0
 """From here on an image is read in tiles: it is no field of a camera, and shrunk to a detector's input as a whole its
 cells would be specks."""
+
+
+TILE_PX = (1280, 1024)
+"""Of a large image, whose scale is not known: a field of 120 x 96 µm with a 40x objective, where one cell is 160 px."""
+
+OVERLAP = 0.25
+"""Of a tile's sides: cells up to 256 px wide lie whole in one."""
 
 
 class ImagesSource:

@@ -40,6 +40,8 @@ def read_pages(path: Path, limits: ImageLimits, at_least_bits: int) -> Iterator[
     SourceError where a package is missing."""
     with extra("wsi", f"{path.name}: several images in one TIFF"):
         import tifffile
+
+        from streamer.sources.whole_slide.tiff import scale_of
     try:
         with tifffile.TiffFile(path) as file:
             yield from _pages(file, limits, at_least_bits)
@@ -50,8 +52,6 @@ def read_pages(path: Path, limits: ImageLimits, at_least_bits: int) -> Iterator[
 
 
 def _pages(file: Any, limits: ImageLimits, at_least_bits: int) -> Iterator[Page | Unreadable]:
-    from streamer.sources.whole_slide.tiff import scale_of
-
     number = 0
     images = ome_images(file.ome_metadata or "") if file.is_ome else []
     stated: Sequence[OmeImage | None] = images if len(images) == len(file.series) else [None] * len(file.series)

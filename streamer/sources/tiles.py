@@ -1,27 +1,22 @@
-"""A picture larger than a camera's field, cut into fields of a camera's size: where the tiles lie."""
+"""A picture larger than a field, cut into tiles: where they lie."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-
-TILE_PX = (1280, 1024)
-"""Width and height. The sensor of a common microscope camera, so that a tile is a field such as the models, the quality
-gate and the map of the slide know: 320 x 256 µm at 0.25 µm/px, some hundred red cells or more."""
-
-OVERLAP = 0.2
-"""Of a tile's sides, with the next one: 51 µm of 1024 px at 0.25 µm/px, where the largest white cells are 25 µm wide.
-So cells at the edge of one tile lie whole in another."""
 
 Corner = tuple[int, int]
 """x and y of a tile's upper left pixel."""
 
 
 def starts(length_px: int, tile_px: int, overlap: float) -> list[int]:
-    """Where tiles begin along one side, with `overlap` of `tile_px` in common; the last one ends with the side. Only 0
-    where the side is no longer than a tile."""
-    step = max(1, round(tile_px * (1 - overlap)))
-    last = max(0, length_px - tile_px)
-    return [*range(0, last, step), last]
+    """Where tiles begin along one side: as few as share `overlap` of `tile_px` or more, the first at 0, the last one
+    ending with the side, the others evenly between. Only 0 where the side is no longer than a tile."""
+    last = length_px - tile_px
+    if last <= 0:
+        return [0]
+    steps = math.ceil(last / max(1, round(tile_px * (1 - overlap))))
+    return [round(number * last / steps) for number in range(steps + 1)]
 
 
 def serpentine(columns: list[int], rows: list[int]) -> Iterator[Corner]:

@@ -154,7 +154,12 @@ class StagePositions:
         if reading.error_um is not None:
             self._error_um = max(reading.error_um, self._error_um or 0.0)
         if self._affine is None and self._may_be_exact and reading.needs_no_fit and reading.um_per_px is not None:
-            self._affine, self._exact, self._state, self._note = StageAffine.exact(reading.um_per_px), True, "used", None
+            self._affine, self._exact, self._state, self._note = (
+                StageAffine.exact(reading.um_per_px),
+                True,
+                "used",
+                None,
+            )
         elif self._exact and (not reading.needs_no_fit or not self._is_of_scale(reading)):
             self._usable = False  # another objective, or another source behind the same name
 
@@ -342,7 +347,9 @@ class StagePositions:
         islands = set(self._map.islands)
         for island, (into, *_) in memory.joins.items():
             if island not in islands or into not in islands or into in memory.joins or into >= island:
-                raise ValueError(f"joins: got island {island} in {into}, expected two of the map, the earlier one alone")
+                raise ValueError(
+                    f"joins: got island {island} in {into}, expected two of the map, the earlier one alone"
+                )
         self._readings.restore(readings)
         self._map.joins.restore(memory.joins)
         self._state, self._note, self._exact, self._affine = memory.state, memory.note, memory.exact, memory.affine
@@ -410,7 +417,9 @@ class StagePositions:
                     self._suspect = here
         wrong = self._outcomes.count(False)
         if wrong >= self._config.refuted:
-            self._give_up(f"the picture moves otherwise than the stage says, in {wrong} of {len(self._outcomes)} frames")
+            self._give_up(
+                f"the picture moves otherwise than the stage says, in {wrong} of {len(self._outcomes)} frames"
+            )
 
     def _compared_with(self, here: LastReading) -> LastReading | None:
         """The keyframe of the frame, or else the frame before, if it is on the same island."""
@@ -434,7 +443,8 @@ class StagePositions:
         return None if far <= allowed else (abs(said - seen), allowed)
 
     def _doubt(
-        self, points: np.ndarray[tuple[int], np.dtype[np.complex128]],
+        self,
+        points: np.ndarray[tuple[int], np.dtype[np.complex128]],
         px: np.ndarray[tuple[int], np.dtype[np.complex128]],
         groups: np.ndarray[tuple[int], np.dtype[np.intp]],
         width_px: int,
@@ -459,7 +469,10 @@ class StagePositions:
         pixel = f"a pixel would be {found.um_per_px:.3g} µm by what the stage reports"
         if not low <= found.um_per_px <= high:
             return f"{pixel}, expected {low:g} to {high:g}: check its unit"
-        if stated is not None and not 1 / self._config.scale_factor <= found.um_per_px / stated <= self._config.scale_factor:
+        if (
+            stated is not None
+            and not 1 / self._config.scale_factor <= found.um_per_px / stated <= self._config.scale_factor
+        ):
             return f"{pixel}, and is {stated:.3g} µm by what the source states: check the unit of either"
         return None
 

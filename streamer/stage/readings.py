@@ -103,7 +103,9 @@ class KeyframeReadings:
         """Those added since the last call."""
         new, self._new = self._new, []
         return tuple(
-            KeyframeReading(number, float(self._points[row].real), float(self._points[row].imag), int(self._epochs[row]))
+            KeyframeReading(
+                number, float(self._points[row].real), float(self._points[row].imag), int(self._epochs[row])
+            )
             for number in new
             for row in (self._rows[number],)
         )
@@ -118,5 +120,3 @@ class KeyframeReadings:
 def _least(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
     some = np.argpartition(values, count)[:count]
     return some[np.lexsort((some, values[some]))]
-
-

@@ -220,9 +220,7 @@ def _counted(source: str, scan: SimulatedScan, lines: Path, peak_mb: float, wall
         for line in file:
             message = json.loads(line)
             if message["type"] == "frame":
-                frames.append(
-                    {key: message[key] for key in ("published_ns", "stage", "width", "stage_um", "um_per_px")}
-                )
+                frames.append({key: message.get(key) for key in ("published_ns", "stage", "stage_um", "um_per_px")})
             elif message["type"] == "cell":
                 cells[message["cell_id"]] = message
             elif message["type"] == "differential":

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 from engines.base import UsageError, near
 from streamer.sources.address import split_options
-from streamer.sources.tiles import OVERLAP
 
 DEFAULT_UM_PER_PX = 0.25
 """That of a 40x scan; red cells are 30 px wide."""
+
+LARGEST_UM_PER_PX = 1.0
+"""Red cells are 8 px wide then, less than any detector was trained for."""
+
+DEFAULT_OVERLAP = 0.2
+"""Of a tile's sides: 26 µm or more, so that each cell lies whole in a tile; the largest white cells are 25 µm wide."""
 
 _KEYS = ("mpp", "overlap")
 _MOST_OVERLAP = 0.9
@@ -40,9 +45,12 @@ class SlideOptions:
             if key in values:
                 raise UsageError(f"wsi: {key}: got it twice, expected it once")
             values[key] = _number(key, value)
-        um_per_px, overlap = values.get("mpp"), values.get("overlap", OVERLAP)
-        if um_per_px is not None and um_per_px <= 0:
-            raise UsageError(f"wsi: mpp: got {um_per_px:g}, expected micrometres per pixel above 0, such as 0.25")
+        um_per_px, overlap = values.get("mpp"), values.get("overlap", DEFAULT_OVERLAP)
+        if um_per_px is not None and not 0 < um_per_px <= LARGEST_UM_PER_PX:
+            raise UsageError(
+                f"wsi: mpp: got {um_per_px:g}, expected micrometres per pixel above 0, such as 0.25, and at most"
+                f" {LARGEST_UM_PER_PX:g}: cells can't be told apart in larger pixels"
+            )
         if not 0 <= overlap <= _MOST_OVERLAP:
             raise UsageError(
                 f"wsi: overlap: got {overlap:g}, expected a share of the tile's side from 0 to {_MOST_OVERLAP:g}"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from engines.base import UsageError
-from streamer.sources.tiles import TILE_PX, Corner, serpentine, starts
+from streamer.sources.tiles import Corner, serpentine, starts
 from streamer.sources.whole_slide.options import DEFAULT_UM_PER_PX, SlideOptions
 from streamer.sources.whole_slide.slide_image import Image, SlideError, SlideImage
 
-BAND_PX = 256
-"""Rows of a tile that are shrunk at once where much is read for it. Ratios are whole numbers of 1/BAND_PX, so that each
-band of a tile begins with a pixel of the level."""
+FIELD_UM = (160.0, 128.0)
+"""Across and down, about: the field of a camera on a 60x objective, 640 x 512 px at 0.25 µm/px. It holds some 250 red
+cells. Detectors give so many boxes a picture at most, and of a tile twice as wide they lost two white cells in five."""
+
+UNIT_PX = 64
+"""Sides of tiles are multiples of it, and ratios of 1/UNIT_PX, so that each UNIT_PX rows of a tile begin with a pixel of
+the level."""
 
 _SAME = 0.01
 """Scales that differ by less are one: tiles are taken as they are stored."""
@@ -26,7 +29,7 @@ _MOST_AT_ONCE_PX = 24_000_000
 
 @dataclass(frozen=True, slots=True)
 class ReadingPlan:
-    """From which level tiles of TILE_PX are read, and by how much that is shrunk."""
+    """From which level tiles are read, and by how much that is shrunk."""
 
     level: int
     ratio_x: float
@@ -34,6 +37,8 @@ class ReadingPlan:
     ratio_y: float
     um_per_px: float
     """Of the tiles."""
+    tile_px: tuple[int, int]
+    """Width and height."""
     part_px: tuple[int, int]
     """Width and height of what is read for a tile, in pixels of the level."""
 
@@ -67,18 +72,24 @@ def plan_reading(slide: SlideImage, options: SlideOptions) -> ReadingPlan:
     chosen = slide.levels[level]
     scale_x, scale_y = own[0] * chosen.shrink_x, own[1] * chosen.shrink_y
     ratio_x, ratio_y = _ratio(wanted / scale_x), _ratio(wanted / scale_y)
-    part_px = math.ceil(TILE_PX[0] * ratio_x), math.ceil(TILE_PX[1] * ratio_y)
+    um_per_px = scale_x * ratio_x
+    tile_px = _tile_side(FIELD_UM[0] / um_per_px), _tile_side(FIELD_UM[1] / um_per_px)
+    part_px = round(tile_px[0] * ratio_x), round(tile_px[1] * ratio_y)
     if part_px[0] > chosen.width_px or part_px[1] > chosen.height_px:
         size = f"{chosen.width_px / ratio_x:.0f} x {chosen.height_px / ratio_y:.0f} px"
         raise UsageError(
-            f"wsi:{options.path}: got a slide of {size} at {wanted:.4g} µm/px, expected at least a tile of"
-            f" {TILE_PX[0]} x {TILE_PX[1]} px; give a smaller mpp, or a small picture without wsi:"
+            f"wsi:{options.path}: got a slide of {size} at {um_per_px:.4g} µm/px, expected at least a tile of"
+            f" {tile_px[0]} x {tile_px[1]} px; is its scale right? A single field is given without wsi:"
         )
-    return ReadingPlan(level, ratio_x, ratio_y, scale_x * ratio_x, part_px)
+    return ReadingPlan(level, ratio_x, ratio_y, um_per_px, tile_px, part_px)
+
+
+def _tile_side(px: float) -> int:
+    return max(1, round(px / UNIT_PX)) * UNIT_PX
 
 
 def _ratio(exact: float) -> float:
-    return 1.0 if abs(exact - 1) <= _SAME else max(1.0, round(exact * BAND_PX) / BAND_PX)
+    return 1.0 if abs(exact - 1) <= _SAME else max(1.0, round(exact * UNIT_PX) / UNIT_PX)
 
 
 def all_tiles(slide: SlideImage, plan: ReadingPlan, overlap: float) -> list[Corner]:
@@ -90,17 +101,18 @@ def all_tiles(slide: SlideImage, plan: ReadingPlan, overlap: float) -> list[Corn
 
 
 def read_tile(slide: SlideImage, plan: ReadingPlan, corner: Corner) -> Image:
-    """(height, width, 3) BGR of TILE_PX, each pixel the mean of the area that it covers."""
+    """(height, width, 3) BGR of `plan.tile_px`, each pixel the mean of the area that it covers."""
     (left, top), (width, height) = corner, plan.part_px
     if plan.ratio_x == plan.ratio_y == 1:
         return slide.read(plan.level, left, top, width, height)
     if width * height <= _MOST_AT_ONCE_PX:
-        return _shrunk(slide.read(plan.level, left, top, width, height), TILE_PX)
-    tile = np.empty((TILE_PX[1], TILE_PX[0], 3), np.uint8)
-    rows = round(BAND_PX * plan.ratio_y)
-    for band in range(TILE_PX[1] // BAND_PX):
+        return _shrunk(slide.read(plan.level, left, top, width, height), plan.tile_px)
+    across, down = plan.tile_px
+    tile = np.empty((down, across, 3), np.uint8)
+    rows = round(UNIT_PX * plan.ratio_y)
+    for band in range(down // UNIT_PX):
         part = slide.read(plan.level, left, top + band * rows, width, rows)
-        tile[band * BAND_PX : (band + 1) * BAND_PX] = _shrunk(part, (TILE_PX[0], BAND_PX))
+        tile[band * UNIT_PX : (band + 1) * UNIT_PX] = _shrunk(part, (across, UNIT_PX))
     return tile
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from streamer.records import Frame, Mode, Skip, StagePoint
 from streamer.sources.base import SourceError
-from streamer.sources.tiles import TILE_PX, Corner
+from streamer.sources.tiles import Corner
 from streamer.sources.whole_slide.opening import open_slide
 from streamer.sources.whole_slide.options import SlideOptions
 from streamer.sources.whole_slide.plan import all_tiles, plan_reading, read_tile
@@ -126,9 +126,9 @@ class WholeSlideSource:
         how = "as it is" if plan.ratio_x == plan.ratio_y == 1 else f"shrunk {plan.ratio_x:.4g} times"
         lines = [
             f"{self.name}: {slide.format}, {full.width_px} x {full.height_px} px of {scale}; level {plan.level} of"
-            f" {len(slide.levels)} is read {how}, in tiles of {TILE_PX[0]} x {TILE_PX[1]} px of {plan.um_per_px:.4g} µm"
+            f" {len(slide.levels)} is read {how}, in tiles of {plan.tile_px[0]} x {plan.tile_px[1]} px of {plan.um_per_px:.4g} µm"
         ]
-        shared_um = self._options.overlap * min(TILE_PX) * plan.um_per_px
+        shared_um = self._options.overlap * min(plan.tile_px) * plan.um_per_px
         if shared_um < LARGEST_CELL_UM:
             lines.append(
                 f"{self.name}: neighbouring tiles share {shared_um:.1f} µm: larger cells may lie whole in none, and are"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from streamer.sources.ome_xml import UM_PER_UNIT, ome_images
@@ -12,6 +13,8 @@ from streamer.sources.whole_slide.slide_image import Image, SlideError, levels_o
 with extra("wsi", "source wsi:…"):
     import tifffile
     import zarr
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would write of a damaged file is said in one line
 
 MOST_BYTES_AT_ONCE = 256 << 20
 """Of a compressed tile or strip, which is decoded whole."""
@@ -32,11 +35,18 @@ class TiffSlide:
         if not self._file.series:
             raise SlideError("got a TIFF without a picture, expected a slide")
         number, series = max(enumerate(self._file.series), key=lambda one: _pixels(one[1]))
+        for level in series.levels:
+            self._check_whole(level.keyframe)
         self.format = "OME-TIFF" if self._file.is_ome else "TIFF"
         self._axes = series.axes.lower()
         self.levels = levels_of([size_of(level.shape, level.axes.lower()) for level in series.levels])
         self.um_per_px = scale_of(self._file, number, series.keyframe)
         self._arrays = [self._array(series, level) for level in range(len(series.levels))]
+
+    def _check_whole(self, page: Any) -> None:
+        ends = [place + count for place, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        if not ends or len(page.dataoffsets) != len(page.databytecounts) or max(ends) > self._file.filehandle.size:
+            raise SlideError(f"got a file cut off after {self._file.filehandle.size} bytes, expected all of it")
 
     def _array(self, series: Any, number: int) -> Any:
         level = series.levels[number]

@@ -71,15 +71,10 @@ def write_tiff(path: Path, rgb: Picture, um_per_px: float | None, levels: int = 
     with tifffile.TiffWriter(path) as file:
         for number, level in enumerate(levels_of(rgb, levels)):
             per_cm = None if um_per_px is None else 10_000 / um_per_px / 4**number
-            file.write(
-                level,
-                photometric="rgb",
-                subfiletype=1 if number else 0,
-                resolution=None if per_cm is None else (per_cm, per_cm),
-                resolutionunit="CENTIMETER",
-                metadata=None,
-                **({"tile": (TILE, TILE), "compression": "adobe_deflate"} | options),
-            )
+            usual = {"tile": (TILE, TILE), "compression": "adobe_deflate"}
+            scale = {} if per_cm is None else {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+            kind = 1 if number else 0
+            file.write(level, photometric="rgb", subfiletype=kind, metadata=None, **(usual | scale | options))
 
 
 def write_ome_zarr(path: Path, rgb: Picture, um_per_px: float | None, levels: int = 2, *, version: str = "0.5") -> None:
