@@ -19,7 +19,7 @@ import numpy.typing as npt
 from engines.geometry import square_around
 from engines.models.segmenter import Segmenter
 from streamer.counting.matching import MAYBE_CUT_SHARE, cut_sides
-from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation
+from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation, usable_scale
 
 STEP = 0.1
 """A look has to be better by about so much to be segmented again."""
@@ -95,9 +95,10 @@ class ShapeMeter:
     """Segments the counted white cells of a frame that have no look as good yet."""
 
     def __init__(self, segmenter: Segmenter, um_per_px: float | None = None) -> None:
-        """`um_per_px`: micrometres a pixel of the frames; None: not known, then there are no areas in µm²."""
+        """`um_per_px`: micrometres a pixel of the frames, where somebody gave it; None: as each frame states it, and
+        where none does there are no areas in µm²."""
         self.segmenter = segmenter
-        self._um2 = None if um_per_px is None else um_per_px * um_per_px
+        self._um_per_px = um_per_px
 
     def measure(
         self,
@@ -121,6 +122,7 @@ class ShapeMeter:
                 chosen.append((row, cell.cell_id, quality))
         if not chosen:
             return []
+        um_per_px = self._um_per_px or usable_scale(frame.um_per_px)
         shapes = self.segmenter.measure(frame.image, detections.boxes_px[[row for row, _, _ in chosen]])
         return [
             MeasuredLook(
@@ -128,8 +130,8 @@ class ShapeMeter:
                 quality,
                 CellShape(
                     frame_id=frame.frame_id,
-                    nucleus_area_um2=self._in_um2(shape.nucleus_area_px),
-                    cytoplasm_area_um2=self._in_um2(shape.cytoplasm_area_px),
+                    nucleus_area_um2=_in_um2(shape.nucleus_area_px, um_per_px),
+                    cytoplasm_area_um2=_in_um2(shape.cytoplasm_area_px, um_per_px),
                     nucleus_to_cytoplasm_ratio=shape.nucleus_to_cytoplasm_ratio,
                     **asdict(shape),
                 ),
@@ -137,8 +139,9 @@ class ShapeMeter:
             for (_, cell_id, quality), shape in zip(chosen, shapes, strict=True)
         ]
 
-    def _in_um2(self, area_px: float | None) -> float | None:
-        return None if area_px is None or self._um2 is None else area_px * self._um2
+
+def _in_um2(area_px: float | None, um_per_px: float | None) -> float | None:
+    return None if area_px is None or um_per_px is None else area_px * um_per_px * um_per_px
 
 
 def clear_of_edges(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.intp]:

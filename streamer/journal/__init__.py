@@ -25,9 +25,8 @@ A journal may come from anywhere, so that nothing in it is believed: its tables 
 runs (schema), each column has its type and limits (columns), and what counting can't take is a JournalError (replay).
 
 rows: what is stored. schema: tables, opening, faults. columns: types and limits. writer: storing a session. reader:
-reading it; stage: the stage tracker of it. replay: counting its frames again; recounting: the differential
-that they come to. run: the sessions of a run, new or
-resumed.
+reading it; stage: the stage tracker of it; positions: what its source's own stage said. replay: counting its frames
+again; recounting: the differential that they come to. run: the sessions of a run, new or resumed.
 """
 
 from streamer.counting.slide_count import Checkpoint, SeenFrame

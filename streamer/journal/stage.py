@@ -9,11 +9,14 @@ from typing import Annotated
 import msgspec
 
 from streamer.journal.columns import KeyframePictureRow, KeyframeRow, SessionRows, check_finite
+from streamer.journal.positions import keyframe_readings, positions_memory
 from streamer.journal.rows import unpacked, unpacked_mask
 from streamer.records import StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Placement
+from streamer.stage.positions_state import PositionsMemory
 from streamer.stage.preparation import PreparedFrame
+from streamer.stage.readings import KeyframeReading
 from streamer.stage.registration import Shift
 from streamer.stage.static_mask import PAIRS, StaticMask
 from streamer.stage.tracker import TrackerState
@@ -82,6 +85,14 @@ class StoredStage(SessionRows):
                 picture,
             )
 
+    def readings(self) -> Iterator[KeyframeReading]:
+        """What the source's own stage said at keyframes."""
+        return keyframe_readings(self)
+
+    def positions(self) -> PositionsMemory | None:
+        """What was made of that; None where no frame came with a position."""
+        return positions_memory(self)
+
     def last_picture(self) -> PreparedFrame | None:
         """Of the last frame; None before the first."""
         return self._picture(LAST_PICTURE)
@@ -128,5 +139,6 @@ class StoredStage(SessionRows):
                 found=found,
                 hunches=state.hunches,
                 static=self._static(state.static),
+                positions=self.positions(),
                 last=(picture, Placement(position, state.anchor, state.reason)),
             )

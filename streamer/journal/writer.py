@@ -17,6 +17,7 @@ from streamer import __version__
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.evidence import create_evidence, forget_end, write_evidence
+from streamer.journal.positions import PositionsWriter
 from streamer.journal.reader import StoredSession, read_sessions
 from streamer.journal.rows import (
     GivenCommand,
@@ -129,6 +130,7 @@ class SessionJournal:
         self._static_row = StaticRow()
         self._progress: SourceProgress | None = None
         """As it was written last."""
+        self._positions = PositionsWriter(self._db, self._number)
         with stored.reading("keyframe_pictures.number"):
             numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
             self._pictures: set[int] = {number for (number,) in numbers}
@@ -178,6 +180,7 @@ class SessionJournal:
             self._looks(seen, cells)
             self._shapes(seen)
             self._evidence(seen)
+            self._positions.write(seen, changes.tracker.positions, changes.readings)
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)

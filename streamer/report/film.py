@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from engines.base import LeukostreamError
-from streamer.counting.verdict import RED_CELL_UM
 from streamer.journal import StoredSession
 from streamer.mosaic.compose import USUAL_SIDE_PX, arrange, join, pictures_of
 from streamer.mosaic.layout import Layout
 from streamer.mosaic.places import Extent, PlacedFrame, needed
+from streamer.mosaic.scale import Scale
 from streamer.mosaic.visited import Visited
 from streamer.records import Cell, CellId
 
@@ -24,15 +23,6 @@ _GRID_CELLS = 12
 """Along the shorter side of a frame: how finely the covered area is measured."""
 
 BARS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
-
-Ruler = Literal["given", "red cells"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    um_per_px: float
-    ruler: Ruler
-    """Whether somebody gave it, or it is by red cells of 7.5 µm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +72,6 @@ class Film:
     @property
     def frames(self) -> int:
         return sum(area.frames for area in self.areas)
-
-
-def scale_of(um_per_px: float | None, rbc_px: float | None) -> Scale | None:
-    """`rbc_px`: usual diameter of the red cells in frame pixels. None where neither is known."""
-    if um_per_px is not None:
-        return Scale(um_per_px, "given")
-    return Scale(RED_CELL_UM / rbc_px, "red cells") if rbc_px else None
 
 
 def film_of(

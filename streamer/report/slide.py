@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from engines.base import UsageError
-from streamer.analysis.models import choose_scales
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.dashboard.words import class_rows
-from streamer.journal import SeenFrame, StoredOptions, StoredSession, decoded, published
+from streamer.journal import SeenFrame, StoredSession, decoded, published
+from streamer.mosaic.scale import options_of, scale_of
 from streamer.mosaic.visited import look_over
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, EndMessage, HealthMessage
 from streamer.records import ClassShare
-from streamer.report.film import Film, film_of, scale_of
+from streamer.report.film import Film, film_of
 from streamer.report.gallery import CellGroup, PictureFinder, groups, subclass_counts
 from streamer.report.growth import Growth, growth_of
 from streamer.report.provenance import Provenance, provenance_of
 from streamer.report.quality import FrameCount, Measure, frame_counts, measures_of
-from streamer.sources.address import split_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +70,18 @@ def show(
     """
     finder = PictureFinder(session)
     times: list[str] = []
+    said_um_per_px: float | None = None
 
     def each(seen: SeenFrame) -> None:
+        nonlocal said_um_per_px
         finder.see(seen)
+        said_um_per_px = seen.um_per_px or said_um_per_px
         times[1:] = [seen.captured_utc]  # the first stays
 
     visited = look_over(session, each)
     again = visited.counted
     count, found = again.count, again.differential
-    options = _options(session)
+    options = options_of(session)
     ranges = FIVE_PART_RANGES if options.reference_ranges is None else options.reference_ranges
     evidence = count.evidence(final=session.ended)
     end, health = _end(session), _health(session)
@@ -88,7 +89,7 @@ def show(
     message = MessageFactory(session.source, session=session.id, run_id="").differential(found)
     progress = evidence.progress
     lost = None if progress is None else dict(Counter(progress.lost) + Counter(progress.skipped))
-    scale = scale_of(_um_per_px(options, session.source), evidence.rbc_px)
+    scale = scale_of(session, said_um_per_px, evidence.rbc_px)
     captured = (times[0], times[-1]) if times else None
     return ShownSlide(
         name=session.source,
@@ -118,21 +119,6 @@ def _class_rows(
         ClassRow(name, share, ranges.get(name), message.ranges.get(name), subclasses.get(name, ()))
         for name, share in class_rows(message)
     ]
-
-
-def _options(session: StoredSession) -> StoredOptions:
-    runs = session.runs()
-    return runs[-1].options if runs else StoredOptions()
-
-
-def _um_per_px(options: StoredOptions, source: str) -> float | None:
-    given = options.um_per_px
-    values = (str(given),) if isinstance(given, str | float) else given or ()
-    try:
-        others = [name for value in values if (name := split_name(value, "um_per_px")[0]) is not None]
-        return choose_scales(values, list(dict.fromkeys([source, *others]))).get(source)
-    except UsageError:  # nothing that a run takes
-        return None
 
 
 def _end(session: StoredSession) -> EndMessage | None:

@@ -20,7 +20,7 @@ LEAST_POINTS = 4
 SURE = 5.0
 """Standard deviations by which the other handedness must be worse."""
 
-MOST_UNSURE = 0.05
+MOST_UNSURE = 0.03
 """Relative standard error of the scale, and of the turn in radians, of a fit that is used."""
 
 LEAST_SPREAD_FIELDS = 0.25
@@ -65,6 +65,11 @@ class StageAffine:
     def to_px(self, um: Points) -> Points:
         """Displacements, or places up to one common addend."""
         return complex(self.real, self.imaginary) * (um.conj() if self.mirrored else um)
+
+    def to_um(self, px: Points) -> Points:
+        """The other way."""
+        um = px / complex(self.real, self.imaginary)
+        return um.conj() if self.mirrored else um
 
 
 def fit(um: Points, px: Points, groups: npt.NDArray[np.intp], width_px: float) -> StageAffine | None:

@@ -83,6 +83,11 @@ class IslandMerger:
             if shift is not None and self._map[number].island != new.island:  # an earlier one may have joined them
                 self._weigh(number, new.number, shift)
 
+    def compare_with(self, new: int, others: Iterable[int]) -> None:
+        """Compare a new keyframe at once with those which something else says that it overlaps."""
+        for number in others:
+            self._compare_pair(number, new)
+
     def compare_in_passing(self) -> None:
         """Make the comparisons that there is time for after a frame."""
         self._compare(self._config.comparisons_per_frame if self._are_few() else 1)
@@ -117,9 +122,14 @@ class IslandMerger:
             if self._map[a].island == self._map[b].island:
                 continue
             done += 1
-            shift = register(self._map.frame(a), self._map.frame(b), self._registration)
-            if shift is not None and not self._config.is_distorted(shift):
-                self._weigh(a, b, shift)
+            self._compare_pair(a, b)
+
+    def _compare_pair(self, a: int, b: int) -> None:
+        if self._map[a].island == self._map[b].island:
+            return
+        shift = register(self._map.frame(a), self._map.frame(b), self._registration)
+        if shift is not None and not self._config.is_distorted(shift):
+            self._weigh(a, b, shift)
 
     def _weigh(self, a: int, b: int, shift: Shift) -> None:
         """Two islands seem to match: merge them if the match is beyond doubt or agrees with an earlier one."""

@@ -9,85 +9,18 @@ so often is ignored, so that a run counts no worse than without a stage.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from streamer.records import SCALES_UM_PER_PX, PositionsState, PositionsStatus
-from streamer.stage.affine import StageAffine, fit
-from streamer.stage.joins import Offset
+from streamer.stage.affine import Points, StageAffine, fit
 from streamer.stage.keyframes import StageMap
+from streamer.stage.positions_state import LastReading, PositionsConfig, PositionsMemory
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.readings import KeyframeReading, KeyframeReadings, Reading
 from streamer.stage.registration import Shift
-
-
-@dataclass(frozen=True, slots=True)
-class PositionsConfig:
-    """How far positions are believed. Lengths are pixels of the frame unless their name says otherwise."""
-
-    candidates: int = 4
-    """Keyframes that are tried because of the stage, besides those that are tried without one."""
-    fitted: int = 256
-    """Keyframes, the newest, that the affine is fitted to."""
-    fitted_again: int = 12
-    """The least of them for a stage that was ignored before."""
-    hopeless: int = 16
-    """A fit that so many keyframes, spread over both directions, do not give is given up."""
-    stuck: int = 5
-    """So many keyframes at different places with one position: the stage reports nothing."""
-    floor_px: float = 4.0
-    """A disagreement of less is none, whatever the fit says."""
-    spreads: float = 3.0
-    """Standard deviations of a reading that a disagreement may have."""
-    least_spread_px: float = 0.7
-    slack: float = 0.02
-    """Disagreement allowed per pixel of distance, for a lens that distorts and axes that differ."""
-    gross_fields: float = 0.25
-    """A disagreement of more, in widths of the frame, is no error of the stage but a jump of its zero, or of one reading."""
-    judged: int = 16
-    refuted: int = 8
-    """So many disagreements among the last `judged` frames, and the stage is ignored."""
-    certain_fields: float = 0.02
-    """A stage that puts an island so surely, in widths of the frame, may put it where it touches others."""
-    scale_factor: float = 1.25
-    """A fitted scale off by more from the one that the source states is another unit."""
-
-
-class LastReading(msgspec.Struct, frozen=True):
-    """That of a located frame, and where the pictures put it."""
-
-    x_um: float
-    y_um: float
-    number: int
-    """Its keyframe."""
-    dx_px: float
-    """From that keyframe."""
-    dy_px: float
-
-
-class PositionsMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a stage but the readings of keyframes, to be stored outside."""
-
-    state: PositionsState
-    note: str | None
-    exact: bool
-    affine: StageAffine | None
-    error_um: float | None
-    epoch: int
-    frames: int
-    unusable: int
-    disagreed: int
-    given_up: int
-    fit_at: int
-    first: int
-    outcomes: tuple[bool, ...]
-    last: LastReading | None
-    suspect: LastReading | None
-    aside: LastReading | None
-    joins: dict[int, Offset]
 
 
 class StagePositions:
@@ -115,6 +48,8 @@ class StagePositions:
         self._last: LastReading | None = None
         self._suspect: LastReading | None = None
         self._aside: LastReading | None = None
+        self.arranged: tuple[int, ...] = ()
+        """The islands that were put side by side last."""
 
     @property
     def used(self) -> bool:
@@ -168,12 +103,12 @@ class StagePositions:
         now = self._now
         if now is None or not self._usable or self._state == "ignored":
             return [], False
-        near = self._readings.nearest(now.point, self._epoch, 4 * self._config.candidates)
+        near = self.nearest(now.point, 4 * self._config.candidates)
         if self._affine is None:
             return near[: self._config.candidates], False
         worth = []
         for number in near:
-            x, y, distance = self._away(number, now.point)
+            x, y, distance = self.away(number, now.point)
             within = self._tolerance_px(distance)
             across, down = frame.width + within - abs(x), frame.height + within - abs(y)
             if across > 0 and down > 0:
@@ -185,9 +120,9 @@ class StagePositions:
         """How far the stage says that the present frame lies from a keyframe; None where it does not say."""
         if self._now is None or not self._usable or not self.used:
             return None
-        if self._readings.get(number, self._epoch) is None:
+        if self.point(number) is None:
             return None
-        x, y, _ = self._away(number, self._now.point)
+        x, y, _ = self.away(number, self._now.point)
         return x, y
 
     def bears_out(self, number: int, shift: Shift) -> bool:
@@ -199,10 +134,10 @@ class StagePositions:
         """Whether the stage says the same as a match of two keyframes."""
         if not self.used:
             return False
-        point = self._readings.get(b, self._epoch)
-        if point is None or self._readings.get(a, self._epoch) is None:
+        point = self.point(b)
+        if point is None or self.point(a) is None:
             return False
-        x, y, _ = self._away(a, point)
+        x, y, _ = self.away(a, point)
         return self._is_borne_out((x, y), shift)
 
     def located(self, number: int, shift: Shift | None) -> None:
@@ -264,50 +199,6 @@ class StagePositions:
         self._affine, self._state, self._note = found, "used", None
         return not known_before
 
-    # Islands
-
-    def arrange(self, islands: Sequence[int]) -> list[tuple[int, int]]:
-        """Publish those of `islands`, all that show the slide, side by side which the stage puts there; nothing is
-        compared here. Returns the (island, into) that it joined."""
-        if not self.used or len(islands) < 2:
-            return []
-        joined = []
-        roots = [island for island in islands if self._map.joins.root(island) == island]
-        for place, island in enumerate(roots[1:], start=1):
-            offset = self._offset(island, roots[:place])
-            if offset is not None:
-                self._map.join(island, *offset)
-                joined.append((island, offset[0]))
-        return joined
-
-    def check_joins(self, number: int) -> None:
-        """Publish an island by itself again if this new keyframe of it has come where another one may lie that the
-        stage put there."""
-        joins = self._map.joins
-        keyframe = self._map[number]
-        root = joins.root(keyframe.island)
-        together = joins.together(root)
-        if len(together) < 2 or self._error_px() <= self._config.certain_fields * keyframe.frame.width:
-            return
-        others = [island for island in together if island != keyframe.island]
-        touched = self._touched([number], others, self._error_px())
-        for island in touched if keyframe.island == root else touched and [keyframe.island]:
-            self._map.part(island)
-
-    def overlapping(self, number: int, frame: PreparedFrame) -> list[int]:
-        """Keyframes of other islands that should see part of what keyframe `number` shows, by the stage."""
-        point = self._readings.get(number, self._epoch)
-        if point is None or not self.used:
-            return []
-        own = self._map[number].island
-        near = []
-        for other in self._readings.nearest(point, self._epoch, 4 * self._config.candidates):
-            x, y, _ = self._away(other, point)
-            overlap = max(0.0, frame.width - abs(x)) * max(0.0, frame.height - abs(y))
-            if overlap > 0 and self._map[other].island != own:
-                near.append((-overlap, other))
-        return [other for _, other in sorted(near)]
-
     # Its memory
 
     def take_new_readings(self) -> tuple[KeyframeReading, ...]:
@@ -337,6 +228,7 @@ class StagePositions:
             suspect=self._suspect,
             aside=self._aside,
             joins=dict(self._map.joins.offsets),
+            arranged=self.arranged,
         )
 
     def restore(self, memory: PositionsMemory, readings: Iterable[KeyframeReading]) -> None:
@@ -359,30 +251,46 @@ class StagePositions:
         self._fit_at, self._first = memory.fit_at, memory.first
         self._outcomes.extend(memory.outcomes)
         self._last, self._suspect, self._aside = memory.last, memory.suspect, memory.aside
+        self.arranged = memory.arranged
 
-    # What follows is how
+    # What it says of places
 
-    def _away(self, number: int, point: complex) -> tuple[float, float, float]:
+    def point(self, number: int) -> complex | None:
+        """The reading of a keyframe, if it can be compared with present ones."""
+        return self._readings.get(number, self._epoch)
+
+    def nearest(self, point: complex, count: int) -> list[int]:
+        """Keyframes with such readings, the nearest first."""
+        return self._readings.nearest(point, self._epoch, count)
+
+    def to_px(self, points: Points) -> Points:
+        """Readings as pixels of the picture, up to one common addend."""
+        assert self._affine is not None
+        return self._affine.to_px(points)
+
+    def away(self, number: int, point: complex) -> tuple[float, float, float]:
         """(x, y, distance) in pixels that the stage says a point lies from a keyframe with a reading."""
-        own = self._readings.get(number, self._epoch)
+        own = self.point(number)
         assert own is not None
         assert self._affine is not None
         way = complex(self._affine.to_px(np.array([point - own]))[0])
         return way.real, way.imag, abs(way)
 
-    def _error_px(self, distance_px: float = 0.0) -> float:
+    def error_px(self, distance_px: float = 0.0) -> float:
         """How far off the stage may put something, over a distance."""
         assert self._affine is not None
         spread = max(self._affine.spread_px, self._config.least_spread_px)
         stated = (self._error_um or 0.0) / self._affine.um_per_px
         return 2 + max(self._config.spreads * spread, 2 * stated) + 3 * self._affine.unsure * distance_px
 
+    # What follows is how
+
     def _tolerance_px(self, distance_px: float) -> float:
         """How far two readings may be apart from the pictures, over a distance."""
         config = self._config
         assert self._affine is not None
         slack = max(config.slack, 3 * self._affine.unsure) * distance_px
-        return config.floor_px + float(np.sqrt(2)) * (self._error_px() - 2) + slack
+        return config.floor_px + float(np.sqrt(2)) * (self.error_px() - 2) + slack
 
     def _is_borne_out(self, guess_px: tuple[float, float], shift: Shift) -> bool:
         off = float(np.hypot(guess_px[0] - shift.x_px, guess_px[1] - shift.y_px))
@@ -423,7 +331,7 @@ class StagePositions:
 
     def _compared_with(self, here: LastReading) -> LastReading | None:
         """The keyframe of the frame, or else the frame before, if it is on the same island."""
-        anchor = self._readings.get(here.number, self._epoch)
+        anchor = self.point(here.number)
         if anchor is not None:
             return LastReading(anchor.real, anchor.imag, here.number, 0.0, 0.0)
         last = self._last
@@ -442,13 +350,7 @@ class StagePositions:
         allowed = self._tolerance_px(far)
         return None if far <= allowed else (abs(said - seen), allowed)
 
-    def _doubt(
-        self,
-        points: np.ndarray[tuple[int], np.dtype[np.complex128]],
-        px: np.ndarray[tuple[int], np.dtype[np.complex128]],
-        groups: np.ndarray[tuple[int], np.dtype[np.intp]],
-        width_px: int,
-    ) -> None:
+    def _doubt(self, points: Points, px: Points, groups: npt.NDArray[np.intp], width_px: int) -> None:
         """Give up a stage that does not move with the picture."""
         config = self._config
         _, own, counts = np.unique(groups, return_inverse=True, return_counts=True)
@@ -488,90 +390,3 @@ class StagePositions:
         self._usable = False
         for island in list(self._map.joins.offsets):
             self._map.part(island)
-
-    def _offset(self, island: int, earlier: Sequence[int]) -> Offset | None:
-        """Where the stage puts an island among earlier ones that are not joined; None where it can't say."""
-        assert self._affine is not None
-        own = [n for one in self._map.joins.together(island) for n in self._map.members(one)]
-        read = [(number, point) for number in own if (point := self._readings.get(number, self._epoch)) is not None]
-        if not read:
-            return None
-        middle = sum(point for _, point in read) / len(read)
-        allowed = set(earlier)
-        there = [
-            number
-            for number in self._readings.nearest(middle, self._epoch, len(read) + 8 * self._config.candidates)
-            if self._map.joins.root(self._map[number].island) in allowed
-        ]
-        if not there:
-            return None
-        into = self._map.joins.root(self._map[there[0]].island)
-        there = [number for number in there if self._map.joins.root(self._map[number].island) == into]
-        zero = self._zero(read)
-        other = self._zero([(n, p) for n in there if (p := self._readings.get(n, self._epoch)) is not None])
-        offset = other - zero
-        distance = min(self._away(number, middle)[2] for number in there)
-        error, width = self._error_px(distance), self._map[own[0]].frame.width
-        if error > self._config.certain_fields * width:
-            if self._touched(own, self._map.joins.together(into), error, offset):
-                return None
-        elif self._is_contradicted(own, self._map.joins.together(into), offset):
-            return None
-        return into, offset.real, offset.imag
-
-    def _zero(self, read: Sequence[tuple[int, complex]]) -> complex:
-        """Where the zero of the stage lies on the published island of these keyframes: the median of what they say."""
-        assert self._affine is not None
-        said = self._affine.to_px(np.array([point for _, point in read]))
-        away = np.array([self._published(number) for number, _ in read]) - said
-        return complex(float(np.median(away.real)), float(np.median(away.imag)))
-
-    def _published(self, number: int) -> complex:
-        keyframe = self._map[number]
-        _, x, y = self._map.joins.published(keyframe.island, keyframe.x_px, keyframe.y_px)
-        return complex(x, y)
-
-    def _touched(self, numbers: Sequence[int], islands: Sequence[int], within_px: float, by: complex = 0j) -> list[int]:
-        """Those of `islands` with a keyframe that one of `numbers`, moved, overlaps or may within an error."""
-        width, height = self._map[numbers[0]].frame.width, self._map[numbers[0]].frame.height
-        own = np.array([self._published(number) for number in numbers]) + by
-        touched = []
-        for island in islands:
-            other = np.array([self._published(number) for number in self._map.members(island)])
-            away = own[:, None] - other
-            if ((np.abs(away.real) < width + within_px) & (np.abs(away.imag) < height + within_px)).any():
-                touched.append(island)
-        return touched
-
-    def _is_contradicted(self, numbers: Sequence[int], islands: Sequence[int], by: complex) -> bool:
-        """Whether islands would overlap by so much, and with so much to see there, that their pictures had matched."""
-        for number in numbers:
-            keyframe = self._map[number]
-            place = self._published(number) + by
-            for island in islands:
-                _, x, y = self._map.joins.published(island, 0.0, 0.0)
-                for overlap, other in self._map.around(island, keyframe.frame, place.real - x, place.imag - y)[:2]:
-                    if overlap < LEAST_JUDGED_OVERLAP:
-                        continue
-                    there = self._published(other)
-                    dx, dy = place.real - there.real, place.imag - there.imag
-                    if _shows_something(keyframe.frame, -dx, -dy) and _shows_something(self._map[other].frame, dx, dy):
-                        return True
-        return False
-
-
-LEAST_JUDGED_OVERLAP = 0.12
-"""Share of the field; pictures that overlap by less may fail to match."""
-
-LEAST_SEEN = 0.008
-"""Contrast of a part of a picture that would have matched, as `StageConfig.min_contrast`: fields with cells have more."""
-
-
-def _shows_something(frame: PreparedFrame, x_px: float, y_px: float) -> bool:
-    """Whether the part of a picture that another one, (x_px, y_px) from it, shows too has any contrast."""
-    if frame.fine.size == 0:
-        return False
-    height, width = frame.fine.shape
-    x, y = round(x_px / frame.factor), round(y_px / frame.factor)
-    part = frame.fine[max(0, y) : height + min(0, y), max(0, x) : width + min(0, x)].astype(np.float32)
-    return part.size > 0 and float(np.sqrt((part * part).mean())) / 32 * frame.contrast >= LEAST_SEEN

@@ -26,11 +26,16 @@ class Reading:
     @classmethod
     def of(cls, frame: Frame) -> Reading | None:
         """None for a frame without a position, or with one that is no number."""
-        point = usable_point(frame.stage_um)
+        return cls.said(frame.stage_um, frame.stage_error_um, frame.um_per_px)
+
+    @classmethod
+    def said(cls, point: StagePoint | None, error_um: float | None, um_per_px: float | None) -> Reading | None:
+        """As `of`, from what a frame has."""
+        point = usable_point(point)
         if point is None:
             return None
-        error = frame.stage_error_um
-        return cls(point.x, point.y, error if error is not None and error >= 0 else None, usable_scale(frame.um_per_px))
+        error = error_um if error_um is not None and error_um >= 0 else None
+        return cls(point.x, point.y, error, usable_scale(um_per_px))
 
     @property
     def point(self) -> complex:
@@ -40,11 +45,6 @@ class Reading:
     def needs_no_fit(self) -> bool:
         """Whether the source states that its positions are exact and along the picture, and of what scale."""
         return self.error_um == 0 and self.um_per_px is not None
-
-
-def said_nothing_usable(point: StagePoint | None) -> bool:
-    """Whether a source gave a position that is none."""
-    return point is not None and usable_point(point) is None
 
 
 class KeyframeReading(NamedTuple):
@@ -102,12 +102,11 @@ class KeyframeReadings:
     def take_new(self) -> tuple[KeyframeReading, ...]:
         """Those added since the last call."""
         new, self._new = self._new, []
+        points, epochs = self._points, self._epochs
+        rows = [(number, self._rows[number]) for number in new]
         return tuple(
-            KeyframeReading(
-                number, float(self._points[row].real), float(self._points[row].imag), int(self._epochs[row])
-            )
-            for number in new
-            for row in (self._rows[number],)
+            KeyframeReading(number, float(points[row].real), float(points[row].imag), int(epochs[row]))
+            for number, row in rows
         )
 
     def restore(self, readings: Iterable[KeyframeReading]) -> None:

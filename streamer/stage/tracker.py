@@ -19,12 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.records import PositionsStatus, StagePosition
+from streamer.stage.arranging import IslandArranger
 from streamer.stage.config import StageConfig
 from streamer.stage.hidden import HiddenParts, Mask
 from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
 from streamer.stage.merging import IslandMerger
 from streamer.stage.placement import Placement, without_news
-from streamer.stage.positions import PositionsMemory, StagePositions
+from streamer.stage.positions import StagePositions
+from streamer.stage.positions_state import PositionsMemory
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare, restored
 from streamer.stage.readings import KeyframeReading, Reading
 from streamer.stage.registration import Shift, at_rest, find_similarity, refine, register, register_near
@@ -71,6 +73,7 @@ class StageTracker:
         self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
         self._map = StageMap(announce_px=self._config.settle_px)
         self._positions = StagePositions(self._map)
+        self._arranger = IslandArranger(self._map, self._positions)
         self._merger = IslandMerger(self._map, self._config, self._registration, self._positions.bears_out_pair)
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
@@ -85,8 +88,6 @@ class StageTracker:
         self._parts: HiddenParts | None = None
         self._hidden: Mask | None = None
         """What is left out of every picture: the hidden parts, and what flat-fielding makes of them."""
-        self._arranged: tuple[int, ...] = ()
-        """The islands that were put side by side last."""
 
     @property
     def islands(self) -> tuple[int, ...]:
@@ -152,7 +153,7 @@ class StageTracker:
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""
         self._merger.compare_rest()
-        self._positions.arrange(self._undistorted())
+        self._arranger.arrange(self._undistorted())
         return self._placement(None, None, "end")
 
     def take_changes(self) -> StageChanges:
@@ -182,8 +183,8 @@ class StageTracker:
         tracker: TrackerState,
         readings: Iterable[KeyframeReading] = (),
     ) -> None:
-        """Continue as the tracker that `keyframes` (all, by number), `tracker` and `readings` (all, in their order) were
-        taken from. ValueError for what contradicts itself."""
+        """Continue as the tracker that `keyframes` (all, by number), `tracker` and `readings` (all, in their order)
+        were taken from. ValueError for what contradicts itself."""
         self._map.restore(keyframes, tracker.next_island)
         if tracker.positions is not None:
             self._positions.restore(tracker.positions, readings)
@@ -266,6 +267,8 @@ class StageTracker:
         self._found = None
         new = self._keep(frame, number, shift)
         self._positions.kept(new.number)
+        self._arranger.check(new.number)
+        self._compare_first(new, {})
         return new.number, None, None
 
     def _keep(self, frame: PreparedFrame, number: int, shift: Shift) -> Keyframe:
@@ -310,8 +313,14 @@ class StageTracker:
             self._positions.located(new.number, None)
             self._positions.kept(new.number)
         self._merger.add(new, compared)
+        self._compare_first(new, compared)
         self._reference = new.number
         return new.number, None, None
+
+    def _compare_first(self, new: Keyframe, compared: Mapping[int, Shift | None]) -> None:
+        """Compare a new keyframe with those of other islands that should see part of it, by the stage."""
+        others = [number for number in self._arranger.overlapping(new.number) if number not in compared]
+        self._merger.compare_with(new.number, others[: self._config.max_by_stage])
 
     def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
         """The shift of a frame too poor to be counted from the last keyframe, if they can be registered at all."""
@@ -384,9 +393,8 @@ class StageTracker:
         """Once more is known of the stage, or of the islands: put those side by side whose pictures do not overlap."""
         known_anew = self._positions.learn(self._distorted, frame.width)
         islands = self._undistorted()
-        if known_anew or islands != self._arranged:
-            self._positions.arrange(islands)
-            self._arranged = islands
+        if known_anew or islands != self._positions.arranged:
+            self._arranger.arrange(islands)
 
     def _undistorted(self) -> tuple[int, ...]:
         return tuple(island for island in self._map.islands if island not in self._distorted)

@@ -64,13 +64,6 @@ def true_boxes(slide: VirtualSlide, jitter_px: float) -> Find:
     return find
 
 
-def reading_of(slide: VirtualSlide, frame_id: int) -> Reading | None:
-    """What its stage says of a frame."""
-    readings = slide.readings
-    point = readings.point(frame_id)
-    return None if point is None else Reading(point.x, point.y, readings.error_um, readings.um_per_px)
-
-
 def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
     """All frames of one pass; the figures, with every error in `errors`."""
     tracker, slide_map = StageTracker(STAGE), SlideMap(SlideConfig(min_score=min_score))
@@ -85,8 +78,14 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         image = slide.render(frame_id)
         quality = assess(image)
         start = time.perf_counter()
-        reading = reading_of(slide, frame_id)
-        placement = tracker.update(tracker.prepare(image), may_start=quality.accepted, reading=reading)
+        said = slide.readings.point(frame_id)
+        reading = Reading.said(said, slide.readings.error_um, slide.readings.um_per_px)
+        placement = tracker.update(
+            tracker.prepare(image),
+            may_start=quality.accepted,
+            reading=reading,
+            unusable=said is not None and reading is None,
+        )
         stage_ms.append((time.perf_counter() - start) * 1000)
         detections = find(image, frame_id)
         start = time.perf_counter()
