@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,16 @@ def read_pages(path: Path, limits: ImageLimits, at_least_bits: int) -> Iterator[
         from streamer.sources.whole_slide.tiff import scale_of
     try:
         with tifffile.TiffFile(path) as file:
-            yield from _pages(file, limits, at_least_bits)
+            yield from _pages(file, limits, at_least_bits, scale_of)
     except SourceError:
         raise
     except Exception as error:  # damaged data makes tifffile raise nearly anything
         yield Unreadable("unreadable", f"got {_line(error)}, expected a sound TIFF")
 
 
-def _pages(file: Any, limits: ImageLimits, at_least_bits: int) -> Iterator[Page | Unreadable]:
+def _pages(
+    file: Any, limits: ImageLimits, at_least_bits: int, scale_of: Callable[[Any, int, Any], tuple[float, float] | None]
+) -> Iterator[Page | Unreadable]:
     number = 0
     images = ome_images(file.ome_metadata or "") if file.is_ome else []
     stated: Sequence[OmeImage | None] = images if len(images) == len(file.series) else [None] * len(file.series)

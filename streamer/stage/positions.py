@@ -57,6 +57,16 @@ class StagePositions:
         return self._state == "used"
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the present frame's place needs no picture: its source states that it is exact, and of what scale."""
+        return self._exact and self._usable and self.used
+
+    @property
+    def first_keyframe(self) -> int | None:
+        """The earliest keyframe with a reading that the present one can be compared with; None: there is none yet."""
+        return self._readings.first(self._epoch)
+
+    @property
     def status(self) -> PositionsStatus | None:
         """None before the first."""
         if self._frames + self._unusable == 0:

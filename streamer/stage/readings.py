@@ -87,6 +87,11 @@ class KeyframeReadings:
         row = self._rows.get(number)
         return None if row is None or self._epochs[row] != epoch else complex(self._points[row])
 
+    def first(self, epoch: int) -> int | None:
+        """The keyframe that was the first to have a reading of this epoch; None: none has."""
+        rows = np.nonzero(self._epochs[: len(self._rows)] == epoch)[0]
+        return int(self._numbers[rows[0]]) if len(rows) else None
+
     def newest(self, count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.complex128], npt.NDArray[np.intp]]:
         """(number, point, epoch) of the last `count`, oldest first."""
         rows = slice(max(0, len(self._rows) - count), len(self._rows))

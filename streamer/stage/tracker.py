@@ -138,6 +138,8 @@ class StageTracker:
         """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island.
         `reading`: where its source says that it was taken. `unusable`: it said what is no position."""
         self._positions.begin(reading, unusable=unusable)
+        if self._positions.is_exact:
+            return self._place_exactly(frame)
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             return without_news(self._last[1])
         if self._is_good(frame, may_start):
@@ -149,6 +151,21 @@ class StageTracker:
         placement = replace(self._placement(anchor, shift, reason), hidden=self._hidden_parts(frame))
         self._last = (frame, placement)
         return placement
+
+    def _place_exactly(self, frame: PreparedFrame) -> Placement:
+        """Place a frame where its source says, whatever it shows: one island, whose only keyframe is its first frame.
+        Nothing is registered, so that memory stays flat, and empty glass is placed as well."""
+        anchor = self._positions.first_keyframe
+        if anchor is None:
+            anchor = self._start(frame, {}, None)[0]
+            assert anchor is not None
+            self._positions.located(anchor, None)
+            self._positions.kept(anchor)
+        guess = self._positions.guess_px(anchor)
+        assert guess is not None
+        x, y = self._map[anchor].announced_px
+        island = self._map[anchor].announced_island
+        return Placement(StagePosition(island, x + guess[0], y + guess[1], 1.0), anchor, None, self._map.corrections())
 
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""

@@ -17,8 +17,8 @@ FIELD_UM = (160.0, 128.0)
 cells. Detectors give so many boxes a picture at most, and of a tile twice as wide they lost two white cells in five."""
 
 UNIT_PX = 64
-"""Sides of tiles are multiples of it, and ratios of 1/UNIT_PX, so that each UNIT_PX rows of a tile begin with a pixel of
-the level."""
+"""Sides of tiles are multiples of it, and ratios of 1/UNIT_PX, so that each UNIT_PX rows of a tile begin with a pixel
+of the level."""
 
 _SAME = 0.01
 """Scales that differ by less are one: tiles are taken as they are stored."""

@@ -126,7 +126,8 @@ class WholeSlideSource:
         how = "as it is" if plan.ratio_x == plan.ratio_y == 1 else f"shrunk {plan.ratio_x:.4g} times"
         lines = [
             f"{self.name}: {slide.format}, {full.width_px} x {full.height_px} px of {scale}; level {plan.level} of"
-            f" {len(slide.levels)} is read {how}, in tiles of {plan.tile_px[0]} x {plan.tile_px[1]} px of {plan.um_per_px:.4g} µm"
+            f" {len(slide.levels)} is read {how}, in tiles of {plan.tile_px[0]} x {plan.tile_px[1]} px of"
+            f" {plan.um_per_px:.4g} µm"
         ]
         shared_um = self._options.overlap * min(plan.tile_px) * plan.um_per_px
         if shared_um < LARGEST_CELL_UM:

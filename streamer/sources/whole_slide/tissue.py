@@ -20,8 +20,8 @@ from streamer.sources.whole_slide.slide_image import SlideImage
 STAINED_DENSITY = 0.15
 """Natural optical density in green."""
 
-STAINED_UM2 = 50.0
-"""A tile with more stained area is read: a red cell covers 40 µm², the smallest white cells 50 or more."""
+STAINED_UM2 = 30.0
+"""A tile with more stained area is read: a red cell covers 44 µm², the smallest white cells as much."""
 
 OVERVIEW_UM_PER_PX = 4.0
 

@@ -19,7 +19,7 @@ from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.records import Frame, Skip, StagePoint
 from streamer.run.session import STAGE
 from streamer.sources import SourceError, open_source, parse_source
-from streamer.sources.tiles import TILE_PX, serpentine, starts
+from streamer.sources.tiles import serpentine, starts
 from streamer.sources.whole_slide import WholeSlideSource, plan
 from streamer.sources.whole_slide.options import SlideOptions
 from streamer.sources.whole_slide.plan import ReadingPlan, plan_reading, read_tile
@@ -33,6 +33,8 @@ for package in ("openslide", "tifffile", "imagecodecs", "zarr", "wsidicom"):
     pytest.importorskip(package, reason=f"needs {package}, of the extra wsi")
 
 WIDTH, HEIGHT = 4200, 2600
+TILE_PX = (640, 512)
+"""Of tiles at 0.25 µm/px."""
 CELL_PX = 52
 GLASS, WHITE_CELL, RED_CELL = (236, 231, 224), (110, 60, 150), (225, 165, 175)
 """RGB"""
@@ -112,7 +114,7 @@ def test_each_format_gives_the_slides_own_pixels_and_each_cell_once(
     tmp_path: Path, name: str, write: Callable[..., None]
 ) -> None:
     write(tmp_path / name, PICTURE, 0.25)
-    frames = frames_of(f"{tmp_path / name},overlap=0.1")
+    frames = frames_of(f"{tmp_path / name}")
     for frame in frames:
         left, top = place_px(frame)
         assert (left, top) == (round(left), round(top))
@@ -138,20 +140,19 @@ def test_neighbours_follow_one_another_and_glass_is_left_out(tmp_path: Path) -> 
     for number, row in enumerate(rows):
         across = [x for x, y in places if y == row]
         assert across == sorted(across, reverse=number % 2 == 1)
-    assert 1532 < 640 * 3 - 1
-    assert (640.0 * 2.5, rows[0]) not in places
+    assert not [x for x, _ in places if 1532 < x and x + TILE_PX[0] < 2868]
     everything = len(starts(WIDTH, TILE_PX[0], 0.5)) * len(starts(HEIGHT, TILE_PX[1], 0.5))
     assert len(places) < everything
 
 
 @pytest.mark.parametrize("mpp", [0.3, 0.4, 0.5, 1.0])
-def test_tiles_are_shrunk_by_area_and_their_places_stay_exact(tmp_path: Path, mpp: float) -> None:
-    path = tmp_path / "slide.ome.tif"
+def test_tiles_are_shrunk_by_area_and_their_places_stay_exact(mpp: float) -> None:
     picture = cv2.resize(PICTURE, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    slides.write_ome_tiff(path, np.asarray(picture, np.uint8), 0.2)
-    frames = frames_of(f"{path},mpp={mpp}")
-    um = frames[0].um_per_px
-    assert um == pytest.approx(mpp, rel=0.005)
+    slide = DrawnSlide(np.asarray(picture, np.uint8), (0.2, 0.2))
+    items = read_all(source(f"f,mpp={mpp}", open_slide=lambda path: slide))
+    frames = [item for item in items if isinstance(item, Frame)]
+    um, tile_px = frames[0].um_per_px, (frames[0].width, frames[0].height)
+    assert um == pytest.approx(mpp, rel=0.01)
     checked = 0
     for frame in frames:
         left, top = place_px(frame)
@@ -159,7 +160,7 @@ def test_tiles_are_shrunk_by_area_and_their_places_stay_exact(tmp_path: Path, mp
             # The centre of a disc on the slide, in pixels of the tile.
             at = (2 * x + 1) * 0.2 / um - left, (2 * y + 1) * 0.2 / um - top
             reach = CELL_PX * 0.2 / um + 3
-            if not (reach < at[0] < TILE_PX[0] - reach and reach < at[1] < TILE_PX[1] - reach):
+            if not (reach < at[0] < tile_px[0] - reach and reach < at[1] < tile_px[1] - reach):
                 continue
             part = frame.image[round(at[1] - reach) : round(at[1] + reach), round(at[0] - reach) : round(at[0] + reach)]
             weight = np.clip(200.0 - part[..., 1], 0, None)
@@ -180,14 +181,14 @@ def test_the_nearest_level_above_is_read(tmp_path: Path) -> None:
     for mpp in (0.1, 0.2, 0.39, 0.4):
         slide = source(f"{path},mpp={mpp}")
         chosen[mpp] = slide._plan.level, slide._plan.ratio_x
-    assert chosen == {0.1: (0, 1.0), 0.2: (0, 2.0), 0.39: (0, pytest.approx(3.9, abs=0.002)), 0.4: (1, 1.0)}
+    assert chosen == {0.1: (0, 1.0), 0.2: (0, 2.0), 0.39: (0, pytest.approx(3.9, abs=0.01)), 0.4: (1, 1.0)}
 
 
 def test_without_mpp_a_slide_is_read_at_a_quarter_of_a_micrometre_or_its_own_scale(tmp_path: Path) -> None:
     for own, read in ((0.1, 0.25), (0.25, 0.25), (0.5, 0.5)):
         path = tmp_path / f"slide{own}.tif"
         slides.write_tiff(path, np.zeros((3600, 4200, 3), np.uint8), own)
-        assert source(str(path))._plan.um_per_px == pytest.approx(read, rel=0.005)
+        assert source(str(path))._plan.um_per_px == pytest.approx(read, rel=0.01)
 
 
 class DrawnSlide:
@@ -220,7 +221,7 @@ def test_much_that_is_read_for_a_tile_is_read_in_bands(monkeypatch: pytest.Monke
     slide.largest_px = 0
     banded = read_tile(slide, reading, (11, 7))
     assert np.abs(whole.astype(int) - banded).max() <= 1
-    assert slide.largest_px < before / 3
+    assert slide.largest_px < before / 2
 
 
 def test_pixels_that_are_not_square_become_so() -> None:
@@ -260,8 +261,9 @@ def test_tiles_cover_all_and_what_is_no_larger_than_their_overlap_lies_whole_in_
     assert places[0] == 0
     assert places == sorted(set(places))
     assert places[-1] + tile == max(length, tile)
-    shared = tile - round(tile * (1 - overlap))
-    assert all(after - before <= tile - shared for before, after in itertools.pairwise(places))
+    step = max(1, round(tile * (1 - overlap)))
+    assert len(places) == 1 or len(places) == -(-(length - tile) // step) + 1
+    assert all(after - before <= step for before, after in itertools.pairwise(places))
 
 
 def test_a_serpentine_turns_at_the_end_of_a_row() -> None:
@@ -342,11 +344,11 @@ def test_scales_that_do_not_fit_the_slide(tmp_path: Path) -> None:
         f"wsi: mpp: got 0.1, expected at least the 0.25 µm/px of {path}: nothing finer is in it;"
         " leave mpp out to read it as it is"
     )
-    kind, line = fault(f"{path},mpp=2")
+    kind, line = fault("f,mpp=0.5", open_slide=lambda path: DrawnSlide(PICTURE[:900, :600]))
     assert kind is UsageError
     assert line == (
-        f"wsi:{path}: got a slide of 525 x 325 px at 2 µm/px, expected at least a tile of 1280 x 1024 px;"
-        " give a smaller mpp, or a small picture without wsi:"
+        "wsi:f: got a slide of 300 x 450 px at 0.5 µm/px, expected at least a tile of 320 x 256 px; is its scale right?"
+        " A single field is given without wsi:"
     )
 
 
@@ -378,6 +380,7 @@ def test_rounded_levels_have_whole_ratios() -> None:
         ("f,mpp=x", "mpp: got 'x', expected a number"),
         ("f,mpp=nan", "mpp: got 'nan', expected a number"),
         ("f,mpp=0", "mpp: got 0, expected micrometres per pixel above 0"),
+        ("f,mpp=1.5", "mpp: got 1.5, expected .* at most 1: cells can't be told apart in larger pixels"),
         ("f,mpp=1,mpp=2", "mpp: got it twice"),
         ("f,overlap=0.95", "overlap: got 0.95, expected a share of the tile's side from 0 to 0.9"),
         ("f,overlap=-0.1", "overlap: got -0.1"),
@@ -498,10 +501,10 @@ def test_how_a_slide_is_read_is_said_and_that_cells_may_be_cut(tmp_path: Path) -
     slides.write_ome_tiff(path, PICTURE, 0.2)
     assert source(f"{path},mpp=0.25").remarks == (
         "slide: OME-TIFF, 4200 x 2600 px of 0.2 µm/px; level 0 of 2 is read shrunk 1.25 times, in tiles of"
-        " 1280 x 1024 px of 0.25 µm",
+        " 640 x 512 px of 0.25 µm",
     )
     assert source(f"{path},overlap=0.05").remarks[1] == (
-        "slide: neighbouring tiles share 12.8 µm: larger cells may lie whole in none, and are counted as cut by an"
+        "slide: neighbouring tiles share 6.4 µm: larger cells may lie whole in none, and are counted as cut by an"
         " edge; give a larger overlap or mpp"
     )
 
@@ -515,6 +518,6 @@ def test_its_address(tmp_path: Path) -> None:
 
 
 def test_a_plan_keeps_places_exact() -> None:
-    reading = ReadingPlan(0, 375 / 256, 375 / 256, 0.25, (1875, 1500))
-    assert reading.place_px((375 * 7, 375)) == (256 * 7, 256)
+    reading = ReadingPlan(0, 94 / 64, 94 / 64, 0.25, TILE_PX, (940, 752))
+    assert reading.place_px((94 * 7, 94)) == (64 * 7, 64)
     assert StagePoint(*reading.place_px((0, 0))) == StagePoint(0, 0)
