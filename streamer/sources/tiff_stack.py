@@ -93,16 +93,17 @@ def _picture(
         return Unreadable("unreadable", "got a stack without one of its pages, expected all")
     if "C" in leading and shape[leading.index("C")] > 1:
         return Unreadable("unsupported", "got channels as pages of their own, expected colour pages; merge them to RGB")
-    height, width = page.imagelength, page.imagewidth
+    keyframe = page.keyframe  # a page that is like an earlier one knows only its own data
+    height, width = keyframe.imagelength, keyframe.imagewidth
     if min(width, height) < limits.min_side_px:
         wanted = f"at least {limits.min_side_px} px on each side"
         return Unreadable("too small", f"got {width} x {height} px, expected {wanted}")
     if width * height > 1e6 * limits.max_megapixels:
         wanted = f"at most {limits.max_megapixels:g} megapixels; a slide is given as wsi:FILE"
         return Unreadable("too large", f"got {width} x {height} px, expected {wanted}")
-    photometric = page.photometric.name
-    if page.dtype not in (np.uint8, np.uint16) or photometric == "PALETTE":
-        return Unreadable("unsupported", f"got {photometric} of {page.dtype}, expected grey or RGB of 8 or 16 bits")
+    photometric = keyframe.photometric.name
+    if keyframe.dtype not in (np.uint8, np.uint16) or photometric == "PALETTE":
+        return Unreadable("unsupported", f"got {photometric} of {keyframe.dtype}, expected grey or RGB of 8 or 16 bits")
     try:
         samples = page.asarray()
     except Exception as error:  # as in read_pages; the other pages may be whole

@@ -140,7 +140,7 @@ def test_neighbours_follow_one_another_and_glass_is_left_out(tmp_path: Path) -> 
     for number, row in enumerate(rows):
         across = [x for x, y in places if y == row]
         assert across == sorted(across, reverse=number % 2 == 1)
-    assert not [x for x, _ in places if 1532 < x and x + TILE_PX[0] < 2868]
+    assert not [x for x, _ in places if x > 1532 and x + TILE_PX[0] < 2868]
     everything = len(starts(WIDTH, TILE_PX[0], 0.5)) * len(starts(HEIGHT, TILE_PX[1], 0.5))
     assert len(places) < everything
 
