@@ -21,8 +21,8 @@ COLUMNS = (
 )
 
 PLACE_COLUMNS = ("x_um", "y_um", "stage_x_um", "stage_y_um")
-"""Last of all: on the island and on the stage, empty where the size of a pixel, or how the camera sees the stage, is
-not known."""
+"""Behind the classes and attributes: on the island and on the stage; empty where the size of a pixel, or how the camera
+sees the stage, is not known."""
 
 
 def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
@@ -32,7 +32,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
     described = [*(f"p({name})" for name in classes), *map(_text, attribute_columns)]
-    rows.writerow([*COLUMNS, *described, *measures, *PLACE_COLUMNS])
+    rows.writerow([*COLUMNS, *described, *PLACE_COLUMNS, *measures])
     for one in sessions:
         for cell in one.cells():
             rows.writerow(
@@ -44,9 +44,9 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     *(_text(cell.unclassified_reason or ""), int(cell.counted)),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
-                    *(_measure(cell, name) for name in measures),
                     *_micrometres(one.micrometres.on_island(cell)),
                     *_micrometres(one.micrometres.on_stage(cell)),
+                    *(_measure(cell, name) for name in measures),
                 ]
             )
 
