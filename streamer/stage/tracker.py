@@ -138,8 +138,10 @@ class StageTracker:
         """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island.
         `reading`: where its source says that it was taken. `unusable`: it said what is no position."""
         self._positions.begin(reading, unusable=unusable)
-        if self._positions.is_exact:
-            return self._place_exactly(frame)
+        if self._positions.is_exact and not self._is_contradicted(frame):
+            placement = self._place_exactly(frame)
+            self._last = (frame, placement)
+            return placement
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             return without_news(self._last[1])
         if self._is_good(frame, may_start):
@@ -152,20 +154,38 @@ class StageTracker:
         self._last = (frame, placement)
         return placement
 
-    def _place_exactly(self, frame: PreparedFrame) -> Placement:
-        """Place a frame where its source says, whatever it shows: one island, whose only keyframe is its first frame.
-        Nothing is registered, so that memory stays flat, and empty glass is placed as well."""
+    def _is_contradicted(self, frame: PreparedFrame) -> bool:
+        """Whether an exact place is none: the picture fits that of the frame before, beyond doubt, and elsewhere."""
+        before = None if self._last is None else self._last[1].position
+        place = self._exact_place()
+        if self._last is None or before is None or place is None or place.island != before.island:
+            return False
+        shift = register(self._last[0], frame, self._registration)
+        if shift is None or not self._config.is_beyond_doubt(shift):
+            return False
+        off = place.x_px - before.x_px - shift.x_px, place.y_px - before.y_px - shift.y_px
+        return float(np.hypot(*off)) > self._config.same_px
+
+    def _exact_place(self) -> StagePosition | None:
+        """Where the source says that the present frame lies; None where there is no frame yet to say it by."""
         anchor = self._positions.first_keyframe
-        if anchor is None:
-            anchor = self._start(frame, {}, None)[0]
-            assert anchor is not None
-            self._positions.located(anchor, None)
-            self._positions.kept(anchor)
-        guess = self._positions.guess_px(anchor)
-        assert guess is not None
-        x, y = self._map[anchor].announced_px
-        island = self._map[anchor].announced_island
-        return Placement(StagePosition(island, x + guess[0], y + guess[1], 1.0), anchor, None, self._map.corrections())
+        guess = None if anchor is None else self._positions.guess_px(anchor)
+        if anchor is None or guess is None:
+            return None
+        keyframe = self._map[anchor]
+        x, y = keyframe.announced_px
+        return StagePosition(keyframe.announced_island, x + guess[0], y + guess[1], 1.0)
+
+    def _place_exactly(self, frame: PreparedFrame) -> Placement:
+        """Place a frame where its source says, whatever it shows: on one island, whose only keyframe is its first
+        frame, so that memory stays flat, and empty glass is placed as well."""
+        if self._positions.first_keyframe is None:
+            number, _, _ = self._start(frame, {}, None)
+            assert number is not None
+            self._positions.located(number, None)
+            self._positions.kept(number)
+        merged, corrections = self._take_merged(), self._map.corrections()
+        return Placement(self._exact_place(), self._positions.first_keyframe, None, corrections, merged)
 
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""

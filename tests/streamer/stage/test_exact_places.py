@@ -35,7 +35,7 @@ def test_each_frame_lies_where_its_source_says_whatever_the_picture_shows() -> N
         show(tracker, view(100, 100), 5000, 4000),  # no overlap
         show(tracker, GLASS, 9000, 4000, may_start=False),
         show(tracker, GLASS, 9500, 4000, may_start=False),
-        show(tracker, view(500, 400), 7000, 0),  # looks as the first one does
+        show(tracker, view(500, 400), 7000, 0),  # looks as the first one does, long ago
     ]
     assert places(shown) == [
         (0, 0, 0),
@@ -79,3 +79,10 @@ def test_a_frame_of_another_scale_is_placed_by_its_picture() -> None:
     placement = tracker.update(tracker.prepare(view(560, 400)), reading=reading(10_000, 0, 0.5))
     assert placement.position is not None
     assert (placement.position.x_px, placement.position.y_px) == (pytest.approx(60, abs=0.3), pytest.approx(0, abs=0.3))
+
+
+def test_a_place_that_the_picture_contradicts_is_not_believed() -> None:
+    tracker = StageTracker()
+    show(tracker, view(500, 400), 500, 400)
+    lies = [show(tracker, view(500 + 60 * number, 400), 500, 400) for number in range(1, 6)]
+    assert [round(x) for _, x, _ in places(lies)] == [60, 120, 180, 240, 300]
