@@ -176,7 +176,8 @@ class Frame:
     pixels: npt.NDArray[np.uint8] | DeferredImage
     """(H, W, 3) BGR, or what makes them. Owned by the frame: nobody writes into it."""
     file: str | None = None
-    """Base name, for image files; None for cameras, videos and the simulated slide."""
+    """Base name, for image files, with `#page=2` of a stack and `#xywh=0,0,1280,1024` for a tile of a large image; None
+    for cameras, videos, whole-slide images and the simulated slide."""
     encoded: EncodedImage | None = None
     """What a source read that decodes whole files; None for any other."""
     captured_utc_ns: int | None = None
