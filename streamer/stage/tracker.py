@@ -83,6 +83,8 @@ class StageTracker:
         """Whether the last frame was on the map. If so, one that is not may come from a turned camera."""
         self._distorted: dict[int, str] = {}
         """Islands that are left out, and what had changed at the camera."""
+        self._claimed: StagePosition | None = None
+        """Where an exact source said that the last frame lies."""
         self._static = StaticMask()
         self._ignored_px = ignored_px
         self._parts: HiddenParts | None = None
@@ -155,16 +157,19 @@ class StageTracker:
         return placement
 
     def _is_contradicted(self, frame: PreparedFrame) -> bool:
-        """Whether an exact place is none: the picture fits that of the frame before, beyond doubt, and elsewhere."""
-        before = None if self._last is None else self._last[1].position
-        place = self._exact_place()
-        if self._last is None or before is None or place is None or place.island != before.island:
+        """Whether an exact place is none: the picture fits that of the frame before, beyond doubt, and does so
+        elsewhere alone."""
+        before, here = self._claimed, self._exact_place()
+        self._claimed = here
+        if self._last is None or before is None or here is None:
             return False
+        said = here.x_px - before.x_px, here.y_px - before.y_px
         shift = register(self._last[0], frame, self._registration)
         if shift is None or not self._config.is_beyond_doubt(shift):
             return False
-        off = place.x_px - before.x_px - shift.x_px, place.y_px - before.y_px - shift.y_px
-        return float(np.hypot(*off)) > self._config.same_px
+        if float(np.hypot(said[0] - shift.x_px, said[1] - shift.y_px)) <= self._config.same_px:
+            return False
+        return register_near(self._last[0], frame, said, self._config.same_px, self._registration) is None
 
     def _exact_place(self) -> StagePosition | None:
         """Where the source says that the present frame lies; None where there is no frame yet to say it by."""
@@ -180,10 +185,7 @@ class StageTracker:
         """Place a frame where its source says, whatever it shows: on one island, whose only keyframe is its first
         frame, so that memory stays flat, and empty glass is placed as well."""
         if self._positions.first_keyframe is None:
-            number, _, _ = self._start(frame, {}, None)
-            assert number is not None
-            self._positions.located(number, None)
-            self._positions.kept(number)
+            self._start(frame, {}, None)
         merged, corrections = self._take_merged(), self._map.corrections()
         return Placement(self._exact_place(), self._positions.first_keyframe, None, corrections, merged)
 
