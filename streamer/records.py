@@ -66,6 +66,7 @@ __all__ = [
     "VerdictReason",
     "VerdictState",
     "WorstLaboratory",
+    "usable_error",
     "usable_point",
     "usable_scale",
 ]
@@ -153,15 +154,30 @@ SCALES_UM_PER_PX = (0.005, 50.0)
 def usable_point(point: StagePoint | None) -> StagePoint | None:
     """A position as a source gave it; None where its x or y are no finite numbers of a slide. A z that is none is left
     out."""
-    if point is None or not (abs(point.x) <= FARTHEST_UM and abs(point.y) <= FARTHEST_UM):  # NaN is not <= either
+    if point is None:
         return None
-    return point if point.z is None or abs(point.z) <= FARTHEST_UM else StagePoint(point.x, point.y)
+    x, y, z = (_within(value, -FARTHEST_UM, FARTHEST_UM) for value in (point.x, point.y, point.z))
+    return None if x is None or y is None else StagePoint(x, y, z)
 
 
 def usable_scale(um_per_px: float | None) -> float | None:
     """A scale as a source gave it; None where it is none of a microscope."""
-    low, high = SCALES_UM_PER_PX
-    return um_per_px if um_per_px is not None and low <= um_per_px <= high else None
+    return _within(um_per_px, *SCALES_UM_PER_PX)
+
+
+def usable_error(error_um: float | None) -> float | None:
+    """The error that a source states; None where it is no distance."""
+    return _within(error_um, 0.0, FARTHEST_UM)
+
+
+def _within(value: object, low: float, high: float) -> float | None:
+    """A number of numpy as Python's own; None for what is no number, or beyond the limits. Sources may come from other
+    packages."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if low <= number <= high else None  # NaN is not <= either
 
 
 @dataclass(frozen=True, slots=True, eq=False)

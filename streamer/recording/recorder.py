@@ -33,7 +33,7 @@ from streamer.recording.format import (
     packed,
 )
 from streamer.recording.writer import RecordingFile
-from streamer.records import Frame, Mode, RecordingStatus, usable_point, usable_scale
+from streamer.records import Frame, Mode, RecordingStatus, usable_error, usable_point, usable_scale
 
 WAITING_MAX_BYTES = 96 << 20
 """Frames and messages that may wait to be written; one frame always may."""
@@ -278,7 +278,7 @@ class Recorder:
             height=height,
             file=frame.file,
             stage_um=usable_point(frame.stage_um),
-            stage_error_um=frame.stage_error_um,
+            stage_error_um=usable_error(frame.stage_error_um),
             um_per_px=usable_scale(frame.um_per_px),
             exposed_after_ns=None if frame.exposed_ns is None else frame.exposed_ns - frame.captured_ns,
         )

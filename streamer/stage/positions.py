@@ -368,10 +368,14 @@ class StagePositions:
         points, px = points[largest], px[largest]
         px = px - px.mean()
         extents = np.linalg.svd(np.stack([px.real, px.imag]), compute_uv=False) / np.sqrt(len(px))
-        if len(px) >= config.stuck and np.ptp(points.real) == np.ptp(points.imag) == 0 and extents[0] > width_px / 4:
+        if (
+            len(px) >= config.stuck
+            and np.ptp(points.real) == np.ptp(points.imag) == 0
+            and extents[0] > config.spread_fields * width_px
+        ):
             where = f"({points[0].real:g}, {points[0].imag:g}) µm"
             self._give_up(f"the stage reports {where} all the time while the picture moves")
-        elif len(px) >= config.hopeless and extents[1] > width_px / 4:
+        elif len(px) >= config.hopeless and extents[1] > config.spread_fields * width_px:
             self._give_up("the picture does not follow what the stage reports")
 
     def _fault_of(self, found: StageAffine) -> str | None:

@@ -25,6 +25,8 @@ class PositionsConfig:
     """A fit that so many keyframes, spread over both directions, do not give is given up."""
     stuck: int = 5
     """So many keyframes at different places with one position: the stage reports nothing."""
+    spread_fields: float = 0.15
+    """Root mean square distance from their middle, in widths of the frame, of keyframes at different places."""
     floor_px: float = 4.0
     """A disagreement of less is none, whatever the fit says."""
     spreads: float = 3.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from streamer.records import Frame, StagePoint, usable_point, usable_scale
+from streamer.records import Frame, StagePoint, usable_error, usable_point, usable_scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,7 @@ class Reading:
         point = usable_point(point)
         if point is None:
             return None
-        error = error_um if error_um is not None and error_um >= 0 else None
-        return cls(point.x, point.y, error, usable_scale(um_per_px))
+        return cls(point.x, point.y, usable_error(error_um), usable_scale(um_per_px))
 
     @property
     def point(self) -> complex:
