@@ -85,6 +85,8 @@ class StageTracker:
         """Islands that are left out, and what had changed at the camera."""
         self._claimed: StagePosition | None = None
         """Where an exact source said that the last frame lies."""
+        self._contradictions = 0
+        """Frames in a row whose pictures said otherwise."""
         self._static = StaticMask()
         self._ignored_px = ignored_px
         self._parts: HiddenParts | None = None
@@ -157,13 +159,23 @@ class StageTracker:
         return placement
 
     def _is_contradicted(self, frame: PreparedFrame) -> bool:
-        """Whether an exact place is none: the picture fits that of the frame before, beyond doubt, and does so
-        elsewhere alone."""
+        """Whether an exact place is none: pictures fit one another elsewhere, where they should fit or again and again.
+        (Once means little: where a few cells lie apart, pictures of different places fit.)"""
         before, here = self._claimed, self._exact_place()
         self._claimed = here
         if self._last is None or before is None or here is None:
             return False
         said = here.x_px - before.x_px, here.y_px - before.y_px
+        if not self._fits_elsewhere(frame, said):
+            self._contradictions = 0
+            return False
+        self._contradictions += 1
+        shared = max(0.0, 1 - abs(said[0]) / frame.width) * max(0.0, 1 - abs(said[1]) / frame.height)
+        return shared >= self._config.should_fit or self._contradictions >= self._config.contradictions
+
+    def _fits_elsewhere(self, frame: PreparedFrame, said: tuple[float, float]) -> bool:
+        """Whether a picture fits the last one beyond doubt, and not as far from it as was said."""
+        assert self._last is not None
         shift = register(self._last[0], frame, self._registration)
         if shift is None or not self._config.is_beyond_doubt(shift):
             return False
@@ -187,7 +199,8 @@ class StageTracker:
         if self._positions.first_keyframe is None:
             self._start(frame, {}, None)
         merged, corrections = self._take_merged(), self._map.corrections()
-        return Placement(self._exact_place(), self._positions.first_keyframe, None, corrections, merged)
+        self._claimed = self._exact_place()
+        return Placement(self._claimed, self._positions.first_keyframe, None, corrections, merged)
 
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""

@@ -86,3 +86,10 @@ def test_a_place_that_the_picture_contradicts_is_not_believed() -> None:
     show(tracker, view(500, 400), 500, 400)
     lies = [show(tracker, view(500 + 60 * number, 400), 500, 400) for number in range(1, 6)]
     assert [round(x) for _, x, _ in places(lies)] == [60, 120, 180, 240, 300]
+
+
+def test_a_source_that_says_anything_is_not_believed_after_three_frames() -> None:
+    tracker = StageTracker()
+    show(tracker, view(500, 400), 500, 400)
+    lies = [show(tracker, view(500 + 60 * n, 400), 500 + 5000 * n, 400) for n in range(1, 6)]
+    assert [round(x) for _, x, _ in places(lies)] == [5000, 10_000, 180, 240, 300]
