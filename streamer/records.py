@@ -208,6 +208,9 @@ class Frame:
     stage_error_um: float | None = None
     """How far off x and y of `stage_um` may be, as the source states it; None: it states nothing. 0: they are exact and
     go along the picture, x to the right and y down, so that `um_per_px` alone turns them into pixels."""
+    is_tile: bool = False
+    """Whether it was cut from one picture with the other frames of its source: then a `stage_um` without error holds
+    whatever the frame shows, and nothing is registered."""
     um_per_px: float | None = None
     """Micrometres per pixel of this frame, as the source states it; None: it does not know."""
     exposed_ns: int | None = None

@@ -19,7 +19,7 @@ from streamer.stage.preparation import PreparedFrame
 from streamer.stage.readings import KeyframeReading
 from streamer.stage.registration import Shift
 from streamer.stage.static_mask import PAIRS, StaticMask
-from streamer.stage.tracker import TrackerState
+from streamer.stage.tracker_state import TrackerState
 
 LAST_PICTURE = -1
 """Number under which the picture of the last frame is stored."""

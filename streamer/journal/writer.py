@@ -38,7 +38,7 @@ from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.static_mask import StaticMask
-from streamer.stage.tracker import StageChanges, TrackerState
+from streamer.stage.tracker_state import StageChanges, TrackerState
 
 Emission = tuple[AnyMessage, bytes | None]
 """A message and its payload."""

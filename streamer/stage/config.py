@@ -44,11 +44,6 @@ class StageConfig:
     """Two matches agree if they put an island at places no further apart than this."""
     max_surprise: float = 0.15
     """A link that would move a keyframe by more than this share of the field is rejected."""
-    should_fit: float = 0.5
-    """A source that states exact places is not believed at once where the frame and the one before share so much of the
-    field by them, and fit one another elsewhere alone."""
-    contradictions: int = 3
-    """Nor after so many frames in a row that fit elsewhere, whatever they share."""
     settle_px: float = 0.25
     """A link that is off by less does not settle the island again."""
     settle_all_px: float = 3.0

@@ -57,9 +57,9 @@ class StagePositions:
         return self._state == "used"
 
     @property
-    def is_exact(self) -> bool:
-        """Whether the present frame's place needs no picture: its source states that it is exact, and of what scale."""
-        return self._exact and self._usable and self.used
+    def is_tile(self) -> bool:
+        """Whether the present frame is a tile of one picture, whose place needs no registration."""
+        return self._now is not None and self._now.is_tile and self._exact and self._usable and self.used
 
     @property
     def first_keyframe(self) -> int | None:

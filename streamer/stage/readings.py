@@ -22,6 +22,8 @@ class Reading:
     error_um: float | None = None
     """The largest error along either axis, as the source states it; None: it states none."""
     um_per_px: float | None = None
+    is_tile: bool = False
+    """Whether the frame was cut from one picture with all others of its source."""
 
     @classmethod
     def of(cls, frame: Frame) -> Reading | None:

@@ -12,7 +12,7 @@ their features; they are reported with that reason and get no position.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -26,41 +26,11 @@ from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
 from streamer.stage.merging import IslandMerger
 from streamer.stage.placement import Placement, without_news
 from streamer.stage.positions import StagePositions
-from streamer.stage.positions_state import PositionsMemory
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare, restored
 from streamer.stage.readings import KeyframeReading, Reading
 from streamer.stage.registration import Shift, at_rest, find_similarity, refine, register, register_near
 from streamer.stage.static_mask import BoxesPx, StaticMask, learn, visible, widened, with_given
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackerState:
-    """What a tracker remembers besides its keyframes."""
-
-    next_island: int
-    reference: int | None
-    pending: tuple[tuple[int, int], ...]
-    distorted: Mapping[int, str]
-    given_up: int
-    was_found: bool
-    last: tuple[PreparedFrame, Placement] | None
-    """The last frame and its placement, without the corrections that came with it."""
-    found: tuple[PreparedFrame, int, Shift] | None
-    hunches: tuple[tuple[int, int, Shift], ...]
-    static: StaticMask
-    positions: PositionsMemory | None = None
-    """None: no frame came with a position."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StageChanges:
-    """What has changed in a tracker since the last call."""
-
-    keyframes: tuple[tuple[KeyframeState, PreparedFrame], ...]
-    """Those new or changed; a keyframe's picture never changes."""
-    tracker: TrackerState
-    readings: tuple[KeyframeReading, ...] = ()
-    """Of the stage, at new keyframes."""
+from streamer.stage.tracker_state import StageChanges, TrackerState
 
 
 class StageTracker:
@@ -83,10 +53,6 @@ class StageTracker:
         """Whether the last frame was on the map. If so, one that is not may come from a turned camera."""
         self._distorted: dict[int, str] = {}
         """Islands that are left out, and what had changed at the camera."""
-        self._claimed: StagePosition | None = None
-        """Where an exact source said that the last frame lies."""
-        self._contradictions = 0
-        """Frames in a row whose pictures said otherwise."""
         self._static = StaticMask()
         self._ignored_px = ignored_px
         self._parts: HiddenParts | None = None
@@ -142,10 +108,8 @@ class StageTracker:
         """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island.
         `reading`: where its source says that it was taken. `unusable`: it said what is no position."""
         self._positions.begin(reading, unusable=unusable)
-        if self._positions.is_exact and not self._is_contradicted(frame):
-            placement = self._place_exactly(frame)
-            self._last = (frame, placement)
-            return placement
+        if self._positions.is_tile:
+            return self._place_tile(frame)
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             return without_news(self._last[1])
         if self._is_good(frame, may_start):
@@ -158,49 +122,19 @@ class StageTracker:
         self._last = (frame, placement)
         return placement
 
-    def _is_contradicted(self, frame: PreparedFrame) -> bool:
-        """Whether an exact place is none: pictures fit one another elsewhere, where they should fit or again and again.
-        (Once means little: where a few cells lie apart, pictures of different places fit.)"""
-        before, here = self._claimed, self._exact_place()
-        self._claimed = here
-        if self._last is None or before is None or here is None:
-            return False
-        said = here.x_px - before.x_px, here.y_px - before.y_px
-        if not self._fits_elsewhere(frame, said):
-            self._contradictions = 0
-            return False
-        self._contradictions += 1
-        shared = max(0.0, 1 - abs(said[0]) / frame.width) * max(0.0, 1 - abs(said[1]) / frame.height)
-        return shared >= self._config.should_fit or self._contradictions >= self._config.contradictions
-
-    def _fits_elsewhere(self, frame: PreparedFrame, said: tuple[float, float]) -> bool:
-        """Whether a picture fits the last one beyond doubt, and not as far from it as was said."""
-        assert self._last is not None
-        shift = register(self._last[0], frame, self._registration)
-        if shift is None or not self._config.is_beyond_doubt(shift):
-            return False
-        if float(np.hypot(said[0] - shift.x_px, said[1] - shift.y_px)) <= self._config.same_px:
-            return False
-        return register_near(self._last[0], frame, said, self._config.same_px, self._registration) is None
-
-    def _exact_place(self) -> StagePosition | None:
-        """Where the source says that the present frame lies; None where there is no frame yet to say it by."""
+    def _place_tile(self, frame: PreparedFrame) -> Placement:
+        """Place a tile of one picture where its source says, whatever it shows: on one island, whose only keyframe is
+        its first frame, so that memory stays flat, and empty glass is placed as well."""
         anchor = self._positions.first_keyframe
-        guess = None if anchor is None else self._positions.guess_px(anchor)
-        if anchor is None or guess is None:
-            return None
+        if anchor is None:
+            anchor, _, _ = self._start(frame, {}, None)
+            assert anchor is not None
+        away = self._positions.guess_px(anchor)
+        assert away is not None
         keyframe = self._map[anchor]
         x, y = keyframe.announced_px
-        return StagePosition(keyframe.announced_island, x + guess[0], y + guess[1], 1.0)
-
-    def _place_exactly(self, frame: PreparedFrame) -> Placement:
-        """Place a frame where its source says, whatever it shows: on one island, whose only keyframe is its first
-        frame, so that memory stays flat, and empty glass is placed as well."""
-        if self._positions.first_keyframe is None:
-            self._start(frame, {}, None)
-        merged, corrections = self._take_merged(), self._map.corrections()
-        self._claimed = self._exact_place()
-        return Placement(self._claimed, self._positions.first_keyframe, None, corrections, merged)
+        position = StagePosition(keyframe.announced_island, x + away[0], y + away[1], 1.0)
+        return Placement(position, anchor, None, self._map.corrections(), self._take_merged())
 
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""

@@ -82,6 +82,7 @@ class WholeSlideSource:
             image,
             stage_um=StagePoint(x_px * um_per_px, y_px * um_per_px),
             stage_error_um=0.0,
+            is_tile=True,
             um_per_px=um_per_px,
         )
 
