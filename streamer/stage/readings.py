@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,8 @@ class Reading:
     @classmethod
     def of(cls, frame: Frame) -> Reading | None:
         """None for a frame without a position, or with one that is no number."""
-        return cls.said(frame.stage_um, frame.stage_error_um, frame.um_per_px)
+        said = cls.said(frame.stage_um, frame.stage_error_um, frame.um_per_px)
+        return said if said is None else replace(said, is_tile=frame.is_tile)
 
     @classmethod
     def said(cls, point: StagePoint | None, error_um: float | None, um_per_px: float | None) -> Reading | None:
