@@ -109,7 +109,9 @@ class StageTracker:
         `reading`: where its source says that it was taken. `unusable`: it said what is no position."""
         self._positions.begin(reading, unusable=unusable)
         if self._positions.is_tile:
-            return self._place_tile(frame)
+            placement = self._place_tile(frame)
+            self._last = (frame, placement)
+            return placement
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             return without_news(self._last[1])
         if self._is_good(frame, may_start):
