@@ -31,6 +31,11 @@ LOOKS = 5
 """Frames of a size that are looked at, at most, until one has enough red cells; after that the card's input stays."""
 
 
+def is_explained(um_per_px: float, rbc_px: float) -> bool:
+    """Whether blood can have red cells as wide as a scale makes them."""
+    return 1 / UNEXPLAINED <= um_per_px * rbc_px / RED_CELL_UM <= UNEXPLAINED
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
     """How frames are looked at from one on."""
@@ -50,6 +55,8 @@ class _View:
     settled: bool = False
     choices: list[_Choice] = field(default_factory=list)
     """In the order of their first frames; empty as long as too few red cells were seen."""
+    contradicted: bool = False
+    """Whether red cells contradict the scale that the source states."""
 
     def choice_for(self, frame: Frame) -> _Choice | None:
         return next((one for one in reversed(self.choices) if one.first_frame_id <= frame.frame_id), None)
@@ -95,16 +102,16 @@ class Magnification:
         """Take the scale that the source states, until red cells contradict it."""
         measured = measure_rbc_diameter(view.usual, [frame.image])
         view.settled = measured is not None or view.looks >= LOOKS
-        wide_um = RED_CELL_UM if measured is None else measured * um_per_px
-        if measured is None or 1 / UNEXPLAINED <= wide_um / RED_CELL_UM <= UNEXPLAINED:
+        if measured is None or is_explained(um_per_px, measured):
             if view.looks == 1:
                 self._choose(frame, view, RED_CELL_UM / um_per_px)
             return
         self._say(
-            f"{frame.source}: got {um_per_px:.4g} µm a pixel from the source, by which red cells are {wide_um:.3g} µm "
-            f"wide, expected about {RED_CELL_UM:g}: no anaemia explains that; looking by the red cells, check the "
-            "source's scale"
+            f"{frame.source}: got {um_per_px:.4g} µm a pixel from the source, by which red cells are "
+            f"{measured * um_per_px:.3g} µm wide, expected about {RED_CELL_UM:g}: no anaemia explains that; looking by "
+            "the red cells, check the source's scale"
         )
+        view.contradicted = True
         self._choose(frame, view, measured)
 
     def _choose(self, frame: Frame, view: _View, diameter: float) -> None:
@@ -130,6 +137,11 @@ class Magnification:
         view = self._views.get((frame.source, frame.width, frame.height))
         choice = None if view is None else view.choice_for(frame)
         return None if choice is None else choice.rbc_px
+
+    def um_per_px_for(self, frame: Frame) -> float | None:
+        """What the source states for a frame, unless red cells contradict it."""
+        view = self._views.get((frame.source, frame.width, frame.height))
+        return None if view is not None and view.contradicted else usable_scale(frame.um_per_px)
 
     def _view(self, frame: Frame) -> _View:
         key = frame.source, frame.width, frame.height

@@ -9,7 +9,7 @@ the best depends on the looks alone and not on their order, so that a resumed ru
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from statistics import median
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from engines.geometry import square_around
 from engines.models.segmenter import Segmenter
 from streamer.counting.matching import MAYBE_CUT_SHARE, cut_sides
-from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation, usable_scale
+from streamer.records import Cell, CellId, CellShape, Detections, Frame, MeasuredLook, Observation
 
 STEP = 0.1
 """A look has to be better by about so much to be segmented again."""
@@ -94,11 +94,17 @@ def _rank(look: MeasuredLook) -> tuple[float, int]:
 class ShapeMeter:
     """Segments the counted white cells of a frame that have no look as good yet."""
 
-    def __init__(self, segmenter: Segmenter, um_per_px: float | None = None) -> None:
-        """`um_per_px`: micrometres a pixel of the frames, where somebody gave it; None: as each frame states it, and
-        where none does there are no areas in µm²."""
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        um_per_px: float | None = None,
+        um_per_px_for: Callable[[Frame], float | None] = lambda frame: None,
+    ) -> None:
+        """`um_per_px`: micrometres a pixel of the frames, where somebody gave it; None: as `um_per_px_for` says, and
+        where that is None there are no areas in µm²."""
         self.segmenter = segmenter
         self._um_per_px = um_per_px
+        self._um_per_px_for = um_per_px_for
 
     def measure(
         self,
@@ -122,7 +128,7 @@ class ShapeMeter:
                 chosen.append((row, cell.cell_id, quality))
         if not chosen:
             return []
-        um_per_px = self._um_per_px or usable_scale(frame.um_per_px)
+        um_per_px = self._um_per_px or self._um_per_px_for(frame)
         shapes = self.segmenter.measure(frame.image, detections.boxes_px[[row for row, _, _ in chosen]])
         return [
             MeasuredLook(

@@ -109,5 +109,5 @@ def exported(stored: StoredSession, pseudonymised: bool = False, production: boo
 
     micrometres = MicrometrePlaces()
     result = recounted(stored, note)
-    micrometres.finish(stored)
+    micrometres.finish(stored, result.count.evidence(final=stored.ended).rbc_px)
     return ExportedSession(stored, result, last, pseudonymised, production, micrometres=micrometres)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engines.base import UsageError
+from streamer.analysis.magnification import is_explained
 from streamer.analysis.models import choose_scales
 from streamer.counting.verdict import RED_CELL_UM
 from streamer.journal import StoredOptions, StoredSession
@@ -24,14 +25,14 @@ class Scale:
 
 def scale_of(session: StoredSession, said_um_per_px: float | None, rbc_px: float | None) -> Scale | None:
     """`said_um_per_px`: as the source states it with its frames. `rbc_px`: usual diameter of the red cells in frame
-    pixels. None where nothing is known."""
+    pixels; what they contradict is not believed. None where nothing is known."""
     given = _given(options_of(session), session.source)
     if given is not None:
         return Scale(given, "given")
-    if said_um_per_px is not None:
+    if said_um_per_px is not None and (rbc_px is None or is_explained(said_um_per_px, rbc_px)):
         return Scale(said_um_per_px, "source")
     known = session.stage.positions()
-    if known is not None and known.affine is not None:
+    if known is not None and known.affine is not None and not known.exact:  # else it is what the source states
         return Scale(known.affine.um_per_px, "stage")
     return Scale(RED_CELL_UM / rbc_px, "red cells") if rbc_px else None
 

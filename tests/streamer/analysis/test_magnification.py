@@ -189,6 +189,7 @@ def test_blood_that_explains_the_red_cells_leaves_the_stated_scale(blood: float)
     magnification = Magnification(looking_at(40 * blood), say=said.append)
     magnification.look(stated(0, 7.5 / 40))
     assert magnification.rbc_px_for(frame(0)) == pytest.approx(40)
+    assert magnification.um_per_px_for(stated(3, 7.5 / 40)) == 7.5 / 40
     assert said == []
 
 
@@ -208,6 +209,7 @@ def test_a_scale_that_no_blood_explains_is_said_and_the_red_cells_hold(factor: f
         (line,) = said
         assert line.startswith("slide: got 0.5 µm a pixel from the source, by which red cells are")
         assert "no anaemia explains that" in line
+        assert magnification.um_per_px_for(stated(2, 0.5)) is None
 
 
 def test_a_choice_that_red_cells_put_right_later_leaves_earlier_frames_as_they_were() -> None:

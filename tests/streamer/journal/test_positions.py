@@ -22,7 +22,7 @@ from streamer.interop.everything import write as write_json
 from streamer.interop.sessions import exported
 from streamer.journal import Emission, Journal, JournalError, JournalReader, opened
 from streamer.journal.rows import ModelId, Rules
-from streamer.mosaic.scale import scale_of
+from streamer.mosaic.scale import Scale, scale_of
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import AnyMessage, FrameMessage
 from streamer.records import Detections, Frame, FrameQuality, StagePoint, usable_point
@@ -158,9 +158,12 @@ def test_exports_have_the_cells_in_micrometres(whole: tuple[list[Analysed], Path
         write_csv([one], table)
         write_coco([one], coco)
         write_json([one], everything)
-        ruler = scale_of(one.stored, UM_PER_PX, None)
-    assert ruler is not None
-    assert (ruler.um_per_px, ruler.ruler) == (UM_PER_PX, "source")
+        believed = scale_of(one.stored, UM_PER_PX, 7.5 / UM_PER_PX)
+        contradicted = scale_of(one.stored, UM_PER_PX, 15 / UM_PER_PX)
+    assert believed == Scale(UM_PER_PX, "source")
+    assert contradicted is not None
+    assert contradicted.ruler == ("red cells" if is_exact else "stage")
+    assert contradicted.um_per_px == pytest.approx(UM_PER_PX / 2 if is_exact else UM_PER_PX, rel=0.01)
     rows = list(csv.DictReader(table.getvalue().splitlines()))
     say = SAY["exact" if is_exact else "turned"]
     shown = [(x, y) if is_exact else (x - WIDTH // 2, y - HEIGHT // 2) for x, y in CELLS]
