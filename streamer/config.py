@@ -128,6 +128,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A folder that `leukostream adapt` wrote: its profile is the classifier of all sources."""
     um_per_px: str | float | tuple[str, ...] | None = None
     """Each `[NAME=]UM`: micrometres a pixel of the frames of that source, or of all others; None: not known."""
+    slide: str | tuple[str, ...] | None = None
+    """Each `[SOURCE=]TEXT`: the laboratory's name of the slide; "-": a line of standard input, "barcode": the code in
+    the first frame. None: nobody said, here and below."""
+    accession: str | tuple[str, ...] | None = None
+    """Each `[SOURCE=]TEXT`, or "-" or "barcode" likewise."""
+    operator: str | tuple[str, ...] | None = None
+    """Each `[SOURCE=]TEXT`."""
+    instrument: str | tuple[str, ...] | None = None
+    stain: str | tuple[str, ...] | None = None
+    magnification: str | tuple[str, ...] | None = None
+    slide_info: str | tuple[str, ...] | None = None
+    """Each `[SOURCE=]FILE.toml` with these as keys, and fields of the laboratory's own."""
+    wbc: str | float | tuple[str, ...] | None = None
+    """Each `[SOURCE=]N`: white cells in 10^9/L, counted elsewhere."""
+    wbc_includes_nrbc: bool = False
+    """That count has nucleated red cells among its white ones."""
     ignore_box: tuple[str, ...] = ()
     """Each `[NAME=]X1,Y1,X2,Y2`: a part of the frames of that source, or of all, that shows no slide, in pixels."""
     explain: bool = False

@@ -10,6 +10,7 @@ number are published; computed and stored it is exact.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from engines.base import Classifications, Detections
 
@@ -25,6 +27,8 @@ __all__ = [
     "LOW_CONFIDENCE",
     "UNCLASSIFIED",
     "UNLIKE_TRAINING",
+    "AbsoluteCounts",
+    "AbsoluteShare",
     "AttributeValue",
     "Attributes",
     "Cell",
@@ -57,6 +61,7 @@ __all__ = [
     "RecordingStatus",
     "ShadowStatus",
     "Skip",
+    "SlideInfo",
     "SourceProgress",
     "SourceStatus",
     "StagePoint",
@@ -460,6 +465,68 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
 
+LEAST_WBC, MOST_WBC = 0.01, 2000.0
+"""White cells in 10^9/L that a laboratory may count."""
+
+SlideText = Annotated[str, Meta(min_length=1, max_length=80)]
+"""Printable, without spaces at its ends."""
+
+
+# What people say of a slide. None: nobody said. Whose blood it is has no place here.
+class SlideInfo(msgspec.Struct, frozen=True, kw_only=True):
+    name: SlideText | None = None
+    """The laboratory's own for the slide."""
+    accession: SlideText | None = None
+    """The laboratory's number of the order or specimen that the slide was made for."""
+    operator: SlideText | None = None
+    """Who is at the microscope, as the laboratory abbreviates it."""
+    instrument: SlideText | None = None
+    stain: SlideText | None = None
+    magnification: SlideText | None = None
+    um_per_px: Annotated[float, Meta(gt=0.0, lt=100.0)] | None = None
+    """Micrometres a pixel of the frames, as given."""
+    fields: Annotated[dict[Annotated[str, Meta(min_length=1, max_length=40)], SlideText], Meta(max_length=16)] = {}
+    """Whatever else the laboratory keeps of a slide, by its own names."""
+    wbc: Annotated[float, Meta(ge=LEAST_WBC, le=MOST_WBC)] | None = None
+    """White cells in 10^9/L, counted elsewhere."""
+    wbc_includes_nrbc: bool = False
+    """That count has nucleated red cells among its white ones."""
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.accession, self.operator, self.instrument, self.stain, self.magnification)
+        for text in (*filter(None, texts), *self.fields, *self.fields.values()):
+            if not text.isprintable() or text != text.strip():
+                raise ValueError(f"got {text!r}, expected printable text without spaces at its ends")
+        for number in filter(None, (self.um_per_px, self.wbc)):
+            if not math.isfinite(number):
+                raise ValueError(f"got {number}, expected a finite number")
+
+    def or_none(self) -> SlideInfo | None:
+        """None where nothing was said."""
+        return None if self == SlideInfo() else self
+
+
+# A class of a differential per volume of blood, in 10^9/L.
+class AbsoluteShare(msgspec.Struct, frozen=True):
+    value: float | None
+    """None where the percentage is."""
+    low: float | None
+    """The 95 % limits of the percentage, scaled: what the white-cell count itself may err by is not in them."""
+    high: float | None
+
+
+# A differential per volume of blood, by a white-cell count from elsewhere.
+class AbsoluteCounts(msgspec.Struct, frozen=True):
+    white_cells: float | None
+    """In 10^9/L, what the classes are shares of. None: it should be corrected for nucleated red cells, and can't be."""
+    corrected: bool
+    """For nucleated red cells: given x 100 / (100 + nucleated red cells per 100 white cells)."""
+    note: str
+    """For people: which count, and whether it was corrected, and why not."""
+    classes: dict[str, AbsoluteShare]
+    """By class, `unclassified` among them; empty where `white_cells` is None."""
+
+
 # Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`.
 class Differential(msgspec.Struct, frozen=True, kw_only=True):
     total: int
@@ -497,6 +564,10 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     """By class with a usual range a RangeState. Empty before 2.0."""
     verdict: Verdict | None = None
     """None: of an older streamer."""
+    slide: SlideInfo | None = None
+    """None: nobody said anything of it."""
+    wbc: AbsoluteCounts | None = None
+    """None: no white-cell count was given."""
 
 
 PositionsState = Literal["learning", "used", "ignored"]

@@ -80,6 +80,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "fhir": Requirement(_module("fhir"), r"fhir\.resources", DEV),
     "hl7apy": Requirement(_module("hl7apy"), r"hl7apy", DEV),
     "hl7": Requirement(_module("hl7"), r"package hl7\b", DEV),
+    "dicom": Requirement(_module("wsidicom"), r"packages of DICOM", DEV),
     "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
     "wsi": Requirement(_wsi, r"of the extra wsi", DEV),
     "av": Requirement(_module("av"), r"PyAV", DEV),

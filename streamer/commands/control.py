@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from engines.base import LeukostreamError, UsageError
 from streamer.commands.options import Parser, add_key_options, number, positive, whole
+from streamer.commands.output import remark
+from streamer.commands.slide_info import (
+    ELSEWHERE,
+    FIELDS,
+    SCANNED,
+    add_slide_options,
+    add_wbc_options,
+    said_of_slide,
+    scanned,
+    slide_info_of,
+)
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.requests import (
     COMMAND_TYPES,
+    REQUEST_MAX_BYTES,
     AnyCommand,
     AnyReply,
     AnyRequest,
+    DoneReply,
     RefusedReply,
     StatusReply,
     StatusRequest,
     encode_reply,
+    encode_request,
     new_request_id,
 )
+from streamer.records import SlideInfo
 
 ATTEMPTS = 3
 """The request is made so often, with the same id, before its reply is given up."""
@@ -54,6 +70,16 @@ class Options:
     class_: str | None = None
     """Of reclassify; None: the cell's looks decide again."""
     subclass: str | None = None
+    slide: str | None = None
+    """What is known of the next slide, of new-slide, as below."""
+    accession: str | None = None
+    operator: str | None = None
+    instrument: str | None = None
+    stain: str | None = None
+    magnification: str | None = None
+    slide_info: str | None = None
+    wbc: str | None = None
+    wbc_includes_nrbc: bool | None = None
 
     def fields(self) -> dict[str, Any]:
         """Those of the command's message beside its id, run and source."""
@@ -61,7 +87,21 @@ class Options:
             return {"cells": self.cells}
         if self.request == "reclassify":
             return {"cell_id": self.cell_id, "class_": self.class_, "subclass": self.subclass}
+        if self.request == "new-slide" and (slide := self._next_slide()) is not None:
+            return {"slide": slide}
         return {}
+
+    def _next_slide(self) -> SlideInfo | None:
+        """None where nothing is known of it."""
+        given: Mapping[str, str | None] = {name: getattr(self, name) for name in (*FIELDS, "slide_info")}
+        typed = {
+            name: scanned(f"--{name}", "the next slide") if text == SCANNED and name in ELSEWHERE else text
+            for name, text in given.items()
+        }
+        said = said_of_slide(typed, self.wbc, bool(self.wbc_includes_nrbc))
+        if self.wbc_includes_nrbc and "wbc" not in said:
+            raise UsageError("--wbc-includes-nrbc: got no white-cell count, expected --wbc N too")
+        return slide_info_of(said, "new-slide") if said else None
 
 
 def add_options(parser: Parser) -> None:
@@ -73,6 +113,12 @@ def add_options(parser: Parser) -> None:
         request = requests.add_parser(name, help=about, description=f"{about.capitalize()}.")
         if name == "stop-at":
             request.add_argument("cells", metavar="N|none", type=_cells, help="none: no limit any more")
+        if name == "new-slide":
+            next_slide = request.add_argument_group(
+                "slide", "what is known of the next one; it is stored and published"
+            )
+            add_slide_options(next_slide)
+            add_wbc_options(next_slide)
         if name == "reclassify":
             request.add_argument("cell_id", type=whole, metavar="CELL", help="the cell_id of its messages")
             request.add_argument("class_", type=_class, metavar="CLASS", help='or "auto": its looks decide again')
@@ -91,6 +137,7 @@ def main(options: Options) -> int:
 
     LeukostreamError where nobody answers and where the command is refused, UsageError for an unknown source.
     """
+    fields = options.fields()  # first of all, as somebody may have to type them
     with Subscriber(
         options.endpoint,
         ["health."],
@@ -100,13 +147,15 @@ def main(options: Options) -> int:
     ) as subscriber:
         reply: AnyReply = _answer(subscriber, StatusRequest(id=new_request_id()))
         if options.request != "status":
-            reply = _answer(subscriber, _command(options, reply))
+            reply = _answer(subscriber, _command(options, fields, reply))
     sys.stdout.buffer.write(encode_reply(reply) + b"\n")
     sys.stdout.flush()
     if isinstance(reply, RefusedReply):
         raise LeukostreamError(
             f"control {options.endpoint}: {options.request} was refused ({reply.code}): {reply.reason}"
         )
+    if isinstance(reply, DoneReply) and "slide" in fields and reply.state.slide is None:
+        remark(f"control {options.endpoint}: the new slide has no name: that leukostream is older and knows none")
     return 0
 
 
@@ -121,7 +170,7 @@ def _class(text: str) -> str | None:
     return None if text == "auto" else text
 
 
-def _command(options: Options, status: AnyReply) -> AnyCommand:
+def _command(options: Options, fields: Mapping[str, Any], status: AnyReply) -> AnyCommand:
     request, source = options.request, options.source
     if not isinstance(status, StatusReply):
         raise LeukostreamError(f"control: got {status}, expected the status of a leukostream")
@@ -133,9 +182,14 @@ def _command(options: Options, status: AnyReply) -> AnyCommand:
     if status.run_id is None:
         raise LeukostreamError("control: got a leukostream that has published nothing yet; try again in a moment")
     name = source or next(iter(status.sources))
-    return COMMAND_TYPES[request.replace("-", "_")](
-        id=options.id_ or new_request_id(), run_id=status.run_id, source=name, **options.fields()
+    command = COMMAND_TYPES[request.replace("-", "_")](
+        id=options.id_ or new_request_id(), run_id=status.run_id, source=name, **fields
     )
+    if (size := len(encode_request(command))) > REQUEST_MAX_BYTES:
+        raise UsageError(
+            f"control {request}: got {size} bytes, expected at most {REQUEST_MAX_BYTES}: fewer or shorter fields"
+        )
+    return command
 
 
 def _answer(subscriber: Subscriber, request: AnyRequest) -> AnyReply:

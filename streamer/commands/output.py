@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -62,6 +62,14 @@ def say(line: str, stream: TextIO | None = None) -> None:
     """One line for people, on standard output unless `stream` says otherwise; no control character of a name or path
     in it reaches the terminal."""
     print(printable(line), file=stream or sys.stdout, flush=True)
+
+
+def say_table(rows: Sequence[Sequence[str]]) -> None:
+    """Indented; the first and the last column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for first, *middle, last in rows:
+        cells = [f"{text:>{width}}" for text, width in zip(middle, widths[1:-1], strict=True)]
+        say(f"  {first:<{widths[0]}}  {'  '.join(cells)}  {last}".rstrip())
 
 
 def remark(line: str, stream: TextIO | None = None) -> None:

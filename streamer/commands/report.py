@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from engines.base import UsageError
 from streamer.commands.options import Parser, switch
 from streamer.commands.output import say, writing
+from streamer.commands.slide_info import add_wbc_options, with_wbc
 from streamer.journal import opened
 from streamer.report import pdf
 from streamer.report.page import page
@@ -25,6 +27,9 @@ class Options:
     """None: all."""
     mosaic: bool | None
     """None: with it."""
+    wbc: list[str] | None
+    """`[SLIDE=]N` each; None: those of the run."""
+    wbc_includes_nrbc: bool | None
 
 
 def add_options(parser: Parser) -> None:
@@ -37,6 +42,7 @@ def add_options(parser: Parser) -> None:
     output.add_argument("--pdf", metavar="FILE.pdf", help="the same on A4; needs pip install 'leukostream[pdf]'")
     part = parser.add_argument_group("part", "what of the journal it shows")
     part.add_argument("--source", metavar="NAME", help="only the slides of this one")
+    add_wbc_options(part, "[SLIDE=]", action="extend", nargs="+")
     switch(part, "--mosaic", "draw the picture of the film (default: on)")
 
 
@@ -48,6 +54,8 @@ def main(options: Options) -> int:
         recording=options.recording,
         source=options.source,
         with_picture=options.mosaic is not False,
+        wbc=options.wbc or (),
+        wbc_includes_nrbc=bool(options.wbc_includes_nrbc),
     )
     if options.out != "-":
         say(line)
@@ -62,11 +70,15 @@ def report(
     recording: str | None = None,
     source: str | None = None,
     with_picture: bool = True,
+    wbc: Sequence[str] = (),
+    wbc_includes_nrbc: bool = False,
 ) -> str:
     """Write the page of a journal's slides to `out`, and as PDF to `pdf_out`; what was written, in a line for people.
 
-    UsageError for an unknown source, JournalError for the journal, LeukostreamError for what can't be written and where
-    there is no WeasyPrint.
+    `wbc`: white-cell counts, `[SLIDE=]N` each, in place of those of the run.
+
+    UsageError for an unknown source or slide and for what is no count, JournalError for the journal, LeukostreamError
+    for what can't be written and where there is no WeasyPrint.
     """
     if pdf_out is not None:
         pdf.require()
@@ -76,6 +88,7 @@ def report(
         if not sessions:
             known = ", ".join(dict.fromkeys(one.source for one in reader.sessions))
             raise UsageError(f"--source: got {source!r}, expected one of {known}")
+        sessions = with_wbc(sessions, wbc, wbc_includes_nrbc)
         slides = [show(one, made_utc=made_utc, recording=recording, with_picture=with_picture) for one in sessions]
     html = page(slides, made_utc=made_utc)
     with writing(out) as file:

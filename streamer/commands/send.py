@@ -9,6 +9,7 @@ from typing import Literal
 from engines.base import UsageError
 from streamer.commands.options import Parser, add_production_option, positive, seconds
 from streamer.commands.output import remark, say
+from streamer.commands.slide_info import add_wbc_options, with_wbc
 from streamer.interop.formats import needed
 from streamer.interop.result import result_of
 from streamer.interop.sessions import exported
@@ -24,6 +25,9 @@ class Options:
     attempts: int
     pseudonymise: bool
     production: bool
+    wbc: list[str] | None
+    """`[SLIDE=]N` each; None: those of the run."""
+    wbc_includes_nrbc: bool | None
 
 
 def add_options(parser: Parser) -> None:
@@ -34,7 +38,10 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--attempts", metavar="N", type=positive, default=5, help="for a message, before it is given up"
     )
-    parser.add_argument("--pseudonymise", action="store_true", help="the names of the sources stay here")
+    parser.add_argument(
+        "--pseudonymise", action="store_true", help="names of slides, people, instruments and sources stay here"
+    )
+    add_wbc_options(parser, "[SLIDE=]", action="extend", nargs="+")
     add_production_option(parser)
 
 
@@ -50,7 +57,8 @@ def main(options: Options) -> int:
         raise UsageError("--timeout: got 0, expected seconds to wait for an answer")
     refused = 0
     with opened(options.journal) as journal, Outbox(Path(f"{options.journal}.sent")) as outbox:
-        results = [result_of(exported(stored, options.pseudonymise, options.production)) for stored in journal.sessions]
+        meant = with_wbc(journal.sessions, options.wbc or (), bool(options.wbc_includes_nrbc))
+        results = [result_of(exported(stored, options.pseudonymise, options.production)) for stored in meant]
         stored = [
             outbox.put(receiver, hl7_message(options.format, result), str(result.subject), options.format)
             for result in results

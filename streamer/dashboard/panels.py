@@ -34,6 +34,8 @@ from streamer.dashboard.words import (
 from streamer.protocol import messages
 from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING, SourceStatus
 
+SLIDE_WIDTH = 24
+"""Terminal cells that the name of a slide takes at most."""
 FILM_ROWS = 6
 """Height of a cell's picture, its caption not included."""
 IN_WORDS = 3
@@ -70,6 +72,9 @@ def _header_left(state: DashboardState, now_ns: int | None) -> list[Span]:
         left.append(("  waiting for the first message", FAINT))
     else:
         left += [("  ", PLAIN), (duration(health.uptime_s), PLAIN)]
+        slide = None if state.current is None else state.current.slide
+        for part in () if slide is None else filter(None, (slide.name, slide.accession)):
+            left += [(" · ", FAINT), (crop(part, SLIDE_WIDTH), STRONG)]
         for part in filter(None, (health.backend, health.detector, health.classifier or "no classifier")):
             left += [(" · ", FAINT), (part, PLAIN)]
         agreed = agreement(health)

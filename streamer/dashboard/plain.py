@@ -17,6 +17,7 @@ from streamer.dashboard.words import (
     METHODS,
     NOT_A_DEVICE,
     SAMPLING_ONLY,
+    absolute_limits,
     agreement,
     behind_in_words,
     beside,
@@ -27,21 +28,27 @@ from streamer.dashboard.words import (
     number,
     positions_in_words,
     size_corrected,
+    slide_rows,
     tally,
     verdict_lines,
     with_smudge_cells,
 )
 from streamer.protocol import messages
-from streamer.records import Frame
+from streamer.records import AbsoluteShare, Frame
 
 
 def format_differential(message: messages.DifferentialMessage, note: str | None = None) -> str:
     """The differential as a plain table of several lines; `note` says what the classifier gets wrong, from its card."""
-    rows = [("class", "n", "relative %", "95 % limits")]
+    absolute = {} if message.wbc is None else message.wbc.classes
+    rows = [("class", "n", "relative %", "95 % limits", *(("10^9/L", "95 % limits") if absolute else ()))]
     for name, share in class_rows(message):
         low_high = "–" if share.low is None else f"{number(share.low, 1)}–{number(share.high, 1)}"
-        rows.append((clean(name), number(share.count), number(share.percent, 1), low_high))
-    widths = [max(cell_len(row[column]) for row in rows) for column in range(4)]
+        row = [clean(name), number(share.count), number(share.percent, 1), low_high]
+        if absolute:
+            one = absolute.get(name, AbsoluteShare(None, None, None))
+            row += [number(one.value, 2), absolute_limits(one)]
+        rows.append(tuple(row))
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     frames = f"{number(message.frames)} frame{'' if message.frames == 1 else 's'}"
     if message.frames_accepted != message.frames:
         frames += f", {number(message.frames_accepted)} of them accepted"
@@ -50,9 +57,11 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
         f"{'differential' if message.final else 'differential so far'} of {clean(message.source)}: "
         f"{number(message.total)} white cells in {frames}"
     ]
-    for name, count, percent, low_high in rows:
+    if known := slide_rows(message.slide):
+        lines.append(f"slide: {', '.join(f'{clean(label).lower()} {clean(value)}' for label, value in known)}")
+    for name, *values in rows:
         name += " " * (widths[0] - cell_len(name))
-        lines.append(f"  {name}  {count:>{widths[1]}}  {percent:>{widths[2]}}  {low_high:>{widths[3]}}")
+        lines.append("  ".join([f"  {name}", *map(str.rjust, values, widths[1:])]))
     per_100 = (
         "" if message.nrbc_per_100_wbc is None else f" ({number(message.nrbc_per_100_wbc, 1)} per 100 white cells)"
     )
@@ -60,6 +69,8 @@ def format_differential(message: messages.DifferentialMessage, note: str | None 
         f"nucleated red cells {number(message.nrbc)}{per_100}; "
         f"seen: {number(message.rbc_seen)} red cells, {number(message.platelets_seen)} platelets"
     )
+    if message.wbc is not None:
+        lines.append(clean(message.wbc.note))
     said = beside(message), with_smudge_cells(message), size_corrected(message), flags(message), not_seen(message)
     lines += [clean(text) for text in said if text]
     if message.not_assessed:

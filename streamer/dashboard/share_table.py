@@ -26,12 +26,13 @@ from streamer.dashboard.words import (
     with_smudge_cells,
 )
 from streamer.protocol import messages
-from streamer.records import ClassShare
+from streamer.records import AbsoluteShare, ClassShare
 
 Ranges = Mapping[str, tuple[float, float]]
 
 RELATIVE = "rel. %"
 """Relative: of the white cells counted, not of a volume of blood."""
+ABSOLUTE = "10⁹/L"
 NARROWEST_BAR = 8
 LEAST_NAME = 10
 """Terminal cells below which names are not cropped to make room for bars."""
@@ -92,7 +93,7 @@ def differential_lines(state: DashboardState, width: int, height: int) -> list[L
         kept = {name for name, _ in by_count[: max(1, fitting - 1)]}
         hidden = [row for row in rows if row[0] not in kept]
         rows = [row for row in rows if row[0] in kept]
-    lines = _share_table(rows, state.ranges, width)
+    lines = _share_table(rows, state.ranges, width, {} if message.wbc is None else message.wbc.classes)
     if hidden:
         cells = sum(share.count for _, share in hidden)
         lines.append(fit([(f"  {len(hidden)} more classes, {number(cells)} cells", FAINT)], width))
@@ -101,14 +102,18 @@ def differential_lines(state: DashboardState, width: int, height: int) -> list[L
     return to_height([*lines, *summary], width, height)
 
 
-def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: int) -> list[Line]:
+def _share_table(
+    rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: int, absolute: Mapping[str, AbsoluteShare]
+) -> list[Line]:
     counts = [number(share.count) for _, share in rows]
     percents = [number(share.percent, 1) for _, share in rows]
     ranges = [limits(share.low, share.high) for _, share in rows]
     count_width = max(3, *map(len, counts)) + 1
     percent_width = max(len(RELATIVE), *map(len, percents)) + 1
     range_width = max(4, *map(len, ranges)) + 1
-    room = width - 2 - count_width - percent_width - range_width
+    values = [number(absolute[name].value, 2) if name in absolute else "–" for name, _ in rows] if absolute else []
+    value_width = max(map(len, (ABSOLUTE, *values))) + 1 if absolute else 0
+    room = width - 2 - count_width - percent_width - range_width - value_width
     labels = [clean(name) for name, _ in rows]
     if max(map(cell_len, labels)) + 1 + max(NARROWEST_BAR, room // 2) > room:
         labels = [SHORT_NAMES.get(name, name) for name in labels]
@@ -120,8 +125,11 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
     top = axis_top([share for _, share in rows])
     axis = f" 0{top:>{bar_width - 1}}" if bar_width else ""
     heading = f"{'':<{name_width + 2}}{'n':>{count_width}}{RELATIVE:>{percent_width}}{axis}{'95 %':>{range_width}}"
+    heading += f"{ABSOLUTE:>{value_width}}" if absolute else ""
     lines = [fit([(heading, FAINT)], width)]
-    for (name, share), label, count, percent, range_ in zip(rows, labels, counts, percents, ranges, strict=True):
+    for place, ((name, share), label, count, percent, range_) in enumerate(
+        zip(rows, labels, counts, percents, ranges, strict=True)
+    ):
         colour = ink(class_colour(name))
         label = crop(label, name_width)
         spans: list[Span] = [("● ", colour), (label + " " * (name_width - cell_len(label)), PLAIN)]
@@ -129,6 +137,8 @@ def _share_table(rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: i
         if bar_width:
             spans += [(" ", PLAIN), *bar(share, usual.get(name), top, bar_width, colour)]
         spans.append((f"{range_:>{range_width}}", FAINT))
+        if absolute:
+            spans.append((f"{values[place]:>{value_width}}", STRONG if share.count else FAINT))
         lines.append(fit(spans, width))
     return lines
 
@@ -202,6 +212,8 @@ def _summary(message: messages.DifferentialMessage, note: str | None, width: int
     seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
     spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
     lines.append(fit(spans[:-1], width))
+    if message.wbc is not None:
+        lines += _wrapped(message.wbc.note, FAINT, width, most)
     aside = beside(message)
     if aside:
         lines += _wrapped(aside, FAINT, width, most)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.chart import Chart, Step, step_of
 from streamer.protocol import messages
-from streamer.records import SourceStatus
+from streamer.records import SlideInfo, SourceStatus
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 BGR."""
@@ -32,6 +32,8 @@ class SourceView:
     picture: Picture | None = None
     """The image of `frame`; None if only messages come."""
     differential: messages.DifferentialMessage | None = None
+    slide: SlideInfo | None = None
+    """What people say of it."""
     end: messages.EndMessage | None = None
     """None while the session goes on."""
     cells: dict[int, messages.CellMessage] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class SourceView:
         return list(reversed(self.cells.values()))
 
     def _forget_slide(self) -> None:
-        self.frame = self.picture = self.differential = None
+        self.frame = self.picture = self.differential = self.slide = None
         self.cells.clear()
         self.cell_pictures.clear()
         self.renamed.clear()
@@ -84,12 +86,16 @@ class DashboardState:
             self.health = message
             for name, status in message.sources.items():
                 self.view(name).status = status
+            if message.slide is not None:
+                self.view(message.source).slide = message.slide
             return
         view = self.view(message.source)
         if view.session != message.session:
             view._forget_slide()
             view.session = message.session
         view.end = message if isinstance(message, messages.EndMessage) else None
+        if isinstance(message, messages.EndMessage | messages.DifferentialMessage) and message.slide is not None:
+            view.slide = message.slide
         step = step_of(message)
         if step is not None:
             view.chart.take(step)

@@ -7,7 +7,16 @@ import math
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
 from streamer.protocol import messages
-from streamer.records import UNCLASSIFIED, Cell, CellShape, ClassShare, SourceStatus, WorstLaboratory
+from streamer.records import (
+    UNCLASSIFIED,
+    AbsoluteShare,
+    Cell,
+    CellShape,
+    ClassShare,
+    SlideInfo,
+    SourceStatus,
+    WorstLaboratory,
+)
 
 NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
@@ -27,6 +36,30 @@ def limits(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "–"
     return f"{math.floor(low)}–{math.ceil(high)}"
+
+
+def absolute_limits(one: AbsoluteShare) -> str:
+    """95 % limits in 10^9/L, rounded outward; "–" if nothing was counted."""
+    if one.low is None or one.high is None:
+        return "–"
+    return f"{number(math.floor(100 * one.low) / 100, 2)}–{number(math.ceil(100 * one.high) / 100, 2)}"
+
+
+def slide_rows(slide: SlideInfo | None) -> list[tuple[str, str]]:
+    """What is known of a slide as labels and values, but for the white-cell count; empty where nothing is."""
+    if slide is None:
+        return []
+    rows = [
+        ("Name", slide.name),
+        ("Accession", slide.accession),
+        ("Operator", slide.operator),
+        ("Instrument", slide.instrument),
+        ("Stain", slide.stain),
+        ("Magnification", slide.magnification),
+        ("Micrometres a pixel", None if slide.um_per_px is None else f"{slide.um_per_px:g}"),
+        *slide.fields.items(),
+    ]
+    return [(label, value) for label, value in rows if value is not None]
 
 
 def duration(seconds: float) -> str:

@@ -7,11 +7,16 @@ import csv
 from collections.abc import Sequence
 from typing import TextIO
 
+import msgspec
+
 from streamer.interop.sessions import ExportedSession
-from streamer.records import Cell, CellShape
+from streamer.records import Cell, CellShape, SlideInfo
 
 SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
+
+SLIDE_COLUMNS = ("slide", "accession", "operator", "instrument", "stain", "magnification", "um_per_px", "slide_fields")
+"""Behind these, where people said something of a slide; its own fields are JSON."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -31,9 +36,11 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     rows = csv.writer(file, lineterminator="\n")
     attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
+    said = SLIDE_COLUMNS if any(one.stored.slide.or_none() for one in sessions) else ()
     described = [*(f"p({name})" for name in classes), *map(_text, attribute_columns)]
-    rows.writerow([*COLUMNS, *described, *PLACE_COLUMNS, *measures])
+    rows.writerow([*COLUMNS, *described, *PLACE_COLUMNS, *measures, *said])
     for one in sessions:
+        slide = _slide(one.stored.slide) if said else ()
         for cell in one.cells():
             rows.writerow(
                 [
@@ -47,8 +54,16 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     *_micrometres(one.micrometres.on_island(cell)),
                     *_micrometres(one.micrometres.on_stage(cell)),
                     *(_measure(cell, name) for name in measures),
+                    *slide,
                 ]
             )
+
+
+def _slide(said: SlideInfo) -> list[str]:
+    texts = (said.name, said.accession, said.operator, said.instrument, said.stain, said.magnification)
+    scale = "" if said.um_per_px is None else f"{said.um_per_px:g}"
+    fields = msgspec.json.encode(said.fields).decode() if said.fields else ""
+    return [*(_text(text or "") for text in texts), scale, fields]
 
 
 def _attribute(cell: Cell, attribute: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """COCO: the frames and their boxes, with the detector's labels as categories and the class of the cell, as looks and
-people made it, among the attributes. Frames of video, cameras and the simulated slide, which have no file, are called
-SOURCE-000012.png after their frame_id."""
+people made it, among the attributes; what is said of the slides is in `info`. Frames of video, cameras and the
+simulated slide, which have no file, are called SOURCE-000012.png after their frame_id."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     "width": seen.width,
                     "height": seen.height,
                     "source": one.source,
+                    "slide": one.slide,
                     "frame_id": seen.frame_id,
                     "date_captured": seen.captured_utc,
                     "stage_um": seen.stage_um,
@@ -52,5 +53,6 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     }
                 )
     categories = [{"id": number, "name": name} for number, name in enumerate(labels, start=1)]
-    coco = {"images": images, "annotations": annotations, "categories": categories}
+    slides = [{"session": one.id, "source": one.source, "slide": one.stored.slide.or_none()} for one in sessions]
+    coco = {"info": {"slides": slides}, "images": images, "annotations": annotations, "categories": categories}
     file.write(msgspec.json.encode(coco).decode())

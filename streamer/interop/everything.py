@@ -21,6 +21,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
         head = {
             "session": one.id,
             "source": one.source,
+            "slide": stored.slide.or_none(),
             "address": None if one.pseudonymised else stored.address,
             "created_utc": stored.created_utc,
             "ended": stored.ended,

@@ -10,12 +10,15 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
+import msgspec
 from fhir.resources.R4B.bundle import Bundle
 
+from streamer.dashboard.words import slide_rows
 from streamer.interop.loinc import LOINC_URI, PANEL, Loinc
 from streamer.interop.result import Interpretation, Observation, SlideResult, Unit, result_of
 from streamer.interop.sessions import ExportedSession
 from streamer.interop.status import status_codes
+from streamer.records import SlideInfo
 
 UCUM = "http://unitsofmeasure.org"
 _TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
@@ -43,7 +46,8 @@ def bundle_of(results: Sequence[SlideResult]) -> Bundle:
 
 
 def _resources(result: SlideResult) -> Iterator[Resource]:
-    specimen, device = _id(result, "specimen"), _id(result, "device")
+    specimen, device, info = _id(result, "specimen"), _id(result, "device"), result.info
+    people = {} if info.operator is None else {"performer": [_operator(info.operator)]}
     common = {
         "status": status_codes(result.review.state).fhir,
         "subject": {"type": "Patient", "identifier": _urn(result.subject)},
@@ -59,6 +63,7 @@ def _resources(result: SlideResult) -> Iterator[Resource]:
             "specimen": _to(specimen),
             "device": _to(device),
             **common,
+            **people,
             **_value(one),
         }
         for one in result.observations
@@ -73,6 +78,7 @@ def _resources(result: SlideResult) -> Iterator[Resource]:
         "result": [_to(one["id"]) for one in observations],
         "conclusion": "\n".join(result.notes),
         **common,
+        **people,
     }
     yield from observations
     yield {
@@ -81,6 +87,7 @@ def _resources(result: SlideResult) -> Iterator[Resource]:
         "identifier": [{"value": result.slide}],
         "type": {"text": "Blood smear"},
         "subject": common["subject"],
+        **_preparation(info),
     }
     yield {
         "resourceType": "Device",
@@ -88,7 +95,32 @@ def _resources(result: SlideResult) -> Iterator[Resource]:
         "deviceName": [{"name": result.program, "type": "user-friendly-name"}],
         "type": {"text": "Image analysis software"},
         "note": [{"text": result.method}],
+        **({} if info.instrument is None else {"parent": _to(_id(result, "instrument"))}),
     }
+    if info.instrument is not None:
+        yield {
+            "resourceType": "Device",
+            "id": _id(result, "instrument"),
+            "identifier": [{"value": info.instrument}],
+            "type": {"text": "Microscope or camera"},
+        }
+
+
+def _operator(text: str) -> Resource:
+    return {"type": "Practitioner", "identifier": {"value": text}}
+
+
+def _preparation(info: SlideInfo) -> Resource:
+    """What is said of the specimen."""
+    said: Resource = {}
+    if info.accession is not None:
+        said["accessionIdentifier"] = {"value": info.accession}
+    if info.stain is not None:
+        said["processing"] = [{"description": f"Stained: {info.stain}"}]
+    others = msgspec.structs.replace(info, name=None, accession=None, operator=None, instrument=None, stain=None)
+    if rows := slide_rows(others):
+        said["note"] = [{"text": f"{label}: {value}"} for label, value in rows]
+    return said
 
 
 def _value(one: Observation) -> Resource:

@@ -21,7 +21,8 @@ class Format:
     extra: str | None = None
     """The extra of the package that brings its library; None: nothing else is needed."""
     function: str = "write"
-    """A Writer, of that module."""
+    """A Writer, of that module; a FilesMaker where it makes a folder of files."""
+    makes_files: bool = False
 
 
 FORMATS = MappingProxyType(
@@ -33,6 +34,13 @@ FORMATS = MappingProxyType(
         "oul": Format("HL7 OUL^R22", "hl7_messages", extra="hl7", function="write_oul"),
         "oru": Format("HL7 ORU^R01", "hl7_messages", extra="hl7", function="write_oru"),
         "fhir": Format("FHIR R4, a DiagnosticReport a slide", "fhir", extra="fhir"),
+        "dicom": Format(
+            "DICOM, a folder: the picture of the slide, its cells",
+            "dicom",
+            extra="dicom",
+            function="files",
+            makes_files=True,
+        ),
     }
 )
 
@@ -42,12 +50,28 @@ class Writer(Protocol):
         """Write all sessions to `file`, which takes UTF-8 and translates no line end."""
 
 
+class FilesMaker(Protocol):
+    def __call__(self, sessions: Sequence[ExportedSession], recording: str | None) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each file. `recording`: that of the same run, for the frames; None: the run's own, or its
+        source. LeukostreamError for a session that can't be written so."""
+
+
 def writer_of(name: str) -> Writer:
+    """Of a format that is one text. UsageError as of `_function`."""
+    return cast(Writer, _function(name))
+
+
+def files_maker_of(name: str) -> FilesMaker:
+    """Of a format that `makes_files`. UsageError as of `_function`."""
+    return cast(FilesMaker, _function(name))
+
+
+def _function(name: str) -> object:
     """UsageError with the command that installs it where the library of a format is not here."""
     format_ = FORMATS[name]
     with needed(f"--format {name}", format_.extra):
         module = import_module(f"streamer.interop.{format_.module}")
-    return cast(Writer, getattr(module, format_.function))
+    return getattr(module, format_.function)
 
 
 @contextlib.contextmanager

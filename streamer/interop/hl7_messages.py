@@ -7,17 +7,20 @@ too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+import msgspec
 from hl7apy.core import Message
 
+from streamer.dashboard.words import slide_rows
 from streamer.interop.loinc import PANEL
 from streamer.interop.result import Observation, SlideResult, result_of
 from streamer.interop.sessions import ExportedSession
 from streamer.interop.status import status_codes
+from streamer.records import SlideInfo
 
 VERSION = "2.5.1"
 APPLICATION = "LEUKOSTREAM"
@@ -95,7 +98,7 @@ def _add_oul(message: Segments, result: SlideResult) -> None:
     orc = order.add_segment("ORC")
     orc.orc_1 = "SC"
     orc.orc_5 = "IP" if status_codes(result.review.state).hl7 == "P" else "CM"
-    _add_notes(order, result.notes)
+    _add_notes(order, (*result.notes, *_preparation(result.info)))
     for number, one in enumerate(result.observations, start=1):
         _add_observation(order.add_group("OUL_R22_OBXTCDSIDNTE_SUPPGRP"), number, one, result)
 
@@ -105,7 +108,7 @@ def _add_oru(message: Segments, result: SlideResult) -> None:
     _add_patient(all_.add_group("ORU_R01_PATIENT"), result)
     order = all_.add_group("ORU_R01_ORDER_OBSERVATION")
     _add_request(order, result)
-    _add_notes(order, result.notes)
+    _add_notes(order, (*result.notes, *_preparation(result.info)))
     for number, one in enumerate(result.observations, start=1):
         _add_observation(order.add_group("ORU_R01_OBSERVATION"), number, one, result)
     _add_specimen(order.add_group("ORU_R01_SPECIMEN"), result)
@@ -121,7 +124,7 @@ def _add_patient(group: Segments, result: SlideResult) -> None:
 def _add_specimen(group: Segments, result: SlideResult) -> None:
     spm = group.add_segment("SPM")
     spm.spm_1 = "1"
-    spm.spm_2 = f"{_escaped(result.slide)}&{APPLICATION}"
+    spm.spm_2 = _escaped(result.slide) if result.info.name else f"{_escaped(result.slide)}&{APPLICATION}"
     spm.spm_4 = "BLD^Whole blood^HL70487"
     spm.spm_11 = "P^Patient specimen^HL70369"
 
@@ -130,7 +133,8 @@ def _add_request(group: Segments, result: SlideResult) -> None:
     obr = group.add_segment("OBR")
     obr.obr_1 = "1"
     obr.obr_2 = '""'
-    obr.obr_3 = f"{result.subject}^{APPLICATION}"
+    accession = result.info.accession  # the laboratory's number of the order, which a filler order number is
+    obr.obr_3 = f"{result.subject}^{APPLICATION}" if accession is None else _escaped(accession)
     obr.obr_4 = f"{PANEL.code}^{PANEL.display}^LN"
     obr.obr_7 = _time(result.observed)
     obr.obr_25 = status_codes(result.review.state).hl7
@@ -155,9 +159,19 @@ def _add_observation(group: Segments, number: int, one: Observation, result: Sli
     obx.obx_11 = "X" if one.value is None else status_codes(result.review.state).hl7
     obx.obx_14 = _time(result.observed)
     obx.obx_17 = f"{APPLICATION}^{_escaped(result.method)}^{LOCAL}"
+    if result.info.operator is not None:
+        obx.obx_16 = _escaped(result.info.operator)
     obx.obx_18 = f"{_escaped(result.program)}^{APPLICATION}"
+    if result.info.instrument is not None:
+        obx.add_field("obx_18").value = _escaped(result.info.instrument)
     obx.obx_19 = _time(result.observed)
     _add_notes(group, tuple(_about(one)))
+
+
+def _preparation(info: SlideInfo) -> Iterator[str]:
+    """What is said of the slide and has no field of its own."""
+    others = msgspec.structs.replace(info, name=None, accession=None, operator=None, instrument=None)
+    yield from (f"{label}: {value}" for label, value in slide_rows(others))
 
 
 def _about(one: Observation) -> list[str]:
@@ -168,6 +182,8 @@ def _about(one: Observation) -> list[str]:
         if one.low is not None and one.high is not None:
             limits = f"; 95 % limits of sampling {one.low:.1f} to {one.high:.1f} ({one.limits_method})"
         notes.append(f"{one.count} to {one.of} white cells" if one.low is None else f"{one.count} of {one.of}{limits}")
+    elif one.low is not None and one.high is not None:
+        notes.append(f"95 % limits of sampling {one.low:.2f} to {one.high:.2f} ({one.limits_method})")
     if one.size_corrected is not None:
         notes.append(f"corrected for the size of the cells {one.size_corrected:.1f} %")
     return notes

@@ -28,6 +28,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                 "data": {
                     "image": LOCAL_FILES + quote(one.picture_name(seen)),
                     "source": one.source,
+                    "slide": one.slide,
                     "frame_id": seen.frame_id,
                 },
                 "predictions": [{"model_version": models, "result": list(_results(one, seen))}],

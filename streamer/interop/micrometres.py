@@ -42,14 +42,13 @@ class MicrometrePlaces:
         if seen.stage_um is not None:
             self._said[seen.frame_id] = seen.stage_um
             self._half = complex(seen.width, seen.height) / 2
-        self._um_per_px = seen.um_per_px or self._um_per_px
 
     def finish(self, session: StoredSession, rbc_px: float | None) -> None:
         """Of that session, as it is at its end. `rbc_px`: usual diameter of its red cells in frame pixels, no ruler for
         cells; None: too few were seen."""
         if session.ended:
             self._places.correct(session.end_corrections)
-        scale = scale_of(session, self._um_per_px, rbc_px)
+        scale = scale_of(session, rbc_px)
         self._um_per_px = None if scale is None or scale.ruler == "red cells" else scale.um_per_px
         known = session.stage.positions()
         if known is None or known.affine is None:

@@ -4,7 +4,7 @@ beside them. HL7 and FHIR are written from this."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -12,16 +12,17 @@ from uuid import UUID
 
 from engines.base import printable
 from streamer import RESEARCH_USE
+from streamer.counting.absolute import absolute_share
 from streamer.counting.differential import share
 from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import beside, errors_line, flags, not_seen, size_corrected, verdict_lines
 from streamer.dashboard.words import with_smudge_cells as smudge_line
-from streamer.interop.loinc import Loinc, loinc_of
+from streamer.interop.loinc import CORRECTED_WHITE_CELLS, Loinc, loinc_of, loinc_of_volume
 from streamer.interop.sessions import ExportedSession
 from streamer.interop.status import Review, review_of
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import DifferentialMessage
-from streamer.records import UNCLASSIFIED, ClassShare
+from streamer.records import UNCLASSIFIED, AbsoluteCounts, ClassShare, SlideInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Unit:
 PERCENT = Unit("%", "percent")
 PER_100_WHITE = Unit("/100{WBCs}", "per 100 white blood cells")
 CELLS = Unit("{cells}", "cells")
+PER_LITRE = Unit("10*9/L", "10^9/L")
 
 Interpretation = Literal["L", "H", "A"]
 """Low, high, abnormal: of HL7 table 0078 and of FHIR's v3-ObservationInterpretation alike."""
@@ -63,6 +65,7 @@ class Observation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideResult:
     slide: str
+    """What the laboratory calls it, or its source."""
     subject: UUID
     """A pseudonym."""
     observed: datetime
@@ -76,6 +79,8 @@ class SlideResult:
     observations: tuple[Observation, ...]
     notes: tuple[str, ...] = field(default=())
     """The verdict first, a line each."""
+    info: SlideInfo = field(default_factory=SlideInfo)
+    """What is said of the slide, as it may leave."""
 
 
 def result_of(one: ExportedSession) -> SlideResult:
@@ -87,7 +92,7 @@ def result_of(one: ExportedSession) -> SlideResult:
     program = printable(f"leukostream {runs[-1].program}" if runs else "leukostream")
     models = printable(" + ".join(model.name for model in (rules.detector, rules.classifier) if model is not None))
     return SlideResult(
-        slide=one.source,
+        slide=one.slide,
         subject=one.pseudonym,
         observed=one.observed(),
         review=review,
@@ -96,6 +101,7 @@ def result_of(one: ExportedSession) -> SlideResult:
         method=f"{program}: {models}",
         observations=tuple(_observations(one, message, review)),
         notes=tuple(printable(note) for note in _notes(one, message)),
+        info=stored.slide,
     )
 
 
@@ -136,6 +142,41 @@ def _observations(one: ExportedSession, message: DifferentialMessage, review: Re
         )
     if message.artefacts is not None:
         yield Observation(name="artefact", text="Artefacts", unit=CELLS, value=message.artefacts)
+    if message.wbc is not None and message.wbc.white_cells is not None:
+        yield from _absolute(shares, message.wbc, message.limits_method, review)
+
+
+def _absolute(
+    shares: Mapping[str, ClassShare], wbc: AbsoluteCounts, limits_method: str, review: Review
+) -> Iterator[Observation]:
+    """Per volume of blood. The white-cell count that was given is another's result, and is not sent as ours."""
+    if wbc.white_cells is None:
+        return
+    for name in in_order(list(shares)):
+        absolute = absolute_share(shares[name], wbc.white_cells)
+        yield Observation(
+            name=f"{printable(name)} per volume",
+            text=f"{_plural(name)}, absolute",
+            loinc=loinc_of_volume(name, manual=review.every_cell_confirmed),
+            unit=PER_LITRE,
+            value=absolute.value,
+            low=absolute.low,
+            high=absolute.high,
+            limits_method=limits_method,
+        )
+    if wbc.corrected:
+        yield Observation(
+            name="white cells corrected",
+            text="White cells, corrected for nucleated red cells",
+            loinc=CORRECTED_WHITE_CELLS,
+            unit=PER_LITRE,
+            value=wbc.white_cells,
+        )
+
+
+def _plural(name: str) -> str:
+    shown = printable(name) or "unnamed class"
+    return "Unclassified white cells" if name == UNCLASSIFIED else f"{shown[0].upper()}{shown[1:]}s"
 
 
 def _subclasses(one: ExportedSession) -> Counter[str]:
@@ -165,11 +206,9 @@ def _of_share(name: str, one: ClassShare, message: DifferentialMessage, review: 
         interpretation = "L"
     elif message.ranges.get(name) == "outside high":
         interpretation = "H"
-    shown = printable(name) or "unnamed class"
-    text = "Unclassified white cells" if name == UNCLASSIFIED else f"{shown[0].upper()}{shown[1:]}s"
     return Observation(
-        name=shown,
-        text=text,
+        name=printable(name) or "unnamed class",
+        text=_plural(name),
         loinc=loinc_of(name, manual=review.every_cell_confirmed),
         unit=PERCENT,
         value=one.percent,
@@ -197,6 +236,8 @@ def _notes(one: ExportedSession, message: DifferentialMessage) -> Iterator[str]:
         if line:
             yield line
     yield from _without_subclass(one, message)
+    if message.wbc is not None:
+        yield f"{message.wbc.note}; limits of absolute counts leave out what that count may err by"
     if message.not_assessed:
         yield f"not assessed: {', '.join(message.not_assessed)}"
     errors = errors_line(message, None)

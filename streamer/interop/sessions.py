@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
 from streamer.interop.micrometres import MicrometrePlaces
+from streamer.interop.pseudonyms import pseudonym_of, pseudonymous
 from streamer.journal import Recounted, SeenFrame, StoredSession, recounted
 from streamer.records import Cell
-
-_PSEUDONYMS = uuid.UUID("5b6ad1f2-97a4-4c7e-8f0e-3f1c2a6f5d11")
-"""Of our own, so that no other program's identifiers are met."""
-
-
-def pseudonym_of(session: str) -> uuid.UUID:
-    """What stands for the person behind a session: the same for the same session, and nothing but chance without it,
-    as the id of a session is random."""
-    return uuid.uuid5(_PSEUDONYMS, session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +20,7 @@ class ExportedSession:
     """A session, counted again, with the names of its pictures by cell."""
 
     stored: StoredSession
+    """What is said of its slide may leave as it is."""
     result: Recounted
     observed_utc: str
     """When its last frame was captured, when it was begun where it has none; as the journal has it, not checked."""
@@ -49,6 +42,11 @@ class ExportedSession:
     @property
     def source(self) -> str:
         return f"slide-{self.pseudonym.hex[:12]}" if self.pseudonymised else self.stored.source
+
+    @property
+    def slide(self) -> str:
+        """What people call it; where they said nothing, its source."""
+        return self.stored.slide.name or self.source
 
     def observed(self) -> datetime:
         """`observed_utc`, checked. JournalError where it is no time."""
@@ -100,6 +98,8 @@ class ExportedSession:
 
 def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:
     """Count a session again. JournalError for what of it can't be."""
+    if pseudonymised:
+        stored = replace(stored, slide=pseudonymous(stored.slide, stored.first_id))
     last = stored.created_utc
 
     def note(seen: SeenFrame) -> None:

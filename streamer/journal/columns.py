@@ -122,6 +122,10 @@ class CommandRow(Row, frozen=True, array_like=True):
     reason: str | None
 
 
+class SlideInfoRow(Row, frozen=True, array_like=True):
+    info: Annotated[str, Meta(max_length=1 << 15)]
+
+
 class KeyframeRow(Row, frozen=True, array_like=True):
     number: Number
     island: Number

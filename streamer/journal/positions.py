@@ -56,6 +56,15 @@ def position_of(rows: SessionRows, frame_id: int) -> tuple[StagePoint | None, fl
     return at, row.um_per_px
 
 
+def said_um_per_px(rows: SessionRows) -> float | None:
+    """As the source stated it last; None: it did not."""
+    if not has_positions(rows.database):
+        return None
+    rest = "AND um_per_px IS NOT NULL ORDER BY frame_id DESC LIMIT 1"
+    row = next(rows.rows("frame_positions", FramePositionRow, rest), None)
+    return None if row is None else row.um_per_px
+
+
 def has_positions(database: sqlite3.Connection) -> bool:
     return has_table(database, "frame_positions")
 

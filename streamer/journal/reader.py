@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +28,7 @@ from streamer.journal.columns import (
     SessionRow,
     SessionRows,
     ShapeRow,
+    SlideInfoRow,
     check_detections,
     check_finite,
     check_rules,
@@ -56,6 +57,7 @@ from streamer.records import (
     FieldColours,
     MeasuredLook,
     Reclassification,
+    SlideInfo,
     SourceProgress,
     StagePosition,
 )
@@ -106,6 +108,20 @@ class StoredSession(SessionRows):
     next_seq: int
     ended: bool
     end_corrections: tuple[Correction, ...]
+    slide: SlideInfo = field(default_factory=SlideInfo)
+    """What people say of its slide."""
+
+    @property
+    def name(self) -> str:
+        """What people call its slide; that of its source where they said nothing."""
+        return self.slide.name or self.source
+
+    @property
+    def first_id(self) -> str:
+        """Of the journal's first session: random, and of the journal for as long as it is kept."""
+        with self.reading("sessions.id"):
+            row = self.database.execute("SELECT id FROM sessions ORDER BY number LIMIT 1").fetchone()
+            return str(row[0])
 
     @property
     def stage(self) -> StoredStage:
@@ -356,9 +372,18 @@ def read_sessions(database: sqlite3.Connection, path: Path) -> list[StoredSessio
                 next_seq=row.next_seq,
                 ended=bool(row.ended),
                 end_corrections=corrections,
+                slide=_slide_info(database, path, row.number),
             )
         )
     return sessions
+
+
+def _slide_info(database: sqlite3.Connection, path: Path, session: int) -> SlideInfo:
+    if not has_table(database, "slides"):
+        return SlideInfo()
+    row = next(SessionRows(database, path, session).rows("slides", SlideInfoRow, ""), None)
+    with reading(path, f"slides.info of session {session}"):
+        return SlideInfo() if row is None else msgspec.json.decode(row.info, type=SlideInfo)
 
 
 class JournalReader(AbstractContextManager["JournalReader"]):

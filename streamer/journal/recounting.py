@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
+from streamer.counting.absolute import described
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.journal.columns import reading
 from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
@@ -47,14 +48,14 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
     def note(update: CountUpdate) -> None:
         nonlocal last_due
         if update.differential_due:
-            last_due = count.differential(final=False)
+            last_due = described(count.differential(final=False), stored.slide)
 
     replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
-        return Recounted(count, count.differential(final=False), last_due)
+        return Recounted(count, described(count.differential(final=False), stored.slide), last_due)
     with stored.reading("sessions.end_corrections"):
         count.finish(stored.end_corrections, stored.end_progress)
-    final = count.differential(final=True)
+    final = described(count.differential(final=True), stored.slide)
     return Recounted(count, final, final)
 
 
@@ -95,8 +96,9 @@ def decoded(stored: StoredSession, header: bytes) -> AnyMessage | Envelope:
 
 
 def differences(again: DifferentialMessage, published: DifferentialMessage) -> list[str]:
-    """In words, where a differential counted again is another one than that published; empty where it is the same."""
-    stamps = set(Message.__struct_fields__)
+    """In words, where a differential counted again is another one than that published; empty where it is the same.
+    What people say of the slide, a white-cell count among it, is not counted and may be said later."""
+    stamps = {*Message.__struct_fields__, "slide", "wbc"}
     return [
         f"another {name.replace('_', ' ')} ({getattr(again, name)} for {getattr(published, name)})"
         for name in DifferentialMessage.__struct_fields__

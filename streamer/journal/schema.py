@@ -210,6 +210,14 @@ CREATE TABLE IF NOT EXISTS frame_evidence (
 """
 """For the verdict. Journals of before there were verdicts lack it: their frames have neither, and it says so."""
 
+SLIDES = """
+CREATE TABLE IF NOT EXISTS slides (
+    session INTEGER PRIMARY KEY,
+    info TEXT NOT NULL            -- JSON: name, accession, operator, instrument, stain … as people gave them
+);
+"""
+"""What people say of the slide of a session; only in journals where they said something."""
+
 POSITIONS = (
     """
 CREATE TABLE IF NOT EXISTS frame_positions (
@@ -238,7 +246,10 @@ CREATE TABLE IF NOT EXISTS known_positions (
 )
 """Of sources that know where their frames lie, or how large a pixel is; journals of others lack these tables."""
 
-OPTIONAL = ("shapes", "hidden_parts", "frame_evidence", "frame_positions", "keyframe_positions", "known_positions")
+OPTIONAL = (
+    *("shapes", "hidden_parts", "frame_evidence", "slides"),
+    *("frame_positions", "keyframe_positions", "known_positions"),
+)
 
 
 class JournalError(LeukostreamError):
@@ -342,7 +353,7 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript("".join((SCHEMA, SHAPES, HIDDEN_PARTS, FRAME_EVIDENCE, *POSITIONS)))
+        database.executescript("".join((SCHEMA, SHAPES, HIDDEN_PARTS, FRAME_EVIDENCE, SLIDES, *POSITIONS)))
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 

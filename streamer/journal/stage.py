@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from streamer.journal.columns import KeyframePictureRow, KeyframeRow, SessionRows, check_finite
-from streamer.journal.positions import keyframe_readings, positions_memory
+from streamer.journal.positions import keyframe_readings, positions_memory, said_um_per_px
 from streamer.journal.rows import unpacked, unpacked_mask
 from streamer.records import StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
@@ -92,6 +92,10 @@ class StoredStage(SessionRows):
     def positions(self) -> PositionsMemory | None:
         """What was made of that; None where no frame came with a position."""
         return positions_memory(self)
+
+    def said_um_per_px(self) -> float | None:
+        """Micrometres a pixel as the source stated them last; None: it did not."""
+        return said_um_per_px(self)
 
     def last_picture(self) -> PreparedFrame | None:
         """Of the last frame; None before the first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,11 +28,11 @@ from streamer.journal.rows import (
     packed_hidden,
     packed_mask,
 )
-from streamer.journal.schema import HIDDEN_PARTS, SHAPES, connect, connect_readonly, create, fault
+from streamer.journal.schema import HIDDEN_PARTS, SHAPES, SLIDES, connect, connect_readonly, create, fault
 from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, STATIC_PICTURE, StaticRow, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
-from streamer.records import Cell, SourceProgress
+from streamer.records import Cell, SlideInfo, SourceProgress
 from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
@@ -148,6 +148,14 @@ class SessionJournal:
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, _now(), __version__, configuration)
             )
             self._db.execute("UPDATE sessions SET ended = 0, end_corrections = NULL WHERE number = ?", (self._number,))
+
+    def describe(self, slide: SlideInfo) -> None:
+        """Store what people say of the slide, in place of what they said before."""
+        with self.journal.transaction():
+            self._db.execute(SLIDES)
+            info = msgspec.json.encode(slide).decode()
+            self._db.execute("INSERT OR REPLACE INTO slides VALUES (?, ?)", (self._number, info))
+        self.stored = replace(self.stored, slide=slide)
 
     def frame(
         self,

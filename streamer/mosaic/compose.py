@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,13 @@ class JoinedIslands:
     islands: tuple[int, ...]
     extents: Mapping[int, Extent]
     """By island, in slide pixels."""
+
+    def places(self, visited: Visited) -> Iterator[tuple[Cell, float, float]]:
+        """The cells of these islands, each with its x and y in pixels of the canvas."""
+        for number, (x, y) in zip(self.islands, self.placed.corners, strict=True):
+            extent, scale = self.extents[number], self.placed.scale
+            for cell in visited.cells.get(number, ()):
+                yield cell, x + (cell.x_px - extent.left) * scale, y + (cell.y_px - extent.top) * scale
 
 
 def join(visited: Visited, chosen: Sequence[int], pictures: Pictures, max_side: int) -> JoinedIslands:

@@ -23,14 +23,15 @@ class Scale:
     stage, or it is by red cells of 7.5 µm."""
 
 
-def scale_of(session: StoredSession, said_um_per_px: float | None, rbc_px: float | None) -> Scale | None:
-    """`said_um_per_px`: as the source states it with its frames. `rbc_px`: usual diameter of the red cells in frame
-    pixels; what they contradict is not believed. None where nothing is known."""
+def scale_of(session: StoredSession, rbc_px: float | None) -> Scale | None:
+    """`rbc_px`: usual diameter of the red cells in frame pixels; what the source states and they contradict is not
+    believed. None where nothing is known."""
     given = _given(options_of(session), session.source)
     if given is not None:
         return Scale(given, "given")
-    if said_um_per_px is not None and (rbc_px is None or is_explained(said_um_per_px, rbc_px)):
-        return Scale(said_um_per_px, "source")
+    said = session.stage.said_um_per_px()
+    if said is not None and (rbc_px is None or is_explained(said, rbc_px)):
+        return Scale(said, "source")
     known = session.stage.positions()
     if known is not None and known.affine is not None and not known.exact:  # else it is what the source states
         return Scale(known.affine.um_per_px, "stage")

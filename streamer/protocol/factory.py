@@ -37,6 +37,7 @@ from streamer.records import (
     Health,
     MergedIsland,
     Observation,
+    SlideInfo,
     SourceStatus,
     StagePosition,
     usable_point,
@@ -212,6 +213,8 @@ class MessageFactory:
         self.source = source
         self.session = session
         self.run_id = run_id
+        self.slide = SlideInfo()
+        """What people say of the slide; may be known only once frames come."""
         self._monotonic_ns = monotonic_ns
         self._utc_offset_ns = utc_ns() - monotonic_ns() if utc_offset_ns is None else utc_offset_ns
         self._next_seq: Counter[str] = Counter()
@@ -312,6 +315,7 @@ class MessageFactory:
             stream=health.stream,
             recording=health.recording,
             jsonl_lost=health.jsonl_lost,
+            slide=self.slide.or_none(),
             **self._stamp("health"),
         )
 
@@ -328,7 +332,13 @@ class MessageFactory:
 
     def end(self, state: EndState, reason: str) -> EndMessage:
         """The last message of the session."""
-        return EndMessage(state=state, reason=_text(reason), last_seq=self._last_seq("end"), **self._stamp("end"))
+        return EndMessage(
+            state=state,
+            reason=_text(reason),
+            last_seq=self._last_seq("end"),
+            slide=self.slide.or_none(),
+            **self._stamp("end"),
+        )
 
     def go_on_from(self, earlier: MessageFactory) -> None:
         """Take over the numbering of the topics from the session before this one on the same source."""

@@ -22,6 +22,7 @@ from streamer.records import (
     MergedIsland,
     RecordingStatus,
     ShadowStatus,
+    SlideInfo,
     SourceStatus,
     StagePoint,
     StagePosition,
@@ -177,6 +178,8 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     recording: RecordingStatus | None = None
     jsonl_lost: int | None = None
     segmenter: str | None = None
+    slide: SlideInfo | None = None
+    """What is known of the slide of this source; None: nobody said anything of it."""
 
 
 class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):
@@ -207,6 +210,8 @@ class EndMessage(Message, frozen=True, kw_only=True, tag="end"):
     """Why it ended, in words."""
     last_seq: dict[str, int]
     """By other message type of this source, `seq` of the newest: who has these has all."""
+    slide: SlideInfo | None = None
+    """None: nobody said anything of it."""
 
 
 AnyMessage = FrameMessage | CellMessage | DifferentialMessage | HealthMessage | PictureMessage | EndMessage

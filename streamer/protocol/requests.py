@@ -21,6 +21,7 @@ from streamer.protocol.messages import (
     Version,
     WireError,
 )
+from streamer.records import SlideInfo
 
 REQUEST_VERSION = "1.0"
 """Requests are what they were in 1.0, so that older streamers answer them too."""
@@ -76,6 +77,10 @@ class Resume(Command, frozen=True, kw_only=True, tag="resume"):
 
 class NewSlide(Command, frozen=True, kw_only=True, tag="new_slide"):
     """End the session with its final differential and begin another one."""
+
+    slide: SlideInfo | msgspec.UnsetType = msgspec.UNSET
+    """What is known of the next slide; operator, instrument, stain and magnification are those of the one before where
+    it says none."""
 
 
 class StopAt(Command, frozen=True, kw_only=True, tag="stop_at"):
@@ -162,6 +167,8 @@ class SourceState(msgspec.Struct, frozen=True, kw_only=True):
     stop_at: int | None
     white_cells: int
     """Counted so far."""
+    slide: SlideInfo | None = None
+    """None: nobody said anything of it."""
 
 
 class StatusReply(Reply, frozen=True, kw_only=True, tag="status"):

@@ -11,22 +11,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from streamer import RESEARCH_USE
 from streamer.counting.flags import LEAST_CELLS
-from streamer.dashboard.canvas import clean
-from streamer.dashboard.palette import class_colour, in_order
+from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import (
     METHODS,
+    absolute_limits,
     beside,
     errors_line,
     limits,
     not_seen,
-    number,
     size_corrected,
     with_smudge_cells,
 )
@@ -34,8 +31,8 @@ from streamer.records import ClassShare
 from streamer.report.charts import bar_chart, growth_curves
 from streamer.report.film import CellMark
 from streamer.report.gallery import LEAST_CONFIDENCE, LEAST_PROBABILITY, CellGroup
-from streamer.report.provenance import utc
 from streamer.report.slide import ClassRow, ShownSlide
+from streamer.report.templating import environment
 
 UNSIGNED = "not reviewed, not signed"
 
@@ -66,30 +63,19 @@ def page(slides: Sequence[ShownSlide], *, made_utc: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("streamer.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment("streamer.report")
     templates.filters.update(
-        capital=_capital,
-        colour=class_colour,
         data=_data,
         has_evidence=_has_evidence,
         mark=VERDICT_MARKS.__getitem__,
         mark_counts=_mark_counts,
-        number=number,
         percent=_percent,
-        sentence=_sentence,
         shares=_shares,
         tone=VERDICT_TONES.__getitem__,
-        utc=utc,
         without=_without,
     )
     templates.globals.update(
+        absolute_limits=absolute_limits,
         bar_chart=bar_chart,
         beside=beside,
         errors_line=errors_line,
@@ -102,26 +88,12 @@ def _templates() -> jinja2.Environment:
         methods=METHODS,
         not_seen=not_seen,
         range_words=RANGE_WORDS,
-        research_use=RESEARCH_USE,
         size_corrected=size_corrected,
         unsigned=UNSIGNED,
         verdict_meanings=VERDICT_MEANINGS,
         with_smudge_cells=with_smudge_cells,
     )
     return templates
-
-
-def _shown(value: Any) -> Any:
-    """Texts without control characters and what reverses their direction."""
-    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _sentence(text: str) -> str:
-    return _capital(text) if text.endswith(".") else f"{_capital(text)}."
 
 
 def _without(subclass: str, class_name: str) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from streamer import __version__
 from streamer.config import FIVE_PART_RANGES
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE
-from streamer.dashboard.words import number
+from streamer.dashboard.words import number, slide_rows
 from streamer.journal import ModelId, Recounted, StoredSession, differences, last_published
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import EndMessage, HealthMessage
+from streamer.records import SlideInfo
 
 LIMITS_WORDS = {
     CLOPPER_PEARSON: "Clopper-Pearson, for a count whose end was fixed in advance",
@@ -45,7 +46,9 @@ def provenance_of(
     ended = "not ended" if end is None else f"{utc(end.published_utc)} ({end.state}: {end.reason})"
     first, last = captured_utc or ("", "")
     slide = [
-        ("Slide", session.source),
+        *slide_rows(session.slide),
+        *_white_cell_count(session.slide),
+        ("Source", session.source),
         ("Frames from", session.address),
         ("Journal", session.path.name),
         ("Session", session.id),
@@ -90,6 +93,13 @@ def utc(text: str) -> str:
     date, t, clock = text.partition("T")
     whole, _, _ = clock.removesuffix("Z").partition(".")
     return f"{date} {whole} UTC" if t and text.endswith("Z") else text or "–"
+
+
+def _white_cell_count(slide: SlideInfo) -> Rows:
+    if slide.wbc is None:
+        return []
+    includes = ", nucleated red cells among them" if slide.wbc_includes_nrbc else ""
+    return [("White-cell count from elsewhere", f"{slide.wbc:g} x 10^9/L{includes}")]
 
 
 def _model(model: ModelId | None) -> str:

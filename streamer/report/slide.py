@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
-from streamer.dashboard.words import class_rows
+from streamer.dashboard.words import class_rows, slide_rows
 from streamer.journal import SeenFrame, StoredSession, decoded, published
 from streamer.mosaic.scale import options_of, scale_of
 from streamer.mosaic.visited import look_over
@@ -36,7 +36,9 @@ class ClassRow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownSlide:
     name: str
-    """Of its source."""
+    """What people call it, or its source."""
+    about: Sequence[tuple[str, str]]
+    """What else people say of it, as labels and values."""
     session: str
     begun_utc: str
     ended: bool
@@ -70,12 +72,9 @@ def show(
     """
     finder = PictureFinder(session)
     times: list[str] = []
-    said_um_per_px: float | None = None
 
     def each(seen: SeenFrame) -> None:
-        nonlocal said_um_per_px
         finder.see(seen)
-        said_um_per_px = seen.um_per_px or said_um_per_px
         times[1:] = [seen.captured_utc]  # the first stays
 
     visited = look_over(session, each)
@@ -89,10 +88,11 @@ def show(
     message = MessageFactory(session.source, session=session.id, run_id="").differential(found)
     progress = evidence.progress
     lost = None if progress is None else dict(Counter(progress.lost) + Counter(progress.skipped))
-    scale = scale_of(session, said_um_per_px, evidence.rbc_px)
+    scale = scale_of(session, evidence.rbc_px)
     captured = (times[0], times[-1]) if times else None
     return ShownSlide(
-        name=session.source,
+        name=session.name,
+        about=[(label, value) for label, value in slide_rows(session.slide) if label != "Name"],
         session=session.id,
         begun_utc=session.created_utc,
         ended=session.ended,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import msgspec
+
 from streamer.journal import Emission, GivenCommand
 from streamer.protocol.messages import NEW_SLIDE
 from streamer.protocol.requests import (
@@ -23,7 +25,7 @@ from streamer.protocol.requests import (
     encode_request,
     kind_of,
 )
-from streamer.records import Frame, Reclassification
+from streamer.records import Frame, Reclassification, SlideInfo
 from streamer.run.gate import Gate
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
@@ -48,9 +50,10 @@ class CommandExecutor:
         self,
         lanes: Mapping[str, Lane],
         send: Callable[[Sequence[Emission]], None],
-        next_session: Callable[[str], SlideSession] | None,
+        next_session: Callable[[str, SlideInfo], SlideSession] | None,
     ) -> None:
-        """`send` publishes what a command makes; `next_session`: None where a run has one slide for each source."""
+        """`send` publishes what a command makes; `next_session` gets what is known of the slide, and is
+        None where a run has one slide for each source."""
         self._lanes = lanes
         self._send = send
         self._next_session = next_session
@@ -109,15 +112,23 @@ class CommandExecutor:
                 )
             lane.stop_at = command.cells
         else:
-            self._begin_slide(lane)
+            self._begin_slide(lane, command.slide)
 
-    def _begin_slide(self, lane: Lane) -> None:
+    def _begin_slide(self, lane: Lane, said: SlideInfo | msgspec.UnsetType) -> None:
         if self._next_session is None:
             raise RequestRefused("not possible", "this run has one slide for each source")
         self._send(lane.session.finish("finished", NEW_SLIDE))
-        session = self._next_session(lane.name)
+        slide = next_slide(lane.session.slide, SlideInfo() if said is msgspec.UNSET else said)
+        session = self._next_session(lane.name, slide)
         session.go_on_from(lane.session)
         lane.session = session
+
+
+def next_slide(before: SlideInfo, said: SlideInfo) -> SlideInfo:
+    """What is known of a slide that follows another: what is said of it, and how both were stained and looked at."""
+    kept = ("operator", "instrument", "stain", "magnification")
+    same = {name: getattr(before, name) for name in kept if getattr(said, name) is None}
+    return msgspec.structs.replace(said, um_per_px=before.um_per_px, **same)
 
 
 def given_command(command: AnyCommand, by: str) -> GivenCommand:

@@ -23,7 +23,17 @@ from streamer.journal import Emission
 from streamer.protocol.messages import DifferentialMessage, EndState, FrameMessage, Sink
 from streamer.protocol.requests import SourceState
 from streamer.recording import Recorder
-from streamer.records import Frame, Health, Mode, ModelHealth, Skip, SourceProgress, SourceStatus, StreamStatus
+from streamer.records import (
+    Frame,
+    Health,
+    Mode,
+    ModelHealth,
+    Skip,
+    SlideInfo,
+    SourceProgress,
+    SourceStatus,
+    StreamStatus,
+)
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import CommandExecutor
 from streamer.run.gate import PAUSED, Gate
@@ -167,6 +177,7 @@ class _Lane:
             paused=self.gate.paused,
             stop_at=self.stop_at,
             white_cells=session.count.total,
+            slide=session.slide.or_none(),
         )
 
     def health(self, lost_in_batcher: Mapping[str, int]) -> SourceStatus:
@@ -237,11 +248,11 @@ class Pipeline:
         limits: Limits,
         *,
         models: Callable[[str], ModelHealth] = lambda source: ModelHealth(),
-        next_session: Callable[[str], SlideSession] | None = None,
+        next_session: Callable[[str, SlideInfo], SlideSession] | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`models`: what analyses a source, for `health`. `next_session` makes that of another slide under a source;
-        None where that can't be."""
+        """`models`: what analyses a source, for `health`. `next_session` makes that of another slide under a source,
+        of which so much is known; None where that can't be."""
         recorder = outputs.recorder
         self._analyser = analyser
         self._outputs = outputs

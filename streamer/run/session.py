@@ -6,7 +6,7 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import cv2
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from engines.geometry import Image
 from streamer.analysis.analyser import Analysed
+from streamer.analysis.label import LabelReader
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
+from streamer.counting.absolute import described
 from streamer.counting.decision import ClassDecision
 from streamer.counting.known import Known
 from streamer.counting.morphometry import ShapeMeter
@@ -24,13 +26,14 @@ from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Emission, GivenCommand, SessionJournal, StoredSession, replay
 from streamer.protocol.factory import Looks, MessageFactory
-from streamer.protocol.messages import AnyMessage, EndState, Evidence, FrameMessage
+from streamer.protocol.messages import AnyMessage, DifferentialMessage, EndState, Evidence, FrameMessage
 from streamer.records import (
     Frame,
     Health,
     MeasuredLook,
     PositionsStatus,
     Reclassification,
+    SlideInfo,
     SourceProgress,
     usable_point,
     usable_scale,
@@ -75,6 +78,9 @@ class SlideSession:
         ignored_px: BoxesPx = (),
         known: Known | None = None,
         verdict: VerdictConfig | None = None,
+        slide: SlideInfo | None = None,
+        label: LabelReader | None = None,
+        on_remark: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
@@ -82,7 +88,9 @@ class SlideSession:
         points, at which the source is to end; then the final limits are valid at every look too. `journal`: what it
         holds already is counted first, and everything is written there before it is published. `shapes` measures the
         counted white cells; None: nobody does. `ignored_px`: boxes of the frames that show no slide. `known`: what the
-        classifier knows, where there is no journal to say it. `verdict`: when a differential may be believed."""
+        classifier knows, where there is no journal to say it. `verdict`: when a differential may be believed.
+        `slide`: what people say of it; None: what the journal has. `label` reads the slide's label in the first frame;
+        None: nobody does. `on_remark` gets lines for people."""
         self.factory = factory
         self._decision = decision
         self._operating_score = operating_score
@@ -95,6 +103,8 @@ class SlideSession:
         self._meter = shapes
         self._ignored_px = ignored_px
         self._journal = journal
+        self._label, self._on_remark = label, on_remark
+        self._describe(slide)
         self._is_kept = True
         """Whether the journal has all that was counted and numbered."""
         self.count, self._tracker = self._begun(None if journal is None else journal.stored)
@@ -109,6 +119,11 @@ class SlideSession:
             lost, skipped = self._before
             lost.subtract(earlier._read.lost)
             skipped.subtract(earlier._read.skipped)
+
+    @property
+    def slide(self) -> SlideInfo:
+        """What people say of it, or its label."""
+        return self.factory.slide
 
     @property
     def islands(self) -> tuple[int, ...]:
@@ -130,13 +145,15 @@ class SlideSession:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved.
         `progress`: how far the source was read in this run; None: nobody notes it."""
         self._is_kept = False
+        if self._label is not None and not self.count.frames:
+            self._read_label(self._label, analysed.frame)
         placement = self._placed(analysed)
         seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
         emissions = [(self._frame(analysed, placement, update), None), *self._taken_back(update.slide)]
         emissions += self._changed_cells(analysed, update, measured)
-        emissions += self._differential(update)
+        emissions += self._differential_due(update)
         if self._journal is not None:
             checkpoint = self.count.state() if self.count.frames % CHECKPOINT_EVERY_FRAMES == 0 else None
             changes = self._tracker.take_changes()
@@ -160,7 +177,7 @@ class SlideSession:
         update = self.count.reclassify(reclassification)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
-        emissions += self._differential(update)
+        emissions += self._differential_due(update)
         if self._journal is not None:
             self._journal.command(given, self.count.last_frame_id, update.slide, emissions)
         self._is_kept = True
@@ -177,7 +194,7 @@ class SlideSession:
         update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
-        emissions.append((self.factory.differential(self.count.differential(final=True)), None))
+        emissions.append((self._differential(final=True), None))
         emissions.append((self.factory.end(state, reason), None))
         if self._journal is not None:
             self._journal.end(corrections, update.slide, emissions, progress)
@@ -323,11 +340,23 @@ class SlideSession:
             emissions.append((self.factory.cell(cell, evidence), picture))
         return emissions
 
-    def _differential(self, update: CountUpdate) -> list[Emission]:
-        """Where it is due."""
-        if not update.differential_due:
-            return []
-        return [(self.factory.differential(self.count.differential(final=False)), None)]
+    def _differential_due(self, update: CountUpdate) -> list[Emission]:
+        return [(self._differential(final=False), None)] if update.differential_due else []
+
+    def _differential(self, *, final: bool) -> DifferentialMessage:
+        return self.factory.differential(described(self.count.differential(final=final), self.slide))
+
+    def _describe(self, slide: SlideInfo | None) -> None:
+        stored = SlideInfo() if self._journal is None else self._journal.stored.slide
+        self.factory.slide = stored if slide is None else slide
+        if self._journal is not None and self.slide != stored:
+            self._journal.describe(self.slide)
+
+    def _read_label(self, read: LabelReader, frame: Frame) -> None:
+        """Of the slide, from its first frame; the journal has it before any message says so."""
+        slide, line = read(frame.image, self.slide)
+        self._on_remark(f"{self.factory.source}: {line}")
+        self._describe(slide)
 
 
 def evidence_of(analysed: Analysed, shown: tuple[int, int] | None, class_name: str) -> Evidence | None:

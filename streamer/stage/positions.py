@@ -39,7 +39,8 @@ class StagePositions:
         self._may_be_exact = True
         self._affine: StageAffine | None = None
         self._error_um: float | None = None
-        self._epoch = 0
+        self._epoch = self._zeros = 0
+        """The epoch is one more with every new zero, and every time that the stage is given up."""
         self._frames = self._unusable = self._disagreed = self._given_up = 0
         self._fit_at = 0
         self._first = 0
@@ -227,6 +228,7 @@ class StagePositions:
             affine=self._affine,
             error_um=self._error_um,
             epoch=self._epoch,
+            zeros=self._zeros,
             frames=self._frames,
             unusable=self._unusable,
             disagreed=self._disagreed,
@@ -256,7 +258,8 @@ class StagePositions:
         self._map.joins.restore(memory.joins)
         self._state, self._note, self._exact, self._affine = memory.state, memory.note, memory.exact, memory.affine
         self._may_be_exact = memory.given_up == 0
-        self._error_um, self._epoch, self._frames = memory.error_um, memory.epoch, memory.frames
+        self._error_um, self._frames = memory.error_um, memory.frames
+        self._epoch, self._zeros = memory.epoch, memory.zeros
         self._unusable, self._disagreed, self._given_up = memory.unusable, memory.disagreed, memory.given_up
         self._fit_at, self._first = memory.fit_at, memory.first
         self._outcomes.extend(memory.outcomes)
@@ -327,14 +330,16 @@ class StagePositions:
             confirmed = None if self._suspect is None else self._disagreement(self._suspect, here)
             if confirmed is not None and confirmed[0] <= confirmed[1]:
                 self._epoch += 1  # its zero is another one from here on
-                self._suspect = self._aside = None
-                self._last = None
+                self._zeros += 1
+                self._suspect = self._aside = self._last = None
             else:
                 self._usable = False
                 if self._suspect is None or confirmed is not None:
                     self._suspect = here
         wrong = self._outcomes.count(False)
-        if wrong >= self._config.refuted:
+        if self._zeros >= self._config.most_zeros:
+            self._give_up(f"the zero of the stage jumped {self._zeros} times")
+        elif wrong >= self._config.refuted:
             self._give_up(
                 f"the picture moves otherwise than the stage says, in {wrong} of {len(self._outcomes)} frames"
             )
@@ -400,6 +405,7 @@ class StagePositions:
         self._epoch += 1
         self._first, self._fit_at = len(self._readings), self._config.fitted_again
         self._outcomes.clear()
+        self._zeros = 0
         self._last = self._suspect = self._aside = None
         self._usable = False
         for island in list(self._map.joins.offsets):

@@ -36,6 +36,8 @@ class PositionsConfig:
     """Disagreement allowed per pixel of distance, for a lens that distorts and axes that differ."""
     gross_fields: float = 0.25
     """A disagreement of more, in widths of the frame, is a jump of the stage's zero, or a wrong reading."""
+    most_zeros: int = 3
+    """A stage whose zero jumps so often is not homed: it is mirrored or turned against what it states."""
     judged: int = 16
     refuted: int = 8
     """So many disagreements among the last `judged` frames, and the stage is ignored."""
@@ -64,6 +66,7 @@ class PositionsMemory(msgspec.Struct, frozen=True, kw_only=True):
     affine: StageAffine | None
     error_um: float | None
     epoch: int
+    zeros: int
     frames: int
     unusable: int
     disagreed: int

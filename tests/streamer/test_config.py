@@ -31,7 +31,7 @@ def test_models_of_a_file_are_one_or_several(tmp_path):
     ("text", "said"),
     [
         ("detektor = 'x'", "did you mean 'detector'?"),
-        ("colour = 3", "expected one of: backend, "),
+        ("colour = 3", "expected one of: accession, "),
         ("queue = 0", "queue: expected `int` >= 1"),
         ("queue = 'many'", "queue: got str, expected int"),
         ("mode = 'fast'", "mode: invalid enum value 'fast'"),

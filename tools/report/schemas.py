@@ -30,7 +30,8 @@ def make_schemas() -> dict[str, str]:
     _, by_class = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     asked = {struct.__name__ for struct in requests.REQUEST_TYPES.values()}
     modules = messages, requests, records
-    for name in by_class.keys() - asked:
+    in_requests = {used for name in asked for used in _references(by_class[name], by_class)}
+    for name in by_class.keys() - asked - in_requests:
         struct = next(vars(module)[name] for module in modules if name in vars(module))
         _require_all_that_is_always_sent(by_class[name], struct)
     for name in asked:

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engines.base import UsageError
-from streamer.commands.compare.cells import matched_kappa
-from streamer.commands.compare.counts import CountedSlide, folded, paired, read_counts
-from streamer.commands.compare.over_slides import ClassOverSlides, over_slides
 from streamer.commands.compare.page import page
 from streamer.commands.options import Parser
-from streamer.commands.output import say, writing
-from streamer.counting.agreement import within_sampling
-from streamer.dashboard.palette import in_order
+from streamer.commands.output import say, say_table, writing
 from streamer.dashboard.words import number
 from streamer.journal import JournalError
+from streamer.qc.classes import compared_classes
+from streamer.qc.counts import CountedSlide, folded, paired, read_counts
+from streamer.qc.matched_cells import matched_kappa
+from streamer.qc.over_slides import ClassOverSlides, over_slides
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +77,15 @@ def _compare(first: CountedSlide, second: CountedSlide) -> int:
         return 0
     rows: list[tuple[str, ...]] = [("class", "A", "", "B", "", "B may be", "")]
     differing = judged = 0
-    for class_name in in_order([*{**first.counts, **second.counts}]):
-        a, b = first.counts.get(class_name), second.counts.get(class_name)
-        range_, words = "–", f"not counted in {'A' if a is None else 'B'}"
-        if a is not None and b is not None:
-            low, high = within_sampling(a, first.total, second.total)
-            range_, words = f"{number(low)}–{number(high)}", "within sampling" if low <= b <= high else "DIFFERS"
+    for one in compared_classes(first, second):
+        range_, words = "–", f"not counted in {'A' if one.first is None else 'B'}"
+        if one.expected is not None:
+            low, high = one.expected
+            range_, words = f"{number(low)}–{number(high)}", "DIFFERS" if one.differs else "within sampling"
             judged += 1
-            differing += words == "DIFFERS"
-        rows.append((class_name, *_cells(a, first.total), *_cells(b, second.total), range_, words))
-    _print(rows)
+            differing += one.differs
+        rows.append((one.name, *_cells(one.first, first.total), *_cells(one.second, second.total), range_, words))
+    say_table(rows)
     for what in {**first.beside, **second.beside}:
         counts = [
             f"{side} {number(one.beside.get(what))}{_per_100(one.beside.get(what), one.total)}"
@@ -139,12 +137,4 @@ def _print_over_slides(slides: int, classes: Sequence[ClassOverSlides]) -> None:
         agreement = f"{found.low:+.1f} to {found.high:+.1f}"
         bias = "B differs on the whole" if found.biased else ""
         rows.append((one.name, number(found.slides), f"{found.mean:+.1f}", of_mean, agreement, bias))
-    _print(rows)
-
-
-def _print(rows: Sequence[tuple[str, ...]]) -> None:
-    """A table; the first and the last column to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for first, *middle, last in rows:
-        cells = [f"{text:>{width}}" for text, width in zip(middle, widths[1:-1], strict=True)]
-        say(f"  {first:<{widths[0]}}  {'  '.join(cells)}  {last}".rstrip())
+    say_table(rows)

@@ -7,9 +7,9 @@ from html import escape
 
 from engines.base import printable
 from streamer import RESEARCH_USE
-from streamer.commands.compare.over_slides import ClassOverSlides
 from streamer.counting.agreement import BlandAltman
 from streamer.dashboard.palette import class_colour
+from streamer.qc.over_slides import ClassOverSlides
 
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 78, 14, 36

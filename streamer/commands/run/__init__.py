@@ -15,6 +15,7 @@ from streamer.commands.options import (
     show_defaults,
     whole,
 )
+from streamer.commands.slide_info import add_slide_options, add_wbc_options
 from streamer.config import DEFAULT_CLASSIFIER, Backend, Config, Keep, load_config
 from streamer.records import Mode
 
@@ -57,6 +58,11 @@ def add_options(parser: Parser) -> None:
         "[SOURCE=]X1,Y1,X2,Y2",
         "part of the frames that shows no slide, in pixels; a clock or logo that stays while the slide moves is found",
     )
+    slides = parser.add_argument_group(
+        "slides", "what is said of the slide of each source; journal and messages have it"
+    )
+    add_slide_options(slides, "[SOURCE=]", action="extend", nargs="+")
+    add_wbc_options(slides, "[SOURCE=]", action="extend", nargs="+")
     models = parser.add_argument_group("models", "names in `leukostream models`, or files; for all sources or one")
     _several(models, "--detector", "[SOURCE=]NAME|FILE", "finds the cells")
     _several(

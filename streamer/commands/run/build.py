@@ -27,6 +27,7 @@ from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
 from streamer.commands.run.reporting import ReportAtEnd
+from streamer.commands.run.slides import SlideOfSource, slides_of
 from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
 from streamer.config import AUTO, FIVE_PART_RANGES, Config
 from streamer.counting.decision import ClassDecision
@@ -39,7 +40,7 @@ from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import RecordingStatus, Skip
+from streamer.records import RecordingStatus, Skip, SlideInfo
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory
@@ -88,6 +89,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     config = _with_site(config, held)
     sources = list(open_sources(config))
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
+    slides = slides_of(config, [one.name for one in sources])
     models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
     _prepare(sources, models)
     for one in dict.fromkeys(models.values()):
@@ -117,7 +119,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
         sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
-        sessions = SessionMaker(config, models, stamp, journal, history, ignored_px)
+        sessions = SessionMaker(config, models, stamp, journal, history, ignored_px, slides)
         pipeline = Pipeline(
             [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
             Analysers({name: one.analyser for name, one in models.items()}),
@@ -172,19 +174,23 @@ class SessionMaker:
     history: JournalHistory | None
     ignored_px: Mapping[str, BoxesPx]
     """By source."""
+    slides: Mapping[str, SlideOfSource]
+    """By source."""
 
     def first(self, source: str) -> SlideSession:
         """The session that a source starts or goes on with."""
-        return self._make(source, self.journal.session(source) if self.journal else None)
+        kept = self.journal.session(source) if self.journal else None
+        slide = self.slides[source].first(SlideInfo() if kept is None else kept.stored.slide, remark)
+        return self._make(source, kept, slide)
 
-    def next(self, source: str) -> SlideSession:
+    def next(self, source: str, slide: SlideInfo) -> SlideSession:
         """That of another slide under the same source."""
         kept = self.journal.next_session(source) if self.journal else None
         if self.history is not None and kept is not None:
             self.history.add(kept.stored)
-        return self._make(source, kept)
+        return self._make(source, kept, slide)
 
-    def _make(self, source: str, kept: SessionJournal | None) -> SlideSession:
+    def _make(self, source: str, kept: SessionJournal | None, slide: SlideInfo) -> SlideSession:
         own = self.models[source]
         factory = MessageFactory(
             source,
@@ -205,6 +211,9 @@ class SessionMaker:
             ignored_px=self.ignored_px[source],
             known=known_of(own.classifier.card) if own.classifier else None,
             verdict=self.config.verdict,
+            slide=slide,
+            label=self.slides[source].reader(slide),
+            on_remark=remark,
         )
 
 

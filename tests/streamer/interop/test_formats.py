@@ -22,8 +22,8 @@ def exported(walk, tmp_path, format_, *options):
 def test_no_name_of_source_or_file_leaves_under_a_pseudonym(walk, tmp_path, format_):
     plain = exported(walk, tmp_path, format_)
     hidden = exported(walk, tmp_path, format_, "--pseudonymise", "--pictures", str(tmp_path / "pictures"))
-    assert '"slide"' in plain or ",slide," in plain
-    assert '"slide"' not in hidden
+    assert '"source":"slide"' in plain or ",slide," in plain
+    assert ':"slide"' not in hidden
     assert ",slide," not in hidden
     for i in range(len(PLACES)):
         assert f'"{i}.png"' not in hidden
@@ -68,11 +68,13 @@ def test_label_studio_gets_every_frame_and_box(walk, tmp_path):
     assert len({box["id"] for box in tasks[3]["predictions"][0]["result"]}) == len(tasks[3]["predictions"][0]["result"])
 
 
-@pytest.mark.parametrize(("format_", "package"), [("fhir", "fhir"), ("oul", "hl7apy"), ("oru", "hl7apy")])
+@pytest.mark.parametrize(
+    ("format_", "package"), [("fhir", "fhir"), ("oul", "hl7apy"), ("oru", "hl7apy"), ("dicom", "pydicom")]
+)
 def test_a_library_that_is_not_here_is_one_line_with_the_command(walk, tmp_path, capsys, monkeypatch, format_, package):
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("fhir", "hl7apy")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("fhir", "hl7apy", "pydicom")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("fhir", "hl7_messages", "mllp", "outbox", "delivery"):
+    for name in ("fhir", "hl7_messages", "mllp", "outbox", "delivery", "dicom", "dicom_object"):
         monkeypatch.delitem(sys.modules, f"streamer.interop.{name}", raising=False)
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [_Without(package), *sys.meta_path])

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ from streamer.analysis.analyser import Analysed, Analyser
 from streamer.counting.decision import ClassDecision
 from streamer.journal import GivenCommand, Journal, SessionJournal, rules_of
 from streamer.protocol.factory import MessageFactory
-from streamer.records import Frame, Reclassification
+from streamer.records import Frame, Reclassification, SlideInfo
 from streamer.run.session import SlideSession
 from tests.cases import FIVE, HEIGHT, WIDTH, card, find_by_script, stamped, textured_slide
 
@@ -119,7 +119,7 @@ def rules():
     return rules_of(detector(), classifier())
 
 
-def session_of(kept: SessionJournal | None, run_id: str = "run") -> SlideSession:
+def session_of(kept: SessionJournal | None, run_id: str = "run", **how: Any) -> SlideSession:
     factory = MessageFactory(
         "slide",
         session=kept.stored.id if kept else "session",
@@ -128,17 +128,17 @@ def session_of(kept: SessionJournal | None, run_id: str = "run") -> SlideSession
     )
     if kept is not None:
         kept.begin_run(run_id, "{}")
-    return SlideSession(factory, ClassDecision.of(classifier()), operating_score=0.5, journal=kept)
+    return SlideSession(factory, ClassDecision.of(classifier()), operating_score=0.5, journal=kept, **how)
 
 
 def new_session(journal: Journal) -> SessionJournal:
     return journal.new_session("slide", "session", address="path:/frames", live=False, rules=rules())
 
 
-def write_walk(path: Path, given: Sequence[str] = (), *, finish: bool = True) -> Path:
+def write_walk(path: Path, given: Sequence[str] = (), *, finish: bool = True, slide: SlideInfo | None = None) -> Path:
     """A journal of the whole walk in which people gave the first counted cells these classes."""
     journal = Journal(path)
-    session = session_of(new_session(journal))
+    session = session_of(new_session(journal), slide=slide)
     for one in analysed():
         session.update(one)
     cells = [cell.cell_id for cell in session.count.cells() if cell.counted]

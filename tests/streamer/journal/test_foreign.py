@@ -35,7 +35,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(session, "CHECKPOINT_EVERY_FRAMES", 5)
         patch.setattr(models, "load_detector", lambda *_, **__: detector())
         patch.setattr(models, "load_classifier", lambda *_, **__: classifier())
-        assert main(["run", "--source", f"slide={images}", "--journal", str(folder / "made.db")]) == 0
+        named = ["--slide", "B-17", "--accession", "H26-4", "--wbc", "6.2"]
+        assert main(["run", "--source", f"slide={images}", "--journal", str(folder / "made.db"), *named]) == 0
         with closing(sqlite3.connect(folder / "made.db")) as database, database:
             [cell] = database.execute("SELECT cell_id FROM cells LIMIT 1").fetchone()
             database.execute(
@@ -111,6 +112,16 @@ MALFORMED = {
     "rules": ("UPDATE sessions SET rules = '{\"detector\": 3}'", "sessions.rules of session 1"),
     "rules nested deep": (f"UPDATE sessions SET rules = '{'[' * 100_000}'", "sessions.rules"),
     "a source that is a path": ("UPDATE sessions SET source = '../../etc/x'", "sessions.source"),
+    "what is said of the slide": (
+        "UPDATE slides SET info = json_set(info, '$.accession', char(27) || '[31m')",
+        "slides.info of session 1",
+    ),
+    "a name that is too long": ("UPDATE slides SET info = json_set(info, '$.name', hex(zeroblob(50)))", "slides.info"),
+    "more said of the slide than there is room for": (
+        "UPDATE slides SET info = hex(zeroblob(20000))",
+        "slides of session 1",
+    ),
+    "a white-cell count that is none": ("UPDATE slides SET info = json_set(info, '$.wbc', 1e9)", "slides.info"),
     "configuration": ("UPDATE runs SET configuration = '[]'", "runs.configuration"),
 }
 

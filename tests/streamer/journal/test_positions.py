@@ -158,8 +158,8 @@ def test_exports_have_the_cells_in_micrometres(whole: tuple[list[Analysed], Path
         write_csv([one], table)
         write_coco([one], coco)
         write_json([one], everything)
-        believed = scale_of(one.stored, UM_PER_PX, 7.5 / UM_PER_PX)
-        contradicted = scale_of(one.stored, UM_PER_PX, 15 / UM_PER_PX)
+        believed = scale_of(one.stored, 7.5 / UM_PER_PX)
+        contradicted = scale_of(one.stored, 15 / UM_PER_PX)
     assert believed == Scale(UM_PER_PX, "source")
     assert contradicted is not None
     assert contradicted.ruler == ("red cells" if is_exact else "stage")

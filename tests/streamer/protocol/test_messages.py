@@ -27,6 +27,8 @@ from streamer.protocol.messages import (
     type_of,
 )
 from streamer.records import (
+    AbsoluteCounts,
+    AbsoluteShare,
     CellShape,
     ClassShare,
     Flag,
@@ -35,6 +37,7 @@ from streamer.records import (
     PositionsStatus,
     RecordingStatus,
     ShadowStatus,
+    SlideInfo,
     SourceStatus,
     StagePoint,
     StagePosition,
@@ -254,6 +257,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *(ShadowStatus, StreamStatus, RecordingStatus),
         *(Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
         *(requests.SourceSnapshot, requests.SourceState),
+        *(SlideInfo, AbsoluteCounts, AbsoluteShare),
     ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
     assert {name for name in documented if not name.startswith("leukostream_")} == fields | {"type", "request", "reply"}

@@ -28,6 +28,7 @@ from streamer.records import (
     FrameQuality,
     Health,
     ModelHealth,
+    SlideInfo,
     SourceProgress,
 )
 from streamer.run.session import STAGE, SlideSession
@@ -50,6 +51,7 @@ class Slide:
     ends: EndState | None = "finished"
     """None: it has not ended."""
     reason: str = "end of the source"
+    info: SlideInfo | None = None
 
 
 def write_journal(path: Path, slides: Sequence[Slide] = (Slide(),), rules: Rules | None = None) -> Path:
@@ -69,7 +71,9 @@ def write_journal(path: Path, slides: Sequence[Slide] = (Slide(),), rules: Rules
         factory = MessageFactory(slide.source, session=kept.stored.id, run_id=f"run{number}")
         decision = decision_of(rules)
         assert decision is not None
-        session = SlideSession(factory, decision, operating_score=0.5, journal=kept, known=rules.known)
+        session = SlideSession(
+            factory, decision, operating_score=0.5, journal=kept, known=rules.known, slide=slide.info
+        )
         rng = np.random.default_rng(number)
         tracker = StageTracker(STAGE)
         counts = [A_FRAME] * (slide.cells // A_FRAME) + [slide.cells % A_FRAME] * (slide.cells % A_FRAME > 0)

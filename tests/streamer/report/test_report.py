@@ -18,6 +18,7 @@ import pytest
 from streamer.analysis import models
 from streamer.cli import main
 from streamer.journal import JournalReader
+from streamer.records import SlideInfo
 from streamer.report.gallery import PICTURE_PX
 from streamer.report.page import page
 from streamer.report.slide import ShownSlide, show
@@ -252,6 +253,55 @@ def test_what_is_no_jpeg_is_no_picture(copy, jpeg):
     assert 0 < len(without) < len(cells)
     assert all(cell.all("img") == [] for cell in without)
     assert slide.differential.total == len(cells)
+
+
+def test_the_slide_is_called_by_its_name_and_what_is_said_of_it_is_on_the_page(tmp_path):
+    evil = "<script>alert(1)</script>"
+    info = SlideInfo(name="B-17", accession=evil, operator="AK", fields={"<b>ward</b>": "research"}, um_per_px=0.08)
+    (slide,), root = report(write_journal(tmp_path / "named.db", [Slide(cells=20, info=info)]))
+    assert slide.name == "B-17"
+    assert "B-17: white-cell differential" in root.all("title")[0].text
+    assert [one.text for one in root.all("h2")] == ["Slide B-17"]
+    (about,) = root.all("dl", "about")
+    said = {row.all("dt")[0].text: row.all("dd")[0].text for row in about.children}
+    assert said == {"Accession": evil, "Operator": "AK", "Micrometres a pixel": "0.08", "<b>ward</b>": "research"}
+    assert not root.all("script")
+    rows = root.section("slide-1-provenance").all("dl")[0]
+    provenance = {label.text: value.text for label, value in zip(rows.all("dt"), rows.all("dd"), strict=True)}
+    assert provenance["Name"] == "B-17"
+    assert provenance["Source"] == "slide"
+
+
+def test_absolute_counts_stand_beside_the_percentages(tmp_path):
+    path = write_journal(tmp_path / "wbc.db", [Slide(cells=40, info=SlideInfo(wbc=8.0))])
+    (slide,), root = report(path)
+    (table,) = root.all("table", "absolute")
+    assert "8 x 10^9/L, not corrected for nucleated red cells" in table.all("caption")[0].text
+    rows = {row.all("th")[0].text: [cell.text for cell in row.all("td")] for row in table.all("tr")[1:]}
+    share = slide.differential.classes["neutrophil"]
+    assert rows["Neutrophil"][:2] == [f"{share.percent:.1f}", f"{8 * share.percent / 100:.2f}"]
+    low, high = (float(value) for value in rows["Neutrophil"][2].split("–"))
+    assert low <= 8 * share.low / 100 <= 8 * share.high / 100 <= high
+    assert rows["White cells"][1] == "8.00"
+    assert not report(write_journal(tmp_path / "none.db", [Slide(cells=20)]))[1].all("table", "absolute")
+
+
+def test_a_white_cell_count_may_be_given_with_the_page(tmp_path, capsys):
+    path = write_journal(tmp_path / "two.db", [Slide(cells=20), Slide(source="other", cells=20)])
+    out = tmp_path / "two.html"
+    assert main(["report", str(path), "-o", str(out), "--no-mosaic", "--wbc", "other=6.2"]) == 0
+    root = read(out.read_text(encoding="utf-8"))
+    assert len(root.all("table", "absolute")) == 1
+    assert "6.2 x 10^9/L" in root.by_id("slide-2").text
+    assert main(["report", str(path), "-o", str(out), "--wbc", "6.2"]) == 2
+    assert "got a count for 2 of 2 slides, expected one slide each" in capsys.readouterr().err
+
+
+def test_a_count_that_should_be_corrected_and_can_not_be_is_said(tmp_path):
+    info = SlideInfo(wbc=8.0, wbc_includes_nrbc=True)
+    _, root = report(write_journal(tmp_path / "nrbc.db", [Slide(cells=20, info=info)]))
+    assert not root.all("table", "absolute")
+    assert "No absolute counts:" in root.section("slide-1-differential").text
 
 
 def test_several_slides_are_a_worklist_with_a_report_each(tmp_path):

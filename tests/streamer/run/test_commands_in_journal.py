@@ -12,6 +12,7 @@ from streamer.journal import JournaledSource, JournalReader, RunJournal, rules_o
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage, FrameMessage
 from streamer.protocol.requests import NewSlide, Pause, Reclassify, RequestRefused, Resume
+from streamer.records import SlideInfo
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from tests.cases import Collected, always, find_by_script
@@ -37,10 +38,10 @@ class Journaled:
             configuration="{}",
         )
 
-        def session(name: str, kept: Any) -> SlideSession:
+        def session(name: str, kept: Any, slide: SlideInfo | None = None) -> SlideSession:
             stored = kept.stored
             factory = MessageFactory(name, session=stored.id, run_id=run_id, next_session_seq=stored.next_seq)
-            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, journal=kept)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, journal=kept, slide=slide)
 
         self.pipeline = Pipeline(
             [(self.journal.sources[0], "analysis")],
@@ -48,7 +49,7 @@ class Journaled:
             lambda name: session(name, self.journal.session(name)),
             RunOutputs([self.sink], service=self._service),
             Limits(workers=1),
-            next_session=lambda name: session(name, self.journal.next_session(name)),
+            next_session=lambda name, slide: session(name, self.journal.next_session(name), slide),
         )
         self.pipeline.start()
 

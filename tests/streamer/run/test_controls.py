@@ -16,9 +16,9 @@ from streamer.cli import main
 from streamer.counting.decision import ClassDecision
 from streamer.network.keys import AuthorisedKeys, read_key_pair
 from streamer.protocol.factory import MessageFactory
-from streamer.protocol.messages import DifferentialMessage, FrameMessage, PictureMessage
+from streamer.protocol.messages import DifferentialMessage, EndMessage, FrameMessage, PictureMessage
 from streamer.protocol.requests import NewSlide, Pause, RequestRefused, Resume, StopAt
-from streamer.records import Frame
+from streamer.records import Frame, SlideInfo
 from streamer.run.gate import Gate
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.ring import Ring
@@ -52,9 +52,9 @@ class Rig:
         detector, classifier = find_by_script(one_cell_in_view(FRAMES)), always(1)
         numbers = itertools.count(1)
 
-        def new_session(name: str) -> SlideSession:
+        def new_session(name: str, slide: SlideInfo | None = None) -> SlideSession:
             factory = MessageFactory(name, session=f"slide-{next(numbers)}", run_id="run-1")
-            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5)
+            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, slide=slide)
 
         self.pipeline = Pipeline(
             [(self.source, "analysis")],
@@ -138,6 +138,21 @@ def test_a_new_slide_ends_the_session_and_numbers_go_on() -> None:
     for session in ("slide-1", "slide-2"):
         of_session = [message.session_seq for message in rig.sink.messages if message.session == session]
         assert of_session == list(range(len(of_session)))
+
+
+def test_the_next_slide_has_its_own_name_and_the_same_operator() -> None:
+    rig = Rig()
+    rig.give(2)
+    wait_for(lambda: rig.frames() == 2)
+    first = SlideInfo(name="A", accession="H1", operator="AK", stain="MGG", wbc=5.0, fields={"batch": "7"})
+    assert rig.command(NewSlide, slide=first).slide == first
+    assert rig.command(NewSlide, slide=SlideInfo(name="B", stain="Wright")).slide == SlideInfo(
+        name="B", operator="AK", stain="Wright"
+    )
+    assert rig.command(NewSlide).slide == SlideInfo(operator="AK", stain="Wright")
+    rig.finish()
+    ends = rig.sink.of(EndMessage)
+    assert [None if end.slide is None else end.slide.name for end in ends] == [None, "A", "B", None]
 
 
 def test_what_can_not_be_is_refused() -> None:

@@ -145,6 +145,17 @@ def test_a_stage_that_lies_is_said_and_ignored(say: Said, note: str) -> None:
     assert staged.off_px() < 0.5
 
 
+def test_a_stage_that_was_ignored_is_used_again_once_it_fits() -> None:
+    mirrored = lie(lambda n, p: true_um(p).conjugate(), error_um=0.0, um_per_px=UM_PER_PX)
+    rows = [[(20 + 125 * column, 20 + 84 * row) for column in range(6)] for row in range(7)]
+    staged = run(mirrored, *(row if place % 2 == 0 else row[::-1] for place, row in enumerate(rows)))
+    said = staged.tracker.positions
+    assert said is not None
+    assert (said.state, said.mirrored, said.note) == ("used", True, None)
+    assert 3 <= said.disagreed <= 8
+    assert said.um_per_px == pytest.approx(UM_PER_PX, rel=0.01)
+
+
 def test_positions_that_are_no_numbers_are_counted() -> None:
     staged = StagedRun(stage())
     for place in BLOCK:

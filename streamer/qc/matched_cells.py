@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from engines.geometry import iou_matrix
-from streamer.commands.compare.counts import CountedSlide
 from streamer.counting.agreement import Kappa, cohen_kappa
 from streamer.journal import Recounted, SeenFrame, StoredSession
+from streamer.qc.counts import CountedSlide
 from streamer.records import UNCLASSIFIED, Cell
 
 LEAST_OVERLAP = 0.5
@@ -28,17 +28,21 @@ Matched = tuple[Kappa, int, tuple[tuple[str, str, int], ...]]
 differ, with how often."""
 
 
-def matched_kappa(first: CountedSlide, second: CountedSlide, into: Mapping[str, str]) -> Matched | str:
+def matched_kappa(
+    first: CountedSlide, second: CountedSlide, into: Mapping[str, str], *, recording: bool = False
+) -> Matched | str:
     """How well two journals name the same cells; in words why that can't be measured. `into`: by finer class the one
-    that it is counted as."""
+    that it is counted as. `recording`: the second is known to be of the recording of the first, whose frames go by
+    their numbers, though a live run did not analyse all of them."""
     if first.stored is None or second.stored is None:
         return "a table of counts has no cells; compare two journals of the same frames"
-    if first.stored[0].live or second.stored[0].live:
+    if not recording and (first.stored[0].live or second.stored[0].live):
         return "the frames of a camera are not the same twice"
     votes: Counter[tuple[int, int]] = Counter()
     cells: tuple[dict[int, Cell], dict[int, Cell]] = {}, {}
-    with_frames = False
-    for one, other in zip_longest(first.stored[0].frames(), second.stored[0].frames()):
+    with_frames = recording
+    pairs_of_frames = _in_both if recording else zip_longest
+    for one, other in pairs_of_frames(first.stored[0].frames(), second.stored[0].frames()):
         if one is None or other is None or _identity(one) != _identity(other):
             return "the frames are not the same; analyse the same files twice"
         with_frames = with_frames or one.file is not None
@@ -52,6 +56,19 @@ def matched_kappa(first: CountedSlide, second: CountedSlide, into: Mapping[str, 
     if len(pairs) < LEAST_MATCHED * min(len(known) for known in cells) or not pairs:
         return f"only {len(pairs)} cells lie at the same places: other pictures, or other detectors"
     return _kappa([(_name(cells[0][a], into), _name(cells[1][b], into)) for a, b in pairs])
+
+
+def _in_both(first: Iterator[SeenFrame], second: Iterator[SeenFrame]) -> Iterator[tuple[SeenFrame, SeenFrame]]:
+    """The frames whose numbers both have; both are in order."""
+    one, other = next(first, None), next(second, None)
+    while one is not None and other is not None:
+        if one.frame_id == other.frame_id:
+            yield one, other
+            one, other = next(first, None), next(second, None)
+        elif one.frame_id < other.frame_id:
+            one = next(first, None)
+        else:
+            other = next(second, None)
 
 
 def _identity(frame: SeenFrame) -> tuple[int, str | None, int, int]:

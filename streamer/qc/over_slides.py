@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamer.commands.compare.counts import CountedSlide, folded
 from streamer.counting.agreement import BlandAltman, bland_altman
 from streamer.dashboard.palette import in_order
+from streamer.qc.counts import CountedSlide, folded
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,11 @@ def read_counts(path: str, journals: contextlib.ExitStack) -> tuple[CountedSlide
     if start != SQLITE:
         return _of_table(path, table)
     journal = journals.enter_context(opened(path))
-    return tuple(_named_apart(_of_session(stored) for stored in journal.sessions))
+    return tuple(_named_apart(counted_slide(stored) for stored in journal.sessions))
 
 
-def _of_session(stored: StoredSession) -> CountedSlide:
+def counted_slide(stored: StoredSession) -> CountedSlide:
+    """A session, counted again. JournalError for what can't be."""
     result, rules = recounted(stored), stored.rules
     parents = dict(zip(rules.subclass_names, rules.subclass_parents, strict=False))
     finer = set(parents.values())
@@ -87,7 +88,7 @@ def _of_session(stored: StoredSession) -> CountedSlide:
         if cell.class_name in NOT_LEUKOCYTES:
             counts[cell.class_name] = counts.get(cell.class_name, 0) + 1
     counts.setdefault(UNCLASSIFIED, 0)
-    return _parted(stored.source, counts, PARENTS | parents, (stored, result))
+    return _parted(stored.name, counts, PARENTS | parents, (stored, result))
 
 
 def _parted(
