@@ -296,10 +296,11 @@ def main(arguments: Sequence[str]) -> int:
 def measure(scan: SimulatedScan, folder: Path, mpp: float | None = None) -> dict[str, Any]:
     """The slide is made where `folder` has none of that size yet."""
     path = folder / f"slide-{scan.width}x{scan.height}-{scan.smear.seed}.ome.tif"
-    begun = time.perf_counter()
+    written_s = None
     if not path.exists():
+        begun = time.perf_counter()
         write_slide(scan, path)
-    written_s = time.perf_counter() - begun
+        written_s = round(time.perf_counter() - begun, 1)
     source = f"wsi:{path}" if mpp is None else f"wsi:{path},mpp={mpp}"
     tiles = folder / f"{path.name.partition('.')[0]}-tiles-{mpp or 'usual'}"
     if not tiles.exists():
@@ -313,7 +314,7 @@ def measure(scan: SimulatedScan, folder: Path, mpp: float | None = None) -> dict
             "um_per_px": UM_PER_PX,
             "white_cells": len(scan.white_cells()),
             "file_mb": round(path.stat().st_size / 1e6, 1),
-            "written_s": round(written_s, 1),
+            "written_s": written_s,
         },
         "runs": [asdict(run) for run in runs],
     }
