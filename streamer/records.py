@@ -55,6 +55,8 @@ __all__ = [
     "ModelHealth",
     "NearestLaboratory",
     "Observation",
+    "PositionsState",
+    "PositionsStatus",
     "RangeState",
     "ReaderState",
     "Reclassification",
@@ -66,12 +68,16 @@ __all__ = [
     "SlideInfo",
     "SourceProgress",
     "SourceStatus",
+    "StagePoint",
     "StagePosition",
     "StreamStatus",
     "Verdict",
     "VerdictReason",
     "VerdictState",
     "WorstLaboratory",
+    "usable_error",
+    "usable_point",
+    "usable_scale",
 ]
 
 Mode = Literal["live", "analysis"]
@@ -146,6 +152,49 @@ class DeferredImage:
             return self._converted
 
 
+# Where a stage, or the file of a slide, says that a frame was taken. Micrometres; the origin is the source's own.
+class StagePoint(msgspec.Struct, frozen=True):
+    x: Annotated[float, published_digits(3)]
+    y: Annotated[float, published_digits(3)]
+    z: Annotated[float | None, published_digits(3)] = None
+    """None: the source has no focus drive, or does not say."""
+
+
+FARTHEST_UM = 1e7
+"""No slide is 10 m long: what is beyond is no position."""
+SCALES_UM_PER_PX = (0.005, 50.0)
+"""Of what a microscope's camera can have, far beyond either end."""
+
+
+def usable_point(point: StagePoint | None) -> StagePoint | None:
+    """A position as a source gave it; None where its x or y are no finite numbers of a slide. A z that is none is left
+    out."""
+    if point is None:
+        return None
+    x, y, z = (_within(value, -FARTHEST_UM, FARTHEST_UM) for value in (point.x, point.y, point.z))
+    return None if x is None or y is None else StagePoint(x, y, z)
+
+
+def usable_scale(um_per_px: float | None) -> float | None:
+    """A scale as a source gave it; None where it is none of a microscope."""
+    return _within(um_per_px, *SCALES_UM_PER_PX)
+
+
+def usable_error(error_um: float | None) -> float | None:
+    """The error that a source states; None where it is no distance."""
+    return _within(error_um, 0.0, FARTHEST_UM)
+
+
+def _within(value: object, low: float, high: float) -> float | None:
+    """A number of numpy as Python's own; None for what is no number, or beyond the limits. Sources may come from other
+    packages."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if low <= number <= high else None  # NaN is not <= either
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image from a source."""
@@ -167,6 +216,16 @@ class Frame:
     settle: Callable[[bool], None] = _nobody_waits
     """Told what became of it, in analysis mode: True when it is in the journal, or counted where there is none; False
     when it is not and never will be. On any thread; it must not wait."""
+    stage_um: StagePoint | None = None
+    """Where the source says that it was taken, as it says it, of one fixed point of the frame (of its upper left corner
+    where `stage_error_um` is 0). Nobody has checked it. None: the source has no stage, or did not say."""
+    stage_error_um: float | None = None
+    """How far off x and y of `stage_um` may be, as the source states it; None: it states nothing. 0: they are exact and
+    go along the picture, x to the right and y down, so that `um_per_px` alone turns them into pixels."""
+    um_per_px: float | None = None
+    """Micrometres per pixel of this frame, as the source states it; None: it does not know."""
+    exposed_ns: int | None = None
+    """The middle of the exposure, on the clock of `captured_ns`; None: only `captured_ns` is known."""
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
@@ -552,6 +611,31 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     streamer."""
 
 
+PositionsState = Literal["learning", "used", "ignored"]
+
+
+# What was made of the positions that a source's stage reports.
+class PositionsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    state: str
+    """A PositionsState. learning: how the camera sees the stage is not known yet; ignored: `note` says why."""
+    frames: int
+    """Frames that came with a position."""
+    unusable: int
+    """Frames whose position was no number, or on no slide."""
+    disagreed: int
+    """Frames that the picture places elsewhere than the stage, by more than their errors allow; the picture holds."""
+    um_per_px: Annotated[float | None, published_digits(5)] = None
+    """How the camera sees the stage, as fitted or as the source states it; None while it is not known."""
+    turn_deg: Annotated[float | None, published_digits(2)] = None
+    mirrored: bool | None = None
+    error_um: Annotated[float | None, published_digits(2)] = None
+    """Standard deviation of a reading from the picture, along one axis."""
+    joined: int = 0
+    """Islands that the stage alone has put beside others."""
+    note: str | None = None
+    """For people."""
+
+
 class SourceProgress(msgspec.Struct, frozen=True):
     """How far a source was read, and what was lost on the way, over all runs of a session."""
 
@@ -588,6 +672,8 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """x1, y1, x2, y2 around each part of its frames that shows no slide; empty: none is known."""
     behind_s: Annotated[float | None, published_digits(3)] = None
     """How far a live stream is behind what its camera sends, in seconds; None: no stream, or one without a clock."""
+    positions: PositionsStatus | None = None
+    """None: none of its frames came with a position."""
 
 
 # How the publishing sockets do; all counts since the start.

@@ -7,13 +7,19 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import zmq
 
 from streamer.network.publisher import Publisher
 from streamer.protocol.messages import AnyMessage, encode, topic_of
+from streamer.records import Frame, StagePoint
+from streamer.sources.imagezmq import ImagezmqSource
 from tests.requirements import NODE_MODULES, why_no_node
 from tests.streamer.network.service_cases import PATIENCE_S, Served, wait_for
 from tests.streamer.protocol.message_cases import make_cell, make_differential, make_factory, one_of_each
@@ -64,6 +70,40 @@ def test_csv_logger_started_late(tmp_path: Path) -> None:
         assert said(logger) == "0 messages were lost\n"
     with (tmp_path / "cells.csv").open() as file:
         assert [int(row["cell_id"]) for row in csv.DictReader(file)] == list(range(420))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo terminal stands in for the stage's serial line")
+def test_stage_bridge_sends_each_picture_with_its_place(tmp_path: Path) -> None:
+    import pty
+    import tty
+
+    film = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for level in (50, 100, 150):
+        film.write(np.full((48, 64, 3), level, np.uint8))
+    film.release()
+    line, port = pty.openpty()
+    tty.setraw(port)
+
+    def stage() -> None:
+        for place in (b":A 0 0 \r\n", b":A 12345 -678 \r\n", b":A 20000 5 \r\n"):
+            asked = b""
+            while not asked.endswith(b"\r"):
+                asked += os.read(line, 1)
+            assert asked == b"W X Y\r"
+            os.write(line, place)
+
+    answering = threading.Thread(target=stage, daemon=True)
+    answering.start()
+    source = ImagezmqSource("scope", "tcp://127.0.0.1:*", time.monotonic_ns)
+    source.open()
+    bridge = started("stage_bridge.py", source.endpoint, os.ttyname(port), str(tmp_path / "film.avi"))
+    frames = [source.read() for _ in range(4)]
+    source.close()
+    assert said(bridge) == "3 pictures were taken\n"
+    assert frames.pop() is None  # it said that the third is the last
+    got = [(frame.stage_um, round(float(frame.image.mean()), -1)) for frame in frames if isinstance(frame, Frame)]
+    assert got == [(StagePoint(0, 0), 50), (StagePoint(1234.5, -67.8), 100), (StagePoint(2000, 0.5), 150)]
+    answering.join(PATIENCE_S)
 
 
 def test_imagezmq_sender_sends_again_what_was_not_answered(tmp_path: Path) -> None:

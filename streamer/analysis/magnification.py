@@ -4,6 +4,9 @@ The reader of a source shows its first frames to `Magnification` before they are
 on the order of the frames alone and not on which worker is the faster; from then on a frame costs one look into a
 dictionary. A size of frame has its own choice: a folder may hold pictures of several laboratories.
 
+A source that states how large a pixel is (`Frame.um_per_px`) is believed at its first frame, with red cells of 7.5 µm;
+their size is measured all the same, and said where no blood explains the difference.
+
 Frames smaller than the card's input are shown as they are rather than enlarged, unless their red cells ask for it: a
 small picture is mostly one cut out around a cell. (White cells found in 322 such pictures of 120 and 300 px, of two
 laboratories unknown to the detector: enlarged to 416 px 77 %, as they are 99 %.)
@@ -12,15 +15,35 @@ laboratories unknown to the detector: enlarged to 416 px 77 %, as they are 99 %.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engines.models.detector import Detector
 from engines.models.scale import in_input, is_trained_for, long_side_for, measure_rbc_diameter, trained_range
-from streamer.records import Frame, Skip
+from streamer.counting.verdict import RED_CELL_UM
+from streamer.records import Frame, Skip, usable_scale
 from streamer.sources.base import PassedOnSource, Source
+
+UNEXPLAINED = 1.5
+"""Red cells are 5.5 to 9.5 µm wide in the median, from iron deficiency to megaloblasts; farther from 7.5 µm by this
+factor, and the scale that a source states is of another objective, or in another unit."""
 
 LOOKS = 5
 """Frames of a size that are looked at, at most, until one has enough red cells; after that the card's input stays."""
+
+
+def is_explained(um_per_px: float, rbc_px: float) -> bool:
+    """Whether blood can have red cells as wide as a scale makes them."""
+    return 1 / UNEXPLAINED <= um_per_px * rbc_px / RED_CELL_UM <= UNEXPLAINED
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """How frames are looked at from one on."""
+
+    first_frame_id: int
+    rbc_px: float
+    """Usual diameter of the red cells, in full-frame pixels."""
+    detector: Detector
 
 
 @dataclass(slots=True)
@@ -30,12 +53,13 @@ class _View:
     usual: Detector
     looks: int = 0
     settled: bool = False
-    chosen: Detector | None = None
-    """None: `usual` does, or nothing does."""
-    first_frame_id: int = 0
-    """The first frame that `chosen` and `rbc_px` are for."""
-    rbc_px: float | None = None
-    """Usual diameter of the red cells, in full-frame pixels; None as long as too few were seen."""
+    choices: list[_Choice] = field(default_factory=list)
+    """In the order of their first frames; empty as long as too few red cells were seen."""
+    contradicted: bool = False
+    """Whether red cells contradict the scale that the source states."""
+
+    def choice_for(self, frame: Frame) -> _Choice | None:
+        return next((one for one in reversed(self.choices) if one.first_frame_id <= frame.frame_id), None)
 
 
 class Magnification:
@@ -65,26 +89,59 @@ class Magnification:
         if view.settled:
             return
         view.looks += 1
+        stated = usable_scale(frame.um_per_px) if self._known_px is None else None
+        if stated is not None:
+            self._check(frame, view, stated)
+            return
         diameter = self._known_px or measure_rbc_diameter(view.usual, [frame.image])
         view.settled = diameter is not None or view.looks >= LOOKS
-        view.rbc_px, view.first_frame_id = diameter, frame.frame_id
-        if diameter is None or is_trained_for(view.usual, frame.width, frame.height, diameter):
+        if diameter is not None:
+            self._choose(frame, view, diameter)
+
+    def _check(self, frame: Frame, view: _View, um_per_px: float) -> None:
+        """Take the scale that the source states, until red cells contradict it."""
+        measured = measure_rbc_diameter(view.usual, [frame.image])
+        view.settled = measured is not None or view.looks >= LOOKS
+        if measured is None or is_explained(um_per_px, measured):
+            if view.looks == 1:
+                self._choose(frame, view, RED_CELL_UM / um_per_px)
             return
-        side = long_side_for(view.usual, frame.width, frame.height, diameter) if self._adjustable else None
-        if side is not None:
-            view.chosen = view.usual.with_long_side(side)
-        self._tell(frame, view.usual, diameter, side)
+        self._say(
+            f"{frame.source}: got {um_per_px:.4g} µm a pixel from the source, by which red cells are "
+            f"{measured * um_per_px:.3g} µm wide, expected about {RED_CELL_UM:g}: no anaemia explains that; looking by "
+            "the red cells, check the source's scale"
+        )
+        view.contradicted = True
+        self._choose(frame, view, measured)
+
+    def _choose(self, frame: Frame, view: _View, diameter: float) -> None:
+        """Look by red cells of this diameter from this frame on."""
+        usual = view.usual
+        if is_trained_for(usual, frame.width, frame.height, diameter):
+            view.choices.append(_Choice(frame.frame_id, diameter, usual))
+            return
+        side = long_side_for(usual, frame.width, frame.height, diameter) if self._adjustable else None
+        detector = usual if side is None else usual.with_long_side(side)
+        view.choices.append(_Choice(frame.frame_id, diameter, detector))
+        self._tell(frame, usual, diameter, side)
 
     def detector_for(self, frame: Frame) -> Detector:
         view = self._views.get((frame.source, frame.width, frame.height))
         if view is None:
             return self._detector
-        return view.usual if view.chosen is None or frame.frame_id < view.first_frame_id else view.chosen
+        choice = view.choice_for(frame)
+        return view.usual if choice is None else choice.detector
 
     def rbc_px_for(self, frame: Frame) -> float | None:
         """The usual diameter of red cells in px of a frame, None where it is not known (yet)."""
         view = self._views.get((frame.source, frame.width, frame.height))
-        return None if view is None or frame.frame_id < view.first_frame_id else view.rbc_px
+        choice = None if view is None else view.choice_for(frame)
+        return None if choice is None else choice.rbc_px
+
+    def um_per_px_for(self, frame: Frame) -> float | None:
+        """What the source states for a frame, unless red cells contradict it."""
+        view = self._views.get((frame.source, frame.width, frame.height))
+        return None if view is not None and view.contradicted else usable_scale(frame.um_per_px)
 
     def _view(self, frame: Frame) -> _View:
         key = frame.source, frame.width, frame.height

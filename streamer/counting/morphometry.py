@@ -9,7 +9,7 @@ the best depends on the looks alone and not on their order, so that a resumed ru
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from statistics import median
 
@@ -94,10 +94,17 @@ def _rank(look: MeasuredLook) -> tuple[float, int]:
 class ShapeMeter:
     """Segments the counted white cells of a frame that have no look as good yet."""
 
-    def __init__(self, segmenter: Segmenter, um_per_px: float | None = None) -> None:
-        """`um_per_px`: micrometres a pixel of the frames; None: not known, then there are no areas in µm²."""
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        um_per_px: float | None = None,
+        um_per_px_for: Callable[[Frame], float | None] = lambda frame: None,
+    ) -> None:
+        """`um_per_px`: micrometres a pixel of the frames, where somebody gave it; None: as `um_per_px_for` says, and
+        where that is None there are no areas in µm²."""
         self.segmenter = segmenter
-        self._um2 = None if um_per_px is None else um_per_px * um_per_px
+        self._um_per_px = um_per_px
+        self._um_per_px_for = um_per_px_for
 
     def measure(
         self,
@@ -121,6 +128,7 @@ class ShapeMeter:
                 chosen.append((row, cell.cell_id, quality))
         if not chosen:
             return []
+        um_per_px = self._um_per_px or self._um_per_px_for(frame)
         shapes = self.segmenter.measure(frame.image, detections.boxes_px[[row for row, _, _ in chosen]])
         return [
             MeasuredLook(
@@ -128,8 +136,8 @@ class ShapeMeter:
                 quality,
                 CellShape(
                     frame_id=frame.frame_id,
-                    nucleus_area_um2=self._in_um2(shape.nucleus_area_px),
-                    cytoplasm_area_um2=self._in_um2(shape.cytoplasm_area_px),
+                    nucleus_area_um2=_in_um2(shape.nucleus_area_px, um_per_px),
+                    cytoplasm_area_um2=_in_um2(shape.cytoplasm_area_px, um_per_px),
                     nucleus_to_cytoplasm_ratio=shape.nucleus_to_cytoplasm_ratio,
                     **asdict(shape),
                 ),
@@ -137,8 +145,9 @@ class ShapeMeter:
             for (_, cell_id, quality), shape in zip(chosen, shapes, strict=True)
         ]
 
-    def _in_um2(self, area_px: float | None) -> float | None:
-        return None if area_px is None or self._um2 is None else area_px * self._um2
+
+def _in_um2(area_px: float | None, um_per_px: float | None) -> float | None:
+    return None if area_px is None or um_per_px is None else area_px * um_per_px * um_per_px
 
 
 def clear_of_edges(boxes_px: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.intp]:

@@ -93,10 +93,7 @@ class AcceptedArea:
             self._add(merged.into, size, [(row + down, column + right) for row, column in gone.places])
 
     def _add(self, number: int, size: npt.NDArray[np.float64], places: Sequence[Place]) -> None:
-        if number >= len(self._sizes):
-            more = max(number + 1, 2 * len(self._sizes)) - len(self._sizes)
-            self._sizes = np.concatenate([self._sizes, np.ones((more, 2))])
-            self._fields = np.concatenate([self._fields, np.ones((more, DEPTHS))])
+        self._grow(number, size)
         island = self._islands.setdefault(number, _Island())
         new = [place for place in places if place not in island.places]
         for place in new:
@@ -105,8 +102,17 @@ class AcceptedArea:
             self._sizes[number] = size
             self._fields[number] = island.fields()
 
+    def _grow(self, number: int, size: npt.NDArray[np.float64]) -> None:
+        """Have room for an island, which counts as one field as long as nothing is known of it."""
+        if number >= len(self._sizes):
+            more = max(number + 1, 2 * len(self._sizes)) - len(self._sizes)
+            self._sizes = np.concatenate([self._sizes, np.tile(size, (more, 1))])
+            self._fields = np.concatenate([self._fields, np.ones((more, DEPTHS))])
+
     def weights(self, islands: npt.NDArray[np.integer], boxes: SlideBoxes) -> npt.NDArray[np.float64]:
         """(n,) how many cells each of n whole ones stands for, by its island and its box (n, 4) on the slide."""
+        if len(islands):  # one that the stage joined at once and gave back again has no field of its own
+            self._grow(int(islands.max()), self._sizes[0])
         shares = np.minimum((boxes[:, 2:] - boxes[:, :2]) / self._sizes[islands], LARGEST)
         depth = shares.mean(1) * DEPTHS
         k = np.minimum(depth.astype(np.intp), DEPTHS - 2)

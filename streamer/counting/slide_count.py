@@ -48,6 +48,7 @@ from streamer.records import (
     Reclassification,
     Review,
     SourceProgress,
+    StagePoint,
 )
 from streamer.stage.placement import Correction, IslandBook, Placement
 
@@ -78,6 +79,10 @@ class SeenFrame:
     """None: of a journal of before they were measured."""
     progress: SourceProgress | None = None
     """How far its source was read when it was counted; None: as at the frame before, or nobody notes it."""
+    stage_um: StagePoint | None = None
+    """Where its source says that it was taken; no part of the count. None: it does not say."""
+    um_per_px: float | None = None
+    """Likewise, micrometres a pixel."""
 
 
 PublishedCounts = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]

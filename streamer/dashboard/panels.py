@@ -28,6 +28,7 @@ from streamer.dashboard.words import (
     described,
     duration,
     number,
+    positions_in_words,
     tally,
 )
 from streamer.protocol import messages
@@ -156,6 +157,9 @@ def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
         parts.append((behind, ink(CAUTION)))
     if status.hidden_px:
         parts.append((f"{number(len(status.hidden_px))} parts of the frame left out", FAINT))
+    if (positions := positions_in_words(status)) is not None:
+        ignored = status.positions is not None and status.positions.note is not None
+        parts.append((positions, ink(CAUTION) if ignored else FAINT))
     if status.detail:
         parts.append((status.detail, ink(BAD) if status.state in ("failed", "reopening") else FAINT))
     if not parts:

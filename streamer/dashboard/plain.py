@@ -26,6 +26,7 @@ from streamer.dashboard.words import (
     flags,
     not_seen,
     number,
+    positions_in_words,
     size_corrected,
     slide_rows,
     tally,
@@ -109,6 +110,7 @@ class PlainReporter:
         self._reported_losses: dict[tuple[str, str, str], int] = {}
         self._reported_states: dict[str, tuple[str, str | None]] = {}
         self._reported_hidden: set[str] = set()
+        self._reported_positions: dict[str, tuple[str, str | None]] = {}
         self._reported_progress: dict[str, str] = {}
 
     @property
@@ -144,6 +146,7 @@ class PlainReporter:
         for view in self.state.sources.values():
             self._report_faults(view)
             self._report_hidden(view)
+            self._report_positions(view)
         if self._due_ns is None:
             self._due_ns = now_ns + self._every_ns
         if now_ns >= self._due_ns:
@@ -162,6 +165,7 @@ class PlainReporter:
         for view in self.state.sources.values():
             self._report_faults(view)
             self._report_hidden(view)
+            self._report_positions(view)
             if view.differential is not None and shows_anything(view.differential):
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
             if view.end is not None and view.end.state != "finished":
@@ -216,6 +220,16 @@ class PlainReporter:
         shown = " and ".join(",".join(map(str, box)) for box in boxes[:3])
         more = f" and {len(boxes) - 3} more" if len(boxes) > 3 else ""
         self._print(f"{view.name}: what stays in place while the slide moves is left out: {shown}{more} (x1,y1,x2,y2)")
+
+    def _report_positions(self, view: SourceView) -> None:
+        """When it is known how the camera sees the stage, and when its positions are ignored."""
+        status = view.status
+        if status is None or status.positions is None or (words := positions_in_words(status)) is None:
+            return
+        now = status.positions.state, status.positions.note
+        if self._reported_positions.get(view.name) != now:
+            self._reported_positions[view.name] = now
+            self._print(f"{view.name}: {words}")
 
     def _report_progress(self, view: SourceView) -> None:
         status, message = view.status, view.differential

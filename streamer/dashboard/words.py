@@ -232,7 +232,30 @@ SHOWN_BEHIND_S = 0.5
 """From here on it is said that a stream is behind."""
 
 
+TURN_SHOWN_DEG = 0.5
+"""A camera is never quite straight."""
+
+
 def behind_in_words(status: SourceStatus) -> str | None:
     """How far a stream is behind what its camera sends; None where it keeps up, or that can't be said."""
     behind_s = status.behind_s
     return None if behind_s is None or behind_s < SHOWN_BEHIND_S else f"{number(behind_s, 1)} s behind"
+
+
+def positions_in_words(status: SourceStatus) -> str | None:
+    """What was made of what a stage reports; None where nothing came with a position, or too little is known yet."""
+    positions = status.positions
+    if positions is None:
+        return None
+    if positions.note is not None:
+        return positions.note
+    if positions.state != "used" or positions.um_per_px is None:
+        return None
+    parts = [f"{positions.um_per_px:.4g} µm a pixel"]
+    if positions.turn_deg is not None and abs(positions.turn_deg) >= TURN_SHOWN_DEG:
+        parts.append(f"turned by {positions.turn_deg:.0f} degrees")
+    if positions.mirrored:
+        parts.append("mirrored")
+    if positions.disagreed:
+        parts.append(f"the picture disagreed in {number(positions.disagreed)} of {number(positions.frames)} frames")
+    return f"positions are used: {', '.join(parts)}"

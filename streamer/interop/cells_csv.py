@@ -25,6 +25,10 @@ COLUMNS = (
     *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason", "counted"),
 )
 
+PLACE_COLUMNS = ("x_um", "y_um", "stage_x_um", "stage_y_um")
+"""Behind the classes and attributes: on the island and on the stage; empty where the size of a pixel, or how the camera
+sees the stage, is not known."""
+
 
 def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     classes = list(dict.fromkeys(name for one in sessions for name in one.stored.rules.class_names))
@@ -33,7 +37,8 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     attribute_columns = [column for name in attributes for column in (name, f"{name}_confidence")]
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
     said = SLIDE_COLUMNS if any(one.stored.slide.or_none() for one in sessions) else ()
-    rows.writerow([*COLUMNS, *(f"p({name})" for name in classes), *map(_text, attribute_columns), *measures, *said])
+    described = [*(f"p({name})" for name in classes), *map(_text, attribute_columns)]
+    rows.writerow([*COLUMNS, *described, *PLACE_COLUMNS, *measures, *said])
     for one in sessions:
         slide = _slide(one.stored.slide) if said else ()
         for cell in one.cells():
@@ -46,6 +51,8 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     *(_text(cell.unclassified_reason or ""), int(cell.counted)),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
+                    *_micrometres(one.micrometres.on_island(cell)),
+                    *_micrometres(one.micrometres.on_stage(cell)),
                     *(_measure(cell, name) for name in measures),
                     *slide,
                 ]
@@ -63,6 +70,10 @@ def _attribute(cell: Cell, attribute: str) -> tuple[str, str]:
     """Value and confidence of an attribute, empty where it is unknown."""
     value = (cell.attributes or {}).get(attribute)
     return ("", "") if value is None else (_text(value.value), _shown(value.confidence))
+
+
+def _micrometres(place: tuple[float, float] | None) -> tuple[str, str]:
+    return ("", "") if place is None else (f"{place[0]:.2f}", f"{place[1]:.2f}")
 
 
 def _text(text: str) -> str:

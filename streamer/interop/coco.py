@@ -28,6 +28,8 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     "slide": one.slide,
                     "frame_id": seen.frame_id,
                     "date_captured": seen.captured_utc,
+                    "stage_um": seen.stage_um,
+                    "um_per_px": seen.um_per_px,
                 }
             )
             for box, cell in one.boxes(seen):
@@ -44,6 +46,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                         "attributes": {
                             "cell_id": box["cell_id"],
                             "class": box["class"],
+                            "stage_um": None if cell is None else one.micrometres.on_stage(cell),
                             "subclass": None if cell is None else cell.subclass,
                             "reviewed": cell is not None and cell.reclassified,
                         },

@@ -33,6 +33,8 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     **asdict(cell),
                     "attributes": attribute_messages(cell.attributes),
                     "picture": one.pictures.get(cell.cell_id),
+                    "island_um": _um(one.micrometres.on_island(cell)),
+                    "stage_um": _um(one.micrometres.on_stage(cell)),
                 }
                 for cell in one.cells()
             ],
@@ -50,6 +52,10 @@ def _run(run: StoredRun) -> dict[str, Any]:
     return {**asdict(run), "configuration": msgspec.Raw(run.configuration.encode())}
 
 
+def _um(place: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if place is None else {"x": place[0], "y": place[1]}
+
+
 def _frame(one: ExportedSession, seen: SeenFrame) -> dict[str, Any]:
     return {
         "frame_id": seen.frame_id,
@@ -58,6 +64,8 @@ def _frame(one: ExportedSession, seen: SeenFrame) -> dict[str, Any]:
         "width": seen.width,
         "height": seen.height,
         "stage": seen.placement.position,
+        "stage_um": seen.stage_um,
+        "um_per_px": seen.um_per_px,
         "lost": seen.placement.reason,
         "accepted": seen.accepted,
         "reasons": seen.reasons,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from streamer.interop.micrometres import MicrometrePlaces
 from streamer.interop.pseudonyms import pseudonym_of, pseudonymous
 from streamer.journal import Recounted, SeenFrame, StoredSession, recounted
 from streamer.records import Cell
@@ -28,6 +29,7 @@ class ExportedSession:
     production: bool = False
     """Whether results are for routine use; else they are marked as those of tests and research."""
     pictures: Mapping[int, str] = field(default_factory=dict)
+    micrometres: MicrometrePlaces = field(default_factory=MicrometrePlaces)
 
     @property
     def pseudonym(self) -> uuid.UUID:
@@ -117,6 +119,9 @@ def exported(stored: StoredSession, pseudonymised: bool = False, production: boo
     def note(seen: SeenFrame) -> None:
         nonlocal last
         last = seen.captured_utc or last
+        micrometres.add(seen)
 
+    micrometres = MicrometrePlaces()
     result = recounted(stored, note)
-    return ExportedSession(stored, result, last, pseudonymised, production)
+    micrometres.finish(stored, result.count.evidence(final=stored.ended).rbc_px)
+    return ExportedSession(stored, result, last, pseudonymised, production, micrometres=micrometres)

@@ -28,9 +28,8 @@ What people say of a session that has ended is in a table of its own, `review_ev
 signing): `recounted` has it in its count. A session of which anything was said so is not gone on with.
 
 rows: what is stored. schema: tables, opening, faults. columns: types and limits. writer: storing a session. reader:
-reading it; stage: the stage tracker of it. replay: counting its frames again; recounting: the differential
-that they come to. run: the sessions of a run, new or
-resumed.
+reading it; stage: the stage tracker of it; positions: what its source's own stage said. replay: counting its frames
+again; recounting: the differential that they come to. run: the sessions of a run, new or resumed.
 """
 
 from streamer.counting.slide_count import Checkpoint, SeenFrame

@@ -25,7 +25,7 @@ from engines.base import LeukostreamError
 from streamer.counting.cell_table import KINDS
 from streamer.journal.rows import Rules
 from streamer.journal.schema import JournalError, fault
-from streamer.records import Detections
+from streamer.records import FARTHEST_UM, Detections
 from streamer.sources.address import is_name
 
 Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -34,6 +34,8 @@ Side = Annotated[int, Meta(ge=1, le=1 << 16)]
 """Pixels of a frame."""
 Place = Annotated[float, Meta(ge=-1e7, le=1e7)]
 """Pixels of the slide."""
+Micrometres = Annotated[float, Meta(ge=-FARTHEST_UM, le=FARTHEST_UM)]
+"""Of a stage."""
 Measure = Annotated[float, Meta(ge=-1e9, le=1e9)]
 """Any other finite number."""
 
@@ -161,6 +163,20 @@ class HiddenPartsRow(Row, frozen=True, array_like=True):
     rows: Side | None
     columns: Side | None
     mask: bytes | None
+
+
+class FramePositionRow(Row, frozen=True, array_like=True):
+    x_um: Micrometres | None
+    y_um: Micrometres | None
+    z_um: Micrometres | None
+    um_per_px: Annotated[float, Meta(gt=0, le=1e3)] | None
+
+
+class KeyframePositionRow(Row, frozen=True, array_like=True):
+    number: Number
+    x_um: Micrometres
+    y_um: Micrometres
+    epoch: Number
 
 
 class MessageRow(Row, frozen=True, array_like=True):

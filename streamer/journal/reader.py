@@ -39,6 +39,7 @@ from streamer.journal.columns import (
     reading,
 )
 from streamer.journal.evidence import evidence_of
+from streamer.journal.positions import has_positions, position_of
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -200,6 +201,7 @@ class StoredSession(SessionRows):
     def _frame(self, row: FrameRow, hidden: HiddenParts | None) -> SeenFrame:
         where = f"of frame {row.frame_id}"
         colours, progress = self._evidence(row.frame_id)
+        stage_um, um_per_px = position_of(self, row.frame_id) if has_positions(self.database) else (None, None)
         with self.reading(f"frames.boxes {where}"):
             boxes = unpacked(row.boxes, "<f4", 4)
         with self.reading(f"frames.scores {where}"):
@@ -242,6 +244,8 @@ class StoredSession(SessionRows):
             shapes=self._shapes(row.frame_id),
             colours=colours,
             progress=progress,
+            stage_um=stage_um,
+            um_per_px=um_per_px,
         )
 
     def _looks(self, frame_id: int, white: int) -> Classifications:

@@ -219,6 +219,34 @@ CREATE TABLE IF NOT EXISTS slides (
 """
 """What people say of the slide of a session; only in journals where they said something."""
 
+POSITIONS = (
+    """
+CREATE TABLE IF NOT EXISTS frame_positions (
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,
+    x_um REAL, y_um REAL, z_um REAL,  -- as the source reported it; NULL: it did not
+    um_per_px REAL,                   -- likewise
+    PRIMARY KEY (session, frame_id)
+) WITHOUT ROWID;
+""",
+    """
+CREATE TABLE IF NOT EXISTS keyframe_positions (
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,          -- of the keyframe
+    x_um REAL NOT NULL, y_um REAL NOT NULL,
+    epoch INTEGER NOT NULL,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+""",
+    """
+CREATE TABLE IF NOT EXISTS known_positions (
+    session INTEGER PRIMARY KEY,
+    state TEXT NOT NULL               -- JSON: how the camera sees the stage, and whether it is believed
+);
+""",
+)
+"""Of sources that know where their frames lie, or how large a pixel is; journals of others lack these tables."""
+
 REVIEW_EVENTS = """
 CREATE TABLE IF NOT EXISTS review_events (
     session INTEGER NOT NULL,
@@ -233,7 +261,10 @@ CREATE TABLE IF NOT EXISTS review_events (
 """What people do with a session that has ended; only in journals of which somebody reviewed a slide. Rows are added and
 never changed."""
 
-OPTIONAL = ("shapes", "hidden_parts", "frame_evidence", "slides", "review_events")
+OPTIONAL = (
+    *("shapes", "hidden_parts", "frame_evidence", "slides", "review_events"),
+    *("frame_positions", "keyframe_positions", "known_positions"),
+)
 
 
 class JournalError(LeukostreamError):
@@ -337,7 +368,8 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(SCHEMA + SHAPES + HIDDEN_PARTS + FRAME_EVIDENCE + SLIDES + REVIEW_EVENTS)
+        own = (SCHEMA, SHAPES, HIDDEN_PARTS, FRAME_EVIDENCE, SLIDES, REVIEW_EVENTS, *POSITIONS)
+        database.executescript("".join(own))
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 

@@ -9,14 +9,17 @@ from typing import Annotated
 import msgspec
 
 from streamer.journal.columns import KeyframePictureRow, KeyframeRow, SessionRows, check_finite
+from streamer.journal.positions import keyframe_readings, positions_memory, said_um_per_px
 from streamer.journal.rows import unpacked, unpacked_mask
 from streamer.records import StagePosition
 from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import Placement
+from streamer.stage.positions_state import PositionsMemory
 from streamer.stage.preparation import PreparedFrame
+from streamer.stage.readings import KeyframeReading
 from streamer.stage.registration import Shift
 from streamer.stage.static_mask import PAIRS, StaticMask
-from streamer.stage.tracker import TrackerState
+from streamer.stage.tracker_state import TrackerState
 
 LAST_PICTURE = -1
 """Number under which the picture of the last frame is stored."""
@@ -82,6 +85,18 @@ class StoredStage(SessionRows):
                 picture,
             )
 
+    def readings(self) -> Iterator[KeyframeReading]:
+        """What the source's own stage said at keyframes."""
+        return keyframe_readings(self)
+
+    def positions(self) -> PositionsMemory | None:
+        """What was made of that; None where no frame came with a position."""
+        return positions_memory(self)
+
+    def said_um_per_px(self) -> float | None:
+        """Micrometres a pixel as the source stated them last; None: it did not."""
+        return said_um_per_px(self)
+
     def last_picture(self) -> PreparedFrame | None:
         """Of the last frame; None before the first."""
         return self._picture(LAST_PICTURE)
@@ -128,5 +143,6 @@ class StoredStage(SessionRows):
                 found=found,
                 hunches=state.hunches,
                 static=self._static(state.static),
+                positions=self.positions(),
                 last=(picture, Placement(position, state.anchor, state.reason)),
             )

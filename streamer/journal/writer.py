@@ -17,6 +17,7 @@ from streamer.counting.review_events import ReviewEvent
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.evidence import create_evidence, forget_end, write_evidence
+from streamer.journal.positions import PositionsWriter
 from streamer.journal.reader import StoredSession, read_sessions
 from streamer.journal.reviewing import packed_signed
 from streamer.journal.rows import (
@@ -48,7 +49,7 @@ from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.static_mask import StaticMask
-from streamer.stage.tracker import StageChanges, TrackerState
+from streamer.stage.tracker_state import StageChanges, TrackerState
 
 Emission = tuple[AnyMessage, bytes | None]
 """A message and its payload."""
@@ -140,6 +141,7 @@ class SessionJournal:
         self._static_row = StaticRow()
         self._progress: SourceProgress | None = None
         """As it was written last."""
+        self._positions = PositionsWriter(self._db, self._number)
         with stored.reading("keyframe_pictures.number"):
             numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))
             self._pictures: set[int] = {number for (number,) in numbers}
@@ -197,6 +199,7 @@ class SessionJournal:
             self._looks(seen, cells)
             self._shapes(seen)
             self._evidence(seen)
+            self._positions.write(seen, changes.tracker.positions, changes.readings)
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)

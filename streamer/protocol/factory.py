@@ -40,6 +40,8 @@ from streamer.records import (
     SlideInfo,
     SourceStatus,
     StagePosition,
+    usable_point,
+    usable_scale,
 )
 
 Record = TypeVar("Record", bound=msgspec.Struct)
@@ -160,6 +162,8 @@ def attribute_messages(attributes: Attributes | None) -> Attributes | None:
 def _status(status: SourceStatus) -> SourceStatus:
     if status.detail is not None:
         status = msgspec.structs.replace(status, detail=_text(status.detail))
+    if status.positions is not None:
+        status = msgspec.structs.replace(status, positions=rounded(status.positions))
     return rounded(status)
 
 
@@ -253,6 +257,8 @@ class MessageFactory:
             height=frame.height,
             file=None if frame.file is None else _text(frame.file),
             stage=None if stage is None else rounded(stage),
+            stage_um=None if (point := usable_point(frame.stage_um)) is None else rounded(point),
+            um_per_px=usable_scale(frame.um_per_px),
             merged_islands=[rounded(one) for one in merged_islands],
             focus=quality.focus,
             accepted=quality.accepted,

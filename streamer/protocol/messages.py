@@ -24,6 +24,7 @@ from streamer.records import (
     ShadowStatus,
     SlideInfo,
     SourceStatus,
+    StagePoint,
     StagePosition,
     StreamStatus,
 )
@@ -94,6 +95,10 @@ class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
     truncated: bool
     detections: list[Detection]
     timings_ms: dict[str, float]
+    stage_um: StagePoint | None = None
+    """As the source reports it, also where `stage` is null."""
+    um_per_px: float | None = None
+    """Of this frame, as the source states it."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):

@@ -19,7 +19,7 @@ import msgspec
 
 from engines.base import LeukostreamError
 from streamer.config import Keep
-from streamer.records import Mode
+from streamer.records import Mode, StagePoint
 
 MAGIC = b"LEUKOREC"
 FORMAT_VERSION = 1
@@ -87,6 +87,11 @@ class FrameHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of a sample in the image file."""
     pixels_crc: int | None = None
     """Of every 16th decoded row, for image files: another decoder may give other pixels."""
+    stage_um: StagePoint | None = None
+    """This and the next three: as of Frame; `exposed_ns` less its `captured_ns`."""
+    stage_error_um: float | None = None
+    um_per_px: float | None = None
+    exposed_after_ns: int | None = None
 
 
 class EndHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ from streamer.recording.format import (
     packed,
 )
 from streamer.recording.writer import RecordingFile
-from streamer.records import Frame, Mode, RecordingStatus
+from streamer.records import Frame, Mode, RecordingStatus, usable_error, usable_point, usable_scale
 
 WAITING_MAX_BYTES = 96 << 20
 """Frames and messages that may wait to be written; one frame always may."""
@@ -273,9 +273,17 @@ class Recorder:
     def _encoded(self, frame: Frame) -> tuple[FrameEncoding, FrameHead, bytes | memoryview]:
         image, got = frame.image, frame.encoded
         height, width = image.shape[:2]
-        head = FrameHead(width=width, height=height, file=frame.file)
+        head = FrameHead(
+            width=width,
+            height=height,
+            file=frame.file,
+            stage_um=usable_point(frame.stage_um),
+            stage_error_um=usable_error(frame.stage_error_um),
+            um_per_px=usable_scale(frame.um_per_px),
+            exposed_after_ns=None if frame.exposed_ns is None else frame.exposed_ns - frame.captured_ns,
+        )
         if got is not None and (self._keep == "got" or got.data.startswith(b"\xff\xd8")):
-            head = FrameHead(width=width, height=height, file=frame.file, bits=got.bits, pixels_crc=sampled_crc(image))
+            head = msgspec.structs.replace(head, bits=got.bits, pixels_crc=sampled_crc(image))
             return FrameEncoding.FILE, head, got.data
         if self._keep == "jpeg":
             done, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])

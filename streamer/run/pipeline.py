@@ -203,6 +203,7 @@ class _Lane:
             detail=status.fault,
             hidden_px=self.session.hidden_px,
             behind_s=status.behind_s,
+            positions=self.session.positions,
         )
 
     def progress(self, lost_in_batcher: Mapping[str, int], *, cut_short: bool | None = None) -> SourceProgress:

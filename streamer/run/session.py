@@ -27,9 +27,20 @@ from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Emission, GivenCommand, SessionJournal, StoredSession, replay
 from streamer.protocol.factory import Looks, MessageFactory
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, EndState, Evidence, FrameMessage
-from streamer.records import Frame, Health, MeasuredLook, Reclassification, SlideInfo, SourceProgress
+from streamer.records import (
+    Frame,
+    Health,
+    MeasuredLook,
+    PositionsStatus,
+    Reclassification,
+    SlideInfo,
+    SourceProgress,
+    usable_point,
+    usable_scale,
+)
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
+from streamer.stage.readings import Reading
 from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker import StageTracker
 
@@ -125,13 +136,18 @@ class SlideSession:
         hidden = self._tracker.hidden
         return () if hidden is None else tuple(hidden.boxes_px())
 
+    @property
+    def positions(self) -> PositionsStatus | None:
+        """What was made of the positions that frames came with; None: none did."""
+        return self._tracker.positions
+
     def update(self, analysed: Analysed, progress: SourceProgress | None = None) -> list[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved.
         `progress`: how far the source was read in this run; None: nobody notes it."""
         self._is_kept = False
         if self._label is not None and not self.count.frames:
             self._read_label(self._label, analysed.frame)
-        placement = self._tracker.update(analysed.prepared, may_start=analysed.quality.accepted)
+        placement = self._placed(analysed)
         seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
@@ -145,6 +161,15 @@ class SlideSession:
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
         self._is_kept = True
         return emissions
+
+    def _placed(self, analysed: Analysed) -> Placement:
+        reading = Reading.of(analysed.frame)
+        return self._tracker.update(
+            analysed.prepared,
+            may_start=analysed.quality.accepted,
+            reading=reading,
+            unusable=reading is None and analysed.frame.stage_um is not None,
+        )
 
     def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
@@ -217,7 +242,7 @@ class SlideSession:
         state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
             with stored.reading("trackers.state"):
-                tracker.restore(stored.stage.keyframes(), state)
+                tracker.restore(stored.stage.keyframes(), state, stored.stage.readings())
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
                 with stored.reading("checkpoints.state"):
@@ -256,6 +281,8 @@ class SlideSession:
             colours=analysed.colours,
             file=frame.file,
             captured_utc=self.factory.captured_utc(frame),
+            stage_um=usable_point(frame.stage_um),
+            um_per_px=usable_scale(frame.um_per_px),
         )
 
     def _measured(self, analysed: Analysed, update: CountUpdate) -> list[MeasuredLook]:

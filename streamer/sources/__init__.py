@@ -23,14 +23,19 @@ __all__ = [
 
 
 def open_source(
-    address: SourceAddress, *, mode: Mode | None = None, now_ns: Callable[[], int] = time.monotonic_ns
+    address: SourceAddress,
+    *,
+    mode: Mode | None = None,
+    now_ns: Callable[[], int] = time.monotonic_ns,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Source:
     """The source of an address, constructed and not yet opened.
 
     `mode` "live" plays a film, a recording and the simulated slide at their own rate; else they go as fast as they are
     read. In "analysis" a stream passes over no frame, and an imagezmq sender is answered once its frame is kept.
     SourceError for a path that does not exist, UsageError for what its kind can't mean. A web server is asked whether
-    it holds a film. Each kind is imported when it is asked for, so that who only shows messages does not load OpenCV.
+    it holds a film. `say` gets lines for people while frames are read. Each kind is imported when it is asked for, so
+    that who only shows messages does not load OpenCV.
     """
     if address.kind == "camera":
         from streamer.sources.camera import CameraSource
@@ -56,7 +61,7 @@ def open_source(
         return open_packaged(prefix, address.name, target, now_ns)
     from streamer.sources.imagezmq import ImagezmqSource
 
-    return ImagezmqSource(address.name, address.target, now_ns, loses_nothing=mode == "analysis")
+    return ImagezmqSource(address.name, address.target, now_ns, loses_nothing=mode == "analysis", say=say)
 
 
 def _of_url(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int]) -> Source:

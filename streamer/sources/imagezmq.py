@@ -1,7 +1,8 @@
 """Frames that imagezmq senders send (https://github.com/jeffbass/imagezmq): arrays or JPEGs, REQ/REP or PUB/SUB.
 
 A message is two parts: a JSON object, `{"msg": TEXT, "dtype": "uint8", "shape": [H, W, 3]}` before an array's bytes in
-OpenCV's BGR order, `{"msg": TEXT}` before a JPEG. imagezmq has no keys and no end: anyone may send.
+OpenCV's BGR order, `{"msg": TEXT}` before a JPEG. imagezmq_text.py reads what a text may say of its frame. imagezmq has
+no keys, and no end but what a text says: anyone may send.
 
 A sender that waits for the reply is answered, in analysis mode, when its frame is in the journal, or counted where
 there is none. What it got no answer for it has to send again. In live mode the answer says that the frame came.
@@ -26,6 +27,7 @@ from streamer.network.endpoints import check_endpoint, is_ipv6
 from streamer.records import EncodedImage, Frame, Mode, Skip
 from streamer.sources.base import SourceError, SourceLostError
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable, read_image_bytes
+from streamer.sources.imagezmq_text import SenderText, read_text
 
 SILENCE_S = 5.0
 """A sender that is silent for this long counts as gone."""
@@ -94,9 +96,11 @@ class ImagezmqSource:
         *,
         silence_s: float = SILENCE_S,
         loses_nothing: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`loses_nothing`: answer a sender that waits when its frame is settled (Frame.settle), and not as soon as it
-        came. UsageError for a malformed address."""
+        came. `say` gets a line, once, where a sender's text says what can't be used. UsageError for a malformed
+        address."""
         self._place = Place.parse(target)
         self.name = name
         self._now_ns = now_ns
@@ -112,6 +116,10 @@ class ImagezmqSource:
         self._held: Frame | Skip | None = None
         """What came with the loss that was reported before it."""
         self._frame_id = 0
+        self._say = say
+        self._told: set[str] = set()
+        self._ended = False
+        """Whether the sender has said that no frame follows."""
 
     @property
     def endpoint(self) -> str:
@@ -133,6 +141,8 @@ class ImagezmqSource:
         if self._held is not None:
             item, self._held = self._held, None
             return item
+        if self._ended:
+            return None
         if self._fate is not None and not self._answer(None):
             raise SourceLostError(
                 f"source {self.name}: got frame {self._frame_id - 1} that could not be kept, expected all kept: its "
@@ -145,8 +155,11 @@ class ImagezmqSource:
                 f"imagezmq sender {'that connects there' if self._replies else 'that publishes there'}"
             )
         parts = self._socket.recv_multipart()
-        item = self._item(parts, self._now_ns())
-        lost = self._lost_before(sender_number(parts[0]))
+        captured_ns = self._now_ns()
+        msg = sender_message(parts[0])
+        text = read_text(msg)
+        item = self._item(parts, captured_ns, text)
+        lost = self._lost_before(sender_number(msg, text))
         if lost is None:
             return item
         self._held = item
@@ -164,8 +177,13 @@ class ImagezmqSource:
             self._context.term()
         self._socket = self._context = self._fate = self._held = None
 
-    def _item(self, parts: Sequence[bytes], captured_ns: int) -> Frame | Skip:
+    def _item(self, parts: Sequence[bytes], captured_ns: int, text: SenderText) -> Frame | Skip:
         """What came, answered unless that is for later."""
+        self._ended = text.end
+        for name, line in text.faults:
+            if name not in self._told:
+                self._told.add(name)
+                self._say(f"source {self.name}: {line}; such frames are taken without it")
         picture = read_message(parts, ImageLimits())
         is_frame = not isinstance(picture, Unreadable)
         if self._replies:
@@ -177,7 +195,16 @@ class ImagezmqSource:
         if isinstance(picture, Unreadable):
             return Skip(self.name, f"after frame {self._frame_id - 1}", picture.reason, picture.detail)
         encoded = EncodedImage(picture.data, picture.bits) if picture.data else None
-        frame = Frame(self.name, self._frame_id, captured_ns, picture.pixels, encoded=encoded)
+        frame = Frame(
+            self.name,
+            self._frame_id,
+            captured_ns,
+            picture.pixels,
+            encoded=encoded,
+            stage_um=text.stage_um,
+            stage_error_um=text.stage_error_um,
+            um_per_px=text.um_per_px,
+        )
         self._frame_id += 1
         return frame if self._fate is None else replace(frame, settle=self._fate.put)
 
@@ -245,12 +272,19 @@ class ImagezmqSource:
         return None
 
 
-def sender_number(header: bytes) -> tuple[str, int] | None:
-    """(name, number) that a sender gives a frame: its `msg` is a whole number, or a text that ends with # and one."""
+def sender_message(header: bytes) -> object:
+    """The `msg` of a header; None for one that is none."""
     try:
-        msg = msgspec.json.decode(header[:_HEADER_MAX_BYTES], type=_Head).msg
+        return msgspec.json.decode(header[:_HEADER_MAX_BYTES], type=_Head).msg
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def sender_number(msg: object, text: SenderText) -> tuple[str, int] | None:
+    """(name, number) that a sender gives a frame: its `msg` is a whole number, or a text that ends with # and one, or
+    says its `number`."""
+    if text.number is not None:
+        return "", text.number
     if isinstance(msg, str) and (found := _NUMBER_AT_END.fullmatch(msg)):
         return found[1], int(found[2])
     return ("", msg) if isinstance(msg, int) and not isinstance(msg, bool) else None

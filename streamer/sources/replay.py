@@ -133,15 +133,19 @@ class ReplaySource:
             return Skip(self.name, what, "damaged frame", f"{what}: got a damaged record, expected a whole one")
         if self._speed:
             self._wait(recorded.captured_utc_ns)
-        head = recorded.head
+        head, now_ns = recorded.head, self._now_ns()
         return Frame(
             self.name,
             frame_id,
-            self._now_ns(),
+            now_ns,
             image,
             head.file,
             EncodedImage(recorded.data, head.bits) if recorded.encoding is FrameEncoding.FILE else None,
             recorded.captured_utc_ns,
+            stage_um=head.stage_um,
+            stage_error_um=head.stage_error_um,
+            um_per_px=head.um_per_px,
+            exposed_ns=None if head.exposed_after_ns is None else now_ns + head.exposed_after_ns,
         )
 
     def close(self) -> None:

@@ -26,6 +26,8 @@ class StageConfig:
     """Keyframes compared at once with a frame that fits nowhere."""
     max_search_poor: int = 8
     """The same for a frame too poor to be counted."""
+    max_by_stage: int = 2
+    """Keyframes of other islands that a new one is compared with at once because a stage puts them there."""
     poor_strength: float = 18.0
     """Strength required of a match of such a frame. It only locates the stage: no cell depends on it."""
     comparisons_per_frame: int = 12

@@ -16,6 +16,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from streamer.stage.hidden import Mask
+from streamer.stage.joins import Joins
 from streamer.stage.placement import Correction
 from streamer.stage.preparation import PreparedFrame, forgotten, restored, without_spectrum
 from streamer.stage.registration import Shift
@@ -42,7 +43,7 @@ class Keyframe:
     frame: PreparedFrame
     links: dict[int, Link] = field(default_factory=dict)
     announced_px: tuple[float, float] = (0.0, 0.0)
-    """Position and island of the last announcement."""
+    """Position and island of the last announcement; of the published island, see joins.py."""
     announced_island: int = 0
 
 
@@ -91,6 +92,8 @@ class StageMap:
         """Keyframes made since the last corrections: no earlier position of theirs was announced."""
         self._next_island = 0
         self._changed: set[int] = set()
+        self.joins = Joins()
+        """Under which island each is published; changed by `join` and `part` alone."""
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -120,7 +123,10 @@ class StageMap:
     def add(self, frame: PreparedFrame, island: int, x_px: float, y_px: float) -> Keyframe:
         """`frame`: with nothing at the places that are hidden."""
         number, picture = len(self._keyframes), without_spectrum(frame)
-        keyframe = Keyframe(number, island, x_px, y_px, picture, announced_px=(x_px, y_px), announced_island=island)
+        published, *place = self.joins.published(island, x_px, y_px)
+        keyframe = Keyframe(
+            number, island, x_px, y_px, picture, announced_px=(place[0], place[1]), announced_island=published
+        )
         if frame.spectrum is not None:
             self._ready[number] = frame
         self._new.add(keyframe.number)
@@ -276,20 +282,35 @@ class StageMap:
             self._move(keyframe, into, keyframe.x_px + x_px, keyframe.y_px + y_px)
             self._islands[into].append(number)
         self._islands[into].sort()
+        self._publish_anew(self.joins.merge(gone, into, x_px, y_px))
+
+    def join(self, island: int, into: int, dx_px: float, dy_px: float) -> None:
+        """Publish an island, and what is published under it, as part of another one that is not joined itself."""
+        self._publish_anew(self.joins.put(island, into, dx_px, dy_px))
+
+    def part(self, island: int) -> None:
+        """Publish a joined island by itself again."""
+        self.joins.part(island)
+        self._publish_anew([island])
+
+    def _publish_anew(self, islands: Iterable[int]) -> None:
+        for island in islands:
+            self._moved.update(self._islands[island])
 
     def corrections(self) -> tuple[Correction, ...]:
         """The keyframes that were already there at the last call and have moved since."""
         corrections = []
         for number in sorted(self._moved):
             keyframe = self._keyframes[number]
-            dx, dy = keyframe.x_px - keyframe.announced_px[0], keyframe.y_px - keyframe.announced_px[1]
-            elsewhere = keyframe.announced_island != keyframe.island
+            island, x, y = self.joins.published(keyframe.island, keyframe.x_px, keyframe.y_px)
+            dx, dy = x - keyframe.announced_px[0], y - keyframe.announced_px[1]
+            elsewhere = keyframe.announced_island != island
             if elsewhere or max(abs(dx), abs(dy)) >= self._announce_px or number in self._new:
-                keyframe.announced_px = (keyframe.x_px, keyframe.y_px)
-                keyframe.announced_island = keyframe.island
+                keyframe.announced_px = (x, y)
+                keyframe.announced_island = island
                 self._changed.add(number)
                 if number not in self._new:
-                    corrections.append(Correction(number, keyframe.island, dx, dy))
+                    corrections.append(Correction(number, island, dx, dy))
         self._moved.clear()
         self._new.clear()
         return tuple(corrections)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -24,7 +24,15 @@ _NOTHING: Mapping[int, Shift | None] = {}
 class IslandMerger:
     """Compares keyframes of different islands of one map, and merges islands that overlap."""
 
-    def __init__(self, stage_map: StageMap, config: StageConfig, registration: RegistrationConfig) -> None:
+    def __init__(
+        self,
+        stage_map: StageMap,
+        config: StageConfig,
+        registration: RegistrationConfig,
+        bears_out: Callable[[int, int, Shift], bool] = lambda a, b, shift: False,
+    ) -> None:
+        """`bears_out`: whether something else says the same as a match of two keyframes, which then needs no other."""
+        self._bears_out = bears_out
         self._map = stage_map
         self._config = config
         self._registration = registration
@@ -75,6 +83,11 @@ class IslandMerger:
             if shift is not None and self._map[number].island != new.island:  # an earlier one may have joined them
                 self._weigh(number, new.number, shift)
 
+    def compare_with(self, new: int, others: Iterable[int]) -> None:
+        """Compare a new keyframe at once with those which something else says that it overlaps."""
+        for number in others:
+            self._compare_pair(number, new)
+
     def compare_in_passing(self) -> None:
         """Make the comparisons that there is time for after a frame."""
         self._compare(self._config.comparisons_per_frame if self._are_few() else 1)
@@ -109,9 +122,14 @@ class IslandMerger:
             if self._map[a].island == self._map[b].island:
                 continue
             done += 1
-            shift = register(self._map.frame(a), self._map.frame(b), self._registration)
-            if shift is not None and not self._config.is_distorted(shift):
-                self._weigh(a, b, shift)
+            self._compare_pair(a, b)
+
+    def _compare_pair(self, a: int, b: int) -> None:
+        if self._map[a].island == self._map[b].island:
+            return
+        shift = register(self._map.frame(a), self._map.frame(b), self._registration)
+        if shift is not None and not self._config.is_distorted(shift):
+            self._weigh(a, b, shift)
 
     def _weigh(self, a: int, b: int, shift: Shift) -> None:
         """Two islands seem to match: merge them if the match is beyond doubt or agrees with an earlier one."""
@@ -119,7 +137,11 @@ class IslandMerger:
             a, b, shift = b, a, shift.reversed()
         first, second = self._map[a], self._map[b]
         x, y = first.x_px + shift.x_px - second.x_px, first.y_px + shift.y_px - second.y_px
-        confirmed = self._config.is_beyond_doubt(shift) or self._is_confirmed(first.island, second.island, x, y)
+        confirmed = (
+            self._config.is_beyond_doubt(shift)
+            or self._is_confirmed(first.island, second.island, x, y)
+            or self._bears_out(a, b, shift)
+        )
         self._hunches.append((a, b, shift))
         bridges = self._bridges(first, second, x, y) if confirmed else None
         if bridges is None:

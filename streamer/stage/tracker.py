@@ -12,47 +12,25 @@ their features; they are reported with that reason and get no position.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from streamer.records import StagePosition
+from streamer.records import PositionsStatus, StagePosition
+from streamer.stage.arranging import IslandArranger
 from streamer.stage.config import StageConfig
 from streamer.stage.hidden import HiddenParts, Mask
 from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
 from streamer.stage.merging import IslandMerger
 from streamer.stage.placement import Placement, without_news
+from streamer.stage.positions import StagePositions
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare, restored
+from streamer.stage.readings import KeyframeReading, Reading
 from streamer.stage.registration import Shift, at_rest, find_similarity, refine, register, register_near
 from streamer.stage.static_mask import BoxesPx, StaticMask, learn, visible, widened, with_given
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackerState:
-    """What a tracker remembers besides its keyframes."""
-
-    next_island: int
-    reference: int | None
-    pending: tuple[tuple[int, int], ...]
-    distorted: Mapping[int, str]
-    given_up: int
-    was_found: bool
-    last: tuple[PreparedFrame, Placement] | None
-    """The last frame and its placement, without the corrections that came with it."""
-    found: tuple[PreparedFrame, int, Shift] | None
-    hunches: tuple[tuple[int, int, Shift], ...]
-    static: StaticMask
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StageChanges:
-    """What has changed in a tracker since the last call."""
-
-    keyframes: tuple[tuple[KeyframeState, PreparedFrame], ...]
-    """Those new or changed; a keyframe's picture never changes."""
-    tracker: TrackerState
+from streamer.stage.tracker_state import StageChanges, TrackerState
 
 
 class StageTracker:
@@ -64,7 +42,9 @@ class StageTracker:
         self._registration = RegistrationConfig()
         self._lenient = replace(self._registration, min_strength=self._config.poor_strength)
         self._map = StageMap(announce_px=self._config.settle_px)
-        self._merger = IslandMerger(self._map, self._config, self._registration)
+        self._positions = StagePositions(self._map)
+        self._arranger = IslandArranger(self._map, self._positions)
+        self._merger = IslandMerger(self._map, self._config, self._registration, self._positions.bears_out_pair)
         self._reference: int | None = None
         self._last: tuple[PreparedFrame, Placement] | None = None
         self._found: tuple[PreparedFrame, int, Shift] | None = None
@@ -81,8 +61,13 @@ class StageTracker:
 
     @property
     def islands(self) -> tuple[int, ...]:
-        """The present islands, without those of a turned or rescaled camera."""
-        return tuple(island for island in self._map.islands if island not in self._distorted)
+        """The present islands as they are published, without those of a turned or rescaled camera."""
+        return tuple(dict.fromkeys(self._map.joins.root(island) for island in self._undistorted()))
+
+    @property
+    def positions(self) -> PositionsStatus | None:
+        """What was made of the positions that frames came with; None: none did."""
+        return self._positions.status
 
     @property
     def keyframes(self) -> int:
@@ -106,20 +91,31 @@ class StageTracker:
     def anchor_position(self, anchor: int) -> StagePosition:
         """The present position of a keyframe."""
         keyframe = self._map[anchor]
-        return StagePosition(keyframe.island, keyframe.x_px, keyframe.y_px, 1.0)
+        return StagePosition(*self._map.joins.published(keyframe.island, keyframe.x_px, keyframe.y_px), 1.0)
 
     def prepare(self, image: npt.NDArray[np.uint8]) -> PreparedFrame:
         """What `update` needs of a uint8 (H, W, 3) BGR image. Depends on nothing else, so any thread may call it."""
         return prepare(image, self._registration)
 
-    def update(self, frame: PreparedFrame, may_start: bool = True) -> Placement:
-        """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island."""
+    def update(
+        self,
+        frame: PreparedFrame,
+        may_start: bool = True,
+        reading: Reading | None = None,
+        *,
+        unusable: bool = False,
+    ) -> Placement:
+        """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island.
+        `reading`: where its source says that it was taken. `unusable`: it said what is no position."""
+        self._positions.begin(reading, unusable=unusable)
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             return without_news(self._last[1])
         if self._is_good(frame, may_start):
             self._learn(learn(self._static, frame, self._ignored_px))
         anchor, shift, reason = self._place(frame, may_start)
         self._merger.compare_in_passing()
+        if reading is not None:
+            self._arrange(frame)
         placement = replace(self._placement(anchor, shift, reason), hidden=self._hidden_parts(frame))
         self._last = (frame, placement)
         return placement
@@ -127,6 +123,7 @@ class StageTracker:
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""
         self._merger.compare_rest()
+        self._arranger.arrange(self._undistorted())
         return self._placement(None, None, "end")
 
     def take_changes(self) -> StageChanges:
@@ -145,14 +142,22 @@ class StageTracker:
             found=self._found,
             hunches=self._merger.hunches,
             static=self._static,
+            positions=self._positions.memory,
         )
         changed = tuple((state, self._map[state.number].frame) for state in self._map.take_changed())
-        return StageChanges(changed, tracker)
+        return StageChanges(changed, tracker, self._positions.take_new_readings())
 
-    def restore(self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]], tracker: TrackerState) -> None:
-        """Continue as the tracker that `keyframes` (all, by number) and `tracker` were taken from. ValueError for what
-        contradicts itself."""
+    def restore(
+        self,
+        keyframes: Iterable[tuple[KeyframeState, PreparedFrame]],
+        tracker: TrackerState,
+        readings: Iterable[KeyframeReading] = (),
+    ) -> None:
+        """Continue as the tracker that `keyframes` (all, by number), `tracker` and `readings` (all, in their order)
+        were taken from. ValueError for what contradicts itself."""
         self._map.restore(keyframes, tracker.next_island)
+        if tracker.positions is not None:
+            self._positions.restore(tracker.positions, readings)
         for pair in (*tracker.pending, *(hunch[:2] for hunch in tracker.hunches)):
             self._map.check(pair)
         named = tracker.reference, tracker.found and tracker.found[1], tracker.last and tracker.last[1].anchor
@@ -177,9 +182,9 @@ class StageTracker:
             return Placement(None, None, self._distorted[keyframe.island], corrections, merged)
         x, y = keyframe.announced_px
         if shift is None:
-            position = StagePosition(keyframe.island, x, y, 1.0)
+            position = StagePosition(keyframe.announced_island, x, y, 1.0)
         else:
-            position = StagePosition(keyframe.island, x + shift.x_px, y + shift.y_px, max(0.0, shift.ncc))
+            position = StagePosition(keyframe.announced_island, x + shift.x_px, y + shift.y_px, max(0.0, shift.ncc))
         return Placement(position, anchor, None, corrections, merged)
 
     def _take_merged(self) -> tuple[tuple[int, int], ...]:
@@ -222,13 +227,19 @@ class StageTracker:
             return self._start(frame, compared, self._distortion(whole) if self._was_found else None)
         self._was_found = True
         number, shift = match
+        self._positions.located(number, shift)
         self._reference = number
         keyframe = self._map[number]
         if not good or not self._is_worth_keeping(frame, keyframe, shift):
             self._found = (whole, number, shift) if good else None
+            self._positions.set_aside()
             return number, shift, None
         self._found = None
-        return self._keep(frame, number, shift).number, None, None
+        new = self._keep(frame, number, shift)
+        self._positions.kept(new.number)
+        self._arranger.check(new.number)
+        self._compare_first(new, {})
+        return new.number, None, None
 
     def _keep(self, frame: PreparedFrame, number: int, shift: Shift) -> Keyframe:
         """Make a keyframe of a frame that lies `shift` from keyframe `number`."""
@@ -247,7 +258,7 @@ class StageTracker:
             self._found = None
             frame = visible(frame, self._hidden)
             if shift.overlap < self._config.keyframe_overlap_islands and frame.smear <= self._config.max_smear:
-                self._keep(frame, number, shift)
+                self._positions.kept_aside(self._keep(frame, number, shift).number)
 
     def _is_worth_keeping(self, frame: PreparedFrame, keyframe: Keyframe, shift: Shift) -> bool:
         """Whether a frame on the map should become a keyframe."""
@@ -268,9 +279,18 @@ class StageTracker:
         new = self._map.add(frame, self._map.new_island(), 0.0, 0.0)
         if distortion is not None:
             self._distorted[new.island] = distortion
+        else:
+            self._positions.located(new.number, None)
+            self._positions.kept(new.number)
         self._merger.add(new, compared)
+        self._compare_first(new, compared)
         self._reference = new.number
         return new.number, None, None
+
+    def _compare_first(self, new: Keyframe, compared: Mapping[int, Shift | None]) -> None:
+        """Compare a new keyframe with those of other islands that should see part of it, by the stage."""
+        others = [number for number in self._arranger.overlapping(new.number) if number not in compared]
+        self._merger.compare_with(new.number, others[: self._config.max_by_stage])
 
     def _follow(self, frame: PreparedFrame) -> tuple[int | None, Shift | None, str | None]:
         """The shift of a frame too poor to be counted from the last keyframe, if they can be registered at all."""
@@ -306,17 +326,48 @@ class StageTracker:
         """
         if self._reference is None:
             return None
-        for number in islice(self._candidates(self._map[self._reference]), most):
-            shift = register(self._map.frame(number), frame, self._registration)
-            compared[number] = shift
+        for number in self._to_try(self._reference, frame, most):
+            if number in compared:
+                continue
+            shift = compared[number] = self._compare(number, frame)
             if shift is None or self._config.is_distorted(shift):
                 continue
             better = self._best_view(frame, number, shift)
             if better is None:
                 continue
-            if number == self._reference or better[0] != number or self._config.is_beyond_doubt(shift):
+            if number == self._reference or better[0] != number or self._is_believed(number, shift):
                 return better
         return None
+
+    def _to_try(self, reference: int, frame: PreparedFrame, most: int) -> Iterator[int]:
+        """Keyframes to compare a frame with: `most` as without a stage, and those besides that the stage points at."""
+        near, first = self._positions.candidates(reference, frame)
+        if not first:
+            yield reference
+        yield from near
+        yield from islice(self._candidates(self._map[reference]), most)
+
+    def _compare(self, number: int, frame: PreparedFrame) -> Shift | None:
+        """The shift of a frame from a keyframe, looked for where the stage says and then everywhere."""
+        guess_px = self._positions.guess_px(number)
+        if guess_px is not None:
+            shift = refine(self._map.frame(number), frame, guess_px, self._registration)
+            if shift is not None:
+                return shift
+        return register(self._map.frame(number), frame, self._registration)
+
+    def _is_believed(self, number: int, shift: Shift) -> bool:
+        return self._config.is_beyond_doubt(shift) or self._positions.bears_out(number, shift)
+
+    def _arrange(self, frame: PreparedFrame) -> None:
+        """Once more is known of the stage, or of the islands: put those side by side whose pictures do not overlap."""
+        known_anew = self._positions.learn(self._distorted, frame.width)
+        islands = self._undistorted()
+        if known_anew or islands != self._positions.arranged:
+            self._arranger.arrange(islands)
+
+    def _undistorted(self) -> tuple[int, ...]:
+        return tuple(island for island in self._map.islands if island not in self._distorted)
 
     def _candidates(self, reference: Keyframe) -> Iterator[int]:
         """Keyframes to try: the last one, those around it, then all by distance."""

@@ -39,7 +39,7 @@ from streamer.stage.keyframes import KeyframeState, Link
 from streamer.stage.placement import IslandBook, Placement
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
 from streamer.stage.static_mask import StaticMask
-from streamer.stage.tracker import StageChanges, TrackerState
+from streamer.stage.tracker_state import StageChanges, TrackerState
 from tools.bench import slide as bench_slide
 from tools.commands import command_parser
 

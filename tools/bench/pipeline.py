@@ -54,6 +54,7 @@ from streamer.sources import Source, open_source, parse_source
 from streamer.sources.images import Picture, list_images, read_image
 from streamer.stage.placement import Placement
 from streamer.stage.preparation import PreparedFrame
+from streamer.stage.readings import Reading
 from streamer.stage.tracker import StageTracker
 from tools.bench.frame_costs import plain_loop, rest_alone, steps_alone
 from tools.commands import command_parser
@@ -129,7 +130,14 @@ class EachFrameAlone(StageTracker):
         super().__init__()
         self._islands = itertools.count()
 
-    def update(self, frame: PreparedFrame, may_start: bool = True) -> Placement:
+    def update(
+        self,
+        frame: PreparedFrame,
+        may_start: bool = True,
+        reading: Reading | None = None,
+        *,
+        unusable: bool = False,
+    ) -> Placement:
         return Placement(StagePosition(next(self._islands), 0.0, 0.0, 1.0), anchor=0)
 
     def finish(self) -> Placement:

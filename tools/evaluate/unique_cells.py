@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -33,6 +34,7 @@ from streamer.run.session import STAGE
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.sources.simulated.stage_motion import MOVE
 from streamer.stage.placement import Placement
+from streamer.stage.readings import Reading
 from streamer.stage.tracker import StageTracker
 from tools.commands import command_parser
 
@@ -76,7 +78,14 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         image = slide.render(frame_id)
         quality = assess(image)
         start = time.perf_counter()
-        placement = tracker.update(tracker.prepare(image), may_start=quality.accepted)
+        said = slide.readings.point(frame_id)
+        reading = Reading.said(said, slide.readings.error_um, slide.readings.um_per_px)
+        placement = tracker.update(
+            tracker.prepare(image),
+            may_start=quality.accepted,
+            reading=reading,
+            unusable=said is not None and reading is None,
+        )
         stage_ms.append((time.perf_counter() - start) * 1000)
         detections = find(image, frame_id)
         start = time.perf_counter()
@@ -102,6 +111,7 @@ def run(slide: VirtualSlide, find: Find, min_score: float) -> dict[str, Any]:
         "lost": dict(lost),
         "islands": len(tracker.islands),
         "keyframes": tracker.keyframes,
+        "positions": None if tracker.positions is None else msgspec.structs.asdict(tracker.positions),
         "place_error_px": place_errors,
         "expected": len(expected),
         "counted": len(cells),

@@ -207,7 +207,7 @@ class SessionMaker:
             reference_ranges=self.config.reference_ranges,
             stop_at_precision=self.config.stop_at_precision,
             journal=kept,
-            shapes=ShapeMeter(own.segmenter, own.um_per_px) if own.segmenter else None,
+            shapes=ShapeMeter(own.segmenter, own.um_per_px, own.magnification.um_per_px_for) if own.segmenter else None,
             ignored_px=self.ignored_px[source],
             known=known_of(own.classifier.card) if own.classifier else None,
             verdict=self.config.verdict,

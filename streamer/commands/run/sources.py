@@ -32,7 +32,7 @@ class OpenedSource:
 
 def open_sources(config: Config) -> Iterator[OpenedSource]:
     for address in unique_names([parse_source(text) for text in config.source]):
-        source = open_source(address, mode=config.mode)
+        source = open_source(address, mode=config.mode, say=remark)
         for line in getattr(source, "remarks", ()):
             remark(line)
         yield OpenedSource(source, config.mode or source.default_mode, _whole(address))

@@ -1,8 +1,8 @@
 """A simulated slide under a simulated microscope: `sim:seed=7,cells=200,fps=30,pattern=raster`.
 
 parameters: the options. smear: which cells lie where. shapes, painting, tiles: their appearance. stage_motion: where
-the stage is. optics: lamp, lens, sensor. slide: all of it together, with its ground truth. source: the slide as a
-source of frames. training: labelled fields of any scale and stain.
+the stage is, stage_readings: where it says that it is. optics: lamp, lens, sensor. slide: all of it together, with its
+ground truth. source: the slide as a source of frames. training: labelled fields of any scale and stain.
 """
 
 from streamer.sources.simulated.parameters import SlideParameterError, SlideParameters

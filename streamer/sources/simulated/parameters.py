@@ -60,7 +60,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "immature": (0, 100),
     "erythroblasts": (0, 1000),
     "overlay": (0, 1),
+    "overlap": (-4, 0.9),
+    "turn": (-360, 360),
+    "mirror": (0, 1),
+    "backlash": (0, 1000),
 }
+
+_ERRORS_UM = (0.0, 1000.0)
 
 
 class SlideParameterError(SourceError, UsageError):
@@ -109,6 +115,16 @@ class SlideParameters:
     """Per 100 white cells."""
     overlay: int = 0
     """1: a clock, a logo, a crosshair and a scale bar are burnt into every frame."""
+    overlap: float = 0.2
+    """Share of a frame's width (height) that neighbouring stops have in common; below 0 there is a gap between them."""
+    positions: str = "none"
+    """What its stage says with each frame: none, exact, or up to how many micrometres each axis is off."""
+    turn: float = 0.0
+    """Degrees by which the camera sees the stage turned."""
+    mirror: int = 0
+    """1: the camera sees the stage mirrored too."""
+    backlash: float = 0.0
+    """Micrometres by which the stage says another place when it comes from the other side."""
     classes: MappingProxyType[str, float] = field(default_factory=lambda: NORMAL_ADULT)
     """What is painted (names of LOOK_OF's values) -> weight."""
 
@@ -122,6 +138,12 @@ class SlideParameters:
             raise SlideParameterError(
                 f"sim: pattern: got {self.pattern!r}, expected {_listed(names)}{_near(self.pattern, names)}"
             )
+        low, high = _ERRORS_UM
+        if not low <= self.position_error_um <= high:
+            raise SlideParameterError(
+                f"sim: positions: got {self.positions!r}, expected none, exact, or an error of {low:g} to {high:g} "
+                "micrometres"
+            )
         if min(self.width, self.height) < 4 * self.red:
             raise SlideParameterError(
                 f"sim: width, height: got {self.width}x{self.height}, expected at least four red cells "
@@ -129,6 +151,16 @@ class SlideParameters:
             )
         if not self.classes or sum(self.classes.values()) <= 0:
             raise SlideParameterError("sim: classes: got no class with a weight above 0, expected at least one")
+
+    @property
+    def position_error_um(self) -> float:
+        """The largest, along either axis; 0 where there are no positions too, -1 for what is none."""
+        if self.positions in ("none", "exact"):
+            return 0.0
+        try:
+            return float(self.positions)
+        except ValueError:
+            return -1.0
 
     @classmethod
     def parse(cls, text: str) -> SlideParameters:

@@ -12,6 +12,7 @@ from streamer.sources.simulated.overlay import burn_in
 from streamer.sources.simulated.parameters import SlideParameters
 from streamer.sources.simulated.smear import BLOCK_PX, SlideCell, Smear
 from streamer.sources.simulated.stage_motion import MOVE, STOP_ERROR_PX, plan_motion, plan_scan
+from streamer.sources.simulated.stage_readings import StageReadings
 from streamer.sources.simulated.tiles import Tiles
 from streamer.sources.simulated.truth import FrameTruth, cells_in_frame
 
@@ -26,6 +27,7 @@ class VirtualSlide:
         self.parameters = parameters
         self.scan = plan_scan(parameters, _BORDER_PX)
         self.motion = plan_motion(parameters, self.scan)
+        self.readings = StageReadings(parameters, self.motion)
         width = self.scan.step_x_px * (self.scan.columns - 1) + parameters.width + 2 * _BORDER_PX
         height = self.scan.step_y_px * (self.scan.rows - 1) + parameters.height + 2 * _BORDER_PX
         self.smear = Smear(

@@ -61,7 +61,16 @@ class SimulatedSource:
         image = self.slide.render(self._next_id)
         if self._live:
             self._wait()
-        frame = Frame(self.name, self._next_id, self._now_ns(), image)
+        readings = self.slide.readings
+        frame = Frame(
+            self.name,
+            self._next_id,
+            self._now_ns(),
+            image,
+            stage_um=readings.point(self._next_id),
+            stage_error_um=readings.error_um,
+            um_per_px=readings.um_per_px,
+        )
         self._next_id += 1
         return frame
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from streamer.sources.simulated.parameters import SlideParameters
 
-OVERLAP = 0.2
-"""Share of a frame's width (height) that neighbouring stops have in common."""
 STOP_ERROR_PX = 3.0
 """Largest error of a stop, along either axis."""
 EXPOSURE = 0.15
@@ -75,8 +73,8 @@ class StageMotion:
 
 def plan_scan(parameters: SlideParameters, border_px: float) -> Scan:
     """The grid for a slide on which an average frame holds `density` white cells."""
-    step_x = (1 - OVERLAP) * parameters.width
-    step_y = (1 - OVERLAP) * parameters.height
+    step_x = (1 - parameters.overlap) * parameters.width
+    step_y = (1 - parameters.overlap) * parameters.height
     fields = max(parameters.cells, 1) / parameters.density * parameters.width * parameters.height
     stops = max(fields / (step_x * step_y), 1.0)
     rows = max(round(float(np.sqrt(stops * parameters.width / parameters.height / 1.5))), 1)

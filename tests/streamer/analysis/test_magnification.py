@@ -166,3 +166,67 @@ def test_the_analyser_finds_the_cells_at_their_own_scale(together: bool) -> None
     results = analyser.analyse(frames) if together else [analyser.analyse([one])[0] for one in frames]
     widths = [float(np.diff(result.detections.boxes_px[:, [0, 2]]).max()) for result in results]
     assert widths == pytest.approx([80, 60 * 600 / 640, 80], rel=0.02)
+
+
+def stated(number: int, um_per_px: float) -> Frame:
+    return dataclasses.replace(frame(number), um_per_px=um_per_px)
+
+
+def test_a_scale_that_the_source_states_holds_from_the_first_frame_on_without_red_cells() -> None:
+    said: list[str] = []
+    magnification = Magnification(looking_at(0), say=said.append)
+    for number in range(LOOKS + 2):
+        magnification.look(stated(number, 7.5 / 80))
+    assert magnification.rbc_px_for(frame(0)) == pytest.approx(80)
+    assert chosen(magnification, 0) == chosen(magnification, 6) == 320
+    assert len(said) == 1
+    assert "red cells are 80 px wide" in said[0]
+
+
+@pytest.mark.parametrize("blood", [0.72, 1.0, 1.3], ids=["iron deficiency", "usual", "megaloblasts"])
+def test_blood_that_explains_the_red_cells_leaves_the_stated_scale(blood: float) -> None:
+    said: list[str] = []
+    magnification = Magnification(looking_at(40 * blood), say=said.append)
+    magnification.look(stated(0, 7.5 / 40))
+    assert magnification.rbc_px_for(frame(0)) == pytest.approx(40)
+    assert magnification.um_per_px_for(stated(3, 7.5 / 40)) == 7.5 / 40
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "wide"), [pytest.param(2.0, "15", id="half the objective"), pytest.param(0.001, None, id="millimetres")]
+)
+def test_a_scale_that_no_blood_explains_is_said_and_the_red_cells_hold(factor: float, wide: str | None) -> None:
+    said: list[str] = []
+    magnification = Magnification(looking_at(30), say=said.append)
+    for number in range(3):
+        magnification.look(stated(number, 7.5 / 30 * factor))
+    assert magnification.rbc_px_for(frame(0)) == pytest.approx(30, rel=0.03)
+    assert chosen(magnification, 2) == 640
+    if wide is None:  # no scale of a microscope: as if none were stated
+        assert said == []
+    else:
+        (line,) = said
+        assert line.startswith("slide: got 0.5 µm a pixel from the source, by which red cells are")
+        assert "no anaemia explains that" in line
+        assert magnification.um_per_px_for(stated(2, 0.5)) is None
+
+
+def test_a_choice_that_red_cells_put_right_later_leaves_earlier_frames_as_they_were() -> None:
+    """Which worker looks first must not matter."""
+    seen = looking_at(0)
+    magnification = Magnification(seen)
+    magnification.look(stated(0, 7.5 / 160))
+    before = chosen(magnification, 0)
+    view = magnification._views["slide", 640, 480]
+    view.usual = looking_at(30)
+    magnification.look(stated(1, 7.5 / 160))
+    assert magnification.rbc_px_for(frame(1)) == pytest.approx(30, rel=0.03)
+    assert (chosen(magnification, 0), chosen(magnification, 1)) == (before, 640)
+    assert before != 640
+
+
+def test_a_diameter_that_somebody_gave_goes_before_the_sources_scale() -> None:
+    magnification = Magnification(looking_at(0), rbc_diameter_px=80)
+    magnification.look(stated(0, 7.5 / 30))
+    assert magnification.rbc_px_for(frame(0)) == 80

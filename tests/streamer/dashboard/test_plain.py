@@ -8,7 +8,7 @@ import pytest
 
 from streamer.counting.differential import share
 from streamer.dashboard import PlainReporter, format_differential
-from streamer.records import NearestLaboratory, ShadowStatus, Verdict, VerdictReason, WorstLaboratory
+from streamer.records import NearestLaboratory, PositionsStatus, ShadowStatus, Verdict, VerdictReason, WorstLaboratory
 from tests.streamer.dashboard.dashboard_cases import FIVE, differential, end, flag, health, status
 
 SECOND = 1_000_000_000
@@ -157,6 +157,31 @@ def test_what_is_left_out_of_the_frames_is_told_once():
     assert told == [
         "slide: what stays in place while the slide moves is left out: 0,0,240,44 and 596,436,640,480 and 318,0,322,480"
         " and 1 more (x1,y1,x2,y2)"
+    ]
+
+
+def test_what_is_made_of_positions_is_told_when_it_changes():
+    def said(state: str, **more: object) -> PositionsStatus:
+        return PositionsStatus(state=state, frames=400, unusable=0, **{"disagreed": 0, **more})
+
+    fit = {"um_per_px": 0.170454, "turn_deg": 89.98, "mirrored": True}
+    out = io.StringIO()
+    reporter = PlainReporter(out, clock=lambda: 0)
+    for positions in (
+        None,
+        said("learning"),
+        said("used", **fit),
+        said("used", **fit, disagreed=3),
+        said("ignored", disagreed=11, note="positions are ignored: the picture moves otherwise"),
+        said("used", um_per_px=0.17, turn_deg=0.1, mirrored=False, disagreed=11),
+    ):
+        reporter.publish(health({"slide": status(positions=positions)}))
+        reporter.tick(0)
+    told = [line for line in out.getvalue().splitlines() if "positions" in line]
+    assert told == [
+        "slide: positions are used: 0.1705 µm a pixel, turned by 90 degrees, mirrored",
+        "slide: positions are ignored: the picture moves otherwise",
+        "slide: positions are used: 0.17 µm a pixel, the picture disagreed in 11 of 400 frames",
     ]
 
 

@@ -16,7 +16,7 @@ from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.registration import Shift
 from streamer.stage.static_mask import StaticMask
-from streamer.stage.tracker import StageChanges, TrackerState
+from streamer.stage.tracker_state import StageChanges, TrackerState
 from tests.cases import FIVE
 from tests.streamer.journal.journal_cases import new_session, rules
 

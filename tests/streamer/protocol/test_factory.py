@@ -117,6 +117,8 @@ def test_a_frame_in_full() -> None:
         "reasons": [],
         "truncated": False,
         "timings_ms": {"detect": 20.0},
+        "stage_um": None,
+        "um_per_px": None,
     }
     assert detections == [
         {

@@ -14,8 +14,8 @@ from engines.base import UsageError
 from streamer.protocol.messages import decode
 from streamer.recording import FrameEncoding, Recording, RecordingError
 from streamer.recording.format import FILE_HEADER_BYTES, MAGIC
-from streamer.records import EncodedImage, Frame
-from streamer.sources.replay import decoded
+from streamer.records import EncodedImage, Frame, StagePoint
+from streamer.sources.replay import ReplaySource, decoded
 from tests.streamer.protocol.message_cases import make_differential, make_factory
 from tests.streamer.recording.recording_cases import PERIOD_NS, UTC_OFFSET_NS, frames_of, pictures, record, recorder
 
@@ -264,3 +264,17 @@ def test_a_full_disk_is_told_once_counted_and_leaves_a_file_that_plays(tmp_path,
         assert recording.track(None).frame_ids() == [0, 1]
         assert recording.track(None).lost == 6
         assert recording.ending.fault is None
+
+
+def test_what_the_source_knows_of_a_frame_is_kept(tmp_path):
+    image = np.zeros((48, 64, 3), np.uint8)
+    said = {"stage_um": StagePoint(1.5, -2.25, None), "stage_error_um": 0.5, "um_per_px": 0.17}
+    none = Frame("slide", 1, 2000, image)
+    odd = Frame("slide", 2, 3000, image, stage_um=StagePoint(float("nan"), 1.0), um_per_px=-1.0)
+    record(tmp_path / "a.rec", [Frame("slide", 0, 1000, image, exposed_ns=400, **said), none, odd])
+    source = ReplaySource("slide", str(tmp_path / "a.rec"), lambda: 50_000)
+    first, second, third = (source.read() for _ in range(3))
+    assert {name: getattr(first, name) for name in said} == said
+    assert first.exposed_ns == 50_000 - 600
+    for frame in (second, third):
+        assert (frame.stage_um, frame.stage_error_um, frame.um_per_px, frame.exposed_ns) == (None,) * 4

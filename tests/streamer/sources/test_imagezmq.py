@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.base import UsageError
-from streamer.records import Frame, Skip
+from streamer.records import Frame, Skip, StagePoint, usable_point, usable_scale
 from streamer.sources import SourceError, SourceLostError, open_source, parse_source
 from streamer.sources.imagefile import ImageLimits, Picture, Unreadable
 from streamer.sources.imagezmq import ImagezmqSource, Place, read_message
+from streamer.sources.imagezmq_text import NAMES, read_text
 
 PATIENCE_MS = 20_000
 IMAGE = np.arange(64 * 48 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8)
@@ -259,3 +260,58 @@ def test_whatever_comes_is_a_picture_or_skipped(data: st.DataObject) -> None:
         assert (found.pixels.dtype, found.pixels.ndim, found.pixels.shape[2]) == (np.uint8, 3, 3)
     else:
         assert found.reason
+
+
+def test_a_text_may_say_where_the_stage_is(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    lines: list[str] = []
+    hub = ImagezmqSource("scope", "tcp://127.0.0.1:*", lambda: 0, silence_s=PATIENCE_MS / 1000, say=lines.append)
+    hub.open()
+    sender = context.socket(zmq.REQ)
+    sender.connect(hub.endpoint)
+    texts = [
+        {"x_um": 1200.5, "y_um": -3, "z_um": 7, "um_per_px": 0.17, "number": 0},
+        {"x_um": "1200", "y_um": -3, "um_per_px": 0, "number": 1},
+        {"x_um": float("nan"), "y_um": -3, "um_per_px": True, "number": 2},
+        {"x_um": 5, "number": 5, "error_um": 0.5},
+        {"x_um": 5, "y_um": 6, "error_um": 0.5, "number": 6, "end": "yes"},
+        {"shutter": 5},
+        {"x_um": 7, "y_um": 8, "number": 7, "end": True},
+    ]
+
+    def send() -> None:
+        for text in (*map(json.dumps, texts[:-1]), "{no JSON", json.dumps(texts[-1])):
+            sender.send_multipart(array_parts(IMAGE, text))
+            sender.recv()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    items = [hub.read() for _ in range(10)]
+    sending.join()
+    hub.close()
+    said = [(item.stage_um, item.stage_error_um, item.um_per_px) if isinstance(item, Frame) else item for item in items]
+    assert said == [
+        (StagePoint(1200.5, -3, 7), None, 0.17),
+        (None, None, None),
+        (None, None, None),
+        Skip("scope", "numbers 3 to 4", "lost on the way", "sent by its count, and never came", 2),
+        (None, 0.5, None),
+        (StagePoint(5, 6), 0.5, None),
+        (None, None, None),
+        (None, None, None),
+        (StagePoint(7, 8), None, None),
+        None,
+    ]
+    left = "; such frames are taken without it"
+    assert lines == [
+        f"source scope: x_um: got '1200', expected a number of -1e+07 to 1e+07{left}",
+        f"source scope: um_per_px: got 0, expected a number of 0.005 to 50{left}",
+        f"source scope: y_um: got none, expected both x_um and y_um{left}",
+        f"source scope: end: got 'yes', expected true or false{left}",
+    ]
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)))
+def test_no_value_of_a_text_raises(value: object) -> None:
+    text = read_text(json.dumps(dict.fromkeys(NAMES, value)))
+    assert text.stage_um is None or usable_point(text.stage_um) == text.stage_um
+    assert text.um_per_px is None or usable_scale(text.um_per_px) == text.um_per_px

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +46,49 @@ def test_parse_reads_every_key() -> None:
     assert dict(parameters.classes) == {"segmented neutrophil": 50, "band neutrophil": 10, "lymphocyte": 40}
 
 
+def test_a_stage_says_where_it_is() -> None:
+    def said(**how: object) -> tuple[complex, float | None, float | None]:
+        """Where frame 3 lies from frame 0, the error and the scale that are stated."""
+        source = SimulatedSource(replace(SMALL, **{"positions": "exact", **how}))  # type: ignore[arg-type]
+        frames = [source.read() for _ in range(4)]
+        first, last = frames[0], frames[3]
+        assert first is not None
+        assert last is not None
+        assert first.stage_um is not None
+        assert last.stage_um is not None
+        way = complex(last.stage_um.x - first.stage_um.x, last.stage_um.y - first.stage_um.y)
+        return way, last.stage_error_um, last.um_per_px
+
+    motion = VirtualSlide(SMALL).motion
+    true = complex(motion.x_px[3] - motion.x_px[0], motion.y_px[3] - motion.y_px[0]) * 7.5 / 24
+    way, error_um, um_per_px = said()
+    assert (way, error_um, um_per_px) == (pytest.approx(true), 0, 7.5 / 24)
+    assert said(turn=90)[:2] == (pytest.approx(true * -1j), None)
+    assert said(mirror=1)[:2] == (pytest.approx(true.conjugate()), None)
+    way, error_um, um_per_px = said(positions="20")
+    assert (error_um, um_per_px) == (20, None)
+    assert 0 < abs(way - true) <= 2 * 20 * 2**0.5
+
+
+def test_a_stage_with_backlash_says_another_place_when_it_comes_from_the_other_side() -> None:
+    slide = VirtualSlide(replace(SMALL, positions="exact", backlash=5, pattern="return", cells=40))
+    plain = VirtualSlide(replace(SMALL, positions="exact", pattern="return", cells=40))
+    pairs = [(slide.readings.point(n), plain.readings.point(n)) for n in range(len(slide))]
+    off = {round(a.x - b.x, 6) for a, b in pairs if a is not None and b is not None}
+    assert off == {-2.5, 2.5}
+
+
+def test_without_positions_a_frame_has_none() -> None:
+    frame = SimulatedSource(SMALL).read()
+    assert frame is not None
+    assert (frame.stage_um, frame.stage_error_um, frame.um_per_px) == (None, None, None)
+
+
+def test_fields_may_lie_apart() -> None:
+    scan = VirtualSlide(replace(SMALL, overlap=-0.5)).scan
+    assert (scan.step_x_px, scan.step_y_px) == (360, 270)
+
+
 @pytest.mark.parametrize("text", ["", "sim:", "sim:,"])
 def test_parse_of_nothing_gives_the_defaults(text: str) -> None:
     assert SlideParameters.parse(text) == SlideParameters()
@@ -57,6 +102,8 @@ def test_parse_of_nothing_gives_the_defaults(text: str) -> None:
         ("sim:pattern=rastr", ["got 'rastr'", "raster, pan, jump, return, mixed", "did you mean raster"]),
         ("sim:cells=many", ["cells", "got 'many'", "whole number"]),
         ("sim:cells=1.5", ["cells", "got '1.5'", "whole number"]),
+        ("sim:positions=near", ["positions", "got 'near'", "none, exact, or an error"]),
+        ("sim:positions=-3", ["positions", "got '-3'"]),
         ("sim:cells=-1", ["cells", "got -1", "expected 0 to 100000"]),
         ("sim:fps=0", ["fps", "got 0", "expected 0.1 to 1000"]),
         ("sim:fps=fast", ["fps", "got 'fast'", "a number"]),
