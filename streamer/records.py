@@ -25,10 +25,12 @@ from engines.base import Classifications, Detections
 
 __all__ = [
     "LOW_CONFIDENCE",
+    "REVIEWER",
     "UNCLASSIFIED",
     "UNLIKE_TRAINING",
     "AbsoluteCounts",
     "AbsoluteShare",
+    "AddedCell",
     "AttributeValue",
     "Attributes",
     "Cell",
@@ -59,6 +61,8 @@ __all__ = [
     "ReaderState",
     "Reclassification",
     "RecordingStatus",
+    "Review",
+    "ReviewState",
     "ShadowStatus",
     "Skip",
     "SlideInfo",
@@ -79,8 +83,14 @@ __all__ = [
 Mode = Literal["live", "analysis"]
 VerdictState = Literal["ready for review", "incomplete", "do not use"]
 """What may be done with a differential, the best first; none of them replaces the review by a person."""
+ReviewState = Literal["unsigned", "in review", "signed", "amended"]
+"""How far people are with a slide. A slide that is signed is open again, "in review", from its amendment until it is
+signed anew; "amended" is what it is then."""
 ReaderState = Literal["starting", "open", "reopening", "ended", "failed"]
 CellId = int
+
+REVIEWER = r"[A-Za-z\u00c0-\u024f][A-Za-z0-9\u00c0-\u024f._-]{0,15}"
+"""Initials of a person who reviews: a letter, then at most 15 letters, digits, `.`, `_` and `-`."""
 
 UNCLASSIFIED = "unclassified"
 """The class of a cell whose best probability stays below the classifier's operating threshold, or that is unlike all
@@ -355,7 +365,7 @@ class Cell:
     counted: bool = True
     """In a count of the differential: seen whole, and no smudge cell or artefact."""
     reclassified: bool = False
-    """A person gave it its class; the probabilities stay those of its looks."""
+    """A person gave it its class, confirmed it or added it; the probabilities stay those of its looks."""
     unclassified_reason: str | None = None
     """`LOW_CONFIDENCE` or `UNLIKE_TRAINING`; None for a classified cell, one without looks, and one that a
     person called unclassified."""
@@ -372,6 +382,25 @@ class Reclassification:
     cell_id: CellId
     class_name: str | None
     """None: take back what a person gave it before; the looks decide again."""
+    subclass: str | None = None
+    confirmed: bool = False
+    """The person says that it is right as it is: `class_name` and `subclass` are what it has."""
+    by: str | None = None
+    """Initials, or the name of a key; None: not known."""
+    at: str | None = None
+    """UTC, ISO 8601; None: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedCell:
+    """A white cell, seen whole, that no model found and a person added."""
+
+    frame_id: int
+    """That shows it."""
+    island: int
+    box_px: tuple[float, float, float, float]
+    """x1, y1, x2, y2 on the slide."""
+    class_name: str
     subclass: str | None = None
 
 
@@ -527,6 +556,17 @@ class AbsoluteCounts(msgspec.Struct, frozen=True):
     """By class, `unclassified` among them; empty where `white_cells` is None."""
 
 
+# How far people have looked at a result.
+class Review(msgspec.Struct, frozen=True):
+    state: str = "unsigned"
+    """A ReviewState. Readers take any text, for those that a later version adds."""
+    by: str | None = None
+    """Initials of who signed it, or else of who said something of it last; of a command to a run without them the name
+    of its key. None: unsigned."""
+    at: str | None = None
+    """When, UTC, ISO 8601. None: unsigned."""
+
+
 # Counts of unique white cells. Zero counts are counts; what can't be seen is in `not_assessed`.
 class Differential(msgspec.Struct, frozen=True, kw_only=True):
     total: int
@@ -568,6 +608,11 @@ class Differential(msgspec.Struct, frozen=True, kw_only=True):
     """None: nobody said anything of it."""
     wbc: AbsoluteCounts | None = None
     """None: no white-cell count was given."""
+    review: Review | None = None
+    """None: of an older streamer."""
+    reviewed_cells: int | None = None
+    """White and nucleated red cells, those in no count too, that a person named, confirmed or added. None: of an older
+    streamer."""
 
 
 PositionsState = Literal["learning", "used", "ignored"]

@@ -11,6 +11,7 @@ from streamer.counting.morphometry import summary
 from streamer.dashboard import format_differential
 from streamer.journal import differences, last_published, opened, recounted
 from streamer.protocol.factory import MessageFactory, new_id
+from streamer.report.review import review_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,11 @@ def recount(path: str) -> int:
             print(format_differential(factory.differential(counted.differential)))
             if stored.rules.segmenter is not None:
                 say(summary(counted.count.cells()))
+            review = review_of(counted)
+            say(review.line or review.state)
+            for fault in counted.faults:
+                remark(f"journal {path}: session of {stored.source!r}: {fault}")
+            differing += bool(counted.faults)
             published = last_published(stored)
             if published is None or counted.last_due is None:
                 say("no differential was published yet")

@@ -7,6 +7,7 @@ Pure functions of counts. Sampling limits are for two samples of cells drawn one
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from scipy.special import stdtrit
 from scipy.stats import hypergeom
 
 from streamer.counting.differential import CONFIDENCE
+from streamer.records import UNCLASSIFIED
 
 _TAIL = (1.0 - CONFIDENCE) / 2.0
 _NORMAL = 1.959963984540054
@@ -114,6 +116,22 @@ class Kappa:
     low: float | None
     """95 % limits of it, by the large-sample variance."""
     high: float | None
+
+
+Names = Sequence[tuple[str, str]]
+"""As two people or programs named the same cells."""
+
+
+def kappa_of(names: Names) -> tuple[Kappa, int, tuple[tuple[str, str, int], ...]]:
+    """Kappa of the cells that both named; how many at least one left unclassified, which are not in it; and the pairs
+    of names that differ, the commonest first, with how often."""
+    both = [pair for pair in names if UNCLASSIFIED not in pair]
+    classes = sorted({name for pair in both for name in pair})
+    table: npt.NDArray[np.int64] = np.zeros((len(classes), len(classes)), np.int64)
+    for a, b in both:
+        table[classes.index(a), classes.index(b)] += 1
+    differing = Counter((a, b) for a, b in both if a != b)
+    return cohen_kappa(table), len(names) - len(both), tuple((a, b, n) for (a, b), n in differing.most_common())
 
 
 def cohen_kappa(table: npt.NDArray[np.integer]) -> Kappa:

@@ -19,6 +19,9 @@ from streamer.counting.matching import Ints, SlideBoxes
 KINDS = ("white", "nucleated red", "red", "platelet")
 """The kinds of cells, in the order of the evidence columns."""
 
+AS_DETECTED = -2
+"""`reclassified_class` of a cell that a person called right as it is, where no look but the detector named it."""
+
 
 SCHEMA = (
     Column("boxes", np.float64, 4),
@@ -73,8 +76,8 @@ class CellTable(GrowableTable):
     class_index: npt.NDArray[np.int16]
     subclass_index: npt.NDArray[np.int16]
     reclassified_order: npt.NDArray[np.int32]
-    """When a person reclassified it, 1 for the first time on the slide; 0 where nobody did. Such a cell is white, of
-    `reclassified_class` and `reclassified_subclass`, whatever its looks say."""
+    """When a person reclassified or confirmed it, 1 for the first time on the slide; 0 where nobody did. Such a cell is
+    white, of `reclassified_class` and `reclassified_subclass`, whatever its looks say, but for `AS_DETECTED`."""
     reclassified_class: npt.NDArray[np.int16]
     reclassified_subclass: npt.NDArray[np.int16]
     published: npt.NDArray[np.bool_]
@@ -174,7 +177,22 @@ class CellTable(GrowableTable):
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
-        return np.where(self.reclassified_order[rows] > 0, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
+        told = (self.reclassified_order[rows] > 0) & (self.reclassified_class[rows] != AS_DETECTED)
+        return np.where(told, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
+
+    def row_of(self, cell_id: int) -> int:
+        """The number of a cell, or of the one that it turned out to be."""
+        while self.joined_to[cell_id] >= 0:
+            cell_id = int(self.joined_to[cell_id])
+        return cell_id
+
+    def published_rows(self) -> Ints:
+        """The cells that were published, and not taken back."""
+        return np.nonzero(self.published[: self.count])[0]
+
+    def exist(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Which of these were looked at, or said to be there by a person, and are no part of another cell."""
+        return self.alive[rows] & ((self.looks[rows] > 0) | (self.reclassified_order[rows] > 0))
 
     def centres(self, rows: Ints) -> npt.NDArray[np.float64]:
         boxes = self.boxes[rows]

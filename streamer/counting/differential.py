@@ -191,7 +191,7 @@ def differential(
             at_most = share(named[name].count + unnamed, total, method)
             states[name] = range_state(named[name], at_most, total, usual)
     nrbc = counts.get("erythroblast", 0)
-    smudge, artefacts = (counts.get(name, 0) if name in class_names else None for name in NOT_CELLS)
+    smudge, artefacts = (counts.get(name, 0 if name in class_names else None) for name in NOT_CELLS)
     corrected = _corrected(tally.weights, [*leukocytes, UNCLASSIFIED])
     return Differential(
         total=total,

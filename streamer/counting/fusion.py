@@ -17,6 +17,7 @@ import numpy.typing as npt
 from engines.base import Attribute, attribute_columns
 from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.decision import DecisionRule, likeliest_values, parent_indices
+from streamer.counting.differential import NOT_CELLS
 from streamer.counting.growable import Column, GrowableTable
 from streamer.counting.suspects import suspicion
 from streamer.records import Attributes, Classifications
@@ -200,6 +201,9 @@ class Fusion:
     def _name(self, names: Names) -> None:
         """Begin an empty table for looks that speak of these names."""
         self.class_names = names.classes
+        others = [name for name in NOT_CELLS if name not in names.classes] if names.classes else []
+        self.nameable = (*names.classes, *others)
+        """What a person may call a cell: the classes, and what is none where the classifier can't say so."""
         self.subclass_names = names.subclasses
         self.subclass_parents = names.parents
         self._parents = parent_indices(names.classes, names.parents)

@@ -80,6 +80,10 @@ class AcceptedArea:
         column, row = np.rint(seen.corner * POINTS / seen.size).astype(int).tolist()
         self._add(seen.island, seen.size, [(row, column)])
 
+    def knows(self, island: int) -> bool:
+        """Whether an accepted field lies there."""
+        return island in self._islands
+
     def merge(self, merged: MergedIsland) -> None:
         """An island turned out to be part of another one."""
         gone = self._islands.pop(merged.island, None)

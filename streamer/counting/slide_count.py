@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
+from streamer.counting.cell_names import NamedCell
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import (
     CLOPPER_PEARSON,
@@ -35,6 +36,7 @@ from streamer.counting.tallies import LISTED
 from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
 from streamer.records import (
     UNCLASSIFIED,
+    AddedCell,
     Cell,
     CellId,
     Classifications,
@@ -44,6 +46,7 @@ from streamer.records import (
     MeasuredLook,
     MergedIsland,
     Reclassification,
+    Review,
     SourceProgress,
     StagePoint,
 )
@@ -107,6 +110,7 @@ class Checkpoint:
     """What the evidence book knows; None: of a journal of before there was one."""
     area: Mapping[int, tuple[float, float, Sequence[Place]]] = field(default_factory=dict)
     """What the accepted area knows."""
+    review: Review = field(default_factory=Review)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class SlideCount:
         self._accepted = 0
         self._published: PublishedCounts = ()
         self._published_at_frame = 0
+        self.review = Review()
+        """What people have said of it so far."""
         self.shapes = ShapeBook()
         self.last_frame_id: int | None = None
         """None before the first frame."""
@@ -206,9 +212,21 @@ class SlideCount:
             self._area.add(Field.of(seen.placement, (seen.width, seen.height), seen.frame_id))
         return CountUpdate(update, merged, tuple(reshaped), self._note_if_due())
 
-    def reclassify(self, given: Reclassification) -> CountUpdate:
-        """Give a cell, without `fault_of`, the class that a person gave it."""
-        return CountUpdate(self._slide.reclassify(given), differential_due=self._note_if_due())
+    def reclassify(self, *given: Reclassification) -> CountUpdate:
+        """Give cells, without `fault_of`, the classes that a person gave them."""
+        self.review = Review("in review", given[-1].by, given[-1].at)
+        return CountUpdate(self._slide.reclassify(*given), differential_due=self._note_if_due())
+
+    def add_cell(self, added: AddedCell) -> CountUpdate:
+        """Count a cell that was missed. ValueError as of `class_fault`, and for a place that is not on the slide."""
+        fault = self.class_fault(added.class_name, added.subclass)
+        if fault is not None or not self._area.knows(added.island):
+            raise ValueError(fault or f"got island {added.island}, expected one with an accepted frame")
+        return CountUpdate(self._slide.add_cell(added), differential_due=self._note_if_due())
+
+    def take_back(self, cell_id: CellId) -> CountUpdate:
+        """Count a cell that a person added no more."""
+        return CountUpdate(self._slide.take_back(cell_id), differential_due=self._note_if_due())
 
     def finish(self, corrections: Sequence[Correction], progress: SourceProgress | None = None) -> CountUpdate:
         """The end of the slide, after the stage's last corrections: cells only seen cut by an edge are published.
@@ -225,17 +243,65 @@ class SlideCount:
             return "got no look at any white cell yet, expected one first"
         if not self._slide.is_counted(given.cell_id):
             return f"got cell {given.cell_id}, expected one that is counted and white"
-        classes = (*self._decision.class_names, UNCLASSIFIED)
-        if given.class_name is not None and given.class_name not in classes:
-            return f"got class {given.class_name!r}, expected one of {', '.join(classes)}"
-        own = [
-            name
-            for name, parent in zip(self._decision.subclass_names, self._decision.subclass_parents, strict=True)
-            if parent == given.class_name
-        ]
-        if given.subclass is not None and given.subclass not in own:
-            return f"got subclass {given.subclass!r}, expected {'one of ' + ', '.join(own) if own else 'none'}"
+        if given.confirmed:
+            cell = self.cell(given.cell_id)
+            has = cell.subclass or cell.class_name
+            if (given.class_name, given.subclass) != (cell.class_name, cell.subclass):
+                said = given.subclass or given.class_name
+                return f"got cell {given.cell_id} confirmed as {said!r}, expected {has!r}, which it is by now"
+        return self.class_fault(given.class_name, given.subclass)
+
+    def class_fault(self, class_name: str | None, subclass: str | None) -> str | None:
+        """Why no cell of this slide can be given a class, in words; None where it can."""
+        if class_name is not None and class_name not in self.nameable:
+            return f"got class {class_name!r}, expected one of {', '.join(self.nameable)}"
+        own = self.subclasses.get(class_name or "", ())
+        if subclass is not None and subclass not in own:
+            return f"got subclass {subclass!r}, expected {'one of ' + ', '.join(own) if own else 'none'}"
         return None
+
+    @property
+    def nameable(self) -> tuple[str, ...]:
+        """The classes that a person may give a cell, "unclassified" last; empty without looks."""
+        return (*self._slide.names.nameable, UNCLASSIFIED) if self._slide.names.nameable else ()
+
+    @property
+    def subclasses(self) -> dict[str, tuple[str, ...]]:
+        """By class, of those that have any."""
+        decision = self._decision
+        if decision is None:
+            return {}
+        return {
+            parent: tuple(
+                name
+                for name, of in zip(decision.subclass_names, decision.subclass_parents, strict=True)
+                if of == parent
+            )
+            for parent in dict.fromkeys(decision.subclass_parents)
+        }
+
+    def is_counted(self, cell_id: CellId) -> bool:
+        """Whether it is the number of a published cell, or of one that was joined to such."""
+        return self._slide.is_counted(cell_id)
+
+    @property
+    def next_cell_id(self) -> CellId:
+        """Of the next cell that is found or added."""
+        return self._slide.next_cell_id
+
+    def white_at(self, island: int, x_px: float, y_px: float) -> CellId | None:
+        """The published cell at a point of the slide; None: there is none."""
+        return self._slide.names.white_at(island, x_px, y_px)
+
+    def usual_size_px(self) -> tuple[float, float] | None:
+        """Width and height of the slide's usual white cell; None: it has none seen whole."""
+        return self._slide.names.usual_size_px()
+
+    def reviewed(self) -> tuple[int, int]:
+        """Of the white and nucleated red cells seen whole, how many a person named, confirmed or added, and how many
+        there are."""
+        _, reviewed, whole = self._slide.names.reviewed()
+        return reviewed, whole
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
@@ -248,6 +314,22 @@ class SlideCount:
     def cell(self, cell_id: CellId) -> Cell:
         """A cell by its number; one that turned out to be another one gives that."""
         return next(self.shapes.on([self._slide.cell(cell_id)]))
+
+    def named_cells(self) -> list[NamedCell]:
+        """All published cells by number, without what their looks say: fast."""
+        return self._slide.names.named_cells()
+
+    def name_of(self, cell_id: CellId) -> tuple[str, str | None]:
+        """Class and subclass of a cell, or of the one that it turned out to be."""
+        return self._slide.names.name_of(cell_id)
+
+    def said_of(self, cell_id: CellId) -> Reclassification:
+        """What gives a cell what people said of it so far: nothing, where nobody did."""
+        return self._slide.names.said_of(cell_id)
+
+    def row_of(self, cell_id: CellId) -> CellId:
+        """The number of a cell, or of the one that it turned out to be."""
+        return self._slide.names.row_of(cell_id)
 
     def published_cells(self, cell_ids: Iterable[CellId]) -> dict[CellId, Cell]:
         """Those of these cells that are counted white or nucleated red ones, without attributes and shapes."""
@@ -266,7 +348,12 @@ class SlideCount:
         found, tally = self._found(final=final)
         verdict = judge(self._evidence_of(found, tally), self._verdict)
         smudge_cells = with_smudge_cells(verdict, found)
-        return msgspec.structs.replace(found, verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells))
+        return msgspec.structs.replace(
+            found,
+            verdict=msgspec.structs.replace(verdict, with_smudge_cells=smudge_cells),
+            review=self.review,
+            reviewed_cells=self._slide.names.reviewed()[0],
+        )
 
     def evidence(self, *, final: bool) -> SlideEvidence:
         """What the verdict of `differential` rests on."""
@@ -340,7 +427,7 @@ class SlideCount:
     def _weights(self) -> dict[str, float]:
         """By class, what its cells seen whole stand for."""
         islands, boxes, classes = self._slide.whole_white()
-        names = (UNCLASSIFIED, *self._slide.class_names)
+        names = (UNCLASSIFIED, *self._slide.names.nameable)
         sums = np.bincount(classes + 1, self._area.weights(islands, boxes), minlength=len(names))
         return dict(zip(names, sums.tolist(), strict=True))
 
@@ -365,6 +452,7 @@ class SlideCount:
             area=self._area.state(),
             shapes=self.shapes.looks(),
             evidence=self._evidence.state,
+            review=self.review,
         )
 
     def restore(self, state: Checkpoint) -> None:
@@ -380,6 +468,7 @@ class SlideCount:
         self._area.restore(state.area)
         self.shapes.add_all(state.shapes)
         self._evidence.state = state.evidence or EvidenceState(has_colours=False)
+        self.review = state.review
         self.last_frame_id = state.frame_id
 
     def _note_if_due(self) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.zoo.slide_flags import SlideFlag
-from streamer.counting.cell_table import KINDS, CellTable
+from streamer.counting.cell_names import CellNames
+from streamer.counting.cell_table import AS_DETECTED, KINDS, CellTable
 from streamer.counting.fusion import Fusion, FusionConfig, Names
 from streamer.counting.matching import (
     Cuts,
@@ -31,7 +32,7 @@ from streamer.counting.sight import SightConfig, sight_of, veiled_by
 from streamer.counting.suspects import Suspects
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
-from streamer.records import UNCLASSIFIED, Cell, Classifications, Detections, Observation, Reclassification
+from streamer.records import UNCLASSIFIED, AddedCell, Cell, Classifications, Detections, Observation, Reclassification
 from streamer.stage.hidden import HiddenParts
 from streamer.stage.placement import Correction, Placement
 
@@ -99,6 +100,7 @@ class SlideMap:
         self._fusion = Fusion(self._config.fusion)
         self._tallies = Tallies(self._cells, self._fusion, self._config.slide_flags)
         self._recognition = Recognition(self._cells, self._config.match)
+        self.names = CellNames(self._cells, self._fusion, self._tallies)
         self._visits = Visits()
         self._hidden: HiddenParts | None = None
         """Of the last frame."""
@@ -112,19 +114,16 @@ class SlideMap:
 
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
-        rows = self._published()
+        rows = self._cells.published_rows()
         for row in rows[self._tallies.counted(rows)].tolist():
             yield self._cell(row)
 
     def uncounted_cells(self) -> Iterator[Cell]:
         """The published cells that are not counted: smudge cells, artefacts, and of those only seen cut the ones that
         the flags list, after the end all."""
-        rows = self._published()
+        rows = self._cells.published_rows()
         for row in rows[~self._tallies.counted(rows)].tolist():
             yield self._cell(row)
-
-    def _published(self) -> Ints:
-        return np.nonzero(self._cells.published[: self._cells.count])[0]
 
     def listed(self) -> dict[str, Ints]:
         """Numbers of the cells, whole or not, by class or subclass, of those whose cells the flags list."""
@@ -139,20 +138,15 @@ class SlideMap:
         return self._cells.partial[cell_ids]
 
     def whole_white(self) -> tuple[npt.NDArray[np.int32], SlideBoxes, npt.NDArray[np.int16]]:
-        """Of the white cells seen whole (n,) islands, (n, 4) boxes, and (n,) indices into `class_names`, -1 for
+        """Of the white cells seen whole (n,) islands, (n, 4) boxes, and (n,) indices into `nameable`, -1 for
         unclassified."""
-        cells, rows = self._cells, self._published()
+        cells, rows = self._cells, self._cells.published_rows()
         rows = rows[~cells.partial[rows] & (cells.kind(rows) == 0)]
         return cells.island[rows], cells.boxes[rows], cells.class_index[rows]
 
     def cell(self, cell_id: int) -> Cell:
         """A cell by its number; one that was joined to another gives that other one."""
-        return self._cell(self._row(cell_id))
-
-    def _row(self, cell_id: int) -> int:
-        while self._cells.joined_to[cell_id] >= 0:
-            cell_id = int(self._cells.joined_to[cell_id])
-        return cell_id
+        return self._cell(self._cells.row_of(cell_id))
 
     def novelty(self) -> SlideNovelty:
         """Of the counted white cells that the classifier looked at."""
@@ -173,29 +167,65 @@ class SlideMap:
 
     def is_counted(self, cell_id: int) -> bool:
         """Whether a number is that of a counted white or nucleated red cell, or of one that was joined to such."""
-        return 0 <= cell_id < self._cells.count and bool(self._cells.published[self._row(cell_id)])
+        return 0 <= cell_id < self._cells.count and bool(self._cells.published[self._cells.row_of(cell_id)])
 
-    def reclassify(self, given: Reclassification) -> SlideUpdate:
-        """Give a counted cell the class that a person gave it, whatever its looks show, now and later.
+    def reclassify(self, *given: Reclassification) -> SlideUpdate:
+        """Give counted cells the classes that a person gave them, whatever their looks show, now and later.
 
-        ValueError for a cell that is not counted, and for a class that no look of this slide could have.
+        One that is confirmed has the class that it has, and a nucleated red one stays that. ValueError, with nothing
+        changed, for a cell that is not counted, and for a class that none of this slide may have.
         """
-        known = (UNCLASSIFIED, *self._fusion.class_names)
-        if not self.is_counted(given.cell_id) or given.class_name not in (None, *known):
-            raise ValueError(f"got {given}, expected a counted cell and one of the classes {', '.join(known)}")
-        cells, row = self._cells, self._row(given.cell_id)
-        with self._tallies.change(np.array([row])):
-            if cells.white_row[row] < 0:
-                cells.white_row[row] = self._fusion.new_rows(1)[0]
-            cells.reclassified_order[row] = 0
-            if given.class_name is not None:
-                cells.reclassified_order[row] = 1 + cells.reclassified_order[: cells.count].max()
-                cells.reclassified_class[row] = known.index(given.class_name) - 1
-                names = self._fusion.subclass_names
-                cells.reclassified_subclass[row] = -1 if given.subclass is None else names.index(given.subclass)
-            self._classify(np.array([row]))
-        if cells.published[row]:
+        known = (UNCLASSIFIED, *self._fusion.nameable)
+        for one in given:
+            if not self.is_counted(one.cell_id) or one.class_name not in (None, *known):
+                raise ValueError(f"got {one}, expected a counted cell and one of the classes {', '.join(known)}")
+        cells = self._cells
+        rows = np.array([self._cells.row_of(one.cell_id) for one in given], np.intp)
+        with self._tallies.change(np.unique(rows)):
+            for row, one in zip(rows.tolist(), given, strict=True):
+                if cells.white_row[row] < 0:
+                    cells.white_row[row] = self._fusion.new_rows(1)[0]
+                cells.reclassified_order[row] = 0
+                if one.class_name is not None:
+                    as_detected = one.confirmed and cells.kind(np.array([row]))[0] != 0
+                    self._name(row, one.class_name, one.subclass)
+                    if as_detected:
+                        cells.reclassified_class[row] = AS_DETECTED
+            self._classify(np.unique(rows))
+        for row in rows[cells.published[rows]].tolist():
             self._tallies.note(row)
+        return self._drain(())
+
+    def _name(self, row: int, class_name: str, subclass: str | None) -> None:
+        """Write down what a person said of a cell."""
+        cells, fusion = self._cells, self._fusion
+        cells.reclassified_order[row] = 1 + cells.reclassified_order[: cells.count].max()
+        cells.reclassified_class[row] = (UNCLASSIFIED, *fusion.nameable).index(class_name) - 1
+        cells.reclassified_subclass[row] = -1 if subclass is None else fusion.subclass_names.index(subclass)
+
+    @property
+    def next_cell_id(self) -> int:
+        """Of the next cell that is found or added."""
+        return self._cells.count
+
+    def add_cell(self, added: AddedCell) -> SlideUpdate:
+        """Count a white cell, seen whole, that no look found, by its place, once the slide has ended: no correction
+        moves it. ValueError for a class that none of this slide may have."""
+        cells = self._cells
+        if added.class_name not in (UNCLASSIFIED, *self._fusion.nameable):
+            raise ValueError(f"got {added}, expected a class of this slide")
+        box, anchor = np.array([added.box_px], np.float64), 0
+        row = int(cells.append(box, np.zeros((1, 4), np.bool_), added.island, anchor, added.frame_id)[0])
+        with self._tallies.change(np.array([row])):
+            cells.white_row[row] = self._fusion.new_rows(1)[0]
+            self._name(row, added.class_name, added.subclass)
+            self._classify(np.array([row]))
+        return self._drain(())
+
+    def take_back(self, cell_id: int) -> SlideUpdate:
+        """Count a cell that a person added no more."""
+        with self._tallies.change(np.array([cell_id])):
+            self._cells.drop(cell_id)
         return self._drain(())
 
     def published_cells(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
@@ -217,11 +247,12 @@ class SlideMap:
         self._fusion.restore(state.sums, names)
         self._visits.rows, self._hidden = state.visits, state.hidden
         told = cells.reclassified_order > 0  # the other rows' are empty
+        by_class = told & (cells.reclassified_class != AS_DETECTED)
         for column, known in (
             (cells.white_row, self._fusion.rows),
-            (cells.class_index, len(names.classes)),
+            (cells.class_index, len(self._fusion.nameable)),
             (cells.subclass_index, len(names.subclasses)),
-            (cells.reclassified_class[told], len(names.classes)),
+            (cells.reclassified_class[by_class], len(self._fusion.nameable)),
             (cells.reclassified_subclass[told], len(names.subclasses)),
         ):
             if len(column) and not -1 <= column.min() <= column.max() < known:
@@ -273,7 +304,7 @@ class SlideMap:
             if len(known):  # seen whole at last: what was another cut cell may be a part of it
                 self._join_doubles(known)
                 numbers = np.array(
-                    [number if number < 0 else self._row(number) for number in numbers.tolist()], np.intp
+                    [number if number < 0 else self._cells.row_of(number) for number in numbers.tolist()], np.intp
                 )
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._tallies.counted(numbers[numbers >= 0])
@@ -479,7 +510,8 @@ class SlideMap:
         sums = cells.white_row[rows].astype(np.intp)
         cells.class_index[rows] = self._fusion.classes(sums)
         cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
-        reclassified = rows[cells.reclassified_order[rows] > 0]
+        told = (cells.reclassified_order[rows] > 0) & (cells.reclassified_class[rows] != AS_DETECTED)
+        reclassified = rows[told]
         cells.class_index[reclassified] = cells.reclassified_class[reclassified]
         cells.subclass_index[reclassified] = cells.reclassified_subclass[reclassified]
 
@@ -505,7 +537,7 @@ class SlideMap:
                 probabilities = dict(zip(fusion.class_names, fused.tolist(), strict=True))
                 top = fusion.class_names[int(fused.argmax())]
             if cells.class_index[row] >= 0:
-                class_name = fusion.class_names[cells.class_index[row]]
+                class_name = fusion.nameable[cells.class_index[row]]
             if cells.subclass_index[row] >= 0:
                 subclass = fusion.subclass_names[cells.subclass_index[row]]
             if described and class_name in self._config.attributes_of:

@@ -61,7 +61,6 @@ class Tallies:
         self._removed: dict[int, None] = {}
 
     def counts(self) -> SlideCounts:
-        names = (UNCLASSIFIED, *self._fusion.class_names)
         white, nucleated_red, red, platelets = self._whole.kinds.tolist()
         partial_white, _, partial_red, partial_platelets = self._partial.kinds.tolist()
         return SlideCounts(
@@ -69,14 +68,20 @@ class Tallies:
             nucleated_red=nucleated_red,
             red=red,
             platelets=platelets,
-            classes=dict(zip(names, self._whole.classes.tolist(), strict=True)),
+            classes=self._by_class(self._whole),
             subclasses=dict(zip(self._fusion.subclass_names, self._whole.subclasses[1:].tolist(), strict=True)),
             partial_white=partial_white,
-            partial_classes=dict(zip(names, self._partial.classes.tolist(), strict=True)),
+            partial_classes=self._by_class(self._partial),
             partial_red=partial_red,
             partial_platelets=partial_platelets,
             listed=len(self._listed),
         )
+
+    def _by_class(self, sums: _Sums) -> dict[str, int]:
+        """Those that only a person can name where there are any."""
+        names, own = (UNCLASSIFIED, *self._fusion.nameable), 1 + len(self._fusion.class_names)
+        counts = zip(names, sums.classes.tolist(), strict=True)
+        return {name: count for index, (name, count) in enumerate(counts) if index < own or count}
 
     def count_anew(self, rows: Ints) -> None:
         """Count a store that was filled from outside; `rows` are all its living cells."""
@@ -86,8 +91,8 @@ class Tallies:
     def counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether each of these cells was seen whole and is one: no smudge cell or artefact."""
         cells = self._cells
-        no_cell = [i for i, name in enumerate(self._fusion.class_names) if name in NOT_CELLS]
-        counted = cells.alive[rows] & (cells.looks[rows] > 0) & ~cells.partial[rows]
+        no_cell = [i for i, name in enumerate(self._fusion.nameable) if name in NOT_CELLS]
+        counted = cells.exist(rows) & ~cells.partial[rows]
         return np.asarray(counted & ~np.isin(cells.class_index[rows], no_cell)) if no_cell else counted
 
     def listed(self) -> dict[str, Ints]:
@@ -161,7 +166,7 @@ class Tallies:
         listed. Published are white and nucleated red ones: those seen whole and those listed, at the end all."""
         cells = self._cells
         kinds = cells.kind(rows)
-        alive = cells.alive[rows] & (cells.looks[rows] > 0)
+        alive = cells.exist(rows)
         partial = alive & cells.partial[rows]
         seen = alive & ((kinds == 1) | (kinds == 0) & self._are_listed(rows))
         published = alive & (kinds <= 1) & (~partial | seen | self.finished)
@@ -171,7 +176,7 @@ class Tallies:
         white, cells, fusion = which & (kinds == 0), self._cells, self._fusion
         return _Sums(
             np.bincount(kinds[which], minlength=len(KINDS)),
-            np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(fusion.class_names)),
+            np.bincount(cells.class_index[rows[white]] + 1, minlength=1 + len(fusion.nameable)),
             np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(fusion.subclass_names)),
         )
 
@@ -197,7 +202,7 @@ class Tallies:
     def _are_named(self, rows: Ints, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
         """Whether the class or the subclass of these cells is one of some names."""
         cells, fusion = self._cells, self._fusion
-        of_class, of_subclass = _is_among(fusion.class_names, names), _is_among(fusion.subclass_names, names)
+        of_class, of_subclass = _is_among(fusion.nameable, names), _is_among(fusion.subclass_names, names)
         return np.asarray(of_class[cells.class_index[rows] + 1] | of_subclass[cells.subclass_index[rows] + 1], np.bool_)
 
     def _listed_names(self) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
@@ -205,7 +210,7 @@ class Tallies:
         fusion = self._fusion
         of_class, of_subclass = (
             np.array(["", *(name if name in LISTED else "" for name in names)])
-            for names in (fusion.class_names, fusion.subclass_names)
+            for names in (fusion.nameable, fusion.subclass_names)
         )
         return of_class, of_subclass
 
@@ -219,7 +224,7 @@ def _is_among(own: tuple[str, ...], names: tuple[str, ...]) -> npt.NDArray[np.bo
 class _Sums(NamedTuple):
     kinds: Ints
     classes: Ints
-    """Of white cells; unclassified first, then the fusion's classes."""
+    """Of white cells; unclassified first, then what the fusion's cells may be called."""
     subclasses: Ints
     """None first, then the fusion's subclasses."""
 

@@ -88,7 +88,7 @@ def result_of(one: ExportedSession) -> SlideResult:
     stored = one.stored
     factory = MessageFactory(one.source, session=one.id, run_id=new_id())
     message = factory.differential(one.result.differential)
-    review, runs, rules = review_of(stored), stored.runs(), stored.rules
+    review, runs, rules = review_of(one.result), stored.runs(), stored.rules
     program = printable(f"leukostream {runs[-1].program}" if runs else "leukostream")
     models = printable(" + ".join(model.name for model in (rules.detector, rules.classifier) if model is not None))
     return SlideResult(
@@ -100,8 +100,8 @@ def result_of(one: ExportedSession) -> SlideResult:
         program=program,
         method=f"{program}: {models}",
         observations=tuple(_observations(one, message, review)),
-        notes=tuple(printable(note) for note in _notes(one, message)),
         info=stored.slide,
+        notes=tuple(printable(note) for note in _notes(one, message, review)),
     )
 
 
@@ -222,7 +222,7 @@ def _of_share(name: str, one: ClassShare, message: DifferentialMessage, review: 
     )
 
 
-def _notes(one: ExportedSession, message: DifferentialMessage) -> Iterator[str]:
+def _notes(one: ExportedSession, message: DifferentialMessage, review: Review) -> Iterator[str]:
     """What must be said beside the numbers."""
     if not one.production:
         yield RESEARCH_USE
@@ -231,7 +231,9 @@ def _notes(one: ExportedSession, message: DifferentialMessage) -> Iterator[str]:
         yield "the session has not ended: this is what was counted so far"
     named = sum(cell.reclassified for cell in one.cells())
     if named:
-        yield f"{named} cell{'' if named == 1 else 's'} named by a person"
+        yield f"{named} cell{'' if named == 1 else 's'} named or confirmed by a person"
+    if review.fault is not None:
+        yield f"the signature does not hold: {review.fault}"
     for line in (flags(message), beside(message), smudge_line(message), size_corrected(message), not_seen(message)):
         if line:
             yield line

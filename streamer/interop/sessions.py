@@ -70,7 +70,8 @@ class ExportedSession:
         return chain(self.result.count.cells(), self.result.count.uncounted_cells())
 
     def boxes(self, seen: SeenFrame) -> Iterator[tuple[dict[str, Any], Cell | None]]:
-        """A frame's boxes as they are exported, with the cell that each is known to show by now."""
+        """A frame's boxes as they are exported, with the cell that each is known to show by now; those of cells that a
+        person added have no score."""
         detections, rules = seen.detections, self.stored.rules
         looks = iter(()) if seen.looks is None else iter(seen.looks.probabilities.tolist())
         rows = zip(
@@ -94,6 +95,19 @@ class ExportedSession:
             if kind == "white" and seen.looks is not None:
                 row["look_probabilities"] = dict(zip(rules.class_names, next(looks), strict=True))
             yield row, cell
+        for number, box in self.result.corrections.added_on(seen.frame_id):
+            cell = self.result.count.cell(number)
+            yield (
+                {
+                    "box_px": list(box),
+                    "label": rules.label_names[rules.kinds.index("white")],
+                    "kind": "white",
+                    "score": None,
+                    "cell_id": number,
+                    "class": cell.class_name,
+                },
+                cell,
+            )
 
 
 def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from streamer.journal import StoredSession
-
-ReviewState = Literal["unsigned", "in review", "signed", "amended"]
+from streamer.journal import Recounted
+from streamer.records import ReviewState
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +16,10 @@ class Review:
 
     state: ReviewState = "unsigned"
     every_cell_confirmed: bool = False
-    """Whether a person confirmed or named every cell, which is what the codes of a manual count claim."""
+    """Whether a person confirmed or named every cell seen whole, which is what the codes of a manual count claim."""
+    fault: str | None = None
+    """Why the signature does not hold, one line: then the result is none that was signed. None: it holds, or there is
+    none."""
 
 
 class StatusCodes(NamedTuple):
@@ -42,6 +44,11 @@ def status_codes(state: ReviewState) -> StatusCodes:
     return _CODES[state]
 
 
-def review_of(stored: StoredSession) -> Review:
-    """Nothing can be signed yet; what a person has named is in review."""
-    return Review("in review" if stored.reclassifications() else "unsigned")
+def review_of(result: Recounted) -> Review:
+    """Of a session, counted again. One whose signature does not hold is in review, whatever its journal says."""
+    reviewed, whole = result.count.reviewed()
+    signature, found = result.signature, result.count.review
+    state: ReviewState = "unsigned" if found.at is None else "in review"
+    if signature is not None and signature.fault is None:
+        state = "amended" if len(result.corrections.signatures) > 1 else "signed"
+    return Review(state, 0 < whole == reviewed, None if signature is None else signature.fault)

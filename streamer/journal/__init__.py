@@ -24,6 +24,9 @@ the journal after a power cut too.
 A journal may come from anywhere, so that nothing in it is believed: its tables are compared with ours and nothing in it
 runs (schema), each column has its type and limits (columns), and what counting can't take is a JournalError (replay).
 
+What people say of a session that has ended is in a table of its own, `review_events`, one row an event (reviewing,
+signing): `recounted` has it in its count. A session of which anything was said so is not gone on with.
+
 rows: what is stored. schema: tables, opening, faults. columns: types and limits. writer: storing a session. reader:
 reading it; stage: the stage tracker of it; positions: what its source's own stage said. replay: counting its frames
 again; recounting: the differential that they come to. run: the sessions of a run, new or resumed.
@@ -43,9 +46,11 @@ from streamer.journal.recounting import (
     recounted,
 )
 from streamer.journal.replay import replay
+from streamer.journal.reviewing import is_signed, review_events, review_of
 from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
 from streamer.journal.schema import JournalError, fault
+from streamer.journal.signing import canonical, sha256_of, signed_form
 from streamer.journal.writer import Emission, Journal, SessionJournal
 
 __all__ = [
@@ -65,15 +70,21 @@ __all__ = [
     "SessionJournal",
     "StoredOptions",
     "StoredSession",
+    "canonical",
     "decision_of",
     "decoded",
     "differences",
     "fault",
+    "is_signed",
     "last_published",
     "opened",
     "published",
     "reading",
     "recounted",
     "replay",
+    "review_events",
+    "review_of",
     "rules_of",
+    "sha256_of",
+    "signed_form",
 ]

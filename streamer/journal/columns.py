@@ -120,6 +120,15 @@ class CommandRow(Row, frozen=True, array_like=True):
     body: str
     refused: str | None
     reason: str | None
+    given_utc: str
+
+
+class ReviewRow(Row, frozen=True, array_like=True):
+    number: Number
+    given_utc: str
+    by: str
+    body: str
+    signed: bytes | None
 
 
 class SlideInfoRow(Row, frozen=True, array_like=True):
@@ -178,6 +187,11 @@ class MessageRow(Row, frozen=True, array_like=True):
 class PictureRow(Row, frozen=True, array_like=True):
     cell_id: Number
     jpeg: bytes
+
+
+class PicturePlaceRow(Row, frozen=True, array_like=True):
+    cell_id: Number
+    session_seq: Annotated[int, Meta(ge=0)]
 
 
 R = TypeVar("R", bound=Row)

@@ -23,6 +23,7 @@ from streamer.journal.columns import (
     HiddenPartsRow,
     LookRow,
     MessageRow,
+    PicturePlaceRow,
     PictureRow,
     RunRow,
     SessionRow,
@@ -66,11 +67,13 @@ from streamer.stage.placement import Correction, Placement
 
 
 class _ReclassifyBody(msgspec.Struct, rename={"class_": "class"}):
-    """The part of a `reclassify` command that the count needs."""
+    """The part of a `reclassify` or `confirm` command that the count needs."""
 
-    cell_id: int
     class_: str | None
+    cell_id: int = -1
+    cell_ids: list[int] = []
     subclass: str | None = None
+    reviewer: str | None = None
 
 
 class StoredOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,8 +131,14 @@ class StoredSession(SessionRows):
         return StoredStage(self.database, self.path, self.number)
 
     def check(self, where: str, *, address: str | None = None, rules: Rules | None = None) -> None:
-        """JournalError unless the session has that source and those rules; `where` names the file."""
+        """JournalError unless the session has that source and those rules, and nobody has reviewed it since it ended;
+        `where` names the file."""
         where = f"journal {where}: session of {self.source!r}"
+        if self.is_reviewed:
+            raise JournalError(
+                f"{where}: got one that people have reviewed since it ended, expected one to go on with; use another"
+                " --journal"
+            )
         if address is not None and address != self.address:
             raise JournalError(
                 f"{where}: got the source {address}, expected {self.address}, which it was started with; give that"
@@ -144,6 +153,11 @@ class StoredSession(SessionRows):
                     f"{where}: got {name.replace('_', ' ')} {_words(got)}, expected {_words(expected)} as it was"
                     " started with; use the same models and options, or another --journal"
                 )
+
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether anything was said of it since it ended: then it can't be gone on with."""
+        return has_table(self.database, "review_events") and self.value("review_events", "1", "LIMIT 1") is not None
 
     def runs(self) -> list[StoredRun]:
         """Oldest first."""
@@ -274,21 +288,28 @@ class StoredSession(SessionRows):
             ]
 
     def reclassifications(self) -> dict[int, list[Reclassification]]:
-        """The classes that people gave to cells, in order, by the frame that they followed."""
+        """The classes that people gave to cells, or confirmed, in order, by the frame that they followed."""
         by_frame: dict[int, list[Reclassification]] = {}
-        rows = self.rows("commands", CommandRow, "AND request = 'reclassify' AND refused IS NULL ORDER BY number")
+        which = "AND request IN ('reclassify', 'confirm') AND refused IS NULL ORDER BY number"
+        rows = self.rows("commands", CommandRow, which)
         for row in rows:
             with self.reading("commands.body"):
                 body = msgspec.json.decode(row.body, type=_ReclassifyBody)
             after = -1 if row.after_frame is None else row.after_frame
-            by_frame.setdefault(after, []).append(Reclassification(body.cell_id, body.class_, body.subclass))
+            confirmed, by = row.request == "confirm", body.reviewer or row.by
+            by_frame.setdefault(after, []).extend(
+                Reclassification(cell_id, body.class_, body.subclass, confirmed, by, row.given_utc)
+                for cell_id in (body.cell_ids if confirmed else [body.cell_id])
+            )
         return by_frame
 
     def commands(self) -> list[GivenCommand]:
         """All commands, refused ones too, in order."""
         rows = self.rows("commands", CommandRow, "ORDER BY number")
         return [
-            GivenCommand(row.run_id, row.by, row.request_id, row.request, row.body, row.refused, row.reason)
+            GivenCommand(
+                row.run_id, row.by, row.request_id, row.request, row.body, row.refused, row.reason, row.given_utc
+            )
             for row in rows
         ]
 
@@ -328,6 +349,16 @@ class StoredSession(SessionRows):
 
     def _messages(self, rest: str, *values: object) -> Iterator[MessageRow]:
         return self.rows("messages LEFT JOIN pictures USING (session, session_seq)", MessageRow, rest, *values)
+
+    def picture_places(self) -> Iterator[tuple[int, int]]:
+        """(cell_id, session_seq) of the cells that have a picture; the newest of a cell last."""
+        rows = self.rows("pictures", PicturePlaceRow, "ORDER BY session_seq")
+        return ((row.cell_id, row.session_seq) for row in rows)
+
+    def picture(self, session_seq: int) -> bytes | None:
+        """The JPEG of one message; None: it has none."""
+        rows = self.rows("pictures", PictureRow, "AND session_seq = ?", session_seq)
+        return next((row.jpeg for row in rows), None)
 
     def pictures(self) -> Iterator[tuple[int, bytes]]:
         """(cell_id, JPEG) of the cells that have one; the newest of a cell last."""

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.absolute import described
+from streamer.counting.corrections import Corrections
+from streamer.counting.review_events import Signature
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.journal.columns import reading
 from streamer.journal.reader import JournalReader, StoredOptions, StoredSession
 from streamer.journal.replay import replay
+from streamer.journal.reviewing import reviewed
 from streamer.journal.rows import decision_of
 from streamer.journal.schema import JournalError
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, Envelope, Message, WireError, decode
@@ -28,10 +31,27 @@ class Recounted:
     """Final where the session has ended, else that of all its frames."""
     last_due: Differential | None
     """What was published last, as it is counted now; None where none was due yet."""
+    corrections: Corrections
+    """The review of it, which is in the count."""
+
+    @property
+    def faults(self) -> list[str]:
+        """Of the signatures that do not hold, why, one line each."""
+        return [
+            f"the signature of {one.by}, {one.at}, does not hold: {one.fault}"
+            for one in self.corrections.signatures
+            if one.fault is not None
+        ]
+
+    @property
+    def signature(self) -> Signature | None:
+        """That of a signed slide; None: it is not signed, or is being amended."""
+        return self.corrections.signatures[-1] if self.corrections.is_frozen else None
 
 
 def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda seen: None) -> Recounted:
-    """Run a session's frames through the count; `each` gets every frame once it was counted."""
+    """Run a session's frames through the count, and then what people said of it when it had ended; `each` gets every
+    frame once it was counted."""
     rules = stored.rules
     runs = stored.runs()
     options = runs[-1].options if runs else StoredOptions()
@@ -52,11 +72,13 @@ def recounted(stored: StoredSession, each: Callable[[SeenFrame], None] = lambda 
 
     replay(stored, count, on_update=note, on_frame=each)
     if not stored.ended:
-        return Recounted(count, described(count.differential(final=False), stored.slide), last_due)
+        so_far = described(count.differential(final=False), stored.slide)
+        return Recounted(count, so_far, last_due, Corrections(count))
     with stored.reading("sessions.end_corrections"):
         count.finish(stored.end_corrections, stored.end_progress)
+    corrections = reviewed(stored, count)
     final = described(count.differential(final=True), stored.slide)
-    return Recounted(count, final, final)
+    return Recounted(count, final, final, corrections)
 
 
 @contextlib.contextmanager
@@ -105,4 +127,5 @@ def differences(again: DifferentialMessage, published: DifferentialMessage) -> l
         if name not in stamps
         and getattr(again, name) != getattr(published, name)
         and not (name == "verdict" and published.verdict is None)  # of before there were verdicts
+        and not (name in ("review", "reviewed_cells") and published.review is None)
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from streamer.counting.known import Known, known_of
 from streamer.counting.size_correction import Place
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
-from streamer.records import Classifications, MeasuredLook
+from streamer.records import Classifications, MeasuredLook, Review
 from streamer.stage.hidden import HiddenParts, Mask
 from streamer.stage.placement import Correction
 
@@ -52,6 +53,17 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     hidden: HiddenRow | None = None
     shapes: tuple[MeasuredLook, ...] = ()
     evidence: EvidenceState | None = None
+    review: Review | None = None
+    """None: of a journal of before there were reviews."""
+
+
+class _Reviewer(msgspec.Struct):
+    reviewer: str | None = None
+
+
+def now_utc() -> str:
+    """ISO 8601 with microseconds and Z."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,12 @@ class GivenCommand:
     refused: str | None = None
     """Code of the refusal; None: carried out."""
     reason: str | None = None
+    given_utc: str = field(default_factory=now_utc)
+
+    @property
+    def reviewer(self) -> str:
+        """Who says something of a cell: the initials in the request, or else the name of the key."""
+        return msgspec.json.decode(self.body, type=_Reviewer).reviewer or self.by
 
 
 class ModelId(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,6 +244,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         hidden=packed_hidden(checkpoint.slide.hidden),
         shapes=checkpoint.shapes,
         evidence=checkpoint.evidence,
+        review=checkpoint.review,
     )
     return msgspec.msgpack.encode(row)
 
@@ -249,6 +268,7 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
         area=row.area,
         shapes=row.shapes,
         evidence=row.evidence,
+        review=row.review or Review(),
     )
 
 

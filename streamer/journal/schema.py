@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from engines.base import LeukostreamError
+from streamer.journal.holder import holder_of
 
 APPLICATION_ID = 0x4C45554B
 """Distinguishes a journal from other SQLite files: "LEUK"."""
@@ -246,8 +247,22 @@ CREATE TABLE IF NOT EXISTS known_positions (
 )
 """Of sources that know where their frames lie, or how large a pixel is; journals of others lack these tables."""
 
+REVIEW_EVENTS = """
+CREATE TABLE IF NOT EXISTS review_events (
+    session INTEGER NOT NULL,
+    number INTEGER NOT NULL,      -- of the session, from 0 without gaps
+    given_utc TEXT NOT NULL,
+    by TEXT NOT NULL,             -- the reviewer's initials
+    body TEXT NOT NULL,           -- JSON: what the reviewer did, from what to what
+    signed BLOB,                  -- of a signature: zlib, what was signed; NULL: of any other event
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+"""
+"""What people do with a session that has ended; only in journals of which somebody reviewed a slide. Rows are added and
+never changed."""
+
 OPTIONAL = (
-    *("shapes", "hidden_parts", "frame_evidence", "slides"),
+    *("shapes", "hidden_parts", "frame_evidence", "slides", "review_events"),
     *("frame_positions", "keyframe_positions", "known_positions"),
 )
 
@@ -353,7 +368,8 @@ def _limit(database: sqlite3.Connection, size_bytes: int) -> None:
 def _own_columns() -> Mapping[str, list[tuple[str, str, int]]]:
     """(name, type, 0) of each column, by table."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        database.executescript("".join((SCHEMA, SHAPES, HIDDEN_PARTS, FRAME_EVIDENCE, SLIDES, *POSITIONS)))
+        own = (SCHEMA, SHAPES, HIDDEN_PARTS, FRAME_EVIDENCE, SLIDES, REVIEW_EVENTS, *POSITIONS)
+        database.executescript("".join(own))
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return {name: _columns(database, name) for (name,) in tables}
 
@@ -422,8 +438,10 @@ def fault(path: Path, error: sqlite3.Error) -> JournalError:
     code = None if code is None else code & 0xFF
     said = " ".join(str(error).split()).partition(" with text ")[0]  # what follows is the text that is none
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        holder = holder_of(path)
         return JournalError(
-            f"journal {path}: got a file that another process has locked, expected to be alone; end that run first"
+            f"journal {path}: got a file that another process has locked{f' ({holder})' if holder else ''}, expected to"
+            " be alone; end that run or review first"
         )
     if code == sqlite3.SQLITE_INTERRUPT:
         return JournalError(

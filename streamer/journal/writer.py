@@ -6,7 +6,6 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -14,21 +13,33 @@ import numpy as np
 
 from engines.base import UsageError
 from streamer import __version__
+from streamer.counting.review_events import ReviewEvent
 from streamer.counting.slide_count import Checkpoint, SeenFrame
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal.evidence import create_evidence, forget_end, write_evidence
 from streamer.journal.positions import PositionsWriter
 from streamer.journal.reader import StoredSession, read_sessions
+from streamer.journal.reviewing import packed_signed
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
+    now_utc,
     packed,
     packed_checkpoint,
     packed_corrections,
     packed_hidden,
     packed_mask,
 )
-from streamer.journal.schema import HIDDEN_PARTS, SHAPES, SLIDES, connect, connect_readonly, create, fault
+from streamer.journal.schema import (
+    HIDDEN_PARTS,
+    REVIEW_EVENTS,
+    SHAPES,
+    SLIDES,
+    connect,
+    connect_readonly,
+    create,
+    fault,
+)
 from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, STATIC_PICTURE, StaticRow, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
@@ -83,7 +94,7 @@ class Journal:
             self.database.execute(
                 "INSERT INTO sessions (id, source, address, live, created_utc, rules, next_seq)"
                 " VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (id_, source, address, live, _now(), msgspec.json.encode(rules).decode()),
+                (id_, source, address, live, now_utc(), msgspec.json.encode(rules).decode()),
             )
         return SessionJournal(self, read_sessions(self.database, self.path)[-1])
 
@@ -145,7 +156,7 @@ class SessionJournal:
             create_evidence(self._db)  # journals of before there were verdicts have no such table
             forget_end(self._db, self._number)
             self._db.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, _now(), __version__, configuration)
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?)", (self._number, run_id, now_utc(), __version__, configuration)
             )
             self._db.execute("UPDATE sessions SET ended = 0, end_corrections = NULL WHERE number = ?", (self._number,))
 
@@ -226,12 +237,28 @@ class SessionJournal:
         """Store a command, its changes and its messages."""
         with self.journal.transaction():
             self._db.execute(
-                "INSERT INTO commands (session, after_frame, given_utc, run_id, by, request_id, request, body, refused,"
-                " reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (self._number, after_frame, _now(), *astuple(given)),
+                "INSERT INTO commands (session, after_frame, run_id, by, request_id, request, body, refused, reason,"
+                " given_utc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._number, after_frame, *astuple(given)),
             )
             if update is not None:
                 self._cell_changes(after_frame, update)
+            self._messages(emissions)
+
+    def review(
+        self, given: ReviewEvent, signed: bytes | None, update: SlideUpdate, emissions: Sequence[Emission]
+    ) -> None:
+        """Store what a person did with a session that has ended, its changes and its messages: they outlast a crash of
+        the system. `signed`: what a signature signs."""
+        body = msgspec.json.encode(given.event).decode()
+        blob = None if signed is None else packed_signed(signed)
+        with self.journal.transaction(durable=True):
+            self._db.execute(REVIEW_EVENTS)
+            self._db.execute(
+                "INSERT INTO review_events VALUES (?, ?, ?, ?, ?, ?)",
+                (self._number, given.number, given.at, given.by, body, blob),
+            )
+            self._cell_changes(None, update)
             self._messages(emissions)
 
     def _hidden_parts(self, frame_id: int, hidden: HiddenParts | None) -> None:
@@ -419,7 +446,3 @@ def _cell_row(cell: Cell) -> tuple[object, ...]:
 def _attributes_json(cell: Cell) -> str | None:
     attributes = attribute_messages(cell.attributes)
     return None if attributes is None else msgspec.json.encode(attributes).decode()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -21,7 +21,7 @@ from streamer.protocol.messages import (
     Version,
     WireError,
 )
-from streamer.records import SlideInfo
+from streamer.records import REVIEWER, SlideInfo
 
 REQUEST_VERSION = "1.0"
 """Requests are what they were in 1.0, so that older streamers answer them too."""
@@ -30,6 +30,8 @@ REQUEST_MAX_BYTES = 4096
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
 Name = Annotated[str, Meta(max_length=128)]
+CellNumber = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Reviewer = Annotated[str, Meta(pattern=f"^{REVIEWER}$")]
 SessionSeq = Annotated[int, Meta(ge=-1, le=2**62)]
 
 
@@ -93,15 +95,48 @@ class StopAt(Command, frozen=True, kw_only=True, tag="stop_at"):
 class Reclassify(Command, frozen=True, kw_only=True, tag="reclassify", rename={"class_": "class"}):
     """Give a counted cell the class that a person says it has, whatever the models say of it, now and later."""
 
-    cell_id: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    cell_id: CellNumber
     class_: Name | None
     """One of the classifier's, or `unclassified`; None: take back what was said before."""
     subclass: Name | None = None
     """One of the class's, where it has any."""
+    reviewer: Reviewer | None = None
+    """Initials of who says so; None: whoever the key belongs to."""
 
 
-AnyCommand = Pause | Resume | NewSlide | StopAt | Reclassify
-AnyRequest = SnapshotRequest | ReplayRequest | StatusRequest | Pause | Resume | NewSlide | StopAt | Reclassify
+class Confirm(Command, frozen=True, kw_only=True, tag="confirm", rename={"class_": "class"}):
+    """Say that counted cells are right as they are: they keep their class, whatever the models say of them later.
+    Refused where one of them has another class by now."""
+
+    cell_ids: Annotated[list[CellNumber], Meta(min_length=1, max_length=256)]
+    class_: Name
+    """That all of them have."""
+    subclass: Name | None = None
+    reviewer: Reviewer | None = None
+
+
+class Comment(Command, frozen=True, kw_only=True, tag="comment"):
+    """Put a remark about a cell, or about the slide, on record. It changes nothing else."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=2000)]
+    cell_id: CellNumber | None = None
+    """None: about the slide."""
+    reviewer: Reviewer | None = None
+
+
+AnyCommand = Pause | Resume | NewSlide | StopAt | Reclassify | Confirm | Comment
+AnyRequest = (
+    SnapshotRequest
+    | ReplayRequest
+    | StatusRequest
+    | Pause
+    | Resume
+    | NewSlide
+    | StopAt
+    | Reclassify
+    | Confirm
+    | Comment
+)
 REQUEST_TYPES: dict[str, type[AnyRequest]] = {
     "snapshot": SnapshotRequest,
     "replay": ReplayRequest,
@@ -111,6 +146,8 @@ REQUEST_TYPES: dict[str, type[AnyRequest]] = {
     "new_slide": NewSlide,
     "stop_at": StopAt,
     "reclassify": Reclassify,
+    "confirm": Confirm,
+    "comment": Comment,
 }
 
 

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from engines.geometry import iou_matrix
-from streamer.counting.agreement import Kappa, cohen_kappa
+from streamer.counting.agreement import Kappa, kappa_of
 from streamer.journal import Recounted, SeenFrame, StoredSession
 from streamer.qc.counts import CountedSlide
-from streamer.records import UNCLASSIFIED, Cell
+from streamer.records import Cell
 
 LEAST_OVERLAP = 0.5
 """Intersection over union from which on two boxes show the same cell."""
@@ -55,7 +54,8 @@ def matched_kappa(
     pairs = _one_to_one(votes)
     if len(pairs) < LEAST_MATCHED * min(len(known) for known in cells) or not pairs:
         return f"only {len(pairs)} cells lie at the same places: other pictures, or other detectors"
-    return _kappa([(_name(cells[0][a], into), _name(cells[1][b], into)) for a, b in pairs])
+    kappa, unnamed, differing = kappa_of([(_name(cells[0][a], into), _name(cells[1][b], into)) for a, b in pairs])
+    return kappa, unnamed, differing[:3]
 
 
 def _in_both(first: Iterator[SeenFrame], second: Iterator[SeenFrame]) -> Iterator[tuple[SeenFrame, SeenFrame]]:
@@ -112,13 +112,3 @@ def _one_to_one(votes: Counter[tuple[int, int]]) -> list[tuple[int, int]]:
 def _name(cell: Cell, into: Mapping[str, str]) -> str:
     name = cell.subclass or cell.class_name
     return into.get(name, name)
-
-
-def _kappa(names: list[tuple[str, str]]) -> Matched:
-    both = [pair for pair in names if UNCLASSIFIED not in pair]
-    classes = sorted({name for pair in both for name in pair})
-    table: npt.NDArray[np.int64] = np.zeros((len(classes), len(classes)), np.int64)
-    for a, b in both:
-        table[classes.index(a), classes.index(b)] += 1
-    differing = Counter((a, b) for a, b in both if a != b)
-    return cohen_kappa(table), len(names) - len(both), tuple((a, b, n) for (a, b), n in differing.most_common(3))

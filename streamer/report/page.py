@@ -34,8 +34,6 @@ from streamer.report.gallery import LEAST_CONFIDENCE, LEAST_PROBABILITY, CellGro
 from streamer.report.slide import ClassRow, ShownSlide
 from streamer.report.templating import environment
 
-UNSIGNED = "not reviewed, not signed"
-
 VERDICT_MEANINGS = {
     "ready for review": "Nothing that was measured speaks against reviewing this result. That does not make it right.",
     "incomplete": "Something is missing or limits this result. Read the reasons before you use any of its numbers.",
@@ -58,7 +56,9 @@ FLAG_WORDS = {"low": "▼ Low", "high": "▲ High", "seen": "● Seen"}
 
 def page(slides: Sequence[ShownSlide], *, made_utc: str) -> str:
     """One slide as a report, several as a worklist with the report of each behind it. `made_utc`: ISO 8601 with Z."""
-    return _templates().get_template("page.html.j2").render(slides=slides, made_utc=made_utc)
+    states = dict.fromkeys(one.review.state for one in slides)
+    review = next(iter(states)) if len(states) == 1 else "see at each slide how far it was reviewed"
+    return _templates().get_template("page.html.j2").render(slides=slides, made_utc=made_utc, review=review)
 
 
 @cache
@@ -89,7 +89,6 @@ def _templates() -> jinja2.Environment:
         not_seen=not_seen,
         range_words=RANGE_WORDS,
         size_corrected=size_corrected,
-        unsigned=UNSIGNED,
         verdict_meanings=VERDICT_MEANINGS,
         with_smudge_cells=with_smudge_cells,
     )

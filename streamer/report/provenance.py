@@ -13,6 +13,7 @@ from streamer.journal import ModelId, Recounted, StoredSession, differences, las
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import EndMessage, HealthMessage
 from streamer.records import SlideInfo
+from streamer.report.review import review_of
 
 LIMITS_WORDS = {
     CLOPPER_PEARSON: "Clopper-Pearson, for a count whose end was fixed in advance",
@@ -84,8 +85,12 @@ def provenance_of(
         ("Counted by", f"leukostream {', '.join(dict.fromkeys(run.program for run in runs)) or 'unknown'}"),
         ("Page made by", f"leukostream {__version__}"),
     ]
-    groups = [("Slide", slide), ("Times", times), ("Models", models), ("Thresholds", thresholds)]
-    return Provenance([*groups, ("Versions", versions), *_commands(session)], *_recounted(session, again))
+    groups: list[tuple[str, Rows]] = [
+        *(("Slide", slide), ("Times", times), ("Models", models), ("Thresholds", thresholds))
+    ]
+    signed = [("Signatures", review_of(again).signatures)] if again.corrections.signatures else []
+    groups = [*groups, ("Versions", versions), *signed, *_commands(session)]
+    return Provenance(groups, *_recounted(session, again))
 
 
 def utc(text: str) -> str:

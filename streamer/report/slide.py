@@ -20,6 +20,7 @@ from streamer.report.gallery import CellGroup, PictureFinder, groups, subclass_c
 from streamer.report.growth import Growth, growth_of
 from streamer.report.provenance import Provenance, provenance_of
 from streamer.report.quality import FrameCount, Measure, frame_counts, measures_of
+from streamer.report.review import ShownReview, review_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class ShownSlide:
     classes: Sequence[ClassRow]
     gallery: Sequence[CellGroup]
     reclassified: int
-    """Cells that a person gave their class."""
+    """Cells that a person gave their class, confirmed or added."""
+    review: ShownReview
     film: Film | None
     """None: no frame has a place on the slide."""
     growth: Growth
@@ -102,6 +104,7 @@ def show(
         classes=_class_rows(message, ranges, gallery),
         gallery=gallery,
         reclassified=sum(one.cell.reclassified for group in gallery for one in group.cells),
+        review=review_of(again),
         film=film_of(session, visited, scale, recording, with_picture=with_picture),
         growth=growth_of(published(session)),
         rejected=frame_counts(evidence.rejected),

@@ -11,10 +11,13 @@ from typing import Protocol
 
 import msgspec
 
+from streamer.counting.review_events import CorrectionFault, check_reviewer, check_text
 from streamer.journal import Emission, GivenCommand
 from streamer.protocol.messages import NEW_SLIDE
 from streamer.protocol.requests import (
     AnyCommand,
+    Comment,
+    Confirm,
     NewSlide,
     Pause,
     Reclassify,
@@ -73,8 +76,9 @@ class CommandExecutor:
         try:
             if lane.ring.closed:
                 raise RequestRefused("not possible", f"source {lane.name} has ended")
-            if isinstance(command, Reclassify):
-                self._reclassify(lane, command, given)
+            _check_words(command)
+            if isinstance(command, Reclassify | Confirm):
+                self._name_cells(lane, command, given)
             else:
                 self._carry_out(lane, command)
                 session.note(given)
@@ -90,15 +94,24 @@ class CommandExecutor:
             return None
         return lane.state()
 
-    def _reclassify(self, lane: Lane, command: Reclassify, given: GivenCommand) -> None:
-        reclassification = Reclassification(command.cell_id, command.class_, command.subclass)
-        fault = lane.session.count.fault_of(reclassification)
-        if fault is not None:
-            raise RequestRefused("not possible", fault)
-        self._send(lane.session.reclassify(reclassification, given))
+    def _name_cells(self, lane: Lane, command: Reclassify | Confirm, given: GivenCommand) -> None:
+        confirmed = isinstance(command, Confirm)
+        cell_ids = command.cell_ids if isinstance(command, Confirm) else [command.cell_id]
+        reclassifications = [
+            Reclassification(cell_id, command.class_, command.subclass, confirmed)
+            for cell_id in dict.fromkeys(cell_ids)
+        ]
+        for one in reclassifications:
+            fault = lane.session.count.fault_of(one)
+            if fault is not None:
+                raise RequestRefused("not possible", fault)
+        self._send(lane.session.name_cells(reclassifications, given))
 
-    def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide) -> None:
-        if isinstance(command, Pause | Resume):
+    def _carry_out(self, lane: Lane, command: Pause | Resume | StopAt | NewSlide | Comment) -> None:
+        if isinstance(command, Comment):
+            if command.cell_id is not None and not lane.session.count.is_counted(command.cell_id):
+                raise RequestRefused("not possible", f"got cell {command.cell_id}, expected one that is counted")
+        elif isinstance(command, Pause | Resume):
             if lane.gate.paused == isinstance(command, Pause):
                 raise RequestRefused(
                     "not possible", f"source {lane.name} is {'' if lane.gate.paused else 'not '}paused already"
@@ -129,6 +142,17 @@ def next_slide(before: SlideInfo, said: SlideInfo) -> SlideInfo:
     kept = ("operator", "instrument", "stain", "magnification")
     same = {name: getattr(before, name) for name in kept if getattr(said, name) is None}
     return msgspec.structs.replace(said, um_per_px=before.um_per_px, **same)
+
+
+def _check_words(command: AnyCommand) -> None:
+    """RequestRefused for initials that are none, and for a comment that can't be kept."""
+    try:
+        if isinstance(command, Reclassify | Confirm | Comment) and command.reviewer is not None:
+            check_reviewer(command.reviewer)
+        if isinstance(command, Comment):
+            check_text(command.text, "comment")
+    except CorrectionFault as fault:
+        raise RequestRefused("not possible", str(fault)) from None
 
 
 def given_command(command: AnyCommand, by: str) -> GivenCommand:

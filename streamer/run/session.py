@@ -173,8 +173,14 @@ class SlideSession:
 
     def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
+        return self.name_cells([reclassification], given)
+
+    def name_cells(self, reclassifications: Sequence[Reclassification], given: GivenCommand) -> list[Emission]:
+        """The messages of some cells, without fault, that a person names or confirms by one command: the cells, and the
+        differential."""
         self._is_kept = False
-        update = self.count.reclassify(reclassification)
+        by, at = given.reviewer, given.given_utc
+        update = self.count.reclassify(*(replace(one, by=by, at=at) for one in reclassifications))
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
         emissions += self._differential_due(update)

@@ -20,6 +20,7 @@ from engines.base import LeukostreamError
 from engines.geometry import Boxes, Image
 from engines.models.classifier import Classifier
 from streamer.commands.output import remark
+from streamer.counting.differential import NOT_CELLS
 from streamer.counting.evidence import whole_red_cells_px
 from streamer.journal import JournalError, SeenFrame, StoredSession
 from streamer.journal.recounting import opened, recounted
@@ -89,11 +90,18 @@ class _Session:
         self._sights: defaultdict[int, list[_Sight]] = defaultdict(list)
         self._rbc_px: list[float] = []
         self._count = recounted(stored, self._see).count
-        self.cells: dict[int, Cell] = {
-            cell.cell_id: cell
+        named = [
+            cell
             for cell in chain(self._count.cells(), self._count.uncounted_cells())
             if cell.reclassified and cell.class_name != UNCLASSIFIED
-        }
+        ]
+        unknown = [name for name in NOT_CELLS if name not in classifier.card.class_names]
+        self.cells: dict[int, Cell] = {cell.cell_id: cell for cell in named if cell.class_name not in unknown}
+        if len(self.cells) < len(named):
+            remark(
+                f"journal {path}: {len(named) - len(self.cells)} cells are left out, called {' or '.join(unknown)}:"
+                " the classifier has no such class"
+            )
 
     def _see(self, seen: SeenFrame) -> None:
         frame = PlacedFrame(seen.frame_id, 0, 0.0, 0.0, seen.width, seen.height, seen.file, seen.accepted, 0.0)

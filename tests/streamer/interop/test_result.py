@@ -13,7 +13,7 @@ from streamer.interop.loinc import loinc_of
 from streamer.interop.result import result_of
 from streamer.interop.sessions import exported, pseudonym_of
 from streamer.interop.status import Review, review_of, status_codes
-from streamer.journal import opened
+from streamer.journal import opened, recounted
 from tests.streamer.journal.journal_cases import write_walk
 
 
@@ -65,7 +65,7 @@ def test_codes_are_those_without_a_method_until_a_person_confirmed_every_cell(to
 def test_the_notes_say_what_it_is_for_the_verdict_and_what_was_not_assessed(told):
     assert told.notes[0] == "Research use only: not a medical device."
     assert told.notes[1].startswith("verdict on slide: incomplete")
-    assert "2 cells named by a person" in told.notes
+    assert "2 cells named or confirmed by a person" in told.notes
     assert any(note.startswith("not assessed: blast") for note in told.notes)
     assert any(note.startswith("flags: ") for note in told.notes)
     assert told.notes[-1].startswith("limits are of sampling only")
@@ -97,10 +97,10 @@ def test_the_time_is_that_of_the_last_frame(walk, told):
     assert told.observed == datetime.fromisoformat(last)
 
 
-def test_what_people_named_is_in_review_and_nothing_is_signed(walk, tmp_path):
+def test_what_people_named_is_in_review(walk, tmp_path):
     for path, state in ((walk, "in review"), (write_walk(tmp_path / "untouched.db"), "unsigned")):
         with opened(str(path)) as journal:
-            assert review_of(journal.sessions[0]) == Review(state, every_cell_confirmed=False)
+            assert review_of(recounted(journal.sessions[0])) == Review(state, every_cell_confirmed=False)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from streamer.records import (
     NearestLaboratory,
     PositionsStatus,
     RecordingStatus,
+    Review,
     ShadowStatus,
     SlideInfo,
     SourceStatus,
@@ -255,7 +256,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *(StagePosition, StagePoint, MergedIsland, Detection, CellShape, ClassShare, Flag, SourceStatus),
         PositionsStatus,
         *(ShadowStatus, StreamStatus, RecordingStatus),
-        *(Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
+        *(Review, Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
         *(requests.SourceSnapshot, requests.SourceState),
         *(SlideInfo, AbsoluteCounts, AbsoluteShare),
     ]

@@ -365,9 +365,9 @@ def test_a_class_that_a_person_gave_is_said(copy, one):
     )
     (changed,), root = report(copy)
     item = root.by_id(f"slide-1-cell-{cell.cell_id}")
-    assert f"{given}: given by a person" in item.text
+    assert f"{given}: by a person" in item.text
     assert changed.reclassified == 1
-    assert "1 cell has the class that a person gave." in root.section("slide-1-differential").text
+    assert "1 cell has a class that a person gave or confirmed." in root.section("slide-1-differential").text
     assert "By mary reclassify" in root.section("slide-1-provenance").text
     assert "with another result than was published" in root.section("slide-1-provenance").text
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from streamer.analysis.analyser import Analysed
@@ -75,7 +76,10 @@ def test_a_cell_counts_as_a_person_says_until_that_is_taken_back(seen: list[Anal
     assert session.count.cell(cell.cell_id).looks == untouched.count.cell(cell.cell_id).looks
     assert session.count.differential(final=False).total == untouched.count.differential(final=False).total
     say(session, cell.cell_id, None)
-    assert session.count.differential(final=False) == untouched.count.differential(final=False)
+    after, before_all = (one.count.differential(final=False) for one in (session, untouched))
+    assert after.review is not None
+    assert (after.review.state, after.review.by, after.reviewed_cells) == ("in review", "owner", 0)
+    assert msgspec.structs.replace(after, review=before_all.review) == before_all
     assert list(map(str, session.count.cells())) == list(map(str, untouched.count.cells()))
 
 
