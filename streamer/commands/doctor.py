@@ -58,6 +58,11 @@ def examine() -> Iterable[Finding]:
     yield from _tensorrt()
     yield _package("torch", needed=False, remedy="pip install 'leukostream[train]' (only for training)")
     yield _package("av", needed=False, remedy="pip install 'leukostream[av]' (streams and films, docs/streams.md)")
+    yield _package(
+        "openslide-python",
+        needed=False,
+        remedy="pip install 'leukostream[wsi]' (whole-slide images, docs/whole-slides.md)",
+    )
     yield from _cameras()
 
 

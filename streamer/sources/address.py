@@ -12,13 +12,19 @@ from urllib.parse import urlsplit, urlunsplit
 from engines.base import UsageError
 from streamer.sources.packages import prefixes
 
-Kind = Literal["camera", "stream", "path", "sim", "replay", "imagezmq", "package"]
+Kind = Literal["camera", "stream", "path", "sim", "replay", "imagezmq", "wsi", "package"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LIKE_A_NAME = re.compile(r"[^/\\:.*?\[\]~]*")
 _DEVICE = re.compile(r"/dev/video(\d+)")
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://", "srt://")
-_PREFIXES: dict[str, Kind] = {"sim:": "sim", "replay:": "replay", "imagezmq:": "imagezmq", "camera:": "camera"}
+_PREFIXES: dict[str, Kind] = {
+    "sim:": "sim",
+    "replay:": "replay",
+    "imagezmq:": "imagezmq",
+    "camera:": "camera",
+    "wsi:": "wsi",
+}
 _MAX_NAME = 32
 
 
@@ -103,7 +109,7 @@ def unique_names(addresses: Iterable[SourceAddress]) -> tuple[SourceAddress, ...
 
 
 def split_options(target: str) -> tuple[str, str]:
-    """(path, options) of a recording: `FILE,speed=2,source=left`, or `FILE?speed=2&source=left`."""
+    """(path, options) of a recording or a slide: `FILE,speed=2,source=left`, or `FILE?speed=2&source=left`."""
     match = re.search(r"[,?](?=\w+=[^/\\]*$)", target)
     return (target[: match.start()], target[match.end() :]) if match else (target, "")
 
@@ -162,8 +168,8 @@ def _short_name(kind: Kind, target: str) -> str:
         return f"camera{int(number[1])}" if number else "camera"
     if kind == "stream":
         text = _host(target)
-    elif kind in ("path", "replay"):
-        if kind == "replay":
+    elif kind in ("path", "replay", "wsi"):
+        if kind != "path":
             target = named_track(target) or split_options(target)[0]
         # A glob is named after the folder that it looks into.
         parts = [part for part in PurePath(target).parts if not re.search(r"[*?\[]", part)]
