@@ -207,7 +207,8 @@ class Frame:
     pixels: npt.NDArray[np.uint8] | DeferredImage
     """(H, W, 3) BGR, or what makes them. Owned by the frame: nobody writes into it."""
     file: str | None = None
-    """Base name, for image files; None for cameras, videos and the simulated slide."""
+    """Base name, for image files, with `#page=2` of a stack and `#xywh=0,0,1280,1024` for a tile of a large image; None
+    for cameras, videos, whole-slide images and the simulated slide."""
     encoded: EncodedImage | None = None
     """What a source read that decodes whole files; None for any other."""
     captured_utc_ns: int | None = None
@@ -222,6 +223,9 @@ class Frame:
     stage_error_um: float | None = None
     """How far off x and y of `stage_um` may be, as the source states it; None: it states nothing. 0: they are exact and
     go along the picture, x to the right and y down, so that `um_per_px` alone turns them into pixels."""
+    is_tile: bool = False
+    """Whether it was cut from one picture with the other frames of its source: then a `stage_um` without error holds
+    whatever the frame shows, and nothing is registered."""
     um_per_px: float | None = None
     """Micrometres per pixel of this frame, as the source states it; None: it does not know."""
     exposed_ns: int | None = None

@@ -38,6 +38,11 @@ def _module(name: str) -> Callable[[], str | None]:
     return lambda: None if importlib.util.find_spec(name) is not None else f"no module {name}"
 
 
+def _wsi() -> str | None:
+    missing = [name for name in ("openslide", "tifffile", "imagecodecs", "zarr", "wsidicom") if _module(name)()]
+    return f"no module {missing[0]}" if missing else None
+
+
 def _data() -> str | None:
     named = os.environ.get("LEUKOSTREAM_DATA")
     root = Path(named) if named else Path(__file__).parents[2] / "shared" / "data"
@@ -77,6 +82,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "hl7": Requirement(_module("hl7"), r"package hl7\b", DEV),
     "dicom": Requirement(_module("wsidicom"), r"packages of DICOM", DEV),
     "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
+    "wsi": Requirement(_wsi, r"of the extra wsi", DEV),
     "av": Requirement(_module("av"), r"PyAV", DEV),
     "pymmcore_plus": Requirement(_module("pymmcore_plus"), r"pymmcore-plus|UniMMCore", DEV),
     "mm_test_adapters": Requirement(_module("mm_test_adapters"), r"mm-test-adapters", DEV),

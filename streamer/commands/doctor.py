@@ -60,6 +60,11 @@ def examine() -> Iterable[Finding]:
     yield _package("av", needed=False, remedy="pip install 'leukostream[av]' (streams and films, docs/streams.md)")
     for package, name in (("pymmcore-plus", "micromanager"), ("harvesters", "genicam"), ("pypylon", "pylon")):
         yield _package(package, needed=False, remedy=f"pip install 'leukostream[{name}]' (cameras, docs/cameras.md)")
+    yield _package(
+        "openslide-python",
+        needed=False,
+        remedy="pip install 'leukostream[wsi]' (whole-slide images, docs/whole-slides.md)",
+    )
     yield from _cameras()
 
 

@@ -88,8 +88,9 @@ class FrameHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pixels_crc: int | None = None
     """Of every 16th decoded row, for image files: another decoder may give other pixels."""
     stage_um: StagePoint | None = None
-    """This and the next three: as of Frame; `exposed_ns` less its `captured_ns`."""
+    """This and the next four: as of Frame; `exposed_ns` less its `captured_ns`."""
     stage_error_um: float | None = None
+    is_tile: bool = False
     um_per_px: float | None = None
     exposed_after_ns: int | None = None
     moving: bool | None = None

@@ -279,6 +279,7 @@ class Recorder:
             file=frame.file,
             stage_um=usable_point(frame.stage_um),
             stage_error_um=usable_error(frame.stage_error_um),
+            is_tile=frame.is_tile,
             um_per_px=usable_scale(frame.um_per_px),
             exposed_after_ns=None if frame.exposed_ns is None else frame.exposed_ns - frame.captured_ns,
             moving=frame.moving,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from engines.base import UsageError
 from streamer.records import Mode
 from streamer.sources.address import SourceAddress, parse_source, unique_names
 from streamer.sources.base import Source, SourceError, SourceLostError
@@ -20,6 +21,10 @@ __all__ = [
     "parse_source",
     "unique_names",
 ]
+
+
+_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm", ".zarr")
+"""How the names of slides end that are neither films nor fields."""
 
 
 def open_source(
@@ -70,6 +75,10 @@ def open_source(
         from streamer.sources.openflexure import open_openflexure
 
         return open_openflexure(address.name, address.target, now_ns, every_frame=mode == "analysis")
+    if address.kind == "wsi":
+        from streamer.sources.whole_slide import WholeSlideSource
+
+        return WholeSlideSource(address.name, address.target, now_ns)
     if address.kind == "package":
         from streamer.sources.packages import open_packaged
 
@@ -95,6 +104,8 @@ def _of_path(address: SourceAddress, mode: Mode | None, now_ns: Callable[[], int
     from streamer.sources.video import VideoFileSource
 
     target = os.path.expanduser(address.target)
+    if target.lower().rstrip("/").endswith(_SLIDES) and os.path.exists(target):
+        raise UsageError(f"source {target}: got a whole-slide image, expected it as wsi:{target}")
     if os.path.isfile(target) and not is_image(Path(target)):
         return VideoFileSource(address.name, target, now_ns, live=mode == "live")
     list_images(target)  # for its error, now and not when the pipeline runs

@@ -13,7 +13,7 @@ from engines.base import UsageError
 from streamer.sources.packages import prefixes
 
 Kind = Literal[
-    "camera", "stream", "path", "sim", "replay", "imagezmq", "mm", "genicam", "pylon", "openflexure", "package"
+    "camera", "stream", "path", "sim", "replay", "imagezmq", "wsi", "mm", "genicam", "pylon", "openflexure", "package"
 ]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -25,6 +25,7 @@ _PREFIXES: dict[str, Kind] = {
     "replay:": "replay",
     "imagezmq:": "imagezmq",
     "camera:": "camera",
+    "wsi:": "wsi",
     "mm:": "mm",
     "genicam:": "genicam",
     "pylon:": "pylon",
@@ -114,7 +115,7 @@ def unique_names(addresses: Iterable[SourceAddress]) -> tuple[SourceAddress, ...
 
 
 def split_options(target: str) -> tuple[str, str]:
-    """(path, options) of a recording: `FILE,speed=2,source=left`, or `FILE?speed=2&source=left`."""
+    """(path, options) of a recording or a slide: `FILE,speed=2,source=left`, or `FILE?speed=2&source=left`."""
     match = re.search(r"[,?](?=\w+=[^/\\]*$)", target)
     return (target[: match.start()], target[match.end() :]) if match else (target, "")
 
@@ -180,8 +181,8 @@ def _short_name(kind: Kind, target: str) -> str:
         text = next((part for part in parts if part and part != "aravis" and not part.lower().endswith(".cti")), "")
     elif kind == "mm":
         text = PurePath(target.partition(",")[0]).stem
-    elif kind in ("path", "replay"):
-        if kind == "replay":
+    elif kind in ("path", "replay", "wsi"):
+        if kind != "path":
             target = named_track(target) or split_options(target)[0]
         # A glob is named after the folder that it looks into.
         parts = [part for part in PurePath(target).parts if not re.search(r"[*?\[]", part)]

@@ -7,7 +7,8 @@ Decisions
   top of its range, so a 12-bit camera's file looks as its 8-bit file would, and the same in each frame. Whoever reads a
   series passes the depth found so far as `at_least_bits`, so that one dark frame among others is not brightened.
 * Opacity is laid on white, the colour of an empty bright field; opacity that is 0 everywhere is an unused channel.
-* A file with several full-size pages is refused rather than read in part.
+* A file with several full-size pages is refused rather than read in part; a source gives its pages one by one
+  (tiff_stack.py).
 """
 
 from __future__ import annotations
@@ -108,18 +109,25 @@ def decode(data: bytes, header: ImageHeader, at_least_bits: int = 8) -> Picture 
         return Unreadable("unreadable", f"got a damaged {header.format} file, expected one that decodes")
     if stored.dtype not in (np.uint8, np.uint16):
         return Unreadable("unsupported", f"got samples of {stored.dtype}, expected 8 or 16 bits")
+    inverted = header.inverted and stored.dtype == np.uint16  # OpenCV does this for 8 bits only
+    return Picture(*to_eight_bits(stored, at_least_bits, inverted), data)
+
+
+def to_eight_bits(
+    stored: npt.NDArray[Any], at_least_bits: int, inverted: bool = False
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """(H, W), (H, W, 3) or (H, W, 4) in BGR, of uint8 or uint16, to ((H, W, 3) uint8, significant bits as stored)."""
     bits = 8
     if stored.dtype == np.uint16:
         colours = stored[..., :3] if stored.ndim == 3 else stored
         largest = max(int(colours.max()).bit_length(), at_least_bits)
         bits = next(depth for depth in _DEPTHS if depth >= largest)
-        if header.inverted:  # OpenCV does this for 8 bits only
-            stored = ((1 << bits) - 1) - stored
-    return Picture(_to_bgr(stored, bits), bits, data)
+    if inverted:
+        stored = ((1 << bits) - 1) - stored
+    return _to_bgr(stored, bits), bits
 
 
 def _to_bgr(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
-    """(H, W), (H, W, 3) or (H, W, 4) of 8 or 16 bits to (H, W, 3) uint8."""
     opacity = None
     if stored.ndim == 2:
         stored = np.repeat(stored[..., None], 3, axis=2)
@@ -140,7 +148,8 @@ def _unfit(header: ImageHeader | None, limits: ImageLimits) -> Unreadable | None
     if header.width == header.height == 0:
         return Unreadable("truncated", f"got a {header.format} file cut off in its header, expected all of it")
     if header.megapixels > limits.max_megapixels:
-        return Unreadable("too large", f"got {size}, expected at most {limits.max_megapixels:g} megapixels")
+        slide = "; a slide is given as wsi:FILE" if header.format == "tiff" else ""
+        return Unreadable("too large", f"got {size}, expected at most {limits.max_megapixels:g} megapixels{slide}")
     if min(header.width, header.height) < limits.min_side_px:
         return Unreadable("too small", f"got {size}, expected at least {limits.min_side_px} px on each side")
     if header.pages > 1:

@@ -144,6 +144,7 @@ class ReplaySource:
             recorded.captured_utc_ns,
             stage_um=head.stage_um,
             stage_error_um=head.stage_error_um,
+            is_tile=head.is_tile,
             um_per_px=head.um_per_px,
             exposed_ns=None if head.exposed_after_ns is None else now_ns + head.exposed_after_ns,
             moving=head.moving,

@@ -58,6 +58,16 @@ class StagePositions:
         return self._state == "used"
 
     @property
+    def is_tile(self) -> bool:
+        """Whether the present frame is a tile of one picture, whose place needs no registration."""
+        return self._now is not None and self._now.is_tile and self._exact and self._usable and self.used
+
+    @property
+    def first_keyframe(self) -> int | None:
+        """The earliest keyframe with a reading that the present one can be compared with; None: there is none yet."""
+        return self._readings.first(self._epoch)
+
+    @property
     def status(self) -> PositionsStatus | None:
         """None before the first."""
         if self._frames + self._unusable == 0:

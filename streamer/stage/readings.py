@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +22,14 @@ class Reading:
     error_um: float | None = None
     """The largest error along either axis, as the source states it; None: it states none."""
     um_per_px: float | None = None
+    is_tile: bool = False
+    """Whether the frame was cut from one picture with all others of its source."""
 
     @classmethod
     def of(cls, frame: Frame) -> Reading | None:
         """None for a frame without a position, or with one that is no number."""
-        return cls.said(frame.stage_um, frame.stage_error_um, frame.um_per_px)
+        said = cls.said(frame.stage_um, frame.stage_error_um, frame.um_per_px)
+        return said if said is None else replace(said, is_tile=frame.is_tile)
 
     @classmethod
     def said(cls, point: StagePoint | None, error_um: float | None, um_per_px: float | None) -> Reading | None:
@@ -85,6 +88,11 @@ class KeyframeReadings:
         """None for a keyframe without a reading of this epoch."""
         row = self._rows.get(number)
         return None if row is None or self._epochs[row] != epoch else complex(self._points[row])
+
+    def first(self, epoch: int) -> int | None:
+        """The keyframe that was the first to have a reading of this epoch; None: none has."""
+        rows = np.nonzero(self._epochs[: len(self._rows)] == epoch)[0]
+        return int(self._numbers[rows[0]]) if len(rows) else None
 
     def newest(self, count: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.complex128], npt.NDArray[np.intp]]:
         """(number, point, epoch) of the last `count`, oldest first."""

@@ -108,6 +108,10 @@ class StageTracker:
         """Place the next frame. With `may_start` False (the quality gate rejects it) it never starts an island.
         `reading`: where its source says that it was taken. `unusable`: it said what is no position."""
         self._positions.begin(reading, unusable=unusable)
+        if self._positions.is_tile:
+            placement = self._place_tile(frame)
+            self._last = (frame, placement)
+            return placement
         if self._last is not None and np.array_equal(self._last[0].fine, frame.fine):
             return without_news(self._last[1])
         if self._is_good(frame, may_start):
@@ -119,6 +123,20 @@ class StageTracker:
         placement = replace(self._placement(anchor, shift, reason), hidden=self._hidden_parts(frame))
         self._last = (frame, placement)
         return placement
+
+    def _place_tile(self, frame: PreparedFrame) -> Placement:
+        """Place a tile of one picture where its source says, whatever it shows: on one island, whose only keyframe is
+        its first frame, so that memory stays flat, and empty glass is placed as well."""
+        anchor = self._positions.first_keyframe
+        if anchor is None:
+            anchor, _, _ = self._start(frame, {}, None)
+            assert anchor is not None
+        away = self._positions.guess_px(anchor)
+        assert away is not None
+        keyframe = self._map[anchor]
+        x, y = keyframe.announced_px
+        position = StagePosition(keyframe.announced_island, x + away[0], y + away[1], 1.0)
+        return Placement(position, anchor, None, self._map.corrections(), self._take_merged())
 
     def finish(self) -> Placement:
         """Make the comparisons between islands that still wait. The Placement has corrections and no position."""

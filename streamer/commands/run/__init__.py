@@ -21,8 +21,8 @@ from streamer.records import Mode
 
 SOURCE_HELP = (
     "SRC is a camera (0, /dev/video0), a stream (rtsp://…, http://…), a video file, a directory of images, a glob, an "
-    "imagezmq sender (imagezmq:tcp://*:5555), the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster), or a "
-    "recording (replay:FILE,speed=2,source=NAME)"
+    "imagezmq sender (imagezmq:tcp://*:5555), the simulated slide (sim:seed=7,cells=200,fps=30,pattern=raster), a "
+    "whole-slide image (wsi:FILE,mpp=0.25,overlap=0.2), or a recording (replay:FILE,speed=2,source=NAME)"
 )
 
 

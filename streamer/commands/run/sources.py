@@ -12,7 +12,7 @@ from streamer.commands.output import remark
 from streamer.config import Config
 from streamer.records import Mode
 from streamer.sources import Source, SourceAddress, open_source, parse_source, unique_names
-from streamer.sources.address import split_name
+from streamer.sources.address import split_name, split_options
 from streamer.stage.static_mask import BoxPx
 
 _BOX = re.compile(r"\d+(\.\d+)?(,\d+(\.\d+)?){3}")
@@ -62,5 +62,14 @@ def ignored_boxes(given: Sequence[str], sources: Sequence[str]) -> dict[str, lis
 
 
 def _whole(address: SourceAddress) -> str:
-    shown = os.path.realpath(os.path.expanduser(address.shown)) if address.kind == "path" else address.shown
+    shown = address.shown
+    if address.kind == "path":
+        shown = _real(shown)
+    elif address.kind == "wsi":
+        path, _ = split_options(shown)
+        shown = _real(path) + shown[len(path) :]
     return f"{address.kind}:{shown}"
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(os.path.expanduser(path))

@@ -67,7 +67,7 @@ def recording_of_damaged_frames(folder: Path) -> str:
 
 
 CASES: dict[Callable[[Path], str], str] = {
-    several_pages: "pages.tif: got several images in one tiff file, expected one; split it",
+    several_pages: "pages.tif: several images in one TIFF: got no package 'tifffile', expected it here: pip install",
     too_large: "large.png: got 10000 x 10001 px, expected at most 100 megapixels",
     two_damaged: "got no frame, expected at least one; 2 were skipped, the last one was b.png: got ",
     unknown_codec: f"got a video in AV1, of whose frames OpenCV {cv2.__version__} decodes none",
@@ -84,6 +84,7 @@ def test_a_source_without_a_frame_fails_and_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("streamer.sources.decoder.has_av", lambda: False)  # PyAV decodes AV1
+    monkeypatch.setitem(sys.modules, "tifffile", None)  # it reads stacks
     source = make(tmp_path)
     capsys.readouterr()
     assert main(["run", "--source", source]) == 1
@@ -95,7 +96,7 @@ def test_a_source_without_a_frame_fails_and_says_why(
 def test_a_source_with_frames_beside_one_without_is_shown_and_the_run_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, bad = write_images(tmp_path / "frames"), several_pages(tmp_path)
+    good, bad = write_images(tmp_path / "frames"), two_damaged(tmp_path)
     assert main(["run", "--source", f"good={good}", f"bad={bad}"]) == 1
     said = capsys.readouterr()
     assert "differential of good: " in said.out
