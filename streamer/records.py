@@ -230,6 +230,8 @@ class Frame:
     """Micrometres per pixel of this frame, as the source states it; None: it does not know."""
     exposed_ns: int | None = None
     """The middle of the exposure, on the clock of `captured_ns`; None: only `captured_ns` is known."""
+    moving: bool | None = None
+    """Whether the stage moved while it was exposed, as the source says; None: it does not say."""
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
@@ -678,6 +680,8 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """How far a live stream is behind what its camera sends, in seconds; None: no stream, or one without a clock."""
     positions: PositionsStatus | None = None
     """None: none of its frames came with a position."""
+    settings: dict[str, str] = {}
+    """What its camera has, read back when it was opened: exposure, gain, pixel format. Empty: it can't be asked."""
 
 
 # How the publishing sockets do; all counts since the start.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from engines.models.explainer import CellMaps, Explainer
 from engines.models.groups import Groups
 from engines.models.own_classes import OwnClasses
 from streamer.analysis.colours import field_colours
-from streamer.analysis.quality import assess
+from streamer.analysis.quality import STAGE_MOVING, assess
 from streamer.records import Classifications, Detections, FieldColours, Frame, FrameQuality
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
 
@@ -115,7 +115,10 @@ class Analyser:
 
     def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
         """What the stage and the gate need to know of a frame."""
-        return prepare(frame.image, self._registration, half), assess(frame.image, half=half)
+        quality = assess(frame.image, half=half)
+        if frame.moving:
+            quality = replace(quality, accepted=False, reasons=(STAGE_MOVING, *quality.reasons))
+        return prepare(frame.image, self._registration, half), quality
 
     def _classify(
         self, frames: Sequence[Frame], detections: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]

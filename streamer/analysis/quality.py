@@ -17,6 +17,10 @@ import numpy.typing as npt
 from engines.base import LeukostreamError
 from streamer.records import FrameQuality
 
+STAGE_MOVING = "stage moving"
+"""The reason of a frame whose source says that its stage moved while it was exposed: where its cells lie can't be said,
+however sharp they look."""
+
 
 @dataclass(frozen=True, slots=True)
 class QualityConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from engines.base import LeukostreamError
@@ -21,21 +22,22 @@ def add_options(_: Parser) -> None: ...
 
 
 def main(_: Options) -> int:
-    """0 where a camera answers. LeukostreamError where none does."""
+    """0 where a camera can be used. LeukostreamError where none can."""
     from streamer.sources.attached import attached_cameras  # OpenCV
 
-    found = list(attached_cameras())
-    table = Table("camera", "answers", "--source", box=None, pad_edge=False)
-    for camera in found:
-        rate = "" if camera.fps is None else f", {camera.fps:g} frames/s"
-        size = None if camera.size_px is None else f"{camera.size_px[0]}x{camera.size_px[1]}{rate}"
-        name = clean(camera.name) or f"camera {camera.device}"
-        table.add_row(name, size or "no: in use by another program, or not the device that sends", camera.source)
-    if found:
-        Console().print(table, soft_wrap=True)
-    if not any(camera.size_px for camera in found):
+    found = attached_cameras()
+    console = Console()
+    if found.cameras:
+        table = Table("camera", "gives", "--source", box=None, pad_edge=False)
+        for camera in found.cameras:
+            table.add_row(escape(clean(camera.name)), escape(clean(camera.gives)), escape(clean(camera.source)))
+        console.print(table, soft_wrap=True)
+    for fault in found.faults:
+        console.print(f"not looked at: {clean(fault)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if not any(camera.usable for camera in found.cameras):
+        got = ", ".join(clean(camera.source) for camera in found.cameras) or "none"
         raise LeukostreamError(
-            f"cameras: got {', '.join(camera.device for camera in found) or 'none'}, expected one that gives frames; "
+            f"cameras: got {got}, expected one that can be used; "
             "check the cable and the permission to read it, or give a stream (rtsp://…), a film or a folder"
         )
     return 0

@@ -58,6 +58,8 @@ def examine() -> Iterable[Finding]:
     yield from _tensorrt()
     yield _package("torch", needed=False, remedy="pip install 'leukostream[train]' (only for training)")
     yield _package("av", needed=False, remedy="pip install 'leukostream[av]' (streams and films, docs/streams.md)")
+    for package, name in (("pymmcore-plus", "micromanager"), ("harvesters", "genicam"), ("pypylon", "pylon")):
+        yield _package(package, needed=False, remedy=f"pip install 'leukostream[{name}]' (cameras, docs/cameras.md)")
     yield _package(
         "openslide-python",
         needed=False,
@@ -151,9 +153,8 @@ def _tensorrt() -> Iterable[Finding]:
 def _cameras() -> Iterable[Finding]:
     from streamer.sources.attached import attached_cameras
 
-    found = list(attached_cameras())
-    if not found:
+    found = attached_cameras()
+    if not found.cameras:
         yield Finding("cameras", False, "none is attached", remedy="connect one, or use --source FILE or rtsp://…")
-    for camera in found:
-        detail = "does not answer" if camera.size_px is None else f"answers, {camera.size_px[0]}x{camera.size_px[1]}"
-        yield Finding(f"camera {camera.device}", camera.size_px is not None, detail)
+    for camera in found.cameras:
+        yield Finding(camera.source.partition(",")[0], camera.usable, camera.gives)

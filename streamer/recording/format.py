@@ -93,6 +93,8 @@ class FrameHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_tile: bool = False
     um_per_px: float | None = None
     exposed_after_ns: int | None = None
+    moving: bool | None = None
+    """As of Frame."""
 
 
 class EndHead(msgspec.Struct, frozen=True, kw_only=True):

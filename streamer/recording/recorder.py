@@ -282,6 +282,7 @@ class Recorder:
             is_tile=frame.is_tile,
             um_per_px=usable_scale(frame.um_per_px),
             exposed_after_ns=None if frame.exposed_ns is None else frame.exposed_ns - frame.captured_ns,
+            moving=frame.moving,
         )
         if got is not None and (self._keep == "got" or got.data.startswith(b"\xff\xd8")):
             head = msgspec.structs.replace(head, bits=got.bits, pixels_crc=sampled_crc(image))

@@ -37,6 +37,9 @@ class FrameCount:
 MEANINGS: Mapping[str, str] = {
     "out of focus": "the picture is not sharp enough",
     "motion blur": "the stage moved while the picture was taken",
+    "stage moving": "the stage moved by more than cells bear while the picture was taken, as it says itself",
+    "lost on the way": "numbered by the camera, and never came to this computer",
+    "passed over": "a newer picture was there already",
     "empty field": "nothing to see but background",
     "too dense": "cells lie too close together to be told apart",
     "overexposed": "more than half of the picture is white",

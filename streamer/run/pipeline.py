@@ -204,6 +204,7 @@ class _Lane:
             hidden_px=self.session.hidden_px,
             behind_s=status.behind_s,
             positions=self.session.positions,
+            settings=dict(status.settings),
         )
 
     def progress(self, lost_in_batcher: Mapping[str, int], *, cut_short: bool | None = None) -> SourceProgress:

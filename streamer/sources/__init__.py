@@ -59,6 +59,22 @@ def open_source(
         from streamer.sources.replay import ReplaySource
 
         return ReplaySource(address.name, address.target, now_ns, live=mode == "live")
+    if address.kind == "mm":
+        from streamer.sources.micromanager import open_micromanager
+
+        return open_micromanager(address.name, address.target, now_ns)
+    if address.kind == "genicam":
+        from streamer.sources.genicam import open_genicam
+
+        return open_genicam(address.name, address.target, now_ns)
+    if address.kind == "pylon":
+        from streamer.sources.pylon import open_pylon
+
+        return open_pylon(address.name, address.target, now_ns)
+    if address.kind == "openflexure":
+        from streamer.sources.openflexure import open_openflexure
+
+        return open_openflexure(address.name, address.target, now_ns, every_frame=mode == "analysis")
     if address.kind == "wsi":
         from streamer.sources.whole_slide import WholeSlideSource
 

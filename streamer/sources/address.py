@@ -12,7 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 from engines.base import UsageError
 from streamer.sources.packages import prefixes
 
-Kind = Literal["camera", "stream", "path", "sim", "replay", "imagezmq", "wsi", "package"]
+Kind = Literal[
+    "camera", "stream", "path", "sim", "replay", "imagezmq", "wsi", "mm", "genicam", "pylon", "openflexure", "package"
+]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LIKE_A_NAME = re.compile(r"[^/\\:.*?\[\]~]*")
@@ -24,6 +26,10 @@ _PREFIXES: dict[str, Kind] = {
     "imagezmq:": "imagezmq",
     "camera:": "camera",
     "wsi:": "wsi",
+    "mm:": "mm",
+    "genicam:": "genicam",
+    "pylon:": "pylon",
+    "openflexure:": "openflexure",
 }
 _MAX_NAME = 32
 
@@ -168,6 +174,13 @@ def _short_name(kind: Kind, target: str) -> str:
         return f"camera{int(number[1])}" if number else "camera"
     if kind == "stream":
         text = _host(target)
+    elif kind == "openflexure":
+        text = _host(f"http://{target.partition(',')[0]}")
+    elif kind in ("genicam", "pylon"):
+        parts = [part.strip() for part in target.split(",")]
+        text = next((part for part in parts if part and part != "aravis" and not part.lower().endswith(".cti")), "")
+    elif kind == "mm":
+        text = PurePath(target.partition(",")[0]).stem
     elif kind in ("path", "replay", "wsi"):
         if kind != "path":
             target = named_track(target) or split_options(target)[0]

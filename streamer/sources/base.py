@@ -15,7 +15,7 @@ A source is used by one thread. It takes its time from `now_ns`, given at constr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engines.base import LeukostreamError
@@ -82,6 +82,12 @@ def pauses_of(source: Source) -> Sequence[float]:
     return pauses_s
 
 
+def settings_of(source: Source) -> Mapping[str, str]:
+    """What its camera has, read back when it was opened: its `settings`. Empty: it can't be asked, or is not open."""
+    settings: Mapping[str, str] = getattr(source, "settings", {})
+    return settings
+
+
 class PassedOnSource:
     """Another source as it is; what differs is overridden."""
 
@@ -111,6 +117,10 @@ class PassedOnSource:
     @property
     def pauses_s(self) -> Sequence[float]:
         return pauses_of(self._source)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return settings_of(self._source)
 
     def open(self) -> None:
         self._source.open()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamer.records import Frame, ReaderState, Skip
@@ -22,6 +22,7 @@ from streamer.sources.base import (
     length_of,
     passed_over_by,
     pauses_of,
+    settings_of,
 )
 
 WAIT_PAUSE_S = 1.0
@@ -66,6 +67,8 @@ class ReaderStatus:
     """Frames that the source holds; None: it has no end, does not know, or was not opened yet."""
     behind_s: float | None = None
     """How far a stream is behind what its camera sends; None: it can't be said."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What its camera has; empty: it can't be asked, or was not opened."""
 
 
 class SourceReader:
@@ -128,7 +131,7 @@ class SourceReader:
             dropped = dict(self._dropped) | ({PASSED_OVER: passed_over} if passed_over else {})
             return ReaderStatus(
                 *(self._state, self._captured, dict(self._skipped), dropped, self._reopened, self._fault),
-                *(self._length, behind_of(self._source)),
+                *(self._length, behind_of(self._source), dict(settings_of(self._source))),
             )
 
     def run(self) -> None:

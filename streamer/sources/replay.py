@@ -147,6 +147,7 @@ class ReplaySource:
             is_tile=head.is_tile,
             um_per_px=head.um_per_px,
             exposed_ns=None if head.exposed_after_ns is None else now_ns + head.exposed_after_ns,
+            moving=head.moving,
         )
 
     def close(self) -> None:

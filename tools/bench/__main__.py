@@ -17,6 +17,7 @@ NAMES = {
     "journal": "the journal of a long slide",
     "probes": "/healthz beside slow HTTP clients",
     "lag": "how old the frames of a live stream are when they are used",
+    "soak": "a camera for hours, unplugged again and again: frames, losses, memory",
     "wsi": "a whole slide: its count, memory, speed beside JPEG files of its tiles",
     "wire": "publishing and subscribing: rate, latency, a crowd",
     "gpu": "everything that only a GPU can show",

@@ -330,6 +330,6 @@ def end(publisher: Publisher, factory: MessageFactory, processes: list[subproces
     return last
 
 
-def resident_mib() -> float:
-    """Of this process; Linux only."""
-    return round(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20, 1)
+def resident_mib(pid: int | str = "self") -> float:
+    """Of a process; Linux only."""
+    return round(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20, 1)

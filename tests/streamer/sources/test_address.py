@@ -31,6 +31,16 @@ from streamer.sources import open_source, parse_source, unique_names
         ("demo=sim:seed=7", "demo", "sim", "seed=7"),
         ("replay:night.rec", "night", "replay", "night.rec"),
         ("imagezmq:tcp://h:5555", "imagezmq", "imagezmq", "tcp://h:5555"),
+        ("mm:lab/Scope one.cfg,camera=A,xy=B", "Scope-one", "mm", "lab/Scope one.cfg,camera=A,xy=B"),
+        ("genicam:40012,exposure=5000", "genicam-40012", "genicam", "40012,exposure=5000"),
+        ("genicam:/opt/maker.cti,DEV-7", "DEV-7", "genicam", "/opt/maker.cti,DEV-7"),
+        ("left=pylon:0815-0000", "left", "pylon", "0815-0000"),
+        (
+            "openflexure:scope.local:5000,um_per_step=0.1",
+            "scope-local",
+            "openflexure",
+            "scope.local:5000,um_per_step=0.1",
+        ),
         ("größe/ä", "images", "path", "größe/ä"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import tomllib
 from pathlib import Path
 
@@ -63,7 +65,7 @@ def test_without_it_the_prefix_means_nothing() -> None:
 
 
 def test_its_scheme_is_among_those_that_are_known(installed: Path) -> None:
-    with pytest.raises(UsageError, match=r"camera:, stripes:, or a path$"):
+    with pytest.raises(UsageError, match=r"openflexure:, stripes:, or a path$"):
         parse_source("strips://64x48")
 
 
@@ -94,3 +96,27 @@ def test_a_package_of_an_extra_that_is_missing_is_one_line() -> None:
     assert str(caught.value) == (
         "source wsi:slide.svs: got no package 'no_such_package', expected it here: pip install 'leukostream[wsi]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "package", "name"),
+    [
+        ("micromanager", "scope.cfg", "pymmcore_plus", "micromanager"),
+        ("genicam", f"{__file__}.cti,0", "harvesters", "genicam"),
+        ("pylon", "40012", "pypylon", "pylon"),
+    ],
+)
+def test_the_package_of_a_camera_that_is_missing_is_one_line(
+    module: str, target: str, package: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name_of in [package, *(loaded for loaded in sys.modules if loaded.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name_of, None)
+    monkeypatch.setattr("streamer.sources.genicam.producers", lambda named: ["maker.cti"])
+    source = importlib.import_module(f"streamer.sources.{module}")
+    with pytest.raises(
+        SourceError, match=rf"got no package '{package}(\..*)?', expected it here: pip install 'leukostr"
+    ):
+        source.connect(target)
+    if hasattr(source, "attached"):
+        with pytest.raises(SourceError, match=rf"pip install 'leukostream\[{name}\]'$"):
+            source.attached()

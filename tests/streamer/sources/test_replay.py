@@ -1,6 +1,7 @@
 """A recording as a source: the same frames with the same numbers and times, at whatever pace."""
 
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -175,3 +176,12 @@ def test_image_files_that_decode_otherwise_here_are_told_of(tmp_path):
     assert (frame.file, frame.encoded.data) == ("f.png", data)
     (remark,) = opened(f"replay:{tmp_path / 'b.rec'}").remarks
     assert "decode to other pixels here" in remark
+
+
+def test_whether_the_stage_moved_is_kept(tmp_path):
+    frames = [
+        replace(frame, moving=moving)
+        for frame, moving in zip(frames_of("a", pictures(3)), (True, False, None), strict=True)
+    ]
+    record(tmp_path / "moving.rec", frames)
+    assert [frame.moving for frame in all_of(opened(f"replay:{tmp_path / 'moving.rec'}"))] == [True, False, None]
