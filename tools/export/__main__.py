@@ -17,6 +17,7 @@ NAMES = {
     "faster-rcnn": "of `tools.train faster-rcnn`",
     "segmenter": "of `tools.train segmenter`",
     "weights": "of a model file, stored anew in half precision or int8",
+    "refit": "of a classifier that ships, with the offsets and thresholds fitted anew",
     "appearances": "how the pictures look that trained a classifier, into its card",
     "home": "what a classifier reads of cells from home, beside its card",
 }
