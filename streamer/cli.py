@@ -34,6 +34,7 @@ COMMANDS = {
     "qc": "a reference slide counted again, and focus, light and colour over time",
     "mosaic": "the visited area as one picture, cells marked",
     "report": "a page of a journal to read and print: verdict, cells, quality",
+    "review": "look at, correct and sign a slide, on a page of this machine",
     "play": "publish the messages of a recording again",
     "models": "the models and their measured figures",
     "compile": "build a TensorRT engine",

@@ -69,6 +69,16 @@ def why_no_fhir_schema() -> str | None:
     return None if FHIR_SCHEMA.is_file() else f"no {FHIR_SCHEMA}"
 
 
+def why_no_browser() -> str | None:
+    if importlib.util.find_spec("playwright") is None:
+        return "no module playwright"
+    return None if Path(CHROMIUM).is_file() else f"no browser {CHROMIUM}"
+
+
+CHROMIUM = os.environ.get("LEUKOSTREAM_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+"""The browser that pages are tested in: Debian's package `chromium`, or what LEUKOSTREAM_CHROMIUM names."""
+
+
 TRAIN = "pip install -c constraints.txt -e '.[train]'"
 DEV = "make install-dev"
 REQUIREMENTS: Mapping[str, Requirement] = {
@@ -84,6 +94,9 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
     "wsi": Requirement(_wsi, r"of the extra wsi", DEV),
     "av": Requirement(_module("av"), r"PyAV", DEV),
+    "fastapi": Requirement(_module("fastapi"), r"fastapi", DEV),
+    "uvicorn": Requirement(_module("uvicorn"), r"uvicorn", DEV),
+    "browser": Requirement(why_no_browser, r"playwright|browser", f"apt-get install chromium; {DEV}"),
     "pymmcore_plus": Requirement(_module("pymmcore_plus"), r"pymmcore-plus|UniMMCore", DEV),
     "mm_test_adapters": Requirement(_module("mm_test_adapters"), r"mm-test-adapters", DEV),
     "harvesters": Requirement(_module("harvesters"), r"harvesters", DEV),

@@ -10,6 +10,7 @@ from streamer.protocol import messages
 from streamer.records import (
     UNCLASSIFIED,
     AbsoluteShare,
+    Attributes,
     Cell,
     CellShape,
     ClassShare,
@@ -22,6 +23,28 @@ NOT_A_DEVICE = "research use only - not a medical device"
 SAMPLING_ONLY = "limits are of sampling only"
 METHODS = {CLOPPER_PEARSON: CLOPPER_PEARSON, CONFIDENCE_SEQUENCE: "confidence sequence, valid at every look"}
 """Methods of the limits, in words."""
+
+VERDICT_MEANINGS = {
+    "ready for review": "Nothing that was measured speaks against reviewing this result. That does not make it right.",
+    "incomplete": "Something is missing or limits this result. Read the reasons before you use any of its numbers.",
+    "do not use": "Something that was measured speaks against this result. Do not report from it.",
+}
+"""What each state of a verdict means for who reads it."""
+
+VERDICT_MARKS = {"ready for review": "✓", "incomplete": "!", "do not use": "✕"}
+VERDICT_TONES = {"ready for review": "good", "incomplete": "caution", "do not use": "bad"}
+
+RANGE_WORDS = {
+    "outside low": "▼ below the usual range",
+    "outside high": "▲ above the usual range",
+    "not outside": "not outside the usual range",
+    "can't be judged": "range can't be judged",
+}
+
+FLAG_WORDS = {"low": "▼ Low", "high": "▲ High", "seen": "● Seen"}
+
+LEAST_CONFIDENCE = 0.6
+"""What the classifier is less sure of is not said of a cell's looks, where only some of them are listed."""
 
 
 def number(value: float | int | None, decimals: int = 0) -> str:
@@ -176,8 +199,18 @@ def agreement(message: messages.HealthMessage) -> float | None:
 def described(cell: messages.CellMessage | Cell) -> str:
     """A cell in words: first its measures, then its nucleus; empty if nothing is known. Absent parts, and those that
     follow from others, are left out."""
-    values = {name: one.value.replace("-", " ") for name, one in (cell.attributes or {}).items()}
     parts = shape_words(cell.shape) if cell.shape is not None else []
+    return ", ".join([*parts, *_attribute_parts(cell.attributes or {})])
+
+
+def attribute_words(attributes: Attributes) -> str:
+    """The same of a cell's attributes alone."""
+    return ", ".join(_attribute_parts(attributes))
+
+
+def _attribute_parts(attributes: Attributes) -> list[str]:
+    values = {name: one.value.replace("-", " ") for name, one in attributes.items()}
+    parts = []
     if "nucleus_shape" in values:
         parts.append(f"nucleus {values['nucleus_shape'].removeprefix('unsegmented ')}")
     if values.get("granule_type", "nil") != "nil" and values.get("granularity", "yes") != "no":
@@ -201,7 +234,7 @@ def described(cell: messages.CellMessage | Cell) -> str:
         *("cytoplasm_colour", "cytoplasm_texture", "cytoplasm_vacuole", "chromatin_density", "cell_size", "cell_shape"),
     }
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in values.items() if name not in known]
-    return ", ".join(parts)
+    return parts
 
 
 def class_rows(message: messages.DifferentialMessage) -> list[tuple[str, ClassShare]]:

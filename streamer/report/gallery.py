@@ -13,7 +13,7 @@ import numpy as np
 from engines.geometry import Image
 from streamer.counting.differential import NOT_LEUKOCYTES
 from streamer.dashboard.palette import in_order
-from streamer.dashboard.words import described
+from streamer.dashboard.words import LEAST_CONFIDENCE, described
 from streamer.journal import SeenFrame, StoredSession, decoded
 from streamer.protocol.messages import CellMessage, Evidence
 from streamer.records import Cell
@@ -28,8 +28,6 @@ LARGEST_PX = 4096
 
 LEAST_PROBABILITY = 0.01
 """What is less probable is left out of a cell's probabilities."""
-LEAST_CONFIDENCE = 0.6
-"""What the classifier is less sure of is not said of a cell's looks."""
 
 EVIDENCE_PX = 10
 """Side of an evidence map laid over a picture, which smooths it."""

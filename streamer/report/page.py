@@ -18,7 +18,13 @@ from markupsafe import Markup
 from streamer.counting.flags import LEAST_CELLS
 from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import (
+    FLAG_WORDS,
+    LEAST_CONFIDENCE,
     METHODS,
+    RANGE_WORDS,
+    VERDICT_MARKS,
+    VERDICT_MEANINGS,
+    VERDICT_TONES,
     absolute_limits,
     beside,
     errors_line,
@@ -30,28 +36,9 @@ from streamer.dashboard.words import (
 from streamer.records import ClassShare
 from streamer.report.charts import bar_chart, growth_curves
 from streamer.report.film import CellMark
-from streamer.report.gallery import LEAST_CONFIDENCE, LEAST_PROBABILITY, CellGroup
+from streamer.report.gallery import LEAST_PROBABILITY, CellGroup
 from streamer.report.slide import ClassRow, ShownSlide
 from streamer.report.templating import environment
-
-VERDICT_MEANINGS = {
-    "ready for review": "Nothing that was measured speaks against reviewing this result. That does not make it right.",
-    "incomplete": "Something is missing or limits this result. Read the reasons before you use any of its numbers.",
-    "do not use": "Something that was measured speaks against this result. Do not report from it.",
-}
-"""What each state of a verdict means for who reads it."""
-
-VERDICT_MARKS = {"ready for review": "✓", "incomplete": "!", "do not use": "✕"}
-VERDICT_TONES = {"ready for review": "good", "incomplete": "caution", "do not use": "bad"}
-
-RANGE_WORDS = {
-    "outside low": "▼ below the usual range",
-    "outside high": "▲ above the usual range",
-    "not outside": "not outside the usual range",
-    "can't be judged": "range can't be judged",
-}
-
-FLAG_WORDS = {"low": "▼ Low", "high": "▲ High", "seen": "● Seen"}
 
 
 def page(slides: Sequence[ShownSlide], *, made_utc: str) -> str:
