@@ -43,7 +43,7 @@ test-all: OPTIONS = --require $(REQUIRED) --cov --cov-report=term
 test-all: test
 
 comma := ,
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,browser,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
