@@ -34,6 +34,8 @@ from streamer.sources import SourceError
 from streamer.stage.config import StageConfig
 from streamer.stage.keyframes import Keyframe, KeyframeState, StageMap
 from streamer.stage.merging import IslandMerger
+from streamer.stage.positions import StagePositions
+from streamer.stage.positions_state import PositionsMemory
 from streamer.stage.preparation import RegistrationConfig
 from streamer.stage.tracker import StageTracker
 from tests.cases import ScriptedSource
@@ -214,13 +216,18 @@ def test_only_the_frames_since_the_checkpoint_are_counted_again(tmp_path, seen, 
 def test_all_that_a_stage_tracker_remembers_is_kept():
     """Whoever adds to it adds to TrackerState or KeyframeState, to the journal's tables, and here."""
     given = {"_config", "_registration", "_map"}
-    kept = {"_reference", "_last", "_found", "_was_found", "_distorted", "_static"}
-    follows = {"_ignored_px", "_lenient", "_merger", "_hidden", "_parts"}
+    kept = {"_reference", "_last", "_found", "_was_found", "_distorted", "_static", "_positions"}
+    follows = {"_ignored_px", "_lenient", "_merger", "_hidden", "_parts", "_arranger"}
     assert set(vars(StageTracker())) == given | follows | kept
     merger = IslandMerger(StageMap(1.0), StageConfig(), RegistrationConfig())
-    assert set(vars(merger)) == given | {"_merged"} | {"_pending", "_hunches", "given_up"}
+    assert set(vars(merger)) == given | {"_merged", "_bears_out"} | {"_pending", "_hunches", "given_up"}
     follows = {"_by_place", "_hidden", "_ready", "_smears", "_with_picture", "forgotten", "_islands", "_moved", "_new"}
-    assert set(vars(StageMap(1.0))) == {"_announce_px", "_keyframes", "_next_island", "_changed"} | follows
+    kept = {"_keyframes", "_next_island", "joins"}
+    assert set(vars(StageMap(1.0))) == {"_announce_px", "_changed"} | kept | follows
+    positions = StagePositions(StageMap(1.0))
+    remembered = {name.lstrip("_") for name in vars(positions)} - {"map", "config", "now", "usable", "may_be_exact"}
+    in_memory = set(PositionsMemory.__struct_fields__) - {"joins"}
+    assert remembered == in_memory | {"readings"}
     keyframe, state = (
         {field.name for field in dataclasses.fields(kind)} - {"frame"} for kind in (Keyframe, KeyframeState)
     )

@@ -29,7 +29,7 @@ class ScriptedTracker:
     def __init__(self, *_config, ignored_px=()):
         self.next = Placement(None, None, "end")
 
-    def update(self, *_frame, may_start=True):
+    def update(self, *_frame, may_start=True, reading=None, unusable=False):
         return self.next
 
     def finish(self):
