@@ -53,6 +53,8 @@ def address_of(text: str) -> Address:
         raise UsageError(f"--to: got an address of another kind ({printable(scheme[:20])}://), {EXPECTED}")
     try:
         url = make_url(f"{DRIVER}://{rest}")
+        if "@" in f"{url.host}{url.database}":  # the end of a password
+            raise ValueError
     except (SQLAlchemyError, ValueError):  # whose texts repeat parts of the address
         raise UsageError(
             "--to postgresql://: got an address that can't be read, expected postgresql://[USER@]HOST[:PORT]/DATABASE;"
