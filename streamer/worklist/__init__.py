@@ -2,5 +2,6 @@
 psycopg, which it needs for PostgreSQL, the extra `postgresql`.
 
 entries: what is listed of a slide. reading: a journal as entries. address: where a list is kept. tables: its tables,
-their version, opening. book: putting slides in and finding them again. Nothing here writes a journal.
+their version, opening. putting, finding: of one
+transaction each; book: the list itself. server: its page. Nothing here writes a journal.
 """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, and_, case, exists, false, func, or_, select
 
+from engines.base import UsageError
 from streamer.worklist.entries import COLUMNS, ListedFlag, ListedSending, ListedSlide, Place, SlideState
 from streamer.worklist.reading import this_host
 from streamer.worklist.tables import flags, journals, sendings, slides
@@ -53,6 +56,20 @@ _STATE = case(
     ),
     else_="preliminary",
 )
+
+
+def since_utc(text: str, now: datetime) -> str:
+    """A moment as the list has them; one without a zone is this machine's time. UsageError for what is none."""
+    try:
+        if days := re.fullmatch(r"(\d{1,5})d", text):
+            found = now - timedelta(days=int(days[1]))
+        else:
+            found = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"since: got {text!r}, expected a date or time, such as 2026-11-30 or 2026-11-30T08:00, or days, such as 7d"
+        ) from None
+    return found.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def found(connection: Connection, what: Filter) -> list[ListedSlide]:

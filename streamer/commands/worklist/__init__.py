@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
-from engines.base import UsageError
 from streamer.commands.options import Group, Parser, positive
+from streamer.commands.page_server import add_server_options
 from streamer.interop.formats import needed
 from streamer.worklist.entries import STATES, SlideState
 
@@ -19,7 +18,7 @@ VERDICTS = ("ready for review", "incomplete", "do not use")
 class Options:
     """Of the command that was given; what the others alone have keeps its default."""
 
-    command: Literal["add", "list"]
+    command: Literal["add", "list", "serve"]
     to: str
     journals: tuple[str, ...] | list[str] = ()
     """Empty: those that the list knows of this machine."""
@@ -30,6 +29,10 @@ class Options:
     text: str | None = None
     limit: int | None = None
     jsonl: bool = False
+    bind: str = ""
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    insecure: bool | None = None
 
 
 def add_options(parser: Parser) -> None:
@@ -57,6 +60,11 @@ def add_options(parser: Parser) -> None:
     which.add_argument("--limit", metavar="N", type=positive, help="so many at most (default: all)")
     print_.add_argument("--jsonl", action="store_true", help="one JSON object a line, with all that is known")
 
+    about = "a page of the list, of this machine"
+    page = commands.add_parser("serve", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    _add_to(page)
+    add_server_options(page, "serve beyond this machine unencrypted")
+
 
 def _add_to(group: Group) -> None:
     group.add_argument(
@@ -72,9 +80,12 @@ def main(options: Options) -> int:
     with needed("worklist", "worklist"):
         from streamer.commands.worklist.adding import add
         from streamer.commands.worklist.printing import print_list
-        from streamer.worklist.finding import Filter
+        from streamer.commands.worklist.serving import serve
+        from streamer.worklist.finding import Filter, since_utc
     if options.command == "add":
         return add(options.to, options.journals)
+    if options.command == "serve":
+        return serve(options.to, options)
     found = Filter(
         state=options.state,
         verdict=options.verdict,
@@ -84,18 +95,3 @@ def main(options: Options) -> int:
         limit=options.limit,
     )
     return print_list(options.to, found, as_json=options.jsonl)
-
-
-def since_utc(text: str, now: datetime) -> str:
-    """A moment as the list has them; one without a zone is this machine's time. UsageError for what is none."""
-    try:
-        if days := re.fullmatch(r"(\d{1,5})d", text):
-            found = now - timedelta(days=int(days[1]))
-        else:
-            found = datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"--since: got {text!r}, expected a date or time, such as 2026-11-30 or 2026-11-30T08:00, or days, such as"
-            " 7d"
-        ) from None
-    return found.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

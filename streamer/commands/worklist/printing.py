@@ -106,7 +106,8 @@ def _review(entry: SlideEntry) -> Text:
 def _journal(one: ListedSlide) -> Text:
     host = f"{one.host}:" if one.place == "elsewhere" else ""
     moved = "" if one.moved_from is None else f" (was {one.moved_from})"
-    in_use = "" if one.remark is None else " (not read when last looked at)"
+    unread = "in use, not read yet" if one.entry is None else "not read when last looked at"
+    in_use = "" if one.remark is None else f" ({unread})"
     text = Text(clean(f"{PLACES[one.place]}{host}{one.journal}{moved}{in_use}"))
     if one.place in ("vanished", "not in it"):
         text.stylize("red")

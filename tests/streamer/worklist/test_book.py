@@ -218,9 +218,9 @@ from tests.streamer.worklist.entry_cases import entry, flag, reading, sending
 to, path, first, rounds = json.loads(sys.stdin.read())
 for number in range(rounds):
     with Worklist(address_of(to), make=True) as worklist:
-        slides = [entry(f"{first}-{number}"), entry("both", progress=number, total=number, flags=(flag(),) * (number % 3),
-            sendings=(sending(f"{first}{number}"),))]
-        worklist.put(reading(path, *slides))
+        said = {"flags": (flag(),) * (number % 3), "sendings": (sending(f"{first}{number}"),)}
+        both = entry("both", progress=number, total=number, **said)
+        worklist.put(reading(path, entry(f"{first}-{number}"), both))
 """
 
 
