@@ -8,6 +8,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed")
 
@@ -197,6 +199,19 @@ def test_filters(worklist, journal):
     assert {words: found(words=tuple(words.split())) for words in cases} == cases
     assert found(words=("\\",)) == ""
     assert [one.entry.session for one in worklist.find(Filter(limit=2))] == ["2", "3"]
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=6)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(names=st.lists(TEXTS, min_size=1, max_size=4), word=TEXTS | st.sampled_from(["%", "_", "\\", "ß", "SS", "'"]))
+def test_words_are_found_as_they_are_written(tmp_path_factory, names, word):
+    with Worklist(address_of(str(tmp_path_factory.mktemp("words"))), make=True) as worklist:
+        worklist.put(reading("/x", *(entry(f"{number}0", slide=name, source="0") for number, name in enumerate(names))))
+        found = {one.entry.slide for one in worklist.find(Filter(words=(word,)))}
+    always = any(word.casefold() in text for text in ("/x", "0", "00", "10", "20", "30"))
+    assert found == {name for name in names if always or word.casefold() in name.casefold()}
 
 
 def test_nothing_is_written_of_a_journal_that_changed_while_it_was_read(worklist, journal):
