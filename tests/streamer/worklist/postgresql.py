@@ -40,7 +40,7 @@ class Server:
 @contextlib.contextmanager
 def running(port: int) -> Iterator[Server]:
     """PostgreSQL refuses to run as root: it then runs as `postgres`, or as `nobody`."""
-    folder = Path(tempfile.mkdtemp(prefix="leukostream-postgresql-"))
+    folder = Path(tempfile.mkdtemp(prefix="leukostream-postgresql-", dir="/tmp"))
     who: dict[str, Any] = {}
     if os.geteuid() == 0:
         names = {one.pw_name for one in pwd.getpwall()}

@@ -225,6 +225,29 @@ def test_a_fault_in_between_leaves_nothing_of_a_journal(worklist, journal):
     assert worklist.find() == []
 
 
+def test_who_writes_waits_for_who_writes(worklist, to, journal, tmp_path):
+    other = tmp_path / "other.db"
+    done = threading.Event()
+
+    def put_more():
+        with Worklist(address_of(to)) as second:
+            outcomes(second, other, entry(progress=11, total=101))
+        done.set()
+
+    thread = threading.Thread(target=put_more)
+
+    def meanwhile():
+        thread.start()
+        assert not done.wait(0.5)
+        return True
+
+    worklist.put(reading(journal, entry(progress=10, total=100)), is_current=meanwhile)
+    thread.join(30)
+    assert done.is_set()
+    [one] = worklist.find()
+    assert (one.entry.total, one.journal, one.moved_from) == (101, str(other), str(journal))
+
+
 WRITER = """
 import json, sys
 from streamer.worklist.address import address_of
