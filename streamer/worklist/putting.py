@@ -34,7 +34,7 @@ def is_at(table: Any, place: JournalPath) -> ColumnElement[bool]:
 
 
 def put_slide(connection: Connection, place: JournalPath, entry: SlideEntry) -> Put:
-    _add_sendings(connection, entry)
+    was_sent = _add_sendings(connection, entry)
     old = connection.execute(select(slides).where(slides.c.session == entry.session)).one_or_none()
     values = {name: getattr(entry, name) for name in COLUMNS}
     values |= {"host": place.host, "path": place.path, "in_journal": True, "words": _words(entry, place)}
@@ -49,7 +49,7 @@ def put_slide(connection: Connection, place: JournalPath, entry: SlideEntry) -> 
             return Put(entry.session, "copy", other)
     values["moved_from"] = old.moved_from if other is None else other
     kept = by_session(connection, flags, select(slides.c.session).where(slides.c.session == entry.session))
-    is_known = all(getattr(old, name) == value for name, value in values.items())
+    is_known = not was_sent and all(getattr(old, name) == value for name, value in values.items())
     if is_known and flags_of(kept[entry.session]) == entry.flags:
         return Put(entry.session, "unchanged")
     connection.execute(update(slides).where(slides.c.session == entry.session).values(**values))
@@ -70,12 +70,14 @@ def _put_flags(connection: Connection, entry: SlideEntry) -> None:
         connection.execute(insert(flags).values(session=entry.session, number=number, **msgspec.to_builtins(flag)))
 
 
-def _add_sendings(connection: Connection, entry: SlideEntry) -> None:
+def _add_sendings(connection: Connection, entry: SlideEntry) -> bool:
+    """Those that are new; whether any is."""
     known = connection.execute(select(sendings).where(sendings.c.session == entry.session)).all()
     keys = {(row.receiver, row.control_id) for row in known}
-    for one in entry.sendings:
-        if (one.receiver, one.control_id) not in keys:
-            connection.execute(insert(sendings).values(session=entry.session, **msgspec.structs.asdict(one)))
+    new = [one for one in entry.sendings if (one.receiver, one.control_id) not in keys]
+    for one in new:
+        connection.execute(insert(sendings).values(session=entry.session, **msgspec.structs.asdict(one)))
+    return bool(new)
 
 
 def note(connection: Connection, place: JournalPath, fingerprint: str | None, remark: str | None) -> None:

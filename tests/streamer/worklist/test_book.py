@@ -106,8 +106,10 @@ def test_states(worklist, journal):
 
 def test_what_was_acknowledged_stays_so_when_the_store_is_gone(worklist, journal):
     outcomes(worklist, journal, signed(sendings=(sending(1),)))
-    outcomes(worklist, journal, signed(sendings=(sending(2, receiver="mllp://other:1"), sending(1))))
-    outcomes(worklist, journal, signed())
+    both = signed(sendings=(sending(2, receiver="mllp://other:1"), sending(1)))
+    assert outcomes(worklist, journal, both) == [("updated", None)]
+    assert outcomes(worklist, journal, both) == [("unchanged", None)]
+    assert outcomes(worklist, journal, signed()) == [("unchanged", None)]
     [one] = worklist.find()
     assert one.state == "sent"
     assert {sent.control_id for sent in one.entry.sendings} == {"M1", "M2"}
