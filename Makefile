@@ -43,7 +43,8 @@ test-all: OPTIONS = --require $(REQUIRED) --cov --cov-report=term
 test-all: test
 
 comma := ,
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)
+POSTGRESQL := $(shell command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl 2> /dev/null)
+REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)

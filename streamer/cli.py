@@ -31,6 +31,7 @@ COMMANDS = {
     "send": "results to a laboratory system, HL7 over MLLP",
     "compare": "two counts of the same slides, and whether they agree",
     "sign": "freeze a reviewed slide of a journal",
+    "worklist": "the slides of many journals in one list",
     "qc": "a reference slide counted again, and focus, light and colour over time",
     "mosaic": "the visited area as one picture, cells marked",
     "report": "a page of a journal to read and print: verdict, cells, quality",

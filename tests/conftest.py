@@ -26,6 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def free_port() -> int:
+    return a_free_port()
+
+
+def a_free_port() -> int:
     """A TCP port of this machine that nobody uses, and that no test beside this one is given."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = PORTS.start + worker * PORTS_PER_WORKER % len(PORTS)

@@ -79,6 +79,20 @@ CHROMIUM = os.environ.get("LEUKOSTREAM_CHROMIUM") or shutil.which("chromium") or
 """The browser that pages are tested in: Debian's package `chromium`, or what LEUKOSTREAM_CHROMIUM names."""
 
 
+def postgresql_program(name: str) -> Path | None:
+    """Of a server: Debian keeps its programs out of the path, by version."""
+    found = shutil.which(name)
+    if found is not None:
+        return Path(found)
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return versions[-1] if versions else None
+
+
+def why_no_postgresql() -> str | None:
+    missing = [name for name in ("initdb", "pg_ctl", "postgres") if postgresql_program(name) is None]
+    return f"no program {missing[0]}" if missing else None
+
+
 TRAIN = "pip install -c constraints.txt -e '.[train]'"
 DEV = "make install-dev"
 REQUIREMENTS: Mapping[str, Requirement] = {
@@ -103,6 +117,9 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "pypylon": Requirement(_module("pypylon"), r"pypylon", "pip install -c constraints.txt -e '.[pylon]'"),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
+    "sqlalchemy": Requirement(_module("sqlalchemy"), r"sqlalchemy", DEV),
+    "psycopg": Requirement(_module("psycopg"), r"psycopg", DEV),
+    "postgresql": Requirement(why_no_postgresql, r"PostgreSQL", "apt-get install postgresql"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(

@@ -6,12 +6,11 @@ import contextlib
 import re
 from dataclasses import dataclass
 
-from engines.base import LeukostreamError, UsageError
-from streamer.commands.options import Parser, add_key_options, add_linger_option, flag
-from streamer.commands.output import remark, say
+from engines.base import UsageError
+from streamer.commands.options import Parser, add_key_options, add_linger_option
+from streamer.commands.output import remark
+from streamer.commands.page_server import add_server_options, page_packages, page_server
 from streamer.records import REVIEWER
-
-PACKAGES = ("fastapi", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +40,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--reviewer", metavar="INITIALS", help="who reviews; the page asks where it is not given")
     parser.add_argument("--publish", metavar="ENDPOINT", help="of a journal: publish each change, as a run does")
     add_linger_option(parser, 5.0)
-    server = parser.add_argument_group("server", "where the page is served; its address is the first line of output")
-    server.add_argument("--bind", metavar="HOST:PORT", default="127.0.0.1:0", help="port 0: any free one")
-    server.add_argument("--tls-cert", metavar="FILE", help="a certificate, PEM; its page is https")
-    server.add_argument("--tls-key", metavar="FILE", help="the certificate's key")
-    flag(server, "--insecure", "serve and publish beyond this machine unencrypted")
+    add_server_options(parser, "serve and publish beyond this machine unencrypted")
     add_key_options(parser)
 
 
@@ -62,30 +57,13 @@ def main(options: Options) -> int:
         raise UsageError(
             f"review {options.target}: got {what}, expected it with a journal only: a run publishes itself"
         )
-    try:
-        from streamer.review.server import serving
+    with page_packages("review"):
         from streamer.review.server.app import build_app
         from streamer.review.server.frames import FieldSource, JournalFields, NoFields
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in (*PACKAGES, "starlette", "pydantic"):
-            raise
-        raise LeukostreamError(
-            f"review: got no package {error.name}, expected it for the page: pip install 'leukostream[review]'"
-        ) from error
     from streamer.review.desk import Desk
 
-    address = serving.address_of(options.bind)
-    if (options.tls_cert is None) != (options.tls_key is None):
-        given, other = ("--tls-cert", "--tls-key") if options.tls_cert else ("--tls-key", "--tls-cert")
-        raise UsageError(f"{given}: got no {other}, expected both")
-    certificate = None
-    if options.tls_cert is not None and options.tls_key is not None:
-        certificate = serving.Certificate(options.tls_cert, options.tls_key)
-        serving.check_certificate(certificate)
-    serving.check_reach(address, certificate, bool(options.insecure))
     with contextlib.ExitStack() as stack:
-        bound = serving.listening(address)
-        stack.callback(bound.close)
+        server = stack.enter_context(page_server(options, "review"))
         fields: FieldSource
         desk: Desk
         if is_live:
@@ -107,22 +85,6 @@ def main(options: Options) -> int:
                 on_fault=remark,
             )
         stack.callback(desk.close)
-        token, scheme = serving.new_token(), "http" if certificate is None else "https"
-        app = build_app(
-            desk,
-            fields,
-            token=token,
-            names=address.names(),
-            any_address=address.is_everywhere,
-            scheme=scheme,
-            reviewer=options.reviewer,
-        )
-        url = serving.page_url(address, bound.getsockname()[1], token, scheme)
-
-        def started() -> None:
-            say(url)
-            remark("open that address in a browser; Ctrl-C ends the review")
-
-        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
-            serving.serve(app, bound, certificate, started)
+        app = build_app(desk, fields, reviewer=options.reviewer, **server.guarding)
+        server.serve(app, "open that address in a browser; Ctrl-C ends the review")
     return 0

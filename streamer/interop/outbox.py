@@ -16,35 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from engines.base import LeukostreamError
 from streamer.interop.hl7_messages import Hl7Message
 from streamer.interop.mllp import Answer, Receiver
-
-APPLICATION_ID = 0x4C455558
-"""Distinguishes the file from other SQLite files: "LEUX"."""
-
-_SCHEMA = """
-CREATE TABLE messages (
-    receiver TEXT NOT NULL,
-    control_id TEXT NOT NULL,      -- MSH-10
-    session TEXT NOT NULL,
-    kind TEXT NOT NULL,            -- "oul" or "oru"
-    er7 TEXT NOT NULL,             -- as it was sent, and is sent again
-    stored_utc TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    state TEXT NOT NULL DEFAULT 'waiting',
-    code TEXT,                     -- MSA-1
-    answer TEXT,                   -- as it was received
-    answered_utc TEXT,
-    PRIMARY KEY (receiver, control_id)
-);
-"""
+from streamer.interop.sent import APPLICATION_ID, SCHEMA, OutboxError, refuse_other_file, tables_of
 
 State = Literal["waiting", "acknowledged", "refused"]
-
-
-class OutboxError(LeukostreamError):
-    """The file can't be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +53,12 @@ class Outbox:
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute("BEGIN EXCLUSIVE")  # and the lock is kept
         [found] = self._database.execute("PRAGMA application_id").fetchone()
-        tables = self._database.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        tables = tables_of(self._database)
         if not found and not tables:
             self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._database.execute(_SCHEMA)
-        elif found != APPLICATION_ID or tables != [(_SCHEMA.strip().removesuffix(";"),)]:
-            raise OutboxError(f"{self._path}: got another file, expected leukostream's store of what was sent")
+            self._database.execute(SCHEMA)
+        else:
+            refuse_other_file(self._path, found, tables)
         self._database.execute("COMMIT")
 
     def __enter__(self) -> Self:

@@ -49,7 +49,7 @@ from streamer.journal.replay import replay
 from streamer.journal.reviewing import is_signed, review_events, review_of
 from streamer.journal.rows import GivenCommand, ModelId, Rules, decision_of, rules_of
 from streamer.journal.run import JournaledSource, RunJournal
-from streamer.journal.schema import JournalError, fault
+from streamer.journal.schema import JournalError, JournalInUseError, fault
 from streamer.journal.signing import canonical, sha256_of, signed_form
 from streamer.journal.writer import Emission, Journal, SessionJournal
 
@@ -60,6 +60,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalHistory",
+    "JournalInUseError",
     "JournalReader",
     "JournaledSource",
     "ModelId",

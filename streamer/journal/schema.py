@@ -271,6 +271,10 @@ class JournalError(LeukostreamError):
     """A journal that can't be used or written."""
 
 
+class JournalInUseError(JournalError):
+    """Another process has the journal now."""
+
+
 def create(path: Path) -> None:
     """Make an empty journal. It gets its name once it is whole, so that no crash leaves half of one."""
     unfinished = path.with_name(f"{path.name}.new")
@@ -439,7 +443,7 @@ def fault(path: Path, error: sqlite3.Error) -> JournalError:
     said = " ".join(str(error).split()).partition(" with text ")[0]  # what follows is the text that is none
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         holder = holder_of(path)
-        return JournalError(
+        return JournalInUseError(
             f"journal {path}: got a file that another process has locked{f' ({holder})' if holder else ''}, expected to"
             " be alone; end that run or review first"
         )

@@ -94,7 +94,7 @@ class Guard:
         host = headers.one("host")
         if not self._is_ours(host):
             raise Refusal(
-                421, "wrong host", f"got the host {host[:100]!r}, expected the address that leukostream review printed"
+                421, "wrong host", f"got the host {host[:100]!r}, expected the address that leukostream printed"
             )
         api = scope["path"].startswith(API)
         self._check_origin(headers, host, api or scope["method"] != "GET")

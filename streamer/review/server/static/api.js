@@ -46,7 +46,7 @@ async function ask(path, query, options = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "no server", "The review's server does not answer. Is leukostream review still running?");
+    throw new Refused(0, "no server", "The server does not answer. Is leukostream still running there?");
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
