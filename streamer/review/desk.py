@@ -252,6 +252,10 @@ class Desk(Protocol):
         left out."""
         ...
 
+    def version(self, session: str) -> int:
+        """Of the slide as it is now: that of its newest change, for who keeps a snapshot."""
+        ...
+
     def picture(self, session: str, cell_id: int) -> bytes | None:
         """The newest JPEG of a cell; None: there is none."""
         ...
@@ -300,9 +304,12 @@ class Desk(Protocol):
         """On a cell, or on the slide. Codes: unknown cell, bad text."""
         ...
 
-    def sign(self, session: str, reviewer: str, *, despite: str | None = None) -> Signature | None:
-        """Freeze the slide as it stands. `despite`: why, where the verdict is "do not use". Codes: not ended, do not
-        use, not settled, bad text."""
+    def sign(
+        self, session: str, reviewer: str, *, despite: str | None = None, version: int | None = None
+    ) -> Signature | None:
+        """Freeze the slide as it stands. `despite`: why, where the verdict is "do not use". `version`: of what the
+        reviewer looked at; another one is refused. Codes: not ended, do not use, not settled, bad text, not
+        possible."""
         ...
 
     def amend(self, session: str, reviewer: str, reason: str) -> None:

@@ -130,6 +130,10 @@ class JournalDesk(AbstractContextManager["JournalDesk"]):
         with self._lock:
             return self._slide(session).snapshot(reviewer)
 
+    def version(self, session: str) -> int:
+        with self._lock:
+            return self._slide(session).version
+
     def picture(self, session: str, cell_id: int) -> bytes | None:
         with self._lock:
             return self._slide(session).picture(cell_id)
@@ -215,10 +219,14 @@ class JournalDesk(AbstractContextManager["JournalDesk"]):
     def settle_agreed(self, session: str, first: str, second: str, reviewer: str) -> int:
         return len(self._do(session, reviewer, lambda slide: settlement(slide, first, second)).cells)
 
-    def sign(self, session: str, reviewer: str, *, despite: str | None = None) -> Signature:
+    def sign(self, session: str, reviewer: str, *, despite: str | None = None, version: int | None = None) -> Signature:
         at = self._now()
 
         def signing(slide: ReviewedSlide) -> Sign:
+            if version is not None and version != slide.version:
+                raise ReviewRefused(
+                    "not possible", "got a slide that has changed since it was looked at; look at it again, then sign"
+                )
             reason = reason_to_sign(slide.corrections, despite)
             slide.to_sign = canonical(signed_form(slide.stored, slide.corrections, reviewer, at, reason))
             return Sign(sha256=sha256_of(slide.to_sign), despite=reason)

@@ -140,6 +140,10 @@ class LiveDesk(AbstractContextManager["LiveDesk"]):
         with self._lock:
             return self._slide(session).snapshot()
 
+    def version(self, session: str) -> int:
+        with self._lock:
+            return self._slide(session).version
+
     def picture(self, session: str, cell_id: int) -> bytes | None:
         with self._lock:
             slide = self._slide(session)
@@ -262,7 +266,9 @@ class LiveDesk(AbstractContextManager["LiveDesk"]):
     ) -> int:
         self._refuse("adding a cell")
 
-    def sign(self, session: str, reviewer: str, *, despite: str | None = None) -> Signature | None:
+    def sign(
+        self, session: str, reviewer: str, *, despite: str | None = None, version: int | None = None
+    ) -> Signature | None:
         self._refuse("signing")
 
     def amend(self, session: str, reviewer: str, reason: str) -> None:

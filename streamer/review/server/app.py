@@ -47,11 +47,9 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        forget = desk.listen(slides.tell)  # before the pages are told, so that they find what they are told of
         hub.start(desk)
         yield
         hub.stop()
-        forget()
 
     app = page_app("leukostream review", lifespan)
     app.add_exception_handler(ReviewRefused, _refused)

@@ -8,7 +8,6 @@ import cv2
 from fastapi import APIRouter, Query
 
 from engines.base import LeukostreamError
-from streamer.review.desk import ReviewRefused
 from streamer.review.server.bodies import (
     AmendBody,
     BeginBody,
@@ -83,11 +82,7 @@ def changing(slides: Slides) -> APIRouter:
     @router.post("/sign", summary="Freeze the slide as it stands")
     def sign(body: SignBody, session: Session = None) -> Answer:
         found = slides.session(session)
-        if body.version is not None and body.version != slides.snapshot(found).version:
-            raise ReviewRefused(
-                "not possible", "got a slide that has changed since it was looked at; look at it again, then sign"
-            )
-        signature = desk.sign(found, slides.initials(body.reviewer), despite=body.despite)
+        signature = desk.sign(found, slides.initials(body.reviewer), despite=body.despite, version=body.version)
         return {"done": True, "signature": None if signature is None else signature_json(signature)}
 
     @router.post("/amend", summary="Open a signed slide again; what was signed is kept")

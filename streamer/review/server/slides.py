@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamer.dashboard.palette import in_order
-from streamer.review.desk import CellView, Change, Desk, ReviewRefused, Snapshot
+from streamer.review.desk import CellView, Desk, ReviewRefused, Snapshot
 from streamer.review.server.frames import FieldSource
 from streamer.review.server.keys import Choice, choices
 
@@ -25,11 +25,10 @@ class Slides:
     reviewer: str | None = None
     """Initials of who changes something without saying who."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _told: dict[str, int] = field(default_factory=dict)
-    """By slide, the newest version that the desk told of."""
     _snapshots: dict[str, Snapshot] = field(default_factory=dict)
-    _frames: dict[str, tuple[frozenset[int], FrameCells]] = field(default_factory=dict)
-    """By slide, the cells that were looked for in its frames, and where they are."""
+    _frames: dict[str, tuple[tuple[int, int], FrameCells]] = field(default_factory=dict)
+    """By slide, how many cells it had and the largest of their numbers, and where they lie: that changes with these
+    alone."""
 
     def session(self, given: str | None) -> str:
         """`given`, or the newest slide. ReviewRefused where there is none."""
@@ -48,14 +47,13 @@ class Slides:
         return reviewer
 
     def snapshot(self, session: str) -> Snapshot:
-        """As everyone sees it."""
+        """As everyone sees it, with every change that was answered before."""
         with self._lock:
             kept = self._snapshots.get(session)
-        if kept is None:
+        if kept is None or kept.version != self.desk.version(session):
             kept = self.desk.snapshot(session)
             with self._lock:
-                if kept.version >= self._told.get(session, 0):
-                    self._snapshots[session] = kept
+                self._snapshots[session] = kept
         return kept
 
     def choices(self, session: str) -> list[Choice]:
@@ -65,29 +63,20 @@ class Slides:
 
     def in_frame(self, session: str, frame_id: int) -> Sequence[tuple[int, CellView]]:
         """The cells that a frame shows, and where."""
+        cells = self.snapshot(session).cells
+        newest = len(cells), max((cell.cell_id for cell in cells), default=0)
         with self._lock:
             kept = self._frames.get(session)
-        if kept is None:
-            cells = self.snapshot(session).cells
+        if kept is None or kept[0] != newest:
             found: defaultdict[int, list[tuple[int, CellView]]] = defaultdict(list)
             for cell in cells:
                 widest = {view.frame_id: view for view in sorted(cell.views, key=_width)}  # two boxes of one cell
                 for frame, view in widest.items():
                     found[frame].append((cell.cell_id, view))
-            kept = frozenset(cell.cell_id for cell in cells), dict(found)
+            kept = newest, dict(found)
             with self._lock:
                 self._frames[session] = kept
         return kept[1].get(frame_id, ())
-
-    def tell(self, change: Change) -> None:
-        """A slide has changed: it is looked at anew when it is asked for. Where its cells lie changes with their
-        number alone."""
-        with self._lock:
-            self._told[change.session] = change.version
-            self._snapshots.pop(change.session, None)
-            known = self._frames.get(change.session, (frozenset[int](), {}))[0]
-            if change.removed or any(cell.cell_id not in known for cell in change.cells):
-                self._frames.pop(change.session, None)
 
 
 def _width(view: CellView) -> float:

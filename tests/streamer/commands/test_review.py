@@ -25,7 +25,12 @@ def journal(tmp_path_factory):
 def test_the_first_line_is_the_address_and_ctrl_c_ends_it(journal):
     command = [sys.executable, "-m", "streamer", "review", str(journal), "--reviewer", "AB"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` ignores it
     ) as process:
         address = process.stdout.readline().strip()
         match = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/\?token=([\w-]{43})", address)

@@ -184,6 +184,11 @@ class FakeDesk:
     def sessions(self) -> list[SessionInfo]:
         return [SessionInfo(SESSION, self._source, self._review, self._is_live)]
 
+    def version(self, session: str) -> int:
+        with self._lock:
+            self._known(session)
+            return self._version
+
     def snapshot(self, session: str, reviewer: str | None = None) -> Snapshot:
         with self._lock:
             self._known(session)
@@ -313,8 +318,12 @@ class FakeDesk:
                 cell = self._cell(cell_id)
                 self._done("comment", reviewer, {cell_id: replace(cell, comments=(*cell.comments, comment))}, text=text)
 
-    def sign(self, session: str, reviewer: str, *, despite: str | None = None) -> Signature | None:
+    def sign(
+        self, session: str, reviewer: str, *, despite: str | None = None, version: int | None = None
+    ) -> Signature | None:
         with self._changing(session, reviewer):
+            if version is not None and version != self._version:
+                raise ReviewRefused("not possible", "got a slide that has changed, expected the one looked at")
             if self._is_live:
                 raise ReviewRefused("not possible", "got a slide that is still being counted, expected a finished one")
             if self._verdict == "do not use" and not despite:
