@@ -22,7 +22,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 COLUMNS = (
     *("session", "source", "cell_id", "island", "x_px", "y_px", "kind", "class", "subclass", "top_class", "looks"),
-    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason", "counted"),
+    *("partial", "first_frame_id", "last_frame_id", "picture", "unclassified_reason", "counted", "reviewed"),
 )
 
 PLACE_COLUMNS = ("x_um", "y_um", "stage_x_um", "stage_y_um")
@@ -48,7 +48,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     *(f"{cell.x_px:.1f}", f"{cell.y_px:.1f}", cell.kind, _text(cell.class_name)),
                     *(_text(cell.subclass or ""), _text(cell.top_class), cell.looks, int(cell.partial)),
                     *(cell.first_frame_id, cell.last_frame_id, _text(one.pictures.get(cell.cell_id, ""))),
-                    *(_text(cell.unclassified_reason or ""), int(cell.counted)),
+                    *(_text(cell.unclassified_reason or ""), int(cell.counted), int(cell.reclassified)),
                     *(_shown(cell.class_probabilities.get(name)) for name in classes),
                     *(text for name in attributes for text in _attribute(cell, name)),
                     *_micrometres(one.micrometres.on_island(cell)),

@@ -41,6 +41,7 @@ TERMS: Mapping[str, Terms] = {
     "marrow": Terms("CC BY (article)", "JinwooChoi9/wbc_plosone, Choi 2017"),
     "all_idb2": Terms("research use only", "ALL-IDB2", binds_weights=True),
     "simulated": Terms(OWN, "the simulated slide of this project"),
+    "own": Terms("its own", "cells of the laboratory that trains, named by its people"),
 }
 
 

@@ -28,6 +28,7 @@ from tools.commands import command_parser
 from tools.data import ABNORMAL_CLASSES, ABNORMAL_SUBCLASSES, PARTS, TRAIN, VALIDATION
 from tools.data.augment import make_batch
 from tools.data.crops import measured_on
+from tools.data.own import OWN
 from tools.data.squares import LOOK_RED_CELLS, SUBCLASS_NAMES, Squares
 from tools.evaluate.classifier import evaluate, predictions
 from tools.export import novelty
@@ -181,7 +182,7 @@ def tempered(found: Predicted, temperature: float) -> Predicted:
 def taught_sets(recipe: Recipe) -> list[str]:
     """The sets that a recipe teaches, of those that it names; the simulated slide last."""
     never = {name.partition("/")[0] for name in (*NEVER_TAUGHT, *recipe.without.split(","), recipe.leave_out)}
-    return [*(name for name in SETS if name not in never), "simulated"]
+    return [*(name for name in SETS if name not in never), *([OWN] if recipe.own else []), "simulated"]
 
 
 def ordinary_weights(found: Mapping[str, Predicted]) -> np.ndarray:

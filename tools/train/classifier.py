@@ -44,6 +44,7 @@ from tools.data.appearance import Appearances, gather, typed_crops, untyped_crop
 from tools.data.augment import COLOURS, Augmentation, Lending, make_batch
 from tools.data.crops import ATTRIBUTES, set_name
 from tools.data.located import locate
+from tools.data.own import own_cells
 from tools.data.squares import LOOK_RED_CELLS, SIMULATED, SUBCLASS_NAMES, Squares, load_squares, with_simulated
 from tools.metrics.abnormal import MATURE, Views, choose, measure, views_of
 from tools.train.loop import LAST, Schedule, Task, channels_last, load_checkpoint, train
@@ -102,6 +103,8 @@ class Recipe:
     """A laboratory of which no cell trains, to measure on."""
     without: str = ""
     """Laboratories that neither train nor are measured, separated by commas."""
+    own: str = ""
+    """Tables of cells that a laboratory named itself (`tools.data.own`), separated by commas; they train too."""
     teacher: str = ""
     """Checkpoint of a run whose averaged network teaches this one beside the labels; none where empty."""
     teacher_weight: float = 0.6
@@ -390,7 +393,8 @@ def load_network(checkpoint: Path) -> tuple[CellNetwork, Recipe, int]:
 def load_cells(recipe: Recipe, folder: Path) -> Squares:
     """The squares of all laboratories of a recipe. ValueError for a laboratory that is not known."""
     root = data_root()
-    cells = read_cells(root, SETS)
+    own = own_cells([Path(table) for table in recipe.own.split(",") if table])
+    cells = [*read_cells(root, SETS), *own]
     known = sorted({set_name(cell) for cell in cells})
     without = [name for name in recipe.without.split(",") if name]
     for option, names in (("--leave-out", [recipe.leave_out] if recipe.leave_out else []), ("--without", without)):
@@ -400,7 +404,8 @@ def load_cells(recipe: Recipe, folder: Path) -> Squares:
     located = locate(cells)
     located = [one for one in located if set_name(one.cell) not in without]
     left_out = (*NEVER_TAUGHT, *([recipe.leave_out] if recipe.leave_out else []))
-    return load_squares(root, folder, located, load_splits(root), left_out)
+    parts = load_splits(root) | {cell.key: TRAIN for cell in own}
+    return load_squares(root, folder, located, parts, left_out)
 
 
 def main(arguments: Sequence[str]) -> int:
