@@ -229,7 +229,7 @@ def test_one_that_is_switched_on_later_is_waited_for(camera: RtspCamera, open_de
 def test_packets_that_are_damaged_or_lost(
     camera: RtspCamera, open_decoder: OpenDecoder, harm: Literal["corrupt", "drop"]
 ) -> None:
-    """PyAV's decoder tells, OpenCV's conceals; with both the stream goes on, and is whole again afterwards."""
+    """Of damaged packets PyAV tells; lost ones FFmpeg conceals mostly, and OpenCV all. The stream goes on, and is new."""
     with (
         contextlib.closing(DamagingProxy(camera.port)) as proxy,
         Consumer(camera.address(port=proxy.port), camera, open_decoder) as consumer,
@@ -245,7 +245,7 @@ def test_packets_that_are_damaged_or_lost(
         after = [seen for seen in consumer.seen if seen.at_s > whole_s]
         assert statistics.median(seen.age_s for seen in after) < 0.5
         assert proxy.harmed > 10
-        if open_decoder is open_av:
+        if open_decoder is open_av and harm == "corrupt":
             assert consumer.reader.status.skipped[DAMAGED] > 5
         assert consumer.reader.status.state == "open"
 
