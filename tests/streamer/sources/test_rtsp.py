@@ -229,7 +229,7 @@ def test_one_that_is_switched_on_later_is_waited_for(camera: RtspCamera, open_de
 def test_packets_that_are_damaged_or_lost(
     camera: RtspCamera, open_decoder: OpenDecoder, harm: Literal["corrupt", "drop"]
 ) -> None:
-    """Of damaged packets PyAV tells; lost ones FFmpeg conceals mostly, and OpenCV all. The stream goes on, and is new."""
+    """Of damaged packets PyAV tells; lost ones FFmpeg conceals mostly, and OpenCV all. The stream goes on."""
     with (
         contextlib.closing(DamagingProxy(camera.port)) as proxy,
         Consumer(camera.address(port=proxy.port), camera, open_decoder) as consumer,
