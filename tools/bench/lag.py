@@ -6,7 +6,7 @@ PyAV, with OpenCV, and with OpenCV frame by frame, as programs usually do. The n
 was captured. Prints a table of milliseconds (first, median, last, worst), and what it counted; `--json FILE` keeps it.
 
 Figures are of a machine that does nothing else: sending and decoding take part of it. `load` in the JSON tells how
-many threads wanted a core meanwhile.
+many threads wanted a core meanwhile, `busy` whether they always were more than there are cores.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.seconds >= options.loop_seconds or options.loop_seconds * FPS > 4095:
         raise UsageError(f"--loop-seconds: got {options.loop_seconds}, expected more than --seconds, and at most 136")
     with extra("av", "tools.bench lag"):
+        import av
+
         from tools.bench.sender import NumberedFilm
     found, loads = [], [os.getloadavg()[0]]
     for size in options.sizes.split(","):
@@ -115,7 +117,9 @@ def main(arguments: Sequence[str]) -> int:
             "machine": platform.machine(),
             "cores": usable_cores(),
             "load": {"lowest": min(loads), "highest": max(loads)},
+            "busy": min(loads) > usable_cores(),
             "opencv": cv2.__version__,
+            "av": av.__version__,
         }
         sent = {"over": options.over, "fps": FPS, "seconds": options.seconds}
         with open(options.json, "w", encoding="utf-8") as file:
