@@ -1,9 +1,9 @@
 """How old a frame of a live stream is when it is used: python -m tools.bench lag [--sizes 1280x720,3840x2160]
 
 An RTSP server on this machine sends H.264 at 30 frames a second (`--over tcp`: MPEG-TS without a server, for machines
-that lack GStreamer's); a consumer that takes 100 or 300 ms a frame reads it with
-PyAV, with OpenCV, and with OpenCV frame by frame, as programs usually do. The number that a frame bears says when it
-was captured. Prints a table of milliseconds (first, median, last, worst), and what it counted; `--json FILE` keeps it.
+that lack GStreamer's); a consumer that takes 100 or 300 ms a frame reads it with PyAV, with OpenCV, and with OpenCV
+frame by frame, as programs usually do. The number that a frame bears says when it was captured. Prints a table of
+milliseconds (first, median, last, worst), and what it counted; `--json FILE` keeps it.
 
 Figures are of a machine that does nothing else: sending and decoding take part of it. `load` in the JSON tells how
 many threads wanted a core meanwhile, `busy` whether they always were more than there are cores.
