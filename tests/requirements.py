@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.backends.tensorrt import bindings
+from tools.bench.rtsp_camera import INSTALL, why_no_server
 
 REQUIRED = pytest.StashKey[tuple[str, ...]]()
 """The names given with `--require`."""
@@ -115,6 +116,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "mm_test_adapters": Requirement(_module("mm_test_adapters"), r"mm-test-adapters", DEV),
     "harvesters": Requirement(_module("harvesters"), r"harvesters", DEV),
     "pypylon": Requirement(_module("pypylon"), r"pypylon", "pip install -c constraints.txt -e '.[pylon]'"),
+    "rtsp": Requirement(why_no_server, r"RTSP server", INSTALL),
     "rtx": Requirement(bindings.why_no_rtx, r"TensorRT for RTX", "make bindings"),
     "bindings": Requirement(bindings.why_not, r"bindings|C compiler", "make bindings"),
     "sqlalchemy": Requirement(_module("sqlalchemy"), r"sqlalchemy", DEV),

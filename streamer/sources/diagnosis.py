@@ -73,8 +73,10 @@ def why_not(url: str) -> Diagnosis:
             return _in_words(_ask_http(url), parts, where)
         if scheme == "rtsp":
             return _in_words(_ask_rtsp(parts), parts, where)
-    except (OSError, http.client.HTTPException, ValueError):
-        pass  # it speaks something else
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+            return Diagnosis(f"no answer from {where} in {TIMEOUT_S:g} s", _ADDRESS, is_absent=True)
+        # else it speaks something else
     return Diagnosis(f"an answer from {where}, but no video", "check that the address is that of a stream")
 
 

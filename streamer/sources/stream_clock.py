@@ -8,6 +8,9 @@ LEAST_GAIN_S = 0.005
 STEADY_FRAMES = 2
 """Frames in a row without such a gain, after which what is being sent has come: one may be due to a busy machine."""
 
+WITHOUT_TIME = 2
+"""First frames without a time, of a stream that has no clock: FFmpeg knows that of the first frame of RTSP not yet."""
+
 LARGEST_STEP_S = 10.0
 """Of the stream's clock beyond the time that passed: a larger one is a clock that was set."""
 
@@ -29,13 +32,15 @@ class StreamClock:
         """Whether the last frame was one of those that were stored up before the stream was read. The first ones are
         taken to be: it shows from when the next ones come."""
         self._steady = 0
+        self._without_time = 0
         self._soonest_s = 0.0
         self._last: tuple[float, float] | None = None
 
     def add(self, position_s: float | None, now_s: float) -> None:
         """The next frame: its time on the stream's clock, and when it came."""
         if position_s is None:
-            self.stored_up = False
+            self._without_time += 1
+            self.stored_up = self.stored_up and self._without_time < WITHOUT_TIME
             return
         if self._last is None:
             self._soonest_s, self.behind_s = now_s - position_s, 0.0

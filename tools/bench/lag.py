@@ -1,20 +1,25 @@
 """How old a frame of a live stream is when it is used: python -m tools.bench lag [--sizes 1280x720,3840x2160]
 
-A sender on this machine sends H.264 at 30 frames a second; a consumer that takes 100 or 300 ms a frame reads it with
-PyAV, with OpenCV, and with OpenCV frame by frame, as programs usually do. The number that a frame bears says when it
-was captured. Prints a table of milliseconds (first, median, last, worst), and what it counted; `--json FILE` keeps it.
+An RTSP server on this machine sends H.264 at 30 frames a second (`--over tcp`: MPEG-TS without a server, for machines
+that lack GStreamer's); a consumer that takes 100 or 300 ms a frame reads it with PyAV, with OpenCV, and with OpenCV
+frame by frame, as programs usually do. The number that a frame bears says when it was captured. Prints a table of
+milliseconds (first, median, last, worst), and what it counted; `--json FILE` keeps it.
 
-Figures are of a machine that does nothing else: encoding ahead, sending and decoding all take part of it.
+Figures are of a machine that does nothing else: sending and decoding take part of it. `load` in the JSON tells how
+many threads wanted a core meanwhile, `busy` whether they always were more than there are cores.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -27,6 +32,10 @@ from streamer.sources.opencv_decoder import open_opencv
 from streamer.sources.packages import extra
 from streamer.sources.stream import FELL_BEHIND, StreamSource
 from tools.commands import command_parser
+
+if TYPE_CHECKING:
+    from tools.bench.rtsp_camera import RtspCamera
+    from tools.bench.sender import LiveSender, NumberedFilm
 
 FPS = 30
 LOOP_S = 40
@@ -84,29 +93,46 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--consumers-ms", default="100,300", metavar="MS,...", help="time that a frame takes")
     parser.add_argument("--seconds", type=float, default=30.0, help="that each is read (default 30)")
     parser.add_argument("--loop-seconds", type=int, default=LOOP_S, help=f"of the film that is sent (default {LOOP_S})")
+    parser.add_argument("--over", choices=["rtsp", "tcp"], default="rtsp", help="how it is sent (default rtsp)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     options = parser.parse_args(arguments)
     if options.seconds >= options.loop_seconds or options.loop_seconds * FPS > 4095:
         raise UsageError(f"--loop-seconds: got {options.loop_seconds}, expected more than --seconds, and at most 136")
     with extra("av", "tools.bench lag"):
-        from tools.bench.sender import LiveSender, NumberedFilm
-    found = []
+        import av
+
+        from tools.bench.sender import NumberedFilm
+    found, loads = [], [os.getloadavg()[0]]
     for size in options.sizes.split(","):
         width, height = (int(side) for side in size.lower().split("x"))
-        sender = LiveSender([NumberedFilm.encode(width, height, frames=options.loop_seconds * FPS, fps=FPS)])
-        try:
+        film = NumberedFilm.encode(width, height, frames=options.loop_seconds * FPS, fps=FPS)
+        with contextlib.closing(_sender(film, options.over)) as sender:
             for consumer_ms in (int(text) for text in options.consumers_ms.split(",")):
                 for reader, source in _sources(sender.url):
                     found.append(measured(sender.age_s, source, consumer_ms, options.seconds, size, reader))
+                    loads.append(os.getloadavg()[0])
                     print(_row(found[-1]) if len(found) > 1 else f"{_HEAD}\n{_row(found[-1])}", flush=True)
-        finally:
-            sender.close()
     if options.json:
-        machine = {"machine": platform.machine(), "cores": usable_cores(), "opencv": cv2.__version__}
+        machine = {
+            "machine": platform.machine(),
+            "cores": usable_cores(),
+            "load": {"lowest": min(loads), "highest": max(loads)},
+            "busy": min(loads) > usable_cores(),
+            "opencv": cv2.__version__,
+            "av": av.__version__,
+        }
+        sent = {"over": options.over, "fps": FPS, "seconds": options.seconds}
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({**machine, "fps": FPS, "lags": [asdict(lag) for lag in found]}, file, indent=1)
+            json.dump({**machine, **sent, "lags": [asdict(lag) for lag in found]}, file, indent=1)
             file.write("\n")
     return 0
+
+
+def _sender(film: NumberedFilm, over: str) -> LiveSender | RtspCamera:
+    from tools.bench.rtsp_camera import RtspCamera
+    from tools.bench.sender import LiveSender
+
+    return RtspCamera([film]) if over == "rtsp" else LiveSender([film])
 
 
 def measured(

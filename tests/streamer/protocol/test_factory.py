@@ -80,6 +80,20 @@ def test_one_offset_dates_everything_whatever_is_done_to_the_wall_clock() -> Non
     assert message.captured_utc == "2023-11-14T22:13:20.083456Z"
 
 
+def test_a_film_that_says_when_it_was_begun_has_its_own_time() -> None:
+    frame = replace(make_frame(), captured_utc_ns=1_772_600_767_250_000_000)
+    message = make_factory().frame(
+        frame,
+        make_detections(),
+        stage=None,
+        quality=FrameQuality(None, True),
+        observations=make_observations(),
+        looks=make_looks(),
+    )
+    assert message.captured_utc == "2026-03-04T05:06:07.250000Z"
+    assert message.captured_ns == frame.captured_ns
+
+
 def test_times_on_the_full_second_keep_their_microseconds() -> None:
     factory = MessageFactory("cam", session="s", run_id="r", monotonic_ns=lambda: 0, utc_ns=lambda: 0)
     assert factory.utc(0) == "1970-01-01T00:00:00.000000Z"

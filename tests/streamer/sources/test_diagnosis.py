@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from streamer.sources import SourceError, open_source, parse_source
+from streamer.sources import SourceError, diagnosis, open_source, parse_source
 from streamer.sources.base import SourceAbsentError
 from streamer.sources.decoder import OpenDecoder, Timeouts
 from streamer.sources.diagnosis import is_film, why_not
@@ -93,6 +94,18 @@ def test_nobody_there(free_port: int) -> None:
     assert diagnosis.is_absent
     assert diagnosis.got.startswith("'Connection refused' from 127.0.0.1:")
     assert why_not("udp://127.0.0.1:9").is_absent
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_one_that_takes_the_call_and_says_nothing_may_not_be_on_yet(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        found = why_not(f"{scheme}://127.0.0.1:{port}/stream")
+    assert found.got == f"no answer from 127.0.0.1:{port} in 0.1 s"
+    assert found.is_absent
 
 
 def test_a_film_on_a_web_server_is_told_from_a_camera(web: WebServer) -> None:

@@ -60,7 +60,18 @@ def test_without_a_clock_nothing_is_said() -> None:
     assert behind((None, 1.0), (None, 5.0)) == [None, None]
     clock = StreamClock()
     clock.add(None, 1.0)
+    clock.add(None, 1.1)
     assert not clock.stored_up
+
+
+def test_a_first_frame_without_its_time_does_not_hide_what_was_stored_up() -> None:
+    """FFmpeg gives the first frame of an RTSP stream none."""
+    clock = StreamClock()
+    stored_up = []
+    for position_s, now_s in [(None, 0.0), (0.1, 0.01), (0.2, 0.02), (0.3, 0.12), (0.4, 0.22)]:
+        clock.add(position_s, now_s)
+        stored_up.append(clock.stored_up)
+    assert stored_up == [True, True, True, True, False]
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 1.0)), min_size=1, max_size=50))

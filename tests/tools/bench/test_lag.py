@@ -53,7 +53,7 @@ def test_ages_are_those_of_the_numbers() -> None:
 @pytest.mark.lengthy
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "lag.json"
-    words = ["--sizes", "320x240", "--consumers-ms", "50", "--seconds", "1.5", "--loop-seconds", "4"]
+    words = ["--sizes", "320x240", "--consumers-ms", "50", "--seconds", "1.5", "--loop-seconds", "4", "--over", "tcp"]
     began_s = time.monotonic()
     assert lag.main([*words, "--json", str(path)]) == 0
     found = json.loads(path.read_text())["lags"]
