@@ -34,6 +34,11 @@ GPU_BATCH = 8
 """Frames of one run of ONNX Runtime on CUDA. On a CPU it is one: eight in a run take 17.3 ms of processor time a frame
 instead of 17.5 (YOLOv5n, 512x384; docs/benchmarks/batch-cpu.json), for which no frame need wait."""
 
+CPU_CROPS = 8
+"""Crops of one run of ONNX Runtime on the CPU. Of up to 32, EfficientNet-Lite0 took 147 MB beside its weights, with two
+threads; of up to 8 it takes 71 MB, without memory patterns (onnxruntime.py) 47 MB, and 3.5 ms of processor time a crop
+with any of them. Of less than 4 the last bits of its results are others."""
+
 
 class EngineMaker:
     """Makes the engines of one model, one for each input size, all on the first backend that works.
@@ -122,7 +127,7 @@ class EngineMaker:
         is_detector = not isinstance(self._card.input, CropInput)
         one = is_detector and batch == 1 and self._fixed_batch is None
         model = fix_input_shape(self._model, 1 if one else None, height, width)
-        return OnnxRuntimeEngine(model, threads=threads, device="cpu", max_batch=batch if is_detector else None)
+        return OnnxRuntimeEngine(model, threads=threads, device="cpu", max_batch=batch if is_detector else CPU_CROPS)
 
     def _usual_batch(self) -> int:
         if self._backend != "onnxruntime":

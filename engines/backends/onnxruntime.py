@@ -95,6 +95,9 @@ class OnnxRuntimeEngine:
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A pattern is one block for all tensors of a run, kept for each batch size and for each run side by side: 15 MB
+        # of a detector's memory and 24 MB of a classifier's, two threads each; no processor time is saved by it.
+        options.enable_mem_pattern = cuda
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
         try:
             session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)

@@ -10,7 +10,7 @@ from engines.base import Array, CardError, Classifications, Engine, ModelFormatE
 from engines.geometry import Boxes, Image, crop_squares
 from engines.graphs.graph import ATTRIBUTE_PROBABILITIES, CLASS_PROBABILITIES, INPUT, NOVELTY, SUBCLASS_PROBABILITIES
 from engines.zoo.card import Card
-from engines.zoo.crops import CropInput, filled
+from engines.zoo.crops import CropInput, even_batches, filled
 
 _LARGEST_BATCH = 32
 """Crops a call where the engine names no limit: enough for any field, little memory."""
@@ -108,8 +108,7 @@ class Classifier:
         further: dict[str, list[Array]] = {name: [] for name in wanted}
         probabilities = np.empty((n, len(self.class_names)), np.float32)
         subclass_probabilities = np.empty((n, len(self._subclass_names)), np.float32)
-        for start in range(0, n, self._batch):
-            part = slice(start, min(n, start + self._batch))
+        for part in even_batches(n, self._batch):
             outputs = self.engine.infer({INPUT: filled(crops[part], self.engine)})
             count = part.stop - part.start
             probabilities[part] = outputs[CLASS_PROBABILITIES][:count]

@@ -9,7 +9,7 @@ from engines.geometry import Boxes, Image, crop_squares, square_around
 from engines.graphs.graph import INPUT
 from engines.models.shape import Mask, Shape, measure
 from engines.zoo.card import Card
-from engines.zoo.crops import CropInput, filled
+from engines.zoo.crops import CropInput, even_batches, filled
 
 LABELS = "labels"
 CLASSES = ("background", "cytoplasm", "nucleus")
@@ -51,10 +51,9 @@ class Segmenter:
         """Labels uint8 (n,h,w) of crops uint8 (n,h,w,3): places in `CLASSES`."""
         n = len(crops)
         labels = np.empty((n, *self._size), np.uint8)
-        for start in range(0, n, self._batch):
-            given = crops[start : start + self._batch]
-            outputs = self.engine.infer({INPUT: filled(given, self.engine)})
-            labels[start : start + len(given)] = outputs[LABELS][: len(given)]
+        for part in even_batches(n, self._batch):
+            outputs = self.engine.infer({INPUT: filled(crops[part], self.engine)})
+            labels[part] = outputs[LABELS][: part.stop - part.start]
         if labels.size and labels.max() >= len(CLASSES):
             raise ModelFormatError(
                 f"model {self.card.name!r}: {LABELS}: got the label {labels.max()}, expected 0 to {len(CLASSES) - 1}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,6 +93,17 @@ def read_crop_input(settings: Table) -> CropInput:
         )
     settings.done()
     return read
+
+
+def even_batches(crops: int, most: int) -> list[slice]:
+    """As few batches of at most `most` crops as will do, of sizes that differ by one at most.
+
+    A small rest would be computed by other kernels than a full batch, and its last bits differ (ONNX Runtime's matrix
+    products of fewer than four rows).
+    """
+    batches = -(-crops // most)
+    ends = [crops * number // batches for number in range(batches + 1)] if batches else [0]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def filled(crops: Image, engine: Engine) -> Image:

@@ -43,7 +43,7 @@ from streamer.recording import Recorder, TrackInfo
 from streamer.records import RecordingStatus, Skip, SlideInfo
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
-from streamer.run.tuning import collect_rarely, keep_freed_memory
+from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
 from streamer.sinks.jsonl import JsonLines
 from streamer.sinks.pictures import PictureMaker
 from streamer.stage.static_mask import BoxesPx
@@ -252,6 +252,7 @@ def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:
         if one.mode == "live":
             models[one.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
     collect_rarely()
+    release_freed_memory()
 
 
 def _check_statistics(config: Config, classifier: Classifier | OwnClasses | None) -> None:

@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engines.backends.choice import CPU_CROPS
 from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import Array, Attribute, CardError, Classifications, ModelFormatError, TensorMismatchError
 from engines.models.classifier import Classifier
+from engines.models.loading import load_classifier
 from engines.zoo.card import Card, ClassEntry, DetectorInput, SubclassEntry, Thresholds
 from engines.zoo.crops import CropInput
+from streamer.config import DEFAULT_CLASSIFIER
 from tests.engines.networks import classifier_file
 
 CLASSES = (ClassEntry("blue", "white"), ClassEntry("green", "white"), ClassEntry("red", "red"))
@@ -74,8 +77,8 @@ def test_no_boxes_give_empty_arrays_without_a_call() -> None:
     assert engine.calls == []
 
 
-@pytest.mark.parametrize(("max_batch", "calls"), [(None, [32, 32, 6]), (40, [40, 30]), (100, [70])])
-def test_batches_are_as_large_as_the_engine_takes(max_batch: int | None, calls: list[int]) -> None:
+@pytest.mark.parametrize(("max_batch", "calls"), [(None, [23, 23, 24]), (40, [35, 35]), (100, [70])])
+def test_batches_are_as_few_as_the_engine_takes_and_of_one_size(max_batch: int | None, calls: list[int]) -> None:
     def script(feeds: Mapping[str, Array]) -> dict[str, Array]:
         first = feeds["images"][:, 0, 0, 0].astype(np.float32) / 255
         return {"class_probabilities": np.stack([first, 1 - first, 0 * first], 1)}
@@ -85,6 +88,10 @@ def test_batches_are_as_large_as_the_engine_takes(max_batch: int | None, calls: 
     result = Classifier(card_of(), engine).classify_batch(crops)
     assert [len(call["images"]) for call in engine.calls] == calls
     np.testing.assert_allclose(result.probabilities[:, 0], np.arange(70) / 255, atol=1e-6)
+
+
+def test_the_crops_of_a_run_on_a_cpu_are_bounded() -> None:
+    assert load_classifier(DEFAULT_CLASSIFIER, backend="onnxruntime", threads=Threads(1)).engine.max_batch == CPU_CROPS
 
 
 def test_a_file_of_fixed_batch_is_filled_up() -> None:

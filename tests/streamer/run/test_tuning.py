@@ -35,3 +35,29 @@ def test_a_block_larger_than_a_frame_is_kept_where_all_are(setting: str, kept: b
         [sys.executable, "-c", PROGRAM.format(setting=setting)], capture_output=True, text=True, check=True
     )
     assert (int(done.stdout) < BLOCK // 2) is kept
+
+
+SCATTERED = """
+import numpy as np
+from streamer.run import tuning
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+assert tuning.keep_freed_memory()
+blocks = [np.ones(1 << 20, np.uint8) for _ in range(96)]
+held = resident()
+del blocks[:-1]
+kept = held - resident()
+tuning.release_freed_memory()
+print(kept, held - resident())
+"""
+
+
+@pytest.mark.skipif(not give_freed_memory_back(), reason="another C library than glibc")
+def test_what_only_the_start_needed_is_given_back_where_freed_memory_is_kept() -> None:
+    done = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
+    kept, released = map(int, done.stdout.split())
+    assert kept < 16 << 20
+    assert released > 64 << 20
