@@ -16,7 +16,10 @@ export class Slide extends EventTarget {
   waiting = 0; // of what was said, so much was not sent yet
 
   async load() {
-    const found = await api.get("slide", { reviewer: this.reviewer });
+    let found;
+    do { // an event may tell of a later version while this one is on its way
+      found = await api.get("slide", { reviewer: this.reviewer });
+    } while (found.session === this.session && found.version < this.version);
     forgetAll();
     Object.assign(this, {
       session: found.session,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,5 +96,11 @@ def cursor(page: Any) -> int:
 
 def settled(page: Any, server: Served) -> None:
     """Wait until the page shows what the server has, once it has sent all that was pressed."""
-    page.wait_for_selector("body:not(.sending)")
-    page.wait_for_selector(f'body[data-version="{server.get("slide")["version"]}"]')
+    until = time.monotonic() + 60
+    while True:
+        page.wait_for_selector("body:not(.sending)")
+        wanted, shown = server.get("slide")["version"], int(page.get_attribute("body", "data-version"))
+        if shown == wanted:
+            return
+        assert time.monotonic() < until, f"the page shows version {shown}, the server has {wanted}"
+        time.sleep(0.02)

@@ -287,6 +287,7 @@ def test_two_people_at_once_lose_nothing(browser, server, desk):
         assert table(page) == table(other)
         assert (named(desk, 9), named(desk, 5)) == ("monocyte", "eosinophil")
         press(other, "u")  # takes back CD's own last word, not the newest one
+        settled(other, server)
         settled(page, server)
         assert (named(desk, 9), desk.snapshot(SESSION).cells[5].word) == ("monocyte", None)
 
