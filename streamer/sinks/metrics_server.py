@@ -8,6 +8,7 @@ five compiled packages (aiohttp).
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import logging
@@ -123,7 +124,8 @@ class MetricsServer:
     def close(self) -> None:
         """Harmless when called twice."""
         if self._thread.is_alive():
-            self._server.trigger.pull_trigger(self._close)
+            with contextlib.suppress(OSError):  # a request woke the thread meanwhile, and it has closed already
+                self._server.trigger.pull_trigger(self._close)
             self._thread.join(_JOIN_S)
 
     def _close(self) -> None:
