@@ -15,7 +15,7 @@ import numpy as np
 
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, set_up
 from streamer.sources.genicam import HELD, GenicamAddress, not_attached
 from streamer.sources.newest_image import Grabbed, NewestImage
 
@@ -48,11 +48,8 @@ class AravisDriver:
         self._lost = threading.Event()
         device = camera.get_device()
         device.connect("control-lost", lambda *_: self._lost.set())
-        features = AravisFeatures(device)
-        apply(settings, features)
-        self.settings = in_force(features)
-        self._exposure_ms = exposure_ms(self.settings, features)
-        self.period_s = period_s(self.settings, self._exposure_ms)
+        now = set_up(settings, AravisFeatures(device))
+        self.settings, self._exposure_ms, self.period_s = now.settings, now.exposure_ms, now.period_s
         self._format = self.settings["pixel_format"]
         self._stream = camera.create_stream(None, None)
         for _ in range(_BUFFERS):
@@ -132,7 +129,7 @@ class AravisFeatures:
 
     def write(self, name: str, value: str) -> None:
         """Aravis itself does not check the range."""
-        bounds = self._bounds(name)
+        bounds = self.bounds(name)
         try:
             if bounds is not None and not bounds[0] <= float(value) <= bounds[1]:
                 raise FeatureRefusedError("out of range")
@@ -142,19 +139,13 @@ class AravisFeatures:
         except self._error as error:
             raise FeatureRefusedError(error.message) from error
 
-    def offered(self, name: str) -> str:
-        if choices := self.choices(name):
-            return f"one of {', '.join(choices)}"
-        bounds = self._bounds(name)
-        return "" if bounds is None else f"{bounds[0]:g} to {bounds[1]:g}"
-
     def choices(self, name: str) -> Sequence[str]:
         try:
             return list(self._device.dup_available_enumeration_feature_values_as_strings(name))
         except (self._error, TypeError):
             return []
 
-    def _bounds(self, name: str) -> tuple[float, float] | None:
+    def bounds(self, name: str) -> tuple[float, float] | None:
         for bounds_of in (self._device.get_float_feature_bounds, self._device.get_integer_feature_bounds):
             try:
                 least, most = bounds_of(name)

@@ -31,11 +31,11 @@ class Features(Protocol):
     def write(self, name: str, value: str) -> None:
         """FeatureRefusedError for what it does not take."""
 
-    def offered(self, name: str) -> str:
-        """What it takes, for people: "16 to 1000000", "one of Mono8, BayerRG8"; "" where it does not say."""
-
     def choices(self, name: str) -> Sequence[str]:
         """Of a feature that is one of some words; empty for others."""
+
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        """The least and the most of a number; None where it does not say."""
 
 
 _NUMBER = r"-?\d+(\.\d+)?([eE][-+]?\d+)?"
@@ -73,6 +73,31 @@ class FeatureSettings:
                 raise UsageError(f"--source {what}: got {key} {value!r}, expected one such as {key}={example}")
             given[key] = value
         return cls(given)
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """What is in force on a camera that was set up."""
+
+    settings: Mapping[str, str]
+    """By the names of `_SETTINGS`."""
+    exposure_ms: float | None
+    """None where the camera has no exposure in microseconds."""
+    period_s: float
+    """From one image to the next; 0: not known."""
+
+
+def set_up(settings: FeatureSettings, features: Features) -> SetUp:
+    """Set a camera up and read back what holds. SourceError as of `apply`."""
+    apply(settings, features)
+    now = in_force(features)
+    exposure = exposure_ms(now, features)
+    return SetUp(now, exposure, period_s(now, exposure))
+
+
+def first_line(error: Exception) -> str:
+    """What a GenApi library says of a failure, without where in itself."""
+    return str(error).splitlines()[0].split(" : ")[0] if str(error) else type(error).__name__
 
 
 def apply(settings: FeatureSettings, features: Features) -> None:
@@ -203,9 +228,17 @@ def _write(feature: str, text: str, setting: str, features: Features) -> None:
         return
     except FeatureRefusedError as error:
         refusal = str(error).split(" : ")[0]
-    offered = features.offered(feature)
+    offered = _offered(feature, features)
     expected = f"expected {offered}" if offered else f"expected what it takes ({refusal})"
     raise SourceError(f"got {asked} {text}, {expected}")
+
+
+def _offered(feature: str, features: Features) -> str:
+    """What a feature takes, for people: "16 to 1000000", "one of Mono8, BayerRG8"; "" where it does not say."""
+    if choices := features.choices(feature):
+        return f"one of {', '.join(choices)}"
+    bounds = features.bounds(feature)
+    return "" if bounds is None else f"{bounds[0]:g} to {bounds[1]:g}"
 
 
 def _check_format(features: Features) -> None:

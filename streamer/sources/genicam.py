@@ -20,7 +20,7 @@ from engines.base import UsageError
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, first_line, set_up
 from streamer.sources.newest_image import Grabbed, NewestImage
 from streamer.sources.packages import extra
 
@@ -86,11 +86,8 @@ class GenicamDriver:
         self._harvester = harvester
         self._acquirer = acquirer
         self._timeout_error, self._error = TimeoutException, GenericException
-        features = NodeFeatures(acquirer.remote_device.node_map)
-        apply(settings, features)
-        self.settings = in_force(features)
-        self._exposure_ms = exposure_ms(self.settings, features)
-        self.period_s = period_s(self.settings, self._exposure_ms)
+        now = set_up(settings, NodeFeatures(acquirer.remote_device.node_map))
+        self.settings, self._exposure_ms, self.period_s = now.settings, now.exposure_ms, now.period_s
         acquirer.num_buffers = max(_BUFFERS, acquirer.min_num_buffers)
         acquirer.start()
         self._newest = NewestImage(self._grab)
@@ -110,7 +107,7 @@ class GenicamDriver:
         except self._timeout_error:
             return None
         except self._error as error:
-            raise SourceLostError(f"got '{_first_line(error)}', expected images; is it plugged in?") from error
+            raise SourceLostError(f"got '{first_line(error)}', expected images; is it plugged in?") from error
         arrived_ns = time.monotonic_ns()
         number = _value(lambda: int(buffer.module.frame_id))
         parts = buffer.payload.components
@@ -148,7 +145,7 @@ def acquirer_of(harvester: Harvester, device: Any) -> Any:
     except (ResourceInUseException, AccessDeniedException) as error:
         raise SourceAbsentError(HELD) from error
     except GenericException as error:
-        raise SourceAbsentError(f"got '{_first_line(error)}', expected that it opens") from error
+        raise SourceAbsentError(f"got '{first_line(error)}', expected that it opens") from error
 
 
 def attached() -> list[AttachedCamera]:
@@ -205,17 +202,15 @@ class NodeFeatures:
         try:
             self._nodes.get_node(name).from_string(value)
         except self._error as error:
-            raise FeatureRefusedError(_first_line(error)) from error
-
-    def offered(self, name: str) -> str:
-        if choices := self.choices(name):
-            return f"one of {', '.join(choices)}"
-        node = self._nodes.get_node(name)
-        least, most = _value(lambda: node.min), _value(lambda: node.max)
-        return "" if least is None or most is None else f"{least:g} to {most:g}"
+            raise FeatureRefusedError(first_line(error)) from error
 
     def choices(self, name: str) -> Sequence[str]:
         return _value(lambda: list(self._nodes.get_node(name).symbolics)) or []
+
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        node = self._nodes.get_node(name)
+        least, most = _value(lambda: node.min), _value(lambda: node.max)
+        return None if least is None or most is None else (least, most)
 
 
 def not_attached(serial: str, attached: Iterable[str]) -> SourceAbsentError:
@@ -266,7 +261,3 @@ def _value(get: Callable[[], Any]) -> Any:
     with contextlib.suppress(Exception):  # every producer has its own way of not having something
         return get()
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].split(" : ")[0] if str(error) else type(error).__name__

@@ -17,7 +17,7 @@ from engines.base import UsageError
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
-from streamer.sources.features import FeatureRefusedError, FeatureSettings, apply, exposure_ms, in_force, period_s
+from streamer.sources.features import FeatureRefusedError, FeatureSettings, first_line, set_up
 from streamer.sources.genicam import HELD, not_attached
 from streamer.sources.newest_image import Grabbed, NewestImage
 from streamer.sources.packages import extra
@@ -59,11 +59,8 @@ class PylonDriver:
         """`camera` is open, and closed with it. SourceError for a setting that it does not take."""
         self._pylon = pylon
         self._camera = camera
-        features = ParameterFeatures(camera.GetNodeMap())
-        apply(settings, features)
-        self.settings = in_force(features)
-        self._exposure_ms = exposure_ms(self.settings, features)
-        self.period_s = period_s(self.settings, self._exposure_ms)
+        now = set_up(settings, ParameterFeatures(camera.GetNodeMap()))
+        self.settings, self._exposure_ms, self.period_s = now.settings, now.exposure_ms, now.period_s
         self._format = self.settings["pixel_format"]
         camera.MaxNumBuffer.Value = _BUFFERS
         camera.StartGrabbing(pylon.GrabStrategy_OneByOne)
@@ -118,12 +115,12 @@ def connect(target: str) -> PylonDriver:
     except genicam.GenericException as error:
         if not factory.IsDeviceAccessible(device):
             raise SourceAbsentError(HELD) from error
-        raise SourceAbsentError(f"got '{_first_line(error)}', expected that it opens") from error
+        raise SourceAbsentError(f"got '{first_line(error)}', expected that it opens") from error
     try:
         return PylonDriver(pylon, camera, address.settings)
     except genicam.GenericException as error:
         camera.Close()
-        raise SourceError(f"got '{_first_line(error)}', expected that it sends") from error
+        raise SourceError(f"got '{first_line(error)}', expected that it sends") from error
     except BaseException:
         camera.Close()
         raise
@@ -165,16 +162,7 @@ class ParameterFeatures:
         try:
             self._nodes.GetNode(name).FromString(value)
         except self._error as error:
-            raise FeatureRefusedError(_first_line(error)) from error
-
-    def offered(self, name: str) -> str:
-        if choices := self.choices(name):
-            return f"one of {', '.join(choices)}"
-        node = self._nodes.GetNode(name)
-        try:
-            return f"{node.Min:g} to {node.Max:g}"
-        except (AttributeError, self._error):
-            return ""
+            raise FeatureRefusedError(first_line(error)) from error
 
     def choices(self, name: str) -> Sequence[str]:
         try:
@@ -182,6 +170,9 @@ class ParameterFeatures:
         except (AttributeError, self._error):
             return []
 
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].split(" : ")[0] if str(error) else type(error).__name__
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        node = self._nodes.GetNode(name)
+        try:
+            return node.Min, node.Max
+        except (AttributeError, self._error):
+            return None

@@ -41,13 +41,12 @@ class Camera:
             self.ratios[self.values["BalanceRatioSelector"]] = value
         self.values[name] = value
 
-    def offered(self, name: str) -> str:
-        if choices := self.choices(name):
-            return f"one of {', '.join(choices)}"
-        return "{:g} to {:g}".format(*self.ranges[name]) if name in self.ranges else ""
-
     def choices(self, name: str) -> Sequence[str]:
         return [word for word in self.ranges.get(name, ()) if isinstance(word, str)]
+
+    def bounds(self, name: str) -> tuple[float, float] | None:
+        limits = [limit for limit in self.ranges.get(name, ()) if not isinstance(limit, str)]
+        return (limits[0], limits[1]) if limits else None
 
 
 def modern() -> Camera:
@@ -136,12 +135,11 @@ def test_how_long_it_exposes_and_waits() -> None:
 
 def test_a_refusal_without_a_range_says_what_the_library_says() -> None:
     camera = modern()
-    camera.ranges = {"Gamma": ("a",)}
 
-    def offered(name: str) -> str:
-        return ""
+    def write(name: str, value: str) -> None:
+        raise FeatureRefusedError("the value is invalid : thrown in node")
 
-    camera.offered = offered  # type: ignore[method-assign]
+    camera.write = write  # type: ignore[method-assign]
     with pytest.raises(SourceError, match=r"got Gamma b, expected what it takes \(the value is invalid\)"):
         apply(FeatureSettings.parse(["Gamma=b"], "x"), camera)
 

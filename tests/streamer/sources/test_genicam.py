@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from engines.base import UsageError
-from streamer.records import Frame
-from streamer.sources import genicam, open_source, parse_source
+from streamer.sources import genicam, parse_source
 from streamer.sources.attached import attached_cameras
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.genicam import PATH_VARIABLE, GenicamAddress
+from tests.streamer.sources import driven
+from tests.streamer.sources.driven import check_is_found_again_after_a_kill, frames_of, until_none
 
 pytest.importorskip("harvesters", reason="needs harvesters and genicam: pip install 'leukostream[genicam]'")
 
@@ -29,25 +28,8 @@ def producer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PATH_VARIABLE, f"/not/there{os.pathsep}{PRODUCER.parent}")
 
 
-def frames_of(source: DrivenSource, count: int) -> Iterator[Frame]:
-    while count:
-        item = source.read()
-        if isinstance(item, Frame):
-            count -= 1
-            yield item
-
-
-def until_none(next_image: Callable[[float], object]) -> None:
-    """Images that came before are given first."""
-    while next_image(3.0) is not None:
-        pass
-
-
 def opened(target: str) -> DrivenSource:
-    source = open_source(parse_source(f"genicam:{target}"))
-    assert isinstance(source, DrivenSource)
-    source.open()
-    return source
+    return driven.opened(f"genicam:{target}")
 
 
 def test_addresses() -> None:
@@ -143,18 +125,7 @@ def test_a_camera_that_another_program_holds() -> None:
 @pytest.mark.lengthy
 def test_a_camera_that_is_unplugged_is_lost_and_found_again(producer: None) -> None:
     source = opened("0")
-    try:
-        list(frames_of(source, 2))
-        assert source.pid is not None
-        os.kill(source.pid, signal.SIGKILL)
-        with pytest.raises(SourceLostError, match="SIGKILL"):
-            list(frames_of(source, 100))
-        source.close()
-        source.open()
-        (frame,) = frames_of(source, 1)
-        assert frame.frame_id >= 2
-    finally:
-        source.close()
+    check_is_found_again_after_a_kill(source)
     assert max(source.pauses_s) <= 5.0
 
 

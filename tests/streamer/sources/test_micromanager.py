@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines.base import UsageError
-from streamer.records import Frame, StagePoint
+from streamer.records import StagePoint
 from streamer.sources import micromanager, open_source, parse_source
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import EndOfImages
 from streamer.sources.micromanager import MicroManagerAddress
 from streamer.sources.micromanager_sequence import SequenceOfImages
+from tests.streamer.sources import driven
+from tests.streamer.sources.driven import check_is_found_again_after_a_kill, frames_of, until_none
 
 pytest.importorskip("pymmcore_plus", reason="needs pymmcore-plus: pip install 'leukostream[micromanager]'")
 pytest.importorskip("mm_test_adapters", reason="needs mm-test-adapters")
@@ -57,25 +56,7 @@ def sequence(tmp_path: Path) -> str:
 
 
 def opened(target: str) -> DrivenSource:
-    source = open_source(parse_source(f"mm:{target}"))
-    assert isinstance(source, DrivenSource)
-    source.open()
-    return source
-
-
-def until_none(next_image: Callable[[float], object]) -> None:
-    """Images that came before are given first."""
-    while next_image(3.0) is not None:
-        pass
-
-
-def frames_of(source: DrivenSource, count: int) -> Iterator[Frame]:
-    while count:
-        item = source.read()
-        assert item is not None
-        if isinstance(item, Frame):
-            count -= 1
-            yield item
+    return driven.opened(f"mm:{target}")
 
 
 def test_addresses(tmp_path: Path) -> None:
@@ -173,18 +154,7 @@ def test_hardware_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.lengthy
 def test_a_microscope_whose_process_is_killed_is_lost_and_found_again() -> None:
     source = opened(DEMO)
-    try:
-        list(frames_of(source, 2))
-        assert source.pid is not None
-        os.kill(source.pid, signal.SIGKILL)
-        with pytest.raises(SourceLostError, match="SIGKILL"):
-            list(frames_of(source, 100))
-        source.close()
-        source.open()
-        (frame,) = frames_of(source, 1)
-        assert frame.frame_id >= 2
-    finally:
-        source.close()
+    check_is_found_again_after_a_kill(source)
 
 
 @pytest.mark.lengthy

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
 from engines.base import UsageError
-from streamer.records import Frame
-from streamer.sources import open_source, parse_source, pylon
+from streamer.sources import parse_source, pylon
 from streamer.sources.attached import attached_cameras
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.pylon import PylonAddress
+from tests.streamer.sources import driven
+from tests.streamer.sources.driven import frames_of, until_none
 
 pytest.importorskip("pypylon", reason="needs pypylon: pip install 'leukostream[pylon]'")
 
@@ -27,25 +27,8 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYLON_CAMEMU", "1")
 
 
-def frames_of(source: DrivenSource, count: int) -> Iterator[Frame]:
-    while count:
-        item = source.read()
-        if isinstance(item, Frame):
-            count -= 1
-            yield item
-
-
-def until_none(next_image: Callable[[float], object]) -> None:
-    """Images that came before are given first."""
-    while next_image(3.0) is not None:
-        pass
-
-
 def opened(target: str) -> DrivenSource:
-    source = open_source(parse_source(f"pylon:{target}"))
-    assert isinstance(source, DrivenSource)
-    source.open()
-    return source
+    return driven.opened(f"pylon:{target}")
 
 
 def test_addresses() -> None:
