@@ -194,14 +194,14 @@ class StoredSession(SessionRows):
 
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
-        hidden = self._hidden_parts()
+        hidden, positioned = self._hidden_parts(), has_positions(self.database)
         for row in self.rows("frames", FrameRow, "AND frame_id > ? ORDER BY frame_id", after):
-            yield self._frame(row, next((parts for since, parts in hidden if since <= row.frame_id), None))
+            yield self._frame(row, next((parts for since, parts in hidden if since <= row.frame_id), None), positioned)
 
-    def _frame(self, row: FrameRow, hidden: HiddenParts | None) -> SeenFrame:
+    def _frame(self, row: FrameRow, hidden: HiddenParts | None, positioned: bool) -> SeenFrame:
         where = f"of frame {row.frame_id}"
         colours, progress = self._evidence(row.frame_id)
-        stage_um, um_per_px = position_of(self, row.frame_id) if has_positions(self.database) else (None, None)
+        stage_um, um_per_px = position_of(self, row.frame_id) if positioned else (None, None)
         with self.reading(f"frames.boxes {where}"):
             boxes = unpacked(row.boxes, "<f4", 4)
         with self.reading(f"frames.scores {where}"):

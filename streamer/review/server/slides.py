@@ -64,7 +64,7 @@ class Slides:
     def in_frame(self, session: str, frame_id: int) -> Sequence[tuple[int, CellView]]:
         """The cells that a frame shows, and where."""
         cells = self.snapshot(session).cells
-        newest = len(cells), max((cell.cell_id for cell in cells), default=0)
+        newest = len(cells), cells[-1].cell_id if cells else 0  # they come by number
         with self._lock:
             kept = self._frames.get(session)
         if kept is None or kept[0] != newest:
