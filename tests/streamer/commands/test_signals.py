@@ -4,6 +4,7 @@ ever."""
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,11 +12,18 @@ import pytest
 from streamer.commands.run.build import _stop_on_signals
 
 
-def test_what_each_signal_does() -> None:
+@pytest.fixture
+def handler() -> Iterator[object]:
+    """Of Ctrl-C, as Python has it from the start, whatever was run in this process before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_each_signal_does(handler: object) -> None:
     done: list[str] = []
     pipeline = SimpleNamespace(stop=done.append)
     publisher = SimpleNamespace(lingering=False, hurry=lambda: done.append("hurried"))
-    before = signal.getsignal(signal.SIGINT)
     with _stop_on_signals(pipeline, publisher):  # type: ignore[arg-type]
         signal.raise_signal(signal.SIGINT)
         assert done == ["by SIGINT"]
@@ -28,4 +36,4 @@ def test_what_each_signal_does() -> None:
         assert done[3:] == ["by SIGTERM"]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is handler

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -103,10 +104,11 @@ def test_of_one_that_is_always_a_little_behind_some_are_converted() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    for number in range(3):
-        decoder.feed(number / 10, number / 10)
-    for number in range(3, 60):
-        decoder.feed(number / 10, number / 10 + 0.9)
+    for number in range(60):
+        deadline = time.monotonic() + 10
+        while not newest._wanted and time.monotonic() < deadline:  # whoever reads has used the one before
+            time.sleep(0.001)
+        decoder.feed(number / 10, number / 10 + (0.9 if number >= 3 else 0.0))
     decoder.end()
     reader.join(10)
     assert newest.behind_s == pytest.approx(0.9, abs=0.01)
