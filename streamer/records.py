@@ -642,6 +642,16 @@ class PositionsStatus(msgspec.Struct, frozen=True, kw_only=True):
     """For people."""
 
 
+QUEUE_FULL = "queue full"
+"""The reason under which the frames are counted that made room for newer ones."""
+
+PASSED_OVER = "passed over"
+"""The reason under which frames are counted that a live source did not give, because a newer one was there."""
+
+SUPERSEDED = (QUEUE_FULL, PASSED_OVER)
+"""Reasons of frames in whose place a newer one was analysed, as a live source is meant to be."""
+
+
 class SourceProgress(msgspec.Struct, frozen=True):
     """How far a source was read, and what was lost on the way, over all runs of a session."""
 

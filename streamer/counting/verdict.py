@@ -19,6 +19,7 @@ from streamer.config import VerdictConfig
 from streamer.counting.differential import share
 from streamer.counting.known import Known
 from streamer.records import (
+    SUPERSEDED,
     ClassShare,
     Density,
     Differential,
@@ -216,6 +217,13 @@ def _of_suspects(name: str, evidence: SlideEvidence) -> Iterator[VerdictReason]:
         yield msgspec.structs.replace(reason, cell_ids=cell_ids)
 
 
+def losses_of(progress: SourceProgress) -> dict[str, int]:
+    """Frames and files that were not analysed though they should have been, by reason. Of a live source the newest
+    frame is analysed: those in whose place it came are no losses."""
+    lost = {reason: count for reason, count in progress.lost.items() if reason not in SUPERSEDED}
+    return lost | {f"{reason} (file)": count for reason, count in progress.skipped.items()}
+
+
 def _of_frames(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[VerdictReason]:
     rejected, progress = sum(evidence.rejected.values()), evidence.progress
     share = _percent(rejected, evidence.frames)
@@ -225,7 +233,7 @@ def _of_frames(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Verdi
     if progress is None:
         yield _reason("not_measured", "losses between the source and the count were not noted", None, None)
         return
-    losses = {**progress.lost, **{f"{reason} (file)": n for reason, n in progress.skipped.items()}}
+    losses = losses_of(progress)
     lost = sum(losses.values())
     share = _percent(lost, evidence.frames + lost)
     if share is not None and share > config.frames_lost_percent:

@@ -33,7 +33,7 @@ from streamer.recording.format import (
     packed,
 )
 from streamer.recording.writer import RecordingFile
-from streamer.records import Frame, Mode, RecordingStatus, usable_error, usable_point, usable_scale
+from streamer.records import QUEUE_FULL, Frame, Mode, RecordingStatus, usable_error, usable_point, usable_scale
 
 WAITING_MAX_BYTES = 96 << 20
 """Frames and messages that may wait to be written; one frame always may."""
@@ -46,9 +46,8 @@ COMPRESSION_SHARE = 0.25
 RETRY_NS = 1_000_000_000
 """Pause after a failed write."""
 
-QUEUE_FULL = "queue full"
 NOT_WRITTEN = "not written"
-"""Reasons by which losses are counted."""
+"""The reason of what the disk would not take."""
 
 _MESSAGE_BYTES = 4096
 """Assumed size of a waiting message without its payload."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamer.config import VerdictConfig
-from streamer.counting.verdict import RED_CELL_UM, SlideEvidence, least_stain_distance, novelty_above_usual
+from streamer.counting.verdict import RED_CELL_UM, SlideEvidence, least_stain_distance, losses_of, novelty_above_usual
 from streamer.dashboard.words import LEAST_AGREEMENT, agreement, number
 from streamer.protocol.messages import HealthMessage
 from streamer.records import Differential
@@ -114,7 +114,7 @@ def _of_frames(evidence: SlideEvidence, config: VerdictConfig) -> Iterator[Row]:
     rejected, progress = sum(evidence.rejected.values()), evidence.progress
     limit = f"at most {config.frames_rejected_percent:g} %"
     yield "Frames rejected", _percent(rejected, evidence.frames), limit, "frames_rejected"
-    lost = None if progress is None else sum(progress.lost.values()) + sum(progress.skipped.values())
+    lost = None if progress is None else sum(losses_of(progress).values())
     text = None if lost is None else _percent(lost, evidence.frames + lost)
     yield "Frames lost before they were analysed", text, f"at most {config.frames_lost_percent:g} %", "frames_lost"
     cut_short = None if progress is None else progress.cut_short

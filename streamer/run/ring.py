@@ -7,13 +7,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
+from streamer.records import QUEUE_FULL
+
 Item = TypeVar("Item")
 
 Policy = Literal["block", "drop_oldest"]
 """What `put` does when the ring is full: wait for room (nothing is lost), or throw the oldest away (counted)."""
-
-QUEUE_FULL = "queue full"
-"""The reason under which `drop_oldest` counts its losses."""
 
 
 class Ring(Generic[Item]):
@@ -39,7 +38,7 @@ class Ring(Generic[Item]):
     def put(self, item: Item, timeout: float | None = None) -> bool:
         """Hand over; False where the ring is closed, or still full after `timeout` seconds (None: wait for ever).
 
-        With `drop_oldest` it never waits: the oldest item makes room and is counted in `dropped`.
+        With `drop_oldest` it never waits: the oldest item makes room and is counted in `dropped` as QUEUE_FULL.
         """
         with self._lock:
             if self.policy == "block":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streamer.records import Frame, ReaderState, Skip
+from streamer.records import PASSED_OVER, Frame, ReaderState, Skip
 from streamer.sources.base import (
     Source,
     SourceAbsentError,
@@ -30,9 +30,6 @@ WAIT_PAUSE_S = 1.0
 
 STOPPED = "stopped"
 """The reason under which a frame is counted that was read and not taken any more."""
-
-PASSED_OVER = "passed over"
-"""The reason under which frames are counted that a live source did not give, because a newer one was there."""
 
 _PUT_TIMEOUT_S = 0.25
 

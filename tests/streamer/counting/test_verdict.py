@@ -96,6 +96,7 @@ def test_a_reason_says_what_was_measured_and_makes_its_state(change, code, text)
 @pytest.mark.parametrize(
     "change",
     [
+        {"progress": SourceProgress(None, {"queue full": 900, "passed over": 900})},
         {"white_cells": 100},
         {"unlike_training": 10, "unclassified": 5},
         {"mean_novelty": 0.54},

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.run.ring import QUEUE_FULL, Policy, Ring
+from streamer.records import QUEUE_FULL
+from streamer.run.ring import Policy, Ring
 
 STEPS = st.lists(st.sampled_from(["put", "put", "get", "peek", "clear", "close"]), max_size=60)
 

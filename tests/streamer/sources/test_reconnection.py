@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.records import Frame, Skip
-from streamer.run.ring import QUEUE_FULL, Ring
+from streamer.records import PASSED_OVER, QUEUE_FULL, Frame, Skip
+from streamer.run.ring import Ring
 from streamer.sources.base import PAUSES_S, PassedOnSource
 from streamer.sources.camera import PAUSES_S as CAMERA_PAUSES_S
 from streamer.sources.camera import CameraSource
-from streamer.sources.reconnection import PASSED_OVER, STOPPED, SourceReader
+from streamer.sources.reconnection import STOPPED, SourceReader
 from tests.streamer.sources.scripted import ScriptedSource, Step, frame
 
 

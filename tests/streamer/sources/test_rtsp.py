@@ -13,13 +13,13 @@ from typing import Literal
 
 import pytest
 
-from streamer.records import Frame, Skip
+from streamer.records import PASSED_OVER, Frame, Skip
 from streamer.run.ring import Ring
 from streamer.sources import SourceError
 from streamer.sources.base import SourceAbsentError
 from streamer.sources.decoded import DAMAGED
 from streamer.sources.decoder import OpenDecoder
-from streamer.sources.reconnection import PASSED_OVER, SourceReader
+from streamer.sources.reconnection import SourceReader
 from streamer.sources.stream import StreamSource
 from tests.streamer.sources.back_ends import each_back_end, open_av
 from tests.streamer.sources.damaging_proxy import DamagingProxy
