@@ -16,10 +16,12 @@ from engines.zoo.card import Card
 from streamer.analysis.field_search import FieldSearch
 from streamer.commands.adapt.corrected import corrected_cells
 from streamer.commands.classify import LIMITS
+from streamer.records import UNCLASSIFIED
 from streamer.sources.images import Unreadable, read_image
 
 _JOURNAL = b"SQLite format 3\0"
-_COLUMNS = ("file", "class")
+_FILE = ("file", "picture")
+"""The column that names the picture: as people write it, and as `leukostream export` does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,20 +84,24 @@ def _of_csv(path: str, classifier: Classifier, search: FieldSearch | None) -> It
 
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, values by column); columns besides `file`, `class` and `slide` are passed over."""
+    """(line, values by column) of the rows that a person has named: of an exported table `reviewed` says which. Columns
+    besides `file` (or `picture`), `class` and `slide` are passed over."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             names = [(name or "").strip() for name in rows.fieldnames or ()]
-            missing = [name for name in _COLUMNS if name not in names]
-            if missing:
+            picture = next((name for name in _FILE if name in names), None)
+            if picture is None or "class" not in names:
                 raise UsageError(
                     f"{path}: got the columns {', '.join(names) or 'none'}, expected a first line file,class "
                     "(and slide, if known)"
                 )
             for values in rows:
                 row = {(name or "").strip(): value or "" for name, value in values.items() if isinstance(value, str)}
-                if not row.get("file", "").strip() or not row.get("class", "").strip():
+                if row.get("reviewed", "").strip() == "0" or row.get("class", "").strip() == UNCLASSIFIED:
+                    continue
+                row["file"] = row.get(picture, "")
+                if not row["file"].strip() or not row.get("class", "").strip():
                     raise UsageError(f"{path} line {rows.line_num}: got no file or no class, expected both")
                 yield rows.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:

@@ -163,6 +163,16 @@ def test_run_takes_the_profile_and_the_messages_name_it(tmp_path, model, capfd) 
     assert health
 
 
+def test_an_exported_table_is_taken_as_it_is_and_what_no_person_has_named_is_left_out(tmp_path, model, capfd) -> None:
+    cells, site = write_cells(tmp_path / "cells", (15, 12, 18)), tmp_path / "erbil"
+    named = [f"{row.rpartition(',')[0]},1" for row in cells.read_text().splitlines()[1:]]
+    machine = ["monocyte-0.png,lymphocyte,0", "missing.png,lymphocyte,0", "lymphocyte-0.png,unclassified,1"]
+    cells.write_text("\n".join(["picture,class,reviewed", *machine, *named]))
+    status, out, err = told(capfd, "adapt", cells, "-o", site, "--classifier", model, "--detector", "none")
+    assert (status, err) == (0, [])
+    assert "45 cells: neutrophil 18, lymphocyte 15, monocyte 12" in out
+
+
 def test_what_does_not_help_is_refused_in_one_line_and_nothing_is_written(tmp_path, model, capfd) -> None:
     cells = write_cells(tmp_path / "cells", (12, 12, 12))
     text = cells.read_text().splitlines()
