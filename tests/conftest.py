@@ -2,6 +2,7 @@ import os
 import random
 import signal
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,6 +23,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with Ctrl-C ignored; the tests of Ctrl-C need it as it usually is.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_as_before() -> Iterator[None]:
+    """A test that leaves another handler behind fails itself, and not one that comes after it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.getsignal(signal.SIGINT)
+    if after is not before:
+        signal.signal(signal.SIGINT, before)
+        pytest.fail(f"Ctrl-C was left to {after}, expected {before} as before the test")
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +23,14 @@ from tests.streamer.sources.driven import check_is_found_again_after_a_kill, fra
 pytest.importorskip("harvesters", reason="needs harvesters and genicam: pip install 'leukostream[genicam]'")
 
 PRODUCER = Path(find_spec("genicam").origin or "").with_name("viky.cti")  # type: ignore[union-attr]
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_of_python() -> Iterator[None]:
+    """Where the driver runs in the test's own process, the library takes Ctrl-C for itself."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
