@@ -7,7 +7,7 @@ reply (None: there was none in time). The messages that are then complete and in
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamer.protocol.messages import (
@@ -78,6 +78,16 @@ class Received:
         return self.payloads[0] if self.payloads else None
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a source was received, by a subscriber that goes on where an earlier one ended."""
+
+    run_id: str
+    session: str
+    last: Mapping[str, tuple[int, str, int]]
+    """By topic: seq, session and session_seq of the newest message received."""
+
+
 @dataclass(slots=True)
 class _Source:
     run_id: str
@@ -98,8 +108,11 @@ class _Source:
 class GapRepair:
     """One publisher's messages, repeats left out, losses repaired where that is possible and counted where not."""
 
-    def __init__(self, topics: Sequence[str], *, replay: bool, history: bool) -> None:
-        """`topics`: prefixes wanted. `history`: the session from its beginning, whenever we joined."""
+    def __init__(
+        self, topics: Sequence[str], *, replay: bool, history: bool, progress: Mapping[str, Progress] | None = None
+    ) -> None:
+        """`topics`: prefixes wanted. `history`: the session from its beginning, whenever we joined. `progress`: by
+        source, what was received before."""
         self.topics = tuple(topics)
         self.ready: deque[Received] = deque()
         self.lost = 0
@@ -111,7 +124,9 @@ class GapRepair:
         self._unanswered = 0
         self._unheard = 0
         """Messages of health since the last request was made in vain."""
-        self._sources: dict[str, _Source] = {}
+        self._sources = {
+            name: _Source(before.run_id, before.session, dict(before.last)) for name, before in (progress or {}).items()
+        }
         self._newest: dict[str, tuple[str, int]] = {}
         """run_id and seq of the last one, by conflated topic."""
 

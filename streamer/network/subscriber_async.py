@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import zmq.asyncio
 
 from streamer.network.connection import POLL_MS, Connection, read_answer, slices_ms
-from streamer.network.gap_repair import Answer, GapRepair, Received, Steps
+from streamer.network.gap_repair import Answer, GapRepair, Progress, Received, Steps
 from streamer.network.sockets import HEARTBEAT_MS
 from streamer.protocol.messages import DifferentialMessage, EndMessage
 from streamer.protocol.requests import AnyReply, AnyRequest, encode_request
@@ -32,17 +32,19 @@ class AsyncSubscriber:
         timeout_s: float | None = None,
         replay: bool = True,
         history: bool = False,
+        progress: Mapping[str, Progress] | None = None,
         keys: str | Path | None = None,
         server_key: str | Path | None = None,
         reply_timeout_s: float = 2.0,
         high_water_mark: int = 1000,
         heartbeat_ms: int = HEARTBEAT_MS,
     ) -> None:
-        """As `Subscriber`."""
+        """As `Subscriber`. `progress`: by source, how far an earlier subscriber received it; this one goes on there, as
+        far as the publisher has what came since."""
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._reply_timeout_s = reply_timeout_s
-        self._repair = GapRepair(topics, replay=replay, history=history)
+        self._repair = GapRepair(topics, replay=replay, history=history, progress=progress)
         self._connection = Connection(
             endpoint,
             self._repair.subscriptions,
