@@ -29,6 +29,7 @@ COMMANDS = {
     "recount": "count a journal again",
     "export": "cells, boxes and pictures of a journal",
     "send": "results to a laboratory system, HL7 over MLLP",
+    "bridge": "pass results on to MQTT, a webhook, NATS or Kafka",
     "compare": "two counts of the same slides, and whether they agree",
     "sign": "freeze a reviewed slide of a journal",
     "worklist": "the slides of many journals in one list",

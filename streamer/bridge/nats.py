@@ -1,0 +1,104 @@
+"""NATS: subjects PREFIX.NAME.SOURCE.TYPE; by JetStream where one of its streams has them, which removes repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error, NoServersError
+from nats.js.client import JetStreamContext
+from nats.js.errors import APIError, NoStreamResponseError
+
+from engines.base import LeukostreamError
+from streamer.bridge.addresses import Address, Secrets
+from streamer.bridge.base import RejectedError, Remark, UnavailableError
+from streamer.bridge.events import Event, kinds_of
+
+WAIT_S = 5.0
+"""For an acknowledgement."""
+
+
+class NatsTarget:
+    """The client comes back by itself after a break; what was not acknowledged is published again by the bridge."""
+
+    def __init__(
+        self, address: Address, secrets: Secrets, prefix: str, name: str, *, cells: bool, remark: Remark
+    ) -> None:
+        self.kinds = kinds_of(cells=cells)
+        self._address, self._secrets, self._remark = address, secrets, remark
+        self._subject = f"{prefix}.{name}".replace("/", ".")
+        self._client: Client | None = None
+        self._stream: JetStreamContext | None = None
+        self._without_stream = False
+
+    async def open(self) -> None:
+        scheme = "tls" if self._address.is_encrypted else "nats"
+        faults: list[Exception] = []
+
+        async def noted(error: Exception) -> None:
+            faults.append(error)
+
+        try:
+            self._client = await nats.connect(
+                f"{scheme}://{self._address.host_port}",
+                name="leukostream",
+                allow_reconnect=True,
+                max_reconnect_attempts=-1 if self._client is not None else 1,
+                connect_timeout=int(WAIT_S),
+                error_cb=noted,
+                user=self._secrets.user,
+                password=self._secrets.secret,
+                tls=self._secrets.tls() if self._address.is_encrypted else None,
+            )
+        except (NoServersError, OSError, TimeoutError, Error) as error:
+            fault = str(faults[-1] if faults else error) or type(error).__name__
+            if "authorization" in fault.lower():
+                raise LeukostreamError(
+                    f"{self._address}: got '{fault}', expected a server that lets us in: see LEUKOSTREAM_BRIDGE_USER"
+                    " and LEUKOSTREAM_BRIDGE_SECRET or --secret-file"
+                ) from error
+            raise UnavailableError(
+                f"{self._address}: got '{fault}' on connecting, expected a NATS server there"
+            ) from error
+        self._client.options["max_reconnect_attempts"] = -1
+        self._stream = self._client.jetstream(timeout=WAIT_S)
+
+    async def deliver(self, event: Event) -> None:
+        assert self._client is not None, "open comes first"
+        assert self._stream is not None
+        subject = f"{self._subject}.{event.source}.{event.kind}"
+        headers = {"Nats-Msg-Id": event.key}
+        try:
+            try:
+                await self._stream.publish(subject, event.body, timeout=WAIT_S, headers=headers)
+            except NoStreamResponseError:
+                if not self._without_stream:
+                    self._without_stream = True
+                    self._remark(
+                        f"{self._address}: no stream of JetStream has {self._subject}.>: published without; who does"
+                        " not listen at that moment misses it"
+                    )
+                await self._client.publish(subject, event.body, headers=headers)
+                await self._client.flush(int(WAIT_S))
+        except APIError as error:
+            if error.code is not None and error.code < 500:
+                raise RejectedError(f"{self._address}: got '{error.description}' for {subject}") from error
+            raise UnavailableError(
+                f"{self._address}: got '{error.description}', expected a stream that takes"
+            ) from error
+        except (Error, TimeoutError, OSError) as error:
+            fault = str(error) or type(error).__name__
+            raise UnavailableError(f"{self._address}: got '{fault}', expected an acknowledgement") from error
+
+    async def finish(self, timeout_s: float) -> None:
+        """Nothing is left to do: `deliver` waited for the server."""
+
+    async def close(self) -> None:
+        if self._client is not None:
+            with contextlib.suppress(Error, TimeoutError, OSError):
+                await asyncio.wait_for(self._client.close(), 2.0)
+
+    def lost(self) -> dict[str, int]:
+        return {}
