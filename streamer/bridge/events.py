@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -65,14 +65,21 @@ class Selection:
     """Chooses the events of one streamer's messages; a few numbers a source are kept."""
 
     def __init__(
-        self, kinds: Collection[Kind], *, health_every_s: float, silent_after_s: float = SILENT_AFTER_S
+        self,
+        kinds: Collection[Kind],
+        *,
+        health_every_s: float,
+        silent_after_s: float = SILENT_AFTER_S,
+        going_on: Iterable[str] = (),
+        now_s: float = 0.0,
     ) -> None:
+        """`going_on`: sources that an earlier bridge heard of, and not of their end: silent if nothing comes now."""
         self._kinds = kinds
         self._health_every_s = health_every_s
         self._silent_after_s = silent_after_s
         self._health_s: dict[str, float] = {}
         """By source, when health was passed on last."""
-        self._heard_s: dict[str, float] = {}
+        self._heard_s: dict[str, float] = dict.fromkeys(going_on, now_s)
         """By source that is neither silent nor at its end, when it was heard last."""
         self._results: dict[str, DifferentialMessage] = {}
         self.refused: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +123,9 @@ async def _run(options: Options, address: Address, secrets: Secrets, settings: S
     bridge = Bridge(
         subscriber=subscriber,
         target=target,
-        selection=Selection(target.kinds, health_every_s=options.health_every),
+        selection=Selection(
+            target.kinds, health_every_s=options.health_every, going_on=cursor.going_on, now_s=time.monotonic()
+        ),
         buffer=Buffer(options.buffer),
         cursor=cursor,
         remark=remark,

@@ -103,6 +103,13 @@ class _Source:
     """By topic: `seq` of a newest message that was asked for in vain."""
     restarted: bool = False
     """The next message is the first of a run that replaced another one."""
+    is_behind: bool = False
+    """An earlier subscriber received it: what came since is to be asked for before the first message that is newer."""
+
+    @property
+    def newest(self) -> int:
+        """`session_seq` of the newest message received of the present session; -1: none."""
+        return max((last[2] for last in self.last.values() if last[1] == self.session), default=-1)
 
 
 class GapRepair:
@@ -125,7 +132,8 @@ class GapRepair:
         self._unheard = 0
         """Messages of health since the last request was made in vain."""
         self._sources = {
-            name: _Source(before.run_id, before.session, dict(before.last)) for name, before in (progress or {}).items()
+            name: _Source(before.run_id, before.session, dict(before.last), is_behind=True)
+            for name, before in (progress or {}).items()
         }
         self._newest: dict[str, tuple[str, int]] = {}
         """run_id and seq of the last one, by conflated topic."""
@@ -176,6 +184,9 @@ class GapRepair:
                 yield from self._fetch(known, message.source, message.session, -1, message.session_seq - 1)
         elif known.run_id != message.run_id:
             yield from self._restart(known, message)
+        elif known.is_behind and (message.session != known.session or message.session_seq > known.newest):
+            known.is_behind = False
+            yield from self._catch_up(known, message, known.session, known.newest)
         last = known.last.get(topic)
         if last is not None and message.seq <= last[0]:
             self.repeats += 1
@@ -219,13 +230,18 @@ class GapRepair:
     def _restart(self, known: _Source, message: AnyMessage | Envelope) -> Steps:
         self.restarts += 1
         self._unanswered = 0
-        old, end = known.session, max((last[2] for last in known.last.values() if last[1] == known.session), default=-1)
+        old, end = known.session, known.newest
         known.run_id, known.baseline, known.restarted = message.run_id, -1 if self._replay else None, True
+        known.is_behind = False
         known.last.clear()
         known.given_up.clear()
+        if self._replay:
+            yield from self._catch_up(known, message, old, end)
         known.session = message.session
-        if not self._replay:
-            return
+
+    def _catch_up(self, known: _Source, message: AnyMessage | Envelope, old: str, end: int) -> Steps:
+        """Get what came between `end` of the session `old` and `message`."""
+        known.session = message.session
         if old != message.session:
             yield from self._fetch(known, message.source, old, end, None)
             known.differential = None
