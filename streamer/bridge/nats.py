@@ -9,7 +9,7 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error, NoServersError
 from nats.js.client import JetStreamContext
-from nats.js.errors import APIError, NoStreamResponseError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from engines.base import LeukostreamError
 from streamer.bridge.addresses import Address, Secrets
@@ -31,7 +31,8 @@ class NatsTarget:
         self._subject = f"{prefix}.{name}".replace("/", ".")
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
-        self._without_stream = False
+        self._has_streams: dict[str, bool] = {}
+        """By subject."""
 
     async def open(self) -> None:
         scheme = "tls" if self._address.is_encrypted else "nats"
@@ -71,15 +72,9 @@ class NatsTarget:
         subject = f"{self._subject}.{event.source}.{event.kind}"
         headers = {"Nats-Msg-Id": event.key}
         try:
-            try:
+            if await self._has_stream(subject):
                 await self._stream.publish(subject, event.body, timeout=WAIT_S, headers=headers)
-            except NoStreamResponseError:
-                if not self._without_stream:
-                    self._without_stream = True
-                    self._remark(
-                        f"{self._address}: no stream of JetStream has {self._subject}.>: published without; who does"
-                        " not listen at that moment misses it"
-                    )
+            else:
                 await self._client.publish(subject, event.body, headers=headers)
                 await self._client.flush(int(WAIT_S))
         except APIError as error:
@@ -89,8 +84,27 @@ class NatsTarget:
                 f"{self._address}: got '{error.description}', expected a stream that takes"
             ) from error
         except (Error, TimeoutError, OSError) as error:
+            self._has_streams.pop(subject, None)  # its stream may be gone
             fault = str(error) or type(error).__name__
             raise UnavailableError(f"{self._address}: got '{fault}', expected an acknowledgement") from error
+
+    async def _has_stream(self, subject: str) -> bool:
+        """Asked once a subject. To publish and see is no way: who listens without a stream answers nothing."""
+        assert self._stream is not None
+        known = self._has_streams.get(subject)
+        if known is None:
+            try:
+                await self._stream.find_stream_name_by_subject(subject)
+                known = True
+            except (NotFoundError, ServiceUnavailableError):  # the latter: the server runs without JetStream
+                known = False
+                if False not in self._has_streams.values():
+                    self._remark(
+                        f"{self._address}: no stream of JetStream has {subject}: published without; who does not listen"
+                        " at that moment misses it"
+                    )
+            self._has_streams[subject] = known
+        return known
 
     async def finish(self, timeout_s: float) -> None:
         """Nothing is left to do: `deliver` waited for the server."""

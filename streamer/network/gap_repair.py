@@ -190,6 +190,8 @@ class GapRepair:
         last = known.last.get(topic)
         if last is not None and message.seq <= last[0]:
             self.repeats += 1
+            if known.end is None and isinstance(message, EndMessage) and message.session == known.session:
+                known.end = message  # an earlier subscriber received it
             return
         if isinstance(message, HealthMessage) and self._unanswered >= _UNANSWERED_MAX:
             self._unheard = (self._unheard + 1) % _HEALTH_BEFORE_RETRY
