@@ -16,9 +16,9 @@ SILENT_AFTER_S = 30.0
 """Without a message of a source whose session has not ended. Health comes every second, once a minute at the rarest."""
 
 
-def kinds_of(*, cells: bool) -> frozenset[Kind]:
+def kinds_of(*more: Kind, cells: bool) -> frozenset[Kind]:
     """What a broker is given; cells where they were asked for."""
-    kinds: list[Kind] = ["differential", "health", "end"]
+    kinds: list[Kind] = ["differential", "health", "end", *more]
     if cells:
         kinds.append("cell")
     return frozenset(kinds)

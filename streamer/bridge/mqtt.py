@@ -37,7 +37,7 @@ class MqttTarget:
     """paho's thread keeps the connection, comes back after every break, and sends again what was not acknowledged."""
 
     def __init__(self, address: Address, secrets: Secrets, topics: Topics, *, cells: bool, remark: Remark) -> None:
-        self.kinds = kinds_of(cells=cells) | {"silent"}
+        self.kinds = kinds_of("silent", cells=cells)
         self._address, self._topics, self._remark = address, topics, remark
         self._lock = threading.Lock()
         self._retained: dict[str, bytes] = {}
