@@ -6,6 +6,7 @@
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
 # make node   fetch ZeroMQ for JavaScript, so that `make test` runs the client of examples/ in that language too
 # make fhir-schema   fetch the JSON schema of FHIR R4, so that `make test` checks bundles against it too
+# make compose-schema   fetch the JSON schema of compose files, so that `make test` checks deploy/compose.yaml against it
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
 VENV ?= .venv
@@ -44,7 +45,8 @@ test-all: test
 
 comma := ,
 POSTGRESQL := $(shell command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl 2> /dev/null)
-REQUIRED := torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)
+MOSQUITTO := $(shell PATH=$$PATH:/usr/sbin command -v mosquitto)
+REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
@@ -83,6 +85,11 @@ build/fhir/.installed:
 # Every shipped graph, precision, size and target through NVIDIA's builder: some minutes, no GPU.
 rtx-table: bindings install-dev
 	$(BIN)/python -m tools.bench rtx --json docs/benchmarks/rtx-builds.json --markdown docs/gpu.md
+
+# Docker's own JSON schema of compose files, out of the last docker-compose that was written in Python; only data is used.
+.PHONY: compose-schema
+compose-schema: PACKAGES := docker-compose==1.29.2
+compose-schema: build/compose/.installed
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -71,6 +71,14 @@ def why_no_fhir_schema() -> str | None:
     return None if FHIR_SCHEMA.is_file() else f"no {FHIR_SCHEMA}"
 
 
+COMPOSE_SCHEMA = Path(__file__).parents[1] / "build/compose/compose/config/compose_spec.json"
+"""Where `make compose-schema` puts the JSON schema of compose files."""
+
+
+def why_no_compose_schema() -> str | None:
+    return None if COMPOSE_SCHEMA.is_file() else f"no {COMPOSE_SCHEMA}"
+
+
 def why_no_browser() -> str | None:
     if importlib.util.find_spec("playwright") is None:
         return "no module playwright"
@@ -155,6 +163,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "nats-server": Requirement(why_no_nats_server, r"nats-server", DEV),
     "confluent_kafka": Requirement(_module("confluent_kafka"), r"confluent-kafka", DEV),
     "kubernetes_validate": Requirement(_module("kubernetes_validate"), r"kubernetes-validate", DEV),
+    "compose-schema": Requirement(why_no_compose_schema, r"schema of compose", "make compose-schema"),
     "systemd": Requirement(why_no_systemd, r"systemd-analyze", "apt-get install systemd"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
