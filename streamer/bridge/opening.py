@@ -61,7 +61,6 @@ def _webhook(address: Address, secrets: Secrets, settings: Settings, remark: Rem
     client = httpx.AsyncClient(
         timeout=TIMEOUT_S,
         verify=secrets.tls() if address.is_encrypted else False,
-        trust_env=False,
     )
     outbox = WebhookOutbox(settings.state / f"webhook-{digest(str(address))}.sqlite", str(address))
     return WebhookTarget(address, outbox, signer, client, remark=remark)
