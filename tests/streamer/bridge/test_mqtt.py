@@ -20,7 +20,7 @@ from tests.requirements import why_no_mosquitto
 from tests.streamer.bridge.bridge_cases import differential, event, factory, run_bridge, session, streamer
 from tests.streamer.bridge.brokers import certificates, mosquitto
 from tests.streamer.network.service_cases import PATIENCE_S, wait_for
-from tests.streamer.protocol.message_cases import make_health
+from tests.streamer.protocol.message_cases import make_cell, make_health
 
 pytest.importorskip("paho.mqtt.client", reason="paho is not installed")
 if (why_not := why_no_mosquitto()) is not None:
@@ -98,6 +98,40 @@ def test_a_session_as_subscribers_see_it_who_come_before_and_after(port: int, tm
     assert kept["leukostream/bench/availability"] == b"offline"
     assert "homeassistant/device/leukostream_bench_cam/config" in kept
     assert set(kept) == {topic for topic, *_ in early.got} - {"leukostream/bench/cam/cell", "leukostream/bench/cam/end"}
+
+
+@pytest.mark.lengthy
+def test_bridges_that_are_killed_at_any_moment_leave_no_cell_out(port: int, tmp_path: Path) -> None:
+    make = factory()
+
+    def cells(listener: Listener) -> list[int]:
+        bodies = [json.loads(body) for topic, body, *_ in listener.got if topic == "leukostream/bench/cam/cell"]
+        return [body["session_seq"] for body in bodies]
+
+    published: list[int] = []
+    with streamer() as server, Listener(port) as listener:
+        command = [sys.executable, "-m", "streamer", "bridge", f"mqtt://127.0.0.1:{port}", server.endpoint]
+        command += ["--name", "bench", "--cells", "--state", str(tmp_path / "state")]
+        for life in range(4):
+            messages = [make.cell(make_cell(number)) for number in range(300)]
+            published += [message.session_seq for message in messages]
+            server.publish(*messages, make.health(make_health()))
+            if life == 3:
+                server.publish(make.end("finished", ""))
+                assert subprocess.run([*command, "--until-end"], timeout=PATIENCE_S * 3).returncode == 0
+                break
+            process = subprocess.Popen(command)
+            try:
+                enough = 300 * life + 100
+                wait_for(lambda enough=enough: len(set(cells(listener))) > enough)
+            finally:
+                process.kill()  # while most of the rest is on its way
+                process.wait(PATIENCE_S)
+        wait_for(lambda: listener.newest("leukostream/bench/cam/end"))
+        got = cells(listener)
+    assert sorted(set(got)) == published
+    first = list(dict.fromkeys(got))
+    assert first == published, "what comes twice comes after it came once, in order"
 
 
 def test_a_bridge_that_is_killed_is_said_to_be_gone_by_its_will(port: int, tmp_path: Path) -> None:
