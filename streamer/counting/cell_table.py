@@ -186,6 +186,14 @@ class CellTable(GrowableTable):
             cell_id = int(self.joined_to[cell_id])
         return cell_id
 
+    def rows_of(self, cell_ids: Ints) -> Ints:
+        """(n,) the same of several cells."""
+        rows = cell_ids
+        while len(joined := np.nonzero(self.joined_to[rows] >= 0)[0]):
+            rows = rows.copy()
+            rows[joined] = self.joined_to[rows[joined]]
+        return rows
+
     def published_rows(self) -> Ints:
         """The cells that were published, and not taken back."""
         return np.nonzero(self.published[: self.count])[0]

@@ -222,9 +222,11 @@ class Fusion:
         pooled = sums / (1 + np.maximum(weights - 1, 0) * self._config.look_correlation)
         pooled[weights[:, 0] == 0] = np.nan
         for columns in groups:
+            # `take` keeps rows together in memory, so that a row's sum is the same to the bit beside others and alone.
+            own = np.take(pooled, columns, axis=1)
             if len(columns) == 1:
-                pooled[:, columns] = 1 / (1 + np.exp(-pooled[:, columns]))
+                pooled[:, columns] = 1 / (1 + np.exp(-own))
                 continue
-            odds = np.exp(pooled[:, columns] - pooled[:, columns].max(1, keepdims=True))
+            odds = np.exp(own - own.max(1, keepdims=True))
             pooled[:, columns] = odds / odds.sum(1, keepdims=True)
         return np.asarray(pooled, np.float32)

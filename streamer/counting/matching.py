@@ -189,6 +189,8 @@ def new_and_double(
     boxes of family 0, white cells, that show but parts of better ones; these are in none of the three.
     """
     open_boxes = np.nonzero(~known)[0]
+    if len(open_boxes) == 0:  # the stage rests
+        return open_boxes, open_boxes, open_boxes
     i, j = touching_pairs(boxes[open_boxes], boxes)
     i = open_boxes[i]
     uncut = np.zeros((len(i), 4), bool)

@@ -7,6 +7,7 @@ cells move along, and cells that turn out to lie on the same spot become one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -115,15 +116,13 @@ class SlideMap:
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
         rows = self._cells.published_rows()
-        for row in rows[self._tallies.counted(rows)].tolist():
-            yield self._cell(row)
+        yield from self._described(rows[self._tallies.counted(rows)])
 
     def uncounted_cells(self) -> Iterator[Cell]:
         """The published cells that are not counted: smudge cells, artefacts, and of those only seen cut the ones that
         the flags list, after the end all."""
         rows = self._cells.published_rows()
-        for row in rows[~self._tallies.counted(rows)].tolist():
-            yield self._cell(row)
+        yield from self._described(rows[~self._tallies.counted(rows)])
 
     def listed(self) -> dict[str, Ints]:
         """Numbers of the cells, whole or not, by class or subclass, of those whose cells the flags list."""
@@ -146,7 +145,7 @@ class SlideMap:
 
     def cell(self, cell_id: int) -> Cell:
         """A cell by its number; one that was joined to another gives that other one."""
-        return self._cell(self._cells.row_of(cell_id))
+        return self._described(np.array([self._cells.row_of(cell_id)]))[0]
 
     def novelty(self) -> SlideNovelty:
         """Of the counted white cells that the classifier looked at."""
@@ -231,7 +230,9 @@ class SlideMap:
     def published_cells(self, cell_ids: Iterable[int]) -> dict[int, Cell]:
         """Those of these cells that are counted white or nucleated red ones, as they are now, without their attributes:
         called for every frame, which publishes classes only."""
-        return {number: self._cell(number, described=False) for number in cell_ids if self._cells.published[number]}
+        rows = np.fromiter(cell_ids, np.intp)
+        rows = rows[self._cells.published[rows]]
+        return {cell.cell_id: cell for cell in self._described(rows, with_attributes=False)}
 
     def state(self) -> SlideState:
         """What `restore` needs, between two frames; views that are valid until the next one."""
@@ -303,14 +304,11 @@ class SlideMap:
             known = known[self._cells.first_frame[known] < frame_id]
             if len(known):  # seen whole at last: what was another cut cell may be a part of it
                 self._join_doubles(known)
-                numbers = np.array(
-                    [number if number < 0 else self._cells.row_of(number) for number in numbers.tolist()], np.intp
-                )
+                numbers[numbers >= 0] = self._cells.rows_of(numbers[numbers >= 0])
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._tallies.counted(numbers[numbers >= 0])
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
-        observations = tuple(map(Observation, numbered, fresh.tolist(), counted.tolist()))
-        return self._drain(observations)
+        return self._drain(tuple(map(Observation, numbered, fresh.tolist(), counted.tolist())))
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
@@ -520,46 +518,68 @@ class SlideMap:
         joined_to = self._cells.joined_to[removed].tolist()
         return SlideUpdate(
             observations,
-            tuple(self._cell(row) for row in changed),
+            tuple(self._described(np.array(changed, np.intp))),
             tuple((row, to if to >= 0 else None) for row, to in zip(removed, joined_to, strict=True)),
         )
 
-    def _cell(self, row: int, *, described: bool = True) -> Cell:
+    def _described(self, rows: Ints, *, with_attributes: bool = True) -> list[Cell]:
+        """These cells as they are now, in their order."""
+        if len(rows) == 0:
+            return []
         cells, fusion = self._cells, self._fusion
-        x, y = cells.centres(np.array([row]))[0].tolist()
-        probabilities: dict[str, float] = {}
-        class_name = top = UNCLASSIFIED
-        subclass = reason = attributes = None
-        if cells.white_row[row] >= 0 and fusion.class_names:
-            sums = int(cells.white_row[row])
-            fused = fusion.probabilities(np.array([sums], np.intp))[0]
-            if not np.isnan(fused[0]):
-                probabilities = dict(zip(fusion.class_names, fused.tolist(), strict=True))
-                top = fusion.class_names[int(fused.argmax())]
-            if cells.class_index[row] >= 0:
-                class_name = fusion.nameable[cells.class_index[row]]
-            if cells.subclass_index[row] >= 0:
-                subclass = fusion.subclass_names[cells.subclass_index[row]]
-            if described and class_name in self._config.attributes_of:
-                attributes = fusion.attributes_of(sums)
-            if class_name == UNCLASSIFIED and not cells.reclassified_order[row]:
-                reason = fusion.reason(sums)
-        return Cell(
-            cell_id=row,
-            island=int(cells.island[row]),
-            x_px=x,
-            y_px=y,
-            kind=KINDS[int(cells.kind(np.array([row]))[0])],
-            class_name=class_name,
-            subclass=subclass,
-            top_class=top,
-            class_probabilities=probabilities,
-            looks=int(cells.looks[row]),
-            partial=bool(cells.partial[row]),
-            first_frame_id=int(cells.first_frame[row]),
-            last_frame_id=int(cells.last_frame[row]),
-            counted=bool(self._tallies.counted(np.array([row]))[0]),
-            reclassified=bool(cells.reclassified_order[row]),
-            unclassified_reason=reason,
-            attributes=attributes,
+        sums = cells.white_row[rows].astype(np.intp)
+        looked_at = sums >= 0
+        fused = np.full((len(rows), len(fusion.class_names)), np.nan, np.float32)
+        if fusion.class_names and looked_at.any():
+            fused[looked_at] = fusion.probabilities(sums[looked_at])
+        columns = zip(
+            rows.tolist(),
+            sums.tolist(),
+            fused.tolist(),
+            cells.centres(rows).tolist(),
+            cells.kind(rows).tolist(),
+            cells.class_index[rows].tolist(),
+            cells.subclass_index[rows].tolist(),
+            self._tallies.counted(rows).tolist(),
+            (cells.reclassified_order[rows] > 0).tolist(),
+            strict=True,
         )
+        described = []
+        for row, own, shares, (x, y), kind, class_index, subclass_index, counted, reclassified in columns:
+            probabilities: dict[str, float] = {}
+            class_name = top = UNCLASSIFIED
+            subclass = reason = attributes = None
+            if own >= 0 and fusion.class_names:
+                if not math.isnan(shares[0]):
+                    probabilities = dict(zip(fusion.class_names, shares, strict=True))
+                    top = max(probabilities, key=probabilities.__getitem__)
+                if class_index >= 0:
+                    class_name = fusion.nameable[class_index]
+                if subclass_index >= 0:
+                    subclass = fusion.subclass_names[subclass_index]
+                if with_attributes and class_name in self._config.attributes_of:
+                    attributes = fusion.attributes_of(own)
+                if class_name == UNCLASSIFIED and not reclassified:
+                    reason = fusion.reason(own)
+            described.append(
+                Cell(
+                    cell_id=row,
+                    island=int(cells.island[row]),
+                    x_px=x,
+                    y_px=y,
+                    kind=KINDS[kind],
+                    class_name=class_name,
+                    subclass=subclass,
+                    top_class=top,
+                    class_probabilities=probabilities,
+                    looks=int(cells.looks[row]),
+                    partial=bool(cells.partial[row]),
+                    first_frame_id=int(cells.first_frame[row]),
+                    last_frame_id=int(cells.last_frame[row]),
+                    counted=counted,
+                    reclassified=reclassified,
+                    unclassified_reason=reason,
+                    attributes=attributes,
+                )
+            )
+        return described

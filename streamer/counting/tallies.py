@@ -57,6 +57,8 @@ class Tallies:
         """Whether cells that were only seen cut are published too."""
         self._whole = self._partial = _Sums.of_none()
         self._listed: set[int] = set()
+        self._suspects: dict[str, Suspects] | None = None
+        """None: to be found anew, since cells have changed."""
         self._changed: dict[int, None] = {}
         self._removed: dict[int, None] = {}
 
@@ -87,13 +89,13 @@ class Tallies:
         """Count a store that was filled from outside; `rows` are all its living cells."""
         self._whole, self._partial, _, seen = self._contribution(rows)
         self._listed = set(rows[seen].tolist())
+        self._suspects = None
 
     def counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether each of these cells was seen whole and is one: no smudge cell or artefact."""
         cells = self._cells
-        no_cell = [i for i, name in enumerate(self._fusion.nameable) if name in NOT_CELLS]
-        counted = cells.exist(rows) & ~cells.partial[rows]
-        return np.asarray(counted & ~np.isin(cells.class_index[rows], no_cell)) if no_cell else counted
+        no_cell = _is_among(self._fusion.nameable, NOT_CELLS)[cells.class_index[rows] + 1]
+        return np.asarray(cells.exist(rows) & ~cells.partial[rows] & ~no_cell, np.bool_)
 
     def listed(self) -> dict[str, Ints]:
         """By name of `LISTED` the cells, whole or not; a subclass goes before its class."""
@@ -107,10 +109,12 @@ class Tallies:
 
     def suspects(self) -> dict[str, Suspects]:
         """The cells that may be of it, by the name of each flag of the slide."""
-        rows = np.array(sorted(self._listed), np.intp)
-        return {flag.name: self._suspects(flag, rows) for flag in self._slide_flags}
+        if self._suspects is None:
+            rows = np.array(sorted(self._listed), np.intp)
+            self._suspects = {flag.name: self._suspects_of(flag, rows) for flag in self._slide_flags}
+        return self._suspects
 
-    def _suspects(self, flag: SlideFlag, listed: Ints) -> Suspects:
+    def _suspects_of(self, flag: SlideFlag, listed: Ints) -> Suspects:
         cells = self._cells
         counts = self._are_suspect(listed, flag)
         rows, others = listed[counts], listed[~counts]
@@ -143,6 +147,7 @@ class Tallies:
         shown, seen = after[2:]
         self._listed.difference_update(rows[~seen].tolist())
         self._listed.update(rows[seen].tolist())
+        self._suspects = None
         for row in rows[shown & (changed | ~cells.published[rows])].tolist():
             cells.published[row] = True
             self._removed.pop(row, None)
@@ -168,7 +173,10 @@ class Tallies:
         kinds = cells.kind(rows)
         alive = cells.exist(rows)
         partial = alive & cells.partial[rows]
-        seen = alive & ((kinds == 1) | (kinds == 0) & self._are_listed(rows))
+        seen = alive & (kinds == 1)
+        white = np.nonzero(alive & (kinds == 0))[0]
+        if len(white):
+            seen[white] = self._are_listed(rows[white])
         published = alive & (kinds <= 1) & (~partial | seen | self.finished)
         return self._sums(rows, kinds, alive & ~partial), self._sums(rows, kinds, partial), published, seen
 

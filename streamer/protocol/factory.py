@@ -92,40 +92,29 @@ def _detections(
         for row, name, probabilities in zip(looks.rows, looks.classes, rows, strict=True):
             look_of[int(row)] = (name, rounded_probabilities(names, probabilities))
     label_names, kinds = detections.label_names, detections.kinds
-    messages = []
-    for i, (box, score, label, seen) in enumerate(
-        zip(map(tuple, boxes.tolist()), scores.tolist(), detections.labels.tolist(), observations, strict=True)
-    ):
-        kind = kinds[label]
-        if kind != "white":
-            messages.append(
-                Detection(
-                    box_px=box,
-                    label=label_names[label],
-                    kind=kind,
-                    score=score,
-                    counted=seen.counted,
-                    cell_id=seen.cell_id,
-                    is_new=seen.is_new,
-                )
-            )
-            continue
+    columns = zip(boxes.tolist(), scores.tolist(), detections.labels.tolist(), observations, strict=True)
+    messages = [
+        Detection(
+            box_px=tuple(box),
+            label=label_names[label],
+            kind=kinds[label],
+            score=score,
+            counted=counted,
+            cell_id=cell_id,
+            is_new=is_new,
+        )
+        for box, score, label, (cell_id, is_new, counted) in columns
+    ]
+    for i in detections.white_rows.tolist():
         look_class, look_probabilities = look_of.get(i, (None, None))
-        cell = None if seen.cell_id is None else cells.get(seen.cell_id)
-        messages.append(
-            Detection(
-                box_px=box,
-                label=label_names[label],
-                kind=kind,
-                score=score,
-                counted=seen.counted,
-                cell_id=seen.cell_id,
-                is_new=seen.is_new,
-                look_class=look_class,
-                look_probabilities=look_probabilities,
-                class_=None if cell is None else cell.class_name,
-                class_probabilities=None if cell is None else _cell_probabilities(cell),
-            )
+        cell_id = observations[i].cell_id
+        cell = None if cell_id is None else cells.get(cell_id)
+        messages[i] = msgspec.structs.replace(
+            messages[i],
+            look_class=look_class,
+            look_probabilities=look_probabilities,
+            class_=None if cell is None else cell.class_name,
+            class_probabilities=None if cell is None else _cell_probabilities(cell),
         )
     return messages
 

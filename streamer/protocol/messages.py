@@ -9,6 +9,7 @@ to that detection.
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -45,7 +46,7 @@ class ProtocolVersionError(WireError):
     """A message of another major version: its fields may mean something else, so none of it is read."""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", dict=True):
     """What every message carries."""
 
     version: Version = PROTOCOL_VERSION
@@ -61,6 +62,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     published_ns: int
     published_utc: str
     """ISO 8601 with microseconds and Z."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """See `encode`: made once, for the journal and all sinks."""
+        return _ENCODER.encode(self)
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
@@ -281,7 +287,7 @@ _VERSION_DECODER = msgspec.json.Decoder(_Versioned)
 
 def encode(message: AnyMessage) -> bytes:
     """One JSON object in UTF-8, without line breaks."""
-    return _ENCODER.encode(message)
+    return message.encoded
 
 
 def decode(header: bytes) -> AnyMessage | Envelope:

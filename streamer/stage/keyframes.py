@@ -272,8 +272,9 @@ class StageMap:
         """Up to `most` keyframes that are fewest links away from `start`, itself included."""
         reached, edge = {start}, [start]
         while edge and len(reached) < most:
-            edge = [to for number in edge for to in self._keyframes[number].links if to not in reached]
-            reached.update(edge[: most - len(reached)])
+            links = dict.fromkeys(to for number in edge for to in self._keyframes[number].links)
+            edge = [to for to in links if to not in reached][: most - len(reached)]
+            reached.update(edge)
         return reached
 
     def merge(self, gone: int, into: int, x_px: float, y_px: float) -> None:

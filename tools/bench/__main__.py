@@ -9,6 +9,7 @@ from tools.commands import dispatch
 
 NAMES = {
     "pipeline": "a whole run: milliseconds a frame, memory, steps",
+    "area": "what looking only at what is new saves, beside every frame",
     "batch": "what a batch of frames gains",
     "classifier": "milliseconds to name a cell, classifiers side by side",
     "precision": "float32, float16 and int8 side by side",

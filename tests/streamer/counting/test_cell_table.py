@@ -105,3 +105,12 @@ def test_a_table_goes_on_from_the_columns_of_another():
     other.append(np.array([[0.0, 0, 10, 10]]), np.zeros((1, 4), bool), 1, 0, 7)
     assert (other.count, len(other.boxes), other.first_frame[:3].tolist()) == (3, 1024, [0, 0, 7])
     assert other.within(1, np.array([-50.0, -50, 50, 50])).tolist() == [1, 2]
+
+
+def test_cells_that_were_joined_several_times_are_the_last_one():
+    store = store_of([(i, 0, 0) for i in range(5)])
+    store.join(1, 0)
+    store.join(2, 1)
+    asked = np.array([0, 4, 1, 2])
+    assert store.rows_of(asked).tolist() == [store.row_of(one) for one in asked.tolist()] == [2, 4, 2, 2]
+    assert asked.tolist() == [0, 4, 1, 2]

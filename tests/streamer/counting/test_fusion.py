@@ -356,3 +356,13 @@ def test_a_subclass_without_siblings_is_told_against_the_usual_cell():
     assert of(0.2, 0.8) == pytest.approx(0.5, abs=1e-4)
     odds = 4 ** (2 / 1.7)  # two looks count as 2 / 1.7 independent ones
     assert of(0.8, 0.8) == pytest.approx(odds / (1 + odds), abs=1e-3)
+
+
+def test_a_cell_has_the_same_probabilities_to_the_bit_alone_and_beside_others():
+    rng = np.random.default_rng(5)
+    fusion = Fusion(FusionConfig())
+    rows = fusion.new_rows(200)
+    shares = rng.dirichlet(np.full(len(CLASSES), 0.5), 200)
+    fusion.add(rows, looks(*shares, subclasses=rng.uniform(0.01, 0.99, (200, 2))), np.ones(200, np.float32))
+    for asked in (fusion.probabilities, fusion.subclass_probabilities):
+        assert (asked(rows) == np.concatenate([asked(rows[i : i + 1]) for i in range(200)])).all()

@@ -262,3 +262,11 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
     ]
     fields = {field.encode_name for struct in structs for field in msgspec.structs.fields(struct)}
     assert {name for name in documented if not name.startswith("leukostream_")} == fields | {"type", "request", "reply"}
+
+
+def test_a_message_is_encoded_once_however_many_ask_and_anew_where_it_is_another():
+    message = make_factory().end("finished", "end of the source")
+    assert encode(message) is encode(message)
+    changed = msgspec.structs.replace(message, reason="another")
+    assert decode(encode(changed)) == changed
+    assert decode(encode(message)) == message

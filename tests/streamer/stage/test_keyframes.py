@@ -70,6 +70,18 @@ def test_settling_near_one_keyframe_leaves_the_far_ones_alone(monkeypatch):
     assert made[2].x_px != pytest.approx(0)
 
 
+def test_those_that_settle_together_are_the_ones_fewest_links_away():
+    made = StageMap(announce_px=0.25)
+    island = made.new_island()
+    for _ in range(8):
+        made.add(FRAME, island, 0, 0)
+    for a, b in ((0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 5), (4, 6), (5, 7)):
+        made.link(a, b, shift(0, 0))
+    assert made._linked(0, 6) == {0, 1, 2, 3, 4, 5}
+    assert made._linked(0, 5) == {0, 1, 2, 3, 4}
+    assert made._linked(7, 100) == set(range(8))
+
+
 def test_corrections_below_the_threshold_add_up_until_they_are_told():
     made = StageMap(announce_px=0.25)
     island = made.new_island()
