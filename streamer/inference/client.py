@@ -22,7 +22,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from engines.base import Array, Engine, EngineClosedError, EngineId, TensorSpec, UsageError, check_feeds
-from streamer.inference.dispatch import Action, Dispatcher, GiveUp, Prepare, Send
+from streamer.inference.dispatch import GIVE_UP_MS, Action, Dispatcher, GiveUp, Prepare, Send
 from streamer.inference.wire import (
     MESSAGE_MAX_BYTES,
     EngineKey,
@@ -57,8 +57,9 @@ of the client on, so that several engines do not wait one after the other."""
 _POLL_MS = 50
 _RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
 _SENDS_WAITING_MAX = 64
-_LAST_RESORT_S = 1.9
-"""Who waits for an answer gives up by then, whatever the thread of the connections does."""
+_FAILURES_MAX = 3
+_LAST_RESORT_MS = 400.0
+"""So long after it should have given up, who waits for an answer does, whatever the thread of the connections does."""
 
 _PUBLISH_EVERY_MS = 200.0
 
@@ -87,12 +88,14 @@ class _Question:
     settled: threading.Event = field(default_factory=threading.Event)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Link:
     """The connection to one server."""
 
     socket: Socket
     monitor: Socket
+    failures: int = 0
+    """Handshakes in a row that failed without a reason: one may be of a server that just stopped."""
 
     def close(self) -> None:
         self.socket.disable_monitor()
@@ -112,9 +115,11 @@ class InferenceClient:
         server_key: str | Path | None = None,
         say: Say = lambda line: None,
         first_answer_s: float = FIRST_ANSWER_S,
+        give_up_ms: float = GIVE_UP_MS,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Connects in the background, again after every break. `keys`: one's own key folder, `server_key`: the public
+        """Connects in the background, again after every break. `first_answer_s`: see FIRST_ANSWER_S. `give_up_ms`:
+        after so long a question is answered by this machine. `keys`: one's own key folder, `server_key`: the public
         key of the servers. `say` is told in one line when servers come, go, or can't be used.
 
         UsageError for a malformed address, for keys that can't be used, and for TCP to another machine unless with
@@ -124,7 +129,7 @@ class InferenceClient:
         for endpoint in endpoints:
             self._check(endpoint)
         self._say, self._now_ns = say, now_ns
-        self._first_answer_s = first_answer_s
+        self._first_answer_s, self._give_up_ms = first_answer_s, give_up_ms
         self._began_ns = now_ns()
         self.session = uuid.uuid4().hex
         self._lock = threading.Lock()
@@ -135,7 +140,7 @@ class InferenceClient:
         self._fit_changed = threading.Condition()
         self._next_number = 0
         self._remote = self._local = self._sent_bytes = self._received_bytes = 0
-        self._dispatcher = Dispatcher(endpoints)
+        self._dispatcher = Dispatcher(endpoints, give_up_ms)
         self._status = self._dispatcher.status()
         self._resent = self._late = 0
         self._said: dict[str, str] = {}
@@ -193,7 +198,7 @@ class InferenceClient:
             self._next_number += 1
             self._asked.append(question)
         self._wake()
-        if not question.settled.wait(_LAST_RESORT_S):
+        if not question.settled.wait((self._give_up_ms + _LAST_RESORT_MS) / 1000):
             self._count(remote=False)
             return None
         self._count(remote=question.answer is not None)
@@ -325,10 +330,14 @@ class InferenceClient:
             except zmq.Again:
                 return
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                link.failures = 0
                 self._send(link, [encode(StatusRequest())])
-            elif event == zmq.EVENT_DISCONNECTED:
+                continue
+            if event == zmq.EVENT_DISCONNECTED:
                 self._do(self._dispatcher.lost(endpoint, "connection lost", self._now_ns()))
-            else:
+                continue
+            link.failures += 1
+            if event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or link.failures >= _FAILURES_MAX:
                 ours = "our key is not among its authorised ones: give its owner the file leukostream.key of --keys"
                 other = (
                     "--server-key is not the server's, or it uses none" if self._server_key else "it may want --keys"
@@ -366,17 +375,19 @@ class InferenceClient:
             self._prepared(endpoint, reply)
         elif isinstance(reply, OutputsReply):
             self._outputs(endpoint, reply, parts[1:])
-        elif reply.number is None or reply.attempt is None:
-            if reply.engine is not None:
-                self._dispatcher.unfit(endpoint, reply.engine.id, reply.reason, now_ns)
-            elif reply.code == "version":
-                self._dispatcher.other_version(endpoint, reply.reason)
-        elif reply.session == self.session:
-            self._refused(endpoint, reply, reply.number, reply.attempt)
+        else:
+            self._refused(endpoint, reply)
 
-    def _refused(self, endpoint: str, reply: RefusedReply, number: int, attempt: int) -> None:
+    def _refused(self, endpoint: str, reply: RefusedReply) -> None:
         now_ns = self._now_ns()
-        self._do(self._dispatcher.refused(endpoint, number, attempt, reply.code, reply.reason, now_ns))
+        if reply.number is not None and reply.attempt is not None:
+            if reply.session == self.session:
+                at = endpoint, reply.number, reply.attempt
+                self._do(self._dispatcher.refused(*at, reply.code, reply.reason, now_ns))
+        elif reply.engine is not None:
+            self._dispatcher.not_prepared(endpoint, reply.engine.id, reply.code, reply.reason, now_ns)
+        elif reply.code == "version":
+            self._dispatcher.other_version(endpoint, reply.reason)
 
     def _prepared(self, endpoint: str, reply: PreparedReply) -> None:
         id_ = reply.engine.id
@@ -388,7 +399,7 @@ class InferenceClient:
         if fault is None:
             self._dispatcher.prepared(endpoint, id_)
         else:
-            self._dispatcher.unfit(endpoint, id_, f"its engine {fault}", self._now_ns())
+            self._dispatcher.not_prepared(endpoint, id_, "another engine", f"its engine {fault}", self._now_ns())
 
     def _outputs(self, endpoint: str, reply: OutputsReply, parts: Sequence[Any]) -> None:
         question = self._questions.get(reply.number) if reply.session == self.session else None
@@ -433,12 +444,8 @@ class InferenceClient:
             within_ms=action.within_ms,
         )
         if link is None or not self._send(link, [encode(header), *question.parts]):
-            now_ns = self._now_ns()
-            self._do(
-                self._dispatcher.refused(
-                    action.server, action.number, action.attempt, "not sent", "its queue is full", now_ns
-                )
-            )
+            at = action.server, action.number, action.attempt
+            self._do(self._dispatcher.refused(*at, "not sent", "its queue is full", self._now_ns()))
 
     def _send(self, link: _Link, parts: Sequence[bytes]) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 Each question has a number; asked again, it keeps it, so that an answer is taken once and a late one changes nothing. It
 goes to the server with the least to do for its speed, is asked again elsewhere when an answer is overdue, and is given
-up after `GIVE_UP_MS`, or as soon as there is nobody left to ask.
+up after `give_up_ms`, or as soon as there is nobody left to ask.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class _Server:
 class Dispatcher:
     """The state of all servers and questions of one process. One thread owns it; what it returns is to be done."""
 
-    def __init__(self, endpoints: Iterable[str]) -> None:
+    def __init__(self, endpoints: Iterable[str], give_up_ms: float = GIVE_UP_MS) -> None:
+        self._give_up_ms = give_up_ms
         self._servers = {endpoint: _Server(endpoint) for endpoint in endpoints}
         self._questions: dict[int, _Question] = {}
         self._settled: dict[int, _Question] = {}
@@ -193,14 +194,20 @@ class Dispatcher:
                 one.unfit_until_ns[question.engine] = now_ns + round(one.rest_ms * 1e6)
         return self._failed(server, number, attempt, code, now_ns)
 
-    def unfit(self, server: str, engine: EngineId, reason: str, now_ns: int) -> None:
-        """A server could not load an engine, or has another one of that name."""
+    def not_prepared(self, server: str, engine: EngineId, code: str, reason: str, now_ns: int) -> None:
+        """A server did not load an engine, or has another one of that id."""
         one = self._servers.get(server)
-        if one is not None:
-            one.preparing.discard(engine)
-            one.prepared.discard(engine)
-            one.detail = reason
-            one.unfit_until_ns[engine] = now_ns + round(WRONG_REST_MS * 1e6)
+        if one is None:
+            return
+        one.preparing.discard(engine)
+        one.prepared.discard(engine)
+        one.detail = reason
+        one.faults[code] += 1
+        if code == "draining":
+            one.state = "draining"
+        else:
+            rest_ms = REST_MS if code == "busy" else WRONG_REST_MS
+            one.unfit_until_ns[engine] = now_ns + round(rest_ms * 1e6)
 
     def prepared(self, server: str, engine: EngineId) -> None:
         one = self._servers.get(server)
@@ -264,7 +271,7 @@ class Dispatcher:
                 del one.unfit_until_ns[engine]
                 actions += self._prepare(one)
         for question in list(self._questions.values()):
-            if now_ns - question.asked_ns >= GIVE_UP_MS * 1e6:
+            if now_ns - question.asked_ns >= self._give_up_ms * 1e6:
                 for one_try in question.tries:
                     if not one_try.is_over:
                         self._time_out(one_try, question.engine, now_ns)
@@ -281,7 +288,10 @@ class Dispatcher:
     def due_ns(self) -> int | None:
         """When `step` has something to do, as far as questions go."""
         due = [
-            min([question.asked_ns + round(GIVE_UP_MS * 1e6)] + [t.due_ns for t in question.tries if not t.is_over])
+            min(
+                [question.asked_ns + round(self._give_up_ms * 1e6)]
+                + [t.due_ns for t in question.tries if not t.is_over]
+            )
             for question in self._questions.values()
         ]
         return min(due, default=None)
@@ -322,7 +332,7 @@ class Dispatcher:
             self._finish(question)
             return [GiveUp(question.number, reason)]
         one = min((self._servers[endpoint] for endpoint in fit), key=lambda s: self._burden(s, question.engine))
-        left_ms = GIVE_UP_MS - (now_ns - question.asked_ns) / 1e6
+        left_ms = self._give_up_ms - (now_ns - question.asked_ns) / 1e6
         wait_ms = min(one.of(question.engine).timeout_ms, left_ms)
         question.tries.append(_Try(one.endpoint, now_ns, now_ns + round(wait_ms * 1e6)))
         one.requests += 1
