@@ -163,6 +163,14 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height of frames, given with --size."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size: got {text!r}, expected WIDTHxHEIGHT of the frames, for example 640x480")
+    return int(width), int(height)
+
+
 def number(text: str) -> float:
     try:
         return float(text)

@@ -77,7 +77,7 @@ def add_options(parser: Parser) -> None:
     models.add_argument(
         "--inference",
         metavar="ENDPOINT,...",
-        help="leukostream serve elsewhere runs them while it answers; this machine does otherwise",
+        help="leukostream serve elsewhere, or kserve://HOST:PORT, runs them while it answers; else this machine does",
     )
     models.add_argument("--server-key", metavar="FILE", help="public key of the inference servers, with --keys")
     models.add_argument("--batch", type=whole, metavar="N", help="frames a call of the detector (default: 1 on a CPU)")

@@ -8,6 +8,7 @@ from typing import Protocol
 from engines.base import Engine, EngineId, UsageError
 from streamer.config import Config
 from streamer.inference.client import InferenceClient
+from streamer.inference.kserve import SCHEME, KserveInference
 from streamer.records import InferenceStatus
 
 Say = Callable[[str], None]
@@ -33,6 +34,15 @@ def open_inference(config: Config, say: Say) -> Inference | None:
     endpoints = list(dict.fromkeys(part.strip() for part in config.inference.split(",") if part.strip()))
     if not endpoints:
         raise UsageError(f"--inference {config.inference!r}: got no address, expected ENDPOINT[,ENDPOINT...]")
+    if any(endpoint.startswith(SCHEME) for endpoint in endpoints):
+        if len(endpoints) > 1:
+            raise UsageError(
+                f"--inference {config.inference}: got {len(endpoints)} addresses, expected one with kserve://: "
+                "that of what balances the load of its servers"
+            )
+        if config.server_key is not None:
+            raise UsageError(f"--server-key with {endpoints[0]}: got a key, expected none: it is plain HTTP")
+        return KserveInference(endpoints[0], insecure=config.insecure, say=say)
     return InferenceClient(
         endpoints,
         insecure=config.insecure,
