@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.backends.tensorrt import bindings
+from tests.streamer.inference.v2_servers import why_no_v2_server
 from tools.bench.rtsp_camera import INSTALL, why_no_server
 
 REQUIRED = pytest.StashKey[tuple[str, ...]]()
@@ -123,6 +124,9 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "psycopg": Requirement(_module("psycopg"), r"psycopg", DEV),
     "postgresql": Requirement(why_no_postgresql, r"PostgreSQL", "apt-get install postgresql"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
+    "tritonclient": Requirement(_module("tritonclient"), r"tritonclient", DEV),
+    "triton": Requirement(lambda: why_no_v2_server("triton"), r"server triton", "make triton"),
+    "mlserver": Requirement(lambda: why_no_v2_server("mlserver"), r"server mlserver", "make mlserver"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(
         _data, r"data folder|no set|unique_cells\.json|tools\.(get_data|data get)", "set LEUKOSTREAM_DATA"
