@@ -7,13 +7,14 @@ up after `give_up_ms`, or as soon as there is nobody left to ask.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from engines.base import EngineId
-from streamer.inference.latency import KEPT, UNMEASURED_MS, Latency, percentiles_ms
+from streamer.inference.latency import KEPT, Latency, percentiles_ms
 from streamer.records import InferenceServerStatus
 
 GIVE_UP_MS = 1500.0
@@ -24,6 +25,9 @@ SILENT_MS = 2500.0
 
 TIMEOUTS_IN_A_ROW = 3
 """After so many, a server that goes on saying how it does is left alone for a while: its engines hang."""
+
+FADES_S = 5.0
+"""Half of what was measured of a server that is not asked counts after so long."""
 
 REST_MS, REST_MAX_MS = 1000.0, 30_000.0
 WRONG_REST_MS = 30_000.0
@@ -96,6 +100,7 @@ class _Server:
     latency: dict[EngineId, Latency] = field(default_factory=dict)
     recent_ms: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     outstanding: int = 0
+    asked_ns: int = 0
     rest_until_ns: int = 0
     rest_ms: float = REST_MS
     timeouts_in_a_row: int = 0
@@ -275,13 +280,15 @@ class Dispatcher:
                 for one_try in question.tries:
                     if not one_try.is_over:
                         self._time_out(one_try, question.engine, now_ns)
+                    # So that the next question, of the same frame perhaps, does not wait as long again.
+                    self._rest(self._servers.get(one_try.server), now_ns)
                 self._finish(question)
                 actions.append(GiveUp(question.number, "no answer in time"))
                 continue
-            overdue = [one_try for one_try in question.tries if not one_try.is_over and one_try.due_ns <= now_ns]
-            for one_try in overdue:
-                self._time_out(one_try, question.engine, now_ns)
-            if overdue and all(one_try.is_over for one_try in question.tries):
+            for one_try in question.tries:
+                if not one_try.is_over and one_try.due_ns <= now_ns:
+                    self._time_out(one_try, question.engine, now_ns)
+            if all(one_try.is_over for one_try in question.tries):  # a server may have come meanwhile
                 actions += self._next_try(question, "no answer in time", now_ns, may_wait=True)
         return actions
 
@@ -331,20 +338,28 @@ class Dispatcher:
                 return []
             self._finish(question)
             return [GiveUp(question.number, reason)]
-        one = min((self._servers[endpoint] for endpoint in fit), key=lambda s: self._burden(s, question.engine))
+        one = min((self._servers[name] for name in fit), key=lambda s: self._burden(s, question.engine, now_ns))
         left_ms = self._give_up_ms - (now_ns - question.asked_ns) / 1e6
         wait_ms = min(one.of(question.engine).timeout_ms, left_ms)
         question.tries.append(_Try(one.endpoint, now_ns, now_ns + round(wait_ms * 1e6)))
         one.requests += 1
         one.outstanding += 1
+        one.asked_ns = now_ns
         self.resent += len(question.tries) > 1
         return [Send(one.endpoint, question.number, len(question.tries) - 1, left_ms)]
 
     @staticmethod
-    def _burden(one: _Server, engine: EngineId) -> tuple[float, int]:
-        """How long it would take to answer one more; of equals, whoever was asked least."""
+    def _burden(one: _Server, engine: EngineId, now_ns: int) -> tuple[float, int]:
+        """How long it would take to answer one more; of equals, whoever was asked least.
+
+        What was measured long ago counts for less and less, so that a server that was slow once is tried again. One
+        that was never measured is tried first, with one question.
+        """
         smoothed = one.of(engine).smoothed_ms
-        return (one.outstanding + 1) * (UNMEASURED_MS / 10 if smoothed is None else smoothed), one.requests
+        if smoothed is None:
+            return math.inf if one.outstanding else 0.0, one.requests
+        faded = 0.5 ** ((now_ns - one.asked_ns) / 1e9 / FADES_S)
+        return (one.outstanding + 1) * smoothed * faded, one.requests
 
     def _failed(self, server: str, number: int, attempt: int, reason: str, now_ns: int) -> list[Action]:
         one = self._servers.get(server)
@@ -370,11 +385,16 @@ class Dispatcher:
         one.of(engine).timed_out()
         self._settle_try(one, one_try)
         one.timeouts_in_a_row += 1
-        if one.timeouts_in_a_row >= TIMEOUTS_IN_A_ROW and one.state in ("ready", "resting"):
-            one.state = "resting"
-            one.detail = f"{one.timeouts_in_a_row} answers in a row did not come in time"
-            one.rest_until_ns = now_ns + round(one.rest_ms * 1e6)
-            one.rest_ms = min(2 * one.rest_ms, REST_MAX_MS)
+        if one.timeouts_in_a_row >= TIMEOUTS_IN_A_ROW:
+            self._rest(one, now_ns)
+
+    @staticmethod
+    def _rest(one: _Server | None, now_ns: int) -> None:
+        if one is None or one.state not in ("ready", "resting") or now_ns < one.rest_until_ns:
+            return
+        one.state, one.detail = "resting", "its answers do not come in time"
+        one.rest_until_ns = now_ns + round(one.rest_ms * 1e6)
+        one.rest_ms = min(2 * one.rest_ms, REST_MAX_MS)
 
     @staticmethod
     def _settle_try(one: _Server, one_try: _Try) -> None:

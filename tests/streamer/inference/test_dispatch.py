@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from streamer.inference.dispatch import Dispatcher, GiveUp, Prepare, Send
 from streamer.inference.latency import CEILING_MS, FLOOR_MS, UNMEASURED_MS, Latency
 from tests.streamer.inference.served import ENGINE, OTHER, SHA
@@ -82,6 +84,17 @@ def test_the_only_server_is_waited_for_until_the_question_is_given_up() -> None:
     assert driven.dispatcher.due_ns() is None
 
 
+def test_a_server_that_comes_meanwhile_is_asked_what_is_overdue() -> None:
+    driven = Driven(A)
+    driven.ask()
+    assert driven.after(700) == []
+    driven.dispatcher.use([A, B], driven.now_ns)
+    driven.status(B)
+    driven.dispatcher.prepared(B, ENGINE)
+    [second] = driven.after(1)
+    assert (second.server, second.number, second.attempt) == (B, 1, 1)
+
+
 def test_nothing_is_waited_for_where_nobody_is_left() -> None:
     driven = Driven(A, B)
     [first] = driven.ask()
@@ -133,18 +146,61 @@ def test_a_slow_server_is_given_less() -> None:
     assert servers.index(A) == 9, "once ten wait for the one that is ten times as fast"
 
 
+def test_a_server_that_is_new_or_was_slow_is_tried() -> None:
+    driven = Driven(A, B)
+    driven.measured(A, 20.0)
+    assert [driven.ask()[0].server for _ in range(4)] == [B, A, A, A], "one question until it is measured"
+    driven = Driven(A, B)
+    driven.measured(A, 100.0)
+    driven.measured(B, 20.0)
+    servers = []
+    for _ in range(15):
+        [sent] = driven.ask()
+        servers.append(sent.server)
+        driven.after(19 if sent.server == B else 99)
+        driven.answer(sent)
+        driven.after(1000)
+    assert 1 <= servers.count(A) <= 2, "now and then"
+
+
 def test_a_server_whose_engines_hang_is_left_alone_and_tried_again() -> None:
     driven = Driven(A)
-    for _ in range(3):
-        driven.ask()
-        driven.after(1500)
+    driven.ask()
+    driven.after(1500)
     assert driven.state(A) == "resting"
-    assert driven.ask() == [GiveUp(4, "no server")]
+    assert driven.ask() == [GiveUp(2, "no server")]
     driven.after(1000)
     [trial] = driven.ask()
-    assert driven.ask() == [GiveUp(6, "no server")], "one question at a time"
+    assert driven.ask() == [GiveUp(4, "no server")], "one question at a time"
     assert driven.answer(trial)
     assert driven.state(A) == "ready"
+
+
+def test_a_late_answer_ends_the_rest() -> None:
+    driven = Driven(A)
+    [sent] = driven.ask()
+    driven.after(1600)
+    assert driven.state(A) == "resting"
+    assert not driven.answer(sent)
+    assert driven.state(A) == "ready"
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_no_frame_waits_two_seconds_for_servers_that_hang(is_dead: bool) -> None:
+    driven = Driven(A, B)
+    driven.dead.update((A, B) if is_dead else ())
+    longest_ms, asked = 0, 0
+    while driven.now_ns < 120e9:
+        began_ns = driven.now_ns
+        for _ in range(3):  # a detector, and two batches of a classifier
+            actions = driven.ask()
+            asked += isinstance(actions[0], Send)
+            while not any(isinstance(action, GiveUp) for action in actions):
+                actions = driven.after(1)
+        longest_ms = max(longest_ms, (driven.now_ns - began_ns) // 1_000_000)
+        driven.after(30)
+    assert longest_ms <= 2000
+    assert asked < 40, "and they are asked ever more rarely"
 
 
 def test_a_silent_server_is_asked_nothing_until_it_speaks() -> None:

@@ -19,7 +19,7 @@ from streamer.inference.client import InferenceClient
 from tests.streamer.inference.processes import ServeProcess
 from tests.streamer.inference.served import wait_for
 from tests.streamer.inference.test_shelf import id_of, write_classifier
-from tools.bench.journals_alike import first_difference, rows_of
+from tools.bench.journals_alike import first_difference, tables_of
 
 SLIDE = "sim:seed=11,cells=10"
 
@@ -103,7 +103,7 @@ def test_a_slide_counted_while_servers_are_killed_is_the_slide_counted_in_peace(
     alone, disturbed = tmp_path / "alone.journal", tmp_path / "disturbed.journal"
     with start_run(alone) as run:
         run.communicate(timeout=300.0)
-    frames = len(rows_of(alone)["frames"])
+    frames = len(tables_of(alone)["sim"]["frames"])
     assert frames > 20
     with (
         ServeProcess() as first,

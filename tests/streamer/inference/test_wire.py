@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamer.inference import wire
@@ -30,6 +30,7 @@ from streamer.inference.wire import (
 from tests.streamer.inference.served import ENGINE, OTHER, SHA, ScriptedShelf, Served, images
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["uint8", "float32", "int64", "bool"]), st.lists(st.integers(0, 4), max_size=4))
 def test_tensors_come_back_as_they_were(dtype: str, shape: list[int]) -> None:
     array = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape).astype(dtype)
@@ -54,6 +55,7 @@ def test_tensors_that_are_not_what_the_header_says(tensors: list[Tensor], parts:
         unpack(tensors, parts)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300))
 def test_any_bytes_are_no_request_or_a_whole_one(data: bytes) -> None:
     for decode in (decode_request, decode_reply):
