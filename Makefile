@@ -4,6 +4,7 @@
 # make test-all   the same with coverage, and fails where anything that can be installed is missing: what CI runs
 # make test-slow   the tests that take minutes: before a release
 # make bindings   fetch NVIDIA's bindings and its builder for RTX cards, so that `make test` checks calls and graphs
+# make triton mlserver   fetch two servers of KServe's protocol, so that `make test-slow` asks them
 # make node   fetch ZeroMQ for JavaScript, so that `make test` runs the client of examples/ in that language too
 # make fhir-schema   fetch the JSON schema of FHIR R4, so that `make test` checks bundles against it too
 # make compose-schema   fetch the JSON schema of compose files, so that `make test` checks deploy/compose.yaml against it
@@ -46,7 +47,7 @@ test-all: test
 comma := ,
 POSTGRESQL := $(shell command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl 2> /dev/null)
 MOSQUITTO := $(shell PATH=$$PATH:/usr/sbin command -v mosquitto)
-REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,hadolint,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
+REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,hadolint,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi,tritonclient$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
@@ -68,6 +69,17 @@ build/rtx/.installed: PACKAGES := tensorrt_rtx_cu13_bindings==$(RTX) tensorrt_rt
 build/cuda-bindings/.installed: PACKAGES := cuda-bindings==13.5.0 cuda-pathfinder==1.9.1
 build/%/.installed: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) $(PACKAGES)
+	@touch $@
+
+# Servers of the v2 protocol, each in an environment of its own: they want older packages than leukostream does.
+.PHONY: triton mlserver
+triton: build/triton/.installed
+mlserver: build/mlserver/.installed
+build/triton/.installed: SERVER := nvidia-pytriton==0.7.0
+build/mlserver/.installed: SERVER := mlserver==1.7.1
+build/triton/.installed build/mlserver/.installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(SERVER) $(shell grep ^onnxruntime== constraints.txt)
 	@touch $@
 
 .PHONY: node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -141,6 +141,24 @@ class Engine(Protocol):
         """Run the model on named inputs; TensorMismatchError for a wrong name, shape or dtype."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineId:
+    """What an engine computes, on whatever machine: engines of one id give the same results, within their precision."""
+
+    sha256: str
+    """Of the model's file."""
+    height: int | None = None
+    """Of the input; None: as the file has it."""
+    width: int | None = None
+    maps: bool = False
+    """With Grad-CAM in its graph."""
+
+
+Elsewhere = Callable[[EngineId, Engine], Engine]
+"""(which engine, that engine on this machine) -> one that runs on another machine while it can, and here otherwise. It
+closes the one on this machine with itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,6 +40,7 @@ COMMANDS = {
     "play": "publish the messages of a recording again",
     "models": "the models and their measured figures",
     "compile": "build a TensorRT engine",
+    "serve": "run the models for microscopes elsewhere",
     "keys": "CURVE keys for encrypted publishing",
     "cameras": "what is attached, and how to open it",
     "doctor": "what is installed and works here",

@@ -150,6 +150,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Each `cell` message says where on the cell the evidence for its class lies. The classifier runs on ONNX Runtime
     then."""
     backend: Backend = "auto"
+    inference: str | None = None
+    """ENDPOINT[,ENDPOINT…] of inference servers that run the models while they answer, or kserve://HOST:PORT; None:
+    this machine does."""
+    server_key: str | None = None
+    """The public key of the inference servers; `keys` is one's own folder then."""
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""
     min_score: Fraction | None = None

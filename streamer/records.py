@@ -49,6 +49,8 @@ __all__ = [
     "Frame",
     "FrameQuality",
     "Health",
+    "InferenceServerStatus",
+    "InferenceStatus",
     "MeasuredLook",
     "MergedIsland",
     "Mode",
@@ -721,6 +723,44 @@ class ShadowStatus(msgspec.Struct, frozen=True):
     """Checks that gave nothing to compare: an image without cells, or a fault of the CPU's engine."""
 
 
+# An inference server, as the run that uses it sees it; all counts since the start of the run.
+class InferenceServerStatus(msgspec.Struct, frozen=True):
+    state: str
+    """ready; connecting: not there, or not yet; silent: there and says nothing; resting: its answers do not come, and
+    it is asked less; draining: it ends; "other version" and "refused": it can't be used. Readers take any text."""
+    release: str | None
+    """Of leukostream; None before it said so, and of other servers."""
+    requests: int
+    """Asked of it, questions that were asked elsewhere before among them."""
+    answered: int
+    """Of these, those whose answer was used."""
+    outstanding: int
+    faults: dict[str, int]
+    """Requests that came to nothing, by reason."""
+    latency_ms: Annotated[dict[str, float] | None, published_digits(3)]
+    """p50 and p99 from question to answer, of the last ones; None before the first."""
+    detail: str | None = None
+    """The last fault, in words; None while nothing is wrong."""
+
+
+# Where the models of a run run, when that is on other machines; all counts since the start of the run.
+class InferenceStatus(msgspec.Struct, frozen=True):
+    servers: dict[str, InferenceServerStatus]
+    """By address."""
+    remote: int
+    """Questions (a batch of one model each) that a server answered."""
+    local: int
+    """Questions that this machine answered itself."""
+    local_share: Annotated[float | None, published_digits(4)]
+    """Of all questions; None before the first."""
+    resent: int
+    """Questions asked of another server too, because an answer was overdue or did not come."""
+    late: int
+    """Answers to what was answered already; they change nothing."""
+    sent_bytes: int
+    received_bytes: int
+
+
 # What analyses a source. HealthMessage has these fields among its own: the message is flat.
 class ModelHealth(msgspec.Struct, frozen=True):
     backend: str = ""
@@ -730,6 +770,8 @@ class ModelHealth(msgspec.Struct, frozen=True):
     segmenter: str | None = None
     shadow: dict[str, ShadowStatus] | None = None
     """By "detector" and "classifier"; None where nothing was compared, as on the CPU itself."""
+    inference: InferenceStatus | None = None
+    """None where everything runs on this machine."""
 
 
 # How the recording of a run does; all counts since the start.

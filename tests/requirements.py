@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.backends.tensorrt import bindings
+from tests.streamer.inference.v2_servers import why_no_v2_server
 from tools.bench.rtsp_camera import INSTALL, why_no_server
 
 REQUIRED = pytest.StashKey[tuple[str, ...]]()
@@ -179,6 +180,9 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "compose-schema": Requirement(why_no_compose_schema, r"schema of compose", "make compose-schema"),
     "systemd": Requirement(why_no_systemd, r"systemd-analyze", "apt-get install systemd"),
     "weasyprint": Requirement(_module("weasyprint"), r"WeasyPrint", "pip install -c constraints.txt -e '.[pdf]'"),
+    "tritonclient": Requirement(_module("tritonclient"), r"tritonclient", DEV),
+    "triton": Requirement(lambda: why_no_v2_server("triton"), r"server triton", "make triton"),
+    "mlserver": Requirement(lambda: why_no_v2_server("mlserver"), r"server mlserver", "make mlserver"),
     "node": Requirement(why_no_node, r"JavaScript", "make node"),
     "data": Requirement(
         _data, r"data folder|no set|unique_cells\.json|tools\.(get_data|data get)", "set LEUKOSTREAM_DATA"

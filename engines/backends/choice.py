@@ -14,7 +14,7 @@ from engines.backends.onnxruntime import OnnxRuntimeEngine, Threads
 from engines.backends.shadow import ShadowedEngine, ShadowTally
 from engines.backends.tensorrt.errors import FlavourUnavailableError, NoDriverError
 from engines.backends.tensorrt.flavour import FLAVOURS, Flavour, Name
-from engines.base import BackendUnavailableError, Engine, near
+from engines.base import BackendUnavailableError, Elsewhere, Engine, EngineId, near
 from engines.graphs.graph import fix_input_shape
 from engines.graphs.onnx_editing import dims_of, only_input
 from engines.zoo.card import Card
@@ -58,9 +58,12 @@ class EngineMaker:
         batch: int | None = None,
         shadow: ShadowTally | None = None,
         say: Say = lambda line: None,
+        elsewhere: Elsewhere | None = None,
+        maps: bool = False,
     ) -> None:
-        """`batch`: images of one run; None: as many as suit the backend. BackendUnavailableError for TensorRT asked
-        for by name where it is missing, at once rather than at the first frame."""
+        """`batch`: images of one run; None: as many as suit the backend. `elsewhere`: what runs them on other machines
+        while it can; None: nothing does. `maps`: whether Grad-CAM was added to the graph. BackendUnavailableError for
+        TensorRT asked for by name where it is missing, at once rather than at the first frame."""
         if backend not in BACKENDS:
             raise BackendUnavailableError(
                 f"backend: got {backend!r}, expected {', '.join(BACKENDS)}{near(backend, BACKENDS)}"
@@ -70,6 +73,7 @@ class EngineMaker:
         self._threads = threads
         self._shadow = shadow
         self._say = say
+        self._elsewhere, self._maps = elsewhere, maps
         self._fixed_batch = dims_of(only_input(model))[0]
         self._asked = batch
         if backend in FLAVOURS:
@@ -84,11 +88,14 @@ class EngineMaker:
         started = time.perf_counter()
         engine, reasons = self._load(height, width)
         why = f": {'; '.join(reasons)}" if reasons else ""
-        self._say(f"{self._card.name}: runs on {engine.backend}, loaded in {time.perf_counter() - started:.1f} s{why}")
-        if self._shadow is None or engine.backend == "onnxruntime cpu":
+        runs = "runs on" if self._elsewhere is None else "runs elsewhere; on this machine on"
+        self._say(f"{self._card.name}: {runs} {engine.backend}, loaded in {time.perf_counter() - started:.1f} s{why}")
+        if self._shadow is not None and engine.backend != "onnxruntime cpu":
+            reference = self._on_cpu(height, width, Threads(1), 1)
+            engine = ShadowedEngine(engine, reference, lambda *pair: parity_of(self._card, *pair), self._shadow)
+        if self._elsewhere is None or self._card.sha256 is None:
             return engine
-        reference = self._on_cpu(height, width, Threads(1), 1)
-        return ShadowedEngine(engine, reference, lambda *pair: parity_of(self._card, *pair), self._shadow)
+        return self._elsewhere(EngineId(self._card.sha256, height, width, self._maps), engine)
 
     def _load(self, height: int | None, width: int | None) -> tuple[Engine, list[str]]:
         """The first engine of the chain that works, and why those before it don't."""

@@ -7,7 +7,7 @@ from onnx import TensorProto
 from engines.backends.choice import Backend, EngineMaker, Say
 from engines.backends.onnxruntime import Threads
 from engines.backends.shadow import ShadowTally
-from engines.base import Engine, ModelFormatError
+from engines.base import Elsewhere, Engine, ModelFormatError
 from engines.graphs.gradcam import add_gradcam
 from engines.graphs.graph import INPUT
 from engines.graphs.onnx_editing import dims_of, only_input, spell
@@ -30,18 +30,28 @@ def load_detector(
     engines_kept: int = ENGINES_KEPT,
     shadow: ShadowTally | None = None,
     say: Say = lambda line: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Detector:
     """Load a shipped detector by name, or an ONNX file: with a card beside it, or YOLOv5 as Ultralytics exports it.
 
     `frame_size` (width, height) loads the engine for such frames at once. `batch`: frames of one run, by default as
     many as suit the backend. `engines_kept`: input sizes whose engines stay loaded. `shadow`: compare a GPU with the
     CPU now and then, and count it there. `say` is told in one line which backend runs and why, whenever an engine is
-    loaded. ModelNotFoundError, CardError and ModelFormatError say what is wrong with the model,
-    BackendUnavailableError with the backend.
+    loaded. `elsewhere`: what runs its engines on other machines while it can. ModelNotFoundError, CardError and
+    ModelFormatError say what is wrong with the model, BackendUnavailableError with the backend.
     """
     model = find(name_or_path, "detector")
     proto = compact(model)
-    make = EngineMaker(model.card, proto, backend=backend, threads=threads, batch=batch, shadow=shadow, say=say)
+    make = EngineMaker(
+        model.card,
+        proto,
+        backend=backend,
+        threads=threads,
+        batch=batch,
+        shadow=shadow,
+        say=say,
+        elsewhere=elsewhere,
+    )
     _, height, width, _ = dims_of(only_input(proto))
 
     def load(height: int, width: int) -> Engine:
@@ -68,8 +78,10 @@ def load_classifier(
     threads: Threads | None = None,
     shadow: ShadowTally | None = None,
     say: Say = lambda line: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Classifier:
-    """Load a shipped classifier by name, or an ONNX file with a card beside it; `shadow` and `say` as above."""
+    """Load a shipped classifier by name, or an ONNX file with a card beside it; `shadow`, `say` and `elsewhere` as
+    above."""
     model = find(name_or_path, "classifier")
     with naming_model(model.where):
         value = only_input(model.proto)
@@ -78,24 +90,34 @@ def load_classifier(
                 f"input {value.name!r}: got {spell(value)}, expected {INPUT} uint8 (N,H,W,3); "
                 "export it with its normalisation in the graph"
             )
-        make = EngineMaker(model.card, model.proto, backend=backend, threads=threads, shadow=shadow, say=say)
+        make = EngineMaker(
+            model.card, model.proto, backend=backend, threads=threads, shadow=shadow, say=say, elsewhere=elsewhere
+        )
         return Classifier(model.card, make(None, None))
 
 
-def load_explainer(name_or_path: str, *, threads: Threads | None = None) -> Explainer:
+def load_explainer(
+    name_or_path: str, *, threads: Threads | None = None, elsewhere: Elsewhere | None = None
+) -> Explainer:
     """A classifier with Grad-CAM in its graph, for every class; on ONNX Runtime. Errors as of `load_classifier`, and
     ModelFormatError for a graph that Grad-CAM has no closed form for."""
     model = find(name_or_path, "classifier")
     with naming_model(model.where):
         graph = add_gradcam(model.proto, every_class=True)
-        return Explainer(model.card, EngineMaker(model.card, graph, backend="onnxruntime", threads=threads)(None, None))
+        make = EngineMaker(model.card, graph, backend="onnxruntime", threads=threads, elsewhere=elsewhere, maps=True)
+        return Explainer(model.card, make(None, None))
 
 
 def load_segmenter(
-    name_or_path: str, *, backend: Backend = "auto", threads: Threads | None = None, say: Say = lambda line: None
+    name_or_path: str,
+    *,
+    backend: Backend = "auto",
+    threads: Threads | None = None,
+    say: Say = lambda line: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Segmenter:
     """Load a segmenter by name, or an ONNX file with a card beside it; errors as of `load_classifier`."""
     model = find(name_or_path, "segmenter")
     with naming_model(model.where):
-        make = EngineMaker(model.card, model.proto, backend=backend, threads=threads, say=say)
+        make = EngineMaker(model.card, model.proto, backend=backend, threads=threads, say=say, elsewhere=elsewhere)
         return Segmenter(model.card, make(None, None))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from engines.backends.choice import Say
 from engines.backends.onnxruntime import Threads
 from engines.backends.shadow import ShadowTally
-from engines.base import UsageError, near
+from engines.base import Elsewhere, UsageError, near
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.explainer import Explainer
@@ -67,8 +67,11 @@ class Analysers:
         return self._by_source[frames[0].source].analyse(frames)
 
 
-def load_models(config: Config, sources: Iterable[str], threads: Threads, say: Say) -> dict[str, SourceModels]:
-    """The models of each source of the run, by its name. UsageError for a model given to a source that there is not."""
+def load_models(
+    config: Config, sources: Iterable[str], threads: Threads, say: Say, elsewhere: Elsewhere | None = None
+) -> dict[str, SourceModels]:
+    """The models of each source of the run, by its name; `elsewhere` runs them on other machines. UsageError for a
+    model given to a source that there is not."""
     names = list(sources)
     detectors = choose("--detector", config.detector, names)
     classifiers = choose("--classifier", config.classifier or NONE, names)
@@ -93,6 +96,7 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
                 long_side_px=config.long_side_px,
                 shadow=tallies.setdefault(one, ShadowTally(config.shadow_every)),
                 say=say,
+                elsewhere=elsewhere,
             )
         own = OwnClasses.of(loaded[one].card) if other in (AUTO, NONE) else None
         if other == AUTO and own is None:
@@ -103,12 +107,14 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
                 f"--classifier {DEFAULT_CLASSIFIER}"
             )
         if config.explain and other not in looked:
-            explainers[other] = load_explainer(other, threads=threads)
+            explainers[other] = load_explainer(other, threads=threads, elsewhere=elsewhere)
             looked[other] = explainers[other].classifier
             tallies.setdefault(other, ShadowTally(config.shadow_every))
         elif other not in (AUTO, NONE) and other not in looked:
             tally = tallies.setdefault(other, ShadowTally(config.shadow_every))
-            looked[other] = load_classifier(other, backend=config.backend, threads=threads, shadow=tally, say=say)
+            looked[other] = load_classifier(
+                other, backend=config.backend, threads=threads, shadow=tally, say=say, elsewhere=elsewhere
+            )
         if pair not in pairs:
             classifier = own or looked.get(other)
             shadows = {"detector": tallies[one]} | ({"classifier": tallies[other]} if other in looked else {})
@@ -130,7 +136,9 @@ def load_models(config: Config, sources: Iterable[str], threads: Threads, say: S
         chosen = segmenters[name]
         if chosen != NONE:
             if chosen not in measuring:
-                measuring[chosen] = load_segmenter(chosen, backend=config.backend, threads=threads, say=say)
+                measuring[chosen] = load_segmenter(
+                    chosen, backend=config.backend, threads=threads, say=say, elsewhere=elsewhere
+                )
             models[name] = replace(pairs[pair], segmenter=measuring[chosen], um_per_px=scales[name])
     return models
 

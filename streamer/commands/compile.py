@@ -20,7 +20,7 @@ from engines.base import UsageError
 from engines.geometry import Image
 from engines.zoo.card import Card, DetectorInput
 from engines.zoo.registry import Model, WrongTaskError, compact, find
-from streamer.commands.options import Parser, positive, whole
+from streamer.commands.options import Parser, positive, size_of, whole
 from streamer.commands.output import writing
 from streamer.sources import open_source, parse_source
 from streamer.sources.base import SourceError
@@ -107,7 +107,7 @@ def compile_command(
 ) -> int:
     """Compile and print what was done. Errors are ours: exit status 2 for what can't be meant, 1 for what fails."""
     build = options.build()
-    frame_size = _size(options.size)
+    frame_size = size_of(options.size)
     if options.onnx is None:
         libraries = libraries or load_builder(FLAVOURS[options.backend])
         check_options(build, libraries)
@@ -243,13 +243,6 @@ def _capabilities(text: str | None) -> tuple[str, ...]:
     if not all(re.fullmatch(r"\d+\.\d", part) for part in parts):
         raise UsageError(f"--compute-capability: got {text!r}, expected numbers with one point, for example 8.6,12.0")
     return parts
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--size: got {text!r}, expected WIDTHxHEIGHT of the frames, for example 640x480")
-    return int(width), int(height)
 
 
 def _frames(options: Options, card: Card, say: Say) -> list[Image]:

@@ -12,8 +12,9 @@ from rich.table import Table
 from engines.zoo.card import Card
 from engines.zoo.registry import models, place, zoo_card
 from engines.zoo.store import how_to_get, pull
-from streamer.commands.options import Parser
-from streamer.commands.output import say
+from streamer.commands.options import Parser, positive, size_of
+from streamer.commands.output import output_folder, say
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 from streamer.counting.known import known_of
 from streamer.dashboard.words import worst_unseen
 
@@ -34,10 +35,15 @@ HEADLINES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """With a name: pull the file of that model; without: list all."""
+    """With a name: pull the file of that model; with a folder: write a model repository there; without: list all."""
 
     name: str | None = None
     source: str | None = None
+    repository: str | None = None
+    model: list[str] | None = None
+    """What is written there; None: DEFAULT_DETECTOR and DEFAULT_CLASSIFIER."""
+    size: list[str] | None = None
+    max_batch: int | None = None
 
 
 def add_options(parser: Parser) -> None:
@@ -52,13 +58,45 @@ def add_options(parser: Parser) -> None:
         required=True,
         help="a clone of leukostream, a folder, a file, or an http(s) address of one",
     )
+    text = "write models as Triton serves them, for run --inference kserve://HOST:PORT"
+    triton = commands.add_parser("triton", help=text, description=f"{text.capitalize()}.")
+    triton.add_argument("repository", metavar="DIR", help="Triton's --model-repository")
+    triton.add_argument(
+        "--model",
+        action="extend",
+        nargs="+",
+        metavar="NAME|FILE",
+        help=f"(default: {DEFAULT_DETECTOR} {DEFAULT_CLASSIFIER})",
+    )
+    triton.add_argument(
+        "--size", action="extend", nargs="+", metavar="WxH", help="of the cameras' frames (default: 640x480)"
+    )
+    triton.add_argument("--max-batch", type=positive, metavar="N", help="images a run (default: 8)")
 
 
 def main(options: Options) -> int:
+    if options.repository is not None:
+        return write_triton(options.repository, options)
     if options.name is None or options.source is None:
         return print_models(Console())
     path = pull(zoo_card(options.name), options.source)
     say(f"{options.name}: {path}, as its card says")
+    return 0
+
+
+def write_triton(folder: str, options: Options) -> int:
+    """A folder a model and input size, named by the hash of the model."""
+    from streamer.inference.shelf import USUAL_GPU_ROWS
+    from streamer.inference.triton_repository import write_repository
+
+    written = write_repository(
+        output_folder(folder, "models triton"),
+        options.model or (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER),
+        [size_of(text) for text in options.size or ("640x480",)],
+        max_batch=options.max_batch or USUAL_GPU_ROWS,
+    )
+    for one in written:
+        say(f"{one.model}: {folder}/{one.name}")
     return 0
 
 

@@ -113,12 +113,16 @@ def add_output_options(parser: Parser) -> None:
     group = parser.add_argument_group("publishing", "where the messages go")
     group.add_argument("--publish", metavar="ENDPOINT", help="ZeroMQ address, for example tcp://127.0.0.1:5555")
     add_linger_option(group, None)
-    group.add_argument("--metrics", metavar="PORT", help="serve /metrics for Prometheus, /healthz and /readyz")
+    add_metrics_option(group)
     group.add_argument("--jsonl", metavar="FILE|-", help="write the messages, one a line")
     security = parser.add_argument_group("security", "who may read what is published, and who may give commands")
-    flag(security, "--insecure", "publish beyond this machine unencrypted")
+    flag(security, "--insecure", "publish, and ask inference servers, beyond this machine unencrypted")
     security.add_argument("--keys", metavar="DIR", help="encrypt, for those whose keys are in this key folder")
     flag(security, "--control", "take commands without keys")
+
+
+def add_metrics_option(group: Group) -> None:
+    group.add_argument("--metrics", metavar="PORT", help="serve /metrics for Prometheus, /healthz and /readyz")
 
 
 def add_linger_option(group: Group, default: float | None) -> None:
@@ -157,6 +161,14 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or not int(text):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
     return int(text)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height of frames, given with --size."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size: got {text!r}, expected WIDTHxHEIGHT of the frames, for example 640x480")
+    return int(width), int(height)
 
 
 def number(text: str) -> float:

@@ -65,7 +65,9 @@ class Connection:
         context: zmq.Context[Socket] | None = None,
     ) -> None:
         """UsageError for a malformed address or keys that can't be used."""
-        curve = _curve_options(endpoint, keys, server_key)
+        check_endpoint(endpoint, "endpoint", side="connect")
+        service_endpoint(endpoint)
+        curve = curve_options(endpoint, keys, server_key)
         self._endpoint = endpoint
         self._keyed = bool(curve)
         self._failures = 0
@@ -135,10 +137,8 @@ class Connection:
             self._context.term()
 
 
-def _curve_options(endpoint: str, keys: str | Path | None, server_key: str | Path | None) -> dict[int, bytes]:
-    """UsageError for a malformed address or keys that can't be used."""
-    check_endpoint(endpoint, "endpoint", side="connect")
-    service_endpoint(endpoint)
+def curve_options(endpoint: str, keys: str | Path | None, server_key: str | Path | None) -> dict[int, bytes]:
+    """The socket options of who connects with keys; none without. UsageError for keys that can't be used."""
     if (keys is None) != (server_key is None):
         raise UsageError(
             f"endpoint {endpoint}: got {'--server-key' if keys is None else '--keys'} alone, expected both or neither: "

@@ -32,11 +32,10 @@ def bind_both(stream: Socket, service: Socket, endpoint: str) -> tuple[str, str]
     """
     wildcard = endpoint.startswith("tcp://") and endpoint.rpartition(":")[2] in ("*", "0")
     for _ in range(_PORTS_TRIED):
-        _bind(stream, endpoint)
-        bound = stream.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        bound = bind(stream, endpoint, "--publish")
         try:
             beside = service_endpoint(bound)
-            _bind(service, beside)
+            bind(service, beside, "--publish")
         except LeukostreamError:
             if not wildcard:
                 raise
@@ -46,16 +45,19 @@ def bind_both(stream: Socket, service: Socket, endpoint: str) -> tuple[str, str]
     raise LeukostreamError(f"--publish {endpoint}: got no two free ports side by side, expected some: name a port")
 
 
-def _bind(socket: Socket, endpoint: str) -> None:
+def bind(socket: Socket, endpoint: str, option: str) -> str:
+    """Bind one socket; its address, wildcards resolved. UsageError or LeukostreamError, which begin with `option`,
+    where it can't be had."""
     if endpoint.startswith("ipc://"):
-        _check_ipc_path(endpoint)
+        _check_ipc_path(endpoint, option)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
-        raise LeukostreamError(f"--publish {endpoint}: {_bind_fault(error)}") from error
+        raise LeukostreamError(f"{option} {endpoint}: {_bind_fault(error)}") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
-def _check_ipc_path(endpoint: str) -> None:
+def _check_ipc_path(endpoint: str, option: str) -> None:
     """ZeroMQ deletes what lies at the path before it binds: a file of the user's, a running publisher's socket."""
     path = Path(endpoint.removeprefix("ipc://"))
     try:
@@ -63,14 +65,14 @@ def _check_ipc_path(endpoint: str) -> None:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise UsageError(f"--publish {endpoint}: got a path where a file or folder lies, expected a free one")
+        raise UsageError(f"{option} {endpoint}: got a path where a file or folder lies, expected a free one")
     with unix.socket(unix.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
         except OSError:
             return  # left over by a process that ended
-    raise LeukostreamError(f"--publish {endpoint}: {_IN_USE}")
+    raise LeukostreamError(f"{option} {endpoint}: {_IN_USE}")
 
 
 def _bind_fault(error: zmq.ZMQError) -> str:

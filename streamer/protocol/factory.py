@@ -35,6 +35,7 @@ from streamer.records import (
     Frame,
     FrameQuality,
     Health,
+    InferenceStatus,
     MergedIsland,
     Observation,
     SlideInfo,
@@ -154,6 +155,16 @@ def _status(status: SourceStatus) -> SourceStatus:
     if status.positions is not None:
         status = msgspec.structs.replace(status, positions=rounded(status.positions))
     return rounded(status)
+
+
+def _inference(status: InferenceStatus | None) -> InferenceStatus | None:
+    if status is None:
+        return None
+    servers = {
+        endpoint: rounded(msgspec.structs.replace(one, detail=None if one.detail is None else _text(one.detail)))
+        for endpoint, one in status.servers.items()
+    }
+    return rounded(msgspec.structs.replace(status, servers=servers))
 
 
 def _milliseconds(times_ms: Mapping[str, float]) -> dict[str, float]:
@@ -296,8 +307,9 @@ class MessageFactory:
         return DifferentialMessage(**msgspec.structs.asdict(differential), **self._stamp("differential"))
 
     def health(self, health: Health) -> HealthMessage:
+        models = msgspec.structs.replace(health.models, inference=_inference(health.models.inference))
         return HealthMessage(
-            **msgspec.structs.asdict(health.models),
+            **msgspec.structs.asdict(models),
             uptime_s=round(float(health.uptime_s), 3),
             sources={name: _status(status) for name, status in health.sources.items()},
             last_seq=self._last_seq("health"),

@@ -20,6 +20,7 @@ from streamer.records import (
     AttributeValue,
     CellShape,
     Differential,
+    InferenceStatus,
     MergedIsland,
     RecordingStatus,
     ShadowStatus,
@@ -186,6 +187,8 @@ class HealthMessage(Message, frozen=True, kw_only=True, tag="health"):
     segmenter: str | None = None
     slide: SlideInfo | None = None
     """What is known of the slide of this source; None: nobody said anything of it."""
+    inference: InferenceStatus | None = None
+    """Where the models run, when that is on other machines; None: on this one."""
 
 
 class PictureMessage(Message, frozen=True, kw_only=True, tag="picture"):

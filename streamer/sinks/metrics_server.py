@@ -15,16 +15,17 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from engines.base import LeukostreamError, UsageError
-from streamer.sinks.metrics import Metrics
-from streamer.sinks.readiness import SERVING
+from streamer.sinks.readiness import SERVING, Readiness
 
 REQUEST_TIMEOUT_S = 5
 """A request that is not whole by then, or an answer that is not taken, is dropped with its connection."""
@@ -53,13 +54,21 @@ for _name in ("waitress", "waitress.queue"):
     logging.getLogger(_name).setLevel(logging.ERROR)  # a crowd of clients is no news
 
 
-class _Application:
-    """The WSGI application of a run's metrics."""
+class Measured(Protocol):
+    """What is served; any thread calls it."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def collect(self) -> Iterable[Metric]: ...
+
+    def readiness(self) -> Readiness: ...
+
+
+class _Application:
+    """The WSGI application of the metrics of a run, or of a server."""
+
+    def __init__(self, metrics: Measured) -> None:
         self._metrics = metrics
         self._registry = CollectorRegistry()
-        self._registry.register(metrics)
+        self._registry.register(cast(Collector, metrics))
         ProcessCollector(registry=self._registry)
 
     def __call__(self, request: dict[str, Any], start: Callable[[str, list[tuple[str, str]]], Any]) -> Iterable[bytes]:
@@ -93,9 +102,9 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
 
 class MetricsServer:
-    """Serves the metrics of a run until it is closed."""
+    """Serves metrics until it is closed."""
 
-    def __init__(self, where: str | int, metrics: Metrics, *, insecure: bool = False) -> None:
+    def __init__(self, where: str | int, metrics: Measured, *, insecure: bool = False) -> None:
         """`where` is PORT, on this machine's loopback only, or HOST:PORT; port 0 is any free one.
 
         UsageError for another address, and for one that others can reach without `insecure`; LeukostreamError for

@@ -74,6 +74,12 @@ def add_options(parser: Parser) -> None:
     add_site_option(models)
     _several(models, "--segmenter", "[SOURCE=]NAME|FILE", "measures nucleus and cytoplasm of white cells; none")
     models.add_argument("--backend", choices=get_args(Backend), help="what runs them")
+    models.add_argument(
+        "--inference",
+        metavar="ENDPOINT,...",
+        help="leukostream serve elsewhere, or kserve://HOST:PORT, runs them while it answers; else this machine does",
+    )
+    models.add_argument("--server-key", metavar="FILE", help="public key of the inference servers, with --keys")
     models.add_argument("--batch", type=whole, metavar="N", help="frames a call of the detector (default: 1 on a CPU)")
     models.add_argument(
         "--long-side-px", type=whole, metavar="PX", help="of the detector's input (default: by the size of red cells)"

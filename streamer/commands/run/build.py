@@ -26,6 +26,7 @@ from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
+from streamer.commands.run.elsewhere import Inference, open_inference
 from streamer.commands.run.reporting import ReportAtEnd
 from streamer.commands.run.slides import SlideOfSource, slides_of
 from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
@@ -40,7 +41,7 @@ from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import RecordingStatus, Skip, SlideInfo
+from streamer.records import ModelHealth, RecordingStatus, Skip, SlideInfo
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
@@ -77,11 +78,13 @@ def run(config: Config) -> int:
         raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
     keep_freed_memory()
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
-    with _metrics(config) as metrics:  # first of all, so that it says what is starting
-        return _run(config, metrics)
+    # Metrics first of all, so that they say what is starting.
+    with _metrics(config) as metrics, contextlib.ExitStack() as stack:
+        return _run(config, metrics, stack)
 
 
-def _run(config: Config, metrics: Metrics | None) -> int:
+def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -> int:
+    """`outer` closes what is needed until everything of the run is closed."""
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
@@ -90,7 +93,12 @@ def _run(config: Config, metrics: Metrics | None) -> int:
     sources = list(open_sources(config))
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     slides = slides_of(config, [one.name for one in sources])
-    models = load_models(config, [one.name for one in sources], Threads(config.threads, _workers(config)), held)
+    inference = open_inference(config, held)
+    if inference is not None:
+        outer.callback(inference.close)
+    threads = Threads(config.threads, _workers(config))
+    elsewhere = None if inference is None else inference.engine
+    models = load_models(config, [one.name for one in sources], threads, held, elsewhere)
     _prepare(sources, models)
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
@@ -136,7 +144,7 @@ def _run(config: Config, metrics: Metrics | None) -> int:
             ),
             _limits(config, max(one.detector.batch for one in models.values())),
             next_session=sessions.next,
-            models=lambda source: models[source].health(),
+            models=lambda source: _health(models[source], inference),
         )
         if publisher is not None:
             publisher.obey(pipeline.controls)
@@ -253,6 +261,11 @@ def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:
             models[one.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
     collect_rarely()
     release_freed_memory()
+
+
+def _health(models: SourceModels, inference: Inference | None) -> ModelHealth:
+    health = models.health()
+    return health if inference is None else msgspec.structs.replace(health, inference=inference.status())
 
 
 def _check_statistics(config: Config, classifier: Classifier | OwnClasses | None) -> None:
