@@ -7,23 +7,15 @@ bridge that is killed in between delivers a few messages twice and never leaves 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from engines.base import LeukostreamError
-from streamer.bridge.events import Event
 from streamer.network.gap_repair import Progress
-from streamer.protocol.messages import topic_of
 
 FILE_MAX_BYTES = 4 << 20
-
-
-class _Source(msgspec.Struct):
-    run_id: str
-    session: str
-    last: dict[str, tuple[int, str, int]] = {}
-    """By topic: seq, session and session_seq."""
 
 
 class Cursor:
@@ -32,10 +24,11 @@ class Cursor:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._changed = False
-        self._sources: dict[str, _Source] = {}
+        self.progress: Mapping[str, Progress] = {}
+        """By source, up to where all was delivered."""
         try:
             with open(path, "rb") as file:
-                self._sources = msgspec.json.decode(file.read(FILE_MAX_BYTES), type=dict[str, _Source])
+                self.progress = msgspec.json.decode(file.read(FILE_MAX_BYTES), type=dict[str, Progress])
         except FileNotFoundError:
             pass
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -45,28 +38,19 @@ class Cursor:
             ) from error
 
     @property
-    def progress(self) -> dict[str, Progress]:
-        return {name: Progress(one.run_id, one.session, one.last) for name, one in self._sources.items()}
-
-    @property
     def going_on(self) -> list[str]:
-        """The sources of which something was delivered and not their end."""
+        """The sources that had not ended."""
         return [
             name
-            for name, one in self._sources.items()
+            for name, one in self.progress.items()
             if one.last.get(f"end.{name}") != max(one.last.values(), key=lambda at: (at[1] == one.session, at[2]))
         ]
 
-    def delivered(self, event: Event) -> None:
-        if event.received is None:
-            return
-        message = event.message
-        known = self._sources.get(event.source)
-        if known is None or known.run_id != message.run_id:
-            known = self._sources[event.source] = _Source(message.run_id, message.session)
-        known.session = message.session
-        known.last[topic_of(message)] = (message.seq, message.session, message.session_seq)
-        self._changed = True
+    def reached(self, progress: Mapping[str, Progress] | None) -> None:
+        """All up to there was delivered, or is lost and counted; None: it is not known how far that is."""
+        if progress is not None:
+            self.progress = progress
+            self._changed = True
 
     def save(self) -> None:
         """Write it where something was delivered since."""
@@ -76,7 +60,7 @@ class Cursor:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(unfinished, "wb") as file:
-                file.write(msgspec.json.encode(self._sources))
+                file.write(msgspec.json.encode(self.progress))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, self._path)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from streamer.network.gap_repair import Received
+from streamer.network.gap_repair import Progress, Received
 from streamer.protocol.factory import SOURCE_NAME
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, EndMessage, Envelope, type_of
 
@@ -35,6 +35,8 @@ class Event:
     """None: silent."""
     result: DifferentialMessage | None = None
     """Of an end: the last differential of its session; None: not known here."""
+    progress: Mapping[str, Progress] | None = None
+    """How far the streamer was received when this event was made; None where that is not known."""
 
     @property
     def message(self) -> AnyMessage:

@@ -76,9 +76,12 @@ class Bridge:
                 self._lost["not understood"] += 1
                 continue
             if received is not None:
+                progress = self.subscriber.progress()
                 event = self.selection.take(received, self.clock())
                 if event is not None:
-                    self._put(await self._completed(event))
+                    self._put(replace(await self._completed(event), progress=progress))
+                elif not self._busy and not len(self.buffer):
+                    self.cursor.reached(progress)
             elif is_over:
                 return
             for event in self.selection.silent(self.clock()):
@@ -123,7 +126,7 @@ class Bridge:
             if not self._lost["rejected"]:
                 self.remark(str(error))
             self._lost["rejected"] += 1
-        self.cursor.delivered(event)
+        self.cursor.reached(event.progress)
 
     async def _persist(self, action: Callable[[], object]) -> None:
         """Do it again and again until it is possible; the first fault of a series is told."""

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from streamer.protocol.messages import (
     NEW_SLIDE,
     AnyMessage,
@@ -78,14 +80,14 @@ class Received:
         return self.payloads[0] if self.payloads else None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a source was received, by a subscriber that goes on where an earlier one ended."""
+class Progress(msgspec.Struct, frozen=True):
+    """How far a source was received, for a subscriber that goes on where this one is."""
 
     run_id: str
     session: str
-    last: Mapping[str, tuple[int, str, int]]
-    """By topic: seq, session and session_seq of the newest message received."""
+    last: dict[str, tuple[int, str, int]]
+    """As in `_Source`, and `baseline` too."""
+    baseline: int | None
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class GapRepair:
         self._unheard = 0
         """Messages of health since the last request was made in vain."""
         self._sources = {
-            name: _Source(before.run_id, before.session, dict(before.last), is_behind=True)
+            name: _Source(before.run_id, before.session, dict(before.last), before.baseline, is_behind=True)
             for name, before in (progress or {}).items()
         }
         self._newest: dict[str, tuple[str, int]] = {}
@@ -158,6 +160,15 @@ class GapRepair:
     def end_of(self, source: str) -> EndMessage | None:
         known = self._sources.get(source)
         return None if known is None else known.end
+
+    def progress(self) -> dict[str, Progress] | None:
+        """By source, how far it was received; None while something of that waits in `ready`."""
+        if self.ready:
+            return None
+        return {
+            name: Progress(known.run_id, known.session, dict(known.last), known.baseline)
+            for name, known in self._sources.items()
+        }
 
     @property
     def is_over(self) -> bool:

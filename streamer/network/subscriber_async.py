@@ -77,6 +77,10 @@ class AsyncSubscriber:
     def end_of(self, source: str) -> EndMessage | None:
         return self._repair.end_of(source)
 
+    def progress(self) -> dict[str, Progress] | None:
+        """By source, how far it was received and taken; None while something received is still to be taken."""
+        return self._repair.progress()
+
     @property
     def is_over(self) -> bool:
         return self._repair.is_over
