@@ -226,8 +226,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
 
 
-def load_config(path: str | None, overrides: dict[str, Any]) -> Config:
-    """The configuration of a TOML file (None: the defaults) with the given fields replaced.
+def load_config(path: str | None, overrides: dict[str, Any], where: str = "the command line") -> Config:
+    """The configuration of a TOML file (None: the defaults) with the given fields replaced. `where`: who gave them.
 
     UsageError for a file that can't be read, a key that doesn't exist (the near ones are named) and a value of the
     wrong type or range.
@@ -238,7 +238,7 @@ def load_config(path: str | None, overrides: dict[str, Any]) -> Config:
         _convert(values, path)  # before the command line is mixed in, so that a fault of the file names the file
         if "reference_ranges" in values:
             values["reference_ranges"] = {**FIVE_PART_RANGES, **values["reference_ranges"]}
-    return _convert({**values, **overrides}, "the command line")
+    return _convert({**values, **overrides}, where)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -154,6 +154,8 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "dicom": Requirement(_module("wsidicom"), r"packages of DICOM", DEV),
     "fhir-schema": Requirement(why_no_fhir_schema, r"R4's schema", "make fhir-schema"),
     "wsi": Requirement(_wsi, r"of the extra wsi", DEV),
+    "pandas": Requirement(_module("pandas"), r"pandas", DEV),
+    "supervision": Requirement(_module("supervision"), r"supervision", DEV),
     "av": Requirement(_module("av"), r"PyAV", DEV),
     "fastapi": Requirement(_module("fastapi"), r"fastapi", DEV),
     "uvicorn": Requirement(_module("uvicorn"), r"uvicorn", DEV),

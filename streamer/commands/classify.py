@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import get_args
 
 import msgspec
-import numpy as np
 
 from engines.base import UsageError
-from engines.geometry import Boxes, Image
+from engines.geometry import Image
 from engines.models.classifier import Classifier
 from engines.models.loading import load_classifier, load_detector
 from engines.models.site import find_site
 from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
+from streamer.analysis.named_cell import NamedCell, named_cell
 from streamer.commands.options import Parser, add_classifier_option, add_site_option
 from streamer.commands.output import remark, reporting, say
 from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Backend
 from streamer.counting.decision import ClassDecision
-from streamer.protocol.factory import attribute_messages
 from streamer.protocol.lines import json_line
-from streamer.records import AttributeValue, Classifications
 from streamer.sources.base import SourceError
 from streamer.sources.images import ImageLimits, Unreadable, natural_key, read_image
 
@@ -84,30 +82,12 @@ def main(options: Options) -> int:
     return classify(options.source, classifier, options.jsonl, search)
 
 
-class ClassifiedFile(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
-    """One line of the output."""
-
-    file: str
-    """POSIX path relative to the folder, links not resolved."""
-    class_: str
-    subclass: str | None
-    top_class: str
-    """The likeliest class even where `class` is "unclassified"."""
-    class_probabilities: dict[str, float]
-    """All classes; they sum to 1."""
-    unclassified_reason: str | None
-    """"low confidence" or "unlike the training cells"; null for a classified one."""
-    attributes: dict[str, AttributeValue] | None
-    """How it looks, by name; null for models and classes without."""
-    box_px: tuple[float, float, float, float] | None
-    """Where the cell was found in a picture of a field; null where the whole picture was taken for the cell."""
-
-
 def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearch | None = None) -> int:
     """Classify every image below `folder` into `jsonl` ("-": standard output); with `search` the cell of larger
     pictures is looked for first.
 
-    What is no image is skipped, reported on standard error and counted. SourceError where there is no folder or image.
+    A line is the `file` (POSIX path relative to the folder, links not resolved) and what NamedCell holds. What is no
+    image is skipped, reported on standard error and counted. SourceError where there is no folder or image.
     """
     files = files_below(folder)
     skipped: Counter[str] = Counter()
@@ -117,8 +97,8 @@ def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearc
         open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out,
     ):
         for names, pictures in _batches(folder, files, skipped):
-            for line in _lines(names, pictures, classifier, search):
-                out.write(json_line(msgspec.json.encode(line)))
+            for name, cell in zip(names, named_cells(pictures, classifier, search), strict=True):
+                out.write(json_line(msgspec.json.encode({"file": name, **msgspec.to_builtins(cell)})))
             done += len(names)
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
     say(f"classified {done} files" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""), sys.stderr)
@@ -159,36 +139,14 @@ def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[t
         yield [name for name, _ in batch], [picture for _, picture in batch]
 
 
-def _lines(
-    names: list[str], pictures: list[Image], classifier: Classifier, search: FieldSearch | None
-) -> Iterator[ClassifiedFile]:
+def named_cells(pictures: list[Image], classifier: Classifier, search: FieldSearch | None) -> Iterator[NamedCell]:
+    """The cell of each picture uint8 (H,W,3) BGR; with `search` that of larger ones is looked for first."""
     cells = [None if search is None else search.white_cell(picture) for picture in pictures]
     cropped = [picture for picture, cell in zip(pictures, cells, strict=True) if cell is None]
     of_cropped, row, naming = classifier.classify_crops(cropped), 0, ClassDecision.of(classifier)
-    for name, picture, cell in zip(names, pictures, cells, strict=True):
+    for picture, cell in zip(pictures, cells, strict=True):
         if cell is not None:
-            looks = classifier.classify(picture, cell.box_px, cell.rbc_px)
-            yield classified_file(name, looks, cell.box_px, naming)
+            yield named_cell(classifier.classify(picture, cell.box_px, cell.rbc_px), cell.box_px, naming)
         else:
-            yield classified_file(name, of_cropped[row : row + 1], None, naming)
+            yield named_cell(of_cropped[row : row + 1], None, naming)
             row += 1
-
-
-def classified_file(name: str, looks: Classifications, box: Boxes | None, naming: ClassDecision) -> ClassifiedFile:
-    """The line of one file, of the looks (one row) at its cell in `box` (1,4), None: the whole picture."""
-    values = looks.probabilities[0].astype(float)
-    probabilities = (values / values.sum()).tolist()
-    novelty = None if looks.novelty is None else float(looks.novelty[0])
-    class_name = naming.class_name(probabilities, novelty)
-    described = looks.attribute_probabilities
-    x1, y1, x2, y2 = (0.0,) * 4 if box is None else np.round(box[0].astype(float), 1).tolist()
-    return ClassifiedFile(
-        file=name,
-        class_=class_name,
-        subclass=naming.subclass(class_name, looks.subclass_probabilities[0]),
-        top_class=naming.top_class(probabilities),
-        class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
-        unclassified_reason=naming.reason(probabilities, novelty),
-        attributes=None if described is None else attribute_messages(naming.described(class_name, described[0])),
-        box_px=None if box is None else (x1, y1, x2, y2),
-    )

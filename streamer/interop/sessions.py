@@ -63,7 +63,7 @@ class ExportedSession:
 
     def picture_name(self, seen: SeenFrame) -> str:
         """The frame's file, or what it would be called: SOURCE-000012.png, by its frame_id."""
-        return self.file(seen) or f"{self.source}-{seen.frame_id:06}.png"
+        return self.file(seen) or unnamed_frame(self.source, seen.frame_id)
 
     def cells(self) -> Iterator[Cell]:
         """The counted ones, then the others."""
@@ -108,6 +108,11 @@ class ExportedSession:
                 },
                 cell,
             )
+
+
+def unnamed_frame(source: str, frame_id: int) -> str:
+    """What the picture of a frame without a file would be called."""
+    return f"{source}-{frame_id:06}.png"
 
 
 def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:

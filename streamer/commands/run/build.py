@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 
 import cv2
 import msgspec
@@ -41,7 +41,7 @@ from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import ModelHealth, RecordingStatus, Skip, SlideInfo
+from streamer.records import Frame, ModelHealth, RecordingStatus, Skip, SlideInfo
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
@@ -70,25 +70,94 @@ class RunStamp:
     """Coordinated universal time minus the monotonic clock."""
 
 
+class Viewer(Sink, Protocol):
+    """A sink that gets the frames too: a display, or the program that has asked for them."""
+
+    def show(self, frame: Frame) -> None:
+        """Hand over a frame; its messages follow. Called on the publishing thread."""
+
+
+AnyViewer = TypeVar("AnyViewer", bound=Viewer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled(Generic[AnyViewer]):
+    """The parts of a run that has not started yet."""
+
+    pipeline: Pipeline
+    viewer: AnyViewer
+    sources: Sequence[OpenedSource]
+    models: Models
+    jsonl: JsonLines | None
+    publisher: Publisher | None
+    recorder: Recorder | None
+    report: ReportAtEnd | None
+    note: str | None
+    """What the classifiers get wrong, for people."""
+
+
 def run(config: Config) -> int:
     """Analyse the sources of the configuration until they end or the user stops it."""
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
-    if config.resume and config.journal is None:
-        raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
     keep_freed_memory()
-    cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
-    # Metrics first of all, so that they say what is starting.
-    with _metrics(config) as metrics, contextlib.ExitStack() as stack:
-        return _run(config, metrics, stack)
-
-
-def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -> int:
-    """`outer` closes what is needed until everything of the run is closed."""
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
     held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
+    with assembled(config, people, held, lambda note: open_display(config, people, note)) as parts:
+        pipeline, display = parts.pipeline, parts.viewer
+        collect_rarely()
+        release_freed_memory()
+        held.begin()
+        try:
+            with _stop_on_signals(pipeline, parts.publisher), display:
+                pipeline.start()
+                if parts.report is not None:
+                    parts.report.is_due = True
+                _show_until_end(display, pipeline, parts.jsonl, config.stop_after_s)
+                pipeline.finish()
+        finally:
+            if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
+                for final in filter(shows_anything, pipeline.finals.values()):
+                    print(format_differential(final, parts.note), file=people)
+            if parts.publisher is not None and (losses := _losses(parts.publisher)):
+                say(losses, people)
+            if parts.recorder is not None:
+                say(_recording_summary(config.record, parts.recorder.health()), people)
+        if parts.jsonl is not None:
+            parts.jsonl.check()
+    return 0
+
+
+@contextlib.contextmanager
+def assembled(
+    config: Config, people: TextIO, tell: Say, viewer_of: Callable[[str | None], AnyViewer]
+) -> Iterator[Assembled[AnyViewer]]:
+    """The parts of a run, to be started and finished inside; leaving closes what it opened, and writes the report that
+    is due. `tell` gets what there is to say before the start, `people` what is said then. `viewer_of` makes the viewer,
+    given the note on what the classifiers get wrong."""
+    if config.resume and config.journal is None:
+        raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
+    with (
+        _one_thread_of_opencv(),  # frames are analysed side by side; OpenCV's own threads would only get in between
+        _metrics(config) as metrics,  # first of all, so that it says what is starting
+        contextlib.ExitStack() as outer,
+        _assembled(config, metrics, outer, people, tell, viewer_of) as parts,
+    ):
+        yield parts
+
+
+@contextlib.contextmanager
+def _assembled(
+    config: Config,
+    metrics: Metrics | None,
+    outer: contextlib.ExitStack,
+    people: TextIO,
+    held: Say,
+    viewer_of: Callable[[str | None], AnyViewer],
+) -> Iterator[Assembled[AnyViewer]]:
+    """`outer` closes what is needed until everything of the run is closed."""
     config = _with_site(config, held)
     sources = list(open_sources(config))
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
@@ -103,7 +172,7 @@ def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
     note = _accuracy_notes(models)
-    display = open_display(config, people, note)
+    viewer = viewer_of(note)
     for line in dict.fromkeys(line for one in models.values() for line in one.detector.card.notes):
         remark(line)
     with contextlib.ExitStack() as stack:
@@ -133,9 +202,9 @@ def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -
             Analysers({name: one.analyser for name, one in models.items()}),
             sessions.first,
             RunOutputs(
-                [*sinks, display],
+                [*sinks, viewer],
                 service=publisher.service if publisher else lambda: None,
-                show=display.show,
+                show=viewer.show,
                 picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
                 stream=publisher.health if publisher else lambda: None,
                 on_skip=_report_skip,
@@ -148,27 +217,19 @@ def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -
         )
         if publisher is not None:
             publisher.obey(pipeline.controls)
-        held.begin()
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping
-        try:
-            with _stop_on_signals(pipeline, publisher), display:
-                pipeline.start()
-                if report is not None:
-                    report.is_due = True
-                _show_until_end(display, pipeline, jsonl, config.stop_after_s)
-                pipeline.finish()
-        finally:
-            if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
-                for final in filter(shows_anything, pipeline.finals.values()):
-                    print(format_differential(final, note), file=people)
-            if publisher is not None and (losses := _losses(publisher)):
-                say(losses, people)
-            if recorder is not None:
-                say(_recording_summary(config.record, recorder.health()), people)
-        if jsonl is not None:
-            jsonl.check()
-    return 0
+        yield Assembled(pipeline, viewer, sources, models, jsonl, publisher, recorder, report, note)
+
+
+@contextlib.contextmanager
+def _one_thread_of_opencv() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,8 +320,6 @@ def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:
     for one in sources:
         if one.mode == "live":
             models[one.name].detector.prepare(*USUAL_CAMERA)  # or frames would be dropped while the engine loads
-    collect_rarely()
-    release_freed_memory()
 
 
 def _health(models: SourceModels, inference: Inference | None) -> ModelHealth:

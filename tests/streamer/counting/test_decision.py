@@ -7,7 +7,7 @@ from engines.backends.scripted import ScriptedEngine, classifier_specs
 from engines.base import Attribute, Classifications
 from engines.models.classifier import Classifier
 from engines.zoo.figures import MeasuredOn
-from streamer.commands.classify import classified_file
+from streamer.analysis.named_cell import named_cell
 from streamer.counting.decision import ClassDecision
 from streamer.counting.fusion import Fusion, FusionConfig
 from tests.cases import card
@@ -52,7 +52,7 @@ def found(novelty=(0.1, 0.1, 0.999)):
 
 def test_a_line_of_classify_says_how_a_cell_looks_where_its_class_was_described():
     looks = found()
-    neutrophil, platelet, novel = (classified_file("a", looks[i : i + 1], None, NAMING) for i in range(3))
+    neutrophil, platelet, novel = (named_cell(looks[i : i + 1], None, NAMING) for i in range(3))
     assert {name: one.value for name, one in neutrophil.attributes.items()} == {
         "nucleus_shape": "bent",
         "cell_size": "small",
@@ -80,7 +80,7 @@ def test_a_look_and_a_cell_of_that_one_look_have_the_same_class_and_subclass(thr
     fusion.add(rows, look, np.ones(1, np.float32))
     classes = fusion.classes(rows)
     fused = int(fusion.subclasses(rows, classes)[0])
-    of_look = classified_file("a", look, None, naming)
+    of_look = named_cell(look, None, naming)
     assert of_look.class_ == naming.class_names_of(look)[0] == names[classes[0]] == "neutrophil"
     assert of_look.subclass == naming.subclass("neutrophil", look.subclass_probabilities[0])
     assert of_look.subclass == (None if fused < 0 else subclasses[fused])
