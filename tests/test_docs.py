@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -92,6 +93,55 @@ def test_every_room_is_described(package):
     rooms = {room for layer in _layers()[package] for room in layer.split(" | ")} - {"__main__"}
     paths = {f"{package}/{room}" if (ROOT / package / room).is_dir() else f"{package}/{room}.py" for room in rooms}
     assert paths <= described
+
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_site_has_a_place_for_every_page(page):
+    named = page.relative_to(ROOT / "docs").as_posix()
+    text = re.sub(r"#.*", "", (ROOT / "mkdocs.yml").read_text())
+    assert re.search(rf"[ :-] {re.escape(named)}$", text, re.MULTILINE), (
+        f"mkdocs.yml: add {named} to nav, by its reader"
+    )
+
+
+@pytest.mark.lengthy
+def test_the_site_builds_and_no_link_of_it_is_dead(tmp_path):
+    pytest.importorskip("material", reason="no mkdocs-material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "architecture" / "index.html").read_text()
+    assert '<pre class="mermaid">' in page
+    assert 'href="../python/"' in page
+    assert "streamer/api" not in page, "the site has no source files to link to"
+
+
+TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
+
+
+def test_the_tutorial_is_kept_without_what_it_printed():
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    nbformat.validate(notebook)
+    outputs = [cell for cell in notebook.cells if cell.cell_type == "code" and (cell.outputs or cell.execution_count)]
+    assert outputs == []
+
+
+@pytest.mark.lengthy
+def test_the_tutorial_runs(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    for name in ("ipykernel", "pandas", "matplotlib"):
+        pytest.importorskip(name)
+    notebook = nbformat.read(TUTORIAL, as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    pictures = [out for cell in notebook.cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", ())]
+    assert len(pictures) == 2
+    assert list(tmp_path.iterdir()) == [], "it leaves nothing where it was opened"
 
 
 def test_the_targets_of_make_that_are_named_exist():

@@ -1,4 +1,4 @@
-"""Every command of the README is one that works."""
+"""The README is short, and every command of it and of the list of commands is one that works."""
 
 import re
 import shlex
@@ -14,14 +14,22 @@ from tests.cases import textured_slide
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-COMMANDS = [shlex.split(line, comments=True)[1:] for line in BLOCKS.splitlines() if line.startswith("leukostream ")]
+LONGEST = 150
+"""Lines of the README: what is longer belongs into docs/."""
+
+
+def commands_of(text: str) -> list[list[str]]:
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    return [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.startswith("leukostream ")]
+
+
+COMMANDS = commands_of((ROOT / "docs" / "commands.md").read_text())
 
 
 def command(*starts_with: str) -> list[str]:
-    """The README's only command that starts so."""
+    """The only command of the list that starts so."""
     found = [words for words in COMMANDS if words[: len(starts_with)] == list(starts_with)]
-    assert len(found) == 1, f"README: {starts_with}: {found}"
+    assert len(found) == 1, f"docs/commands.md: {starts_with}: {found}"
     return found[0]
 
 
@@ -30,11 +38,27 @@ def test_the_command_line_takes_it(words):
     parse(words)
 
 
-def test_the_two_commands_of_a_newcomer_are_targets_of_the_makefile():
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    named = re.findall(r"^make (\w+)", BLOCKS, re.MULTILINE)
-    assert named == ["demo", "test"]
-    assert set(named) <= set(targets)
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_a_newcomer_meets_the_same_three_commands(page):
+    commands = commands_of((ROOT / page).read_text())
+    assert [words[0] for words in commands] == ["demo", "run", "report"]
+    for words in commands:
+        parse(words)
+
+
+def test_the_readme_is_read_in_five_minutes():
+    assert len(README.splitlines()) <= LONGEST
+
+
+@pytest.mark.lengthy
+def test_the_example_in_python(folders, capfd):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    pytest.importorskip("pandas")
+    exec(compile(code, "README.md", "exec"), {})
+    out = capfd.readouterr().out
+    assert out.startswith("0.jpg ")
+    assert "do not use" in out, "blobs are no cells"
+    assert "neutrophil" in out
 
 
 @pytest.fixture
