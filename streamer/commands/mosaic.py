@@ -9,19 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from engines.base import LeukostreamError, UsageError
-from engines.geometry import Image
 from streamer.commands.options import Parser, positive, whole
-from streamer.commands.output import say, writing
+from streamer.commands.output import reporting, say, writing
 from streamer.journal import JournalError, StoredSession, opened
-from streamer.mosaic.compose import compose, pictures_of, plural
+from streamer.mosaic import deep_zoom
+from streamer.mosaic.compose import Composed, compose, pictures_of, plural
+from streamer.mosaic.scale import scale_of
 from streamer.mosaic.visited import Visited, look_over
 from streamer.recording.format import FILE_HEADER_BYTES, version_of
 
-FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+DEEP_ZOOM = ".dzi"
+FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", DEEP_ZOOM)
 
 LEAST_SIDE = 400
+MOST_SIDE = 6000
+"""Of a picture that is looked at whole, unless --max-side says otherwise."""
+MOST_SIDE_DEEP_ZOOM = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +36,8 @@ class Options:
     recording: str | None
     """Of the same run; None: the one that the run itself kept, or its source."""
     out: str
-    max_side: int
+    max_side: int | None
+    """None: MOST_SIDE, or MOST_SIDE_DEEP_ZOOM."""
     source: str | None
     island: int | None
     """None: all, side by side."""
@@ -41,8 +48,15 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("journal", metavar="JOURNAL", help="what run --journal wrote")
     parser.add_argument("recording", metavar="RECORDING", nargs="?", help="of the same run (default: the run's own)")
     output = parser.add_argument_group("output", "the picture")
-    output.add_argument("-o", dest="out", metavar="FILE", required=True, help="a .png, .jpg or .tif")
-    output.add_argument("--max-side", type=positive, default=6000, metavar="PX", help="of the picture")
+    output.add_argument(
+        "-o", dest="out", metavar="FILE", required=True, help="a .png, .jpg or .tif; .dzi: in tiles, to zoom into"
+    )
+    output.add_argument(
+        "--max-side",
+        type=positive,
+        metavar="PX",
+        help=f"of the picture (default: {MOST_SIDE}; of a .dzi {MOST_SIDE_DEEP_ZOOM})",
+    )
     output.add_argument("--marks", action=argparse.BooleanOptionalAction, default=True, help="mark the counted cells")
     part = parser.add_argument_group("part", "what of the journal it shows")
     part.add_argument("--source", metavar="NAME", help="which session, where the journal has several")
@@ -55,9 +69,13 @@ def main(options: Options) -> int:
     UsageError for an `out` of another format and an unknown source or island, JournalError and RecordingError for the
     files, LeukostreamError where frames can't be had or the picture can't be written.
     """
-    journal, out, max_side = options.journal, options.out, options.max_side
-    if Path(out).suffix.lower() not in FORMATS:
+    journal, out = options.journal, options.out
+    suffix = Path(out).suffix.lower()
+    if suffix not in FORMATS:
         raise UsageError(f"-o {out}: got {Path(out).suffix or 'no suffix'}, expected one of {', '.join(FORMATS)}")
+    if suffix == DEEP_ZOOM and (tiles := deep_zoom.folder_of(Path(out))).exists():
+        raise UsageError(f"-o {out}: got the folder {tiles}, which is there already; remove it, or give another name")
+    max_side = options.max_side or (MOST_SIDE_DEEP_ZOOM if suffix == DEEP_ZOOM else MOST_SIDE)
     if max_side < LEAST_SIDE:
         raise UsageError(f"--max-side: got {max_side}, expected at least {LEAST_SIDE}")
     _refuse_recording(journal)
@@ -67,13 +85,14 @@ def main(options: Options) -> int:
         chosen = _islands(visited, options.island, session.source)
         pictures = pictures_of(session, options.recording)
         stack.callback(pictures.close)
-        picture, scale = compose(visited, chosen, pictures, max_side, session.source, with_marks=options.marks)
-    _write(picture, out)
+        measure = scale_of(session, visited.counted.count.evidence(final=session.ended).rbc_px)
+        made = compose(visited, chosen, pictures, max_side, session.name, with_marks=options.marks, measure=measure)
+    _write(made, out)
     frames = sum(len(visited.islands[number]) for number in chosen)
     cells = sum(len(visited.cells.get(number, ())) for number in chosen)
     missing = f"; {plural(visited.lost, 'frame')} without a place, not in it" if visited.lost else ""
     say(
-        f"{out}: {picture.shape[1]} x {picture.shape[0]} px, 1:{1 / scale:.3g}, {plural(len(chosen), 'island')},"
+        f"{out}: {made.width} x {made.height} px, 1:{1 / made.scale:.3g}, {plural(len(chosen), 'island')},"
         f" {plural(frames, 'frame')}, {plural(cells, 'cell')}{missing}"
     )
     return 0
@@ -107,8 +126,12 @@ def _islands(visited: Visited, island: int | None, source: str) -> list[int]:
     return list(visited.islands) if island is None else [island]
 
 
-def _write(picture: Image, out: str) -> None:
-    done, encoded = cv2.imencode(Path(out).suffix.lower(), picture)
+def _write(made: Composed, out: str) -> None:
+    if Path(out).suffix.lower() == DEEP_ZOOM:
+        with reporting("-o", out):
+            deep_zoom.write(Path(out), made.width, made.height, (made.canvas, made.legend))
+        return
+    done, encoded = cv2.imencode(Path(out).suffix.lower(), np.concatenate([made.canvas, made.legend]))
     if not done:
         raise LeukostreamError(f"-o {out}: got a picture that can't be encoded, expected one; try .png")
     with writing(out) as file:

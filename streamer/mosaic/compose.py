@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from streamer.mosaic.light import Light, estimate, reduced
 from streamer.mosaic.marks import CellMark
 from streamer.mosaic.pictures import Pictures, RecordedPictures, SourcePictures
 from streamer.mosaic.places import Extent, PlacedFrame, extent_of, needed, some
-from streamer.mosaic.stitching import stitched
+from streamer.mosaic.scale import Scale
+from streamer.mosaic.stitching import size_of, stitch
 from streamer.mosaic.visited import Visited
 from streamer.records import Cell
 
@@ -27,6 +29,9 @@ LIGHT_FRAMES = 60
 
 USUAL_SIDE_PX = 60.0
 """Of a cell whose box is not known."""
+
+IN_MEMORY_BYTES = 512 << 20
+"""Of a picture; a larger one is drawn in a temporary file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +61,11 @@ def join(visited: Visited, chosen: Sequence[int], pictures: Pictures, max_side: 
     kept = {number: needed(visited.islands[number]) for number in chosen}
     placed, extents = arrange(visited, chosen, max_side)
     light = _light([frame for frames in kept.values() for frame in frames], pictures)
-    canvas = np.full((placed.height, placed.width, 3), 255, np.uint8)
+    canvas = _paper(placed.height, placed.width)
     for number, (x, y) in zip(chosen, placed.corners, strict=True):
-        part = stitched(kept[number], extents[number], placed.scale, light, pictures)
-        height, width = part.shape[:2]
-        canvas[y : y + height, x : x + width] = part
+        width, height = size_of(extents[number], placed.scale)
+        part = canvas[y : y + height, x : x + width]
+        stitch(part, kept[number], extents[number], placed.scale, light, pictures)
     return JoinedIslands(canvas, placed, tuple(chosen), extents)
 
 
@@ -70,10 +75,36 @@ def arrange(visited: Visited, chosen: Sequence[int], max_side: int) -> tuple[Lay
     return layout([(extents[number].width, extents[number].height) for number in chosen], max_side), extents
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Composed:
+    """The picture of a session: the islands above, the legend of the same width below."""
+
+    canvas: Image
+    legend: Image
+    scale: float
+    """Pixels of the picture per pixel of the frames."""
+
+    @property
+    def width(self) -> int:
+        return int(self.canvas.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.canvas.shape[0] + self.legend.shape[0])
+
+
 def compose(
-    visited: Visited, chosen: Sequence[int], pictures: Pictures, max_side: int, source: str, *, with_marks: bool
-) -> tuple[Image, float]:
-    """(picture, its scale) of the islands `chosen`, with captions and a legend; LeukostreamError as of `join`."""
+    visited: Visited,
+    chosen: Sequence[int],
+    pictures: Pictures,
+    max_side: int,
+    name: str,
+    *,
+    with_marks: bool,
+    measure: Scale | None = None,
+) -> Composed:
+    """The islands `chosen` of the slide `name`, with captions and a legend; LeukostreamError as of `join`. `measure`:
+    of the frames, for the scale bar; None: not known."""
     counts = Counter(cell.class_name for number in chosen for cell in visited.cells.get(number, ()))
     joined = join(visited, chosen, pictures, max_side - marks.legend_height(list(counts), max_side))
     scale = joined.placed.scale
@@ -85,8 +116,21 @@ def compose(
         marks.caption(joined.canvas, f"island {number}: {plural(len(visited.islands[number]), 'frame')}", (x, y))
     frames = sum(len(visited.islands[number]) for number in chosen)
     size = f"{plural(counts.total(), 'cell')}, {plural(frames, 'frame')}, 1:{1 / scale:.3g}"
-    title = f"{source}: {size}. Research use only."
-    return marks.with_legend(joined.canvas, title, counts if with_marks else {}), scale
+    title = f"{name}: {size}. Research use only."
+    width = joined.canvas.shape[1]
+    return Composed(joined.canvas, marks.legend(width, title, counts if with_marks else {}, scale, measure), scale)
+
+
+def _paper(height: int, width: int) -> Image:
+    """White; where it is large, in a file without a name rather than in memory."""
+    shape = (height, width, 3)
+    if height * width * 3 <= IN_MEMORY_BYTES:
+        return np.full(shape, 255, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        canvas = np.memmap(file, np.uint8, "w+", shape=shape)  # keeps the file open until it is gone itself
+    for top in range(0, height, 1024):
+        canvas[top : top + 1024] = 255
+    return canvas
 
 
 def plural(number: int, what: str) -> str:
@@ -100,6 +144,7 @@ def _mark(cell: Cell, extent: Extent, scale: float, sides_px: Mapping[int, float
         sides_px.get(cell.cell_id, USUAL_SIDE_PX) * scale,
         cell.class_name,
         cell.partial,
+        cell.cell_id,
     )
 
 

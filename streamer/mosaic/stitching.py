@@ -25,8 +25,22 @@ _CENTRE = 3
 
 def stitched(frames: Sequence[PlacedFrame], extent: Extent, scale: float, light: Light, pictures: Pictures) -> Image:
     """(H, W, 3) of `extent`, `scale` of its size. `light` is that of all frames."""
-    height, width = max(1, round(extent.height * scale)), max(1, round(extent.width * scale))
+    width, height = size_of(extent, scale)
     canvas = np.full((height, width, 3), NOWHERE, np.uint8)
+    stitch(canvas, frames, extent, scale, light, pictures)
+    return canvas
+
+
+def size_of(extent: Extent, scale: float) -> tuple[int, int]:
+    """(width, height) of the picture of `extent`."""
+    return max(1, round(extent.width * scale)), max(1, round(extent.height * scale))
+
+
+def stitch(
+    canvas: Image, frames: Sequence[PlacedFrame], extent: Extent, scale: float, light: Light, pictures: Pictures
+) -> None:
+    """Draw `extent` into a canvas of `size_of` it."""
+    height, width = canvas.shape[:2]
     rows = max(1, BAND_PIXELS // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
@@ -37,7 +51,6 @@ def stitched(frames: Sequence[PlacedFrame], extent: Extent, scale: float, light:
         ]
         if inside:
             canvas[top:bottom] = _band(inside, extent, scale, light, pictures, top, (bottom - top, width))
-    return canvas
 
 
 def _band(

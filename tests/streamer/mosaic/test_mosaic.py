@@ -1,5 +1,8 @@
 """The picture of a visited slide: places, light, stitching, layout, marks; and the whole of it from a run."""
 
+import itertools
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +13,12 @@ from streamer.analysis import models
 from streamer.cli import main
 from streamer.dashboard.palette import class_colour
 from streamer.journal import JournalReader, SeenFrame
-from streamer.mosaic import stitching
+from streamer.mosaic import compose, stitching
 from streamer.mosaic.layout import CAPTION_PX, layout
 from streamer.mosaic.light import GROUND, Light, estimate, reduced
-from streamer.mosaic.marks import CellMark, draw
+from streamer.mosaic.marks import CellMark, draw, legend
 from streamer.mosaic.places import FinalPlaces, PlacedFrame, extent_of, needed
+from streamer.mosaic.scale import Scale
 from streamer.mosaic.stitching import stitched
 from streamer.mosaic.visited import look_over
 from streamer.records import Detections, StagePosition
@@ -214,7 +218,7 @@ def test_one_island_fills_the_picture_and_is_never_enlarged():
 @pytest.mark.parametrize("class_name", ["neutrophil", "unclassified", "plasma cell"])
 def test_a_mark_is_a_ring_in_the_colour_of_its_class(class_name):
     canvas = np.full((200, 200, 3), 220, np.uint8)
-    draw(canvas, [CellMark(100, 100, 60, class_name, False)])
+    draw(canvas, [CellMark(100, 100, 60, class_name, False, 7)])
     colour = class_colour(class_name)
     bgr = [int(colour[i : i + 2], 16) for i in (5, 3, 1)]
     assert (canvas[100, 100] == 220).all()
@@ -283,6 +287,46 @@ def test_scaled_down_with_marks(ran, tmp_path, monkeypatch):
     assert max(marked.shape) <= 800
     height = min(marked.shape[0], plain.shape[0]) - 80
     assert (np.abs(marked[:height].astype(int) - plain[:height]).max(2) > 60).mean() > 0.01
+
+
+def test_tiles_to_zoom_into(ran, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ran)
+    whole, out = tmp_path / "slide.png", tmp_path / "slide.dzi"
+    assert main(["mosaic", "walk.db", "-o", str(whole)]) == 0
+    monkeypatch.setattr(compose, "IN_MEMORY_BYTES", 1000)  # drawn in a file, and the same
+    assert main(["mosaic", "walk.db", "-o", str(out), "--max-side", "6000"]) == 0
+    picture = cv2.imread(str(whole))
+    size = re.search(r'Width="(\d+)" Height="(\d+)"', out.read_text())
+    assert (int(size[2]), int(size[1])) == picture.shape[:2]
+    levels = sorted((tmp_path / "slide_files").iterdir(), key=lambda one: int(one.name))
+    assert cv2.imread(str(levels[0] / "0_0.jpg")).shape == (1, 1, 3)
+    for level, folder in enumerate(levels):
+        columns = 1 + max(int(tile.stem.split("_")[0]) for tile in folder.iterdir())
+        rows = 1 + max(int(tile.stem.split("_")[1]) for tile in folder.iterdir())
+        tiled = np.concatenate(
+            [
+                np.concatenate([cv2.imread(str(folder / f"{x}_{y}.jpg")) for x in range(columns)], axis=1)
+                for y in range(rows)
+            ]
+        )
+        factor = 2 ** (len(levels) - 1 - level)
+        assert tiled.shape[:2] == tuple(-(-side // factor) for side in picture.shape[:2])
+        if factor == 1:
+            assert np.abs(tiled.astype(int) - picture).mean() < 3
+    capfd.readouterr()
+    assert main(["mosaic", "walk.db", "-o", str(out)]) == 2
+    assert "which is there already; remove it" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("um_per_px", "width", "length_px", "ruler"), [(0.1, 1000, 200, "given"), (1.0, 1499, 200, "red cells")]
+)
+def test_the_scale_bar_is_as_long_as_it_says(um_per_px, width, length_px, ruler):
+    plain, barred = (legend(width, "", {}, 0.5, measure) for measure in (None, Scale(um_per_px / 2, ruler)))
+    assert len(barred) - len(plain) == 34
+    bar = barred[34:68, :600].min(2) < 100
+    longest = max(len(list(run)) for row in bar for dark, run in itertools.groupby(row) if dark)
+    assert longest == length_px
 
 
 BAD = [
