@@ -145,6 +145,24 @@ def _to_one(values: npt.NDArray[Any]) -> Map:
     return np.asarray(values / largest if largest > 0 else values, np.float32)
 
 
+def within(evidence: EvidenceMap, box_px: Sequence[float]) -> tuple[EvidenceMap, float | None]:
+    """The evidence inside the ellipse of a cell's box (x1, y1, x2, y2), and the share of all of it that lay outside;
+    None where there is none.
+
+    Grad-CAM is as coarse as the network's last layer, and shows what moved the class, not what a cell is: heat beside
+    the cell is context, or chance.
+    """
+    left, top, side = evidence.square_px
+    x1, y1, x2, y2 = box_px
+    centre_x, centre_y = (x1 + x2) / 2 - left - 0.5, (y1 + y2) / 2 - top - 0.5
+    y, x = np.mgrid[:side, :side]
+    radii = max((x2 - x1) / 2, 0.5), max((y2 - y1) / 2, 0.5)
+    inside = ((x - centre_x) / radii[0]) ** 2 + ((y - centre_y) / radii[1]) ** 2 <= 1
+    kept = np.where(inside, evidence.map, np.float32(0))
+    total = float(evidence.map.sum())
+    return replace(evidence, map=_to_one(kept)), 1 - float(kept.sum()) / total if total > 0 else None
+
+
 COLOURS = cv2.COLORMAP_TURBO
 
 

@@ -1,32 +1,36 @@
-"""`leukostream explain`: pictures with Grad-CAM laid over their cells, and the class of each."""
+"""`leukostream explain`: pictures beside the same with Grad-CAM laid over their cells, and the class of each."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from engines.base import UsageError, near
 from engines.geometry import Image
 from engines.models.detector import Detector
-from engines.models.explainer import EvidenceMap, Explainer, overlay
+from engines.models.explainer import EvidenceMap, Explainer, within
 from engines.models.loading import load_detector, load_explainer
 from engines.models.scale import rbc_diameter_seen
+from streamer.analysis.field_search import ENGINES_KEPT, SMALLEST_FIELD_PX, FieldSearch
 from streamer.commands.classify import files_below, readable
+from streamer.commands.heat_sheet import ShownCell, sheet
 from streamer.commands.options import Parser, add_classifier_option
 from streamer.commands.output import output_folder, reporting, say
+from streamer.config import DEFAULT_DETECTOR
 from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
 
 LINES = "explained.jsonl"
-LEAST_SHOWN_PX = 256
-"""Pictures are enlarged to at least this height before anything is laid over them."""
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +60,25 @@ class ExplainedCell(msgspec.Struct, frozen=True, kw_only=True, rename={"class_":
     """POSIX path relative to the folder."""
     overlay: str
     """The picture with the evidence laid over it, relative to the output folder."""
-    box_px: tuple[float, float, float, float] | None
-    """Where the detector found the cell; None for pictures of single cells."""
+    box_px: Box | None
+    """Where the detector found the cell; None for pictures of single cells, all of which are looked at."""
     class_: str
     subclass: str | None
     top_class: str
     explained_class: str
     """The class whose evidence is shown."""
+    outside_share: float | None
+    """Of the evidence, how much lay outside of the cell, 0 to 1, and is not shown. None: there is no evidence, or no
+    cell was found in the picture."""
     class_probabilities: dict[str, float]
 
 
 def main(options: Options) -> int:
     """Explain the picture `source`, or every picture below that folder, into the folder `out`.
 
-    Each picture becomes a PNG of the same name, each cell a line of explained.jsonl. With a detector the pictures are
-    fields, and every counted white cell in them is explained; else each shows one cell.
+    Each picture becomes a PNG of the same name: the picture, beside it the same with its evidence, and words. Each cell
+    is a line of explained.jsonl. Evidence is shown within the cell, and how much lay outside is said. With a detector
+    the pictures are fields, and every counted white cell in them is explained; else each shows one cell.
     """
     source = options.source
     if not os.path.exists(source):
@@ -85,15 +93,19 @@ def main(options: Options) -> int:
     out = output_folder(options.out)
     explainer = load_explainer(options.classifier)
     finder = load_detector(options.detector) if options.detector else None
+    search = FieldSearch(load_detector(DEFAULT_DETECTOR, engines_kept=ENGINES_KEPT)) if finder is None else None
     naming = ClassDecision.of(explainer.classifier)
     index = _class_index(options.class_name, naming)
     with reporting("-o", out, "a folder that can be written"), open(out / LINES, "wb") as lines:
         for name, picture in readable(folder, files, skipped):
-            cells, boxes = _explained(picture, explainer, finder, index)
             target = Path(name).with_suffix(".png")
-            _write(out / target, picture, cells)
-            for cell, box in zip(cells, boxes, strict=True):
-                lines.write(msgspec.json.encode(_line(name, target.as_posix(), cell, box, naming)) + b"\n")
+            cells = []
+            for evidence, box, place in _explained(picture, explainer, finder, search, index):
+                inside, outside_share = (evidence, None) if place is None else within(evidence, place)
+                line = _line(name, target.as_posix(), inside, box, outside_share, naming)
+                lines.write(msgspec.json.encode(line) + b"\n")
+                cells.append(ShownCell(inside, place, _text(line), outside_share))
+            _write(out / target, sheet(picture, cells))
             done += 1
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(skipped.items()))
     say(f"explained {done} pictures in {out}" + (f"; skipped {skipped.total()}: {counted}" if skipped else ""))
@@ -113,32 +125,47 @@ def _class_index(name: str | None, naming: ClassDecision) -> int | None:
 
 
 def _explained(
-    picture: Image, explainer: Explainer, detector: Detector | None, index: int | None
-) -> tuple[list[EvidenceMap], Sequence[tuple[float, float, float, float] | None]]:
-    if detector is None:
-        return [explainer.explain_cell(picture, index)], [None]
+    picture: Image, explainer: Explainer, detector: Detector | None, search: FieldSearch | None, index: int | None
+) -> list[tuple[EvidenceMap, Box | None, Box | None]]:
+    """Evidence, box and place of each cell; a single one has no box but may have a place."""
+    height, width = picture.shape[:2]
+    if search is not None:
+        place: Box | None = (0.0, 0.0, float(width), float(height))
+        if min(height, width) >= SMALLEST_FIELD_PX:
+            found = search.white_cell(picture)
+            place = None if found is None else _box(found.box_px[0])
+        return [(explainer.explain_cell(picture, index), None, place)]
+    assert detector is not None, "one of the two finds cells"
     (detections,) = detector.detect([picture])
     white = [i for i, label in enumerate(detections.labels.tolist()) if detections.kinds[label] == "white"]
     boxes_px = detections.boxes_px[white]
-    rounded = [(x1, y1, x2, y2) for x1, y1, x2, y2 in np.round(boxes_px.astype(float), 1).tolist()]
-    height, width = picture.shape[:2]
     rbc_px = rbc_diameter_seen(detector, [detections], [(width, height)])
-    return explainer.explain_boxes(picture, boxes_px, index, rbc_px), rounded
+    explained = explainer.explain_boxes(picture, boxes_px, index, rbc_px)
+    return [(one, _box(box), _box(box)) for one, box in zip(explained, boxes_px, strict=True)]
 
 
-def _write(path: Path, picture: Image, cells: Sequence[EvidenceMap]) -> None:
-    """Enlarged where it is small, so that the map is seen over the cell and not as a few pixels."""
-    shown = overlay(picture, cells)
-    factor = -(-LEAST_SHOWN_PX // shown.shape[0])
-    if factor > 1:
-        shown = cv2.resize(shown, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)  # type: ignore[assignment]
+def _box(box: npt.NDArray[np.float32]) -> Box:
+    x1, y1, x2, y2 = np.round(box.astype(float), 1).tolist()
+    return x1, y1, x2, y2
+
+
+def _text(line: ExplainedCell) -> str:
+    """Class and probability; what else is explained, where that is not the class."""
+    shown = f"{line.class_} {line.class_probabilities[line.top_class]:.2f}"
+    if line.class_ != line.top_class:
+        shown = f"{line.class_}: likeliest {line.top_class} {line.class_probabilities[line.top_class]:.2f}"
+    if line.explained_class == line.top_class:
+        return shown
+    return f"{shown}; shown: {line.explained_class} {line.class_probabilities[line.explained_class]:.2f}"
+
+
+def _write(path: Path, picture: Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(".png", shown)[1]
-    path.write_bytes(encoded.tobytes())
+    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def _line(
-    file: str, shown: str, cell: EvidenceMap, box: tuple[float, float, float, float] | None, naming: ClassDecision
+    file: str, shown: str, cell: EvidenceMap, box: Box | None, outside_share: float | None, naming: ClassDecision
 ) -> ExplainedCell:
     values = cell.looks.probabilities[0].astype(float)
     probabilities = (values / values.sum()).tolist()
@@ -151,5 +178,6 @@ def _line(
         subclass=naming.subclass(name, cell.looks.subclass_probabilities[0]),
         top_class=naming.top_class(probabilities),
         explained_class=naming.class_names[cell.class_index],
+        outside_share=None if outside_share is None else round(outside_share, 4),
         class_probabilities=dict(zip(naming.class_names, probabilities, strict=True)),
     )

@@ -12,6 +12,9 @@ import msgspec
 from streamer.interop.sessions import ExportedSession
 from streamer.records import Cell, CellShape, SlideInfo
 
+FILE_COLUMN = "first_file"
+"""Behind the places, where frames are files: the one that showed the cell first, `first_frame_id`."""
+
 SHAPE_COLUMNS = tuple(name for name in CellShape.__struct_fields__ if name != "frame_id")
 """Behind the others, where a session had a segmenter."""
 
@@ -38,7 +41,8 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     measures = SHAPE_COLUMNS if any(one.stored.rules.segmenter is not None for one in sessions) else ()
     said = SLIDE_COLUMNS if any(one.stored.slide.or_none() for one in sessions) else ()
     described = [*(f"p({name})" for name in classes), *map(_text, attribute_columns)]
-    rows.writerow([*COLUMNS, *described, *PLACE_COLUMNS, *measures, *said])
+    file_column = (FILE_COLUMN,) if any(one.files for one in sessions) else ()
+    rows.writerow([*COLUMNS, *described, *PLACE_COLUMNS, *file_column, *measures, *said])
     for one in sessions:
         slide = _slide(one.stored.slide) if said else ()
         for cell in one.cells():
@@ -53,6 +57,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     *(text for name in attributes for text in _attribute(cell, name)),
                     *_micrometres(one.micrometres.on_island(cell)),
                     *_micrometres(one.micrometres.on_stage(cell)),
+                    *(_text(one.files.get(cell.first_frame_id, "")) for _ in file_column),
                     *(_measure(cell, name) for name in measures),
                     *slide,
                 ]

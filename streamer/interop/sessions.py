@@ -30,6 +30,8 @@ class ExportedSession:
     """Whether results are for routine use; else they are marked as those of tests and research."""
     pictures: Mapping[int, str] = field(default_factory=dict)
     micrometres: MicrometrePlaces = field(default_factory=MicrometrePlaces)
+    files: Mapping[int, str] = field(default_factory=dict)
+    """Base name of the file of each frame that has one, by `frame_id`; not for those who may not know."""
 
     @property
     def pseudonym(self) -> uuid.UUID:
@@ -124,9 +126,11 @@ def exported(stored: StoredSession, pseudonymised: bool = False, production: boo
     def note(seen: SeenFrame) -> None:
         nonlocal last
         last = seen.captured_utc or last
+        if seen.file is not None and not pseudonymised:
+            files[seen.frame_id] = seen.file
         micrometres.add(seen)
 
-    micrometres = MicrometrePlaces()
+    micrometres, files = MicrometrePlaces(), dict[int, str]()
     result = recounted(stored, note)
     micrometres.finish(stored, result.count.evidence(final=stored.ended).rbc_px)
-    return ExportedSession(stored, result, last, pseudonymised, production, micrometres=micrometres)
+    return ExportedSession(stored, result, last, pseudonymised, production, micrometres=micrometres, files=files)

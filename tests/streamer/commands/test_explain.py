@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from engines.backends.scripted import ScriptedEngine, TensorSpec, classifier_specs
-from engines.models.explainer import Explainer, overlay
+from engines.models.explainer import Explainer, overlay, within
 from engines.zoo.card import Card, ClassEntry, Thresholds
 from engines.zoo.crops import CropInput
 from streamer.cli import main
@@ -56,6 +57,20 @@ def test_a_map_lies_where_the_box_is() -> None:
     assert (frame == 100).all()
 
 
+def test_heat_outside_of_the_cell_is_not_shown_and_is_said() -> None:
+    maps = np.zeros((2, 4, 4), np.float32)
+    maps[0, 0, 0] = maps[0, 1:3, 1:3] = 3.0  # in a corner, and in the middle
+    frame = np.full((80, 80, 3), 100, np.uint8)
+    (cell,) = explainer(maps).explain_boxes(frame, np.array([[20, 20, 60, 60]], np.float32))
+    inside, outside_share = within(cell, (20, 20, 60, 60))
+    assert outside_share is not None
+    assert 0.3 < outside_share < 0.6
+    assert inside.map[40, 40] == 1
+    assert inside.map[:12, :12].max() == 0 < cell.map[:12, :12].max()
+    assert within(replace(cell, map=np.zeros_like(cell.map)), (20, 20, 60, 60))[1] is None
+    assert inside.map.sum() / cell.map.sum() == pytest.approx(1 - outside_share)
+
+
 def test_no_evidence_leaves_the_picture_as_it_is() -> None:
     picture = np.full((20, 30, 3), 90, np.uint8)
     cell = explainer(np.zeros((2, 4, 4), np.float32)).explain_cell(picture)
@@ -99,7 +114,11 @@ def test_pictures_of_cells_become_overlays_and_lines(tmp_path, capsys) -> None:
         ("sub/one.jpg", "sub/one.png"),
         ("sub/two.png", "sub/two.png"),
     ]
-    assert [cv2.imread(str(out / line["overlay"])).shape for line in lines] == [(270, 270, 3), (300, 300, 3)]
+    sheets = [cv2.imread(str(out / line["overlay"])) for line in lines]
+    assert [sheet.shape for sheet in sheets] == [(270 + 56, 560, 3), (300 + 56, 608, 3)]
+    two = cv2.imread(str(cells / "two.png"))
+    assert (sheets[1][:300, :300] == two).all(), "the picture as it is stands beside its map"
+    assert [line["outside_share"] is None for line in lines] == [False, True], "no cell was found in the noise of two"
     for line in lines:
         assert line["explained_class"] == line["top_class"]
         assert sum(line["class_probabilities"].values()) == pytest.approx(1)
@@ -119,7 +138,11 @@ def test_a_field_is_explained_cell_by_cell(tmp_path) -> None:
     white = [box for box, kind in zip(boxes, kinds, strict=True) if kind in ("white", "nucleated red")]
     assert 1 <= len(lines) <= 3 * len(white)
     assert all(len(line["box_px"]) == 4 for line in lines)
-    assert (cv2.imread(str(tmp_path / "out" / "field.png")) != image).any()
+    assert all(0 <= line["outside_share"] <= 1 for line in lines)
+    shown = cv2.imread(str(tmp_path / "out" / "field.png"))
+    assert (shown[:480, :640] == image).all()
+    assert (shown[:480, 648:1288] != image).any()
+    assert shown.shape == (480 + 24 * (len(lines) + 1) + 8, 1288, 3)
 
 
 @pytest.mark.parametrize(
