@@ -156,6 +156,7 @@ REQUIREMENTS: Mapping[str, Requirement] = {
     "wsi": Requirement(_wsi, r"of the extra wsi", DEV),
     "pandas": Requirement(_module("pandas"), r"pandas", DEV),
     "supervision": Requirement(_module("supervision"), r"supervision", DEV),
+    "build": Requirement(_module("build"), r"package build", DEV),
     "mkdocs": Requirement(_module("material"), r"mkdocs", DEV),
     "nbclient": Requirement(_module("nbclient"), r"nbclient|nbformat|ipykernel", DEV),
     "av": Requirement(_module("av"), r"PyAV", DEV),

@@ -20,6 +20,7 @@ from engines.backends.tensorrt.manifest import PlanStore, default_folder
 from engines.base import EngineError
 from engines.zoo.registry import find, models
 from streamer.commands.options import Parser
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 
 REQUIRED = ("opencv-python", "numpy", "onnx", "onnxruntime", "pyzmq", "msgspec", "rich", "scipy")
 
@@ -109,9 +110,9 @@ def _models() -> Iterable[Finding]:
         try:
             find(card.name, card.task)
         except EngineError as error:
-            made = bool(card.build)  # its file does not come with leukostream; the error says how to make it
-            remedy = "" if made else "install leukostream again"
-            yield Finding(f"model {card.name}", False, str(error), needed=not made, remedy=remedy)
+            needed = card.name in (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER)
+            remedy = "install leukostream again" if needed else ""  # else the error says how to have it
+            yield Finding(f"model {card.name}", False, str(error), needed=needed, remedy=remedy)
         else:
             yield Finding(f"model {card.name}", True, card.summary, needed=True)
 

@@ -14,7 +14,7 @@ from engines.backends.tensorrt import libraries
 from engines.backends.tensorrt.errors import NoDriverError
 from engines.backends.tensorrt.flavour import TENSORRT
 from engines.backends.tensorrt.manifest import PlanStore
-from engines.base import BackendUnavailableError
+from engines.base import BackendUnavailableError, EngineError
 from streamer.commands import doctor
 from tests.engines.backends.tensorrt.test_manifest import WANTED, changed
 from tests.engines.backends.tensorrt_double import World
@@ -118,3 +118,15 @@ def test_a_missing_piece_does_not_fail_the_doctor(monkeypatch: pytest.MonkeyPatc
     assert doctor.doctor(Console(file=out, width=200)) == 0
     assert "backend onnxruntime cuda" in out.getvalue()
     assert "leukostream can run here" in out.getvalue()
+
+
+def test_only_the_models_of_a_plain_run_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `pip install` brings has no weights of the clone, and can run."""
+
+    def find_nothing(name: str, task: str) -> None:
+        raise EngineError(f"{name}: got its card but not its file")
+
+    monkeypatch.setattr(doctor, "find", find_nothing)
+    needed = {one.what: one.remedy for one in doctor._models() if one.needed}
+    assert set(needed) == {"model yolov5n-blood", "model efficientnet-lite0"}
+    assert set(needed.values()) == {"install leukostream again"}
