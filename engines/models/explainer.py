@@ -83,6 +83,20 @@ class Explainer:
         looks, outputs = self.classifier.classify_batch_with(crops, (CAM,))
         return looks, outputs[CAM]
 
+    def turned_maps(self, crops: Image) -> tuple[Classifications, npt.NDArray[np.float32]]:
+        """What `maps` gives, but for the maps: means over all ways in which the crops can be turned and mirrored, each
+        turned back. A network prefers places by its padding, whatever they show: single maps of `efficientnet-lite0`
+        lie to the lower right of every cell. That cancels out."""
+        looks, total = self.maps(crops)
+        ways = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)][1:]
+        if crops.shape[1] != crops.shape[2]:
+            ways = [(turns, mirrored) for turns, mirrored in ways if turns % 2 == 0]
+        for turns, mirrored in ways:
+            changed = np.rot90(crops[:, :, ::-1] if mirrored else crops, turns, (1, 2))
+            maps = np.rot90(self.maps(np.ascontiguousarray(changed))[1], -turns, (2, 3))
+            total = total + (maps[..., ::-1] if mirrored else maps)
+        return looks, total / np.float32(1 + len(ways))
+
     def look(self, crops: Image) -> tuple[Classifications, CellMaps]:
         """What the classifier says of cells in a frame, from k looks at each, uint8 (n,k,h,w,3), and all their maps."""
         n, k, *shape = crops.shape
@@ -94,32 +108,48 @@ class Explainer:
         probabilities = looks.probabilities.reshape(n, k, looks.probabilities.shape[1])
         return looks.pooled(k), CellMaps(values, probabilities, self.classifier.input)
 
-    def explain_cell(self, picture: Image, class_index: int | None = None) -> EvidenceMap:
+    def explain_cell(self, picture: Image, class_index: int | None = None, *, turned: bool = False) -> EvidenceMap:
         """A picture of one cell, uint8 (H,W,3) BGR, looked at as `Classifier.classify_crops` does, whole and its
         middle; the map is that of the look that is surer of the class. `class_index`: of the class to explain, None
-        for the likeliest."""
+        for the likeliest. `turned`: by `turned_maps`, in eight times the time."""
         whole = [0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])]
         crops = self.classifier.crop_pictures([picture])[0]
         squares = [square_around(whole, share) for share in self.classifier.shares]
-        return self._surer(crops, squares, None, class_index)
+        return self._surer(crops, squares, None, class_index, turned)
 
     def explain_boxes(
-        self, frame: Image, boxes_px: Boxes, class_index: int | None = None, rbc_px: float | None = None
+        self,
+        frame: Image,
+        boxes_px: Boxes,
+        class_index: int | None = None,
+        rbc_px: float | None = None,
+        *,
+        turned: bool = False,
     ) -> list[EvidenceMap]:
-        """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box; `rbc_px` as for `Classifier`."""
+        """The cells in boxes (n,4) of a frame uint8 (H,W,3) BGR, one result a box; `rbc_px` as for `Classifier`, the
+        rest as for `explain_cell`."""
         crops, crop_input = self.classifier.crop(frame, boxes_px, rbc_px), self.classifier.input
         return [
             self._surer(
-                looks, [_square(crop_input, look, box, rbc_px) for look in range(crop_input.looks)], rbc_px, class_index
+                looks,
+                [_square(crop_input, look, box, rbc_px) for look in range(crop_input.looks)],
+                rbc_px,
+                class_index,
+                turned,
             )
             for looks, box in zip(crops, boxes_px.tolist(), strict=True)
         ]
 
     def _surer(
-        self, crops: Image, squares: Sequence[tuple[int, int, int]], rbc_px: float | None, class_index: int | None
+        self,
+        crops: Image,
+        squares: Sequence[tuple[int, int, int]],
+        rbc_px: float | None,
+        class_index: int | None,
+        turned: bool,
     ) -> EvidenceMap:
         """Of the looks (k,h,w,3) at a cell, each at one of `squares`, the map of the one that is surer."""
-        looks, maps = self.maps(crops)
+        looks, maps = self.turned_maps(crops) if turned else self.maps(crops)
         together = looks.pooled()
         chosen = int(together.probabilities[0].argmax()) if class_index is None else class_index
         surer = int(looks.probabilities[:, chosen].argmax())

@@ -134,13 +134,13 @@ def _explained(
         if min(height, width) >= SMALLEST_FIELD_PX:
             found = search.white_cell(picture)
             place = None if found is None else _box(found.box_px[0])
-        return [(explainer.explain_cell(picture, index), None, place)]
+        return [(explainer.explain_cell(picture, index, turned=True), None, place)]
     assert detector is not None, "one of the two finds cells"
     (detections,) = detector.detect([picture])
     white = [i for i, label in enumerate(detections.labels.tolist()) if detections.kinds[label] == "white"]
     boxes_px = detections.boxes_px[white]
     rbc_px = rbc_diameter_seen(detector, [detections], [(width, height)])
-    explained = explainer.explain_boxes(picture, boxes_px, index, rbc_px)
+    explained = explainer.explain_boxes(picture, boxes_px, index, rbc_px, turned=True)
     return [(one, _box(box), _box(box)) for one, box in zip(explained, boxes_px, strict=True)]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from engines.backends.scripted import ScriptedEngine, TensorSpec, classifier_specs
 from engines.models.explainer import Explainer, overlay, within
+from engines.models.loading import load_explainer
 from engines.zoo.card import Card, ClassEntry, Thresholds
 from engines.zoo.crops import CropInput
 from streamer.cli import main
@@ -69,6 +70,51 @@ def test_heat_outside_of_the_cell_is_not_shown_and_is_said() -> None:
     assert inside.map[:12, :12].max() == 0 < cell.map[:12, :12].max()
     assert within(replace(cell, map=np.zeros_like(cell.map)), (20, 20, 60, 60))[1] is None
     assert inside.map.sum() / cell.map.sum() == pytest.approx(1 - outside_share)
+
+
+def centre_of(heat: np.ndarray) -> tuple[float, float]:
+    """x, y over the side."""
+    y, x = (np.mgrid[: heat.shape[0], : heat.shape[1]] + 0.5) / heat.shape[0]
+    return float((x * heat).sum() / heat.sum()), float((y * heat).sum() / heat.sum())
+
+
+def test_a_liking_for_a_corner_is_turned_away_and_what_is_seen_stays() -> None:
+    """A network that looks at what is dark, and at its lower right corner whatever is there."""
+    inputs, results = classifier_specs(8, 8, 2)
+    specs = [*results, TensorSpec("cam", (None, 2, 4, 4), np.dtype(np.float32))]
+
+    def answer(feeds):
+        crops = feeds["images"]
+        dark = 255.0 - crops.reshape(len(crops), 4, 2, 4, 2, 3).mean((2, 4, 5))
+        dark[:, 3, 3] += 500
+        return {
+            "class_probabilities": np.tile(np.float32([0.9, 0.1]), (len(crops), 1)),
+            "cam": np.stack([dark, dark], 1).astype(np.float32),
+        }
+
+    subject = Explainer(CARD, ScriptedEngine(inputs, specs, answer))
+    crops = np.full((1, 8, 8, 3), 255, np.uint8)
+    crops[0, 2:4, 4:6] = 0  # one cell of the map, right of the middle and above it
+    plain, turned = subject.maps(crops)[1][0, 0], subject.turned_maps(crops)[1][0, 0]
+    assert plain.argmax() == 15
+    corners = turned[[0, 0, 3, 3], [0, 3, 0, 3]]
+    assert corners == pytest.approx([125] * 4), "the liking is the same in all corners"
+    assert turned[1, 2] == pytest.approx(255)
+    assert centre_of(plain)[1] > 0.6
+    assert centre_of(turned)[0] > 0.5 > centre_of(turned)[1]
+
+
+@pytest.mark.lengthy
+def test_the_default_classifier_leans_and_is_put_right() -> None:
+    image, boxes, kinds, _ = next(iter(training_fields(3, 1, 640, 480, red_px=(40.0, 45.0))))
+    white = np.array([box for box, kind in zip(boxes, kinds, strict=True) if kind == "white"], np.float32)
+    subject = load_explainer("efficientnet-lite0")
+    found = {}
+    for turned in (False, True):
+        cells = subject.explain_boxes(image, white, rbc_px=42.0, turned=turned)
+        found[turned] = np.mean([centre_of(cell.map) for cell in cells], axis=0)
+    assert found[False].min() > 0.6
+    assert found[True] == pytest.approx([0.5, 0.5], abs=0.08)
 
 
 def test_no_evidence_leaves_the_picture_as_it_is() -> None:
