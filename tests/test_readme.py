@@ -46,6 +46,17 @@ def test_a_newcomer_meets_the_same_three_commands(page):
         parse(words)
 
 
+LABORATORY = ("reading-a-result", "my-camera", "known-laboratory", "troubleshooting")
+
+
+@pytest.mark.parametrize("page", LABORATORY)
+def test_commands_in_the_text_for_the_laboratory_can_be_typed(page):
+    spans = re.findall(r"`leukostream ([^`\n]+)`", (ROOT / "docs" / f"{page}.md").read_text())
+    assert spans
+    for words in map(shlex.split, spans):
+        parse(words)
+
+
 def test_the_readme_is_read_in_five_minutes():
     assert len(README.splitlines()) <= LONGEST
 
