@@ -99,7 +99,7 @@ build/fhir/.installed:
 # With npm the program that draws the diagrams is put into the site, else whoever reads it fetches it from unpkg.com.
 .PHONY: site dist
 site: install-dev $(if $(shell command -v npm),build/node/.mermaid)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 build/node/.mermaid:
 	npm install --silent --no-audit --no-fund --prefix $(@D) mermaid@11
 	@touch $@

@@ -110,7 +110,7 @@ def test_the_site_has_a_place_for_every_page(page):
 @pytest.mark.lengthy
 def test_the_site_builds_and_no_link_of_it_is_dead(tmp_path):
     pytest.importorskip("material", reason="no mkdocs-material")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     page = (tmp_path / "architecture" / "index.html").read_text()
