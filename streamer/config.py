@@ -194,8 +194,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How it keeps frames: as got, that is without loss, or as JPEG."""
     dashboard: bool | None = None
     """None: on where standard output is a terminal."""
-    picture: bool = True
-    """The current frame, drawn in the dashboard."""
+    picture: bool | None = None
+    """The current frame, drawn in the dashboard; None: where cells can be recognised in it."""
     map: bool = False
     """The map of the slide, drawn large in the dashboard; a large terminal has it beside the picture anyway."""
     workers: Annotated[int, Meta(ge=1, le=64)] | None = None

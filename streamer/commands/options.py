@@ -102,9 +102,9 @@ def add_key_options(parser: Parser) -> None:
 
 
 def add_dashboard_options(parser: Parser) -> None:
-    group = parser.add_argument_group("dashboard", "in the terminal; p, m and q switch and leave it too")
+    group = parser.add_argument_group("dashboard", "in the terminal; ? there shows its keys")
     switch(group, "--dashboard", "draw it (default: on where the output is a terminal)")
-    switch(group, "--picture", "draw the current frame (default: on)")
+    switch(group, "--picture", "draw the current frame (default: where it is wide enough)")
     switch(group, "--map", "draw the map of the slide in place of the frame (default: off)")
 
 

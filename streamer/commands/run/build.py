@@ -42,11 +42,13 @@ from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
 from streamer.records import ModelHealth, RecordingStatus, Skip, SlideInfo
+from streamer.run.local_commands import LocalCommands
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
 from streamer.sinks.jsonl import JsonLines
 from streamer.sinks.pictures import PictureMaker
+from streamer.sources.base import Source, length_of
 from streamer.stage.static_mask import BoxesPx
 
 if TYPE_CHECKING:
@@ -70,8 +72,8 @@ class RunStamp:
     """Coordinated universal time minus the monotonic clock."""
 
 
-def run(config: Config) -> int:
-    """Analyse the sources of the configuration until they end or the user stops it."""
+def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
+    """Analyse the sources of the configuration until they end or the user stops it. `sinks` get the messages too."""
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     if config.resume and config.journal is None:
@@ -80,10 +82,10 @@ def run(config: Config) -> int:
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
     # Metrics first of all, so that they say what is starting.
     with _metrics(config) as metrics, contextlib.ExitStack() as stack:
-        return _run(config, metrics, stack)
+        return _run(config, metrics, stack, sinks)
 
 
-def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -> int:
+def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack, more_sinks: Sequence[Sink]) -> int:
     """`outer` closes what is needed until everything of the run is closed."""
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
@@ -103,7 +105,8 @@ def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
     note = _accuracy_notes(models)
-    display = open_display(config, people, note)
+    opened = {one.name: one.source for one in sources}
+    display = open_display(config, people, note, lengths=lambda: _lengths(opened))
     for line in dict.fromkeys(line for one in models.values() for line in one.detector.card.notes):
         remark(line)
     with contextlib.ExitStack() as stack:
@@ -124,17 +127,18 @@ def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -
         append = journal is not None and journal.journal.resumed
         jsonl = JsonLines(config.jsonl, append=append, on_fault=remark) if config.jsonl is not None else None
         publisher = _open_publisher(config, history, people)
-        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
+        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics, *more_sinks) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
         sessions = SessionMaker(config, models, stamp, journal, history, ignored_px, slides)
+        keyboard = LocalCommands(lambda: pipeline.stop("by the user"))
         pipeline = Pipeline(
             [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
             Analysers({name: one.analyser for name, one in models.items()}),
             sessions.first,
             RunOutputs(
                 [*sinks, display],
-                service=publisher.service if publisher else lambda: None,
+                service=lambda: _serve(publisher, keyboard),
                 show=display.show,
                 picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
                 stream=publisher.health if publisher else lambda: None,
@@ -146,18 +150,22 @@ def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack) -
             next_session=sessions.next,
             models=lambda source: _health(models[source], inference),
         )
+        keyboard.controls = pipeline.controls
+        if isinstance(display, Dashboard):
+            display.obey(keyboard)
         if publisher is not None:
             publisher.obey(pipeline.controls)
         held.begin()
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping
         try:
-            with _stop_on_signals(pipeline, publisher), display:
+            with _stop_on_signals(pipeline, publisher, display), display:
                 pipeline.start()
                 if report is not None:
                     report.is_due = True
                 _show_until_end(display, pipeline, jsonl, config.stop_after_s)
                 pipeline.finish()
+                display.stay()
         finally:
             if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
                 for final in filter(shows_anything, pipeline.finals.values()):
@@ -385,8 +393,19 @@ def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | Non
         pipeline.stop("by the user")
 
 
+def _serve(publisher: Publisher | None, keyboard: LocalCommands) -> None:
+    keyboard.serve()
+    if publisher is not None:
+        publisher.service()
+
+
+def _lengths(sources: Mapping[str, Source]) -> dict[str, int]:
+    """Frames that each source holds, where it has an end and is open."""
+    return {name: length for name, source in sources.items() if (length := length_of(source)) is not None}
+
+
 @contextlib.contextmanager
-def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None) -> Iterator[None]:
+def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None, display: Display) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential.
     Once only subscribers are waited for, they end that.
 
@@ -395,6 +414,7 @@ def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None) -> Iterato
     """
 
     def stop(number: int, _: FrameType | None) -> None:
+        display.leave()
         if publisher is not None and publisher.lingering:
             publisher.hurry()
         elif number not in stopped_by:
