@@ -166,11 +166,12 @@ def _seconds(milliseconds: float | None) -> str:
 
 def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
     parts: list[Span] = []
+    both = bool(sum(status.dropped.values()) and sum(status.skipped.values()))
     if sum(status.dropped.values()):
         meant = not set(status.dropped) - {PAUSED}
-        parts.append((f"dropped {in_words(status.dropped)}", FAINT if meant else ink(BAD)))
+        parts.append((f"dropped {in_words(status.dropped, short=both)}", FAINT if meant else ink(BAD)))
     if sum(status.skipped.values()):
-        parts.append((f"skipped {in_words(status.skipped)}", ink(CAUTION)))
+        parts.append((f"skipped {in_words(status.skipped, short=both)}", ink(CAUTION)))
     if with_reopenings and status.reopened:
         parts.append((f"reopened {number(status.reopened)}", ink(CAUTION)))
     if (behind := behind_in_words(status)) is not None:

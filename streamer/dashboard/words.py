@@ -136,10 +136,10 @@ def tally(counts: dict[str, int]) -> str:
     return ", ".join(f"{number(count)} {reason}" for reason, count in counts.items() if count)
 
 
-def in_words(counts: Mapping[str, int]) -> str:
-    """Reasons with their counts and what the reasons mean, where that fits in a line: where there is one."""
+def in_words(counts: Mapping[str, int], *, short: bool = False) -> str:
+    """Reasons with their counts; where there is one, also what it means, unless it has to be `short`."""
     given = {reason: count for reason, count in counts.items() if count}
-    if len(given) == 1 and (meaning := MEANINGS.get(next(iter(given)))):
+    if len(given) == 1 and not short and (meaning := MEANINGS.get(next(iter(given)))):
         return f"{tally(given)}: {meaning}"
     return tally(given)
 

@@ -151,13 +151,13 @@ def test_keys_change_the_picture_the_source_and_end_the_run(terminal, monkeypatc
         front.tick(SECOND)
         assert front.state.hint
         shown = []
-        for keys in ("m", "p", "p", "m", "m", "\t", "\x1b[A", "q"):
+        for keys in ("m", "f", "f", "m", "m", "\t", "\x1b[A", "q"):
             type_in(keys)
             front._keys.wait(5.0)
             front.tick(SECOND)
             shown.append((front.state.picture, front.state.map))
-        # The map and back to the picture, none, the map and back to none.
-        assert shown[:5] == [(True, True), (True, False), (False, False), (False, True), (False, False)]
+        # The map, the picture in its place, none, the map and back to none.
+        assert shown[:5] == [(None, True), (True, False), (False, False), (False, True), (False, False)]
         assert (shown[-1], front.state.selected) == (shown[4], "b")
         assert front.quit_requested
         front.run(lambda: pytest.fail("a run that was quit asks no more"))
