@@ -7,7 +7,7 @@ import textwrap
 from streamer.dashboard.canvas import Line, Span, fit, framed
 from streamer.dashboard.keyboard import HELP
 from streamer.dashboard.palette import ACCENT, CAUTION, FAINT, PLAIN, STRONG, ink
-from streamer.dashboard.state import DashboardState
+from streamer.dashboard.state import DashboardState, Waiting
 
 PATIENCE_NS = 5_000_000_000
 """After so long without a message it is said what may be wrong."""
@@ -30,16 +30,14 @@ def guidance_panel(state: DashboardState, width: int, height: int, now_ns: int |
         rows: list[list[Span]] = [[(f" {key:>9}  ", ink(ACCENT, bold=True)), (text, PLAIN)] for key, text in HELP]
         lines = [fit(row, width - 2) for row in rows]
         return framed(lines, width, height, title=[("keys", STRONG)], foot=[("? or Esc: back", FAINT)])
-    lines = [fit([(f" {line}", PLAIN)], width - 2) for line in waiting_lines(state, now_ns, width - 4)[:1]]
-    lines += [fit([(f" {line}", ink(CAUTION))], width - 2) for line in waiting_lines(state, now_ns, width - 4)[1:]]
+    told = [] if state.waits_for is None else waiting_lines(state.waits_for, now_ns, width - 4)
+    styles = [PLAIN, *[ink(CAUTION)] * len(told)]
+    lines = [fit([(f" {line}", style)], width - 2) for line, style in zip(told, styles, strict=False)]
     return framed(lines, width, height, title=[("nothing has come yet", STRONG)])
 
 
-def waiting_lines(state: DashboardState, now_ns: int | None, width: int = 1000) -> list[str]:
-    """What is waited for, and after a while what may be wrong; empty where nothing is."""
-    waits_for = state.waits_for
-    if waits_for is None:
-        return []
+def waiting_lines(waits_for: Waiting, now_ns: int | None, width: int = 1000) -> list[str]:
+    """What is waited for, and after a while what may be wrong, on lines of at most `width` characters."""
     lines = [f"waiting for messages from {waits_for.endpoint}"]
     if now_ns is not None and now_ns - waits_for.since_ns > PATIENCE_NS:
         lines.append("nothing came so far:")

@@ -188,9 +188,9 @@ class PlainReporter:
 
     def _report_waiting(self, now_ns: int) -> None:
         """What is waited for, and once what may be wrong."""
-        if self.state.updated_ns is None:
-            lines = waiting_lines(self.state, now_ns)
-            self._print(*lines[self._reported_waiting :])
+        if self.state.updated_ns is None and self.state.waits_for is not None:
+            lines = waiting_lines(self.state.waits_for, now_ns)
+            self._print(*(f"leukostream: {line}" for line in lines[self._reported_waiting :]))
             self._reported_waiting = len(lines)
 
     def _introduce(self) -> None:
