@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from streamer.commands.options import Parser, add_key_options, positive
 from streamer.commands.output import remark
-from streamer.dashboard.guidance import waiting_lines
-from streamer.dashboard.state import Waiting
+from streamer.network.silence import Waiting, waiting_lines
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.lines import json_line
 

@@ -82,7 +82,8 @@ def _named(view: SourceView, cell: messages.CellMessage) -> list[Span]:
     if name == UNCLASSIFIED:
         like = "like no training cell, " if cell.unclassified_reason == UNLIKE_TRAINING else ""
         name = f"unclassified ({like}{cell.top_class}?)"
-    spans: list[Span] = [(f" {_sure(cell)} ", FAINT), (name, PLAIN)]
+    sure = "" if cell.reclassified else f" {_sure(cell)}"  # of its looks, not of the person
+    spans: list[Span] = [(f"{sure} ", FAINT), (name, PLAIN)]
     if cell.subclass:
         spans.append((f", {cell.subclass}", FAINT))
     if cell.reclassified:

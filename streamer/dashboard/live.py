@@ -34,8 +34,9 @@ from streamer.dashboard.keyboard import Commands, Keyboard
 from streamer.dashboard.layout import render
 from streamer.dashboard.palette import in_sixteen
 from streamer.dashboard.picture import Colours
-from streamer.dashboard.state import DashboardState, Picture, Waiting
+from streamer.dashboard.state import DashboardState, Picture
 from streamer.dashboard.terminal import HeldErrors, Keys
+from streamer.network.silence import Waiting
 from streamer.protocol import messages
 from streamer.records import Frame
 

@@ -11,8 +11,7 @@ from rich.cells import cell_len
 
 from streamer.dashboard.canvas import clean
 from streamer.dashboard.display import Inbox
-from streamer.dashboard.guidance import waiting_lines
-from streamer.dashboard.state import DashboardState, SourceView, Waiting
+from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import (
     LEAST_AGREEMENT,
     METHODS,
@@ -34,6 +33,7 @@ from streamer.dashboard.words import (
     verdict_lines,
     with_smudge_cells,
 )
+from streamer.network.silence import Waiting, waiting_lines
 from streamer.protocol import messages
 from streamer.records import AbsoluteShare, Frame
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from streamer.config import FIVE_PART_RANGES
 from streamer.dashboard.chart import Chart, Step, step_of
 from streamer.dashboard.palette import class_letters
+from streamer.network.silence import Waiting
 from streamer.protocol import messages
 from streamer.records import UNCLASSIFIED, SlideInfo, SourceStatus
 
@@ -20,15 +21,6 @@ Picture = npt.NDArray[np.uint8]
 
 CELLS_KEPT = 64
 """Newest cells of each source that stay; a screen never shows more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Messages of a streamer elsewhere that have not come yet."""
-
-    endpoint: str
-    since_ns: int
-    """Local monotonic time."""
 
 
 @dataclass(slots=True)

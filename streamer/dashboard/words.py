@@ -128,7 +128,7 @@ def progress(view: SourceView, length: int | None) -> str:
     text = f"frame {number(place)} of {number(length)}"
     rate = None if view.status is None or view.status.state == "ended" else view.status.fps
     left_s = (length - place) / rate if rate else 0.0
-    return f"{text}, {duration(math.ceil(left_s)).removeprefix('0:')} left" if left_s else text
+    return f"{text}, {duration(math.ceil(left_s)).removeprefix('0:').removeprefix('0')} left" if left_s else text
 
 
 def tally(counts: dict[str, int]) -> str:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from collections import Counter
 
-from streamer.commands.demo import MOST_OF_A_CELL_PX, SOURCE_UNWATCHED
+from streamer.commands.demo import SOURCE_UNWATCHED
+from streamer.commands.demo_truth import MOST_OF_A_CELL_PX
 from streamer.sources import parse_source
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 
