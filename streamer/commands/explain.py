@@ -21,6 +21,7 @@ from engines.models.scale import rbc_diameter_seen
 from streamer.commands.classify import files_below, readable
 from streamer.commands.options import Parser, add_classifier_option
 from streamer.commands.output import output_folder, reporting, say
+from streamer.commands.progress import track
 from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
 
@@ -88,7 +89,7 @@ def main(options: Options) -> int:
     naming = ClassDecision.of(explainer.classifier)
     index = _class_index(options.class_name, naming)
     with reporting("-o", out, "a folder that can be written"), open(out / LINES, "wb") as lines:
-        for name, picture in readable(folder, files, skipped):
+        for name, picture in readable(folder, track(files, "pictures", len(files)), skipped):
             cells, boxes = _explained(picture, explainer, finder, index)
             target = Path(name).with_suffix(".png")
             _write(out / target, picture, cells)

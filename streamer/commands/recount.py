@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from streamer.commands.options import Parser
 from streamer.commands.output import remark, say
+from streamer.commands.progress import steps
 from streamer.counting.morphometry import summary
 from streamer.dashboard import format_differential
 from streamer.journal import differences, last_published, opened, recounted
@@ -32,7 +33,8 @@ def recount(path: str) -> int:
     differing = 0
     with opened(path) as journal:
         for stored in journal.sessions:
-            counted = recounted(stored)
+            with steps(f"{stored.source}: frames", stored.frame_count) as step:
+                counted = recounted(stored, lambda _, step=step: step())
             factory = MessageFactory(stored.source, session=stored.id, run_id=new_id())
             print(format_differential(factory.differential(counted.differential)))
             if stored.rules.segmenter is not None:

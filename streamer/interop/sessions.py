@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -110,8 +110,13 @@ class ExportedSession:
             )
 
 
-def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:
-    """Count a session again. JournalError for what of it can't be."""
+def exported(
+    stored: StoredSession,
+    pseudonymised: bool = False,
+    production: bool = False,
+    each: Callable[[], None] = lambda: None,
+) -> ExportedSession:
+    """Count a session again; `each` is called after every frame. JournalError for what of it can't be."""
     if pseudonymised:
         stored = replace(stored, slide=pseudonymous(stored.slide, stored.first_id))
     last = stored.created_utc
@@ -120,6 +125,7 @@ def exported(stored: StoredSession, pseudonymised: bool = False, production: boo
         nonlocal last
         last = seen.captured_utc or last
         micrometres.add(seen)
+        each()
 
     micrometres = MicrometrePlaces()
     result = recounted(stored, note)
