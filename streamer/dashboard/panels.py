@@ -177,7 +177,8 @@ def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
     if (behind := behind_in_words(status)) is not None:
         parts.append((behind, ink(CAUTION)))
     if status.hidden_px:
-        parts.append((f"{number(len(status.hidden_px))} parts of the frame left out", FAINT))
+        count = len(status.hidden_px)
+        parts.append((f"{number(count)} {'part' if count == 1 else 'parts'} of the frame left out", FAINT))
     if (positions := positions_in_words(status)) is not None:
         ignored = status.positions is not None and status.positions.note is not None
         parts.append((positions, ink(CAUTION) if ignored else FAINT))

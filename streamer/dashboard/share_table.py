@@ -36,8 +36,6 @@ RELATIVE = "rel. %"
 """Relative: of the white cells counted, not of a volume of blood."""
 ABSOLUTE = "10⁹/L"
 NARROWEST_BAR = 8
-MOST_FLAG_LINES = 99
-"""All of them, that is: a screen has fewer lines."""
 LEAST_NAME = 10
 """Terminal cells below which names are not cropped to make room for bars."""
 SHORT_NAMES = {
@@ -230,7 +228,7 @@ def _top(message: messages.DifferentialMessage, width: int, reasons: int = 3, *,
         why = f": {'; '.join(reason.text for reason in verdict.reasons)}" if verdict.reasons else ""
         lines += _wrapped(f"{mark} {verdict.state}{why}", ink(colour, bold=True), width, reasons)
     if message.flags:
-        lines += _wrapped(raised(message, notes=notes), ink(BAD, bold=True), width, MOST_FLAG_LINES)
+        lines += _wrapped(raised(message, notes=notes), ink(BAD, bold=True), width)
     return lines
 
 
@@ -240,15 +238,13 @@ def _rest(message: messages.DifferentialMessage, note: str | None, width: int, m
     frames = number(message.frames_accepted)
     if message.frames != message.frames_accepted:
         frames += f" of {number(message.frames)}"
-    nucleated = (("NRBC ", f"{number(message.nrbc)}{per_100}"),)
-    seen = (
+    parts = [
+        ("NRBC ", f"{number(message.nrbc)}{per_100}"),
         ("red cells ", number(message.rbc_seen)),
         ("platelets ", number(message.platelets_seen)),
         ("frames used ", frames),
-    )
-    both = _labelled([*nucleated, *seen])
-    parts = [both] if span_len(both) <= width else [_labelled(nucleated), _labelled(seen)]
-    lines = [fit(spans, width) for spans in parts]
+    ]
+    lines = _packed(parts, width)
     always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""
     errors = errors_line(message, note)
     texts = [
@@ -266,13 +262,22 @@ def _rest(message: messages.DifferentialMessage, note: str | None, width: int, m
     return lines
 
 
-def _labelled(parts: Sequence[tuple[str, str]]) -> list[Span]:
-    spans = [span for label, text in parts for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
-    return spans[:-1]
+def _packed(parts: Sequence[tuple[str, str]], width: int) -> list[Line]:
+    """Labels and values, as many on a line as it has room for."""
+    rows: list[list[Span]] = [[]]
+    for label, text in parts:
+        spans: list[Span] = [(label, FAINT), (text, PLAIN)]
+        joined = [*rows[-1], (" · ", FAINT), *spans] if rows[-1] else spans
+        if rows[-1] and span_len(joined) > width:
+            rows.append(spans)
+        else:
+            rows[-1] = joined
+    return [fit(spans, width) for spans in rows]
 
 
-def _wrapped(text: str, style: Style, width: int, most: int) -> list[Line]:
-    """`text` on at most `most` lines, the last one cropped if there is more."""
+def _wrapped(text: str, style: Style, width: int, most: int | None = None) -> list[Line]:
+    """`text` on at most `most` lines, the last one cropped if there is more; None: on as many as it takes."""
     lines = textwrap.wrap(clean(text), max(1, width))
-    lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
+    if most is not None:
+        lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
     return [fit([(line, style)], width) for line in lines]

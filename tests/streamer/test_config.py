@@ -68,5 +68,5 @@ def test_a_range_that_is_none_is_refused(tmp_path, pair):
 
 @pytest.mark.parametrize("percent", [0.0, -3.0, 50.0, float("nan")])
 def test_a_precision_that_no_count_or_any_reaches_is_refused(percent):
-    with pytest.raises(UsageError, match="--stop-at-precision: got .*, expected a number"):
+    with pytest.raises(UsageError, match=r"--stop-at-precision: got .*, expected a number"):
         load_config(None, {"stop_at_precision": percent})

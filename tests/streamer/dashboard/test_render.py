@@ -174,6 +174,27 @@ def test_the_verdict_stands_first_above_the_table(state_word):
     assert "rel. %" in lines[row + 2]
 
 
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_verdict_count_and_all_flags_are_on_every_screen(width, height):
+    """At 80 x 24 too, with more flags than usual and notes that have to give way."""
+    state = busy_state()
+    reasons = tuple(VerdictReason("r", f"reason {n}: something was measured that speaks", 8, 100) for n in range(6))
+    texts = [f"class{n} {n}.5 % ({n} of 100; limits {n}–9; usual 0–1)" for n in range(6)]
+    flags = tuple(flag(text, note="slides of which it is true are flagged so in 97 of 100") for text in texts)
+    verdict = Verdict(state="do not use", reasons=reasons)
+    state.update(differential(FIVE, 3, verdict=verdict, flags=flags, edge=12, not_assessed=["plasma cell"]))
+    for picture in (None, False):
+        state.picture = picture
+        rows = text_of(render(state, width, height)).splitlines()
+        top = next(place for place, row in enumerate(rows) if "╭─ differential" in row)
+        left = rows[top].index("╭─ differential")
+        right = rows[top].index("╮", left)
+        panel = " ".join(" ".join(row[left + 1 : right] for row in rows[top + 1 :]).split())
+        for text in ("✕ do not use: reason 0", *texts):
+            assert text in panel
+        assert "100 white cells" in rows[top]
+
+
 def test_not_assessed_and_the_note_of_the_card_are_shown():
     state = busy_state()
     state.note = "classifier: 4 of 100 wrong on PBC"
