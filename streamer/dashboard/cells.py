@@ -121,7 +121,7 @@ def chosen_panel(state: DashboardState, width: int, height: int, colours: Colour
     text = inner - columns - 2
     lines: list[Line] = [fit([letter_mark(view.letters(), cell.class_), *_named(view, cell)], text)]
     if state.naming:
-        lines.append(fit([("which class is it? press its letter, or another key", STRONG)], text))
+        lines.append(fit([("its class? press a letter", STRONG)], text))
         for letter, name in class_keys(view):
             lines.append(
                 fit([(f" {letter} ", ink("#ffffff", on=class_colour(name), bold=True)), (f" {name}", PLAIN)], text)

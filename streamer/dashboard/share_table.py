@@ -86,11 +86,11 @@ def differential_lines(state: DashboardState, width: int, height: int) -> list[L
         return to_height([fit([("nothing counted yet", FAINT)], width)], width, height)
     rows = class_rows(message)
     room = height - 1 - len(rows)
-    top = next(
-        (lines for reasons, notes in ((3, True), (3, False), (2, False), (1, False))
-         if len(lines := _top(message, width, reasons, notes=notes)) <= room),
-        _top(message, width, 1, notes=False),
-    )  # fmt: skip
+    top: list[Line] = []
+    for reasons, notes in ((None, True), (3, True), (3, False), (2, False), (1, False)):
+        top = _top(message, width, reasons, notes=notes)
+        if len(top) <= room:
+            break
     rest: list[Line] = []
     for most in (3, 2, 1):
         rest = _rest(message, state.note, width, most)
@@ -218,8 +218,10 @@ def _merged(cells: Sequence[Span]) -> list[Span]:
     return spans
 
 
-def _top(message: messages.DifferentialMessage, width: int, reasons: int = 3, *, notes: bool = True) -> list[Line]:
-    """What is read first: the verdict on at most `reasons` lines, then every flag, however many lines they take."""
+def _top(
+    message: messages.DifferentialMessage, width: int, reasons: int | None = None, *, notes: bool = True
+) -> list[Line]:
+    """What is read first: the verdict on at most `reasons` lines (None: on as many as it takes), then every flag."""
     lines: list[Line] = []
     verdict = message.verdict
     if verdict is not None:
