@@ -178,8 +178,9 @@ def _not_found(name_or_path: str, path: Path, task: Task) -> ModelNotFoundError:
         )
     if path.suffix in (".onnx", ".toml") or len(path.parts) > 1:
         beside = [entry.name for entry in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
+        hint = near(path.name, beside) or ";"
         return ModelNotFoundError(
-            f"{task} {name_or_path!r}: got no such file{near(path.name, beside) or ';'} expected an ONNX file; check the path"
+            f"{task} {name_or_path!r}: got no such file{hint} expected an ONNX file; check the path"
         )
     available = _choices(task) or "none is shipped"
     return ModelNotFoundError(
