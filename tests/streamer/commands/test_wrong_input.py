@@ -180,7 +180,7 @@ PYTHON = re.compile(
     r"|<class|<function|object at 0x|`(float|int|str|bool|array|object)\b|\b(got|expected) (float|int|str|bool)\b"
 )
 ADVICE = re.compile(
-    r"expected|see: leukostream|did you mean|available: |known: |give |check |which ha(s|ve) to be given"
+    r"expected|see: leukostream|did you mean|available: |known: |give |check |fetch it with|which ha(s|ve) to be given"
 )
 REMARKS = re.compile(r"leukostream: (skipped |[\w-]+: runs on )|classified \d+ files")
 """Lines that say what was done before it failed."""
