@@ -26,6 +26,8 @@ AUTO = "auto"
 DEFAULT_CLASSIFIER = "efficientnet-lite0"
 DEFAULT_DETECTOR = "yolov5n-blood"
 
+THE_COMMAND_LINE = "the command line"
+
 FILE_MAX_BYTES = 1 << 20
 """Of a configuration file; real ones have some hundred."""
 
@@ -194,8 +196,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How it keeps frames: as got, that is without loss, or as JPEG."""
     dashboard: bool | None = None
     """None: on where standard output is a terminal."""
-    picture: bool = True
-    """The current frame, drawn in the dashboard."""
+    picture: bool | None = None
+    """The current frame, drawn in the dashboard; None: where cells can be recognised in it."""
     map: bool = False
     """The map of the slide, drawn large in the dashboard; a large terminal has it beside the picture anyway."""
     workers: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -226,7 +228,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
 
 
-def load_config(path: str | None, overrides: dict[str, Any], where: str = "the command line") -> Config:
+def load_config(path: str | None, overrides: dict[str, Any], where: str = THE_COMMAND_LINE) -> Config:
     """The configuration of a TOML file (None: the defaults) with the given fields replaced. `where`: who gave them.
 
     UsageError for a file that can't be read, a key that doesn't exist (the near ones are named) and a value of the
@@ -267,18 +269,44 @@ def _convert(values: dict[str, Any], where: str) -> Config:
         try:
             converted[key] = msgspec.convert(value, fields[key])
         except msgspec.ValidationError as error:
-            raise UsageError(f"{where}: {key}{_fault(error)}{_near_choice(value, fields[key])}") from error
+            named = f"--{key.replace('_', '-')}" if where == THE_COMMAND_LINE else f"{where}: {key}"
+            raise UsageError(f"{named}{_fault(error, value)}{_near_choice(value, fields[key])}") from error
     try:
         return Config(**converted)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _fault(error: msgspec.ValidationError) -> str:
+def _fault(error: msgspec.ValidationError, value: object) -> str:
     """What msgspec says, in the order of our errors: the place in the value, got, expected."""
     fault, _, place = str(error).partition(" - at `$")
-    fault = re.sub(r"^Expected `(.*?)(?: \| null)?`, got `(.*)`$", r"got \2, expected \1", fault)
-    return f"{place.strip('`')}: {fault[0].lower()}{fault[1:]}"
+    return f"{place.strip('`')}: {in_plain_words(fault, value if not place else None)}"
+
+
+_KINDS = {
+    **{"float": "a number", "int": "a whole number", "str": "a text", "bool": "true or false"},
+    **{"array": "a list", "object": "a table", "null": "nothing"},
+}
+"""What msgspec's types are called by people."""
+_BOUNDS = {">=": "of at least", "<=": "of at most", ">": "above", "<": "below"}
+
+
+def in_plain_words(fault: str, value: object = None) -> str:
+    """A fault that msgspec found, for people who don't program. `value`: what was got; None: it has to be left out."""
+
+    def plain(kinds: str) -> str:
+        return " or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | ") if kind != "null")
+
+    if bound := re.fullmatch(r"Expected `(float|int)(?: \| null)?` (>=|<=|>|<) (\S+)", fault):
+        kind, sign, limit = bound.groups()
+        got = "" if value is None else f"got {value}, "
+        return f"{got}expected {plain(kind)} {_BOUNDS[sign]} {limit.removesuffix('.0')}"
+    if other := re.fullmatch(r"Expected `(.*)`, got `(.*)`", fault):
+        return f"got {plain(other.group(2))}, expected {plain(other.group(1))}"
+    if length := re.fullmatch(r"Expected `(\w+)(?: \| null)?` of length (>=|<=) (\d+)", fault):
+        kind, sign, limit = length.groups()
+        return f"expected {plain(kind)} of {'at least' if sign == '>=' else 'at most'} {limit} characters"
+    return f"{fault[:1].lower()}{fault[1:]}"
 
 
 def _near_choice(value: object, type_: Any) -> str:

@@ -178,7 +178,10 @@ def _not_found(name_or_path: str, path: Path, task: Task) -> ModelNotFoundError:
         )
     if path.suffix in (".onnx", ".toml") or len(path.parts) > 1:
         beside = [entry.name for entry in path.parent.glob("*.onnx")] if path.parent.is_dir() else []
-        return ModelNotFoundError(f"{task} {name_or_path!r}: no such file{near(path.name, beside)}")
+        hint = near(path.name, beside) or ";"
+        return ModelNotFoundError(
+            f"{task} {name_or_path!r}: got no such file{hint} expected an ONNX file; check the path"
+        )
     available = _choices(task) or "none is shipped"
     return ModelNotFoundError(
         f"{task} {name_or_path!r}: no such model{near(name_or_path, zoo_names()) or ';'} "
@@ -190,9 +193,7 @@ def _parse(data: bytes, where: str) -> ModelProto:
     try:
         proto = onnx.load_model_from_string(data)
     except (DecodeError, ValueError) as error:
-        raise ModelFormatError(
-            f"{where}: got no readable ONNX ({error}), expected an ONNX file; export it again"
-        ) from error
+        raise ModelFormatError(f"{where}: got no readable ONNX, expected an ONNX file; export it again") from error
     if not proto.graph.node:
         raise ModelFormatError(f"{where}: got an ONNX file without any operator, expected a network; export it again")
     return widened(proto)

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +35,7 @@ from streamer.protocol.messages import (
 from streamer.records import Frame
 from streamer.run.pipeline import QUEUE
 from streamer.run.ring import Ring
+from streamer.sources.base import Source
 
 if TYPE_CHECKING:
     import supervision
@@ -123,7 +124,7 @@ class _Counted:
 class _Inbox:
     """The viewer of a run: puts each frame together with its messages, for another thread to take."""
 
-    def __init__(self, note: str | None) -> None:
+    def __init__(self, note: str | None, _: Mapping[str, Source]) -> None:
         self.ring: Ring[CountedFrame] = Ring(1, "block")
         self.label_names: dict[str, tuple[str, ...]] = {}
         self._note = note

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from streamer.analysis.field_search import ENGINES_KEPT, FieldSearch
 from streamer.analysis.named_cell import NamedCell, named_cell
 from streamer.commands.options import Parser, add_classifier_option, add_site_option
 from streamer.commands.output import remark, reporting, say
+from streamer.commands.progress import track
 from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Backend
 from streamer.counting.decision import ClassDecision
 from streamer.protocol.lines import json_line
@@ -66,6 +67,7 @@ def main(options: Options) -> int:
     def say(line: str) -> None:
         remark(line, sys.stderr if options.jsonl == "-" else sys.stdout)
 
+    files_below(options.source)  # before models are loaded in vain
     name = options.classifier
     if options.site is not None:
         if name != DEFAULT_CLASSIFIER:
@@ -96,7 +98,7 @@ def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearc
         reporting("--jsonl", jsonl),
         open(sys.stdout.fileno() if jsonl == "-" else jsonl, "wb", closefd=jsonl != "-") as out,
     ):
-        for names, pictures in _batches(folder, files, skipped):
+        for names, pictures in _batches(folder, track(files, "pictures", len(files)), skipped):
             for name, cell in zip(names, named_cells(pictures, classifier, search), strict=True):
                 out.write(json_line(msgspec.json.encode({"file": name, **msgspec.to_builtins(cell)})))
             done += len(names)
@@ -122,7 +124,7 @@ def files_below(folder: str) -> list[str]:
     return sorted(paths, key=natural_key)
 
 
-def readable(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[str, Image]]:
+def readable(folder: str, files: Iterable[str], skipped: Counter[str]) -> Iterator[tuple[str, Image]]:
     """(name, picture) of the files that hold one; the others are reported and counted in `skipped` by reason."""
     for file in files:
         read = read_image(Path(folder, file), LIMITS)
@@ -133,7 +135,7 @@ def readable(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[t
             yield Path(file).as_posix(), read.pixels
 
 
-def _batches(folder: str, files: list[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
+def _batches(folder: str, files: Iterable[str], skipped: Counter[str]) -> Iterator[tuple[list[str], list[Image]]]:
     pictures = readable(folder, files, skipped)
     while batch := list(islice(pictures, BATCH)):
         yield [name for name, _ in batch], [picture for _, picture in batch]

@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -21,6 +21,12 @@ from engines.base import EngineError
 from engines.zoo.registry import find, models
 from streamer.commands.options import Parser
 from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
+
+DRIVER = "NVIDIA driver"
+ONNXRUNTIME_CUDA = "backend onnxruntime cuda"
+OF_A_GPU = (ONNXRUNTIME_CUDA, "CUDA binding", *FLAVOURS)
+"""What is of no use without one."""
+MODEL = "model "
 
 REQUIRED = ("opencv-python", "numpy", "onnx", "onnxruntime", "pyzmq", "msgspec", "rich", "scipy")
 
@@ -70,21 +76,45 @@ def examine() -> Iterable[Finding]:
 
 
 def doctor(console: Console) -> int:
-    """Print what `examine` finds; exit status 1 when something needed is missing."""
+    """Print what `examine` finds, the worst first, and what is fine in one paragraph; exit status 1 when something
+    needed is missing."""
+    findings = list(summed(list(examine())))
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    for _ in range(2):
+        table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    failed = False
-    for finding in examine():
-        mark = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
-        remedy = f"; to have it: {finding.remedy}" if finding.remedy and not finding.ok else ""
+    for finding in sorted((one for one in findings if not one.ok), key=lambda one: not one.needed):
+        mark = "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
+        remedy = f"; to have it: {finding.remedy}" if finding.remedy else ""
         table.add_row(mark, finding.what, escape(finding.detail + remedy))  # an extra's name stands in brackets
-        failed |= finding.needed and not finding.ok
-    console.print(table)
+    fine = ", ".join(f"{one.what} {one.detail}".strip() for one in findings if one.ok)
+    table.add_row("[green]fine[/]", "", escape(fine))
+    console.print(table, highlight=False)
+    failed = any(one.needed and not one.ok for one in findings)
     verdict = "leukostream can't run here yet: see the lines marked missing" if failed else "leukostream can run here"
     console.print(verdict)
     return 1 if failed else 0
+
+
+def summed(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Models in one finding for those that are here and one for those that aren't, missing ones apart; without a driver
+    of NVIDIA's, nothing of what only a GPU needs."""
+    no_gpu = any(one.what == DRIVER and not one.ok for one in findings)
+    for one in findings:
+        if one.what.startswith(MODEL) and (one.ok or not one.needed):
+            continue
+        if no_gpu and one.what in OF_A_GPU and not one.ok:
+            continue
+        yield one
+    here = [one.what.removeprefix(MODEL) for one in findings if one.what.startswith(MODEL) and one.ok]
+    if here:
+        yield Finding("models", True, f"({', '.join(here)})")
+    absent = [
+        one.what.removeprefix(MODEL) for one in findings if one.what.startswith(MODEL) and not one.ok and not one.needed
+    ]
+    if absent:
+        remedy = "leukostream models pull NAME --from CLONE|URL"
+        yield Finding(f"{len(absent)} models", False, ", ".join(absent), remedy=remedy)
 
 
 def _python() -> Finding:
@@ -92,7 +122,7 @@ def _python() -> Finding:
     return Finding(
         "python",
         sys.version_info >= (3, 11),
-        f"{version} on {platform.platform(terse=True)}",
+        f"{version} on {platform.system()} {platform.machine()}",
         needed=True,
         remedy="3.11 or newer",
     )
@@ -112,9 +142,9 @@ def _models() -> Iterable[Finding]:
         except EngineError as error:
             needed = card.name in (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER)
             remedy = "install leukostream again" if needed else ""  # else the error says how to have it
-            yield Finding(f"model {card.name}", False, str(error), needed=needed, remedy=remedy)
+            yield Finding(f"{MODEL}{card.name}", False, str(error), needed=needed, remedy=remedy)
         else:
-            yield Finding(f"model {card.name}", True, card.summary, needed=True)
+            yield Finding(f"{MODEL}{card.name}", True, "", needed=True)
 
 
 def _onnxruntime() -> Finding:
@@ -123,11 +153,11 @@ def _onnxruntime() -> Finding:
     except ImportError as error:
         return Finding("backend onnxruntime", False, str(error), needed=True, remedy="pip install onnxruntime")
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
-    return Finding("backend onnxruntime", True, f"providers: {providers}", needed=True)
+    return Finding("backend onnxruntime", True, f"({providers})", needed=True)
 
 
 def _onnxruntime_cuda() -> Finding:
-    what = "backend onnxruntime cuda"
+    what = ONNXRUNTIME_CUDA
     if onnxruntime_has_cuda():
         return Finding(what, True, "its provider is installed; a run says whether it starts")
     remedy = "with a GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu"

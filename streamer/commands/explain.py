@@ -23,6 +23,7 @@ from streamer.commands.classify import files_below, readable
 from streamer.commands.heat_sheet import ShownCell, sheet
 from streamer.commands.options import Parser, add_classifier_option
 from streamer.commands.output import output_folder, reporting, say
+from streamer.commands.progress import track
 from streamer.config import DEFAULT_DETECTOR
 from streamer.counting.decision import ClassDecision
 from streamer.sources.base import SourceError
@@ -97,7 +98,7 @@ def main(options: Options) -> int:
     naming = ClassDecision.of(explainer.classifier)
     index = _class_index(options.class_name, naming)
     with reporting("-o", out, "a folder that can be written"), open(out / LINES, "wb") as lines:
-        for name, picture in readable(folder, files, skipped):
+        for name, picture in readable(folder, track(files, "pictures", len(files)), skipped):
             target = Path(name).with_suffix(".png")
             cells = []
             for evidence, box, place in _explained(picture, explainer, finder, search, index):

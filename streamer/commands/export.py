@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import TextIO
 from engines.base import UsageError
 from streamer.commands.options import Parser, add_production_option
 from streamer.commands.output import output_folder, reporting, say, writing
+from streamer.commands.progress import steps
 from streamer.commands.slide_info import add_wbc_options, with_wbc
 from streamer.interop.formats import FORMATS, files_maker_of, writer_of
 from streamer.interop.sessions import ExportedSession, exported
-from streamer.journal import opened
+from streamer.journal import StoredSession, opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +97,12 @@ def export(
     write = writer_of(format_)
     with opened(path) as journal, _writing(out) as file:
         meant = with_wbc(journal.sessions, wbc, wbc_includes_nrbc)
-        sessions = [exported(stored, pseudonymised, production) for stored in meant]
+        sessions = [_counted(stored, pseudonymised, production) for stored in meant]
         if pictures is not None:
             sessions = [replace(one, pictures=_write_pictures(one, pictures)) for one in sessions]
         write(sessions, file)
+    cells = sum(1 for one in sessions for _ in one.result.count.cells())
+    say(f"exported {len(sessions)} {'slide' if len(sessions) == 1 else 'slides'}, {cells} cells, to {out}", sys.stderr)
     return 0
 
 
@@ -115,13 +119,18 @@ def _export_files(options: Options) -> int:
         raise UsageError(f"--wbc: got --format {options.format}, which has no absolute counts; expected another one")
     make = files_maker_of(options.format)
     with opened(options.journal) as journal:
-        sessions = [exported(stored, options.pseudonymise, options.production) for stored in journal.sessions]
+        sessions = [_counted(stored, options.pseudonymise, options.production) for stored in journal.sessions]
         for name, content in make(sessions, options.recording):
             path = str(output_folder(options.out) / name)
             with writing(path) as file:
                 file.write(content)
             say(f"{path}: {len(content) / 1e6:.1f} MB")
     return 0
+
+
+def _counted(stored: StoredSession, pseudonymised: bool, production: bool) -> ExportedSession:
+    with steps(f"{stored.source}: frames", stored.frame_count) as step:
+        return exported(stored, pseudonymised, production, step)
 
 
 def _write_pictures(one: ExportedSession, folder: str) -> dict[int, str]:

@@ -28,18 +28,22 @@ HEADLINES = {
     "calibration_error": "calibration error",
     "mean_macro_f1": "mean macro-F1",
     "mean_unlike_training": "called unlike the training cells",
-    "mean_iou": "mean IoU of nucleus and cytoplasm",
+    "mean_iou": "mean IoU",
 }
 """Figures that sum a model up, as they are called; the card has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """With a name: pull the file of that model; with a folder: write a model repository there; without: list all."""
+    """Without `request`: list all."""
 
-    name: str | None = None
-    source: str | None = None
-    repository: str | None = None
+    request: str | None = None
+    """"show", "pull", or "triton": write a model repository."""
+    name: str = ""
+    source: str = ""
+    """Where the file comes from, of pull."""
+    repository: str = ""
+    """The folder of triton."""
     model: list[str] | None = None
     """What is written there; None: DEFAULT_DETECTOR and DEFAULT_CLASSIFIER."""
     size: list[str] | None = None
@@ -47,7 +51,10 @@ class Options:
 
 
 def add_options(parser: Parser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser, title="commands")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="request", parser_class=Parser, title="commands")
+    text = "what one model is, and all figures that were measured of it"
+    show = commands.add_parser("show", help=text, description=f"{text.capitalize()}.")
+    show.add_argument("name", metavar="NAME", help="as leukostream models lists it")
     text = "fetch the file of a model that does not ship"
     fetch = commands.add_parser("pull", help=text, description=f"{text.capitalize()}.")
     fetch.add_argument("name", metavar="NAME", help="as leukostream models lists it")
@@ -75,12 +82,15 @@ def add_options(parser: Parser) -> None:
 
 
 def main(options: Options) -> int:
-    if options.repository is not None:
+    if options.request == "pull":
+        path = pull(zoo_card(options.name), options.source)
+        say(f"{options.name}: {path}, as its card says")
+    elif options.request == "show":
+        show_model(zoo_card(options.name), Console())
+    elif options.request == "triton":
         return write_triton(options.repository, options)
-    if options.name is None or options.source is None:
-        return print_models(Console())
-    path = pull(zoo_card(options.name), options.source)
-    say(f"{options.name}: {path}, as its card says")
+    else:
+        list_models(Console())
     return 0
 
 
@@ -100,25 +110,58 @@ def write_triton(folder: str, options: Options) -> int:
     return 0
 
 
-def print_models(console: Console) -> int:
-    """One block a model: what it is, what it names, how well on which data."""
-    for card in models():
-        where = place(card)
-        console.print(f"[bold]{card.name}[/]  {card.task}, {where}: {card.summary}", highlight=False)
-        if where == "not here":
-            console.print(f"  {how_to_get(card)}", highlight=False, markup=False)
-        console.print(f"  names {', '.join(card.class_names)}", highlight=False)
-        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 2))
-        for measured_on, figures in card.figures.items():
-            text = ", ".join(_headlines(figures)) or _recalls(figures)
-            if text:  # what can't be said in a line is in the card alone
-                table.add_row(str(measured_on), text)
-        console.print(table, highlight=False)
+def list_models(console: Console) -> None:
+    """A line a model: what it does, whether its file is here, the figure that matters."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    rows = [(card.name, card.task, "no" if place(card) == "not here" else "yes", headline(card)) for card in models()]
+    for column, heading in enumerate(("model", "task", "here")):
+        table.add_column(heading, no_wrap=True, min_width=max(len(row[column]) for row in rows))
+    table.add_column("the figure that matters", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, highlight=False)
     console.print(
-        "All figures, and the commands that measured them, are in the cards: engines/zoo/**/NAME.toml",
+        "all of a model: leukostream models show NAME\n"
+        "to have its file: leukostream models pull NAME --from a clone of leukostream, or its address",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
-    return 0
+
+
+def headline(card: Card) -> str:
+    """For a classifier what it gets wrong in the worst laboratory that it never saw; for others, and where that is not
+    known, the first figure of cells that chose nothing, else of any."""
+    worst = known_of(card).worst_unseen
+    if worst is not None:
+        return f"{worst.wrong_percent:.0f} % wrong, worst unseen laboratory"
+    proofs = sorted(card.figures.items(), key=lambda item: item[0].part not in ("holdout", "test"))
+    for on, figures in proofs:
+        first = next(_headlines(figures), None)
+        if first is not None:
+            return f"{first} ({on})"
+    return "none measured"
+
+
+def show_model(card: Card, console: Console) -> None:
+    """What it is, what it names, how well on which data."""
+    where = place(card)
+    console.print(f"[bold]{card.name}[/]  {card.task}, {where}: {card.summary}", highlight=False)
+    if where == "not here":
+        console.print(f"  {how_to_get(card)}", highlight=False, markup=False)
+    console.print(f"  names {', '.join(card.class_names)}", highlight=False, markup=False)
+    console.print(f"  first of all: {headline(card)}", highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 2))
+    for measured_on, figures in card.figures.items():
+        text = ", ".join(_headlines(figures)) or _recalls(figures)
+        if text:  # what can't be said in a line is in the card alone
+            table.add_row(str(measured_on), text)
+    console.print(table, highlight=False)
+    console.print(
+        f"All figures, and the commands that measured them, are in its card: engines/zoo/**/{card.name}.toml",
+        highlight=False,
+        markup=False,
+    )
 
 
 def accuracy_note(card: Card) -> str | None:

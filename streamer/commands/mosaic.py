@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,15 @@ import cv2
 import numpy as np
 
 from engines.base import LeukostreamError, UsageError
+from engines.geometry import Image
 from streamer.commands.options import Parser, positive, whole
 from streamer.commands.output import reporting, say, writing
+from streamer.commands.progress import track
 from streamer.journal import JournalError, StoredSession, opened
 from streamer.mosaic import deep_zoom
 from streamer.mosaic.compose import Composed, compose, pictures_of, plural
+from streamer.mosaic.pictures import Pictures
+from streamer.mosaic.places import PlacedFrame
 from streamer.mosaic.scale import scale_of
 from streamer.mosaic.visited import Visited, look_over
 from streamer.recording.format import FILE_HEADER_BYTES, version_of
@@ -86,7 +90,9 @@ def main(options: Options) -> int:
         pictures = pictures_of(session, options.recording)
         stack.callback(pictures.close)
         measure = scale_of(session, visited.counted.count.evidence(final=session.ended).rbc_px)
-        made = compose(visited, chosen, pictures, max_side, session.name, with_marks=options.marks, measure=measure)
+        made = compose(
+            visited, chosen, WithBar(pictures), max_side, session.name, with_marks=options.marks, measure=measure
+        )
     _write(made, out)
     frames = sum(len(visited.islands[number]) for number in chosen)
     cells = sum(len(visited.cells.get(number, ())) for number in chosen)
@@ -96,6 +102,19 @@ def main(options: Options) -> int:
         f" {plural(frames, 'frame')}, {plural(cells, 'cell')}{missing}"
     )
     return 0
+
+
+class WithBar:
+    """Pictures of frames, and a bar while they are read."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def of(self, frames: Sequence[PlacedFrame]) -> Iterator[tuple[PlacedFrame, Image]]:
+        return track(self._pictures.of(frames), "frames", len(frames))
+
+    def close(self) -> None:
+        self._pictures.close()
 
 
 def _refuse_recording(path: str) -> None:

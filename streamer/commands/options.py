@@ -53,13 +53,13 @@ class Parser(argparse.ArgumentParser):
         try:
             parsed, rest = super().parse_known_args(words, namespace)
         except argparse.ArgumentError as error:
-            raise self._fault(f"{error.argument_name or ''}: {error.message}".removeprefix(": ")) from None
+            raise self._fault(f"{error.argument_name or ''}: {_got(error.message)}".removeprefix(": ")) from None
         if rest:
             raise self._fault(f"got {rest[0]!r}, expected nothing more")
         return parsed, rest
 
     def error(self, message: str) -> NoReturn:
-        raise self._fault(message)
+        raise self._fault(_got(message))
 
     def _refuse_unknown_options(self, words: Iterable[str]) -> None:
         """Before argparse looks at the rest: a misspelt option must not read as another one that is missing."""
@@ -84,6 +84,14 @@ class Parser(argparse.ArgumentParser):
         return UsageError(message + hint)
 
 
+def _got(message: str) -> str:
+    """What argparse says, as our errors do."""
+    if (missing := re.fullmatch(r"the following arguments are required: (.*)", message)) is not None:
+        names = missing.group(1).split(", ")
+        return f"got no {' and no '.join(names)}, which {'has' if len(names) == 1 else 'have'} to be given"
+    return re.sub(r"^expected (at least )?one argument$", r"got nothing, expected \1one value", message)
+
+
 def flag(group: Group, name: str, text: str) -> None:
     """An option without a value; None where it is not given, so that a configuration file may say."""
     group.add_argument(name, action="store_true", default=None, help=text)
@@ -102,9 +110,9 @@ def add_key_options(parser: Parser) -> None:
 
 
 def add_dashboard_options(parser: Parser) -> None:
-    group = parser.add_argument_group("dashboard", "in the terminal; p, m and q switch and leave it too")
+    group = parser.add_argument_group("dashboard", "in the terminal; ? there shows its keys")
     switch(group, "--dashboard", "draw it (default: on where the output is a terminal)")
-    switch(group, "--picture", "draw the current frame (default: on)")
+    switch(group, "--picture", "draw the current frame (default: where it is wide enough)")
     switch(group, "--map", "draw the map of the slide in place of the frame (default: off)")
 
 

@@ -3,13 +3,15 @@ first, and whether it equals what was published."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamer.commands.options import Parser
 from streamer.commands.output import remark, say
+from streamer.commands.progress import steps
 from streamer.counting.morphometry import summary
 from streamer.dashboard import format_differential
-from streamer.journal import differences, last_published, opened, recounted
+from streamer.journal import SeenFrame, differences, last_published, opened, recounted
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.report.review import review_of
 
@@ -32,7 +34,8 @@ def recount(path: str) -> int:
     differing = 0
     with opened(path) as journal:
         for stored in journal.sessions:
-            counted = recounted(stored)
+            with steps(f"{stored.source}: frames", stored.frame_count) as step:
+                counted = recounted(stored, _then(step))
             factory = MessageFactory(stored.source, session=stored.id, run_id=new_id())
             print(format_differential(factory.differential(counted.differential)))
             if stored.rules.segmenter is not None:
@@ -62,3 +65,7 @@ def recount(path: str) -> int:
                 f" published, expected the same; it was counted by leukostream {program}: recount with that version"
             )
     return 1 if differing else 0
+
+
+def _then(step: Callable[[], None]) -> Callable[[SeenFrame], None]:
+    return lambda seen: step()

@@ -17,7 +17,7 @@ import msgspec
 from engines.base import InvalidTomlError, UsageError, near, parse_toml
 from streamer.commands.options import Group, flag
 from streamer.commands.output import remark
-from streamer.config import FILE_MAX_BYTES
+from streamer.config import FILE_MAX_BYTES, in_plain_words
 from streamer.records import LEAST_WBC, MOST_WBC, SlideInfo
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def slide_info_of(said: Mapping[str, Any], where: str) -> SlideInfo:
     except msgspec.ValidationError as error:
         fault, _, place = str(error).partition(" - at `$")
         name = place.strip("`.").removesuffix("[...]") or "a text"
-        raise UsageError(f"{where}: {name}: {fault[:1].lower()}{fault[1:]}; see leukostream run --help") from None
+        raise UsageError(f"{where}: {name}: {in_plain_words(fault)}; see leukostream run --help") from None
 
 
 def said_of_slide(given: Mapping[str, str | None], wbc: str | float | None, includes_nrbc: bool) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""`leukostream subscribe`: the messages of a streamer, as JSON Lines on standard output."""
+"""`leukostream subscribe`: the messages of a streamer, as JSON Lines on standard output; what it waits for goes to
+standard error."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 
 from streamer.commands.options import Parser, add_key_options, positive
+from streamer.commands.output import remark
+from streamer.network.silence import Waiting, waiting_lines
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.lines import json_line
 
@@ -38,10 +42,18 @@ def add_options(parser: Parser) -> None:
 def main(options: Options) -> int:
     with Subscriber(options.endpoint, [options.topic], keys=options.keys, server_key=options.server_key) as subscriber:
         taken = 0
+        waiting: Waiting | None = Waiting(options.endpoint, time.monotonic_ns())
+        told = 0
         while taken != options.count:
             is_over = options.until_end and subscriber.is_over
             received = subscriber.receive(0 if is_over else _SLICE_S)
+            if received is None and waiting is not None:
+                lines = waiting_lines(waiting, time.monotonic_ns())
+                for line in lines[told:]:
+                    remark(line)
+                told = len(lines)
             if received is not None:
+                waiting = None
                 sys.stdout.buffer.write(json_line(received.raw_header))
                 sys.stdout.flush()
                 taken += 1

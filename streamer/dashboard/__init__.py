@@ -2,6 +2,7 @@
 
 from streamer.dashboard.canvas import Screenful
 from streamer.dashboard.display import Display
+from streamer.dashboard.keyboard import Answer, Commands
 from streamer.dashboard.layout import render
 from streamer.dashboard.live import Dashboard
 from streamer.dashboard.plain import PlainReporter, format_differential, shows_anything
@@ -9,6 +10,8 @@ from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.terminal import is_usable
 
 __all__ = [
+    "Answer",
+    "Commands",
     "Dashboard",
     "DashboardState",
     "Display",

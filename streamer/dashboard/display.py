@@ -41,6 +41,12 @@ class Display(Protocol):
     def run(self, running: Callable[[], bool]) -> None:
         """Call `tick` until `running()` is false or the user quits."""
 
+    def stay(self) -> None:
+        """Keep what was seen until the user leaves, where one is there."""
+
+    def leave(self) -> None:
+        """Do not stay. Any thread."""
+
     def close(self) -> None:
         """No more messages will come. Any thread. The last picture stays until `__exit__`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +13,7 @@ from rich.segment import Segment
 
 from streamer.dashboard.canvas import Line, Span, fit, framed, span_len
 from streamer.dashboard.chart import COUNTED, Chart, Island
-from streamer.dashboard.palette import CAUTION, FAINT, PLAIN, STRONG, class_colour, in_order, ink
+from streamer.dashboard.palette import CAUTION, FAINT, PLAIN, STRONG, class_colour, in_order, ink, letter_mark
 from streamer.dashboard.picture import Colours, Placement, half_blocks
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import number
@@ -30,7 +30,7 @@ _GREYS: dict[Colours, tuple[int, int, int]] = {"truecolor": (12, 36, 60), "256":
 HERE = "#f4f4f4"
 
 _GLYPHS = " ·░"
-_GLYPH_CELL, _GLYPH_HERE = "●", "□"
+_GLYPH_HERE = "□"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Drawn:
 
 
 def map_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
-    """The map of the current source, the number of islands above it and the counted area below it."""
+    """The map of the current source, the separate areas above it and the counted area below it."""
     view = state.current
     title: list[Span] = [("map", STRONG)]
     if view is None or not view.chart.islands:
@@ -61,7 +61,7 @@ def map_panel(state: DashboardState, width: int, height: int, colours: Colours) 
         return framed([nothing], width, height, title=title)
     if len(state.sources) > 1:
         title.append((f" of {view.name}", PLAIN))
-    legend = _legend(view.chart, width - 2) if height >= LEGEND_FROM else []
+    legend = _legend(view, width - 2) if height >= LEGEND_FROM else []
     lines = draw_map(view, width - 2, height - 2 - len(legend), colours)
     return framed([*lines, *legend], width, height, title=title, aside=_islands(view), foot=_extent(view.chart))
 
@@ -81,14 +81,24 @@ def draw_map(view: SourceView, columns: int, rows: int, colours: Colours) -> lis
     cells = cells[np.argsort(-counts[cells[:, 2]], kind="stable")]  # rare classes last, on top of frequent ones
     frame = view.frame
     here = _here(frame, places) if frame is not None else None
+    letters = {**view.letters(), "other": "?"}
+    marks = [(letters[name], class_colour(name)) for name in (*chart.class_names, "other")]
     if colours == "none":
-        return _glyphs(shown, cells, here)
+        return _glyphs(shown, cells, here, [letter for letter, _ in marks])
     pixels = np.array([[grey] * 3 for grey in _GREYS[colours]], np.uint8)[shown]
-    palette = np.array([_bgr(class_colour(name)) for name in (*chart.class_names, "other")], np.uint8)
-    pixels[cells[:, 1], cells[:, 0]] = palette[np.minimum(cells[:, 2] - 1, len(palette) - 1)]
     if here is not None:
         cv2.rectangle(pixels, here[:2], here[2:], _bgr(HERE), 1)
-    return half_blocks(pixels, Placement(1.0, 1.0, 0, 0, columns, 2 * rows), columns, rows, {}, "truecolor")
+    texts = _texts(cells, marks)
+    return half_blocks(pixels, Placement(1.0, 1.0, 0, 0, columns, 2 * rows), columns, rows, texts, "truecolor")
+
+
+def _texts(cells: npt.NDArray[np.intp], marks: Sequence[tuple[str, str]]) -> dict[int, list[tuple[int, str, str]]]:
+    """Row -> (column, letter, colour) of the cells from left to right, one a character: the last one there."""
+    at = {(y // 2, x): marks[min(code - 1, len(marks) - 1)] for x, y, code in cells.tolist()}
+    texts: dict[int, list[tuple[int, str, str]]] = {}
+    for (row, column), (letter, colour) in sorted(at.items()):
+        texts.setdefault(row, []).append((column, letter, colour))
+    return texts
 
 
 def arrange(chart: Chart, frame_long_px: float, width: int, height: int) -> dict[int, Drawn]:
@@ -187,17 +197,21 @@ def _here(frame: messages.FrameMessage, places: Mapping[int, Drawn]) -> tuple[in
 
 
 def _glyphs(
-    shown: npt.NDArray[np.uint8], cells: npt.NDArray[np.intp], here: tuple[int, int, int, int] | None
+    shown: npt.NDArray[np.uint8],
+    cells: npt.NDArray[np.intp],
+    here: tuple[int, int, int, int] | None,
+    letters: Sequence[str],
 ) -> list[Line]:
     """The map without colours, two rows of pixels per line."""
     signs = np.array(list(_GLYPHS))[np.maximum(shown[0::2], shown[1::2])]
-    signs[cells[:, 1] // 2, cells[:, 0]] = _GLYPH_CELL
     if here is not None:
         x1, y1, x2, y2 = here
         for row in {y1 // 2, y2 // 2}:
             signs[row, x1 : x2 + 1] = _GLYPH_HERE
         for column in (x1, x2):
             signs[y1 // 2 : y2 // 2 + 1, column] = _GLYPH_HERE
+    for x, y, code in cells.tolist():
+        signs[y // 2, x] = letters[min(code - 1, len(letters) - 1)]
     return [[Segment("".join(row), PLAIN)] for row in signs.tolist()]
 
 
@@ -205,19 +219,17 @@ def _islands(view: SourceView) -> list[Span]:
     chart, frame = view.chart, view.frame
     stage = frame.stage if frame is not None else None
     count = len(chart.islands) + chart.given_up
-    spans: list[Span] = []
     if frame is not None and stage is None:
-        spans = [("off the map", ink(CAUTION)), (" · ", FAINT)]
-    spans.append(("1 island" if count == 1 else f"{number(count)} islands", FAINT))
-    if count > 1 and stage is not None:
-        spans.append((f", now in {stage.island}", FAINT))
-    return spans
+        return [("not found on the map", ink(CAUTION))]
+    if count == 1 or stage is None or stage.island not in chart.islands:
+        return []
+    return [(f"{number(count)} separate areas, now in {sorted(chart.islands).index(stage.island) + 1}", FAINT)]
 
 
 def _extent(chart: Chart) -> list[Span]:
     counted, passed = chart.fields
     about, decimals = ("", 1) if chart.is_fine else ("about ", 0)
-    spans: list[Span] = [(f"{about}{number(counted, decimals)} fields counted", FAINT)]
+    spans: list[Span] = [(f"{about}{number(counted, decimals)} fields of view counted", FAINT)]
     if passed >= 0.05:
         spans.append((f", {number(passed, decimals)} only passed", FAINT))
     if chart.missed:
@@ -225,11 +237,12 @@ def _extent(chart: Chart) -> list[Span]:
     return spans
 
 
-def _legend(chart: Chart, width: int) -> list[Line]:
+def _legend(view: SourceView, width: int) -> list[Line]:
     """The classes on the map with their colours; empty if not all fit, since the differential has them too."""
     spans: list[Span] = []
-    for name in in_order(list(chart.class_names)):
-        spans += [(" ● ", ink(class_colour(name))), (name, FAINT)]
+    letters = view.letters()
+    for name in in_order(list(view.chart.class_names)):
+        spans += [("  ", PLAIN), letter_mark(letters, name), (f" {name}", FAINT)]
     return [fit(spans, width, "centre")] if spans and span_len(spans) <= width else []
 
 

@@ -1,26 +1,32 @@
-"""Colours of the dashboard, after the look of a Romanowsky stain.
+"""Colours and letters of the dashboard.
 
-Every colour has a relative luminance of 0.15 to 0.28, so that it keeps a contrast of 3 or more on black and on white.
+The colours of the classes lie apart for the colour-blind too: any two of DIFFERENTIAL_CLASSES by 11 or more in
+CAM02-UCS, those of the five-part differential by 15, as everyone sees them and as with deuteranopia, protanopia and
+tritanopia (tests/streamer/dashboard/test_palette.py, which measures it). Every colour has a relative luminance of 0.10
+to 0.30, so that its contrast is 3 or more on black and on white. A letter goes with each, for 16 colours and for none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from rich.color import Color
 from rich.style import Style
 
 from streamer.records import UNCLASSIFIED
 
-NEUTROPHIL = "#c86fb4"
-EOSINOPHIL = "#d9711c"
-BASOPHIL = "#8a4fe0"
-LYMPHOCYTE = "#3f7fe8"
-MONOCYTE = "#6e8ca6"
-IMMATURE = "#b0457f"
-NUCLEATED_RED = "#b5483a"
+NEUTROPHIL = "#c675a4"
+EOSINOPHIL = "#8d671b"
+BASOPHIL = "#004dff"
+LYMPHOCYTE = "#1b97fb"
+MONOCYTE = "#4c6075"
+IMMATURE = "#c536a2"
+BLAST = "#fd4854"
+NUCLEATED_RED = "#9a4149"
 RED_CELL = "#c9696b"
-PLATELET = "#9a7ab8"
-UNCLEAR = "#858585"
+PLATELET = "#659971"
+UNCLEAR = "#757575"
 WHITE_CELL = "#2e9c8a"
 
 BORDER = "#857b93"
@@ -29,24 +35,45 @@ GOOD = "#2f9e44"
 CAUTION = "#b8860b"
 BAD = "#d6453d"
 
+DIFFERENTIAL_CLASSES = (
+    *("neutrophil", "immature granulocyte", "lymphocyte", "monocyte", "eosinophil", "basophil", "blast"),
+    *("erythroblast", "platelet", UNCLASSIFIED),
+)
+"""What one differential may list beside one another, with a colour of its own each."""
+
 CLASS_COLOURS = {
     "neutrophil": NEUTROPHIL,
     "segmented neutrophil": NEUTROPHIL,
-    "band neutrophil": "#d0609a",
+    "band neutrophil": NEUTROPHIL,
     "immature granulocyte": IMMATURE,
-    "metamyelocyte": "#c2557c",
+    "metamyelocyte": IMMATURE,
     "myelocyte": IMMATURE,
-    "promyelocyte": "#a34d9c",
+    "promyelocyte": IMMATURE,
     "lymphocyte": LYMPHOCYTE,
     "monocyte": MONOCYTE,
     "eosinophil": EOSINOPHIL,
     "basophil": BASOPHIL,
+    "blast": BLAST,
     "erythroblast": NUCLEATED_RED,
     "platelet": PLATELET,
     "red blood cell": RED_CELL,
     UNCLASSIFIED: UNCLEAR,
 }
-"""In the order in which a differential lists its classes."""
+"""In the order in which a differential lists its classes. Members of a family differ in their letter only."""
+
+CLASS_LETTERS = {
+    **{"neutrophil": "N", "segmented neutrophil": "S", "band neutrophil": "D", "immature granulocyte": "I"},
+    **{"metamyelocyte": "T", "myelocyte": "Y", "promyelocyte": "P", "lymphocyte": "L", "monocyte": "M"},
+    **{"eosinophil": "E", "basophil": "B", "blast": "X", "erythroblast": "R", "platelet": "O"},
+    **{"red blood cell": "C", UNCLASSIFIED: "U"},
+}
+
+SIXTEEN_COLOURS = {
+    **{NEUTROPHIL: "bright_magenta", EOSINOPHIL: "yellow", BASOPHIL: "blue", LYMPHOCYTE: "bright_blue"},
+    **{MONOCYTE: "cyan", IMMATURE: "magenta", BLAST: "bright_red", NUCLEATED_RED: "red", RED_CELL: "bright_red"},
+    **{PLATELET: "green", UNCLEAR: "bright_black", WHITE_CELL: "bright_cyan"},
+}
+"""Where a terminal has no more: the nearest of them would be the same for several classes."""
 
 KIND_COLOURS = {"white": WHITE_CELL, "red": RED_CELL, "platelet": PLATELET, "nucleated red": NUCLEATED_RED}
 
@@ -65,6 +92,28 @@ def class_colour(name: str) -> str:
         if stem in plain:
             return CLASS_COLOURS[stem]
     return _SPARE[sum(plain.encode()) % len(_SPARE)]
+
+
+def class_letters(names: Iterable[str]) -> dict[str, str]:
+    """A capital letter for each class, no two the same: its own, else the first of its letters that is free. None is
+    Q, which quits."""
+    letters: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name not in CLASS_LETTERS, name)):
+        own = (CLASS_LETTERS.get(name, ""), *filter(str.isalpha, name.upper()), *map(chr, range(65, 91)))
+        taken = letters.values()
+        free = (letter for letter in own if letter and letter.isascii() and letter != "Q" and letter not in taken)
+        letters[name] = next(free, "?")
+    return letters
+
+
+@lru_cache(maxsize=512)
+def in_sixteen(style: Style) -> Style:
+    """A style for a terminal of 16 colours."""
+
+    def chosen(colour: Color | None) -> str | Color | None:
+        return None if colour is None else SIXTEEN_COLOURS.get(colour.name, colour)
+
+    return Style(color=chosen(style.color), bgcolor=chosen(style.bgcolor), bold=style.bold)
 
 
 def box_colour(kind: str, class_name: str | None) -> str:
@@ -90,3 +139,8 @@ PLAIN = ink()
 STRONG = ink(bold=True)
 FAINT = ink(BORDER)
 """Secondary text: a mid grey of its own, since terminals disagree on what `dim` does."""
+
+
+def letter_mark(letters: Mapping[str, str], name: str) -> tuple[str, Style]:
+    """The letter of a class on its colour."""
+    return letters.get(name, "?"), ink("#ffffff", on=class_colour(name), bold=True)

@@ -6,41 +6,33 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from streamer.dashboard.canvas import Line, Span, blank, crop, fit, framed, justify, span_len, to_height
-from streamer.dashboard.palette import (
-    ACCENT,
-    BAD,
-    CAUTION,
-    FAINT,
-    GOOD,
-    PLAIN,
-    STRONG,
-    class_colour,
-    ink,
-)
-from streamer.dashboard.picture import Colours, draw, thumbnail
+from streamer.dashboard.canvas import Line, Span, crop, fit, framed, justify, span_len
+from streamer.dashboard.keyboard import SURE
+from streamer.dashboard.palette import ACCENT, BAD, CAUTION, FAINT, GOOD, PLAIN, STRONG, ink
+from streamer.dashboard.picture import Colours, draw, placed
 from streamer.dashboard.state import DashboardState, SourceView
 from streamer.dashboard.words import (
     LEAST_AGREEMENT,
     NOT_A_DEVICE,
     agreement,
     behind_in_words,
-    described,
     duration,
+    in_words,
     number,
     positions_in_words,
-    tally,
+    progress,
 )
-from streamer.protocol import messages
-from streamer.records import UNCLASSIFIED, UNLIKE_TRAINING, SourceStatus
+from streamer.records import SourceStatus
 
 SLIDE_WIDTH = 24
 """Terminal cells that the name of a slide takes at most."""
-FILM_ROWS = 6
-"""Height of a cell's picture, its caption not included."""
-IN_WORDS = 3
-"""Newest cells described in a line below their own. Below pictures only the newest is described."""
 STALE_AFTER_NS = 5_000_000_000
+NOTICED_NS = 6_000_000_000
+"""How long it is shown what became of a command."""
+WIDE = 140
+"""Columns from which sources have all their figures."""
+PAUSED = "paused"
+"""The reason of what a camera gave while somebody had paused the count."""
 
 _STATE_INK = {
     "starting": ink(CAUTION),
@@ -56,35 +48,41 @@ _STATE_SIGN = {"starting": "◌", "open": "●", "reopening": "↻", "ended": "�
 
 
 def header(state: DashboardState, width: int, now_ns: int | None) -> Line:
-    """Name, uptime, backend, models, and the disclaimer if `disclaimer_in_header`."""
-    return justify(_header_left(state, now_ns), [(NOT_A_DEVICE, FAINT)], width)
+    """Name, uptime, slide, and as much of backend and models as there is room for beside the disclaimer, which is in it
+    if `disclaimer_in_header`."""
+    first, more = _header_parts(state, now_ns)
+    for count in range(len(more), -1, -1):
+        left = [*first, *(span for part in more[:count] for span in part)]
+        if span_len(left) + 1 + len(NOT_A_DEVICE) <= width:
+            return justify(left, [(NOT_A_DEVICE, FAINT)], width)
+    return fit([*first, *(span for part in more for span in part)], width)
 
 
 def disclaimer_in_header(state: DashboardState, width: int, now_ns: int | None) -> bool:
     """Whether the header has room for the disclaimer. If not it is elsewhere, so that every screen has it once."""
-    return span_len(_header_left(state, now_ns)) + 1 + len(NOT_A_DEVICE) <= width
+    return span_len(_header_parts(state, now_ns)[0]) + 1 + len(NOT_A_DEVICE) <= width
 
 
-def _header_left(state: DashboardState, now_ns: int | None) -> list[Span]:
+def _header_parts(state: DashboardState, now_ns: int | None) -> tuple[list[Span], list[list[Span]]]:
+    """What is always there, and the rest, the most important first."""
     health = state.health
-    left: list[Span] = [("leuko", ink(ACCENT, bold=True)), ("stream", STRONG)]
+    first: list[Span] = [("leuko", ink(ACCENT, bold=True)), ("stream", STRONG)]
+    silent_ns = 0 if now_ns is None or state.updated_ns is None or state.is_over else now_ns - state.updated_ns
+    if silent_ns > STALE_AFTER_NS:
+        first += [("  ", PLAIN), (f"no message for {silent_ns // 1_000_000_000} s", ink(BAD, bold=True))]
     if health is None:
-        left.append(("  waiting for the first message", FAINT))
-    else:
-        left += [("  ", PLAIN), (duration(health.uptime_s), PLAIN)]
-        slide = None if state.current is None else state.current.slide
-        for part in () if slide is None else filter(None, (slide.name, slide.accession)):
-            left += [(" · ", FAINT), (crop(part, SLIDE_WIDTH), STRONG)]
-        for part in filter(None, (health.backend, health.detector, health.classifier or "no classifier")):
-            left += [(" · ", FAINT), (part, PLAIN)]
-        agreed = agreement(health)
-        if agreed is not None:
-            style = PLAIN if agreed >= LEAST_AGREEMENT else ink(BAD, bold=True)
-            left += [(" · ", FAINT), (f"{100 * agreed:.1f} % as the CPU", style)]
-    if now_ns is not None and state.updated_ns is not None and now_ns - state.updated_ns > STALE_AFTER_NS:
-        silent = (now_ns - state.updated_ns) // 1_000_000_000
-        left[2:2] = [("  ", PLAIN), (f"no message for {silent} s", ink(BAD, bold=True))]
-    return left
+        return [*first, ("  starting" if state.waits_for is None else "  waiting", FAINT)], []
+    first += [("  ", PLAIN), (duration(health.uptime_s), PLAIN)]
+    slide = None if state.current is None else state.current.slide
+    named = () if slide is None else filter(None, (slide.name, slide.accession))
+    parts = [(crop(text, SLIDE_WIDTH), STRONG) for text in named]
+    agreed = agreement(health)
+    if agreed is not None:
+        style = PLAIN if agreed >= LEAST_AGREEMENT else ink(BAD, bold=True)
+        parts.append((f"{100 * agreed:.1f} % as the CPU", style))
+    models = filter(None, (health.backend, health.detector, health.classifier or "no classifier"))
+    more: list[list[Span]] = [[(" · ", FAINT), part] for part in [*parts, *((text, PLAIN) for text in models)]]
+    return first, more
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -95,14 +93,14 @@ def sources_height(state: DashboardState, height: int) -> int:
     return 3 + min(max(1, len(state.sources)), max(1, height // 6))
 
 
-def sources_panel(state: DashboardState, width: int, height: int, disclaimer: bool) -> list[Line]:
+def sources_panel(state: DashboardState, width: int, height: int, disclaimer: bool, now_ns: int | None) -> list[Line]:
     """One row per source; if not all fit, those around the selected one."""
     inner = width - 2
     name_width = max(6, min(24, max((cell_len(name) for name in state.sources), default=0), inner // 5))
-    wide = inner >= 140
-    heading = f"  {'source':<{name_width}} {'state':<11} {'mode':<8} {'fps':>5} {'p50':>5} {'p95':>5} ms {'queue':>5} "
-    heading += f"{'published':>9} {'reopened':>8}  " if wide else ""
-    lines = [fit([(heading + "lost", FAINT)], inner)]
+    wide = inner >= WIDE
+    heading = f"  {'source':<{name_width}} {'state':<11} {'mode':<8} {'frames/s':>8} {'delay s':>7} "
+    heading += f"{'at most':>7} {'waiting':>7} {'published':>9} {'reopened':>8} " if wide else ""
+    lines = [fit([(heading + " lost", FAINT)], inner)]
     shown, above, below = _window(list(state.sources.values()), state.current, height - 3)
     marked = state.current if len(state.sources) > 1 else None
     lines += [_source_row(view, view is marked, name_width, wide, inner) for view in shown]
@@ -110,12 +108,26 @@ def sources_panel(state: DashboardState, width: int, height: int, disclaimer: bo
         lines.append(fit([("  none yet", FAINT)], inner))
     count = len(state.sources)
     title = [("sources", STRONG)] if count < 2 else [("sources ", STRONG), (str(count), PLAIN)]
+    view = state.current
+    if view is not None and (place := progress(view, state.lengths.get(view.name))):
+        title.append((f"  {f'{view.name} ' if count > 1 else ''}{place}", PLAIN))
     more = [f"{above} above"] * bool(above) + [f"{below} below"] * bool(below)
-    foot: list[Span] = [(", ".join(more), ink(CAUTION))] if more else []
-    if state.hint:
-        foot += [(" · " if more else "", FAINT), (state.hint, FAINT)]
+    foot: list[Span] = [(f"{', '.join(more)} · ", ink(CAUTION))] if more else []
     aside = [(NOT_A_DEVICE, FAINT)] if disclaimer else []
-    return framed(lines, width, height, title=title, aside=aside, foot=foot)
+    if span_len(title) + span_len(aside) + 8 > width:  # the disclaimer stays
+        title = title[:1]
+    return framed(lines, width, height, title=title, aside=aside, foot=[*foot, *hint(state, now_ns)])
+
+
+def hint(state: DashboardState, now_ns: int | None) -> list[Span]:
+    """What is asked, else what became of the last command, else the keys."""
+    if state.sure is not None:
+        return [(SURE[state.sure], ink(CAUTION, bold=True))]
+    if state.notice and now_ns is not None and now_ns - state.noticed_ns < NOTICED_NS and not state.is_over:
+        return [(state.notice, ink(BAD if state.is_fault else GOOD, bold=True))]
+    if state.is_over:
+        return [("this is the result · ", ink(GOOD, bold=True)), ("q leaves it", STRONG)]
+    return [(state.hint, FAINT)] if state.hint else []
 
 
 def _window(views: list[SourceView], current: SourceView | None, rows: int) -> tuple[list[SourceView], int, int]:
@@ -136,27 +148,37 @@ def _source_row(view: SourceView, marked: bool, name_width: int, wide: bool, wid
     latency = status.latency_ms or {}
     lead += [
         (f" {_STATE_SIGN.get(status.state, '?')} {crop(status.state, 9):<9}", style),
-        (f" {crop(status.mode, 8):<8} {number(status.fps, 1):>5}", PLAIN),
-        (f" {number(latency.get('p50')):>5} {number(latency.get('p95')):>5}    {number(status.queue):>5} ", PLAIN),
+        (f" {crop(status.mode, 8):<8} {number(status.fps, 1):>8} {_seconds(latency.get('p50')):>7} ", PLAIN),
     ]
+    if view.paused:
+        lead[2] = (" ‖ paused   ", ink(CAUTION, bold=True))
     if wide:
-        lead.append((f"{number(status.published):>9} {number(status.reopened):>8}  ", PLAIN))
+        lead.append((f"{_seconds(latency.get('p95')):>7} {number(status.queue):>7} ", PLAIN))
+        lead.append((f"{number(status.published):>9} {number(status.reopened):>8} ", PLAIN))
+    lead.append((" ", PLAIN))
     lead += _losses(status, with_reopenings=not wide)
     return fit(lead, width)
 
 
+def _seconds(milliseconds: float | None) -> str:
+    return number(None if milliseconds is None else milliseconds / 1000, 2)
+
+
 def _losses(status: SourceStatus, with_reopenings: bool) -> list[Span]:
     parts: list[Span] = []
+    both = bool(sum(status.dropped.values()) and sum(status.skipped.values()))
     if sum(status.dropped.values()):
-        parts.append((f"dropped {tally(status.dropped)}", ink(BAD)))
+        meant = not set(status.dropped) - {PAUSED}
+        parts.append((f"dropped {in_words(status.dropped, short=both)}", FAINT if meant else ink(BAD)))
     if sum(status.skipped.values()):
-        parts.append((f"skipped {tally(status.skipped)}", ink(CAUTION)))
+        parts.append((f"skipped {in_words(status.skipped, short=both)}", ink(CAUTION)))
     if with_reopenings and status.reopened:
         parts.append((f"reopened {number(status.reopened)}", ink(CAUTION)))
     if (behind := behind_in_words(status)) is not None:
         parts.append((behind, ink(CAUTION)))
     if status.hidden_px:
-        parts.append((f"{number(len(status.hidden_px))} parts of the frame left out", FAINT))
+        count = len(status.hidden_px)
+        parts.append((f"{number(count)} {'part' if count == 1 else 'parts'} of the frame left out", FAINT))
     if (positions := positions_in_words(status)) is not None:
         ignored = status.positions is not None and status.positions.note is not None
         parts.append((positions, ink(CAUTION) if ignored else FAINT))
@@ -191,107 +213,10 @@ def _filled(spans: Sequence[Span], width: int) -> list[Span]:
     return [(segment.text, segment.style or PLAIN) for segment in fit(spans, width)]
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------
-
-
-def cells_panel(state: DashboardState, width: int, height: int, colours: Colours, film: bool) -> list[Line]:
-    """The newest cells, newest first, with descriptions; with `film`, if there is room, the first ones as pictures."""
-    view = state.current
-    inner, rows = width - 2, height - 2
-    lines: list[Line] = []
-    cells = view.newest_cells() if view else []
-    foot: list[Span] = []
-    if view is None or not cells:
-        lines.append(fit([(" none yet", FAINT)], inner))
-    else:
-        if film and has_film(view, colours) and rows >= FILM_ROWS + 2:
-            strips = max(1, rows * 3 // 5 // (FILM_ROWS + 2))
-            foot = _in_words(cells, inner)
-            lines, cells = _film(view, cells, inner, strips, FILM_ROWS, colours)
-        for place, cell in enumerate(cells[: rows - len(lines)]):
-            lines.append(_cell_row(view, cell, inner))
-            words = described(cell) if place < IN_WORDS and rows >= 2 * IN_WORDS and not foot else ""
-            if words:
-                lines.append(fit([(f"        {words}", FAINT)], inner))
-        del lines[rows:]
-    return framed(lines, width, height, title=[("last cells", STRONG)], foot=foot)
-
-
-def _in_words(cells: Sequence[messages.CellMessage], width: int) -> list[Span]:
-    """The description of the newest cell, cropped; empty if there is none."""
-    words = described(cells[0]) if cells else ""
-    return [(crop(f"#{cells[0].cell_id} {words}", width - 4), FAINT)] if words else []
-
-
-def has_film(view: SourceView | None, colours: Colours) -> bool:
-    """Whether there are pictures of cells, and colours to show them."""
-    return view is not None and bool(view.cell_pictures) and colours in ("truecolor", "256")
-
-
-def film_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
-    """One strip of pictures of the newest cells."""
-    view = state.current
-    lines: list[Line] = []
-    foot: list[Span] = []
-    if view is not None:
-        rows = min(FILM_ROWS + 2, height - 4)
-        foot = _in_words(view.newest_cells(), width - 2)
-        lines, _ = _film(view, view.newest_cells(), width - 2, 1, rows, colours)
-    return framed(lines, width, height, title=[("last cells", STRONG)], foot=foot)
-
-
-def _cell_row(view: SourceView, cell: messages.CellMessage, width: int) -> Line:
-    certain = cell.class_probabilities.get(cell.top_class)
-    name = cell.class_
-    if name == UNCLASSIFIED:
-        like = "like no training cell, " if cell.unclassified_reason == UNLIKE_TRAINING else ""
-        name = f"unclassified ({like}{cell.top_class}?)"
-    left: list[Span] = [(" ● ", ink(class_colour(cell.class_))), (f"{number(certain, 2)} ", FAINT), (name, PLAIN)]
-    if cell.subclass:
-        left.append((f", {cell.subclass}", FAINT))
-    if cell.cell_id in view.renamed:
-        left.append((f", was {view.renamed[cell.cell_id]}", FAINT))
-    looks = "1 look" if cell.looks == 1 else f"{cell.looks} looks"
-    right: list[Span] = [(f"{looks} #{cell.cell_id} ", FAINT)]
-    return justify(left, right, width)
-
-
-def _film(
-    view: SourceView, cells: Sequence[messages.CellMessage], width: int, strips: int, rows: int, colours: Colours
-) -> tuple[list[Line], list[messages.CellMessage]]:
-    """Strips of pictures `rows` high, each with class and confidence below, and the cells left over."""
-    pitch = max(2 * rows, 12) + 1
-    across = max(1, (width - 1) // pitch)
-    lines: list[Line] = []
-    for start in range(0, min(strips * across, len(cells)), across):
-        lines += _film_strip(view, cells[start : start + across], pitch - 1, rows, width, colours)
-    return lines, list(cells[strips * across :])
-
-
-def _film_strip(
-    view: SourceView, cells: Sequence[messages.CellMessage], columns: int, rows: int, width: int, colours: Colours
-) -> list[Line]:
-    lines: list[Line] = [blank(1) for _ in range(rows + 2)]
-    for cell in cells:
-        picture = view.cell_pictures.get(cell.cell_id)
-        frames = thumbnail(picture, columns, rows, colours) if picture is not None else to_height([], columns, rows)
-        certain = cell.class_probabilities.get(cell.top_class)
-        caption = [
-            fit([(cell.class_, ink(class_colour(cell.class_), bold=True))], columns),
-            fit([(f"{number(certain, 2)} #{cell.cell_id}", FAINT)], columns),
-        ]
-        for line, part in zip(lines, [*frames, *caption], strict=True):
-            line += [*part, *blank(1)]
-    used = 1 + len(cells) * (columns + 1)
-    return [
-        fit([(segment.text, segment.style or PLAIN) for segment in line], width)
-        if used > width
-        else line + blank(width - used)
-        for line in lines
-    ]
-
-
 # --- picture ----------------------------------------------------------------------------------------------------------
+
+
+KIND_WORDS = {"white": "white cell", "nucleated red": "nucleated red cell", "red": "red cell", "platelet": "platelet"}
 
 
 def picture_panel(state: DashboardState, width: int, height: int, colours: Colours) -> list[Line]:
@@ -300,19 +225,21 @@ def picture_panel(state: DashboardState, width: int, height: int, colours: Colou
     frame = view.frame if view else None
     if view is None or frame is None:
         return framed([fit([(" no frame yet", FAINT)], width - 2)], width, height, title=[("frame", STRONG)])
-    title: list[Span] = [(view.name, STRONG), (f" frame {number(frame.frame_id)}", PLAIN)]
+    title: list[Span] = [(view.name, STRONG), (f" frame {number(frame.frame_id + 1)}", PLAIN)]
     if frame.file:
         title.append((f" {frame.file}", FAINT))
     if not frame.accepted:
         title.append((f" not counted: {', '.join(frame.reasons) or 'no reason given'}", ink(CAUTION, bold=True)))
-    stage = frame.stage
-    aside: list[Span] = [("off the map", ink(CAUTION))]
-    if stage is not None:
-        aside = [(f"island {stage.island}  {stage.x_px:+.0f} {stage.y_px:+.0f} px", FAINT)]
-    kinds = ("white", "nucleated red", "red", "platelet")
+    aside: list[Span] = [] if frame.stage is not None else [("not found on the map", ink(CAUTION))]
+    kinds = tuple(KIND_WORDS)
     counts = {kind: sum(detection.kind == kind for detection in frame.detections) for kind in kinds}
-    foot: list[Span] = [(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "empty", FAINT)]
+    found = [f"{count} {KIND_WORDS[kind]}{'' if count == 1 else 's'}" for kind, count in counts.items() if count]
+    foot: list[Span] = [(", ".join(found) or "empty", FAINT)]
     if frame.truncated:
         foot.append((" and more than the detector can tell", ink(CAUTION, bold=True)))
-    lines = draw(frame, view.picture, width - 2, height - 2, colours)
+    room = width - 2, height - 2
+    if state.graphics and view.picture is not None:
+        lines = placed(frame, view.picture, *room, red_cells=state.red_cells)
+    else:
+        lines = draw(frame, view.picture, *room, colours, red_cells=state.red_cells)
     return framed(lines, width, height, title=title, aside=aside, foot=foot)

@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from streamer.dashboard.canvas import Line, blank, crop
+from streamer.dashboard.graphics import PictureSegment
 from streamer.dashboard.palette import PLAIN, box_colour, ink
 from streamer.dashboard.state import Picture
 from streamer.protocol import messages
@@ -83,12 +84,19 @@ def rows_needed(frame_width: int, frame_height: int, columns: int) -> int:
 
 
 def draw(
-    frame: messages.FrameMessage, picture: Picture | None, columns: int, rows: int, colours: Colours = "truecolor"
+    frame: messages.FrameMessage,
+    picture: Picture | None,
+    columns: int,
+    rows: int,
+    colours: Colours = "truecolor",
+    *,
+    red_cells: bool = False,
 ) -> list[Line]:
-    """The frame and its boxes as exactly `columns` x `rows` cells; the boxes alone where `picture` is None."""
+    """The frame and the boxes of its white cells as exactly `columns` x `rows` cells; the boxes alone where `picture`
+    is None. `red_cells`: those of red cells and platelets too."""
     where = place(frame.width, frame.height, columns, rows)
     if colours == "none":
-        return _outlines(frame, where, columns, rows)
+        return _outlines(frame, where, columns, rows, red_cells)
     pixels = np.empty((where.height_px, where.width_px, 3), np.uint8)
     if picture is None or colours == "few":
         pixels[:] = GROUND_RGB[::-1]
@@ -101,7 +109,7 @@ def draw(
         box = (x1 - where.left_px, y1 - where.top_px, x2 - where.left_px, y2 - where.top_px)
         if _is_white(detection):
             whites.append((detection, box))
-        if not (_is_white(detection) and detection.counted):
+        if not detection.counted if _is_white(detection) else red_cells:
             _outline(faint, _visible(box), box_colour(detection.kind, _class_of(detection)))
     cv2.addWeighted(faint, FAINT_SHARE, pixels, 1.0 - FAINT_SHARE, 0.0, dst=pixels)
     for detection, box in whites:
@@ -112,14 +120,49 @@ def draw(
     return half_blocks(pixels, where, columns, rows, texts, colours)
 
 
-def thumbnail(picture: Picture, columns: int, rows: int, colours: Colours) -> list[Line]:
-    """The middle of a small picture, as exactly `columns` x `rows` cells, all of them filled."""
+PLACED_PX = 960
+"""Longer side, at most, of a frame that is drawn as a picture."""
+
+
+def placed(
+    frame: messages.FrameMessage, picture: Picture, columns: int, rows: int, *, red_cells: bool = False
+) -> list[Line]:
+    """The frame and its boxes as a picture, for terminals that show them: exactly `columns` x `rows` cells."""
+    where = place(frame.width, frame.height, columns, rows)
+    scale = min(1.0, PLACED_PX / max(frame.width, frame.height))
+    drawn = np.empty((max(1, round(frame.height * scale)), max(1, round(frame.width * scale)), 3), np.uint8)
+    shrink(picture, drawn)
+    for detection in frame.detections:
+        if not (_is_white(detection) or red_cells):
+            continue
+        x1, y1, x2, y2 = (round(edge * scale) for edge in detection.box_px)
+        colour = box_colour(detection.kind, _class_of(detection))
+        _outline(drawn, (x1, y1, x2, y2), colour, 2 if detection.counted else 1)
+        if _is_white(detection):
+            name = _class_of(detection) or detection.label
+            at = (max(0, x1), y1 - 5 if y1 > 16 else min(y2 + 14, drawn.shape[0] - 4))
+            for width_px, ink_bgr in ((3, (255, 255, 255)), (1, (0, 0, 0))):
+                cv2.putText(drawn, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink_bgr, width_px, cv2.LINE_AA)
+    across, down = where.width_px, max(1, where.height_px // 2)
+    left, top = where.left_px, where.top_px // 2
+    line = [*blank(left), PictureSegment.of(drawn, across, down), *blank(columns - left - across)]
+    lines = [*(blank(columns) for _ in range(top)), line]
+    return [*lines, *(blank(columns) for _ in range(rows - len(lines)))]
+
+
+def middle(picture: Picture, columns: int, rows: int) -> Picture:
+    """The middle of a small picture, of the shape that `columns` x `rows` cells have."""
     height, width = picture.shape[:2]
     scale = min(width / columns, height / (rows * 2))
     across, down = max(1, round(columns * scale)), max(1, round(rows * 2 * scale))
     left, top = (width - across) // 2, (height - down) // 2
+    return picture[top : top + down, left : left + across]
+
+
+def thumbnail(picture: Picture, columns: int, rows: int, colours: Colours) -> list[Line]:
+    """The middle of a small picture, as exactly `columns` x `rows` cells, all of them filled."""
     pixels = np.empty((rows * 2, columns, 3), np.uint8)
-    shrink(picture[top : top + down, left : left + across], pixels)
+    shrink(middle(picture, columns, rows), pixels)
     return half_blocks(pixels, Placement(1.0, 1.0, 0, 0, columns, rows * 2), columns, rows, {}, colours)
 
 
@@ -152,9 +195,9 @@ def _visible(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     return x, y, x, y
 
 
-def _outline(pixels: Picture, box: tuple[int, int, int, int], colour: str) -> None:
+def _outline(pixels: Picture, box: tuple[int, int, int, int], colour: str, thickness: int = 1) -> None:
     red, green, blue = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-    cv2.rectangle(pixels, box[:2], box[2:], (blue, green, red), 1)
+    cv2.rectangle(pixels, box[:2], box[2:], (blue, green, red), thickness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +302,14 @@ def _colour(code: int) -> Color:
     return Color(f"#{code:06x}", ColorType.TRUECOLOR, None, ColorTriplet(code >> 16, code >> 8 & 255, code & 255))
 
 
-def _outlines(frame: messages.FrameMessage, where: Placement, columns: int, rows: int) -> list[Line]:
+def _outlines(frame: messages.FrameMessage, where: Placement, columns: int, rows: int, red_cells: bool) -> list[Line]:
     """The boxes of nucleated cells in half blocks without any colour."""
     inked = np.zeros((rows * 2, columns), np.uint8)
     for detection in frame.detections:
         x1, y1, x2, y2 = where.box(detection.box_px)
         if _is_white(detection):
             cv2.rectangle(inked, (x1, y1), (x2, y2), 1, 1)
-        else:
+        elif red_cells:
             inked[(y1 + y2) // 2, (x1 + x2) // 2] = 1
     glyphs = np.array([" ", "▀", "▄", "█"])[inked[0::2] + 2 * inked[1::2]]
     return [[Segment("".join(row), PLAIN)] for row in glyphs]

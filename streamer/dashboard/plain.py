@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -33,6 +33,7 @@ from streamer.dashboard.words import (
     verdict_lines,
     with_smudge_cells,
 )
+from streamer.network.silence import Waiting, waiting_lines
 from streamer.protocol import messages
 from streamer.records import AbsoluteShare, Frame
 
@@ -97,9 +98,15 @@ class PlainReporter:
         *,
         every_s: float = 5.0,
         note: str | None = None,
+        lengths: Callable[[], Mapping[str, int]] = dict,
+        waits_for: str | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.state = DashboardState(picture=False, note=note)
+        """`lengths`: frames that each source holds, as far as known by now. `waits_for`: the endpoint of a streamer
+        elsewhere, that messages come from."""
+        waiting = None if waits_for is None else Waiting(waits_for, clock())
+        self.state = DashboardState(picture=False, note=note, waits_for=waiting)
+        self._lengths = lengths
         self._out = out
         self._every_ns = int(every_s * 1e9)
         self._clock = clock
@@ -107,6 +114,7 @@ class PlainReporter:
         self._due_ns: int | None = None
         self._introduced = False
         self._reported_disagreement = False
+        self._reported_waiting = 0
         self._reported_losses: dict[tuple[str, str, str], int] = {}
         self._reported_states: dict[str, tuple[str, str | None]] = {}
         self._reported_hidden: set[str] = set()
@@ -141,6 +149,7 @@ class PlainReporter:
     def tick(self, now_ns: int) -> float:
         """Print what is new. Returns the seconds until the next call."""
         self._inbox.take_into(self.state, now_ns)
+        self._report_waiting(now_ns)
         self._introduce()
         self._report_disagreement()
         for view in self.state.sources.values():
@@ -154,6 +163,12 @@ class PlainReporter:
             for view in self.state.sources.values():
                 self._report_progress(view)
         return min(0.5, (self._due_ns - now_ns) / 1e9)
+
+    def stay(self) -> None:
+        """What was printed stays."""
+
+    def leave(self) -> None:
+        """Nothing keeps it."""
 
     def close(self) -> None:
         """No more messages will come. `__exit__` prints the last ones, in the main thread."""
@@ -170,6 +185,13 @@ class PlainReporter:
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
             if view.end is not None and view.end.state != "finished":
                 self._print(f"{view.name}: {view.end.state}: {view.end.reason}")
+
+    def _report_waiting(self, now_ns: int) -> None:
+        """What is waited for, and once what may be wrong."""
+        if self.state.updated_ns is None and self.state.waits_for is not None:
+            lines = waiting_lines(self.state.waits_for, now_ns)
+            self._print(*(f"leukostream: {line}" for line in lines[self._reported_waiting :]))
+            self._reported_waiting = len(lines)
 
     def _introduce(self) -> None:
         health = self.state.health
@@ -235,7 +257,9 @@ class PlainReporter:
         status, message = view.status, view.differential
         parts: list[str] = []
         if status is not None:
-            parts.append(f"{number(status.published)} frames")
+            length = self._lengths().get(view.name)
+            of = "" if length is None else f" of {number(length)}"
+            parts.append(f"{number(status.published)}{of} frames")
             if status.fps is not None:
                 parts.append(f"{number(status.fps, 1)} fps")
             if (behind := behind_in_words(status)) is not None:

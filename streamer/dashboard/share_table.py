@@ -10,19 +10,21 @@ from rich.segment import Segment
 from rich.style import Style
 
 from streamer.counting.differential import CONFIDENCE_SEQUENCE
-from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, to_height
-from streamer.dashboard.palette import BAD, CAUTION, FAINT, GOOD, PLAIN, STRONG, class_colour, ink
+from streamer.dashboard.canvas import Line, Span, blank, clean, crop, fit, framed, span_len, to_height
+from streamer.dashboard.palette import BAD, CAUTION, FAINT, GOOD, PLAIN, STRONG, class_colour, ink, letter_mark
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import (
     SAMPLING_ONLY,
+    VERDICT_MARKS,
     beside,
     class_rows,
     errors_line,
-    flags,
     limits,
     not_seen,
     number,
+    raised,
     size_corrected,
+    unjudged,
     with_smudge_cells,
 )
 from streamer.protocol import messages
@@ -49,11 +51,12 @@ def differential_height(state: DashboardState, width: int) -> int:
     message = view.differential if view else None
     if message is None:
         return 12
-    return 2 + 1 + len(class_rows(message)) + 1 + len(_summary(message, state.note, width - 4))
+    top, rest = _top(message, width - 4), _rest(message, state.note, width - 4)
+    return 2 + len(top) + 1 + len(class_rows(message)) + 1 + len(rest)
 
 
 def differential_panel(state: DashboardState, width: int, height: int) -> list[Line]:
-    """Counts, percent, bars with limits, and what else was seen."""
+    """Verdict and flags, counts, percent, bars with limits, and what else was seen."""
     view = state.current
     title: list[Span] = [("differential", STRONG)]
     if view is not None and len(state.sources) > 1:
@@ -72,38 +75,58 @@ def differential_panel(state: DashboardState, width: int, height: int) -> list[L
 
 
 def differential_lines(state: DashboardState, width: int, height: int) -> list[Line]:
-    """The table and its summary as exactly `height` lines of `width` cells; the summary is shortened first."""
+    """Verdict and flags, the table, and what else was seen, as exactly `height` lines of `width` cells.
+
+    Where there is no room, what weighs least goes first: what else was seen, notes, classes without cells, those with
+    few. The verdict and all flags stay.
+    """
     view = state.current
     message = view.differential if view else None
-    if message is None:
+    if view is None or message is None:
         return to_height([fit([("nothing counted yet", FAINT)], width)], width, height)
     rows = class_rows(message)
     room = height - 1 - len(rows)
-    summary: list[Line] = []
-    for most in (3, 2, 1):
-        summary = _summary(message, state.note, width, most)
-        if len(summary) <= room:
+    top: list[Line] = []
+    for reasons, notes in ((None, True), (3, True), (3, False), (2, False), (1, False)):
+        top = _top(message, width, reasons, notes=notes)
+        if len(top) <= room:
             break
-    summary = summary[: max(room, 1)]
-    gap = room > len(summary)
-    fitting = max(1, height - 1 - len(summary))
-    hidden: list[tuple[str, ClassShare]] = []
-    if len(rows) > fitting:
-        by_count = sorted(rows, key=lambda row: -row[1].count)
-        kept = {name for name, _ in by_count[: max(1, fitting - 1)]}
-        hidden = [row for row in rows if row[0] not in kept]
-        rows = [row for row in rows if row[0] in kept]
-    lines = _share_table(rows, state.ranges, width, {} if message.wbc is None else message.wbc.classes)
+    rest: list[Line] = []
+    for most in (3, 2, 1):
+        rest = _rest(message, state.note, width, most)
+        if len(top) + len(rest) <= room:
+            break
+    rest = rest[: max(room - len(top), 0)]
+    gap = room > len(top) + len(rest) and bool(rest)
+    shown, hidden = _fitting(rows, max(1, height - 1 - len(top)))
+    absolute = {} if message.wbc is None else message.wbc.classes
+    lines = [*top, *_share_table(shown, state.ranges, width, absolute, view.letters())]
     if hidden:
         cells = sum(share.count for _, share in hidden)
-        lines.append(fit([(f"  {len(hidden)} more classes, {number(cells)} cells", FAINT)], width))
+        lines.append(fit([(f"  {len(hidden)} more classes, {number(cells) if cells else 'no'} cells", FAINT)], width))
     if gap:
         lines.append(blank(width))
-    return to_height([*lines, *summary], width, height)
+    return to_height([*lines, *rest], width, height)
+
+
+Row = tuple[str, ClassShare]
+
+
+def _fitting(rows: Sequence[Row], room: int) -> tuple[list[Row], list[Row]]:
+    """The rows to show and those that have no room: first those without cells, then those with the fewest."""
+    if len(rows) <= room:
+        return list(rows), []
+    by_count = sorted(rows, key=lambda row: -row[1].count)
+    kept = {name for name, _ in by_count[: max(1, room - 1)]}
+    return [row for row in rows if row[0] in kept], [row for row in rows if row[0] not in kept]
 
 
 def _share_table(
-    rows: Sequence[tuple[str, ClassShare]], usual: Ranges, width: int, absolute: Mapping[str, AbsoluteShare]
+    rows: Sequence[Row],
+    usual: Ranges,
+    width: int,
+    absolute: Mapping[str, AbsoluteShare],
+    letters: Mapping[str, str],
 ) -> list[Line]:
     counts = [number(share.count) for _, share in rows]
     percents = [number(share.percent, 1) for _, share in rows]
@@ -132,7 +155,11 @@ def _share_table(
     ):
         colour = ink(class_colour(name))
         label = crop(label, name_width)
-        spans: list[Span] = [("● ", colour), (label + " " * (name_width - cell_len(label)), PLAIN)]
+        spans: list[Span] = [
+            letter_mark(letters, name),
+            (" ", PLAIN),
+            (label + " " * (name_width - cell_len(label)), PLAIN),
+        ]
         spans.append((f"{count:>{count_width}}{percent:>{percent_width}}", STRONG if share.count else FAINT))
         if bar_width:
             spans += [(" ", PLAIN), *bar(share, usual.get(name), top, bar_width, colour)]
@@ -191,47 +218,68 @@ def _merged(cells: Sequence[Span]) -> list[Span]:
     return spans
 
 
-def _summary(message: messages.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
-    """The lines below the table, the most important first; texts take at most `most` lines each."""
+def _top(
+    message: messages.DifferentialMessage, width: int, reasons: int | None = None, *, notes: bool = True
+) -> list[Line]:
+    """What is read first: the verdict on at most `reasons` lines (None: on as many as it takes), then every flag."""
     lines: list[Line] = []
-    always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""
     verdict = message.verdict
     if verdict is not None:
         colour = {"ready for review": GOOD, "incomplete": CAUTION}.get(verdict.state, BAD)
+        mark = VERDICT_MARKS.get(verdict.state, "!")
         why = f": {'; '.join(reason.text for reason in verdict.reasons)}" if verdict.reasons else ""
-        lines += _wrapped(f"{verdict.state}{why}", ink(colour, bold=True), width, most)
+        lines += _wrapped(f"{mark} {verdict.state}{why}", ink(colour, bold=True), width, reasons)
     if message.flags:
-        lines += _wrapped(flags(message), ink(BAD, bold=True), width, most)
-    elif message.ranges:
-        lines += _wrapped(flags(message), FAINT, width, most)
-    per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
-    lines.append(fit([("NRBC ", FAINT), (f"{number(message.nrbc)}{per_100}", PLAIN)], width))
-    frames = number(message.frames_accepted)
-    if message.frames != message.frames_accepted:
-        frames += f"/{number(message.frames)}"
-    seen = (("RBC ", number(message.rbc_seen)), ("PLT ", number(message.platelets_seen)), ("frames ", frames))
-    spans = [span for label, text in seen for span in ((label, FAINT), (text, PLAIN), (" · ", FAINT))]
-    lines.append(fit(spans[:-1], width))
-    if message.wbc is not None:
-        lines += _wrapped(message.wbc.note, FAINT, width, most)
-    aside = beside(message)
-    if aside:
-        lines += _wrapped(aside, FAINT, width, most)
-    if message.size_bias:
-        lines += _wrapped(size_corrected(message), FAINT, width, most)
-    if message.not_seen:
-        lines += _wrapped(not_seen(message), FAINT, width, most)
-    smudge, errors = with_smudge_cells(message), errors_line(message, note)
-    if smudge is not None:
-        lines += _wrapped(smudge, PLAIN, width, most)
-    lines += _wrapped(f"{SAMPLING_ONLY}{always}{'; ' + errors if errors else ''}", FAINT, width, most)
-    if message.not_assessed:
-        lines += _wrapped(f"not assessed: {', '.join(message.not_assessed)}", FAINT, width, most)
+        lines += _wrapped(raised(message, notes=notes), ink(BAD, bold=True), width)
     return lines
 
 
-def _wrapped(text: str, style: Style, width: int, most: int) -> list[Line]:
-    """`text` on at most `most` lines, the last one cropped if there is more."""
+def _rest(message: messages.DifferentialMessage, note: str | None, width: int, most: int = 3) -> list[Line]:
+    """The lines below the table, the most important first; texts take at most `most` lines each."""
+    per_100 = f" = {number(message.nrbc_per_100_wbc, 1)} per 100 white" if message.nrbc_per_100_wbc is not None else ""
+    frames = number(message.frames_accepted)
+    if message.frames != message.frames_accepted:
+        frames += f" of {number(message.frames)}"
+    parts = [
+        ("NRBC ", f"{number(message.nrbc)}{per_100}"),
+        ("red cells ", number(message.rbc_seen)),
+        ("platelets ", number(message.platelets_seen)),
+        ("frames used ", frames),
+    ]
+    lines = _packed(parts, width)
+    always = ", valid at every look" if message.limits_method == CONFIDENCE_SEQUENCE else ""
+    errors = errors_line(message, note)
+    texts = [
+        unjudged(message),
+        f"{SAMPLING_ONLY}{always}{'; ' + errors if errors else ''}",
+        f"not assessed: {', '.join(message.not_assessed)}" if message.not_assessed else "",
+        "" if message.wbc is None else message.wbc.note,
+        beside(message),
+        with_smudge_cells(message) or "",
+        size_corrected(message) if message.size_bias else "",
+        not_seen(message),
+    ]
+    for text in filter(None, texts):
+        lines += _wrapped(text, FAINT, width, most)
+    return lines
+
+
+def _packed(parts: Sequence[tuple[str, str]], width: int) -> list[Line]:
+    """Labels and values, as many on a line as it has room for."""
+    rows: list[list[Span]] = [[]]
+    for label, text in parts:
+        spans: list[Span] = [(label, FAINT), (text, PLAIN)]
+        joined = [*rows[-1], (" · ", FAINT), *spans] if rows[-1] else spans
+        if rows[-1] and span_len(joined) > width:
+            rows.append(spans)
+        else:
+            rows[-1] = joined
+    return [fit(spans, width) for spans in rows]
+
+
+def _wrapped(text: str, style: Style, width: int, most: int | None = None) -> list[Line]:
+    """`text` on at most `most` lines, the last one cropped if there is more; None: on as many as it takes."""
     lines = textwrap.wrap(clean(text), max(1, width))
-    lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
+    if most is not None:
+        lines[most - 1 :] = [" ".join(lines[most - 1 :])] if len(lines) >= most else []
     return [fit([(line, style)], width) for line in lines]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import tempfile
@@ -18,6 +19,20 @@ try:
 except ImportError:  # Windows: no keys; all else is the same
     termios = None  # type: ignore[assignment]
 
+KEY_NAMES = {
+    **{
+        f"\x1b{mode}{letter}": name
+        for mode in "[O"
+        for letter, name in zip("ABCD", ("up", "down", "right", "left"), strict=True)
+    },
+    **{"\x1b": "esc", "\t": "tab", "\r": "enter", "\n": "enter"},
+}
+_KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[_P\]].*?(?:\x1b\\|\x07))|[\s\S]")
+"""An escape sequence, such as an arrow key or a late answer of the terminal, else one character."""
+
+ANSWER_S = 0.5
+"""How long a terminal takes to answer, at most: one over a slow line."""
+
 KEPT_BYTES = 65_536
 """The last bytes of standard error to show afterwards."""
 
@@ -28,6 +43,16 @@ def is_usable(stream: IO[str]) -> bool:
         return False
     console = Console(file=stream)
     return not console.is_dumb_terminal and not console.legacy_windows
+
+
+def keys_of(typed: str) -> list[str]:
+    """Names of the keys in what a terminal sent; what is neither a letter nor in KEY_NAMES is left out."""
+    keys = []
+    for part in _KEY.findall(typed):
+        name = KEY_NAMES.get(part, part)
+        if len(part) == 1 or part in KEY_NAMES:
+            keys.append(name)
+    return keys
 
 
 class Keys:
@@ -63,17 +88,39 @@ class Keys:
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
         self._fd = self._before = None
 
-    def read(self) -> str:
-        """The keys pressed since the last call, escape sequences left out."""
+    @property
+    def belongs_to_a_person(self) -> bool:
+        """Whether somebody typed this command and sees its end: a shell gives what is typed a job of its own, and what
+        a script runs the script's."""
+        return self.available and os.getpgrp() == os.getpid()
+
+    def ask(self, question: str, answered: re.Pattern[bytes], out: IO[str]) -> bytes:
+        """What the terminal answers to an escape sequence; what there is of it after ANSWER_S, if it does not."""
+        got = b""
+        if self._fd is None:
+            return got
+        out.write(question)
+        out.flush()
+        end = time.monotonic() + ANSWER_S
+        while not answered.search(got) and (left := end - time.monotonic()) > 0:
+            if select.select([self._fd], [], [], left)[0]:
+                part = os.read(self._fd, 256)
+                if not part:
+                    break
+                got += part
+        return got
+
+    def read(self) -> list[str]:
+        """The keys pressed since the last call: letters, and those of KEY_NAMES by their names."""
         if self._fd is None or not select.select([self._fd], [], [], 0)[0]:
-            return ""
+            return []
         try:
             pressed = os.read(self._fd, 256)
         except OSError:
             pressed = b""
         if not pressed:  # hung up
             self.stop()
-        return "" if pressed.startswith(b"\x1b") else pressed.decode("utf-8", "replace")
+        return keys_of(pressed.decode("utf-8", "replace"))
 
     def wait(self, seconds: float) -> None:
         """Sleep until a key is pressed, at most `seconds`."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from streamer.counting.differential import CLOPPER_PEARSON, CONFIDENCE_SEQUENCE, LIMITS, share
 from streamer.dashboard.palette import in_order
+from streamer.dashboard.state import SourceView
 from streamer.protocol import messages
 from streamer.records import (
     UNCLASSIFIED,
@@ -42,6 +44,26 @@ RANGE_WORDS = {
 }
 
 FLAG_WORDS = {"low": "▼ Low", "high": "▲ High", "seen": "● Seen"}
+
+MEANINGS: Mapping[str, str] = {
+    "out of focus": "the picture is not sharp enough",
+    "motion blur": "the stage moved while the picture was taken",
+    "stage moving": "the stage moved by more than cells bear while the picture was taken, as it says itself",
+    "lost on the way": "numbered by the camera, and never came to this computer",
+    "passed over": "a newer picture was there already",
+    "empty field": "nothing to see but background",
+    "too dense": "cells lie too close together to be told apart",
+    "overexposed": "more than half of the picture is white",
+    "underexposed": "more than half of the picture is black",
+    "stale": "too old when its turn came; the computer could not keep up",
+    "queue full": "the computer could not keep up",
+    "paused": "given while the count was paused",
+    "not an image": "a file that is no picture",
+    "unreadable": "a file that could not be read",
+    "damaged frame": "a picture that could not be decoded",
+    "truncated": "the file is cut off",
+}
+"""What reasons of frames that were not used mean."""
 
 LEAST_CONFIDENCE = 0.6
 """What the classifier is less sure of is not said of a cell's looks, where only some of them are listed."""
@@ -91,9 +113,35 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
+def times(count: int) -> str:
+    """How often something happened."""
+    return {1: "once", 2: "twice"}.get(count, f"{number(count)} times")
+
+
+def progress(view: SourceView, length: int | None) -> str:
+    """Which frame of how many it is, and how long the rest takes at today's rate; empty before the first frame."""
+    if view.frame is None:
+        return ""
+    place = view.frame.frame_id + 1
+    if length is None or place > length:
+        return f"frame {number(place)}"
+    text = f"frame {number(place)} of {number(length)}"
+    rate = None if view.status is None or view.status.state == "ended" else view.status.fps
+    left_s = (length - place) / rate if rate else 0.0
+    return f"{text}, {duration(math.ceil(left_s)).removeprefix('0:').removeprefix('0')} left" if left_s else text
+
+
 def tally(counts: dict[str, int]) -> str:
     """Reasons with their counts, without those of 0; empty for none."""
     return ", ".join(f"{number(count)} {reason}" for reason, count in counts.items() if count)
+
+
+def in_words(counts: Mapping[str, int], *, short: bool = False) -> str:
+    """Reasons with their counts; where there is one, also what it means, unless it has to be `short`."""
+    given = {reason: count for reason, count in counts.items() if count}
+    if len(given) == 1 and not short and (meaning := MEANINGS.get(next(iter(given)))):
+        return f"{tally(given)}: {meaning}"
+    return tally(given)
 
 
 def not_seen(message: messages.DifferentialMessage) -> str:
@@ -152,12 +200,21 @@ def with_smudge_cells(message: messages.DifferentialMessage) -> str | None:
 def flags(message: messages.DifferentialMessage) -> str:
     """The flags in a line, with what is known of how surely they are raised. That there is none is only said where all
     ranges could be judged; empty before 2.0, which did not say that."""
-    unjudged = [name for name, state in message.ranges.items() if state == "can't be judged"]
-    texts = [flag.text if flag.note is None else f"{flag.text} [{flag.note}]" for flag in message.flags]
-    parts = [f"flags: {'; '.join(texts)}"] if texts else []
-    if unjudged:
-        parts.append(f"can't be judged: {', '.join(unjudged)}")
-    return ". ".join(parts) or ("no flag" if message.ranges else "")
+    return ". ".join(filter(None, (raised(message), unjudged(message))))
+
+
+def raised(message: messages.DifferentialMessage, *, notes: bool = True) -> str:
+    """The flags alone, without `notes` no more than what they are; empty where there are none."""
+    texts = [flag.text if flag.note is None or not notes else f"{flag.text} [{flag.note}]" for flag in message.flags]
+    return f"flags: {'; '.join(texts)}" if texts else ""
+
+
+def unjudged(message: messages.DifferentialMessage) -> str:
+    """The classes whose range could not be judged; that there is no flag where all were; empty else."""
+    names = [name for name, state in message.ranges.items() if state == "can't be judged"]
+    if names:
+        return f"can't be judged: {', '.join(names)}"
+    return "no flag" if message.ranges and not message.flags else ""
 
 
 def beside(message: messages.DifferentialMessage) -> str:

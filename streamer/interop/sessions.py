@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -117,8 +117,13 @@ def unnamed_frame(source: str, frame_id: int) -> str:
     return f"{source}-{frame_id:06}.png"
 
 
-def exported(stored: StoredSession, pseudonymised: bool = False, production: bool = False) -> ExportedSession:
-    """Count a session again. JournalError for what of it can't be."""
+def exported(
+    stored: StoredSession,
+    pseudonymised: bool = False,
+    production: bool = False,
+    each: Callable[[], None] = lambda: None,
+) -> ExportedSession:
+    """Count a session again; `each` is called after every frame. JournalError for what of it can't be."""
     if pseudonymised:
         stored = replace(stored, slide=pseudonymous(stored.slide, stored.first_id))
     last = stored.created_utc
@@ -129,6 +134,7 @@ def exported(stored: StoredSession, pseudonymised: bool = False, production: boo
         if seen.file is not None and not pseudonymised:
             files[seen.frame_id] = seen.file
         micrometres.add(seen)
+        each()
 
     micrometres, files = MicrometrePlaces(), dict[int, str]()
     result = recounted(stored, note)

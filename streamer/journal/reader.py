@@ -192,6 +192,13 @@ class StoredSession(SessionRows):
         with self.reading(f"frame_evidence of frame {frame_id}"):
             return (None, None) if row is None else evidence_of(row)
 
+    @property
+    def frame_count(self) -> int:
+        """How many frames there are."""
+        with self.reading("frames"):
+            row = self.database.execute("SELECT count(*) FROM frames WHERE session = ?", (self.number,)).fetchone()
+            return int(row[0])
+
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
         hidden, positioned = self._hidden_parts(), has_positions(self.database)

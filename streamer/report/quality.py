@@ -8,7 +8,7 @@ from typing import Literal
 
 from streamer.config import VerdictConfig
 from streamer.counting.verdict import RED_CELL_UM, SlideEvidence, least_stain_distance, losses_of, novelty_above_usual
-from streamer.dashboard.words import LEAST_AGREEMENT, agreement, number
+from streamer.dashboard.words import LEAST_AGREEMENT, MEANINGS, agreement, number
 from streamer.protocol.messages import HealthMessage
 from streamer.records import Differential
 
@@ -32,26 +32,6 @@ class FrameCount:
     count: int
     meaning: str
     """In words; empty where the reason says all."""
-
-
-MEANINGS: Mapping[str, str] = {
-    "out of focus": "the picture is not sharp enough",
-    "motion blur": "the stage moved while the picture was taken",
-    "stage moving": "the stage moved by more than cells bear while the picture was taken, as it says itself",
-    "lost on the way": "numbered by the camera, and never came to this computer",
-    "passed over": "a newer picture was there already",
-    "empty field": "nothing to see but background",
-    "too dense": "cells lie too close together to be told apart",
-    "overexposed": "more than half of the picture is white",
-    "underexposed": "more than half of the picture is black",
-    "stale": "too old when its turn came; the computer could not keep up",
-    "queue full": "the computer could not keep up",
-    "paused": "given while the count was paused",
-    "not an image": "a file that is no picture",
-    "unreadable": "a file that could not be read",
-    "damaged frame": "a picture that could not be decoded",
-    "truncated": "the file is cut off",
-}
 
 
 def frame_counts(counts: Mapping[str, int]) -> list[FrameCount]:

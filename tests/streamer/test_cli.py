@@ -34,8 +34,8 @@ def frames(tmp_path):
 USAGE = [
     (["run"], "got no source, expected --source"),
     (["run", "--sauce", "x"], "--sauce"),
-    (["run", "--source", "sim:", "--min-score", "7"], "min_score: expected `float` <= 1.0"),
-    (["run", "--source", "sim:", "--stop-at", "0"], "stop_at: expected `int` >= 1"),
+    (["run", "--source", "sim:", "--min-score", "7"], "--min-score: got 7.0, expected a number of at most 1"),
+    (["run", "--source", "sim:", "--stop-at", "0"], "--stop-at: got 0, expected a whole number of at least 1"),
     (["run", "--source", "sim:cels=5"], "cels"),
     (["run", "--source", "9cam=sim:"], "9cam"),
     (["run", "--source", "sim:", "--detector", "yolov5n-bloot"], "yolov5n-blood"),

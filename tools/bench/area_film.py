@@ -155,8 +155,8 @@ class FilmSource:
 
     def open(self) -> None:
         self._file = self._path.open("rb", buffering=0)
-        numpy.lib.format.read_magic(self._file)  # type: ignore[no-untyped-call]
-        shape, _, _ = numpy.lib.format.read_array_header_1_0(self._file)  # type: ignore[no-untyped-call]
+        numpy.lib.format.read_magic(self._file)
+        shape, _, _ = numpy.lib.format.read_array_header_1_0(self._file)
         self._data = self._file.tell()
         self._shape = tuple(shape[1:])
         left = int(shape[0]) - self._next

@@ -1,7 +1,6 @@
 """`leukostream run` in a process of its own, for tools/bench/area.py: what its models were given, and what it cost.
 
-    python -m tools.bench.area_run FIGURES.json run --source film:FILM.npy --jsonl FILE
-
+Its words are the file for these figures and then those of `leukostream`: FIGURES.json run --source film:FILM.npy …
 A source `film:` shows frames that were painted before (tools/bench/area_film.py), `painted:` those of the simulated
 slide; their processor time is the feeder's, and is kept apart from that of the run. Input tensors are counted where
 engines are called, whatever decides what they are given.

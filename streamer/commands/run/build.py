@@ -42,11 +42,13 @@ from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
 from streamer.records import Frame, ModelHealth, RecordingStatus, Skip, SlideInfo
+from streamer.run.local_commands import LocalCommands
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
 from streamer.sinks.jsonl import JsonLines
 from streamer.sinks.pictures import PictureMaker
+from streamer.sources.base import Source, length_of
 from streamer.stage.static_mask import BoxesPx
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class Assembled(Generic[AnyViewer]):
     viewer: AnyViewer
     sources: Sequence[OpenedSource]
     models: Models
+    keyboard: LocalCommands
     jsonl: JsonLines | None
     publisher: Publisher | None
     recorder: Recorder | None
@@ -96,8 +99,8 @@ class Assembled(Generic[AnyViewer]):
     """What the classifiers get wrong, for people."""
 
 
-def run(config: Config) -> int:
-    """Analyse the sources of the configuration until they end or the user stops it."""
+def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
+    """Analyse the sources of the configuration until they end or the user stops it. `sinks` get the messages too."""
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     keep_freed_memory()
@@ -105,18 +108,25 @@ def run(config: Config) -> int:
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
     held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
-    with assembled(config, people, held, lambda note: open_display(config, people, note)) as parts:
+
+    def display_of(note: str | None, opened: Mapping[str, Source]) -> Display:
+        return open_display(config, people, note, lengths=lambda: _lengths(opened))
+
+    with assembled(config, people, held, display_of, sinks) as parts:
         pipeline, display = parts.pipeline, parts.viewer
+        if isinstance(display, Dashboard):
+            display.obey(parts.keyboard)
         collect_rarely()
         release_freed_memory()
         held.begin()
         try:
-            with _stop_on_signals(pipeline, parts.publisher), display:
+            with _stop_on_signals(pipeline, parts.publisher, display), display:
                 pipeline.start()
                 if parts.report is not None:
                     parts.report.is_due = True
                 _show_until_end(display, pipeline, parts.jsonl, config.stop_after_s)
                 pipeline.finish()
+                display.stay()
         finally:
             if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
                 for final in filter(shows_anything, pipeline.finals.values()):
@@ -132,18 +142,22 @@ def run(config: Config) -> int:
 
 @contextlib.contextmanager
 def assembled(
-    config: Config, people: TextIO, tell: Say, viewer_of: Callable[[str | None], AnyViewer]
+    config: Config,
+    people: TextIO,
+    tell: Say,
+    viewer_of: Callable[[str | None, Mapping[str, Source]], AnyViewer],
+    more_sinks: Sequence[Sink] = (),
 ) -> Iterator[Assembled[AnyViewer]]:
     """The parts of a run, to be started and finished inside; leaving closes what it opened, and writes the report that
     is due. `tell` gets what there is to say before the start, `people` what is said then. `viewer_of` makes the viewer,
-    given the note on what the classifiers get wrong."""
+    given the note on what the classifiers get wrong, and the sources by name. `more_sinks` get the messages too."""
     if config.resume and config.journal is None:
         raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
     with (
         _one_thread_of_opencv(),  # frames are analysed side by side; OpenCV's own threads would only get in between
         _metrics(config) as metrics,  # first of all, so that it says what is starting
         contextlib.ExitStack() as outer,
-        _assembled(config, metrics, outer, people, tell, viewer_of) as parts,
+        _assembled(config, metrics, outer, people, tell, viewer_of, more_sinks) as parts,
     ):
         yield parts
 
@@ -155,7 +169,8 @@ def _assembled(
     outer: contextlib.ExitStack,
     people: TextIO,
     held: Say,
-    viewer_of: Callable[[str | None], AnyViewer],
+    viewer_of: Callable[[str | None, Mapping[str, Source]], AnyViewer],
+    more_sinks: Sequence[Sink],
 ) -> Iterator[Assembled[AnyViewer]]:
     """`outer` closes what is needed until everything of the run is closed."""
     config = _with_site(config, held)
@@ -172,7 +187,7 @@ def _assembled(
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)
     note = _accuracy_notes(models)
-    viewer = viewer_of(note)
+    viewer = viewer_of(note, {one.name: one.source for one in sources})
     for line in dict.fromkeys(line for one in models.values() for line in one.detector.card.notes):
         remark(line)
     with contextlib.ExitStack() as stack:
@@ -193,17 +208,18 @@ def _assembled(
         append = journal is not None and journal.journal.resumed
         jsonl = JsonLines(config.jsonl, append=append, on_fault=remark) if config.jsonl is not None else None
         publisher = _open_publisher(config, history, people)
-        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics) if sink is not None]
+        sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics, *more_sinks) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
         sessions = SessionMaker(config, models, stamp, journal, history, ignored_px, slides)
+        keyboard = LocalCommands(lambda: pipeline.stop("by the user"))
         pipeline = Pipeline(
             [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
             Analysers({name: one.analyser for name, one in models.items()}),
             sessions.first,
             RunOutputs(
                 [*sinks, viewer],
-                service=publisher.service if publisher else lambda: None,
+                service=lambda: _serve(publisher, keyboard),
                 show=viewer.show,
                 picture=PictureMaker(publisher.wants_picture if publisher else lambda source: False).picture,
                 stream=publisher.health if publisher else lambda: None,
@@ -215,11 +231,12 @@ def _assembled(
             next_session=sessions.next,
             models=lambda source: _health(models[source], inference),
         )
+        keyboard.controls = pipeline.controls
         if publisher is not None:
             publisher.obey(pipeline.controls)
         if metrics is not None:
             metrics.stopping = lambda: pipeline.stopping
-        yield Assembled(pipeline, viewer, sources, models, jsonl, publisher, recorder, report, note)
+        yield Assembled(pipeline, viewer, sources, models, keyboard, jsonl, publisher, recorder, report, note)
 
 
 @contextlib.contextmanager
@@ -444,8 +461,19 @@ def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | Non
         pipeline.stop("by the user")
 
 
+def _serve(publisher: Publisher | None, keyboard: LocalCommands) -> None:
+    keyboard.serve()
+    if publisher is not None:
+        publisher.service()
+
+
+def _lengths(sources: Mapping[str, Source]) -> dict[str, int]:
+    """Frames that each source holds, where it has an end and is open."""
+    return {name: length for name, source in sources.items() if (length := length_of(source)) is not None}
+
+
 @contextlib.contextmanager
-def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None) -> Iterator[None]:
+def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None, display: Display) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential.
     Once only subscribers are waited for, they end that.
 
@@ -454,6 +482,7 @@ def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None) -> Iterato
     """
 
     def stop(number: int, _: FrameType | None) -> None:
+        display.leave()
         if publisher is not None and publisher.lingering:
             publisher.hurry()
         elif number not in stopped_by:

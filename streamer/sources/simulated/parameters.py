@@ -45,6 +45,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "cells": (0, 100_000),
     "fps": (0.1, 1000),
+    "paced": (0, 1),
     "width": (64, 8192),
     "height": (64, 8192),
     "red": (8, 300),
@@ -85,6 +86,8 @@ class SlideParameters:
     """White cells on the slide (erythroblasts come on top)."""
     fps: float = 30.0
     """Frames a second, when paced."""
+    paced: int = 0
+    """1: no faster than `fps` where no frame may be lost either; live sources are always paced."""
     pattern: Pattern = "raster"
     width: int = 640
     """Of a frame, pixels."""

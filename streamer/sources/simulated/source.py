@@ -16,8 +16,8 @@ _SPARE_NS = 15_000_000
 class SimulatedSource:
     """One pass over a virtual slide.
 
-    live: paced at the parameters' fps like a camera; otherwise as fast as frames are read. `slide` has the ground truth
-    of every frame, before `open` too. `open` starts the pass from its first frame.
+    live, or `paced`: at the parameters' fps like a camera; otherwise as fast as frames are read. `slide` has the ground
+    truth of every frame, before `open` too. `open` starts the pass from its first frame.
     """
 
     default_mode: Mode = "analysis"
@@ -33,7 +33,7 @@ class SimulatedSource:
     ) -> None:
         self.name = name
         self.slide = VirtualSlide(parameters)
-        self._live = live
+        self._paced = live or bool(parameters.paced)
         self._now_ns = now_ns
         self._sleep = sleep
         self._period_ns = round(1e9 / parameters.fps)
@@ -59,7 +59,7 @@ class SimulatedSource:
         if self._next_id >= len(self.slide):
             return None
         image = self.slide.render(self._next_id)
-        if self._live:
+        if self._paced:
             self._wait()
         readings = self.slide.readings
         frame = Frame(

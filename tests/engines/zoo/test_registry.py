@@ -164,10 +164,10 @@ def test_names_that_do_not_fit_the_network(tmp_path: Path) -> None:
         ("YOLOv5n-Blood", r"did you mean 'yolov5n-blood'"),
         ("zzz", r"no such model; available: yolov5n-blood"),
         ("mobilenetv3-small", r"got a classifier, expected a detector: yolov5n-blood"),
-        ("{folder}/yolov5n-blod.onnx", r"no such file; did you mean 'yolov5n-blood.onnx'"),
+        ("{folder}/yolov5n-blod.onnx", r"no such file; did you mean 'yolov5n-blood.onnx'\? expected an ONNX file"),
         ("{folder}", r"got a folder, expected an ONNX file or a name"),
         ("", r"got a folder"),
-        ("nowhere/x.onnx", r"'nowhere/x.onnx': no such file"),
+        ("nowhere/x.onnx", r"'nowhere/x.onnx': got no such file; expected an ONNX file; check the path"),
     ],
 )
 def test_models_that_are_not_there(zoo: Path, name: str, message: str) -> None:

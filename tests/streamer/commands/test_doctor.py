@@ -116,7 +116,6 @@ def test_a_missing_piece_does_not_fail_the_doctor(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(doctor, "_cameras", lambda: ())
     out = io.StringIO()
     assert doctor.doctor(Console(file=out, width=200)) == 0
-    assert "backend onnxruntime cuda" in out.getvalue()
     assert "leukostream can run here" in out.getvalue()
 
 
@@ -130,3 +129,54 @@ def test_only_the_models_of_a_plain_run_are_needed(monkeypatch: pytest.MonkeyPat
     needed = {one.what: one.remedy for one in doctor._models() if one.needed}
     assert set(needed) == {"model yolov5n-blood", "model efficientnet-lite0"}
     assert set(needed.values()) == {"install leukostream again"}
+
+
+def finding(what: str, ok: bool, **given: object) -> doctor.Finding:
+    return doctor.Finding(what, ok, **{"detail": "as it is", **given})  # type: ignore[arg-type]
+
+
+def screen_of(monkeypatch: pytest.MonkeyPatch, *findings: doctor.Finding) -> tuple[int, list[str]]:
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    out = io.StringIO()
+    status = doctor.doctor(Console(file=out, width=80))
+    return status, out.getvalue().splitlines()
+
+
+def test_the_worst_comes_first_each_with_what_to_do_and_the_rest_in_one_paragraph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status, lines = screen_of(
+        monkeypatch,
+        finding("python", True, needed=True),
+        finding("av", False, remedy="pip install av"),
+        finding("numpy", False, needed=True, remedy="pip install numpy"),
+        finding("onnx", True, needed=True),
+    )
+    assert status == 1
+    assert [line.split()[:2] for line in lines[:2]] == [["missing", "numpy"], ["absent", "av"]]
+    assert ["pip install numpy" in lines[0], "pip install av" in lines[1]] == [True, True]
+    assert lines[2].rstrip().split(maxsplit=1) == ["fine", "python as it is, onnx as it is"]
+    assert "can't run here yet" in lines[3]
+
+
+def test_absent_models_are_one_line_and_a_missing_one_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [finding(f"model m{number}", number > 2) for number in range(5)]
+    status, lines = screen_of(monkeypatch, *models, finding("model usual", False, needed=True, remedy="install again"))
+    assert status == 1
+    assert ["usual" in lines[0], "install again" in lines[0]] == [True, True]
+    assert ["3 models" in lines[1], "m0, m1, m2" in lines[1], "(m3, m4)" in lines[-2]] == [True, True, True]
+
+
+def test_without_a_gpu_nothing_is_said_of_what_only_one_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_gpu = [finding(what, False) for what in doctor.OF_A_GPU]
+    _, lines = screen_of(monkeypatch, finding(doctor.DRIVER, False), *of_a_gpu)
+    assert [line.split()[0] for line in lines[:-1]] == ["absent", "fine"]
+    _, lines = screen_of(monkeypatch, finding(doctor.DRIVER, True), *of_a_gpu)
+    assert sum(line.startswith("absent") for line in lines) == len(of_a_gpu)
+
+
+def test_it_is_one_screen_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_cameras", lambda: ())
+    out = io.StringIO()
+    doctor.doctor(Console(file=out, width=80))
+    assert len(out.getvalue().splitlines()) < 40

@@ -51,11 +51,11 @@ def test_an_abbreviation_is_no_option(words):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], "required: COMMAND; see: leukostream --help"),
-        (["recount"], "required: JOURNAL; see: leukostream recount --help"),
+        ([], "got no COMMAND, which has to be given; see: leukostream --help"),
+        (["recount"], "got no JOURNAL, which has to be given; see: leukostream recount --help"),
         (["recount", "a", "b"], "got 'b', expected nothing more; see: leukostream recount --help"),
         (["run", "--stop-at", "many"], "--stop-at: got 'many', expected a whole number; see: leukostream run --help"),
-        (["run", "--source"], "--source: expected at least one argument"),
+        (["run", "--source"], "--source: got nothing, expected at least one value"),
         (["demo", "--source", "sim:"], "got the option '--source', which does not exist"),
     ],
 )
@@ -91,7 +91,7 @@ def test_the_help_of_run_is_grouped_and_names_the_defaults(capsys):
     groups = ("sources", "models", "counting", "keeping", "publishing", "security", "dashboard", "machine")
     places = [out.index(f" {group}: ") for group in groups]
     assert places == sorted(places)
-    for default in ("yolov5n-blood", "auto", "got", "1", "on", "measured"):
+    for default in ("yolov5n-blood", "auto", "got", "1", "measured"):
         assert f"(default: {default})" in out
 
 

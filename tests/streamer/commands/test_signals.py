@@ -24,7 +24,8 @@ def test_what_each_signal_does(handler: object) -> None:
     done: list[str] = []
     pipeline = SimpleNamespace(stop=done.append)
     publisher = SimpleNamespace(lingering=False, hurry=lambda: done.append("hurried"))
-    with _stop_on_signals(pipeline, publisher):  # type: ignore[arg-type]
+    display = SimpleNamespace(leave=lambda: None)
+    with _stop_on_signals(pipeline, publisher, display):  # type: ignore[arg-type]
         signal.raise_signal(signal.SIGINT)
         assert done == ["by SIGINT"]
         publisher.lingering = True

@@ -8,8 +8,13 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from streamer.cli import main
+from streamer.commands.remote_commands import RemoteCommands
+from streamer.dashboard import DashboardState, render
 from streamer.network.publisher import Publisher
+from streamer.network.silence import PATIENCE_NS, Waiting, waiting_lines
+from streamer.network.subscriber import Subscriber
 from streamer.protocol.messages import NEW_SLIDE, AnyMessage, decode
+from streamer.protocol.requests import Pause, SourceState
 from tests.streamer.network.service_cases import PATIENCE_S, Served
 from tests.streamer.protocol.message_cases import frame_message, make_differential, make_factory, make_health
 
@@ -81,3 +86,58 @@ def test_subscribe_until_the_end_has_all_up_to_it(
     assert subscribe.over()
     lines = capfdbinary.readouterr().out.splitlines()
     assert [decode(line) for line in lines] == (messages if topic == "" else messages[:2])
+
+
+def test_what_is_waited_for_is_said_and_after_a_while_what_may_be_wrong() -> None:
+    waits_for = Waiting("tcp://10.0.0.7:5555", 0)
+    assert waiting_lines(waits_for, PATIENCE_NS) == ["waiting for messages from tcp://10.0.0.7:5555"]
+    later = waiting_lines(waits_for, PATIENCE_NS + 1)
+    assert later[1] == "nothing came so far:"
+    assert [word in " ".join(later) for word in ("--publish tcp://10.0.0.7:5555", "firewall", "--keys DIR")] == [
+        True
+    ] * 3
+    assert max(map(len, waiting_lines(waits_for, PATIENCE_NS + 1, 40)[1:])) <= 40
+
+
+def test_subscribe_says_on_standard_error_what_it_waits_for(
+    server: Served, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamer.network.silence.PATIENCE_NS", -1)
+    monkeypatch.setattr("streamer.commands.subscribe._SLICE_S", 0.01)
+    subscribe = Command(server, "subscribe", "--count", "1")
+    said = b""
+    while b"--keys DIR" not in said:
+        said += capfdbinary.readouterr().err
+    subscribe.publish([frame_message(make_factory())])
+    assert subscribe.over()
+    out, err = capfdbinary.readouterr()
+    assert len(out.splitlines()) == 1
+    assert said.count(b"waiting for messages from " + server.endpoint.encode()) == 1
+    assert err == b""
+
+
+def test_a_screen_that_waits_says_so_and_the_first_message_takes_its_place() -> None:
+    state = DashboardState(waits_for=Waiting("tcp://10.0.0.7:5555", 0))
+
+    def screen() -> str:
+        lines = render(state, 80, 24, PATIENCE_NS + 1).lines
+        return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+    assert "waiting for messages from tcp://10.0.0.7:5555" in screen()
+    assert "Does it encrypt?" in screen()
+    state.update(make_factory().health(make_health()), now_ns=1)
+    assert "waiting" not in screen()
+
+
+def test_keys_are_commands_to_the_streamer_elsewhere(server: Served) -> None:
+    answers: list[SourceState | str] = []
+    server.do(lambda publisher: publisher.publish(make_factory().health(make_health())))
+    with Subscriber(server.endpoint) as subscriber:
+        commands = RemoteCommands(subscriber)
+        assert "where it runs" in str(commands.stop())
+        commands.give(Pause(id="1", run_id="r", source="cam"), answers.append)
+        assert answers == []
+        commands.serve()
+    (answer,) = answers
+    assert isinstance(answer, str)
+    assert "may read only" in answer

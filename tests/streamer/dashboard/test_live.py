@@ -151,13 +151,13 @@ def test_keys_change_the_picture_the_source_and_end_the_run(terminal, monkeypatc
         front.tick(SECOND)
         assert front.state.hint
         shown = []
-        for keys in ("m", "p", "p", "m", "m", "\t", "\x1b[A", "q"):
+        for keys in ("m", "f", "f", "m", "m", "\t", "\x1b[A", "q"):
             type_in(keys)
             front._keys.wait(5.0)
             front.tick(SECOND)
             shown.append((front.state.picture, front.state.map))
-        # The map and back to the picture, none, the map and back to none.
-        assert shown[:5] == [(True, True), (True, False), (False, False), (False, True), (False, False)]
+        # The map, the picture in its place, none, the map and back to none.
+        assert shown[:5] == [(None, True), (True, False), (False, False), (False, True), (False, False)]
         assert (shown[-1], front.state.selected) == (shown[4], "b")
         assert front.quit_requested
         front.run(lambda: pytest.fail("a run that was quit asks no more"))
@@ -262,3 +262,71 @@ def test_a_cell_comes_with_its_picture_and_a_broken_one_without():
     pictures = state.sources["slide"].cell_pictures
     assert list(pictures) == [1]
     assert pictures[1].shape == (30, 20, 3)
+
+
+STAYING = """
+import sys
+from streamer.dashboard import Dashboard
+from tests.streamer.dashboard.dashboard_cases import FIVE, differential
+with Dashboard() as front:
+    front.publish(differential(FIVE, 3, final=True))
+    front.run(lambda: False)
+    front.stay()
+print("left")
+"""
+
+
+def in_a_terminal(*, of_a_script: bool) -> tuple[int, int]:
+    """The code above as a command that somebody typed, or as one that a script runs: process and terminal."""
+    pid, ours = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm-256color", PYTHONPATH=os.getcwd())
+        os.environ.pop("NO_COLOR", None)
+        if of_a_script:
+            os.execv("/bin/sh", ["sh", "-c", '"$0" -c "$1"; echo ended', sys.executable, STAYING])
+        os.execv(sys.executable, [sys.executable, "-c", STAYING])
+    return pid, ours
+
+
+def read_until(ours: int, what: bytes, seen: bytes = b"") -> bytes:
+    while what not in seen:
+        try:
+            got = os.read(ours, 65536)
+        except OSError:  # hung up
+            got = b""
+        assert got, seen[-300:]
+        seen += got
+        if b"\x1b[c" in got:
+            os.write(ours, b"\x1b[?62;22c")  # what every terminal answers
+    return seen
+
+
+def test_what_was_seen_stays_until_q_where_somebody_typed_the_command():
+    pid, ours = in_a_terminal(of_a_script=False)
+    seen = read_until(ours, b"q leaves it")
+    assert b"100 white cells" in seen
+    os.write(ours, b"q")
+    read_until(ours, b"left\r\n", seen)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(ours)
+
+
+def test_what_a_script_runs_ends_by_itself():
+    pid, ours = in_a_terminal(of_a_script=True)
+    seen = read_until(ours, b"ended\r\n")
+    assert b"q leaves it" not in seen
+    assert b"left\r\n" in seen
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(ours)
+
+
+def test_sixteen_colours_are_those_that_tell_the_classes_apart(terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-16color")
+    monkeypatch.delenv("COLORTERM")
+    with Dashboard(terminal.stream) as front:
+        feed(front)
+        front.tick(SECOND)
+    written = terminal.finish()
+    assert not re.search(r"\x1b\[[\d;]*[34]8;", written)
+    marks = {letter: code for code, letter in re.findall(r"\x1b\[1;97;(\d+)m([NLMEB])\x1b", written)}
+    assert len(marks) == len(set(marks.values())) == 5

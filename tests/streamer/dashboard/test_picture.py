@@ -66,8 +66,8 @@ def test_a_box_lands_on_the_half_cells_that_it_covers():
     # 10 frame pixels are one drawn pixel: the box covers columns 10 to 19 and half rows 20 to 28.
     eosinophil = detection((100, 200, 200, 290), class_="eosinophil", look_class="eosinophil")
     image = np.full((480, 640, 3), 200, np.uint8)
-    orange = (0xD9 & 0xF8 | 4, 0x71 & 0xF8 | 4, 0x1C & 0xF8 | 4)
-    colour = "#{:02x}{:02x}{:02x}".format(*orange)
+    own = class_colour("eosinophil")
+    colour = "#" + "".join(f"{int(own[i : i + 2], 16) & 0xF8 | 4:02x}" for i in (1, 3, 5))
     grid = pixels_of(draw(frame(detections=[eosinophil]), image, 55, 24), 55)
     where = place(640, 480, 55, 24)
     x1, y1, x2, y2 = where.box(eosinophil.box_px)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,8 @@ from rich.cells import cell_len
 from streamer.counting.differential import share
 from streamer.dashboard import DashboardState, Screenful, render
 from streamer.dashboard.canvas import clean, crop, fit, span_len
-from streamer.dashboard.palette import CLASS_COLOURS, KIND_COLOURS, PLAIN, class_colour, in_order
-from streamer.dashboard.panels import cells_panel
+from streamer.dashboard.cells import cells_panel
+from streamer.dashboard.palette import CLASS_COLOURS, CLASS_LETTERS, KIND_COLOURS, PLAIN, class_colour, in_order
 from streamer.dashboard.share_table import bar, differential_panel
 from streamer.dashboard.words import NOT_A_DEVICE, described, limits
 from streamer.records import AttributeValue, ClassShare, ShadowStatus, Verdict, VerdictReason
@@ -145,7 +147,9 @@ def test_every_class_is_shown_with_count_percent_and_limits(width, height):
         ("basophil", "1", "1.0", "0–6"),
         ("unclassified", "3", "3.0", "0–9"),
     ]:
-        assert any(f"● {name}" in row and {count, percent, low_high} <= set(row.split()) for row in rows), name
+        assert any(
+            f"{CLASS_LETTERS[name]} {name}" in row and {count, percent, low_high} <= set(row.split()) for row in rows
+        ), name
     screen = "\n".join(rows)
     for text in ("100 white cells", "nucleated red cell seen", "2 = 2.0 per 100", "limits are of sampling only"):
         assert text in screen
@@ -155,18 +159,40 @@ def test_a_small_screen_shows_the_essential():
     state = busy_state()
     screen = text_of(render(state, 40, 12)).splitlines()
     assert screen[1] == "● slide 30.0 fps lost 13 100 white cells"
-    assert [line.split()[1] for line in screen[3:9]] == [*FIVE, "unclassified"]
-    assert "nucleated red cell seen" in screen[9]
+    assert screen[2].startswith("flags: nucleated red cell seen")
+    assert [line.split()[1] for line in screen[6:11]] == [*list(FIVE)[:4], "more"]
 
 
 @pytest.mark.parametrize("state_word", ["ready for review", "incomplete", "do not use"])
-def test_the_verdict_stands_first_below_the_table(state_word):
+def test_the_verdict_stands_first_above_the_table(state_word):
     state = busy_state()
     reasons = (VerdictReason("few_cells", "too few cells: 8 of 100", 8, 100),)
     state.update(differential(FIVE, 3, verdict=Verdict(state=state_word, reasons=reasons), flags=(flag("a flag"),)))
     lines = text_of(render(state, 160, 45)).splitlines()
     (row,) = (i for i, line in enumerate(lines) if f"{state_word}: too few cells: 8 of 100" in line)
     assert "flags: a flag" in lines[row + 1]
+    assert "rel. %" in lines[row + 2]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_verdict_count_and_all_flags_are_on_every_screen(width, height):
+    """At 80 x 24 too, with more flags than usual and notes that have to give way."""
+    state = busy_state()
+    reasons = tuple(VerdictReason("r", f"reason {n}: something was measured that speaks", 8, 100) for n in range(6))
+    texts = [f"class{n} {n}.5 % ({n} of 100; limits {n}–9; usual 0–1)" for n in range(6)]
+    flags = tuple(flag(text, note="slides of which it is true are flagged so in 97 of 100") for text in texts)
+    verdict = Verdict(state="do not use", reasons=reasons)
+    state.update(differential(FIVE, 3, verdict=verdict, flags=flags, edge=12, not_assessed=["plasma cell"]))
+    for picture in (None, False):
+        state.picture = picture
+        rows = text_of(render(state, width, height)).splitlines()
+        top = next(place for place, row in enumerate(rows) if "╭─ differential" in row)
+        left = rows[top].index("╭─ differential")
+        right = rows[top].index("╮", left)
+        panel = " ".join(" ".join(row[left + 1 : right] for row in rows[top + 1 :]).split())
+        for text in ("✕ do not use: reason 0", *texts):
+            assert text in panel
+        assert "100 white cells" in rows[top]
 
 
 def test_not_assessed_and_the_note_of_the_card_are_shown():
@@ -226,7 +252,7 @@ def test_a_lost_source_shows_its_state_and_why():
     row = next(line for line in text_of(render(state, 120, 30)).splitlines() if "scope" in line)
     assert "reopening" in row
     assert "timed out" in row
-    assert row.split("live")[1].split()[:3] == ["–", "–", "–"]
+    assert row.split("live")[1].split()[:2] == ["–", "–"]
 
 
 def test_a_long_source_name_is_cropped_and_the_columns_stay():
@@ -263,9 +289,9 @@ def test_last_cells_are_listed_newest_first():
     state = DashboardState()
     for cell_id in range(5):
         state.update(cell(cell_id))
-    rows = [line for line in text_of(render(state, 120, 35)).splitlines() if " looks #" in line]
+    rows = [line for line in text_of(render(state, 120, 35)).splitlines() if "seen twice #" in line]
     assert [row.split("#")[1].split()[0] for row in rows] == ["4", "3", "2", "1", "0"]
-    assert "0.93 neutrophil" in rows[0]
+    assert "93 % neutrophil" in rows[0]
 
 
 def test_a_cell_whose_class_changed_is_newest_and_tells_what_it_was():
@@ -273,7 +299,7 @@ def test_a_cell_whose_class_changed_is_newest_and_tells_what_it_was():
     state.update(cell(1, "monocyte"))
     state.update(cell(2))
     state.update(cell(1, "lymphocyte"))
-    rows = [line for line in text_of(render(state, 160, 35)).splitlines() if "looks #" in line]
+    rows = [line for line in text_of(render(state, 160, 35)).splitlines() if "seen twice #" in line]
     assert ["lymphocyte, was monocyte" in rows[0], "#2" in rows[1], len(rows)] == [True, True, 2]
 
 
@@ -283,14 +309,14 @@ def test_a_cell_that_was_taken_back_is_no_longer_listed():
     state.update(cell(2))
     state.update(cell(1, counted=False, joined_to=2))
     state.update(cell(3, counted=False))
-    rows = [line for line in text_of(render(state, 160, 35)).splitlines() if "looks #" in line]
+    rows = [line for line in text_of(render(state, 160, 35)).splitlines() if "seen twice #" in line]
     assert ["#2" in row for row in rows] == [True]
 
 
 def test_an_unclassified_cell_names_its_likeliest_class():
     state = DashboardState()
     state.update(cell(1, "unclassified", top_class="monocyte", class_probabilities={"monocyte": 0.41}))
-    assert "0.41 unclassified (monocyte?)" in text_of(render(state, 160, 35))
+    assert "41 % unclassified (monocyte?)" in text_of(render(state, 160, 35))
 
 
 def test_a_cell_unlike_all_others_says_so():
@@ -348,7 +374,7 @@ def test_the_newest_cells_are_described_below_their_lines():
     lines = ["".join(span.text for span in line) for line in cells_panel(state, 60, 14, "truecolor", film=False)]
     assert {cell_len(line) for line in lines} == {60}
     assert len(lines) == 14
-    places = [place for place, line in enumerate(lines) if "2 looks #" in line]
+    places = [place for place, line in enumerate(lines) if "seen twice #" in line]
     described_below = ["nucleus segmented multilobed, granules small" in lines[place + 1] for place in places]
     assert described_below == [True, True, True, False, False]
 
@@ -400,7 +426,7 @@ def test_more_classes_than_rows_are_counted_not_dropped():
     screen = text_of(render(state, 40, 12))
     assert "class14" in screen
     hidden = next(line for line in screen.splitlines() if "more classes" in line)
-    shown = sum("● class" in line for line in screen.splitlines())
+    shown = sum(bool(re.search(r"[A-Z] class\d\d", line)) for line in screen.splitlines())
     assert f"{16 - shown} more classes" in hidden
 
 
