@@ -26,6 +26,18 @@ from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class MeasuredFrame:
+    """A frame, and what is known of it before a model sees it."""
+
+    frame: Frame
+    half: Image
+    """At half its size."""
+    prepared: PreparedFrame
+    quality: FrameQuality
+    timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Analysed:
     """One frame and what was seen in it."""
 
@@ -74,15 +86,27 @@ class Analyser:
         return id(self), self._detector_for(frame).input_size(frame.width, frame.height)
 
     def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
+        """One result a frame, in their order."""
+        return self.look([self.measure(frame) for frame in frames])
+
+    def measure(self, frame: Frame) -> MeasuredFrame:
+        """What registration and the quality gate need. `timings_ms`: `queue` since the grab, `prepare` for this."""
+        begun_ns, started = self._now_ns(), time.perf_counter()
+        half = halved(frame.image, 1)
+        prepared, quality = self._measured(frame, half)
+        prepare_ms = (time.perf_counter() - started) * 1000
+        timings = {"queue": (begun_ns - frame.captured_ns) / 1e6, "prepare": prepare_ms}
+        return MeasuredFrame(frame, half, prepared, quality, timings)
+
+    def look(self, measured: Sequence[MeasuredFrame]) -> list[Analysed]:
         """One result a frame, in their order.
 
-        `timings_ms`: `queue` since the grab; `detect` and `classify`, each frame's part of its batch; `prepare`, what
-        registration, the quality gate and the verdict need.
+        `timings_ms`: `detect` and `classify`, each frame's part of its batch; `prepare` has the colours for the verdict
+        besides.
         """
         clock = time.perf_counter
-        begun_ns = self._now_ns()
+        frames, halves = [one.frame for one in measured], [one.half for one in measured]
         started = clock()
-        halves = [halved(frame.image, 1) for frame in frames]
         detections = self._detect(frames, halves)
         detected = clock()
         white = [one.white_rows for one in detections]
@@ -91,17 +115,12 @@ class Analyser:
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for frame, half, of_frame, (look, maps) in zip(frames, halves, detections, looks, strict=True):
+        for one, of_frame, (look, maps) in zip(measured, detections, looks, strict=True):
             begin = clock()
-            prepared, quality = self._measured(frame, half)
-            colours = field_colours(half, of_frame, self.detector.card.thresholds.operating)
-            timings = {
-                "queue": (begun_ns - frame.captured_ns) / 1e6,
-                "detect": detect_ms,
-                "classify": classify_ms,
-                "prepare": (clock() - begin) * 1000,
-            }
-            results.append(Analysed(frame, of_frame, look, prepared, quality, timings, colours, maps))
+            colours = field_colours(one.half, of_frame, self.detector.card.thresholds.operating)
+            timings = one.timings_ms | {"detect": detect_ms, "classify": classify_ms}
+            timings["prepare"] += (clock() - begin) * 1000
+            results.append(Analysed(one.frame, of_frame, look, one.prepared, one.quality, timings, colours, maps))
         return results
 
     def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:

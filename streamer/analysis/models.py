@@ -16,7 +16,7 @@ from engines.models.explainer import Explainer
 from engines.models.loading import load_classifier, load_detector, load_explainer, load_segmenter
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from streamer.analysis.analyser import Analysed, Analyser
+from streamer.analysis.analyser import Analysed, Analyser, MeasuredFrame
 from streamer.analysis.magnification import Magnification
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
 from streamer.records import Frame, ModelHealth, ShadowStatus
@@ -62,9 +62,13 @@ class Analysers:
         """Frames of one group may be analysed together, see `Analyser.group`."""
         return self._by_source[frame.source].group(frame)
 
-    def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
+    def measure(self, frame: Frame) -> MeasuredFrame:
+        """See `Analyser.measure`."""
+        return self._by_source[frame.source].measure(frame)
+
+    def look(self, measured: Sequence[MeasuredFrame]) -> list[Analysed]:
         """One result a frame, in their order; all frames are of one group."""
-        return self._by_source[frames[0].source].analyse(frames)
+        return self._by_source[measured[0].frame.source].look(measured)
 
 
 def load_models(

@@ -30,6 +30,7 @@ from streamer.protocol.requests import (
 )
 from streamer.records import Frame, Reclassification, SlideInfo
 from streamer.run.gate import Gate
+from streamer.run.placing import Placer
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 
@@ -40,6 +41,7 @@ class Lane(Protocol):
     name: str
     ring: Ring[Frame]
     gate: Gate
+    placer: Placer
     session: SlideSession
     stop_at: int | None
 
@@ -54,12 +56,15 @@ class CommandExecutor:
         lanes: Mapping[str, Lane],
         send: Callable[[Sequence[Emission]], None],
         next_session: Callable[[str, SlideInfo], SlideSession] | None,
+        count_up_to: Callable[[str, int], None],
     ) -> None:
         """`send` publishes what a command makes; `next_session` gets what is known of the slide, and is
-        None where a run has one slide for each source."""
+        None where a run has one slide for each source. `count_up_to` counts the first so many placed frames of a
+        source."""
         self._lanes = lanes
         self._send = send
         self._next_session = next_session
+        self._count_up_to = count_up_to
 
     def states(self) -> dict[str, SourceState]:
         """What commands have done, by source."""
@@ -130,11 +135,13 @@ class CommandExecutor:
     def _begin_slide(self, lane: Lane, said: SlideInfo | msgspec.UnsetType) -> None:
         if self._next_session is None:
             raise RequestRefused("not possible", "this run has one slide for each source")
-        self._send(lane.session.finish("finished", NEW_SLIDE))
-        slide = next_slide(lane.session.slide, SlideInfo() if said is msgspec.UNSET else said)
-        session = self._next_session(lane.name, slide)
-        session.go_on_from(lane.session)
-        lane.session = session
+        with lane.placer.held() as placed:
+            self._count_up_to(lane.name, placed)
+            self._send(lane.session.finish("finished", NEW_SLIDE))
+            slide = next_slide(lane.session.slide, SlideInfo() if said is msgspec.UNSET else said)
+            session = self._next_session(lane.name, slide)
+            session.go_on_from(lane.session)
+            lane.session = lane.placer.session = session
 
 
 def next_slide(before: SlideInfo, said: SlideInfo) -> SlideInfo:

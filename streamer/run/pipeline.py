@@ -1,7 +1,8 @@
-"""The only place where threads start: one reader a source, some workers, one tail, and one
+"""The only place where threads start: one reader and one placer a source, some workers, one tail, and one
 writer where the run is recorded.
 
-reader (source > ring)  >  workers (batch > detector > classifier)  >  tail (in order: place, cells, counts, publish)
+reader (source > ring)  >  placer (in order: place)  >  workers (batch > detector > classifier)  >  tail (in order:
+cells, counts, publish)
 
 The calling thread keeps the terminal. Whatever fails, what was counted is published as a final differential, and the
 end of the session says that it failed. Where there is a journal, nothing that it lacks is published.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamer.analysis.analyser import Analysed, Analyser
+from streamer.analysis.analyser import Analysed, Analyser, MeasuredFrame
 from streamer.analysis.models import Analysers
 from streamer.journal import Emission
 from streamer.protocol.messages import DifferentialMessage, EndState, FrameMessage, Sink
@@ -37,6 +38,7 @@ from streamer.records import (
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import CommandExecutor
 from streamer.run.gate import PAUSED, Gate
+from streamer.run.placing import PlacedFrame, Placer
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sources.base import Source
@@ -120,7 +122,7 @@ class _Result:
     """What a worker hands to the tail: `analysed` is None where the analysis failed."""
 
     ticket: _Ticket
-    frame: Frame
+    placed: PlacedFrame
     analysed: Analysed | None
 
 
@@ -136,18 +138,36 @@ class _Lane:
         on_skip: Callable[[Skip], None],
         taken: Callable[[Frame], None],
         wait_s: float,
+        measure: Callable[[Frame], MeasuredFrame],
+        stale_after_ms: float,
+        now_ns: Callable[[], int],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self.name = source.name
         self.endless = source.default_mode == "live"
         self.mode = mode
         self.session = session
-        self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if mode == "live" else "block")
+        live = mode == "live"
+        self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if live else "block")
+        self.placed: Ring[PlacedFrame] = Ring(1 if live else queue or QUEUE[mode], "block")
+        self.placer = Placer(
+            self.ring,
+            self.placed,
+            measure,
+            session,
+            stale_after_ms=stale_after_ms if live else None,
+            now_ns=now_ns,
+            on_failure=on_failure,
+        )
         self.stop = threading.Event()
         self.gate = Gate(self.ring, taken)
         self.stop_at: int | None = None
         goes_on = session.count.frames > 0
         self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
+        self.placing = threading.Thread(target=self.placer.run, name=f"placer {self.name}", daemon=True)
+        self.counted = 0
+        """Placed frames that were counted, or passed over."""
         self.published = 0
         self.ignored: Counter[str] = Counter()
         self.recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES_KEPT)
@@ -180,7 +200,7 @@ class _Lane:
             slide=session.slide.or_none(),
         )
 
-    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceStatus:
+    def health(self) -> SourceStatus:
         status = self.reader.status
         window = [at for at, _ in self.recent if self.recent[-1][0] - at <= RATE_WINDOW_NS]
         span_ns = window[-1] - window[0] if len(window) > 1 else 0
@@ -188,7 +208,7 @@ class _Lane:
         if self.recent:
             values = np.percentile([ms for _, ms in self.recent], (50, 95, 99)).tolist()
             latency = dict(zip(("p50", "p95", "p99"), values, strict=True))
-        dropped = self._dropped(status, lost_in_batcher)
+        dropped = self._dropped(status)
         return SourceStatus(
             state=status.state,
             mode=self.mode,
@@ -207,10 +227,10 @@ class _Lane:
             settings=dict(status.settings),
         )
 
-    def progress(self, lost_in_batcher: Mapping[str, int], *, cut_short: bool | None = None) -> SourceProgress:
+    def progress(self, *, cut_short: bool | None = None) -> SourceProgress:
         """How far the source was read in this run; `cut_short` as at the end of it: None while it goes on."""
         status = self.reader.status
-        lost = self._dropped(status, lost_in_batcher)
+        lost = self._dropped(status)
         return SourceProgress(
             length=status.length,
             lost={reason: count for reason, count in sorted(lost.items()) if count and reason not in MEANT},
@@ -223,11 +243,11 @@ class _Lane:
         cut = state == "failed" or (state == "stopped" and not self.endless)
         return cut or TRUNCATED in self.reader.status.skipped
 
-    def _dropped(self, status: ReaderStatus, lost_in_batcher: Mapping[str, int]) -> Counter[str]:
+    def _dropped(self, status: ReaderStatus) -> Counter[str]:
         return (
             Counter(self.ring.dropped)
             + Counter(status.dropped)
-            + Counter(lost_in_batcher)
+            + Counter(self.placer.dropped)
             + self.ignored
             + Counter(self.gate.dropped)
         )
@@ -265,25 +285,39 @@ class Pipeline:
         self._started_ns = now_ns()
         taken = recorder.frame if recorder else lambda frame: None
         self._lanes = {
-            s.name: _Lane(s, mode, new_session(s.name), limits.queue, outputs.on_skip, taken, limits.wait_s)
+            s.name: _Lane(
+                s,
+                mode,
+                new_session(s.name),
+                limits.queue,
+                outputs.on_skip,
+                taken,
+                limits.wait_s,
+                analyser.measure,
+                limits.stale_after_ms,
+                now_ns,
+                self._fail,
+            )
             for s, mode in sources
         }
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self.controls = CommandExecutor(self._lanes, self._send, next_session)
+        self.controls = CommandExecutor(self._lanes, self._send, next_session, self._count_up_to)
         """What carries out commands, on the publishing thread."""
         self._batcher = Batcher(
-            {name: lane.ring for name, lane in self._lanes.items()},
+            {name: lane.placed for name, lane in self._lanes.items()},
             now_ns=now_ns,
             max_frames=limits.max_batch,
             max_wait_ms=limits.max_wait_ms,
-            stale_after_ms={name: limits.stale_after_ms for name, lane in self._lanes.items() if lane.mode == "live"},
-            group=analyser.group,
+            live=[name for name, lane in self._lanes.items() if lane.mode == "live"],
+            group=lambda placed: analyser.group(placed.frame),
         )
         # A worker takes a place before it takes frames, so the frame that all wait for always has one.
         self._places = threading.Semaphore(2 * limits.workers)
-        self._results: Ring[tuple[SequencedFrame, _Result]] = Ring(4 * limits.workers * limits.max_batch, "block")
+        self._results: Ring[tuple[int, _Result]] = Ring(4 * limits.workers * limits.max_batch, "block")
         self._in_order: InOrder[_Result] = InOrder()
+        self._ready: deque[_Result] = deque()
+        """Next in the order of their sources."""
         self._workers = [
             threading.Thread(target=self._work, name=f"worker {number}", daemon=True)
             for number in range(limits.workers)
@@ -300,6 +334,7 @@ class Pipeline:
             self._writer.start()
         for lane in self._lanes.values():
             lane.thread.start()
+            lane.placing.start()
         for thread in (*self._workers, self._tail):
             thread.start()
 
@@ -348,7 +383,7 @@ class Pipeline:
                     return
                 ticket = _Ticket(len(batch))
                 for sequenced, analysed in zip(batch, self._analyse(batch), strict=True):
-                    self._results.put((sequenced, _Result(ticket, sequenced.frame, analysed)))
+                    self._results.put((sequenced.order, _Result(ticket, sequenced.frame, analysed)))
         finally:
             with self._lock:
                 self._working -= 1
@@ -356,11 +391,11 @@ class Pipeline:
             if last:
                 self._results.close()
 
-    def _analyse(self, batch: Sequence[SequencedFrame]) -> Sequence[Analysed | None]:
+    def _analyse(self, batch: Sequence[SequencedFrame[PlacedFrame]]) -> Sequence[Analysed | None]:
         if self._failure is not None:
             return [None] * len(batch)
         try:
-            return self._analyser.analyse([sequenced.frame for sequenced in batch])
+            return self._analyser.look([sequenced.frame.measured for sequenced in batch])
         except Exception as error:
             self._fail(error)
             return [None] * len(batch)
@@ -370,47 +405,59 @@ class Pipeline:
             self._publish_results()
         except Exception as error:
             self._fail(error)
+            for result in self._ready:
+                result.placed.frame.settle(False)
             while not self._results.drained:  # let the workers end
                 if (item := self._results.get(POLL_S)) is not None:
-                    item[0].frame.settle(False)
+                    item[1].placed.frame.settle(False)
                     self._places.release()
         finally:
             self._publish_ends()
 
     def _publish_results(self) -> None:
         health_due_ns = self._now_ns()
-        while not self._results.drained:
-            item = self._results.get(POLL_S)
-            if item is not None:
-                sequenced, result = item
-                lane = self._lanes[sequenced.frame.source]
-                for ready in self._in_order.put(lane.name, sequenced.order, result):
-                    self._publish_frame(lane, ready)
+        while self._ready or not self._results.drained:
+            self._publish_next()
             self._outputs.service()
             if self._now_ns() >= health_due_ns:
                 health_due_ns = self._now_ns() + round(self._limits.health_interval_s * 1e9)
                 self._publish_health()
 
+    def _publish_next(self) -> None:
+        if not self._ready and (item := self._results.get(POLL_S)) is not None:
+            order, result = item
+            self._ready.extend(self._in_order.put(result.placed.frame.source, order, result))
+        if self._ready:
+            result = self._ready.popleft()
+            self._publish_frame(self._lanes[result.placed.frame.source], result)
+
+    def _count_up_to(self, source: str, placed: int) -> None:
+        """Count what was placed of a source, the first so many frames of it."""
+        while self._lanes[source].counted < placed and (self._ready or not self._results.drained):
+            self._publish_next()
+
     def _publish_frame(self, lane: _Lane, result: _Result) -> None:
+        lane.counted += 1
         result.ticket.left -= 1
         if result.ticket.left == 0:
             self._places.release()
         analysed = result.analysed
         if analysed is None or lane.enough is not None:
             lane.ignored["analysis failed" if analysed is None else ENOUGH] += 1
-            result.frame.settle(False)
+            lane.session.pass_over()
+            result.placed.frame.settle(False)
             return
         self._outputs.show(analysed.frame)
         picture = self._outputs.picture(analysed.frame, self._now_ns())
         if picture is not None:
             self._send(lane.session.picture(analysed.frame, picture))
-        progress = lane.progress(self._batcher.dropped.get(lane.name, {}))
+        progress = lane.progress()
         kept = False
         try:
-            emissions = lane.session.update(analysed, progress)
+            emissions = lane.session.update(analysed, progress, result.placed.placed)
             kept = True
         finally:
-            result.frame.settle(kept)
+            analysed.frame.settle(kept)
         self._send(emissions)
         for message, _ in emissions:
             if isinstance(message, FrameMessage):
@@ -421,12 +468,11 @@ class Pipeline:
             lane.ring.close()
 
     def _publish_health(self) -> None:
-        lost = self._batcher.dropped
         for lane in self._lanes.values():
             health = Health(
                 models=self._models(lane.name),
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
-                sources={lane.name: lane.health(lost.get(lane.name, {}))},
+                sources={lane.name: lane.health()},
                 stream=self._outputs.stream(),
                 recording=self._outputs.recorder.health() if self._outputs.recorder else None,
                 jsonl_lost=self._outputs.lines_lost(),
@@ -440,7 +486,7 @@ class Pipeline:
             self._publish_health()
             for lane in self._lanes.values():
                 state, reason = lane.ending(self._failure, self._stopped)
-                progress = lane.progress(self._batcher.dropped.get(lane.name, {}), cut_short=lane.is_cut_short(state))
+                progress = lane.progress(cut_short=lane.is_cut_short(state))
                 emissions = lane.session.finish(state, reason, progress)
                 self._send(emissions)
                 for message, _ in emissions:

@@ -5,9 +5,10 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.geometry import Image
-from streamer.analysis.analyser import Analysed
+from streamer.analysis.analyser import Analysed, MeasuredFrame
 from streamer.analysis.label import LabelReader
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.absolute import described
@@ -38,11 +39,13 @@ from streamer.records import (
     usable_point,
     usable_scale,
 )
+from streamer.stage.ahead import CountedStage
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
 from streamer.stage.readings import Reading
 from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker import StageTracker
+from streamer.stage.tracker_state import StageChanges
 
 PICTURE_MARGIN = 1.2
 """Side of a cell's picture, in longer sides of its box."""
@@ -56,11 +59,21 @@ STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=1500, ma
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """Where a frame lies, and what it changed in the stage tracker."""
+
+    placement: Placement
+    changes: StageChanges
+    took_ms: float
+
+
 class SlideSession:
     """Places the frames of one slide, counts them, and makes the messages of it.
 
-    `update` takes its frames in order, `finish` ends it. What they and the others return is to be published; the
-    journal has it then. Once the journal lacks something, because it can't be written or a fault came in between, all
+    `place` takes its frames in order, by one thread. `update` takes them in the same order once they were analysed,
+    `finish` ends it, both and all the others by another thread. What these return is to be published; the journal has
+    it then. Once the journal lacks something, because it can't be written or a fault came in between, all
     but `update` return nothing: a resumed session numbers its messages on from what the journal holds.
     """
 
@@ -107,7 +120,9 @@ class SlideSession:
         self._describe(slide)
         self._is_kept = True
         """Whether the journal has all that was counted and numbered."""
-        self.count, self._tracker = self._begun(None if journal is None else journal.stored)
+        self.count, self._tracker, self._counted = self._begun(None if journal is None else journal.stored)
+        self._ahead = 0
+        """Frames that were placed and will not be counted."""
         before = self.count.progress
         self._before = (Counter(), Counter()) if before is None else (Counter(before.lost), Counter(before.skipped))
         """What was lost and skipped before this run, less what the run had lost and skipped before this slide."""
@@ -141,13 +156,22 @@ class SlideSession:
         """What was made of the positions that frames came with; None: none did."""
         return self._tracker.positions
 
-    def update(self, analysed: Analysed, progress: SourceProgress | None = None) -> list[Emission]:
+    def place(self, measured: MeasuredFrame) -> Placed:
+        """Place a frame that will be counted, or not: `update` is given this then."""
+        started = time.perf_counter()
+        placement = self._placement_of(measured)
+        changes = self._tracker.take_changes()
+        return Placed(placement, changes, (time.perf_counter() - started) * 1000)
+
+    def update(
+        self, analysed: Analysed, progress: SourceProgress | None = None, placed: Placed | None = None
+    ) -> list[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved.
-        `progress`: how far the source was read in this run; None: nobody notes it."""
+        `progress`: how far the source was read in this run; None: nobody notes it. `placed`: None: it is placed now."""
         self._is_kept = False
         if self._label is not None and not self.count.frames:
             self._read_label(self._label, analysed.frame)
-        placement = self._placed(analysed)
+        placement = self._placement_of(analysed) if placed is None else placed.placement
         seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
@@ -156,19 +180,21 @@ class SlideSession:
         emissions += self._differential_due(update)
         if self._journal is not None:
             checkpoint = self.count.state() if self.count.frames % CHECKPOINT_EVERY_FRAMES == 0 else None
-            changes = self._tracker.take_changes()
+            changes = self._tracker.take_changes() if placed is None else placed.changes
             seen = replace(seen, shapes=measured) if measured else seen
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
+        if placed is not None:
+            self._counted.add(placed.changes)
         self._is_kept = True
         return emissions
 
-    def _placed(self, analysed: Analysed) -> Placement:
-        reading = Reading.of(analysed.frame)
+    def _placement_of(self, measured: MeasuredFrame | Analysed) -> Placement:
+        reading = Reading.of(measured.frame)
         return self._tracker.update(
-            analysed.prepared,
-            may_start=analysed.quality.accepted,
+            measured.prepared,
+            may_start=measured.quality.accepted,
             reading=reading,
-            unusable=reading is None and analysed.frame.stage_um is not None,
+            unusable=reading is None and measured.frame.stage_um is not None,
         )
 
     def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
@@ -189,6 +215,10 @@ class SlideSession:
         self._is_kept = True
         return emissions
 
+    def pass_over(self) -> None:
+        """A frame that was placed is not counted, and none after it will be."""
+        self._ahead += 1
+
     def finish(self, state: EndState, reason: str, progress: SourceProgress | None = None) -> list[Emission]:
         """The end of the slide: cells only seen cut by an edge are published, the differential is final, and `end` is
         last. `progress` as for `update`."""
@@ -196,7 +226,8 @@ class SlideSession:
             return []
         self._is_kept = False
         progress = self._over_all_runs(progress)
-        corrections = self._tracker.finish().corrections
+        tracker = self._tracker if not self._ahead else self._counted.tracker(self._tracker, self._ignored_px)
+        corrections = tracker.finish().corrections
         update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
@@ -228,7 +259,7 @@ class SlideSession:
     def _is_silent(self) -> bool:
         return self._journal is not None and (self._journal.broken or not self._is_kept)
 
-    def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker]:
+    def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker, CountedStage]:
         """What the frames of a journal have come to; new ones without any."""
         count = SlideCount(
             self._decision,
@@ -239,16 +270,19 @@ class SlideSession:
             verdict=self._verdict,
         )
         tracker = StageTracker(STAGE, ignored_px=self._ignored_px)
+        counted = CountedStage(config=STAGE)
         state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
             with stored.reading("trackers.state"):
-                tracker.restore(stored.stage.keyframes(), state, stored.stage.readings())
+                keyframes, readings = list(stored.stage.keyframes()), list(stored.stage.readings())
+                tracker.restore(keyframes, state, readings)
+                counted = CountedStage((one for one, _ in keyframes), readings, state, config=STAGE)
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
                 with stored.reading("checkpoints.state"):
                     count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
-        return count, tracker
+        return count, tracker, counted
 
     def _over_all_runs(self, progress: SourceProgress | None) -> SourceProgress | None:
         """Of this slide alone, in all runs of its session."""
