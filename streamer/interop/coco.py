@@ -18,6 +18,9 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     annotations: list[dict[str, Any]] = []
     for one in sessions:
         for seen in one.stored.frames():
+            boxes = list(one.boxes(seen))
+            if not boxes and not seen.looked:  # an image without boxes would be one without cells
+                continue
             images.append(
                 {
                     "id": len(images) + 1,
@@ -32,7 +35,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     "um_per_px": seen.um_per_px,
                 }
             )
-            for box, cell in one.boxes(seen):
+            for box, cell in boxes:
                 x1, y1, x2, y2 = box["box_px"]
                 annotations.append(
                     {

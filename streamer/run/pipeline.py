@@ -12,56 +12,36 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from streamer.analysis.analyser import Analysed, Analyser, MeasuredFrame
+from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import Analysers
 from streamer.journal import Emission
-from streamer.protocol.messages import DifferentialMessage, EndState, FrameMessage, Sink
-from streamer.protocol.requests import SourceState
+from streamer.protocol.messages import DifferentialMessage, FrameMessage, Sink
 from streamer.recording import Recorder
 from streamer.records import (
+    AreaStatus,
+    AuditStatus,
     Frame,
     Health,
     Mode,
     ModelHealth,
     Skip,
     SlideInfo,
-    SourceProgress,
-    SourceStatus,
     StreamStatus,
 )
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import CommandExecutor
-from streamer.run.gate import PAUSED, Gate
-from streamer.run.placing import PlacedFrame, Placer
+from streamer.run.lane import ENOUGH, Lane
+from streamer.run.placing import PlacedFrame
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sources.base import Source
-from streamer.sources.reconnection import STOPPED, ReaderStatus, SourceReader
-
-LATENCIES_KEPT = 300
-"""Latency and rate are those of the last so many frames."""
-
-QUEUE: Mapping[Mode, int] = {"live": 2, "analysis": 4}
-
-RATE_WINDOW_NS = 5_000_000_000
 
 POLL_S = 0.05
 """How long the tail waits for a result before it looks after its sinks."""
-
-ENOUGH = "enough cells"
-"""The reason under which frames are counted that came after the last one that was wanted."""
-
-MEANT = (PAUSED, STOPPED, ENOUGH)
-"""Reasons of frames that somebody chose not to have: no losses of the slide."""
-
-TRUNCATED = "truncated"
-"""The reason of a skip that stands for all the frames which are missing at the end of a file."""
 
 JOIN_READER_S = 1.0
 """How long the end waits for a reader that may be blocked in a driver; it is left behind after that."""
@@ -126,133 +106,6 @@ class _Result:
     analysed: Analysed | None
 
 
-class _Lane:
-    """One source on its way: reader, ring, session and what is measured of it."""
-
-    def __init__(
-        self,
-        source: Source,
-        mode: Mode,
-        session: SlideSession,
-        queue: int | None,
-        on_skip: Callable[[Skip], None],
-        taken: Callable[[Frame], None],
-        wait_s: float,
-        measure: Callable[[Frame], MeasuredFrame],
-        stale_after_ms: float,
-        now_ns: Callable[[], int],
-        on_failure: Callable[[Exception], None],
-    ) -> None:
-        self.name = source.name
-        self.endless = source.default_mode == "live"
-        self.mode = mode
-        self.session = session
-        live = mode == "live"
-        self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if live else "block")
-        self.placed: Ring[PlacedFrame] = Ring(1 if live else queue or QUEUE[mode], "block")
-        self.placer = Placer(
-            self.ring,
-            self.placed,
-            measure,
-            session,
-            stale_after_ms=stale_after_ms if live else None,
-            now_ns=now_ns,
-            on_failure=on_failure,
-        )
-        self.stop = threading.Event()
-        self.gate = Gate(self.ring, taken)
-        self.stop_at: int | None = None
-        goes_on = session.count.frames > 0
-        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
-        self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
-        self.placing = threading.Thread(target=self.placer.run, name=f"placer {self.name}", daemon=True)
-        self.counted = 0
-        """Placed frames that were counted, or passed over."""
-        self.published = 0
-        self.ignored: Counter[str] = Counter()
-        self.recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES_KEPT)
-        """(published_ns, milliseconds from grab to publish) of the last frames."""
-
-    @property
-    def enough(self) -> str | None:
-        """Why no more frames of it are wanted; None while they are."""
-        total = self.session.count.total
-        if self.stop_at is not None and total >= self.stop_at:
-            return f"{total} white cells were counted, and {self.stop_at} asked for"
-        return "the limits are as narrow as asked for" if self.session.count.is_precise() else None
-
-    def ending(self, failure: Exception | None, stopped: str) -> tuple[EndState, str]:
-        """How its session ends and why: `failure` is that of the run, `stopped` why no source is read any more."""
-        failure = failure or self.reader.failure
-        if failure is not None:
-            return "failed", str(failure) or type(failure).__name__
-        if (enough := self.enough) is not None:
-            return "finished", enough
-        return ("finished", "end of the source") if self.reader.at_end else ("stopped", stopped)
-
-    def state(self) -> SourceState:
-        session = self.session
-        return SourceState(
-            session=session.factory.session,
-            paused=self.gate.paused,
-            stop_at=self.stop_at,
-            white_cells=session.count.total,
-            slide=session.slide.or_none(),
-        )
-
-    def health(self) -> SourceStatus:
-        status = self.reader.status
-        window = [at for at, _ in self.recent if self.recent[-1][0] - at <= RATE_WINDOW_NS]
-        span_ns = window[-1] - window[0] if len(window) > 1 else 0
-        latency = None
-        if self.recent:
-            values = np.percentile([ms for _, ms in self.recent], (50, 95, 99)).tolist()
-            latency = dict(zip(("p50", "p95", "p99"), values, strict=True))
-        dropped = self._dropped(status)
-        return SourceStatus(
-            state=status.state,
-            mode=self.mode,
-            fps=(len(window) - 1) * 1e9 / span_ns if span_ns else None,
-            captured=status.captured,
-            published=self.published,
-            dropped=dict(dropped),
-            skipped=dict(status.skipped),
-            queue=len(self.ring),
-            reopened=status.reopened,
-            latency_ms=latency,
-            detail=status.fault,
-            hidden_px=self.session.hidden_px,
-            behind_s=status.behind_s,
-            positions=self.session.positions,
-            settings=dict(status.settings),
-        )
-
-    def progress(self, *, cut_short: bool | None = None) -> SourceProgress:
-        """How far the source was read in this run; `cut_short` as at the end of it: None while it goes on."""
-        status = self.reader.status
-        lost = self._dropped(status)
-        return SourceProgress(
-            length=status.length,
-            lost={reason: count for reason, count in sorted(lost.items()) if count and reason not in MEANT},
-            skipped=dict(sorted(status.skipped.items())),
-            cut_short=cut_short,
-        )
-
-    def is_cut_short(self, state: EndState) -> bool:
-        """Whether the source had more to give than was asked for, at an end of this state; a camera has no end."""
-        cut = state == "failed" or (state == "stopped" and not self.endless)
-        return cut or TRUNCATED in self.reader.status.skipped
-
-    def _dropped(self, status: ReaderStatus) -> Counter[str]:
-        return (
-            Counter(self.ring.dropped)
-            + Counter(status.dropped)
-            + Counter(self.placer.dropped)
-            + self.ignored
-            + Counter(self.gate.dropped)
-        )
-
-
 class Pipeline:
     """Analyses sources until they end, `stop` is called, or something fails.
 
@@ -285,7 +138,7 @@ class Pipeline:
         self._started_ns = now_ns()
         taken = recorder.frame if recorder else lambda frame: None
         self._lanes = {
-            s.name: _Lane(
+            s.name: Lane(
                 s,
                 mode,
                 new_session(s.name),
@@ -302,7 +155,7 @@ class Pipeline:
         }
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self.controls = CommandExecutor(self._lanes, self._send, next_session, self._count_up_to)
+        self.controls = CommandExecutor(self._lanes, self._send, next_session, self._count_placed)
         """What carries out commands, on the publishing thread."""
         self._batcher = Batcher(
             {name: lane.placed for name, lane in self._lanes.items()},
@@ -310,7 +163,7 @@ class Pipeline:
             max_frames=limits.max_batch,
             max_wait_ms=limits.max_wait_ms,
             live=[name for name, lane in self._lanes.items() if lane.mode == "live"],
-            group=lambda placed: analyser.group(placed.frame),
+            group=lambda placed: analyser.group(placed.frame, placed.plan.detects),
         )
         # A worker takes a place before it takes frames, so the frame that all wait for always has one.
         self._places = threading.Semaphore(2 * limits.workers)
@@ -347,6 +200,12 @@ class Pipeline:
         """Whether no source gives frames any more."""
         return all(lane.ring.closed for lane in self._lanes.values())
 
+    def looked(self) -> Iterator[tuple[str, AreaStatus, AuditStatus | None]]:
+        """(source, what was looked at, the proof) of those of which not every frame was."""
+        for lane in self._lanes.values():
+            if (area := lane.session.area) is not None:
+                yield lane.name, area.status, area.audit
+
     def stop(self, reason: str) -> None:
         """Read no more; what was read is still analysed and published. `reason`, in words, is that of the end."""
         self._stopped = self._stopped or reason
@@ -372,6 +231,8 @@ class Pipeline:
         with self._lock:
             self._failure = self._failure or error
         self.stop("the run failed")
+        for lane in self._lanes.values():
+            lane.session.give_up()
 
     def _work(self) -> None:
         try:
@@ -395,7 +256,7 @@ class Pipeline:
         if self._failure is not None:
             return [None] * len(batch)
         try:
-            return self._analyser.look([sequenced.frame.measured for sequenced in batch])
+            return self._analyser.look([one.frame.measured for one in batch], [one.frame.plan for one in batch])
         except Exception as error:
             self._fail(error)
             return [None] * len(batch)
@@ -431,12 +292,13 @@ class Pipeline:
             result = self._ready.popleft()
             self._publish_frame(self._lanes[result.placed.frame.source], result)
 
-    def _count_up_to(self, source: str, placed: int) -> None:
-        """Count what was placed of a source, the first so many frames of it."""
-        while self._lanes[source].counted < placed and (self._ready or not self._results.drained):
+    def _count_placed(self, source: str) -> None:
+        """Count what was placed of a source whose placer is held."""
+        lane = self._lanes[source]
+        while not (lane.placer.idle and lane.counted == lane.placer.count) and not self._results.drained:
             self._publish_next()
 
-    def _publish_frame(self, lane: _Lane, result: _Result) -> None:
+    def _publish_frame(self, lane: Lane, result: _Result) -> None:
         lane.counted += 1
         result.ticket.left -= 1
         if result.ticket.left == 0:

@@ -26,12 +26,16 @@ from streamer.counting.morphometry import ShapeMeter
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Emission, GivenCommand, SessionJournal, StoredSession, replay
+from streamer.looking.decision import Decider
 from streamer.protocol.factory import Looks, MessageFactory
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, EndState, Evidence, FrameMessage
 from streamer.records import (
+    CellLooks,
+    Classifications,
     Frame,
     Health,
     MeasuredLook,
+    Observation,
     PositionsStatus,
     Reclassification,
     SlideInfo,
@@ -39,6 +43,7 @@ from streamer.records import (
     usable_point,
     usable_scale,
 )
+from streamer.run.area import SlideArea
 from streamer.stage.ahead import CountedStage
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
@@ -94,6 +99,7 @@ class SlideSession:
         slide: SlideInfo | None = None,
         label: LabelReader | None = None,
         on_remark: Callable[[str], None] = lambda line: None,
+        decider: Decider | None = None,
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
@@ -103,8 +109,11 @@ class SlideSession:
         counted white cells; None: nobody does. `ignored_px`: boxes of the frames that show no slide. `known`: what the
         classifier knows, where there is no journal to say it. `verdict`: when a differential may be believed.
         `slide`: what people say of it; None: what the journal has. `label` reads the slide's label in the first frame;
-        None: nobody does. `on_remark` gets lines for people."""
+        None: nobody does. `on_remark` gets lines for people. `decider` says which frames are looked at; None: all
+        are."""
         self.factory = factory
+        self.area = None if decider is None else SlideArea(decider, factory.session, factory.source, on_remark)
+        """What is looked at; None: every frame is."""
         self._decision = decision
         self._operating_score = operating_score
         self._min_score = min_score
@@ -175,7 +184,8 @@ class SlideSession:
         seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
-        emissions = [(self._frame(analysed, placement, update), None), *self._taken_back(update.slide)]
+        timings_ms = analysed.timings_ms | ({} if placed is None else {"place": placed.took_ms})
+        emissions = [(self._frame(analysed, placement, update, timings_ms), None), *self._taken_back(update.slide)]
         emissions += self._changed_cells(analysed, update, measured)
         emissions += self._differential_due(update)
         if self._journal is not None:
@@ -185,6 +195,8 @@ class SlideSession:
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
         if placed is not None:
             self._counted.add(placed.changes)
+            if self.area is not None:
+                self.area.counted(analysed, placement, self.count)
         self._is_kept = True
         return emissions
 
@@ -218,6 +230,12 @@ class SlideSession:
     def pass_over(self) -> None:
         """A frame that was placed is not counted, and none after it will be."""
         self._ahead += 1
+        self.give_up()
+
+    def give_up(self) -> None:
+        """No more frames will be counted, so that nobody need wait for any."""
+        if self.area is not None:
+            self.area.give_up()
 
     def finish(self, state: EndState, reason: str, progress: SourceProgress | None = None) -> list[Emission]:
         """The end of the slide: cells only seen cut by an edge are published, the differential is final, and `end` is
@@ -282,6 +300,8 @@ class SlideSession:
                 with stored.reading("checkpoints.state"):
                     count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
+            if self.area is not None:
+                self.area.go_on_from(stored)
         return count, tracker, counted
 
     def _over_all_runs(self, progress: SourceProgress | None) -> SourceProgress | None:
@@ -317,6 +337,8 @@ class SlideSession:
             captured_utc=self.factory.captured_utc(frame),
             stage_um=usable_point(frame.stage_um),
             um_per_px=usable_scale(frame.um_per_px),
+            looked=analysed.looked,
+            cell_looks=analysed.cell_looks,
         )
 
     def _measured(self, analysed: Analysed, update: CountUpdate) -> list[MeasuredLook]:
@@ -330,15 +352,24 @@ class SlideSession:
         shapes.add_all(measured)
         return measured
 
-    def _frame(self, analysed: Analysed, placement: Placement, update: CountUpdate) -> FrameMessage:
+    def _frame(
+        self, analysed: Analysed, placement: Placement, update: CountUpdate, timings_ms: Mapping[str, float]
+    ) -> FrameMessage:
         detections, observations = analysed.detections, update.slide.observations
         white, looked = detections.white_rows, analysed.classifications
+        is_carried: frozenset[int] = frozenset()
+        if not analysed.looked:
+            carried = self.count.carried(placement, (analysed.frame.width, analysed.frame.height))
+            detections, observations = carried.detections(detections), carried.observations
+            white, looked = _shown(observations, self.count, analysed.cell_looks)
+            is_carried = frozenset(range(len(observations))) - {*white.tolist()}
         if self._min_score is not None:  # detections come best first, so what is published is the beginning
             count = int(np.count_nonzero(detections.scores >= self._min_score))
-            detections, observations, white = detections[:count], observations[:count], white[white < count]
+            detections, observations = detections[:count], observations[:count]
+            looked = None if looked is None else looked[np.flatnonzero(white < count)]
+            white = white[white < count]
         looks = None
         if looked is not None and self._decision is not None:
-            looked = looked[: len(white)]
             looks = Looks(white.tolist(), looked, self._decision.class_names_of(looked))
         return self.factory.frame(
             analysed.frame,
@@ -349,7 +380,9 @@ class SlideSession:
             looks=looks,
             cells=self.count.published_cells({o.cell_id for o in observations if o.cell_id is not None}),
             merged_islands=update.merged_islands,
-            timings_ms=analysed.timings_ms,
+            timings_ms=timings_ms,
+            looked_share=analysed.looked_share,
+            carried=is_carried,
         )
 
     def _taken_back(self, update: SlideUpdate) -> list[Emission]:
@@ -397,6 +430,18 @@ class SlideSession:
         slide, line = read(frame.image, self.slide)
         self._on_remark(f"{self.factory.source}: {line}")
         self._describe(slide)
+
+
+def _shown(
+    observations: Sequence[Observation], count: SlideCount, again: CellLooks | None
+) -> tuple[npt.NDArray[np.intp], Classifications | None]:
+    """Of looks at known cells: the rows of `observations` that show these, and the looks at them."""
+    if again is None:
+        return np.zeros(0, np.intp), None
+    row_of = {seen.cell_id: row for row, seen in enumerate(observations)}
+    rows = [row_of.get(count.row_of(one), -1) for one in again.cell_ids.tolist()]
+    shown = np.array([look for look, row in enumerate(rows) if row >= 0], np.intp)
+    return np.array(rows, np.intp)[shown], again.looks[shown]
 
 
 def evidence_of(analysed: Analysed, shown: tuple[int, int] | None, class_name: str) -> Evidence | None:
