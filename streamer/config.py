@@ -159,6 +159,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The public key of the inference servers; `keys` is one's own folder then."""
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""
+    area: bool = False
+    """The models see only frames that show something of the slide that was not looked at."""
+    every_frame: bool = False
+    """They see every frame, whatever `area` says."""
+    audit: Annotated[float, Meta(ge=0.0, le=100.0)] = 2.0
+    """With `area`: percentage of the other frames that the detector sees as a proof that nothing is lost."""
+    budget: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
+    """With `area`, in live mode: percentage of the machine that the models may take, shared by the sources; frames with
+    something new are left out where it is too little. None: what they need."""
     min_score: Fraction | None = None
     """Lowest score published; None: the detector card's operating threshold."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None

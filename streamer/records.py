@@ -31,10 +31,13 @@ __all__ = [
     "AbsoluteCounts",
     "AbsoluteShare",
     "AddedCell",
+    "AreaStatus",
     "AttributeValue",
     "Attributes",
+    "AuditStatus",
     "Cell",
     "CellId",
+    "CellLooks",
     "CellShape",
     "ClassShare",
     "Classifications",
@@ -314,6 +317,18 @@ class Observation(NamedTuple):
     """None where the box was not counted: below the threshold, a rejected or unregistered frame."""
     is_new: bool
     counted: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellLooks:
+    """Looks of the classifier at known cells of a frame that the detector did not see."""
+
+    cell_ids: npt.NDArray[np.intp]
+    """(n,)"""
+    boxes_px: npt.NDArray[np.float32]
+    """(n, 4) in the frame, as the slide map has them."""
+    looks: Classifications
+    """(n,) rows."""
 
 
 class CellShape(msgspec.Struct, frozen=True):
@@ -667,6 +682,36 @@ class SourceProgress(msgspec.Struct, frozen=True):
     """Whether a source that has an end was left before it; None while it is being read."""
 
 
+# How the proof goes that nothing is lost by looking only at what is new, in this run.
+class AuditStatus(msgspec.Struct, frozen=True):
+    frames: int
+    """Frames of which all was known that were looked at whole all the same."""
+    missed: int
+    """Of the white cells that these looks showed whole, those that the slide map did not have."""
+    added: int
+    """White cells that it had within these frames and the looks did not show."""
+    bound: Annotated[float | None, published_digits(4)]
+    """Upper 95 % limit of the share of such cells that it does not have; None while none was seen."""
+    cells: int = 0
+    """White cells that these looks showed whole."""
+    every_frame: bool = False
+    """More were missed than may be, so that every frame has been looked at since."""
+
+
+# What was looked at of a source that is looked at only where something is new, in this run.
+class AreaStatus(msgspec.Struct, frozen=True):
+    frames: int
+    """Placed and counted."""
+    looked: int
+    """Of these, the ones that the detector saw; proofs are not among them."""
+    cells_again: int
+    """Looks of the classifier alone, at known cells."""
+    left_out: dict[str, int]
+    """Frames that showed something new and were not looked at, by reason: "budget"."""
+    left_out_fields: Annotated[float, published_digits(2)]
+    """The area of these that nobody has looked at since, in fields of view; what was left out long ago is not in it."""
+
+
 class SourceStatus(msgspec.Struct, frozen=True):
     state: str
     """A ReaderState. Readers take any text, for those that a later minor version adds."""
@@ -694,6 +739,10 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """None: none of its frames came with a position."""
     settings: dict[str, str] = {}
     """What its camera has, read back when it was opened: exposure, gain, pixel format. Empty: it can't be asked."""
+    audit: AuditStatus | None = None
+    """None: every frame is looked at, or none is a proof."""
+    area: AreaStatus | None = None
+    """None: every frame is looked at."""
 
 
 # How the publishing sockets do; all counts since the start.

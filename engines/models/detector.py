@@ -142,6 +142,18 @@ class Detector:
         """Free the engines, shared ones included."""
         self._engines.close()
 
+    def nothing(self) -> Detections:
+        """What is there of a frame that was not looked at."""
+        return Detections(
+            boxes_px=np.zeros((0, 4), np.float32),
+            scores=np.zeros(0, np.float32),
+            labels=np.zeros(0, np.intp),
+            label_names=self._names,
+            kinds=self._kinds,
+            truncated=False,
+            class_scores=np.zeros((0, len(self._names)), np.float32),
+        )
+
     def detect(self, frames: Sequence[Image], halves: Sequence[Image] | None = None) -> list[Detections]:
         """Find the cells of frames uint8 (H,W,3) BGR; one Detections per frame, in order.
 

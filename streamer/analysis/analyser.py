@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from engines.geometry import Image, halved
+from engines.geometry import Boxes, Image, areas, halved
 from engines.models.classifier import Classifier
 from engines.models.detector import Detector
 from engines.models.explainer import CellMaps, Explainer
@@ -21,8 +21,21 @@ from engines.models.groups import Groups
 from engines.models.own_classes import OwnClasses
 from streamer.analysis.colours import field_colours
 from streamer.analysis.quality import STAGE_MOVING, assess
-from streamer.records import Classifications, Detections, FieldColours, Frame, FrameQuality
+from streamer.looking.plan import WHOLE, Plan
+from streamer.records import CellLooks, Classifications, Detections, FieldColours, Frame, FrameQuality
 from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredFrame:
+    """A frame, and what is known of it before a model sees it."""
+
+    frame: Frame
+    half: Image
+    """At half its size."""
+    prepared: PreparedFrame
+    quality: FrameQuality
+    timings_ms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +53,20 @@ class Analysed:
     """None: nobody measured them."""
     maps: CellMaps | None = None
     """Where the evidence for each class lies on the white cells, in their order; None where nobody asked."""
+    looked: bool = True
+    """Whether the detector saw it; where not, there are no detections, and that says nothing."""
+    cell_looks: CellLooks | None = None
+    """At known cells of a frame that the detector did not see; None: at none."""
+    audit: Detections | None = None
+    """What the detector saw as a proof, which is not counted; None: nothing."""
+
+    @property
+    def looked_share(self) -> float:
+        """Of the frame's pixels, those that a model saw."""
+        if self.looked or self.audit is not None or self.cell_looks is None:
+            return float(self.looked or self.audit is not None)
+        seen = float(areas(self.cell_looks.boxes_px).sum())
+        return min(1.0, seen / (self.frame.width * self.frame.height))
 
 
 class Analyser:
@@ -69,40 +96,72 @@ class Analyser:
         self._registration = RegistrationConfig()
         self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
 
-    def group(self, frame: Frame) -> Hashable:
-        """The same for frames that one run of the detector takes together: those of one input size."""
-        return id(self), self._detector_for(frame).input_size(frame.width, frame.height)
+    def group(self, frame: Frame, looked: bool = True) -> Hashable:
+        """The same for frames that one run of the detector takes together: those of one input size, and those that are
+        not looked at."""
+        return id(self), self._detector_for(frame).input_size(frame.width, frame.height) if looked else None
 
     def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
-        """One result a frame, in their order.
+        """One result a frame, in their order."""
+        return self.look([self.measure(frame) for frame in frames])
 
-        `timings_ms`: `queue` since the grab; `detect` and `classify`, each frame's part of its batch; `prepare`, what
-        registration, the quality gate and the verdict need.
+    def measure(self, frame: Frame) -> MeasuredFrame:
+        """What registration and the quality gate need. `timings_ms`: `queue` since the grab, `prepare` for this."""
+        begun_ns, started = self._now_ns(), time.perf_counter()
+        half = halved(frame.image, 1)
+        prepared, quality = self._measured(frame, half)
+        prepare_ms = (time.perf_counter() - started) * 1000
+        timings = {"queue": (begun_ns - frame.captured_ns) / 1e6, "prepare": prepare_ms}
+        return MeasuredFrame(frame, half, prepared, quality, timings)
+
+    def look(self, measured: Sequence[MeasuredFrame], plans: Sequence[Plan] | None = None) -> list[Analysed]:
+        """One result a frame, in their order. `plans`: what the models see of each; None: all of all.
+
+        `timings_ms`: `detect` and `classify`, each frame's part of its batch; `prepare` has the colours for the verdict
+        besides.
         """
         clock = time.perf_counter
-        begun_ns = self._now_ns()
+        frames, halves = [one.frame for one in measured], [one.half for one in measured]
         started = clock()
-        halves = [halved(frame.image, 1) for frame in frames]
-        detections = self._detect(frames, halves)
+        plans = [WHOLE] * len(frames) if plans is None else plans
+        detections = self._detect_some(frames, halves, plans)
         detected = clock()
-        white = [one.white_rows for one in detections]
-        looks = self._classify(frames, detections, white)
+        proofs = [one if plan.audit else None for one, plan in zip(detections, plans, strict=True)]
+        nothing = self.detector.nothing()
+        detections = [one if plan.whole else nothing for one, plan in zip(detections, plans, strict=True)]
+        looks = self._classify(frames, detections, plans)
         classified = clock()
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for frame, half, of_frame, (look, maps) in zip(frames, halves, detections, looks, strict=True):
+        for one, of_frame, (look, maps), plan, proof in zip(measured, detections, looks, plans, proofs, strict=True):
             begin = clock()
-            prepared, quality = self._measured(frame, half)
-            colours = field_colours(half, of_frame, self.detector.card.thresholds.operating)
-            timings = {
-                "queue": (begun_ns - frame.captured_ns) / 1e6,
-                "detect": detect_ms,
-                "classify": classify_ms,
-                "prepare": (clock() - begin) * 1000,
-            }
-            results.append(Analysed(frame, of_frame, look, prepared, quality, timings, colours, maps))
+            operating = self.detector.card.thresholds.operating
+            colours = field_colours(one.half, of_frame, operating) if plan.whole else None
+            timings = one.timings_ms | {"detect": detect_ms, "classify": classify_ms}
+            timings["prepare"] += (clock() - begin) * 1000
+            again = None
+            if not plan.whole and look is not None:
+                if len(plan.cells):
+                    again = CellLooks(plan.cells.cell_ids, plan.cells.boxes_px.astype(np.float32), look)
+                look, maps = look[:0], None
+            results.append(
+                Analysed(
+                    *(one.frame, of_frame, look, one.prepared, one.quality, timings, colours, maps, plan.whole, again),
+                    audit=proof,
+                )
+            )
         return results
+
+    def _detect_some(self, frames: Sequence[Frame], halves: Sequence[Image], plans: Sequence[Plan]) -> list[Detections]:
+        """Of frames that are not looked at none."""
+        rows = [row for row, plan in enumerate(plans) if plan.detects]
+        found = [self.detector.nothing()] * len(frames)
+        if rows:
+            some = self._detect([frames[row] for row in rows], [halves[row] for row in rows])
+            for row, one in zip(rows, some, strict=True):
+                found[row] = one
+        return found
 
     def _detect(self, frames: Sequence[Frame], halves: Sequence[Image]) -> list[Detections]:
         chosen = [self._detector_for(frame) for frame in frames]
@@ -121,27 +180,36 @@ class Analyser:
         return prepare(frame.image, self._registration, half), quality
 
     def _classify(
-        self, frames: Sequence[Frame], detections: Sequence[Detections], white: Sequence[npt.NDArray[np.intp]]
+        self, frames: Sequence[Frame], detections: Sequence[Detections], plans: Sequence[Plan]
     ) -> list[tuple[Classifications | None, CellMaps | None]]:
-        """The white cells of all frames in one batch, given back frame by frame."""
+        """The white cells of all frames in one batch, given back frame by frame: those detected, or those known of
+        frames that are not looked at otherwise."""
         if self.classifier is None:
             return [(None, None)] * len(frames)
         if isinstance(self.classifier, OwnClasses):
-            return [(self.classifier.looks(one, chosen), None) for one, chosen in zip(detections, white, strict=True)]
+            return [(self.classifier.looks(one, one.white_rows), None) for one in detections]
+        chosen = [_white_cells(one, plan) for one, plan in zip(detections, plans, strict=True)]
         widths = [self._rbc_px_for(frame) for frame in frames]
         crops = [
-            self.classifier.crop(frame.image, one.boxes_px[chosen], rbc_px)
-            for frame, one, chosen, rbc_px in zip(frames, detections, white, widths, strict=True)
+            self.classifier.crop(frame.image, boxes_px, rbc_px)
+            for frame, (boxes_px, _), rbc_px in zip(frames, chosen, widths, strict=True)
         ]
         joined = crops[0] if len(crops) == 1 else np.concatenate(crops)
         looked = self._explainer.look(joined) if self._explainer else (self.classifier.classify_batch(joined), None)
         together, maps = looked
         if self._groups is not None:
-            labels = [one.labels[chosen] for one, chosen in zip(detections, white, strict=True)]
-            together = self._groups.narrowed(together, np.concatenate(labels))
-        ends = np.cumsum([len(chosen) for chosen in white]).tolist()
-        parts = [slice(end - len(chosen), end) for end, chosen in zip(ends, white, strict=True)]
+            together = self._groups.narrowed(together, np.concatenate([labels for _, labels in chosen]))
+        ends = np.cumsum([len(labels) for _, labels in chosen]).tolist()
+        parts = [slice(end - len(labels), end) for end, (_, labels) in zip(ends, chosen, strict=True)]
         return [
             (together[part], maps.in_frame(part, rbc_px) if maps else None)
             for part, rbc_px in zip(parts, widths, strict=True)
         ]
+
+
+def _white_cells(detections: Detections, plan: Plan) -> tuple[Boxes, npt.NDArray[np.intp]]:
+    """(boxes, labels) of the white cells to be classified in a frame."""
+    if not plan.whole:
+        return plan.cells.boxes_px.astype(np.float32), plan.cells.labels
+    white = detections.white_rows
+    return detections.boxes_px[white], detections.labels[white]

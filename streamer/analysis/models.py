@@ -16,9 +16,10 @@ from engines.models.explainer import Explainer
 from engines.models.loading import load_classifier, load_detector, load_explainer, load_segmenter
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from streamer.analysis.analyser import Analysed, Analyser
+from streamer.analysis.analyser import Analysed, Analyser, MeasuredFrame
 from streamer.analysis.magnification import Magnification
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
+from streamer.looking.plan import Plan
 from streamer.records import Frame, ModelHealth, ShadowStatus
 from streamer.sources.address import split_name
 
@@ -58,13 +59,17 @@ class Analysers:
     def __init__(self, by_source: Mapping[str, Analyser]) -> None:
         self._by_source = dict(by_source)
 
-    def group(self, frame: Frame) -> Hashable:
+    def group(self, frame: Frame, looked: bool = True) -> Hashable:
         """Frames of one group may be analysed together, see `Analyser.group`."""
-        return self._by_source[frame.source].group(frame)
+        return self._by_source[frame.source].group(frame, looked)
 
-    def analyse(self, frames: Sequence[Frame]) -> list[Analysed]:
+    def measure(self, frame: Frame) -> MeasuredFrame:
+        """See `Analyser.measure`."""
+        return self._by_source[frame.source].measure(frame)
+
+    def look(self, measured: Sequence[MeasuredFrame], plans: Sequence[Plan] | None = None) -> list[Analysed]:
         """One result a frame, in their order; all frames are of one group."""
-        return self._by_source[frames[0].source].analyse(frames)
+        return self._by_source[measured[0].frame.source].look(measured, plans)
 
 
 def load_models(

@@ -240,6 +240,8 @@ class Feed:
         labels = dict.fromkeys(name for names in self._inbox.label_names.values() for name in names)
         coco, boxes = CocoDataset(list(labels)), list[tuple[str, int | None, dict[str, Any]]]()
         for frame in self:
+            if not frame.detections and frame.message.looked_share == 0:
+                continue  # nobody looked: an image without boxes would be one without cells
             name = frame.file or unnamed_frame(frame.source, frame.frame_id)
             more = {"source": frame.source, "frame_id": frame.frame_id, "date_captured": frame.message.captured_utc}
             coco.add_frame(name, frame.message.width, frame.message.height, **more)

@@ -44,6 +44,8 @@ SCHEMA = (
     Column("reclassified_subclass", np.int16, stored_as="said_subclass"),
     Column("published", np.bool_, stored_as="told"),
     Column("bucket", np.int32, 3, stored_as="_bucket"),
+    Column("label", np.int16),
+    Column("score", np.float32),
 )
 
 
@@ -84,6 +86,10 @@ class CellTable(GrowableTable):
     """Whether this white cell was published as counted, and not taken back."""
     bucket: npt.NDArray[np.int32]
     """(n, 3) island, column and line of the grid's square that it is filed under."""
+    label: npt.NDArray[np.int16]
+    """That of its last detection, into the names of the detector; -1: of a journal of before it was kept."""
+    score: npt.NDArray[np.float32]
+    """That of its last detection; 0 likewise."""
 
     def __init__(self, bucket_px: float) -> None:
         super().__init__(SCHEMA, least_rows=1024)
@@ -161,7 +167,12 @@ class CellTable(GrowableTable):
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Only of a table that is empty yet. ValueError for cells that are joined to none, or in a circle."""
-        super().restore(columns)
+        count = len(columns.get("boxes", ()))
+        earlier: dict[str, npt.NDArray[Any]] = {
+            "label": np.full(count, -1, np.int16),
+            "score": np.zeros(count, np.float32),
+        }
+        super().restore({**earlier, **columns})
         ends = self.joined_to.copy()
         if ((ends < -1) | (ends >= self.count) | ((ends >= 0) & self.alive)).any():
             raise ValueError(f"joined_to: got cells joined to none of {self.count}, or joined and alive")

@@ -56,6 +56,8 @@ class _Seen(Protocol):
     def colours(self) -> FieldColours | None: ...
     @property
     def progress(self) -> SourceProgress | None: ...
+    @property
+    def looked(self) -> bool: ...
 
 
 class EvidenceState(msgspec.Struct):
@@ -102,8 +104,9 @@ class EvidenceBook:
             reason = reasons[0] if reasons else NO_PLACE
             state.rejected[reason] = state.rejected.get(reason, 0) + 1
             return
-        self.add_widths(whole_red_cells_px(seen.detections, (seen.width, seen.height), self._min_score))
-        self.add_colours(seen.colours)
+        if seen.looked:
+            self.add_widths(whole_red_cells_px(seen.detections, (seen.width, seen.height), self._min_score))
+            self.add_colours(seen.colours)
         box = (position.x_px, position.y_px, position.x_px + seen.width, position.y_px + seen.height)
         self._extend(position.island, box)
         if seen.file is not None:

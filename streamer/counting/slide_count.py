@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
+from streamer.counting.carried import CarriedCells, Compared
 from streamer.counting.cell_names import NamedCell
 from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import (
@@ -34,11 +35,13 @@ from streamer.counting.size_correction import AcceptedArea, Place
 from streamer.counting.slide_map import SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
 from streamer.counting.tallies import LISTED
 from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
+from streamer.looking.plan import KnownCells
 from streamer.records import (
     UNCLASSIFIED,
     AddedCell,
     Cell,
     CellId,
+    CellLooks,
     Classifications,
     Detections,
     Differential,
@@ -83,6 +86,10 @@ class SeenFrame:
     """Where its source says that it was taken; no part of the count. None: it does not say."""
     um_per_px: float | None = None
     """Likewise, micrometres a pixel."""
+    looked: bool = True
+    """Whether the detector saw it; where not, that it has no detections says nothing."""
+    cell_looks: CellLooks | None = None
+    """At known cells of a frame that the detector did not see; None: at none."""
 
 
 PublishedCounts = tuple[()] | tuple[int, int, tuple[tuple[str, int], ...]]
@@ -200,6 +207,8 @@ class SlideCount:
             seen.frame_id,
             seen.looks,
             accepted=seen.accepted,
+            looked=seen.looked,
+            cell_looks=seen.cell_looks,
         )
         reshaped = self.shapes.join(update.removed)
         self.shapes.add_all(seen.shapes)
@@ -334,6 +343,18 @@ class SlideCount:
     def published_cells(self, cell_ids: Iterable[CellId]) -> dict[CellId, Cell]:
         """Those of these cells that are counted white or nucleated red ones, without attributes and shapes."""
         return self._slide.published_cells(cell_ids)
+
+    def carried(self, placement: Placement, size_px: tuple[int, int]) -> CarriedCells:
+        """The known cells where a frame (width, height) lies."""
+        return self._slide.carried(placement, size_px)
+
+    def compare(self, placement: Placement, detections: Detections, size_px: tuple[int, int]) -> Compared:
+        """What a look at a frame (width, height) found that is not counted, and what is known there."""
+        return self._slide.compare(placement, detections, size_px)
+
+    def owing(self, placement: Placement, size_px: tuple[int, int]) -> KnownCells:
+        """White cells around a frame (width, height) whose class is unsure and that were seldom looked at."""
+        return self._slide.owing(placement, size_px)
 
     def changed_cells(self, update: CountUpdate, measured: Sequence[MeasuredLook] = ()) -> list[Cell]:
         """The cells that an update changed, and those with another shape now, by the update or as just `measured`."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.zoo.slide_flags import SlideFlag
+from streamer.counting.carried import CarriedCells, Compared, carried_cells, compared
 from streamer.counting.cell_names import CellNames
 from streamer.counting.cell_table import AS_DETECTED, KINDS, CellTable
 from streamer.counting.fusion import Fusion, FusionConfig, Names
@@ -33,7 +34,17 @@ from streamer.counting.sight import SightConfig, sight_of, veiled_by
 from streamer.counting.suspects import Suspects
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
-from streamer.records import UNCLASSIFIED, AddedCell, Cell, Classifications, Detections, Observation, Reclassification
+from streamer.looking.plan import NONE_KNOWN, KnownCells
+from streamer.records import (
+    UNCLASSIFIED,
+    AddedCell,
+    Cell,
+    CellLooks,
+    Classifications,
+    Detections,
+    Observation,
+    Reclassification,
+)
 from streamer.stage.hidden import HiddenParts
 from streamer.stage.placement import Correction, Placement
 
@@ -48,6 +59,11 @@ class SlideConfig:
     """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
     box_memory: int = 8
     """A cell's box is the mean of about so many looks."""
+    sure: float = 0.9
+    """Cells whose fused class is less probable owe more looks, where single looks are chosen."""
+    most_looks: int = 6
+    """Looks after which a cell owes none: six count as 1.33 independent ones (fusion.py), and no number as more than
+    1.43."""
     double_check_px: float = 5.0
     """A correction that moves cells further than this has them compared with their new neighbours."""
     bucket_px: float = 256.0
@@ -269,11 +285,14 @@ class SlideMap:
         looks: Classifications | None = None,
         weight: float = 1.0,
         accepted: bool = True,
+        looked: bool = True,
+        cell_looks: CellLooks | None = None,
     ) -> SlideUpdate:
         """Take in one frame of `frame_size_px` (width, height).
 
         `looks` has one row for each detection of kind "white", in their order, and counts `weight` (0 to 1, by focus).
-        Of a frame without position, or not `accepted`, nothing is counted.
+        Of a frame without position, not `accepted`, or not `looked` at, nothing is counted. `cell_looks`: at known
+        cells of one that was not looked at otherwise.
         """
         self._correct(placement.corrections)
         self._hide(placement.hidden, max(frame_size_px))
@@ -284,7 +303,7 @@ class SlideMap:
         numbers = np.full(len(detections), -1, np.intp)
         fresh = np.zeros(len(detections), bool)
         position = placement.position
-        if position is not None and accepted:
+        if position is not None and accepted and looked:
             self._visits.add(placement, frame_id)
             sight = sight_of(detections, frame_size_px, placement.hidden, self._config.min_score, self._config.sight)
             rows = np.nonzero(sight.shown)[0]
@@ -293,6 +312,9 @@ class SlideMap:
             numbers[rows], fresh[rows] = self._add_boxes(
                 boxes, sight.cut[rows], sight.whole[rows], kinds[rows], detections.scores[rows], field
             )
+            seen = rows[numbers[rows] >= 0][::-1]  # the best box of a cell last
+            self._cells.label[numbers[seen]] = detections.labels[seen]
+            self._cells.score[numbers[seen]] = detections.scores[seen]
             if looks is not None:
                 rows = np.nonzero(numbers[white] >= 0)[0]
                 rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
@@ -305,10 +327,48 @@ class SlideMap:
             if len(known):  # seen whole at last: what was another cut cell may be a part of it
                 self._join_doubles(known)
                 numbers[numbers >= 0] = self._cells.rows_of(numbers[numbers >= 0])
+        if cell_looks is not None:
+            self._look_again(cell_looks, frame_id)
         counted = np.zeros(len(numbers), bool)
         counted[numbers >= 0] = self._tallies.counted(numbers[numbers >= 0])
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
         return self._drain(tuple(map(Observation, numbered, fresh.tolist(), counted.tolist())))
+
+    def carried(self, placement: Placement, size_px: tuple[int, int]) -> CarriedCells:
+        """The known cells where a frame (width, height) lies; none where it has no position."""
+        cells = self._cells
+        rows = np.zeros(0, np.intp)
+        field = Field(0, 0, 0, np.zeros(2), np.array(size_px, np.float64))
+        if placement.position is not None:
+            field = Field.of(placement, size_px, 0)
+            rows = cells.within(field.island, np.concatenate([field.corner, field.corner + field.size]))
+            rows = rows[cells.exist(rows)]
+        return carried_cells(cells, self._tallies.counted(rows), rows, field)
+
+    def compare(self, placement: Placement, detections: Detections, size_px: tuple[int, int]) -> Compared:
+        """What a look at a frame (width, height) found that is not counted, and what is known there."""
+        config = self._config
+        sight = sight_of(detections, size_px, placement.hidden, config.min_score, config.sight)
+        return compared(detections, sight, self.carried(placement, size_px), size_px)
+
+    def owing(self, placement: Placement, size_px: tuple[int, int]) -> KnownCells:
+        """White cells seen whole, in a frame (width, height) and around it, whose class is in doubt, or of which a
+        single one flags the slide; none that a person named, or that was looked at often enough."""
+        if placement.position is None:
+            return NONE_KNOWN
+        cells, field = self._cells, Field.of(placement, size_px, 0)
+        around = field.size / 2
+        rows = cells.within(field.island, np.concatenate([field.corner - around, field.corner + field.size + around]))
+        rows = rows[cells.exist(rows) & ~cells.partial[rows] & (cells.white_row[rows] >= 0)]
+        rows = rows[(cells.kind(rows) == 0) & (cells.reclassified_order[rows] == 0)]
+        rows = rows[cells.looks[rows] < self._config.most_looks]
+        if not len(rows) or not self._fusion.class_names:
+            return NONE_KNOWN
+        sums = cells.white_row[rows].astype(np.intp)
+        surest = np.nan_to_num(self._fusion.probabilities(sums)).max(1)
+        unsure = (cells.class_index[rows] < 0) | (surest < self._config.sure) | self._tallies.are_listed(rows)
+        rows = rows[unsure]
+        return KnownCells(rows, cells.boxes[rows].copy(), cells.label[rows].astype(np.intp))
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
@@ -321,6 +381,18 @@ class SlideMap:
             cells.white_row[rowless] = self._fusion.new_rows(len(rowless))
             self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
             self._classify(touched)
+
+    def _look_again(self, seen: CellLooks, frame_id: int) -> None:
+        """Fuse looks at cells that are known, each once, whatever they have turned out to be meanwhile."""
+        cells = self._cells
+        if len(seen.cell_ids) and not 0 <= seen.cell_ids.min() <= seen.cell_ids.max() < cells.count:
+            raise ValueError(f"looks: got some at cell {seen.cell_ids.max()}, expected below {cells.count}")
+        numbers = cells.rows_of(seen.cell_ids)
+        chosen = np.sort(np.unique(numbers, return_index=True)[1])
+        chosen = chosen[cells.alive[numbers[chosen]]]
+        cells.looks[numbers[chosen]] += 1
+        cells.last_frame[numbers[chosen]] = frame_id
+        self.add_looks(numbers[chosen], seen.looks[chosen], np.ones(len(chosen), np.float32))
 
     def finish(self, corrections: Sequence[Correction] = ()) -> SlideUpdate:
         """The end of the slide, after the stage's last `corrections`: cells that were only seen cut are published too,

@@ -176,7 +176,7 @@ class Tallies:
         seen = alive & (kinds == 1)
         white = np.nonzero(alive & (kinds == 0))[0]
         if len(white):
-            seen[white] = self._are_listed(rows[white])
+            seen[white] = self.are_listed(rows[white])
         published = alive & (kinds <= 1) & (~partial | seen | self.finished)
         return self._sums(rows, kinds, alive & ~partial), self._sums(rows, kinds, partial), published, seen
 
@@ -188,7 +188,7 @@ class Tallies:
             np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(fusion.subclass_names)),
         )
 
-    def _are_listed(self, rows: Ints) -> npt.NDArray[np.bool_]:
+    def are_listed(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether the classes or subclasses of these cells are, or they count for a flag of the slide."""
         found = self._are_named(rows, LISTED)
         for flag in self._slide_flags:

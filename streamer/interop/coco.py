@@ -51,6 +51,9 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
     coco = CocoDataset(list(dict.fromkeys(name for one in sessions for name in one.stored.rules.label_names)))
     for one in sessions:
         for seen in one.stored.frames():
+            boxes = list(one.boxes(seen))
+            if not boxes and not seen.looked:  # an image without boxes would be one without cells
+                continue
             coco.add_frame(
                 one.picture_name(seen),
                 seen.width,
@@ -62,7 +65,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                 stage_um=seen.stage_um,
                 um_per_px=seen.um_per_px,
             )
-            for box, cell in one.boxes(seen):
+            for box, cell in boxes:
                 attributes = {
                     "cell_id": box["cell_id"],
                     "class": box["class"],

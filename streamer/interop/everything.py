@@ -71,5 +71,6 @@ def _frame(one: ExportedSession, seen: SeenFrame) -> dict[str, Any]:
         "reasons": seen.reasons,
         "focus": seen.focus,
         "truncated": seen.detections.truncated,
+        "looked": seen.looked,
         "detections": [box for box, _ in one.boxes(seen)],
     }

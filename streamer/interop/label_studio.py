@@ -24,6 +24,9 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
         rules = one.stored.rules
         models = " + ".join(model.name for model in (rules.detector, rules.classifier) if model is not None)
         for seen in one.stored.frames():
+            results = list(_results(one, seen))
+            if not results and not seen.looked:  # a picture without boxes would be one without cells
+                continue
             task = {
                 "data": {
                     "image": LOCAL_FILES + quote(one.picture_name(seen)),
@@ -31,7 +34,7 @@ def write(sessions: Sequence[ExportedSession], file: TextIO) -> None:
                     "slide": one.slide,
                     "frame_id": seen.frame_id,
                 },
-                "predictions": [{"model_version": models, "result": list(_results(one, seen))}],
+                "predictions": [{"model_version": models, "result": results}],
             }
             file.write(("" if first else ",") + "\n" + msgspec.json.encode(task).decode())
             first = False

@@ -91,6 +91,26 @@ class FrameRow(Row, frozen=True, array_like=True):
     looked: Flag
 
 
+class VisitRow(Row, frozen=True, array_like=True):
+    """Of frames, what the coverage is made of."""
+
+    frame_id: Number
+    width: Side
+    height: Side
+    island: Number | None
+    x_px: Place | None
+    y_px: Place | None
+    anchor: Number | None
+    corrections: bytes | None
+    accepted: Flag
+    focus: Measure | None
+
+
+class PartialLookRow(Row, frozen=True, array_like=True):
+    cells: bytes
+    boxes: bytes
+
+
 class LookRow(Row, frozen=True, array_like=True):
     probabilities: bytes
     subclass_probabilities: bytes

@@ -23,6 +23,7 @@ from streamer.journal.columns import (
     HiddenPartsRow,
     LookRow,
     MessageRow,
+    PartialLookRow,
     PicturePlaceRow,
     PictureRow,
     RunRow,
@@ -30,6 +31,7 @@ from streamer.journal.columns import (
     SessionRows,
     ShapeRow,
     SlideInfoRow,
+    VisitRow,
     check_detections,
     check_finite,
     check_rules,
@@ -51,7 +53,9 @@ from streamer.journal.rows import (
 )
 from streamer.journal.schema import JournalError, connect_readonly, has_table
 from streamer.journal.stage import StoredStage
+from streamer.looking.plan import Candidate
 from streamer.records import (
+    CellLooks,
     CellShape,
     Classifications,
     Detections,
@@ -202,10 +206,44 @@ class StoredSession(SessionRows):
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
         hidden, positioned = self._hidden_parts(), has_positions(self.database)
+        has_partial = has_table(self.database, "partial_looks")
         for row in self.rows("frames", FrameRow, "AND frame_id > ? ORDER BY frame_id", after):
-            yield self._frame(row, next((parts for since, parts in hidden if since <= row.frame_id), None), positioned)
+            parts = next((parts for since, parts in hidden if since <= row.frame_id), None)
+            yield self._frame(row, parts, positioned, self._partial_look(row.frame_id) if has_partial else None)
 
-    def _frame(self, row: FrameRow, hidden: HiddenParts | None, positioned: bool) -> SeenFrame:
+    def visited(self) -> Iterator[tuple[Candidate, bool]]:
+        """All frames in order, as far as what was looked at depends on them, and whether the detector saw them."""
+        partial: set[int] = set()
+        with self.reading("partial_looks"):
+            if has_table(self.database, "partial_looks"):
+                sql = "SELECT frame_id FROM partial_looks WHERE session = ?"
+                partial = {number for (number,) in self.database.execute(sql, (self.number,))}
+        for row in self.rows("frames", VisitRow, "ORDER BY frame_id"):
+            with self.reading(f"frames of frame {row.frame_id}"):
+                corrections = unpacked_corrections(row.corrections)
+            place = None
+            if row.island is not None and row.x_px is not None and row.y_px is not None:
+                place = StagePosition(row.island, row.x_px, row.y_px, 1.0)
+            placement = Placement(place, row.anchor, corrections=corrections)
+            sharpness = 1.0 if row.focus is None else row.focus
+            candidate = Candidate(placement, (row.width, row.height), bool(row.accepted), sharpness)
+            yield candidate, row.frame_id not in partial
+
+    def _partial_look(self, frame_id: int) -> tuple[CellLooks | None] | None:
+        """Of a frame that the detector did not see, its looks at known cells if any; None of any other frame."""
+        row = next(self.rows("partial_looks", PartialLookRow, "AND frame_id = ?", frame_id), None)
+        if row is None:
+            return None
+        with self.reading(f"partial_looks of frame {frame_id}"):
+            cells, boxes = unpacked(row.cells, "<i4").astype("intp"), unpacked(row.boxes, "<f4", 4)
+            if len(cells) != len(boxes) or (len(cells) and cells.min() < 0):
+                raise ValueError(f"got {len(cells)} cells and {len(boxes)} boxes, expected as many of both")
+            check_finite("boxes", boxes)
+        return (CellLooks(cells, boxes, self._looks(frame_id, len(cells))) if len(cells) else None,)
+
+    def _frame(
+        self, row: FrameRow, hidden: HiddenParts | None, positioned: bool, partial: tuple[CellLooks | None] | None
+    ) -> SeenFrame:
         where = f"of frame {row.frame_id}"
         colours, progress = self._evidence(row.frame_id)
         stage_um, um_per_px = position_of(self, row.frame_id) if positioned else (None, None)
@@ -242,7 +280,9 @@ class StoredSession(SessionRows):
             height=row.height,
             placement=Placement(place, row.anchor, row.lost, corrections, hidden=hidden),
             detections=detections,
-            looks=self._looks(row.frame_id, len(detections.white_rows)) if row.looked else None,
+            looks=self._whole_looks(row, detections, partial is None),
+            looked=partial is None,
+            cell_looks=None if partial is None else partial[0],
             accepted=bool(row.accepted),
             reasons=reasons,
             focus=row.focus,
@@ -254,6 +294,11 @@ class StoredSession(SessionRows):
             stage_um=stage_um,
             um_per_px=um_per_px,
         )
+
+    def _whole_looks(self, row: FrameRow, detections: Detections, looked: bool) -> Classifications | None:
+        if not row.looked:
+            return None
+        return self._looks(row.frame_id, len(detections.white_rows)) if looked else unpacked_looks(self.rules, [])
 
     def _looks(self, frame_id: int, white: int) -> Classifications:
         """One row a white box, of which there are `white`."""

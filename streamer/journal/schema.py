@@ -261,8 +261,19 @@ CREATE TABLE IF NOT EXISTS review_events (
 """What people do with a session that has ended; only in journals of which somebody reviewed a slide. Rows are added and
 never changed."""
 
+PARTIAL_LOOKS = """
+CREATE TABLE IF NOT EXISTS partial_looks (
+    session INTEGER NOT NULL,
+    frame_id INTEGER NOT NULL,
+    cells BLOB NOT NULL,          -- (n,) i4 known cells that the classifier saw, whose rows in looks are 0 to n - 1
+    boxes BLOB NOT NULL,          -- (n, 4) f4, x1 y1 x2 y2 of these in the frame
+    PRIMARY KEY (session, frame_id)
+) WITHOUT ROWID;
+"""
+"""Frames of which the detector saw nothing; only in journals of runs that look at what is new."""
+
 OPTIONAL = (
-    *("shapes", "hidden_parts", "frame_evidence", "slides", "review_events"),
+    *("shapes", "partial_looks", "hidden_parts", "frame_evidence", "slides", "review_events"),
     *("frame_positions", "keyframe_positions", "known_positions"),
 )
 

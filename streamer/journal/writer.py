@@ -32,6 +32,7 @@ from streamer.journal.rows import (
 )
 from streamer.journal.schema import (
     HIDDEN_PARTS,
+    PARTIAL_LOOKS,
     REVIEW_EVENTS,
     SHAPES,
     SLIDES,
@@ -43,7 +44,7 @@ from streamer.journal.schema import (
 from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, STATIC_PICTURE, StaticRow, TrackerRow
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
-from streamer.records import Cell, SlideInfo, SourceProgress
+from streamer.records import Cell, Classifications, SlideInfo, SourceProgress
 from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction
@@ -197,6 +198,8 @@ class SessionJournal:
             )
             self._hidden_parts(seen.frame_id, placement.hidden)
             self._looks(seen, cells)
+            if not seen.looked:
+                self._partial_looks(seen)
             self._shapes(seen)
             self._evidence(seen)
             self._positions.write(seen, changes.tracker.positions, changes.readings)
@@ -269,17 +272,34 @@ class SessionJournal:
             self._db.execute("INSERT INTO hidden_parts VALUES (?, ?, ?, ?, ?, ?)", (self._number, frame_id, *row))
 
     def _looks(self, seen: SeenFrame, cells: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
-        looks = seen.looks
-        if looks is None:
-            return
-        white = seen.detections.white_rows.tolist()
+        if seen.looks is not None:
+            self._look_rows(seen.frame_id, seen.looks, seen.detections.white_rows.tolist(), cells)
+
+    def _partial_looks(self, seen: SeenFrame) -> None:
+        found = seen.cell_looks
+        ids = np.zeros(0, np.int32) if found is None else found.cell_ids.astype(np.int32)
+        self._db.execute(PARTIAL_LOOKS)
+        self._db.execute(
+            "INSERT INTO partial_looks VALUES (?, ?, ?, ?)",
+            (self._number, seen.frame_id, packed(ids, "<i4"), packed([] if found is None else found.boxes_px, "<f4")),
+        )
+        if found is not None:
+            self._look_rows(seen.frame_id, found.looks, list(range(len(ids))), ids)
+
+    def _look_rows(
+        self,
+        frame_id: int,
+        looks: Classifications,
+        white: Sequence[int],
+        cells: np.ndarray[tuple[int], np.dtype[np.int32]],
+    ) -> None:
         classes = looks.probabilities.astype("<f4", copy=False)
         subclasses = looks.subclass_probabilities.astype("<f4", copy=False)
         self._db.executemany(
             "INSERT INTO looks VALUES (?, ?, ?, ?, ?, ?)",
             [
                 (
-                    *(self._number, seen.frame_id, box, None if cells[box] < 0 else int(cells[box])),
+                    *(self._number, frame_id, box, None if cells[box] < 0 else int(cells[box])),
                     *(classes[row].tobytes(), subclasses[row].tobytes()),
                 )
                 for row, box in enumerate(white)
@@ -294,7 +314,7 @@ class SessionJournal:
             novel: list[float | None] = [None] * len(looks) if novelty is None else novelty.tolist()
             self._db.executemany(
                 "INSERT INTO look_traits VALUES (?, ?, ?, ?, ?)",
-                [(self._number, seen.frame_id, box, *row) for box, *row in zip(white, blobs, novel, strict=True)],
+                [(self._number, frame_id, box, *row) for box, *row in zip(white, blobs, novel, strict=True)],
             )
 
     def _shapes(self, seen: SeenFrame) -> None:

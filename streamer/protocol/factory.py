@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -78,7 +78,11 @@ def rounded_probabilities(names: Iterable[str], probabilities: Iterable[float]) 
 
 
 def _detections(
-    detections: Detections, observations: Sequence[Observation], looks: Looks | None, cells: Mapping[CellId, Cell]
+    detections: Detections,
+    observations: Sequence[Observation],
+    looks: Looks | None,
+    cells: Mapping[CellId, Cell],
+    carried: Collection[int],
 ) -> list[Detection]:
     if len(observations) != len(detections):
         raise ValueError(f"got {len(observations)} observations for {len(detections)} detections, expected one each")
@@ -117,6 +121,8 @@ def _detections(
             class_=None if cell is None else cell.class_name,
             class_probabilities=None if cell is None else _cell_probabilities(cell),
         )
+    for i in carried:
+        messages[i] = msgspec.structs.replace(messages[i], carried=True)
     return messages
 
 
@@ -154,6 +160,10 @@ def _status(status: SourceStatus) -> SourceStatus:
         status = msgspec.structs.replace(status, detail=_text(status.detail))
     if status.positions is not None:
         status = msgspec.structs.replace(status, positions=rounded(status.positions))
+    if status.area is not None:
+        status = msgspec.structs.replace(status, area=rounded(status.area))
+    if status.audit is not None:
+        status = msgspec.structs.replace(status, audit=rounded(status.audit))
     return rounded(status)
 
 
@@ -244,11 +254,15 @@ class MessageFactory:
         cells: Mapping[CellId, Cell] | None = None,
         merged_islands: Sequence[MergedIsland] = (),
         timings_ms: Mapping[str, float] | None = None,
+        looked_share: float = 1.0,
+        carried: Collection[int] = (),
     ) -> FrameMessage:
         """`observations`: one a detection, in order. `looks`: this frame's crops; None where no classifier ran.
-        `cells`: those that the observations name, as they stand after this frame.
+        `cells`: those that the observations name, as they stand after this frame. `looked_share`: of the frame's
+        pixels that models saw. `carried`: rows of the detections that are known from earlier frames and were not looked
+        at.
         """
-        bodies = _detections(detections, observations, looks, {} if cells is None else cells)
+        bodies = _detections(detections, observations, looks, {} if cells is None else cells, carried)
         return FrameMessage(
             frame_id=frame.frame_id,
             captured_ns=frame.captured_ns,
@@ -266,6 +280,7 @@ class MessageFactory:
             truncated=detections.truncated,
             detections=bodies,
             timings_ms=_milliseconds(timings_ms or {}),
+            looked_share=round(float(looked_share), 4),
             **self._stamp("frame"),
         )
 

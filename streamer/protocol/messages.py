@@ -78,6 +78,8 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "cl
     counted: bool
     cell_id: int | None = None
     is_new: bool = False
+    carried: bool | msgspec.UnsetType = msgspec.UNSET
+    """True: nobody looked, the cell is known to lie here, and `score` is that of its last look. Absent: a look."""
     look_class: str | msgspec.UnsetType | None = msgspec.UNSET
     """White cells only: what this crop alone looks like."""
     look_probabilities: dict[str, float] | msgspec.UnsetType | None = msgspec.UNSET
@@ -106,6 +108,8 @@ class FrameMessage(Message, frozen=True, kw_only=True, tag="frame"):
     """As the source reports it, also where `stage` is null."""
     um_per_px: float | None = None
     """Of this frame, as the source states it."""
+    looked_share: float = 1.0
+    """Of its pixels, those that a model saw; below 1 what else lies here is `carried` from earlier looks."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):

@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from streamer.records import Frame
 from streamer.run.ring import Ring
 
+
+class Queued(Protocol):
+    """A frame, as far as batches are concerned."""
+
+    @property
+    def captured_ns(self) -> int: ...
+
+
 Result = TypeVar("Result")
+Item = TypeVar("Item", bound=Queued)
 
-Group = Callable[[Frame], Hashable]
+Group = Callable[[Any], Hashable]
 """What frames of one batch have in common: the same for frames that one run of one model takes together."""
-
-STALE = "stale"
-"""The reason under which frames older than the budget are counted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SequencedFrame:
+class SequencedFrame(Generic[Item]):
     """A frame with its place among the frames that its source gave to the workers."""
 
     order: int
     """From 0 without gaps for each source, unlike `frame_id`, which a dropped frame leaves a gap in."""
-    frame: Frame
+    frame: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class _Full:
     group: Hashable
 
 
-class Gathering:
+class Gathering(Generic[Item]):
     """Which frames make the next batch. Not for several threads at once; takes from the rings, never waits.
 
     A batch is of one group: frames that one run of a model takes together. It is ready with `max_frames`, or when the
@@ -56,18 +61,16 @@ class Gathering:
     turn carries over to the next batch, so that a fast source can't keep a slow one waiting. The frames of a source
     stay in their order.
 
-    `stale_after_ms` is the budget of each live source: what is older when its turn comes is dropped and counted. A
-    source that has none loses nothing here. A live source that has a frame waiting is not waited for: its next one is
-    a whole frame time away.
+    A source of `live` that has a frame waiting is not waited for: its next one is a whole frame time away.
     """
 
     def __init__(
         self,
-        rings: Mapping[str, Ring[Frame]],
+        rings: Mapping[str, Ring[Item]],
         *,
         max_frames: int,
         max_wait_ms: float,
-        stale_after_ms: Mapping[str, float] | None = None,
+        live: Collection[str] = (),
         group: Group = lambda frame: None,
     ) -> None:
         if max_frames < 1:
@@ -76,13 +79,12 @@ class Gathering:
         self._rings = dict(rings)
         self._max_frames = max_frames
         self._max_wait_ns = round(max_wait_ms * 1e6)
-        self._stale_after_ns = {name: round(ms * 1e6) for name, ms in (stale_after_ms or {}).items()}
+        self._live = frozenset(live)
         self._group = group
         self._next_order = dict.fromkeys(rings, 0)
         self._turn = 0
-        self.dropped: dict[str, Counter[str]] = {name: Counter() for name in rings}
 
-    def step(self, now_ns: int) -> list[SequencedFrame] | Wait | None:
+    def step(self, now_ns: int) -> list[SequencedFrame[Item]] | Wait | None:
         """A batch of 1 to `max_frames` frames; Wait where none is ready; None when every ring is drained."""
         while True:
             if all(ring.drained for ring in self._rings.values()):
@@ -99,15 +101,15 @@ class Gathering:
                     group = full.group
                 elif any(self._may_give(name, ring) for name, ring in self._rings.items()):
                     return Wait(due_in_ns)
-            batch = self._take(group, now_ns)
+            batch = self._take(group)
             if batch:
                 return batch
 
-    def _may_give(self, name: str, ring: Ring[Frame]) -> bool:
+    def _may_give(self, name: str, ring: Ring[Item]) -> bool:
         """Whether another frame may come into the ring before one is taken out, soon enough to wait for."""
-        return not ring.closed and not ring.full and not (name in self._stale_after_ns and len(ring))
+        return not ring.closed and not ring.full and not (name in self._live and len(ring))
 
-    def _full_group(self, heads: Mapping[str, Frame]) -> _Full | None:
+    def _full_group(self, heads: Mapping[str, Item]) -> _Full | None:
         """The group that has a whole batch waiting, as far as the first frames of the rings tell; by turn."""
         waiting: Counter[Hashable] = Counter()
         groups = {name: self._group(head) for name, head in heads.items()}
@@ -118,13 +120,13 @@ class Gathering:
                 return _Full(groups[name])
         return None
 
-    def _take(self, group: Hashable, now_ns: int) -> list[SequencedFrame]:
-        batch: list[SequencedFrame] = []
+    def _take(self, group: Hashable) -> list[SequencedFrame[Item]]:
+        batch: list[SequencedFrame[Item]] = []
         passed_by = 0
         while len(batch) < self._max_frames and passed_by < len(self._names):
             name = self._names[self._turn]
             self._turn = (self._turn + 1) % len(self._names)
-            frame = self._fresh(name, group, now_ns)
+            frame = self._next(name, group)
             if frame is None:
                 passed_by += 1
                 continue
@@ -133,40 +135,32 @@ class Gathering:
             self._next_order[name] += 1
         return batch
 
-    def _fresh(self, name: str, group: Hashable, now_ns: int) -> Frame | None:
-        """The next frame of a source that is not stale; None where there is none, or it is of another group."""
-        ring, budget_ns = self._rings[name], self._stale_after_ns.get(name)
-        while (head := ring.peek()) is not None and self._group(head) == group:
-            # Another one than `head` where a camera pushed it out meanwhile; a camera's frames are all of one group.
-            frame = ring.get(timeout=0)
-            if frame is None or budget_ns is None or now_ns - frame.captured_ns <= budget_ns:
-                return frame
-            self.dropped[name][STALE] += 1
-        return None
+    def _next(self, name: str, group: Hashable) -> Item | None:
+        """The next frame of a source; None where there is none, or it is of another group."""
+        head = self._rings[name].peek()
+        return self._rings[name].get(timeout=0) if head is not None and self._group(head) == group else None
 
 
-class Batcher:
+class Batcher(Generic[Item]):
     """`Gathering` for any number of worker threads. The rings must have no other consumer."""
 
     def __init__(
         self,
-        rings: Mapping[str, Ring[Frame]],
+        rings: Mapping[str, Ring[Item]],
         *,
         now_ns: Callable[[], int],
         max_frames: int,
         max_wait_ms: float,
-        stale_after_ms: Mapping[str, float] | None = None,
+        live: Collection[str] = (),
         group: Group = lambda frame: None,
     ) -> None:
         self._now_ns = now_ns
         self._changed = threading.Condition()
-        self._gathering = Gathering(
-            rings, max_frames=max_frames, max_wait_ms=max_wait_ms, stale_after_ms=stale_after_ms, group=group
-        )
+        self._gathering = Gathering(rings, max_frames=max_frames, max_wait_ms=max_wait_ms, live=live, group=group)
         for ring in rings.values():
             ring.listen(self._wake)
 
-    def next_batch(self, timeout: float | None = None) -> list[SequencedFrame] | None:
+    def next_batch(self, timeout: float | None = None) -> list[SequencedFrame[Item]] | None:
         """The next frames; an empty list where none were ready within `timeout` seconds (None: wait for ever).
 
         None when all rings are closed and empty: there will be no more.
@@ -183,12 +177,6 @@ class Batcher:
                 if until_ns is not None and now_ns >= until_ns:
                     return []
                 self._changed.wait(None if shortest_ns is None else shortest_ns / 1e9)
-
-    @property
-    def dropped(self) -> dict[str, dict[str, int]]:
-        """Frames lost here, by source and reason; a copy."""
-        with self._changed:
-            return {name: dict(reasons) for name, reasons in self._gathering.dropped.items()}
 
     def _wake(self) -> None:
         with self._changed:

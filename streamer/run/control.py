@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import msgspec
 
@@ -28,22 +27,9 @@ from streamer.protocol.requests import (
     encode_request,
     kind_of,
 )
-from streamer.records import Frame, Reclassification, SlideInfo
-from streamer.run.gate import Gate
-from streamer.run.ring import Ring
+from streamer.records import Reclassification, SlideInfo
+from streamer.run.lane import Lane
 from streamer.run.session import SlideSession
-
-
-class Lane(Protocol):
-    """One source on its way."""
-
-    name: str
-    ring: Ring[Frame]
-    gate: Gate
-    session: SlideSession
-    stop_at: int | None
-
-    def state(self) -> SourceState: ...
 
 
 class CommandExecutor:
@@ -54,12 +40,15 @@ class CommandExecutor:
         lanes: Mapping[str, Lane],
         send: Callable[[Sequence[Emission]], None],
         next_session: Callable[[str, SlideInfo], SlideSession] | None,
+        count_placed: Callable[[str], None],
     ) -> None:
         """`send` publishes what a command makes; `next_session` gets what is known of the slide, and is
-        None where a run has one slide for each source."""
+        None where a run has one slide for each source. `count_placed` counts what was placed of a
+        source that is held."""
         self._lanes = lanes
         self._send = send
         self._next_session = next_session
+        self._count_placed = count_placed
 
     def states(self) -> dict[str, SourceState]:
         """What commands have done, by source."""
@@ -130,11 +119,17 @@ class CommandExecutor:
     def _begin_slide(self, lane: Lane, said: SlideInfo | msgspec.UnsetType) -> None:
         if self._next_session is None:
             raise RequestRefused("not possible", "this run has one slide for each source")
-        self._send(lane.session.finish("finished", NEW_SLIDE))
-        slide = next_slide(lane.session.slide, SlideInfo() if said is msgspec.UNSET else said)
-        session = self._next_session(lane.name, slide)
-        session.go_on_from(lane.session)
-        lane.session = session
+        lane.placer.hold()
+        try:
+            self._count_placed(lane.name)
+            self._send(lane.session.finish("finished", NEW_SLIDE))
+            slide = next_slide(lane.session.slide, SlideInfo() if said is msgspec.UNSET else said)
+            session = self._next_session(lane.name, slide)
+            session.go_on_from(lane.session)
+            lane.session = session
+            lane.placer.begin(session)
+        finally:
+            lane.placer.release()
 
 
 def next_slide(before: SlideInfo, said: SlideInfo) -> SlideInfo:

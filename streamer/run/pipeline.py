@@ -1,7 +1,8 @@
-"""The only place where threads start: one reader a source, some workers, one tail, and one
+"""The only place where threads start: one reader and one placer a source, some workers, one tail, and one
 writer where the run is recorded.
 
-reader (source > ring)  >  workers (batch > detector > classifier)  >  tail (in order: place, cells, counts, publish)
+reader (source > ring)  >  placer (in order: place)  >  workers (batch > detector > classifier)  >  tail (in order:
+cells, counts, publish)
 
 The calling thread keeps the terminal. Whatever fails, what was counted is published as a final differential, and the
 end of the session says that it failed. Where there is a journal, nothing that it lacks is published.
@@ -11,55 +12,36 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import Analysers
 from streamer.journal import Emission
-from streamer.protocol.messages import DifferentialMessage, EndState, FrameMessage, Sink
-from streamer.protocol.requests import SourceState
+from streamer.protocol.messages import DifferentialMessage, FrameMessage, Sink
 from streamer.recording import Recorder
 from streamer.records import (
+    AreaStatus,
+    AuditStatus,
     Frame,
     Health,
     Mode,
     ModelHealth,
     Skip,
     SlideInfo,
-    SourceProgress,
-    SourceStatus,
     StreamStatus,
 )
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import CommandExecutor
-from streamer.run.gate import PAUSED, Gate
+from streamer.run.lane import ENOUGH, Lane
+from streamer.run.placing import PlacedFrame
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
 from streamer.sources.base import Source
-from streamer.sources.reconnection import STOPPED, ReaderStatus, SourceReader
-
-LATENCIES_KEPT = 300
-"""Latency and rate are those of the last so many frames."""
-
-QUEUE: Mapping[Mode, int] = {"live": 2, "analysis": 4}
-
-RATE_WINDOW_NS = 5_000_000_000
 
 POLL_S = 0.05
 """How long the tail waits for a result before it looks after its sinks."""
-
-ENOUGH = "enough cells"
-"""The reason under which frames are counted that came after the last one that was wanted."""
-
-MEANT = (PAUSED, STOPPED, ENOUGH)
-"""Reasons of frames that somebody chose not to have: no losses of the slide."""
-
-TRUNCATED = "truncated"
-"""The reason of a skip that stands for all the frames which are missing at the end of a file."""
 
 JOIN_READER_S = 1.0
 """How long the end waits for a reader that may be blocked in a driver; it is left behind after that."""
@@ -120,117 +102,8 @@ class _Result:
     """What a worker hands to the tail: `analysed` is None where the analysis failed."""
 
     ticket: _Ticket
-    frame: Frame
+    placed: PlacedFrame
     analysed: Analysed | None
-
-
-class _Lane:
-    """One source on its way: reader, ring, session and what is measured of it."""
-
-    def __init__(
-        self,
-        source: Source,
-        mode: Mode,
-        session: SlideSession,
-        queue: int | None,
-        on_skip: Callable[[Skip], None],
-        taken: Callable[[Frame], None],
-        wait_s: float,
-    ) -> None:
-        self.name = source.name
-        self.endless = source.default_mode == "live"
-        self.mode = mode
-        self.session = session
-        self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if mode == "live" else "block")
-        self.stop = threading.Event()
-        self.gate = Gate(self.ring, taken)
-        self.stop_at: int | None = None
-        goes_on = session.count.frames > 0
-        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
-        self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
-        self.published = 0
-        self.ignored: Counter[str] = Counter()
-        self.recent: deque[tuple[int, float]] = deque(maxlen=LATENCIES_KEPT)
-        """(published_ns, milliseconds from grab to publish) of the last frames."""
-
-    @property
-    def enough(self) -> str | None:
-        """Why no more frames of it are wanted; None while they are."""
-        total = self.session.count.total
-        if self.stop_at is not None and total >= self.stop_at:
-            return f"{total} white cells were counted, and {self.stop_at} asked for"
-        return "the limits are as narrow as asked for" if self.session.count.is_precise() else None
-
-    def ending(self, failure: Exception | None, stopped: str) -> tuple[EndState, str]:
-        """How its session ends and why: `failure` is that of the run, `stopped` why no source is read any more."""
-        failure = failure or self.reader.failure
-        if failure is not None:
-            return "failed", str(failure) or type(failure).__name__
-        if (enough := self.enough) is not None:
-            return "finished", enough
-        return ("finished", "end of the source") if self.reader.at_end else ("stopped", stopped)
-
-    def state(self) -> SourceState:
-        session = self.session
-        return SourceState(
-            session=session.factory.session,
-            paused=self.gate.paused,
-            stop_at=self.stop_at,
-            white_cells=session.count.total,
-            slide=session.slide.or_none(),
-        )
-
-    def health(self, lost_in_batcher: Mapping[str, int]) -> SourceStatus:
-        status = self.reader.status
-        window = [at for at, _ in self.recent if self.recent[-1][0] - at <= RATE_WINDOW_NS]
-        span_ns = window[-1] - window[0] if len(window) > 1 else 0
-        latency = None
-        if self.recent:
-            values = np.percentile([ms for _, ms in self.recent], (50, 95, 99)).tolist()
-            latency = dict(zip(("p50", "p95", "p99"), values, strict=True))
-        dropped = self._dropped(status, lost_in_batcher)
-        return SourceStatus(
-            state=status.state,
-            mode=self.mode,
-            fps=(len(window) - 1) * 1e9 / span_ns if span_ns else None,
-            captured=status.captured,
-            published=self.published,
-            dropped=dict(dropped),
-            skipped=dict(status.skipped),
-            queue=len(self.ring),
-            reopened=status.reopened,
-            latency_ms=latency,
-            detail=status.fault,
-            hidden_px=self.session.hidden_px,
-            behind_s=status.behind_s,
-            positions=self.session.positions,
-            settings=dict(status.settings),
-        )
-
-    def progress(self, lost_in_batcher: Mapping[str, int], *, cut_short: bool | None = None) -> SourceProgress:
-        """How far the source was read in this run; `cut_short` as at the end of it: None while it goes on."""
-        status = self.reader.status
-        lost = self._dropped(status, lost_in_batcher)
-        return SourceProgress(
-            length=status.length,
-            lost={reason: count for reason, count in sorted(lost.items()) if count and reason not in MEANT},
-            skipped=dict(sorted(status.skipped.items())),
-            cut_short=cut_short,
-        )
-
-    def is_cut_short(self, state: EndState) -> bool:
-        """Whether the source had more to give than was asked for, at an end of this state; a camera has no end."""
-        cut = state == "failed" or (state == "stopped" and not self.endless)
-        return cut or TRUNCATED in self.reader.status.skipped
-
-    def _dropped(self, status: ReaderStatus, lost_in_batcher: Mapping[str, int]) -> Counter[str]:
-        return (
-            Counter(self.ring.dropped)
-            + Counter(status.dropped)
-            + Counter(lost_in_batcher)
-            + self.ignored
-            + Counter(self.gate.dropped)
-        )
 
 
 class Pipeline:
@@ -265,25 +138,39 @@ class Pipeline:
         self._started_ns = now_ns()
         taken = recorder.frame if recorder else lambda frame: None
         self._lanes = {
-            s.name: _Lane(s, mode, new_session(s.name), limits.queue, outputs.on_skip, taken, limits.wait_s)
+            s.name: Lane(
+                s,
+                mode,
+                new_session(s.name),
+                limits.queue,
+                outputs.on_skip,
+                taken,
+                limits.wait_s,
+                analyser.measure,
+                limits.stale_after_ms,
+                now_ns,
+                self._fail,
+            )
             for s, mode in sources
         }
         for lane in self._lanes.values():
             lane.stop_at = limits.stop_at
-        self.controls = CommandExecutor(self._lanes, self._send, next_session)
+        self.controls = CommandExecutor(self._lanes, self._send, next_session, self._count_placed)
         """What carries out commands, on the publishing thread."""
         self._batcher = Batcher(
-            {name: lane.ring for name, lane in self._lanes.items()},
+            {name: lane.placed for name, lane in self._lanes.items()},
             now_ns=now_ns,
             max_frames=limits.max_batch,
             max_wait_ms=limits.max_wait_ms,
-            stale_after_ms={name: limits.stale_after_ms for name, lane in self._lanes.items() if lane.mode == "live"},
-            group=analyser.group,
+            live=[name for name, lane in self._lanes.items() if lane.mode == "live"],
+            group=lambda placed: analyser.group(placed.frame, placed.plan.detects),
         )
         # A worker takes a place before it takes frames, so the frame that all wait for always has one.
         self._places = threading.Semaphore(2 * limits.workers)
-        self._results: Ring[tuple[SequencedFrame, _Result]] = Ring(4 * limits.workers * limits.max_batch, "block")
+        self._results: Ring[tuple[int, _Result]] = Ring(4 * limits.workers * limits.max_batch, "block")
         self._in_order: InOrder[_Result] = InOrder()
+        self._ready: deque[_Result] = deque()
+        """Next in the order of their sources."""
         self._workers = [
             threading.Thread(target=self._work, name=f"worker {number}", daemon=True)
             for number in range(limits.workers)
@@ -300,6 +187,7 @@ class Pipeline:
             self._writer.start()
         for lane in self._lanes.values():
             lane.thread.start()
+            lane.placing.start()
         for thread in (*self._workers, self._tail):
             thread.start()
 
@@ -311,6 +199,12 @@ class Pipeline:
     def stopping(self) -> bool:
         """Whether no source gives frames any more."""
         return all(lane.ring.closed for lane in self._lanes.values())
+
+    def looked(self) -> Iterator[tuple[str, AreaStatus, AuditStatus | None]]:
+        """(source, what was looked at, the proof) of those of which not every frame was."""
+        for lane in self._lanes.values():
+            if (area := lane.session.area) is not None:
+                yield lane.name, area.status, area.audit
 
     def stop(self, reason: str) -> None:
         """Read no more; what was read is still analysed and published. `reason`, in words, is that of the end."""
@@ -337,6 +231,8 @@ class Pipeline:
         with self._lock:
             self._failure = self._failure or error
         self.stop("the run failed")
+        for lane in self._lanes.values():
+            lane.session.give_up()
 
     def _work(self) -> None:
         try:
@@ -348,7 +244,7 @@ class Pipeline:
                     return
                 ticket = _Ticket(len(batch))
                 for sequenced, analysed in zip(batch, self._analyse(batch), strict=True):
-                    self._results.put((sequenced, _Result(ticket, sequenced.frame, analysed)))
+                    self._results.put((sequenced.order, _Result(ticket, sequenced.frame, analysed)))
         finally:
             with self._lock:
                 self._working -= 1
@@ -356,11 +252,11 @@ class Pipeline:
             if last:
                 self._results.close()
 
-    def _analyse(self, batch: Sequence[SequencedFrame]) -> Sequence[Analysed | None]:
+    def _analyse(self, batch: Sequence[SequencedFrame[PlacedFrame]]) -> Sequence[Analysed | None]:
         if self._failure is not None:
             return [None] * len(batch)
         try:
-            return self._analyser.analyse([sequenced.frame for sequenced in batch])
+            return self._analyser.look([one.frame.measured for one in batch], [one.frame.plan for one in batch])
         except Exception as error:
             self._fail(error)
             return [None] * len(batch)
@@ -370,47 +266,60 @@ class Pipeline:
             self._publish_results()
         except Exception as error:
             self._fail(error)
+            for result in self._ready:
+                result.placed.frame.settle(False)
             while not self._results.drained:  # let the workers end
                 if (item := self._results.get(POLL_S)) is not None:
-                    item[0].frame.settle(False)
+                    item[1].placed.frame.settle(False)
                     self._places.release()
         finally:
             self._publish_ends()
 
     def _publish_results(self) -> None:
         health_due_ns = self._now_ns()
-        while not self._results.drained:
-            item = self._results.get(POLL_S)
-            if item is not None:
-                sequenced, result = item
-                lane = self._lanes[sequenced.frame.source]
-                for ready in self._in_order.put(lane.name, sequenced.order, result):
-                    self._publish_frame(lane, ready)
+        while self._ready or not self._results.drained:
+            self._publish_next()
             self._outputs.service()
             if self._now_ns() >= health_due_ns:
                 health_due_ns = self._now_ns() + round(self._limits.health_interval_s * 1e9)
                 self._publish_health()
 
-    def _publish_frame(self, lane: _Lane, result: _Result) -> None:
+    def _publish_next(self) -> None:
+        if not self._ready and (item := self._results.get(POLL_S)) is not None:
+            order, result = item
+            self._ready.extend(self._in_order.put(result.placed.frame.source, order, result))
+        if self._ready:
+            result = self._ready.popleft()
+            self._publish_frame(self._lanes[result.placed.frame.source], result)
+
+    def _count_placed(self, source: str) -> None:
+        """Count what was placed of a source whose placer is held."""
+        lane = self._lanes[source]
+        while not (lane.placer.idle and lane.counted == lane.placer.count) and not self._results.drained:
+            self._publish_next()
+
+    def _publish_frame(self, lane: Lane, result: _Result) -> None:
+        lane.counted += 1
         result.ticket.left -= 1
         if result.ticket.left == 0:
             self._places.release()
         analysed = result.analysed
         if analysed is None or lane.enough is not None:
             lane.ignored["analysis failed" if analysed is None else ENOUGH] += 1
-            result.frame.settle(False)
+            lane.session.pass_over()
+            result.placed.frame.settle(False)
             return
         self._outputs.show(analysed.frame)
         picture = self._outputs.picture(analysed.frame, self._now_ns())
         if picture is not None:
             self._send(lane.session.picture(analysed.frame, picture))
-        progress = lane.progress(self._batcher.dropped.get(lane.name, {}))
+        progress = lane.progress()
         kept = False
         try:
-            emissions = lane.session.update(analysed, progress)
+            emissions = lane.session.update(analysed, progress, result.placed.placed)
             kept = True
         finally:
-            result.frame.settle(kept)
+            analysed.frame.settle(kept)
         self._send(emissions)
         for message, _ in emissions:
             if isinstance(message, FrameMessage):
@@ -421,12 +330,11 @@ class Pipeline:
             lane.ring.close()
 
     def _publish_health(self) -> None:
-        lost = self._batcher.dropped
         for lane in self._lanes.values():
             health = Health(
                 models=self._models(lane.name),
                 uptime_s=(self._now_ns() - self._started_ns) / 1e9,
-                sources={lane.name: lane.health(lost.get(lane.name, {}))},
+                sources={lane.name: lane.health()},
                 stream=self._outputs.stream(),
                 recording=self._outputs.recorder.health() if self._outputs.recorder else None,
                 jsonl_lost=self._outputs.lines_lost(),
@@ -440,7 +348,7 @@ class Pipeline:
             self._publish_health()
             for lane in self._lanes.values():
                 state, reason = lane.ending(self._failure, self._stopped)
-                progress = lane.progress(self._batcher.dropped.get(lane.name, {}), cut_short=lane.is_cut_short(state))
+                progress = lane.progress(cut_short=lane.is_cut_short(state))
                 emissions = lane.session.finish(state, reason, progress)
                 self._send(emissions)
                 for message, _ in emissions:

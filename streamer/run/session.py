@@ -5,9 +5,10 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.geometry import Image
-from streamer.analysis.analyser import Analysed
+from streamer.analysis.analyser import Analysed, MeasuredFrame
 from streamer.analysis.label import LabelReader
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.absolute import described
@@ -25,12 +26,16 @@ from streamer.counting.morphometry import ShapeMeter
 from streamer.counting.slide_count import CountUpdate, SeenFrame, SlideCount
 from streamer.counting.slide_map import SlideUpdate
 from streamer.journal import Emission, GivenCommand, SessionJournal, StoredSession, replay
+from streamer.looking.decision import Decider
 from streamer.protocol.factory import Looks, MessageFactory
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, EndState, Evidence, FrameMessage
 from streamer.records import (
+    CellLooks,
+    Classifications,
     Frame,
     Health,
     MeasuredLook,
+    Observation,
     PositionsStatus,
     Reclassification,
     SlideInfo,
@@ -38,11 +43,14 @@ from streamer.records import (
     usable_point,
     usable_scale,
 )
+from streamer.run.area import SlideArea
+from streamer.stage.ahead import CountedStage
 from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
 from streamer.stage.readings import Reading
 from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker import StageTracker
+from streamer.stage.tracker_state import StageChanges
 
 PICTURE_MARGIN = 1.2
 """Side of a cell's picture, in longer sides of its box."""
@@ -56,11 +64,21 @@ STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=1500, ma
 """Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """Where a frame lies, and what it changed in the stage tracker."""
+
+    placement: Placement
+    changes: StageChanges
+    took_ms: float
+
+
 class SlideSession:
     """Places the frames of one slide, counts them, and makes the messages of it.
 
-    `update` takes its frames in order, `finish` ends it. What they and the others return is to be published; the
-    journal has it then. Once the journal lacks something, because it can't be written or a fault came in between, all
+    `place` takes its frames in order, by one thread. `update` takes them in the same order once they were analysed,
+    `finish` ends it, both and all the others by another thread. What these return is to be published; the journal has
+    it then. Once the journal lacks something, because it can't be written or a fault came in between, all
     but `update` return nothing: a resumed session numbers its messages on from what the journal holds.
     """
 
@@ -81,6 +99,7 @@ class SlideSession:
         slide: SlideInfo | None = None,
         label: LabelReader | None = None,
         on_remark: Callable[[str], None] = lambda line: None,
+        decider: Decider | None = None,
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
@@ -90,8 +109,11 @@ class SlideSession:
         counted white cells; None: nobody does. `ignored_px`: boxes of the frames that show no slide. `known`: what the
         classifier knows, where there is no journal to say it. `verdict`: when a differential may be believed.
         `slide`: what people say of it; None: what the journal has. `label` reads the slide's label in the first frame;
-        None: nobody does. `on_remark` gets lines for people."""
+        None: nobody does. `on_remark` gets lines for people. `decider` says which frames are looked at; None: all
+        are."""
         self.factory = factory
+        self.area = None if decider is None else SlideArea(decider, factory.session, factory.source, on_remark)
+        """What is looked at; None: every frame is."""
         self._decision = decision
         self._operating_score = operating_score
         self._min_score = min_score
@@ -107,7 +129,9 @@ class SlideSession:
         self._describe(slide)
         self._is_kept = True
         """Whether the journal has all that was counted and numbered."""
-        self.count, self._tracker = self._begun(None if journal is None else journal.stored)
+        self.count, self._tracker, self._counted = self._begun(None if journal is None else journal.stored)
+        self._ahead = 0
+        """Frames that were placed and will not be counted."""
         before = self.count.progress
         self._before = (Counter(), Counter()) if before is None else (Counter(before.lost), Counter(before.skipped))
         """What was lost and skipped before this run, less what the run had lost and skipped before this slide."""
@@ -141,34 +165,48 @@ class SlideSession:
         """What was made of the positions that frames came with; None: none did."""
         return self._tracker.positions
 
-    def update(self, analysed: Analysed, progress: SourceProgress | None = None) -> list[Emission]:
+    def place(self, measured: MeasuredFrame) -> Placed:
+        """Place a frame that will be counted, or not: `update` is given this then."""
+        started = time.perf_counter()
+        placement = self._placement_of(measured)
+        changes = self._tracker.take_changes()
+        return Placed(placement, changes, (time.perf_counter() - started) * 1000)
+
+    def update(
+        self, analysed: Analysed, progress: SourceProgress | None = None, placed: Placed | None = None
+    ) -> list[Emission]:
         """The messages of one frame: the frame, the cells that it changed, and the differential when it moved.
-        `progress`: how far the source was read in this run; None: nobody notes it."""
+        `progress`: how far the source was read in this run; None: nobody notes it. `placed`: None: it is placed now."""
         self._is_kept = False
         if self._label is not None and not self.count.frames:
             self._read_label(self._label, analysed.frame)
-        placement = self._placed(analysed)
+        placement = self._placement_of(analysed) if placed is None else placed.placement
         seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
-        emissions = [(self._frame(analysed, placement, update), None), *self._taken_back(update.slide)]
+        timings_ms = analysed.timings_ms | ({} if placed is None else {"place": placed.took_ms})
+        emissions = [(self._frame(analysed, placement, update, timings_ms), None), *self._taken_back(update.slide)]
         emissions += self._changed_cells(analysed, update, measured)
         emissions += self._differential_due(update)
         if self._journal is not None:
             checkpoint = self.count.state() if self.count.frames % CHECKPOINT_EVERY_FRAMES == 0 else None
-            changes = self._tracker.take_changes()
+            changes = self._tracker.take_changes() if placed is None else placed.changes
             seen = replace(seen, shapes=measured) if measured else seen
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
+        if placed is not None:
+            self._counted.add(placed.changes)
+            if self.area is not None:
+                self.area.counted(analysed, placement, self.count)
         self._is_kept = True
         return emissions
 
-    def _placed(self, analysed: Analysed) -> Placement:
-        reading = Reading.of(analysed.frame)
+    def _placement_of(self, measured: MeasuredFrame | Analysed) -> Placement:
+        reading = Reading.of(measured.frame)
         return self._tracker.update(
-            analysed.prepared,
-            may_start=analysed.quality.accepted,
+            measured.prepared,
+            may_start=measured.quality.accepted,
             reading=reading,
-            unusable=reading is None and analysed.frame.stage_um is not None,
+            unusable=reading is None and measured.frame.stage_um is not None,
         )
 
     def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
@@ -189,6 +227,16 @@ class SlideSession:
         self._is_kept = True
         return emissions
 
+    def pass_over(self) -> None:
+        """A frame that was placed is not counted, and none after it will be."""
+        self._ahead += 1
+        self.give_up()
+
+    def give_up(self) -> None:
+        """No more frames will be counted, so that nobody need wait for any."""
+        if self.area is not None:
+            self.area.give_up()
+
     def finish(self, state: EndState, reason: str, progress: SourceProgress | None = None) -> list[Emission]:
         """The end of the slide: cells only seen cut by an edge are published, the differential is final, and `end` is
         last. `progress` as for `update`."""
@@ -196,7 +244,8 @@ class SlideSession:
             return []
         self._is_kept = False
         progress = self._over_all_runs(progress)
-        corrections = self._tracker.finish().corrections
+        tracker = self._tracker if not self._ahead else self._counted.tracker(self._tracker, self._ignored_px)
+        corrections = tracker.finish().corrections
         update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
@@ -228,7 +277,7 @@ class SlideSession:
     def _is_silent(self) -> bool:
         return self._journal is not None and (self._journal.broken or not self._is_kept)
 
-    def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker]:
+    def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker, CountedStage]:
         """What the frames of a journal have come to; new ones without any."""
         count = SlideCount(
             self._decision,
@@ -239,16 +288,21 @@ class SlideSession:
             verdict=self._verdict,
         )
         tracker = StageTracker(STAGE, ignored_px=self._ignored_px)
+        counted = CountedStage(config=STAGE)
         state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
             with stored.reading("trackers.state"):
-                tracker.restore(stored.stage.keyframes(), state, stored.stage.readings())
+                keyframes, readings = list(stored.stage.keyframes()), list(stored.stage.readings())
+                tracker.restore(keyframes, state, readings)
+                counted = CountedStage((one for one, _ in keyframes), readings, state, config=STAGE)
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
                 with stored.reading("checkpoints.state"):
                     count.restore(checkpoint)
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
-        return count, tracker
+            if self.area is not None:
+                self.area.go_on_from(stored)
+        return count, tracker, counted
 
     def _over_all_runs(self, progress: SourceProgress | None) -> SourceProgress | None:
         """Of this slide alone, in all runs of its session."""
@@ -283,6 +337,8 @@ class SlideSession:
             captured_utc=self.factory.captured_utc(frame),
             stage_um=usable_point(frame.stage_um),
             um_per_px=usable_scale(frame.um_per_px),
+            looked=analysed.looked,
+            cell_looks=analysed.cell_looks,
         )
 
     def _measured(self, analysed: Analysed, update: CountUpdate) -> list[MeasuredLook]:
@@ -296,15 +352,24 @@ class SlideSession:
         shapes.add_all(measured)
         return measured
 
-    def _frame(self, analysed: Analysed, placement: Placement, update: CountUpdate) -> FrameMessage:
+    def _frame(
+        self, analysed: Analysed, placement: Placement, update: CountUpdate, timings_ms: Mapping[str, float]
+    ) -> FrameMessage:
         detections, observations = analysed.detections, update.slide.observations
         white, looked = detections.white_rows, analysed.classifications
+        is_carried: frozenset[int] = frozenset()
+        if not analysed.looked:
+            carried = self.count.carried(placement, (analysed.frame.width, analysed.frame.height))
+            detections, observations = carried.detections(detections), carried.observations
+            white, looked = _shown(observations, self.count, analysed.cell_looks)
+            is_carried = frozenset(range(len(observations))) - {*white.tolist()}
         if self._min_score is not None:  # detections come best first, so what is published is the beginning
             count = int(np.count_nonzero(detections.scores >= self._min_score))
-            detections, observations, white = detections[:count], observations[:count], white[white < count]
+            detections, observations = detections[:count], observations[:count]
+            looked = None if looked is None else looked[np.flatnonzero(white < count)]
+            white = white[white < count]
         looks = None
         if looked is not None and self._decision is not None:
-            looked = looked[: len(white)]
             looks = Looks(white.tolist(), looked, self._decision.class_names_of(looked))
         return self.factory.frame(
             analysed.frame,
@@ -315,7 +380,9 @@ class SlideSession:
             looks=looks,
             cells=self.count.published_cells({o.cell_id for o in observations if o.cell_id is not None}),
             merged_islands=update.merged_islands,
-            timings_ms=analysed.timings_ms,
+            timings_ms=timings_ms,
+            looked_share=analysed.looked_share,
+            carried=is_carried,
         )
 
     def _taken_back(self, update: SlideUpdate) -> list[Emission]:
@@ -363,6 +430,18 @@ class SlideSession:
         slide, line = read(frame.image, self.slide)
         self._on_remark(f"{self.factory.source}: {line}")
         self._describe(slide)
+
+
+def _shown(
+    observations: Sequence[Observation], count: SlideCount, again: CellLooks | None
+) -> tuple[npt.NDArray[np.intp], Classifications | None]:
+    """Of looks at known cells: the rows of `observations` that show these, and the looks at them."""
+    if again is None:
+        return np.zeros(0, np.intp), None
+    row_of = {seen.cell_id: row for row, seen in enumerate(observations)}
+    rows = [row_of.get(count.row_of(one), -1) for one in again.cell_ids.tolist()]
+    shown = np.array([look for look, row in enumerate(rows) if row >= 0], np.intp)
+    return np.array(rows, np.intp)[shown], again.looks[shown]
 
 
 def evidence_of(analysed: Analysed, shown: tuple[int, int] | None, class_name: str) -> Evidence | None:

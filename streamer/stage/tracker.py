@@ -93,6 +93,10 @@ class StageTracker:
         keyframe = self._map[anchor]
         return StagePosition(*self._map.joins.published(keyframe.island, keyframe.x_px, keyframe.y_px), 1.0)
 
+    def picture(self, anchor: int) -> PreparedFrame:
+        """Of a keyframe; without one where it was forgotten."""
+        return self._map[anchor].frame
+
     def prepare(self, image: npt.NDArray[np.uint8]) -> PreparedFrame:
         """What `update` needs of a uint8 (H, W, 3) BGR image. Depends on nothing else, so any thread may call it."""
         return prepare(image, self._registration)

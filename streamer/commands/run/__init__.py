@@ -85,6 +85,17 @@ def add_options(parser: Parser) -> None:
         "--long-side-px", type=whole, metavar="PX", help="of the detector's input (default: by the size of red cells)"
     )
     flag(models, "--explain", "say where on each cell the evidence for its class lies")
+    flag(models, "--area", "look only at frames that show something new of the slide")
+    flag(models, "--every-frame", "look at every frame, though the configuration says otherwise")
+    models.add_argument(
+        "--audit", type=number, metavar="PERCENT", help="with --area: of the other frames, those looked at as a proof"
+    )
+    models.add_argument(
+        "--budget",
+        type=number,
+        metavar="PERCENT",
+        help="with --area, of cameras: of the machine, for the models at most",
+    )
     counting = parser.add_argument_group("counting", "what counts, and when it is enough")
     counting.add_argument(
         "--min-score", type=number, metavar="F", help="lowest score published (default: the one that counts)"

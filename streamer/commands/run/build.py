@@ -37,11 +37,14 @@ from streamer.counting.known import known_of
 from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Display, format_differential, shows_anything
 from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
+from streamer.looking.budget import Budget
+from streamer.looking.decision import Decider
+from streamer.looking.owed import LAG, OwedLooks
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import Frame, ModelHealth, RecordingStatus, Skip, SlideInfo
+from streamer.records import AreaStatus, AuditStatus, Frame, ModelHealth, RecordingStatus, Skip, SlideInfo
 from streamer.run.local_commands import LocalCommands
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
@@ -131,6 +134,8 @@ def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
             if isinstance(display, Dashboard):  # its screen is gone; plain lines had them already
                 for final in filter(shows_anything, pipeline.finals.values()):
                     print(format_differential(final, parts.note), file=people)
+            for name, area, audit in pipeline.looked():
+                say(_area_summary(name, area, audit), people)
             if parts.publisher is not None and (losses := _losses(parts.publisher)):
                 say(losses, people)
             if parts.recorder is not None:
@@ -175,6 +180,7 @@ def _assembled(
     """`outer` closes what is needed until everything of the run is closed."""
     config = _with_site(config, held)
     sources = list(open_sources(config))
+    _check_area(config, sources)
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     slides = slides_of(config, [one.name for one in sources])
     inference = open_inference(config, held)
@@ -300,7 +306,18 @@ class SessionMaker:
             slide=slide,
             label=self.slides[source].reader(slide),
             on_remark=remark,
+            decider=self._decider(own.classifier) if self.config.area and not self.config.every_frame else None,
         )
+
+    def _decider(self, classifier: Classifier | OwnClasses | None) -> Decider:
+        """A detector that names cells itself needs no other look at them."""
+        batch = max(one.detector.batch for one in self.models.values())
+        owed = OwedLooks(LAG * batch) if isinstance(classifier, Classifier) else None
+        budget = None
+        if self.config.budget is not None:
+            cores = usable_cores() * self.config.budget / 100 / len(self.models)
+            budget = Budget(cores, time.monotonic_ns)
+        return Decider(owed, self.config.audit, budget)
 
 
 class _HeldLines:
@@ -331,6 +348,34 @@ def _with_site(config: Config, say: Say) -> Config:
     profile = find_site(config.site)
     say(str(profile))
     return msgspec.structs.replace(config, classifier=profile.model)
+
+
+def _check_area(config: Config, sources: Sequence[OpenedSource]) -> None:
+    """UsageError for a budget that can't be kept to."""
+    if config.budget is None:
+        return
+    if not config.area or config.every_frame:
+        raise UsageError("--budget: got a run that looks at every frame, expected one with --area")
+    for one in sources:
+        if one.mode != "live":
+            raise UsageError(
+                f"--budget: got source {one.name!r} in analysis mode, which loses nothing, expected live mode; "
+                "leave out --budget, or add --mode live"
+            )
+
+
+def _area_summary(source: str, area: AreaStatus, audit: AuditStatus | None) -> str:
+    """What was looked at, and how the proof went, for people."""
+    parts = [f"{source}: looked at {area.looked} of {area.frames} frames, and again at {area.cells_again} known cells"]
+    if area.left_out:
+        reasons = ", ".join(f"{count} ({reason})" for reason, count in area.left_out.items())
+        parts.append(
+            f"left out frames with something new: {reasons}, of which {area.left_out_fields:.1f} fields unseen"
+        )
+    if audit is not None:
+        bound = "" if audit.bound is None else f", at most {100 * audit.bound:.1f} % by chance"
+        parts.append(f"proof: {audit.missed} of {audit.cells} white cells missed in {audit.frames} frames{bound}")
+    return "; ".join(parts)
 
 
 def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:

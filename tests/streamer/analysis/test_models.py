@@ -52,7 +52,7 @@ def test_one_model_serves_all_sources(files: dict[str, str]) -> None:
     frames = [Frame(name, 0, 0, np.zeros(size, np.uint8)) for name, size in (("a", (64, 96, 3)), ("b", (128, 192, 3)))]
     analysers = Analysers({name: one.analyser for name, one in models.items()})
     assert analysers.group(frames[0]) == analysers.group(frames[1])
-    assert [one.frame for one in analysers.analyse(frames)] == frames
+    assert [one.frame for one in analysers.look([analysers.measure(one) for one in frames])] == frames
 
 
 def test_a_source_with_models_of_its_own(files: dict[str, str]) -> None:

@@ -83,9 +83,19 @@ def test_a_journal_keeps_the_columns_of_the_schema_and_no_others():
         "said_subclass": ("int16", ()),
         "told": ("bool", ()),
         "_bucket": ("int32", (3,)),
+        "label": ("int16", ()),
+        "score": ("float32", ()),
     }
     sums = Fusion(FusionConfig()).columns()
     assert set(sums) == {"weights", "sums", "subclass_sums", "attribute_sums", "familiar"}
+
+
+def test_columns_from_before_labels_and_scores_were_kept_can_be_gone_on_from():
+    kept = {name: column.copy() for name, column in store_of([(0, 0, 0)]).columns().items()}
+    del kept["label"], kept["score"]
+    store = CellTable(100.0)
+    store.restore(kept)
+    assert (store.label.tolist(), store.score.tolist()) == ([-1], [0.0])
 
 
 @pytest.mark.parametrize(

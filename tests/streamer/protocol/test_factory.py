@@ -131,6 +131,7 @@ def test_a_frame_in_full() -> None:
         "reasons": [],
         "truncated": False,
         "timings_ms": {"detect": 20.0},
+        "looked_share": 1.0,
         "stage_um": None,
         "um_per_px": None,
     }

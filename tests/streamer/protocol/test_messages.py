@@ -29,6 +29,8 @@ from streamer.protocol.messages import (
 from streamer.records import (
     AbsoluteCounts,
     AbsoluteShare,
+    AreaStatus,
+    AuditStatus,
     CellShape,
     ClassShare,
     Flag,
@@ -243,7 +245,7 @@ def test_the_schemas_describe_what_is_sent() -> None:
     assert shares["required"] == ["count", "percent", "low", "high", "percent_size_corrected"]
     detection = json.loads(make_schemas()["frame"])["$defs"]["Detection"]
     white_only = {"look_class", "look_probabilities", "class", "class_probabilities"}
-    assert set(detection["properties"]) - set(detection["required"]) == white_only
+    assert set(detection["properties"]) - set(detection["required"]) == white_only | {"carried"}
 
 
 def test_every_field_is_in_the_document_and_none_else() -> None:
@@ -254,7 +256,7 @@ def test_every_field_is_in_the_document_and_none_else() -> None:
         *requests.REQUEST_TYPES.values(),
         *requests.REPLY_TYPES.values(),
         *(StagePosition, StagePoint, MergedIsland, Detection, CellShape, ClassShare, Flag, SourceStatus),
-        PositionsStatus,
+        *(PositionsStatus, AuditStatus, AreaStatus),
         *(ShadowStatus, StreamStatus, RecordingStatus),
         *(Review, Verdict, VerdictReason, WorstLaboratory, NearestLaboratory),
         *(requests.SourceSnapshot, requests.SourceState),

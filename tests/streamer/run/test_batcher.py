@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.records import Frame
-from streamer.run.batcher import STALE, Batcher, Gathering, InOrder, SequencedFrame, Wait
+from streamer.run.batcher import Batcher, Gathering, InOrder, SequencedFrame, Wait
 from streamer.run.ring import Ring
 from tests.streamer.sources.scripted import frame
 
@@ -25,7 +25,7 @@ def rings(*sizes: int, capacity: int = 8) -> dict[str, Ring[Frame]]:
     return made
 
 
-def shown(batch: list[SequencedFrame] | Wait | None) -> list[str]:
+def shown(batch: list[SequencedFrame[Frame]] | Wait | None) -> list[str]:
     assert isinstance(batch, list), batch
     return [f"{item.frame.source}{item.order}" for item in batch]
 
@@ -64,18 +64,6 @@ def test_no_wait_at_all() -> None:
     assert shown(gathering.step(0)) == ["a0"]
 
 
-def test_stale_frames_of_a_live_source_are_dropped_and_counted() -> None:
-    gathering = Gathering(rings(5, 5), max_frames=10, max_wait_ms=0, stale_after_ms={"b": 10})
-    assert shown(gathering.step(13 * MS)) == ["a0", "b0", "a1", "b1", "a2", "a3", "a4"]
-    assert gathering.dropped == {"a": {}, "b": {STALE: 3}}
-
-
-def test_all_stale_is_no_batch() -> None:
-    gathering = Gathering(rings(5), max_frames=2, max_wait_ms=0, stale_after_ms={"a": 10})
-    assert gathering.step(1000 * MS) == Wait(None)
-    assert gathering.dropped == {"a": {STALE: 5}}
-
-
 def by_letter(frame: Frame) -> str:
     """ "a" and "c" are of one size, "b" and "d" of another."""
     return "odd" if frame.source in "ac" else "even"
@@ -104,7 +92,7 @@ def test_frames_of_one_source_that_change_their_group_stay_in_order() -> None:
 
 def test_a_live_source_that_has_just_given_a_frame_is_not_waited_for() -> None:
     made = rings(1, 1)
-    gathering = Gathering(made, max_frames=8, max_wait_ms=1000, stale_after_ms={"a": 500, "b": 500})
+    gathering = Gathering(made, max_frames=8, max_wait_ms=1000, live=["a", "b"])
     assert shown(gathering.step(0)) == ["a0", "b0"]
     made["a"].put(frame(1, 0, "a"))
     assert gathering.step(0) == Wait(1000 * MS)  # the other camera may give one
@@ -118,24 +106,23 @@ def test_a_batch_holds_at_least_one_frame() -> None:
 @given(
     sizes=st.lists(st.integers(0, 8), min_size=1, max_size=4),
     max_frames=st.integers(1, 9),
-    budget_ms=st.none() | st.integers(0, 12),
+    live=st.booleans(),
     groups=st.integers(1, 3),
     times_ms=st.lists(st.integers(0, 5), max_size=20),
 )
-def test_every_frame_comes_once_in_order_or_is_counted(
-    sizes: list[int], max_frames: int, budget_ms: int | None, groups: int, times_ms: list[int]
+def test_every_frame_comes_once_in_order(
+    sizes: list[int], max_frames: int, live: bool, groups: int, times_ms: list[int]
 ) -> None:
     made = rings(*sizes)
-    stale = {} if budget_ms is None else {"a": budget_ms}
 
     def group(frame: Frame) -> int:
         return "abcd".index(frame.source) % groups
 
-    gathering = Gathering(made, max_frames=max_frames, max_wait_ms=3, stale_after_ms=stale, group=group)
+    gathering = Gathering(made, max_frames=max_frames, max_wait_ms=3, live=["a"] if live else [], group=group)
     for ring in made.values():
         ring.close()
     now_ms = 0
-    taken: list[SequencedFrame] = []
+    taken: list[SequencedFrame[Frame]] = []
     for step_ms in [*times_ms, *[0] * sum(sizes), 0]:
         now_ms += step_ms
         batch = gathering.step(now_ms * MS)
@@ -157,9 +144,7 @@ def test_every_frame_comes_once_in_order_or_is_counted(
         assert [item.order for item in mine] == list(range(len(mine)))
         ids = [item.frame.frame_id for item in mine]
         assert ids == sorted(ids)
-        assert len(ids) + gathering.dropped[name][STALE] == size
-        if name not in stale:
-            assert len(ids) == size
+        assert len(ids) == size
 
 
 def test_the_front_tells_a_timeout_from_the_end() -> None:
@@ -169,20 +154,19 @@ def test_the_front_tells_a_timeout_from_the_end() -> None:
     assert batcher.next_batch(0) == []
     made["a"].close()
     assert batcher.next_batch() is None
-    assert batcher.dropped == {"a": {}}
 
 
 def test_several_workers_get_every_frame_once() -> None:
     made = rings(0, 0, capacity=3)
     batcher = Batcher(made, now_ns=lambda: 10**15, max_frames=4, max_wait_ms=0)
-    got: list[list[SequencedFrame]] = [[], [], []]
+    got: list[list[SequencedFrame[Frame]]] = [[], [], []]
 
     def produce(name: str) -> None:
         for number in range(150):
             assert made[name].put(frame(number, 0, name))
         made[name].close()
 
-    def work(into: list[SequencedFrame]) -> None:
+    def work(into: list[SequencedFrame[Frame]]) -> None:
         while (batch := batcher.next_batch()) is not None:
             into.extend(batch)
 

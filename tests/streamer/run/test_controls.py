@@ -14,6 +14,8 @@ import pytest
 from streamer.analysis.analyser import Analyser
 from streamer.cli import main
 from streamer.counting.decision import ClassDecision
+from streamer.looking.decision import Decider
+from streamer.looking.owed import OwedLooks
 from streamer.network.keys import AuthorisedKeys, read_key_pair
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, EndMessage, FrameMessage, PictureMessage
@@ -46,7 +48,9 @@ class Held(ScriptedSource):
 class Rig:
     """A pipeline under a source that the test paces; jobs run where the sockets would be served."""
 
-    def __init__(self, *, next_session: bool = True, picture: Callable[..., Any] = lambda *_: None) -> None:
+    def __init__(
+        self, *, next_session: bool = True, picture: Callable[..., Any] = lambda *_: None, area: bool = False
+    ) -> None:
         self.source, self.sink = Held(), Collected()
         self._jobs: list[Callable[[], None]] = []
         detector, classifier = find_by_script(one_cell_in_view(FRAMES)), always(1)
@@ -54,7 +58,9 @@ class Rig:
 
         def new_session(name: str, slide: SlideInfo | None = None) -> SlideSession:
             factory = MessageFactory(name, session=f"slide-{next(numbers)}", run_id="run-1")
-            return SlideSession(factory, ClassDecision.of(classifier), operating_score=0.5, slide=slide)
+            decider = Decider(OwedLooks()) if area else None
+            decision = ClassDecision.of(classifier)
+            return SlideSession(factory, decision, operating_score=0.5, slide=slide, decider=decider)
 
         self.pipeline = Pipeline(
             [(self.source, "analysis")],
@@ -88,6 +94,9 @@ class Rig:
 
     def frames(self) -> int:
         return len(self.sink.of(FrameMessage))
+
+    def placed(self) -> int:
+        return self.pipeline._lanes["slide"].placer.count
 
     def give(self, frames: int) -> None:
         for _ in range(frames):
@@ -138,6 +147,28 @@ def test_a_new_slide_ends_the_session_and_numbers_go_on() -> None:
     for session in ("slide-1", "slide-2"):
         of_session = [message.session_seq for message in rig.sink.messages if message.session == session]
         assert of_session == list(range(len(of_session)))
+
+
+def test_frames_on_their_way_belong_to_the_slide_that_they_were_placed_on() -> None:
+    """With `area` the last frame waits for the next one, which is of another slide."""
+    rig = Rig(area=True)
+    rig.give(4)
+    wait_for(lambda: rig.placed() == 4)
+    rig.command(NewSlide)
+    rig.finish()
+    finals = [message for message in rig.sink.of(DifferentialMessage) if message.final]
+    assert [(final.session, final.frames) for final in finals] == [("slide-1", 4), ("slide-2", FRAMES - 4)]
+    assert [message.frame_id for message in rig.sink.of(FrameMessage)] == list(range(FRAMES))
+
+
+def test_a_frame_that_waits_for_the_next_one_waits_no_longer_than_a_pause() -> None:
+    rig = Rig(area=True)
+    rig.give(4)
+    wait_for(lambda: rig.placed() == 4)
+    assert rig.command(Pause).paused
+    wait_for(lambda: rig.frames() == 4)
+    rig.command(Resume)
+    assert rig.finish().frames == FRAMES
 
 
 def test_the_next_slide_has_its_own_name_and_the_same_operator() -> None:

@@ -1,6 +1,7 @@
 """The whole way of a frame with scripted models and scripted sources: real threads, exact counts."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -40,7 +41,17 @@ def one_cell_in_view(frames: int, step_px: int = 40) -> dict:
 
 
 def run(
-    sources, detector, classifier, *, workers=2, stop_at=None, min_score=None, sink=None, mode="analysis", **limits
+    sources,
+    detector,
+    classifier,
+    *,
+    workers=2,
+    stop_at=None,
+    min_score=None,
+    sink=None,
+    mode="analysis",
+    now_ns=time.monotonic_ns,
+    **limits,
 ):
     """(what was published, the pipeline); raises what the run raised."""
     collected = sink or Collected()
@@ -60,6 +71,7 @@ def run(
         RunOutputs([collected]),
         Limits(workers=workers, stop_at=stop_at, **limits),
         models=lambda source: ModelHealth("scripted", "detector", "classifier"),
+        now_ns=now_ns,
     )
     pipeline.start()
     try:
@@ -225,7 +237,7 @@ def test_frames_of_many_sources_go_into_one_batch_and_come_back_in_order():
     sources = [ScriptedSource(panned(frames), name=f"camera{i}") for i in range(count)]
     detector, classifier = find_by_script(one_cell_in_view(frames)), always(0)
     sizes = counted(detector, classifier)
-    published = run(sources, detector, classifier, workers=1, max_batch=4, max_wait_ms=10_000.0, queue=2)
+    published = run(sources, detector, classifier, workers=1, max_batch=4, now_ns=lambda: 0, queue=2)
     assert sizes["detector"] == [4] * frames
     assert sum(sizes["classifier"]) == count * sum(
         label == WHITE for rows in one_cell_in_view(frames).values() for _, _, label in rows

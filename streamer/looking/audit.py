@@ -1,0 +1,74 @@
+"""A running proof that nothing is lost: some frames of which all is known are looked at whole all the same.
+
+What such a look finds is compared with what the slide map has there and then forgotten, so that the count is the same
+with any share of them. A white cell that the look shows whole and the map does not have is missed; one that the map has
+and the look does not show is added. Both have the detector's own changes of mind in them: it does not find every cell
+in every frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv
+
+SAME = 0.3
+"""Intersection over union from which on a box is a cell of the map."""
+MOST_MISSED = 0.02
+"""Share of the cells that may be missed."""
+SURE = 0.95
+
+FrameBoxes = npt.NDArray[np.floating]
+
+
+def is_audited(session: str, frame_id: int, percent: float) -> bool:
+    """Whether a frame is among those looked at as a proof: at random, the same for the same session and frame."""
+    digest = hashlib.blake2b(f"{session} {frame_id}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") < percent / 100 * 2**32
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the proofs of one slide have come to."""
+
+    frames: int = 0
+    cells: int = 0
+    """White cells that these looks showed whole."""
+    missed: int = 0
+    """Of these, not on the map."""
+    added: int = 0
+    """White cells on the map, within these frames, that the looks did not show."""
+
+    def add(self, found: FrameBoxes, known: FrameBoxes, whole_found: FrameBoxes, whole_known: FrameBoxes) -> None:
+        """A frame: (n, 4) boxes of white cells that the look found and that the map has; of both those seen whole."""
+        self.frames += 1
+        self.cells += len(whole_found)
+        self.missed += int((~_are_among(whole_found, known)).sum())
+        self.added += int((~_are_among(whole_known, found)).sum())
+
+    @property
+    def bound(self) -> float | None:
+        """Upper 95 % limit (Clopper-Pearson, one side) of the share of the cells that the map lacks; None: no cell was
+        seen yet. The same cell may be seen in several proofs, so that it is of looks and not of cells."""
+        if not self.cells:
+            return None
+        return 1.0 if self.missed == self.cells else float(betaincinv(self.missed + 1, self.cells - self.missed, SURE))
+
+    @property
+    def fails(self) -> bool:
+        """Whether more are missed than may be, beyond chance."""
+        least = betaincinv(self.missed, self.cells - self.missed + 1, 1 - SURE) if self.missed else 0.0
+        return bool(least > MOST_MISSED)
+
+
+def _are_among(boxes: FrameBoxes, others: FrameBoxes) -> npt.NDArray[np.bool_]:
+    """(n,) whether each box is one of the others, as far as overlap says."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.maximum(high - low, 0).prod(2)
+    areas = [(one[:, 2:] - one[:, :2]).prod(1) for one in (boxes, others)]
+    iou = shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-9)
+    return np.asarray((iou >= SAME).any(1))

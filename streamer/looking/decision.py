@@ -1,0 +1,113 @@
+"""Which frames the models look at: those that show something of the slide better than any look before.
+
+A frame is decided on when the next one is placed. What it shows, and the next one shows as well, can wait for that one
+while the stage moves: so a pan is looked at a few times a field and not at every step. What has waited and would be
+shown worse by the next one is looked at now. So no spot is lost that an accepted frame showed: each is looked at as
+deep inside a frame as any showed it, within `GAIN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamer.looking.budget import Budget, LeftOut
+from streamer.looking.coverage import Coverage, Depths, own_depths
+from streamer.looking.owed import OwedLooks
+from streamer.looking.plan import NONE_KNOWN, Candidate, KnownCells
+from streamer.stage.placement import Correction
+
+GAIN = 0.3
+"""How much deeper a frame has to show a spot than any look did, as a share of the way from no use to enough: 2 % of the
+frame's longer side. A stage that shakes or stops a little off shows nothing new."""
+AT_REST = 0.01
+"""Of the longer side: a stage that moves less from one frame to the next rests. Then nothing waits."""
+LONGEST_WAIT = 15
+"""Frames in a row for which something may wait."""
+SHARPER = 1.5
+"""So many times sharper a frame has to be to be looked at for that."""
+
+
+class Decider:
+    """Decides on the frames of one slide. For each, in their order: `move`, `is_settled`, and where that does not
+    decide it, once the next one has moved the map too, `is_worth_a_look`."""
+
+    def __init__(self, owed: OwedLooks | None = None, audit_percent: float = 0.0, budget: Budget | None = None) -> None:
+        """`owed`: which cells are looked at again; None: none is. `audit_percent`: of the settled frames, how many are
+        looked at as a proof. `budget`: what the models may take; None: what they need."""
+        self.owed = owed
+        self.budget = budget
+        self.left_out = LeftOut()
+        self.audit_percent = audit_percent
+        self.every_frame = False
+        """Whether all frames are looked at after all."""
+        self._coverage = Coverage()
+        self._waiting = Coverage()
+        """The last frames, of which something waits for the next one."""
+
+    def move(self, order: int, corrections: Sequence[Correction]) -> None:
+        """The frame of this number, from 0, is placed and came with these."""
+        self._coverage.correct(corrections)
+        self._waiting.correct(corrections)
+        if corrections:
+            self.left_out.correct(corrections)
+        if self.owed is not None:
+            self.owed.moved(order, corrections)
+
+    def owing(self, order: int, frame: Candidate) -> KnownCells:
+        """The cells to be looked at again in the frame of this number, which the detector does not see."""
+        return NONE_KNOWN if self.owed is None else self.owed.of(order, frame)
+
+    def look(self, frame: Candidate) -> None:
+        """A frame is looked at, whoever decided it."""
+        if frame.counts:
+            self._coverage.add(frame.placement, frame.size_px, frame.sharpness)
+
+    def is_settled(self, frame: Candidate) -> bool:
+        """Whether a frame shows nothing that is worth a look, now or later."""
+        if self.every_frame or frame.placement.position is None:  # of what can't be placed nothing is known
+            return False
+        if not frame.accepted:
+            return True
+        settled = bool((own_depths(frame.size_px) - self._seen(frame)).max() <= GAIN)
+        if settled:
+            self._waiting = Coverage()
+        return settled
+
+    def is_worth_a_look(self, frame: Candidate, following: Candidate | None) -> bool:
+        """Whether a frame that is not settled is looked at. `following`: the next one; None: nothing waits for it."""
+        position = frame.placement.position
+        if not self.every_frame and position is not None and len(self._waiting) < LONGEST_WAIT:
+            shown = np.maximum(own_depths(frame.size_px), self._waiting.seen(position, frame.size_px, 0.0))
+            lost = np.where(shown - self._seen(frame) > GAIN, shown - self._later(frame, following), 0)
+            if lost.max() <= GAIN:
+                self._waiting.add(frame.placement, frame.size_px, frame.sharpness)
+                return False
+        self._waiting = Coverage()
+        if self.budget is not None and not self.budget.allows():
+            self.left_out.add(frame, self._coverage)
+            return False
+        self.look(frame)
+        if self.left_out.fields:
+            self.left_out.measure(self._coverage)
+        return True
+
+    def _seen(self, frame: Candidate) -> Depths:
+        """How deep looks as sharp as a frame showed its spots."""
+        assert frame.placement.position is not None
+        return self._coverage.seen(frame.placement.position, frame.size_px, frame.sharpness / SHARPER)
+
+    def _later(self, frame: Candidate, following: Candidate | None) -> Depths | float:
+        """How deep the next frame shows the spots of this one; 0 where nothing may wait for it."""
+        here = frame.placement.position
+        if following is None or not following.counts or following.size_px != frame.size_px or here is None:
+            return 0.0
+        there = following.placement.position
+        if there is None or there.island != here.island or following.sharpness < frame.sharpness / SHARPER:
+            return 0.0
+        if max(abs(there.x_px - here.x_px), abs(there.y_px - here.y_px)) < AT_REST * max(frame.size_px):
+            return 0.0
+        only = Coverage()
+        only.add(following.placement, following.size_px, following.sharpness)
+        return only.seen(here, frame.size_px, 0.0)

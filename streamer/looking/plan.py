@@ -1,0 +1,66 @@
+"""A frame to be decided on, and what the models see of it then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.stage.placement import Placement
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A placed frame, as far as decisions need it."""
+
+    placement: Placement
+    size_px: tuple[int, int]
+    accepted: bool
+    sharpness: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether its cells are counted, if it is looked at."""
+        return self.accepted and self.placement.position is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownCells:
+    """White cells that the slide map knows, as rows."""
+
+    cell_ids: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """(n,)"""
+    boxes_px: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """(n, 4) x1, y1, x2, y2, on the slide or in a frame."""
+    labels: npt.NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """(n,) of their last detections."""
+
+    def __len__(self) -> int:
+        return len(self.cell_ids)
+
+    def __getitem__(self, rows: npt.NDArray[np.generic]) -> KnownCells:
+        return KnownCells(self.cell_ids[rows], self.boxes_px[rows], self.labels[rows])
+
+
+NONE_KNOWN = KnownCells()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is looked at."""
+
+    whole: bool = True
+    """By the detector, and by the classifier where that finds white cells."""
+    cells: KnownCells = NONE_KNOWN
+    """By the classifier alone, of a frame that is not looked at whole; boxes in the frame."""
+    audit: bool = False
+    """By the detector all the same, as a proof that is not counted (audit.py)."""
+
+    @property
+    def detects(self) -> bool:
+        """Whether the detector sees the frame."""
+        return self.whole or self.audit
+
+
+WHOLE = Plan()

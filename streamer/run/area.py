@@ -1,0 +1,91 @@
+"""A slide of which the models see only what is new: what was looked at, what it cost, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamer.analysis.analyser import Analysed
+from streamer.counting.slide_count import SlideCount
+from streamer.journal import StoredSession
+from streamer.looking.audit import Audit, is_audited
+from streamer.looking.decision import Decider
+from streamer.records import AreaStatus, AuditStatus
+from streamer.stage.placement import Placement
+
+BUDGET = "budget"
+"""The reason under which frames are counted that showed something new and were too much for the budget."""
+
+
+class SlideArea:
+    """What the count tells the decider of each frame, and what is told of it all."""
+
+    def __init__(self, decider: Decider, session: str, source: str, on_remark: Callable[[str], None]) -> None:
+        self.decider = decider
+        self._session = session
+        self._source = source
+        self._on_remark = on_remark
+        self._audit = Audit()
+        self._frames = self._looked = self._again = 0
+
+    def go_on_from(self, stored: StoredSession) -> None:
+        """Know what an earlier run of the session looked at."""
+        for seen, looked in stored.visited():
+            self.decider.move(-1, seen.placement.corrections)
+            if looked:
+                self.decider.look(seen)
+
+    def is_audited(self, frame_id: int) -> bool:
+        """Whether a frame of which all is known is looked at as a proof."""
+        return is_audited(self._session, frame_id, self.decider.audit_percent)
+
+    def counted(self, analysed: Analysed, placement: Placement, count: SlideCount) -> None:
+        """A frame was counted."""
+        decider, size_px = self.decider, (analysed.frame.width, analysed.frame.height)
+        self._frames += 1
+        self._looked += analysed.looked
+        self._again += 0 if analysed.cell_looks is None else len(analysed.cell_looks.cell_ids)
+        if analysed.audit is not None:
+            one = count.compare(placement, analysed.audit, size_px)
+            self._audit.add(one.found, one.known, one.whole_found, one.whole_known)
+            self._fall_back_if_it_fails()
+        if decider.budget is not None:
+            decider.budget.spend(sum(analysed.timings_ms.get(name, 0.0) for name in ("detect", "classify")))
+        if decider.owed is not None:
+            island = -1 if placement.position is None else placement.position.island
+            decider.owed.counted(island, count.owing(placement, size_px))
+
+    def give_up(self) -> None:
+        """No more frames will be counted, so that no decision need wait for any."""
+        if self.decider.owed is not None:
+            self.decider.owed.give_up()
+
+    @property
+    def status(self) -> AreaStatus:
+        """What was looked at in this run."""
+        left_out = self.decider.left_out
+        reasons = {BUDGET: left_out.frames} if left_out.frames else {}
+        return AreaStatus(self._frames, self._looked, self._again, reasons, left_out.fields)
+
+    @property
+    def audit(self) -> AuditStatus | None:
+        """What the proofs of this run came to; None: there are none."""
+        audit = self._audit
+        if not self.decider.audit_percent:
+            return None
+        return AuditStatus(
+            audit.frames,
+            audit.missed,
+            audit.added,
+            audit.bound,
+            cells=audit.cells,
+            every_frame=self.decider.every_frame,
+        )
+
+    def _fall_back_if_it_fails(self) -> None:
+        audit = self._audit
+        if audit.fails and not self.decider.every_frame:
+            self.decider.every_frame = True
+            self._on_remark(
+                f"{self._source}: {audit.missed} of {audit.cells} white cells in frames that were looked at as a proof "
+                "had been missed; looking at every frame from now on"
+            )

@@ -1,0 +1,190 @@
+"""The frames of one source are placed on their slide, in their order, and it is decided which of them the models see.
+
+`Placer.run` is the body of a thread: ring of frames > place > decide > ring of placed frames, which the batcher reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from streamer.analysis.analyser import MeasuredFrame
+from streamer.looking.decision import Decider
+from streamer.looking.plan import WHOLE, Candidate, Plan
+from streamer.records import Frame
+from streamer.run.ring import Ring
+from streamer.run.session import Placed, SlideSession
+
+STALE = "stale"
+"""The reason under which frames older than the budget are counted."""
+
+HURRY_S = 0.05
+"""How long a frame waits for the next one of a camera, or of a source that is paused, before it is decided on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedFrame:
+    """A frame on its way from the stage tracker to the models and to the count."""
+
+    measured: MeasuredFrame
+    placed: Placed
+    order: int
+    """Among the placed frames of its slide."""
+    plan: Plan = WHOLE
+
+    @property
+    def frame(self) -> Frame:
+        return self.measured.frame
+
+    @property
+    def captured_ns(self) -> int:
+        return self.frame.captured_ns
+
+    @property
+    def candidate(self) -> Candidate:
+        quality, frame = self.measured.quality, self.frame
+        sharpness = 1.0 if quality.focus is None else quality.focus
+        return Candidate(self.placed.placement, (frame.width, frame.height), quality.accepted, sharpness)
+
+
+class Placer:
+    """Places the frames of one source."""
+
+    def __init__(
+        self,
+        frames: Ring[Frame],
+        placed: Ring[PlacedFrame],
+        measure: Callable[[Frame], MeasuredFrame],
+        session: SlideSession,
+        *,
+        stale_after_ms: float | None,
+        now_ns: Callable[[], int],
+        is_paused: Callable[[], bool],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """`stale_after_ms`: the budget of a live source, None for one that loses nothing: what is older when its turn
+        comes is dropped and counted. `is_paused`: whether no frame is to be waited for. `on_failure` gets what ended it
+        before its frames did."""
+        self._frames = frames
+        self._placed = placed
+        self._measure = measure
+        self.session = session
+        """That of the next frame; `begin` changes it."""
+        self._order = 0
+        self._stale_after_ns = None if stale_after_ms is None else round(stale_after_ms * 1e6)
+        self._now_ns = now_ns
+        self._is_paused = is_paused
+        self._on_failure = on_failure
+        self._waiting: PlacedFrame | None = None
+        """A frame that is decided on when the next one is placed."""
+        self._changed = threading.Condition()
+        self._held = self._busy = False
+        self.count = 0
+        """Frames placed so far."""
+        self.dropped: dict[str, int] = {}
+
+    def run(self) -> None:
+        try:
+            self._place_all()
+        except Exception as error:
+            self._on_failure(error)
+            self._frames.close()
+            while (frame := self._frames.get()) is not None:
+                frame.settle(False)
+        finally:
+            self._waiting, self._busy = None, False
+            self._placed.close()
+
+    def hold(self) -> None:
+        """Place no frame until `release`; those placed are on their way once it is idle."""
+        with self._changed:
+            self._held = True
+
+    def begin(self, session: SlideSession) -> None:
+        """The next frames are of another slide; while it is held and idle."""
+        self.session, self._order = session, 0
+
+    def release(self) -> None:
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether all frames placed were handed on."""
+        with self._changed:
+            return not self._busy and self._waiting is None
+
+    def _place_all(self) -> None:
+        while not self._frames.drained:
+            frame = self._frames.get(None if self._waiting is None else HURRY_S)
+            if frame is None:
+                if self._waiting is not None and self._is_hurried():
+                    self._hand_on_waiting()
+            elif not self._is_stale(frame):
+                self._begin()
+                try:
+                    self._place(frame)
+                except BaseException:
+                    frame.settle(False)
+                    raise
+                self._busy = False
+        self._hand_on_waiting()
+
+    def _is_hurried(self) -> bool:
+        return self._held or self._stale_after_ns is not None or self._is_paused()
+
+    def _begin(self) -> None:
+        """Wait as long as it is held."""
+        while True:
+            with self._changed:
+                if not self._held:
+                    self._busy = True
+                    return
+            self._hand_on_waiting()
+            with self._changed:
+                self._changed.wait_for(lambda: not self._held)
+
+    def _is_stale(self, frame: Frame) -> bool:
+        if self._stale_after_ns is None or self._now_ns() - frame.captured_ns <= self._stale_after_ns:
+            return False
+        self.dropped = {STALE: self.dropped.get(STALE, 0) + 1}
+        return True
+
+    def _place(self, frame: Frame) -> None:
+        measured = self._measure(frame)
+        placed = PlacedFrame(measured, self.session.place(measured), self._order)
+        self._order += 1
+        self.count += 1
+        corrections = placed.placed.placement.corrections
+        self._hand_on_waiting(None if corrections else placed)  # it lies on the map as it was before them
+        area = self.session.area
+        if area is None:
+            self._placed.put(placed)
+            return
+        decider = area.decider
+        decider.move(placed.order, corrections)
+        if decider.is_settled(placed.candidate):
+            audit = placed.candidate.counts and area.is_audited(frame.frame_id)
+            self._hand_on(decider, placed, looked=False, audit=audit)
+        else:
+            self._waiting = placed
+
+    def _hand_on_waiting(self, following: PlacedFrame | None = None) -> None:
+        """Decide on the frame that waits, if any; `following`: the next one, None where nobody waits for it."""
+        with self._changed:
+            waiting, self._waiting = self._waiting, None
+            if waiting is None:
+                return
+            busy, self._busy = self._busy, True
+        area = self.session.area
+        assert area is not None
+        decider = area.decider
+        looked = decider.is_worth_a_look(waiting.candidate, None if following is None else following.candidate)
+        self._hand_on(decider, waiting, looked)
+        self._busy = busy
+
+    def _hand_on(self, decider: Decider, placed: PlacedFrame, looked: bool, audit: bool = False) -> None:
+        plan = WHOLE if looked else Plan(False, decider.owing(placed.order, placed.candidate), audit)
+        self._placed.put(replace(placed, plan=plan))
