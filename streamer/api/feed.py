@@ -33,7 +33,7 @@ from streamer.protocol.messages import (
     HealthMessage,
 )
 from streamer.records import Frame
-from streamer.run.pipeline import QUEUE
+from streamer.run.lane import QUEUE
 from streamer.run.ring import Ring
 from streamer.sources.base import Source
 
