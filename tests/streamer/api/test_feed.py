@@ -199,7 +199,8 @@ def test_a_slow_program_sees_every_frame_of_an_analysis_and_the_newest_of_a_came
     feed, seen = streamer.open("0", stop_after_s=120), []
     for frame in feed:
         seen.append(frame.frame_id)
-        while feed.missed == 0 and len(seen) == 1:  # the program is busy until it is too late for some
+        missed = feed.missed
+        while len(seen) == 1 and feed.missed == missed:  # the program is busy until it is too late for some
             feed.slides  # noqa: B018
         if len(seen) == 3:
             break
