@@ -139,6 +139,8 @@ class InferenceClient:
         self._fit: frozenset[EngineId] = frozenset()
         self._fit_changed = threading.Condition()
         self._next_number = 0
+        self.server_ms = 0.0
+        """What the server of the newest answer says that it took, waiting and running, in milliseconds."""
         self._remote = self._local = self._sent_bytes = self._received_bytes = 0
         self._dispatcher = Dispatcher(endpoints, give_up_ms)
         self._status = self._dispatcher.status()
@@ -415,6 +417,7 @@ class InferenceClient:
         if not self._dispatcher.answered(endpoint, reply.number, reply.attempt, now_ns) or question is None:
             return
         question.answer = answer
+        self.server_ms = reply.waited_ms + reply.ran_ms
         del self._questions[reply.number]
         question.settled.set()
 

@@ -146,6 +146,15 @@ def test_a_slow_server_is_given_less() -> None:
     assert servers.index(A) == 9, "once ten wait for the one that is ten times as fast"
 
 
+def test_where_all_have_too_much_to_do_little_is_asked_twice() -> None:
+    driven = Driven(A, B)
+    for _ in range(200):
+        [sent] = driven.ask()
+        driven.after(sent.within_ms - 300)
+        driven.answer(sent)
+    assert 10 <= driven.dispatcher.resent <= 30
+
+
 def test_a_server_that_is_new_or_was_slow_is_tried() -> None:
     driven = Driven(A, B)
     driven.measured(A, 20.0)
