@@ -426,7 +426,7 @@ class InferenceClient:
             if self._said.get(endpoint, "connecting") != seen:
                 self._said[endpoint] = seen
                 self._say(f"inference server {endpoint}: {seen}")
-        missed = expected - fit
+        missed = frozenset(id_ for id_ in expected if not self._dispatcher.is_answered(id_, now_ns))
         if missed != self._missed:
             self._missed = missed
             self._say(f"inference: {_missed_in_words(missed, expected)}")

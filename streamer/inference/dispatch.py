@@ -17,8 +17,9 @@ from engines.base import EngineId
 from streamer.inference.latency import KEPT, Latency, percentiles_ms
 from streamer.records import InferenceServerStatus
 
-GIVE_UP_MS = 1500.0
-"""After so long a question is answered on this machine: a microscope stops for less than two seconds."""
+GIVE_UP_MS = 1200.0
+"""After so long a question is answered on this machine: a microscope stops for less than two seconds, its own work on
+the frame included (1.9 s of a stopped server were seen with 1500, on two cores that were asked ten times too much)."""
 
 SILENT_MS = 2500.0
 """A server that says nothing for so long, not even how it does, is asked nothing."""
@@ -156,6 +157,10 @@ class Dispatcher:
     def fit(self, engine: EngineId, now_ns: int) -> list[str]:
         """Servers that may be asked for it now."""
         return [one.endpoint for one in self._servers.values() if self._may_ask(one, engine, now_ns)]
+
+    def is_answered(self, engine: EngineId, now_ns: int) -> bool:
+        """Whether a server answers for it: not one that is only tried again."""
+        return any(one.state == "ready" and self._may_ask(one, engine, now_ns) for one in self._servers.values())
 
     def ask(self, number: int, engine: EngineId, now_ns: int) -> list[Action]:
         self._questions[number] = question = _Question(number, engine, now_ns)
