@@ -66,7 +66,7 @@ def add_options(parser: Parser) -> None:
         help="a clone of leukostream, a folder, a file, or an http(s) address of one",
     )
     text = "write models as Triton serves them, for run --inference kserve://HOST:PORT"
-    triton = commands.add_parser("triton", help=text, description=f"{text.capitalize()}.")
+    triton = commands.add_parser("triton", help=text, description=f"{text[0].upper()}{text[1:]}.")
     triton.add_argument("repository", metavar="DIR", help="Triton's --model-repository")
     triton.add_argument(
         "--model",

@@ -65,7 +65,7 @@ def add_options(parser: Parser) -> None:
 
 def main(options: Options) -> int:
     from engines.backends.onnxruntime import Threads
-    from engines.base import usable_cores
+    from engines.base import EngineId, usable_cores
     from streamer.inference.server import InferenceServer
     from streamer.inference.shelf import ModelShelf
     from streamer.sinks.inference_metrics import InferenceMetrics
@@ -90,6 +90,10 @@ def main(options: Options) -> int:
     )
     with contextlib.ExitStack() as stack:
         stack.callback(shelf.close)
+        stack.callback(server.close)
+        for model in shelf.models:
+            if model.task != "detector":  # of one size: what can't be loaded is said before anybody asks
+                shelf.engine(EngineId(model.sha256))
         if options.metrics is not None:
             metrics = MetricsServer(options.metrics, InferenceMetrics(server), insecure=options.insecure)
             stack.callback(metrics.close)

@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from engines.base import Array, Engine, EngineClosedError, EngineId, TensorSpec, UsageError, check_feeds
+from engines.base import Array, Engine, EngineId, TensorSpec, UsageError
 from streamer.inference.dispatch import GIVE_UP_MS, Action, Dispatcher, GiveUp, Prepare, Send
+from streamer.inference.engine import RemoteEngine, checked, difference
+from streamer.inference.link import Link
 from streamer.inference.wire import (
-    MESSAGE_MAX_BYTES,
     EngineKey,
     InferRequest,
     InvalidMessageError,
@@ -43,8 +42,7 @@ from streamer.inference.wire import (
     unpack,
 )
 from streamer.network.connection import curve_options
-from streamer.network.endpoints import check_endpoint, is_ipv6, is_local
-from streamer.network.sockets import HEARTBEAT_MS, notice_silence
+from streamer.network.endpoints import check_endpoint, is_local
 from streamer.records import InferenceStatus
 
 Say = Callable[[str], None]
@@ -55,21 +53,10 @@ FIRST_ANSWER_S = 1.5
 of the client on, so that several engines do not wait one after the other."""
 
 _POLL_MS = 50
-_RECONNECT_MS, _RECONNECT_MAX_MS = 50, 1000
-_SENDS_WAITING_MAX = 64
-_FAILURES_MAX = 3
 _LAST_RESORT_MS = 400.0
 """So long after it should have given up, who waits for an answer does, whatever the thread of the connections does."""
 
 _PUBLISH_EVERY_MS = 200.0
-
-_WATCHED = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-)
 
 Socket = zmq.Socket[bytes]
 
@@ -86,21 +73,6 @@ class _Question:
     answer: dict[str, Array] | None = None
     """None once it is settled: this machine has to."""
     settled: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """The connection to one server."""
-
-    socket: Socket
-    monitor: Socket
-    failures: int = 0
-    """Handshakes in a row that failed without a reason: one may be of a server that just stopped."""
-
-    def close(self) -> None:
-        self.socket.disable_monitor()
-        self.monitor.close(0)
-        self.socket.close(0)
 
 
 class InferenceClient:
@@ -126,6 +98,7 @@ class InferenceClient:
         keys or `insecure`.
         """
         self._insecure, self._keys, self._server_key = insecure, keys, server_key
+        self._curve: dict[int, bytes] = {}
         for endpoint in endpoints:
             self._check(endpoint)
         self._say, self._now_ns = say, now_ns
@@ -139,6 +112,8 @@ class InferenceClient:
         self._fit: frozenset[EngineId] = frozenset()
         self._fit_changed = threading.Condition()
         self._next_number = 0
+        self.server_ms = 0.0
+        """What the server of the newest answer says that it took, waiting and running, in milliseconds."""
         self._remote = self._local = self._sent_bytes = self._received_bytes = 0
         self._dispatcher = Dispatcher(endpoints, give_up_ms)
         self._status = self._dispatcher.status()
@@ -149,7 +124,7 @@ class InferenceClient:
         self._missed: frozenset[EngineId] = frozenset()
         self._publish_due_ns = 0
         self._questions: dict[int, _Question] = {}
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
         self._status_due_ns = 0
         self._closing = threading.Event()
         self._context: zmq.Context[Socket] = zmq.Context()
@@ -178,7 +153,7 @@ class InferenceClient:
                 self._fit_changed.wait(_POLL_MS / 1000)
         with self._lock:
             self._expected.add(id_)
-        return RemoteEngine(self, id_, local)
+        return RemoteEngine(lambda feeds: self.ask(id_, feeds), local, "inference servers")
 
     def use(self, endpoints: Sequence[str]) -> None:
         """From now on these servers, for example those that a supervisor has started. Errors as of the constructor."""
@@ -232,7 +207,7 @@ class InferenceClient:
         check_endpoint(endpoint, "--inference", side="connect")
         if endpoint.startswith("inproc://"):
             raise UsageError(f"--inference {endpoint}: got inproc, expected a tcp or ipc address")
-        curve_options(endpoint, self._keys, self._server_key)
+        self._curve = curve_options(endpoint, self._keys, self._server_key)
         if self._server_key is None and not self._insecure and not is_local(endpoint):
             raise UsageError(
                 f"--inference {endpoint}: got an address of another machine, to which pictures would go unencrypted; "
@@ -305,47 +280,18 @@ class InferenceClient:
             self._links.pop(endpoint).close()
         for endpoint in wanted:
             if endpoint not in self._links:
-                self._links[endpoint] = self._connected(endpoint)
+                self._links[endpoint] = Link(self._context, endpoint, self._curve)
 
-    def _connected(self, endpoint: str) -> _Link:
-        socket: Socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing waits for a server that is not there
-        socket.setsockopt(zmq.SNDHWM, _SENDS_WAITING_MAX)
-        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
-        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        socket.setsockopt(zmq.IPV6, is_ipv6(endpoint))
-        notice_silence(socket, HEARTBEAT_MS)
-        for option, value in curve_options(endpoint, self._keys, self._server_key).items():
-            socket.setsockopt(option, value)
-        monitor: Socket = socket.get_monitor_socket(int(_WATCHED))
-        socket.connect(endpoint)
-        return _Link(socket, monitor)
-
-    def _watch(self, endpoint: str, link: _Link) -> None:
-        while True:
-            try:
-                event = recv_monitor_message(link.monitor, zmq.DONTWAIT)["event"]
-            except zmq.Again:
-                return
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                link.failures = 0
+    def _watch(self, endpoint: str, link: Link) -> None:
+        for event in link.events():
+            if event == "in":
                 self._send(link, [encode(StatusRequest())])
-                continue
-            if event == zmq.EVENT_DISCONNECTED:
+            elif event == "lost":
                 self._do(self._dispatcher.lost(endpoint, "connection lost", self._now_ns()))
-                continue
-            link.failures += 1
-            if event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or link.failures >= _FAILURES_MAX:
-                ours = "our key is not among its authorised ones: give its owner the file leukostream.key of --keys"
-                other = (
-                    "--server-key is not the server's, or it uses none" if self._server_key else "it may want --keys"
-                )
-                reason = ours if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else other
-                self._dispatcher.not_let_in(endpoint, f"got the connection refused: {reason}")
+            else:
+                self._dispatcher.not_let_in(endpoint, link.why_refused(event))
 
-    def _receive(self, endpoint: str, link: _Link) -> None:
+    def _receive(self, endpoint: str, link: Link) -> None:
         while True:
             try:
                 parts = [frame.buffer for frame in link.socket.recv_multipart(zmq.DONTWAIT, copy=False)]
@@ -395,7 +341,7 @@ class InferenceClient:
             expected = self._specs.get(id_)
         if expected is None:
             return
-        fault = _difference((*reply.inputs, *reply.outputs), expected[0])
+        fault = difference((*reply.inputs, *reply.outputs), expected[0])
         if fault is None:
             self._dispatcher.prepared(endpoint, id_)
         else:
@@ -415,6 +361,7 @@ class InferenceClient:
         if not self._dispatcher.answered(endpoint, reply.number, reply.attempt, now_ns) or question is None:
             return
         question.answer = answer
+        self.server_ms = reply.waited_ms + reply.ran_ms
         del self._questions[reply.number]
         question.settled.set()
 
@@ -447,7 +394,7 @@ class InferenceClient:
             at = action.server, action.number, action.attempt
             self._do(self._dispatcher.refused(*at, "not sent", "its queue is full", self._now_ns()))
 
-    def _send(self, link: _Link, parts: Sequence[bytes]) -> bool:
+    def _send(self, link: Link, parts: Sequence[bytes]) -> bool:
         try:
             link.socket.send_multipart(parts, zmq.DONTWAIT, copy=False)
         except zmq.ZMQError:
@@ -479,7 +426,7 @@ class InferenceClient:
             if self._said.get(endpoint, "connecting") != seen:
                 self._said[endpoint] = seen
                 self._say(f"inference server {endpoint}: {seen}")
-        missed = expected - fit
+        missed = frozenset(id_ for id_ in expected if not self._dispatcher.is_answered(id_, now_ns))
         if missed != self._missed:
             self._missed = missed
             self._say(f"inference: {_missed_in_words(missed, expected)}")
@@ -492,61 +439,3 @@ def _missed_in_words(missed: frozenset[EngineId], expected: frozenset[EngineId])
         return "no server answers; this machine goes on by itself"
     hashes = ", ".join(sorted({f"{id_.sha256[:12]}…" for id_ in missed}))
     return f"no server answers for the model {hashes}; this machine runs it by itself"
-
-
-class RemoteEngine:
-    """An Engine on other machines, and on this one where none of them answers."""
-
-    def __init__(self, client: InferenceClient, id_: EngineId, local: Engine) -> None:
-        self._client, self._id, self._local = client, id_, local
-        self._closed = False
-        self.backend = f"inference servers, else {local.backend}"
-        self.inputs, self.outputs = local.inputs, local.outputs
-        # Batches are cut as on this machine, so that results do not depend on where they come from.
-        self.concurrency, self.max_batch = local.concurrency, local.max_batch
-
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if self._closed:
-            raise EngineClosedError
-        check_feeds(self.inputs, feeds)
-        outputs = self._client.ask(self._id, feeds)
-        return self._local.infer(feeds) if outputs is None else outputs
-
-    def close(self) -> None:
-        self._closed = True
-        self._local.close()
-
-
-def checked(arrays: Mapping[str, Array], specs: Sequence[TensorSpec], rows: int) -> dict[str, Array]:
-    """The outputs of `rows` inputs, copied. InvalidMessageError for another name, shape or type, and for what is no
-    number."""
-    if arrays.keys() != {spec.name for spec in specs}:
-        raise InvalidMessageError(f"outputs: got {sorted(arrays)}, expected {sorted(spec.name for spec in specs)}")
-    for spec in specs:
-        array = arrays[spec.name]
-        shape = (rows, *spec.shape[1:])
-        fits = array.ndim == len(shape) and all(
-            want is None or got == want for got, want in zip(array.shape, shape, strict=True)
-        )
-        if not fits or array.dtype != spec.dtype:
-            raise InvalidMessageError(
-                f"output {spec.name!r}: got {array.dtype} {array.shape}, expected {spec.dtype} {shape}"
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InvalidMessageError(f"output {spec.name!r}: got values that are no numbers, expected finite ones")
-    return {name: array.copy() for name, array in arrays.items()}
-
-
-def _difference(got: Sequence[Spec], expected: Sequence[Spec]) -> str | None:
-    """How the tensors of a server's engine differ from ours, in words; the number of rows may."""
-    theirs = {spec.name: spec for spec in got}
-    if theirs.keys() != {spec.name for spec in expected}:
-        return f"has the tensors {', '.join(sorted(theirs))}, expected {', '.join(sorted(s.name for s in expected))}"
-    for spec in expected:
-        other = theirs[spec.name]
-        same = len(other.shape) == len(spec.shape) and all(
-            None in pair or pair[0] == pair[1] for pair in zip(other.shape[1:], spec.shape[1:], strict=True)
-        )
-        if not same or other.dtype != spec.dtype:
-            return f"has {spec.name} {other.dtype} {other.shape}, expected {spec.dtype} {spec.shape}"
-    return None

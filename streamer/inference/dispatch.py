@@ -17,14 +17,19 @@ from engines.base import EngineId
 from streamer.inference.latency import KEPT, Latency, percentiles_ms
 from streamer.records import InferenceServerStatus
 
-GIVE_UP_MS = 1500.0
-"""After so long a question is answered on this machine: a microscope stops for less than two seconds."""
+GIVE_UP_MS = 1200.0
+"""After so long a question is answered on this machine: a microscope stops for less than two seconds, its own work on
+the frame included (1.9 s of a stopped server were seen with 1500, on two cores that were asked ten times too much)."""
 
 SILENT_MS = 2500.0
 """A server that says nothing for so long, not even how it does, is asked nothing."""
 
 TIMEOUTS_IN_A_ROW = 3
 """After so many, a server that goes on saying how it does is left alone for a while: its engines hang."""
+
+RESENDS_PER_ANSWER, RESENDS_MAX = 0.1, 10.0
+"""Of overdue questions a tenth is asked twice, beyond the first ten: where all servers have too much to do, asking
+again would give them twice as much."""
 
 FADES_S = 5.0
 """Half of what was measured of a server that is not asked counts after so long."""
@@ -122,6 +127,8 @@ class Dispatcher:
         self._settled: dict[int, _Question] = {}
         """Those whose late answers may still come, oldest first."""
         self._wanted: list[EngineId] = []
+        self._resends = RESENDS_MAX
+        """Overdue questions that may be asked of another server too, now."""
         self.resent = 0
         self.late = 0
         """Answers to what was answered already."""
@@ -151,6 +158,10 @@ class Dispatcher:
         """Servers that may be asked for it now."""
         return [one.endpoint for one in self._servers.values() if self._may_ask(one, engine, now_ns)]
 
+    def is_answered(self, engine: EngineId, now_ns: int) -> bool:
+        """Whether a server answers for it: not one that is only tried again."""
+        return any(one.state == "ready" and self._may_ask(one, engine, now_ns) for one in self._servers.values())
+
     def ask(self, number: int, engine: EngineId, now_ns: int) -> list[Action]:
         self._questions[number] = question = _Question(number, engine, now_ns)
         return self._next_try(question, "no server", now_ns)
@@ -173,6 +184,7 @@ class Dispatcher:
             self.late += 1
             return False
         one.answered += 1
+        self._resends = min(self._resends + RESENDS_PER_ANSWER, RESENDS_MAX)
         self._finish(question)
         return True
 
@@ -330,14 +342,17 @@ class Dispatcher:
         return one.state == "ready" and engine in one.prepared and engine not in one.unfit_until_ns
 
     def _next_try(self, question: _Question, reason: str, now_ns: int, *, may_wait: bool = False) -> list[Action]:
-        """Ask the best server that was not asked yet. `may_wait`: where there is none, those asked may still answer."""
+        """Ask the best server that was not asked yet. `may_wait`: those asked may still answer, and the question is
+        only overdue."""
         asked = {one_try.server for one_try in question.tries}
         fit = [one for one in self.fit(question.engine, now_ns) if one not in asked]
+        may_come = may_wait and any(self._servers[one].state == "ready" for one in asked if one in self._servers)
+        if may_come and (not fit or self._resends < 1):
+            return []
         if not fit:
-            if may_wait and any(self._servers[one].state == "ready" for one in asked if one in self._servers):
-                return []
             self._finish(question)
             return [GiveUp(question.number, reason)]
+        self._resends -= may_wait
         one = min((self._servers[name] for name in fit), key=lambda s: self._burden(s, question.engine, now_ns))
         left_ms = self._give_up_ms - (now_ns - question.asked_ns) / 1e6
         wait_ms = min(one.of(question.engine).timeout_ms, left_ms)

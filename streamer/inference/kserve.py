@@ -18,14 +18,12 @@ from engines.base import (
     Array,
     BackendUnavailableError,
     Engine,
-    EngineClosedError,
     EngineId,
     TensorSpec,
     UsageError,
-    check_feeds,
 )
-from streamer.inference.client import checked
 from streamer.inference.dispatch import GIVE_UP_MS, WRONG_REST_MS
+from streamer.inference.engine import RemoteEngine, checked
 from streamer.inference.latency import KEPT, percentiles_ms
 from streamer.inference.wire import InvalidMessageError
 from streamer.network.endpoints import check_endpoint, is_local
@@ -119,7 +117,7 @@ class KserveInference:
             self._engines[id_] = (*local.inputs, *local.outputs)
         self._probe(id_)
         self._tell()
-        return KserveEngine(self, id_, local)
+        return RemoteEngine(lambda feeds: self.ask(id_, feeds, local.outputs), local, self.address)
 
     def ask(self, id_: EngineId, feeds: Mapping[str, Array], outputs: Sequence[TensorSpec]) -> dict[str, Array] | None:
         """The outputs that the server gave; None where it did not: this machine has to."""
@@ -268,28 +266,6 @@ class KserveInference:
             missing = len(self._engines) - len(self._ready)
         here = f"; this machine runs {missing} of {len(self._engines)} models by itself" if missing else ""
         self._say(f"inference server {self.address}: {seen}{here}")
-
-
-class KserveEngine:
-    """An Engine behind such a server, and on this machine where it does not answer."""
-
-    def __init__(self, inference: KserveInference, id_: EngineId, local: Engine) -> None:
-        self._inference, self._id, self._here = inference, id_, local
-        self._closed = False
-        self.backend = f"{inference.address}, else {local.backend}"
-        self.inputs, self.outputs = local.inputs, local.outputs
-        self.concurrency, self.max_batch = local.concurrency, local.max_batch
-
-    def infer(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if self._closed:
-            raise EngineClosedError
-        check_feeds(self.inputs, feeds)
-        outputs = self._inference.ask(self._id, feeds, self.outputs)
-        return self._here.infer(feeds) if outputs is None else outputs
-
-    def close(self) -> None:
-        self._closed = True
-        self._here.close()
 
 
 def _shaped(array: Array | None, spec: TensorSpec, rows: int) -> Array | None:

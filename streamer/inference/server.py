@@ -134,7 +134,7 @@ class InferenceServer:
             self._answers.bind("inproc://answers")
             self.endpoint = bind(self._socket, endpoint, option)
         except BaseException:
-            self._close()
+            self.close()
             raise
         self._workers = [
             threading.Thread(target=self._work, name=f"inference {number}", daemon=True) for number in range(workers)
@@ -171,7 +171,16 @@ class InferenceServer:
             for worker in self._workers:
                 worker.join(self._drain_s)
             self._answer_all()
-            self._close()
+            self.close()
+
+    def close(self) -> None:
+        """Free the address of a server that does not run. Safe to call twice; `run` does it at its end."""
+        if self._socket.closed:
+            return
+        self._authenticator.close([self._socket])
+        self._answers.close(0)
+        self._socket.close()
+        self._context.term()
 
     def status(self) -> StatusReply:
         figures = self.counts.figures()
@@ -308,12 +317,6 @@ class InferenceServer:
                 self._send(self._answers.recv_multipart(zmq.DONTWAIT, copy=False))
             except zmq.Again:
                 return
-
-    def _close(self) -> None:
-        self._authenticator.close([self._socket])
-        self._answers.close(0)
-        self._socket.close()
-        self._context.term()
 
     def _work(self) -> None:
         answers: Socket = self._context.socket(zmq.PUSH)

@@ -16,12 +16,11 @@ from prometheus_client.registry import Collector
 from streamer import __version__
 from streamer.inference.latency import percentiles_ms
 from streamer.inference.server import InferenceServer
+from streamer.sinks.metrics import QUANTILES
 from streamer.sinks.readiness import Readiness
 
 STUCK_MS = 10_000.0
 """A request that waits so long: the engines hang, and a restart is all that helps."""
-
-_QUANTILES = {"p50": "0.5", "p99": "0.99"}
 
 
 class InferenceMetrics(Collector):
@@ -66,7 +65,7 @@ class InferenceMetrics(Collector):
         ):
             family = GaugeMetricFamily(f"leukostream_inference_{name}_seconds", about, labels=("quantile",))
             for key, ms in (percentiles_ms(list(values)) or {}).items():
-                family.add_metric((_QUANTILES[key],), ms / 1000)
+                family.add_metric((QUANTILES[key],), ms / 1000)
             yield family
 
 

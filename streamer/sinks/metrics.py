@@ -17,11 +17,11 @@ from prometheus_client.registry import Collector
 
 from streamer import __version__
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, HealthMessage
-from streamer.records import UNCLASSIFIED
+from streamer.records import UNCLASSIFIED, InferenceStatus
 from streamer.sinks.readiness import RUN_STATES, Readiness, RunWatch
 
 _SOURCE_STATES = ("starting", "open", "reopening", "ended", "failed")
-_QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
+QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 
 
 class Metrics(Collector):
@@ -76,6 +76,8 @@ def _of_run(health: HealthMessage) -> Iterator[Metric]:
     yield GaugeMetricFamily("leukostream_uptime_seconds", "Since the process started.", health.uptime_s)
     if health.jsonl_lost is not None:
         yield CounterMetricFamily("leukostream_jsonl_lost", "Lines of JSON that were not written.", health.jsonl_lost)
+    if health.inference is not None:
+        yield from _of_inference(health.inference)
     stream = health.stream
     if stream is None:
         return
@@ -85,6 +87,27 @@ def _of_run(health: HealthMessage) -> Iterator[Metric]:
     yield CounterMetricFamily("leukostream_service_requests", "To the service socket.", stream.requests)
     yield _counter("leukostream_refused", "Connections, requests and replies.", "reason", stream.refused)
     yield GaugeMetricFamily("leukostream_window_bytes", "Messages kept for replay.", stream.window_bytes)
+
+
+def _of_inference(inference: InferenceStatus) -> Iterator[Metric]:
+    answered = {"server": inference.remote, "this machine": inference.local}
+    about = "Batches of one model, by who answered."
+    yield _counter("leukostream_inference_questions", about, "answered_by", answered)
+    yield CounterMetricFamily("leukostream_inference_resent", "Asked of another server too.", inference.resent)
+    ready = GaugeMetricFamily("leukostream_inference_server_ready", "1: it is asked.", labels=("server",))
+    faults = CounterMetricFamily(
+        "leukostream_inference_server_faults", "Questions that came to nothing there.", labels=("server", "reason")
+    )
+    latency = GaugeMetricFamily(
+        "leukostream_inference_server_latency_seconds", "From question to answer.", labels=("server", "quantile")
+    )
+    for endpoint, server in inference.servers.items():
+        ready.add_metric((endpoint,), int(server.state == "ready"))
+        for reason, count in server.faults.items():
+            faults.add_metric((endpoint, reason), count)
+        for key, milliseconds in (server.latency_ms or {}).items():
+            latency.add_metric((endpoint, QUANTILES.get(key, key)), milliseconds / 1000)
+    yield from (ready, faults, latency)
 
 
 def _counter(name: str, about: str, label: str, counts: dict[str, int]) -> Metric:
@@ -126,7 +149,7 @@ def _of_sources(health: dict[str, HealthMessage]) -> Iterator[Metric]:
             if source.behind_s is not None:
                 behind.add_metric((name,), source.behind_s)
             for key, milliseconds in (source.latency_ms or {}).items():
-                latency.add_metric((name, _QUANTILES.get(key, key)), milliseconds / 1000)
+                latency.add_metric((name, QUANTILES.get(key, key)), milliseconds / 1000)
     yield from (state, captured, published, dropped, skipped, reopened, queue, rate, behind, latency)
 
 

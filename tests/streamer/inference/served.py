@@ -12,7 +12,8 @@ import numpy as np
 
 from engines.backends.scripted import Answer, ScriptedEngine
 from engines.base import Array, EngineId, TensorSpec
-from streamer.inference.client import InferenceClient, RemoteEngine
+from streamer.inference.client import InferenceClient
+from streamer.inference.engine import RemoteEngine
 from streamer.inference.server import InferenceServer
 from streamer.inference.shelf import UnknownModelError
 from streamer.inference.wire import ServedModel

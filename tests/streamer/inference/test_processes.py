@@ -70,6 +70,12 @@ def test_serve_that_can_not_begin(words: list[str], status: int, said: str, caps
     assert line.count("\n") == 1
 
 
+def test_what_can_not_be_loaded_is_said_before_anybody_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--bind", "tcp://127.0.0.1:*", "--backend", "onnxruntime", "--precision", "fp16"]
+    assert main(["serve", *words, "--model", str(write_classifier(tmp_path))]) == 1
+    assert "got an engine in fp32, expected fp16 as --precision says" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
