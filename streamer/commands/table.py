@@ -19,6 +19,7 @@ COMMANDS = {
     "classify": "name the cell of each picture",
     "adapt": "a classifier for one laboratory, from its own cells",
     "explain": "where on each cell the evidence for its class lies",
+    "reanalyse": "recordings, journals and slides again, side by side",
     "recount": "count a journal again",
     "export": "cells, boxes and pictures of a journal",
     "send": "results to a laboratory system, HL7 over MLLP",

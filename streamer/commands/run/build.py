@@ -72,8 +72,9 @@ class RunStamp:
     """Coordinated universal time minus the monotonic clock."""
 
 
-def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
-    """Analyse the sources of the configuration until they end or the user stops it. `sinks` get the messages too."""
+def run(config: Config, sinks: Sequence[Sink] = (), known: Mapping[str, SlideInfo] | None = None) -> int:
+    """Analyse the sources of the configuration until they end or the user stops it. `sinks` get the messages too.
+    `known`: what was said of their slides elsewhere, by source; the configuration wins."""
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     if config.resume and config.journal is None:
@@ -82,19 +83,25 @@ def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
     cv2.setNumThreads(1)  # frames are analysed side by side; OpenCV's own threads would only get in between
     # Metrics first of all, so that they say what is starting.
     with _metrics(config) as metrics, contextlib.ExitStack() as stack:
-        return _run(config, metrics, stack, sinks)
+        return _run(config, metrics, stack, sinks, known or {})
 
 
-def _run(config: Config, metrics: Metrics | None, outer: contextlib.ExitStack, more_sinks: Sequence[Sink]) -> int:
+def _run(
+    config: Config,
+    metrics: Metrics | None,
+    outer: contextlib.ExitStack,
+    more_sinks: Sequence[Sink],
+    known: Mapping[str, SlideInfo],
+) -> int:
     """`outer` closes what is needed until everything of the run is closed."""
     # Where the messages go to standard output, everything for people goes to standard error.
     people = sys.stderr if config.jsonl == "-" else sys.stdout
     # On the dashboard's screen lines would stand in the way; what goes to standard error is held back meanwhile.
     held = _HeldLines(sys.stderr if draws_dashboard(config, people) else people)
-    config = _with_site(config, held)
+    config = with_site(config, held)
     sources = list(open_sources(config))
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
-    slides = slides_of(config, [one.name for one in sources])
+    slides = slides_of(config, [one.name for one in sources], known)
     inference = open_inference(config, held)
     if inference is not None:
         outer.callback(inference.close)
@@ -252,7 +259,7 @@ class _HeldLines:
             self(line)
 
 
-def _with_site(config: Config, say: Say) -> Config:
+def with_site(config: Config, say: Say) -> Config:
     """With the profile of its site as classifier, where it has one; UsageError where another one is given too."""
     if config.site is None:
         return config
