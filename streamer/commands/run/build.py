@@ -317,6 +317,7 @@ def _open_journal(
         run_id=stamp.run_id,
         configuration=msgspec.json.encode(config).decode(),
         on_remark=remark,
+        passed=lambda frame: models[frame.source].magnification.look(frame),
     )
 
 
