@@ -34,6 +34,7 @@ COMMANDS = {
     "play": "publish the messages of a recording again",
     "models": "the models and their measured figures",
     "compile": "prepare a model for an NVIDIA GPU, as a TensorRT engine",
+    "fleet": "inference servers on a Ray cluster, and how they and the microscopes do",
     "serve": "run the models for microscopes elsewhere",
     "keys": "CURVE keys for encrypted publishing",
     "cameras": "what is attached, and how to open it",
