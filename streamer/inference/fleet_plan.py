@@ -97,6 +97,23 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetState:
+    spec: FleetSpec
+    wanted: int
+    members: tuple[Member, ...]
+    now_s: float
+    """On the clock of the times of members."""
+    fault: str | None
+    """Why the last server that could not begin did not; None: all did."""
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Of the servers that microscopes may ask, oldest first."""
+        ready = sorted((one for one in self.members if one.answers(self.now_s)), key=lambda one: one.started_s)
+        return [one.report.endpoint for one in ready if one.report is not None]
+
+
+@dataclass(frozen=True, slots=True)
 class Steps:
     start: int = 0
     """Servers to start."""

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import ray
@@ -26,7 +26,7 @@ import ray.util
 from engines.backends.choice import Backend
 from engines.backends.onnxruntime import Threads
 from engines.base import LeukostreamError
-from streamer.inference.fleet_plan import FleetSpec, Member, Planner, ServerReport
+from streamer.inference.fleet_plan import FleetSpec, FleetState, Member, Planner, ServerReport
 from streamer.inference.server import InferenceServer
 from streamer.inference.shelf import ModelShelf, Precision
 
@@ -111,23 +111,6 @@ def on_cluster(function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
-
-
-@dataclass(frozen=True, slots=True)
-class FleetState:
-    spec: FleetSpec
-    wanted: int
-    members: tuple[Member, ...]
-    now_s: float
-    """On the clock of the times of members."""
-    fault: str | None
-    """Why the last server that could not begin did not; None: all did."""
-
-    @property
-    def endpoints(self) -> list[str]:
-        """Of the servers that microscopes may ask, oldest first."""
-        ready = sorted((one for one in self.members if one.answers(self.now_s)), key=lambda one: one.started_s)
-        return [one.report.endpoint for one in ready if one.report is not None]
 
 
 class _Server:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from engines.base import UsageError
 from streamer.commands.options import Group, Parser, add_key_options, positive
+from streamer.commands.page_server import add_server_options
 from streamer.config import Backend
 from streamer.interop.formats import needed
 
-AUTO = "auto"
-"""The cluster that this machine is a node of; for `up` also a new one of this machine alone."""
+if TYPE_CHECKING:
+    from streamer.inference.fleet_plan import Kind
 
 _WORKERS = re.compile(r"(cpu|gpu)=(\d+)(?:\.\.(\d+))?")
 
@@ -21,7 +22,7 @@ _WORKERS = re.compile(r"(cpu|gpu)=(\d+)(?:\.\.(\d+))?")
 class Options:
     """Of the command that was given; what the others alone have keeps its default."""
 
-    command: Literal["up", "status", "down"]
+    command: Literal["up", "status", "serve", "down"]
     address: str | None
     endpoints: tuple[str, ...] | list[str] = ()
     workers: str = ""
@@ -31,7 +32,10 @@ class Options:
     cores: int = 1
     keys: str | None = None
     server_key: str | None = None
-    insecure: bool = False
+    insecure: bool | None = None
+    bind: str = ""
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 def add_options(parser: Parser) -> None:
@@ -58,13 +62,22 @@ def add_options(parser: Parser) -> None:
 
     about = "how servers and microscopes do"
     status = commands.add_parser("status", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    _add_address(status, "that of this machine, where there is one")
-    status.add_argument("endpoints", metavar="ENDPOINT", nargs="*", help="where microscopes publish")
-    add_key_options(status)
+    _add_seen(status)
+
+    about = "the same as a page, of this machine"
+    page = commands.add_parser("serve", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    _add_seen(page)
+    add_server_options(page, "serve beyond this machine unencrypted")
 
     about = "let the servers answer what they took, and end them"
     down = commands.add_parser("down", help=about, description=f"{about[0].upper()}{about[1:]}.")
     _add_address(down, "that of this machine")
+
+
+def _add_seen(parser: Parser) -> None:
+    _add_address(parser, "that of this machine, where there is one")
+    parser.add_argument("endpoints", metavar="ENDPOINT", nargs="*", help="where microscopes publish")
+    add_key_options(parser)
 
 
 def _add_address(group: Group, default: str) -> None:
@@ -76,18 +89,22 @@ def main(options: Options) -> int:
         from streamer.commands.fleet.status import print_status
 
         return print_status(options)
+    if options.command == "serve":
+        from streamer.commands.fleet.serving import serve
+
+        return serve(options)
     with needed("fleet", "fleet"):
         from streamer.commands.fleet import servers
     if options.command == "down":
-        return servers.down(options.address or AUTO)
+        return servers.down(options.address)
     least, most, kind = _workers(options.workers)
-    return servers.up(options, cast(Literal["cpu", "gpu"], kind), least, most)
+    return servers.up(options, kind, least, most)
 
 
-def _workers(text: str) -> tuple[int, int, str]:
+def _workers(text: str) -> tuple[int, int, Kind]:
     match = _WORKERS.fullmatch(text)
     least = int(match[2]) if match else 0
     most = int(match[3] or least) if match else 0
     if match is None or not 1 <= least <= most:
         raise UsageError(f"--workers {text}: got no servers, expected cpu=N, gpu=N, or cpu=N..M with N below M")
-    return least, most, match[1]
+    return least, most, "cpu" if match[1] == "cpu" else "gpu"

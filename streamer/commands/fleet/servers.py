@@ -15,7 +15,8 @@ from engines.base import LeukostreamError
 from streamer.commands.output import remark, say
 from streamer.commands.serve import DEFAULT_MODELS
 from streamer.inference import ray_fleet
-from streamer.inference.fleet_plan import FleetSpec, Kind
+from streamer.inference.fleet_plan import FleetSpec, FleetState, Kind
+from streamer.inference.fleet_watch import AUTO
 
 if TYPE_CHECKING:
     from streamer.commands.fleet import Options
@@ -39,10 +40,10 @@ def up(options: Options, kind: Kind, least: int, most: int) -> int:
         precision=options.precision,
         cores=options.cores,
         keys=options.keys,
-        insecure=options.insecure,
+        insecure=bool(options.insecure),
         host="127.0.0.1" if here else None,
     )
-    with ray_fleet.connected(ray_fleet.HERE if here else options.address or "auto"), _told_to_end() as told:
+    with ray_fleet.connected(ray_fleet.HERE if here else options.address or AUTO), _told_to_end() as told:
         ray_fleet.bring_up(spec)
         endpoints = _until(lambda state: _ready(state, spec), least, told)
         if told.is_set():
@@ -56,7 +57,8 @@ def up(options: Options, kind: Kind, least: int, most: int) -> int:
         return 0 if _down() else 1
 
 
-def down(address: str) -> int:
+def down(address: str | None) -> int:
+    address = address or AUTO
     with ray_fleet.connected(address):
         if ray_fleet.state() is None:
             raise LeukostreamError(f"--address {address}: got no fleet, expected one: leukostream fleet up")
@@ -77,7 +79,7 @@ def _down() -> bool:
     return True
 
 
-def _ready(state: ray_fleet.FleetState, spec: FleetSpec) -> list[str] | None:
+def _ready(state: FleetState, spec: FleetSpec) -> list[str] | None:
     """Of the servers of this spec, once there are enough; None before."""
     endpoints = [
         one.report.endpoint
@@ -87,7 +89,7 @@ def _ready(state: ray_fleet.FleetState, spec: FleetSpec) -> list[str] | None:
     return endpoints if len(endpoints) >= spec.least else None
 
 
-def _until(found: Callable[[ray_fleet.FleetState], list[str] | None], least: int, told: threading.Event) -> list[str]:
+def _until(found: Callable[[FleetState], list[str] | None], least: int, told: threading.Event) -> list[str]:
     until_s = time.monotonic() + READY_WITHIN_S
     while not told.is_set():
         state = ray_fleet.state()
@@ -107,7 +109,7 @@ def _until(found: Callable[[ray_fleet.FleetState], list[str] | None], least: int
 def _is_node() -> bool:
     """Whether a Ray cluster has this machine as a node, or RAY_ADDRESS names one."""
     try:
-        with ray_fleet.connected("auto"):
+        with ray_fleet.connected(AUTO):
             return True
     except LeukostreamError:
         return False

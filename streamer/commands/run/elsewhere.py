@@ -8,7 +8,7 @@ from typing import Protocol
 from engines.base import Engine, EngineId, UsageError
 from streamer.config import Config
 from streamer.inference.client import InferenceClient
-from streamer.inference.fleet_watch import RAY, FleetInference
+from streamer.inference.fleet_watch import AUTO, RAY, FleetInference
 from streamer.inference.kserve import SCHEME, KserveInference
 from streamer.records import InferenceStatus
 
@@ -33,7 +33,7 @@ def open_inference(config: Config, say: Say) -> Inference | None:
             raise UsageError("--server-key: got no --inference, expected the address of the servers it is the key of")
         return None
     if config.inference.partition("://")[0] == RAY:
-        address = config.inference.removeprefix(RAY).removeprefix("://") or "auto"
+        address = config.inference.removeprefix(RAY).removeprefix("://") or AUTO
         return FleetInference(_client(config, (), say), address, say)
     endpoints = list(dict.fromkeys(part.strip() for part in config.inference.split(",") if part.strip()))
     if not endpoints:

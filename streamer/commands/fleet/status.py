@@ -1,0 +1,121 @@
+"""`fleet status`: servers and microscopes as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engines.base import LeukostreamError, printable
+from streamer.commands.output import remark
+from streamer.fleet.microscopes import Microscope, Microscopes
+from streamer.fleet.servers import ServerRow, rows_of
+from streamer.inference.fleet_watch import AUTO, FleetWatch
+
+if TYPE_CHECKING:
+    from streamer.commands.fleet import Options
+
+HEARD_WITHIN_S = 3.0
+"""A streamer says once a second how it does, and a subscription takes a moment."""
+
+TONES = {
+    **{"ready for review": "green", "incomplete": "yellow", "do not use": "red"},
+    **{"ready": "green", "open": "green", "finished": "green"},
+    **{"silent": "red", "failed": "red", "no answer": "red", "stopped": "yellow", "ending": "yellow"},
+}
+
+
+def print_status(options: Options) -> int:
+    """1 where there is neither a fleet nor a microscope that answers."""
+    console = Console(highlight=False)
+    watch = FleetWatch(options.address or AUTO, "--address")
+    try:
+        with Microscopes(options.endpoints, keys=options.keys, server_key=options.server_key) as microscopes:
+            if options.endpoints:
+                microscopes.look(HEARD_WITHIN_S, until_all=True)
+            seen = list(microscopes.rows())
+        state = watch.wait()
+        fault = watch.fault
+    finally:
+        watch.close()
+    if state is not None:
+        console.print(servers_table(rows_of(state)))
+        spec = state.spec
+        room = f"{spec.least}" if spec.least == spec.most else f"{spec.least} to {spec.most}"
+        console.print(f"{state.wanted} wanted of {room}, generation {spec.generation}", style="dim")
+        if state.fault is not None:
+            remark(f"a server could not begin: {state.fault}")
+    elif options.address is not None or not options.endpoints:
+        if not options.endpoints:
+            raise LeukostreamError(fault or f"--address {options.address or AUTO}: got no answer, expected one")
+        remark(fault or f"--address {options.address}: got no answer, expected one")
+    if options.endpoints:
+        console.print(microscopes_table(seen))
+    heard = any(one.source is not None for one in seen)
+    return 0 if state is not None or heard else 1
+
+
+def servers_table(rows: Sequence[ServerRow]) -> Table:
+    table = _table(
+        "Server", "Node", "State", "Release", "Models by hash", "Answers/s", "Waiting", "Queue age ms", "Faults"
+    )
+    for row in rows:
+        models = ", ".join(f"{name} {sha256[:8]}" for name, sha256 in row.models)
+        table.add_row(
+            *(_text(row.endpoint or "–"), _text(row.node), _toned(row.state), _text(row.release), _text(models)),
+            *(f"{row.answers_per_s:.1f}", str(row.waiting), f"{row.queue_age_ms:.0f}", str(row.faults)),
+        )
+    return table
+
+
+def microscopes_table(rows: Sequence[Microscope]) -> Table:
+    table = _table(
+        *("Microscope", "Slide", "State", "Frames/s", "Behind s", "p99 ms", "Dropped", "Cells", "Verdict"),
+        *("Models", "Servers", "Local"),
+    )
+    for row in rows:
+        table.add_row(
+            *(_text(row.source or row.endpoint), _text(row.slide or ""), _toned(row.state)),
+            *(_number(row.frames_per_s, 1), _number(row.behind_s, 1), _number(row.latency_p99_ms, 0)),
+            *(str(row.dropped), "–" if row.white_cells is None else str(row.white_cells), _toned(row.verdict or "–")),
+            *(_text(row.models), _text(row.servers)),
+            "" if row.local_share is None else f"{row.local_share:.0%}",
+        )
+    return table
+
+
+NUMBERS = (
+    "Answers/s",
+    "Waiting",
+    "Queue age ms",
+    "Faults",
+    "Frames/s",
+    "Behind s",
+    "p99 ms",
+    "Dropped",
+    "Cells",
+    "Local",
+)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+    return table
+
+
+def _text(text: str) -> Text:
+    """What others say of themselves: no markup, no control characters."""
+    return Text(printable(text))
+
+
+def _toned(text: str) -> Text:
+    return Text(printable(text), style=TONES.get(text, ""))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
