@@ -23,6 +23,8 @@ PAUSE_S = 15.0
 """From one change of size to the next: a new server loads its models meanwhile."""
 NO_ROOM_S = 20.0
 """An update waits so long for room for old and new servers side by side; then old ones go first, one at a time."""
+OVERLAP_S = 10.0
+"""Of new servers with old ones in an update: microscopes hear of them, connect, and have their engines loaded there."""
 DRAIN_S = 15.0
 """From when a server is told to end to when it is ended."""
 SILENT_S = 5.0
@@ -74,6 +76,8 @@ class Member:
     started_s: float
     report: ServerReport | None = None
     """None: it has not begun yet."""
+    begun_s: float | None = None
+    """When it first reported; None: it has not."""
     reported_s: float = 0.0
     rate: float = 0.0
     """Answers a second, of late."""
@@ -85,6 +89,8 @@ class Member:
         if before is not None and before.process == report.process and since_s > 0:
             self.rate = max(0, report.status.answered - before.status.answered) / since_s
         self.report, self.reported_s = report, now_s
+        if self.begun_s is None:
+            self.begun_s = now_s
 
     def answers(self, now_s: float) -> bool:
         """Whether microscopes may ask it."""
@@ -151,7 +157,7 @@ class Planner:
         self._resize(ready, now_s)
         ending = [one for one in members if one.told_to_end_s is not None]
         drain = [one.name for one in _youngest_last(new, now_s)[self.wanted :]]
-        if len(ready) >= self.wanted:
+        if sum(_has_overlapped(one, now_s) for one in ready) >= self.wanted:
             drain += [one.name for one in old]
         elif old and not ending and any(now_s - one.started_s > NO_ROOM_S for one in new if one not in ready):
             drain.append(old[0].name)
@@ -185,6 +191,10 @@ class Planner:
 def _youngest_last(members: Sequence[Member], now_s: float) -> list[Member]:
     """Those that answer before those that don't."""
     return sorted(members, key=lambda one: (not one.answers(now_s), one.started_s))
+
+
+def _has_overlapped(member: Member, now_s: float) -> bool:
+    return member.begun_s is not None and now_s - member.begun_s >= OVERLAP_S
 
 
 def _is_over(member: Member, now_s: float) -> bool:

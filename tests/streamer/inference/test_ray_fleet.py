@@ -14,6 +14,7 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="needs Ray: the extra fleet")
 
+from engines.base import EngineId  # noqa: E402
 from engines.models.loading import load_classifier  # noqa: E402
 from streamer.inference import ray_fleet  # noqa: E402
 from streamer.inference.client import InferenceClient  # noqa: E402
@@ -25,8 +26,7 @@ pytestmark = pytest.mark.slow
 WITHIN_S = 120.0
 """Ray starts processes, which takes seconds where the machine is idle."""
 
-SPEC = FleetSpec(generation="1", kind="cpu", least=2, most=2, models=("efficientnet-lite0",), host="127.0.0.1", cores=0)
-"""No core reserved: two machines' worth of servers fit on one."""
+SPEC = FleetSpec(generation="1", kind="cpu", least=2, most=2, models=("efficientnet-lite0",), host="127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,6 @@ def test_servers_are_started_again_replaced_and_ended(cluster):
     expected = classifier.engine.infer(feeds)
     inference = FleetInference(InferenceClient((), say=said.append), cluster, said.append)
     try:
-        from engines.base import EngineId
-
         engine = inference.engine(EngineId(classifier.card.sha256), classifier.engine)
         awaited(lambda: engine.infer(feeds) is not None and inference.status().remote > 0)
         before = set(state().endpoints)
@@ -109,8 +107,7 @@ def test_servers_are_started_again_replaced_and_ended(cluster):
         awaited(is_updated)
         awaited(lambda: set(inference.status().servers) == set(state().endpoints))
         assert not before & set(state().endpoints)
-        done = inference.status()
-        assert done.local == asked.local, "servers answered throughout"
+        awaited(lambda: engine.infer(feeds) is not None and inference.status().remote > asked.remote)
     finally:
         inference.close()
     assert not [line for line in said if line.startswith("--inference ray")]
