@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HEARD_WITHIN_S = 3.0
 """A streamer says once a second how it does, and a subscription takes a moment."""
+
+WIDE = 120
 
 TONES = {
     **{"ready for review": "green", "incomplete": "yellow", "do not use": "red"},
@@ -42,7 +45,7 @@ def print_status(options: Options) -> int:
     finally:
         watch.close()
     if state is not None:
-        console.print(servers_table(rows_of(state)))
+        console.print(servers_table(rows_of(state), console.width))
         spec = state.spec
         room = f"{spec.least}" if spec.least == spec.most else f"{spec.least} to {spec.most}"
         console.print(f"{state.wanted} wanted of {room}, generation {spec.generation}", style="dim")
@@ -53,38 +56,38 @@ def print_status(options: Options) -> int:
             raise LeukostreamError(fault or f"--address {options.address or AUTO}: got no answer, expected one")
         remark(fault or f"--address {options.address}: got no answer, expected one")
     if options.endpoints:
-        console.print(microscopes_table(seen))
+        console.print(microscopes_table(seen, console.width))
     heard = any(one.source is not None for one in seen)
     return 0 if state is not None or heard else 1
 
 
-def servers_table(rows: Sequence[ServerRow]) -> Table:
-    table = _table(
-        "Server", "Node", "State", "Release", "Models by hash", "Answers/s", "Waiting", "Queue age ms", "Faults"
-    )
+def servers_table(rows: Sequence[ServerRow], width: int = WIDE) -> Table:
+    """`width`: of the terminal, in characters; a narrow one leaves out what is rarely asked for."""
+    names = ["Server", "Node", "State", "Release", "Models by hash", "Answers/s", "Waiting", "Queue age ms", "Faults"]
+    table = _Table(names, () if width >= WIDE else ("Node", "Models by hash"))
     for row in rows:
         models = ", ".join(f"{name} {sha256[:8]}" for name, sha256 in row.models)
-        table.add_row(
+        table.add(
             *(_text(row.endpoint or "–"), _text(row.node), _toned(row.state), _text(row.release), _text(models)),
-            *(f"{row.answers_per_s:.1f}", str(row.waiting), f"{row.queue_age_ms:.0f}", str(row.faults)),
+            *(_number(row.answers_per_s, 1), str(row.waiting), _number(row.queue_age_ms, 0), str(row.faults)),
         )
-    return table
+    return table.made
 
 
-def microscopes_table(rows: Sequence[Microscope]) -> Table:
-    table = _table(
-        *("Microscope", "Slide", "State", "Frames/s", "Behind s", "p99 ms", "Dropped", "Cells", "Verdict"),
-        *("Models", "Servers", "Local"),
-    )
+def microscopes_table(rows: Sequence[Microscope], width: int = WIDE) -> Table:
+    """As `servers_table`."""
+    names = ["Microscope", "Slide", "State", "Frames/s", "Behind s", "p99 ms", "Dropped", "Cells", "Verdict"]
+    names += ["Models", "Servers", "Local"]
+    table = _Table(names, () if width >= WIDE else ("Slide", "Models", "Servers", "Dropped"))
     for row in rows:
-        table.add_row(
+        table.add(
             *(_text(row.source or row.endpoint), _text(row.slide or ""), _toned(row.state)),
             *(_number(row.frames_per_s, 1), _number(row.behind_s, 1), _number(row.latency_p99_ms, 0)),
             *(str(row.dropped), "–" if row.white_cells is None else str(row.white_cells), _toned(row.verdict or "–")),
             *(_text(row.models), _text(row.servers)),
             "" if row.local_share is None else f"{row.local_share:.0%}",
         )
-    return table
+    return table.made
 
 
 NUMBERS = (
@@ -101,11 +104,24 @@ NUMBERS = (
 )
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
-    return table
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table without some of its columns."""
+
+    columns: Sequence[str]
+    left_out: Collection[str]
+    made: Table = field(default_factory=lambda: Table(box=None, pad_edge=False, header_style="bold"))
+
+    def __post_init__(self) -> None:
+        for column in self.columns:
+            if column not in self.left_out:
+                self.made.add_column(
+                    column, justify="right" if column in NUMBERS else "left", no_wrap=column != "Models by hash"
+                )
+
+    def add(self, *cells: Text | str) -> None:
+        kept = (cell for column, cell in zip(self.columns, cells, strict=True) if column not in self.left_out)
+        self.made.add_row(*kept)
 
 
 def _text(text: str) -> Text:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +22,7 @@ from streamer.inference import ray_fleet  # noqa: E402
 from streamer.inference.client import InferenceClient  # noqa: E402
 from streamer.inference.fleet_plan import FleetSpec, FleetState  # noqa: E402
 from streamer.inference.fleet_watch import FleetInference, FleetWatch  # noqa: E402
+from tests.streamer.commands.test_reanalyse import QUICK, SLIDES, tables  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +76,14 @@ def test_a_shard_whose_worker_dies_is_tried_again(cluster, tmp_path):
     ((_, fault),) = ray_fleet.on_cluster(fails, ["no such thing"])
     assert "no such thing" in fault
     assert "\n" not in fault
+
+
+def test_an_archive_over_a_cluster_equals_one_on_this_machine(cluster, tmp_path):
+    words = ["reanalyse", f"s={SLIDES[0]}", *QUICK]
+    there, here = tmp_path / "there", tmp_path / "here"
+    for out, more in ((there, ("--ray", cluster)), (here, ())):
+        subprocess.run([sys.executable, "-m", "streamer", *words, "-o", str(out), *more], check=True)
+    assert tables(there, "s") == tables(here, "s")
 
 
 def test_servers_are_started_again_replaced_and_ended(cluster):
