@@ -110,6 +110,6 @@ def test_files_that_prometheus_is_told_to_read_are_there():
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text("utf-8"))
     files = [*config["rule_files"]]
     files += [file for job in config["scrape_configs"] for one in job["file_sd_configs"] for file in one["files"]]
-    assert len(files) == 3
-    for file in files:
+    assert len(files) == 4
+    for file in [one for one in files if "*" not in one]:
         assert yaml.safe_load((MONITORING / file).read_text("utf-8"))

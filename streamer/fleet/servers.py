@@ -11,6 +11,8 @@ from streamer.inference.fleet_plan import FleetState, Member
 class ServerRow:
     endpoint: str | None
     """None: it has not begun yet."""
+    metrics: str | None = None
+    """HOST:PORT for Prometheus; None: none are served."""
     node: str = ""
     process: int | None = None
     state: str
@@ -42,6 +44,7 @@ def _row(member: Member, now_s: float) -> ServerRow:
         state = "ready" if member.answers(now_s) else "silent"
     return ServerRow(
         endpoint=report.endpoint,
+        metrics=report.metrics,
         node=report.node,
         process=report.process,
         state=state,

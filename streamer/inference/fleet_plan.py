@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from streamer.inference.server import InferenceServer
 from streamer.inference.wire import StatusReply
 
 Kind = Literal["cpu", "gpu"]
@@ -49,6 +50,9 @@ class FleetSpec:
     keys: str | None = None
     """A key folder, at the same path on every node."""
     insecure: bool = False
+    metrics: Callable[[InferenceServer, str], str] | None = None
+    """Serves the counts of a server at a free port of a host, and returns the address; a function of a module. None:
+    nobody does."""
     host: str | None = None
     """Where servers listen; None: at the address that their node has for the others."""
 
@@ -63,6 +67,8 @@ class ServerReport:
     node: str
     process: int
     status: StatusReply
+    metrics: str | None = None
+    """HOST:PORT; None: they are not served."""
     is_over: bool = False
     """It was told to end and has answered everything."""
 

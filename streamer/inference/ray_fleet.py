@@ -119,6 +119,7 @@ class _Server:
     def __init__(self, name: str, spec: FleetSpec) -> None:
         self._name, self._spec = name, spec
         self._is_over = False
+        host = spec.host or _own_ip()
         shelf = ModelShelf(
             spec.models,
             backend=cast(Backend, spec.backend),
@@ -126,12 +127,13 @@ class _Server:
             threads=Threads(1, spec.cores),
         )
         self._server = InferenceServer(
-            f"tcp://{spec.host or _own_ip()}:*",
+            f"tcp://{host}:*",
             shelf,
             workers=spec.cores,
             insecure=spec.insecure,
             keys=spec.keys,
         )
+        self._metrics = None if spec.metrics is None else spec.metrics(self._server, host)
         for run in (self._serve, self._report):
             threading.Thread(target=run, name=run.__name__, daemon=True).start()
 
@@ -158,6 +160,7 @@ class _Server:
                 node=socket.gethostname(),
                 process=os.getpid(),
                 status=self._server.status(),
+                metrics=self._metrics,
                 is_over=self._is_over,
             )
             with contextlib.suppress(ValueError, ray.exceptions.RayError):  # the fleet is being started again

@@ -33,6 +33,8 @@ class Options:
     keys: str | None = None
     server_key: str | None = None
     insecure: bool | None = None
+    metrics: bool = False
+    targets: str | None = None
     bind: str = ""
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -56,6 +58,7 @@ def add_options(parser: Parser) -> None:
     models.add_argument("--backend", choices=get_args(Backend), default="auto", help="what runs them")
     models.add_argument("--precision", choices=("fp32", "fp16", "int8"), help="refuse engines that compute in another")
     models.add_argument("--cores", type=positive, default=1, metavar="N", help="of each server")
+    up.add_argument("--metrics", action="store_true", help="each server answers Prometheus too, at a port of its own")
     security = up.add_argument_group("security", "who may have pictures analysed")
     security.add_argument("--insecure", action="store_true", help="serve other machines unencrypted")
     security.add_argument("--keys", metavar="DIR", help="a key folder at the same path on every node")
@@ -63,6 +66,9 @@ def add_options(parser: Parser) -> None:
     about = "how servers and microscopes do"
     status = commands.add_parser("status", help=about, description=f"{about[0].upper()}{about[1:]}.")
     _add_seen(status)
+    status.add_argument(
+        "--targets", metavar="FILE.json", help="write where Prometheus asks the servers of up --metrics"
+    )
 
     about = "the same as a page, of this machine"
     page = commands.add_parser("serve", help=about, description=f"{about[0].upper()}{about[1:]}.")

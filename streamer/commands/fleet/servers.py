@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from engines.base import LeukostreamError
+from streamer.commands.fleet.metrics import serve_metrics
 from streamer.commands.output import remark, say
 from streamer.commands.serve import DEFAULT_MODELS
 from streamer.inference import ray_fleet
@@ -41,6 +42,7 @@ def up(options: Options, kind: Kind, least: int, most: int) -> int:
         cores=options.cores,
         keys=options.keys,
         insecure=bool(options.insecure),
+        metrics=serve_metrics if options.metrics else None,
         host="127.0.0.1" if here else None,
     )
     with ray_fleet.connected(ray_fleet.HERE if here else options.address or AUTO), _told_to_end() as told:

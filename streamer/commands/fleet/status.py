@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engines.base import LeukostreamError, printable
+from streamer.commands.fleet.metrics import write_targets
 from streamer.commands.output import remark
 from streamer.fleet.microscopes import Microscope, Microscopes
 from streamer.fleet.servers import ServerRow, rows_of
@@ -44,6 +45,10 @@ def print_status(options: Options) -> int:
         fault = watch.fault
     finally:
         watch.close()
+    if options.targets is not None:
+        if state is None:
+            raise LeukostreamError(f"--targets {options.targets}: {fault or 'got no fleet, expected one'}")
+        write_targets(options.targets, rows_of(state))
     if state is not None:
         console.print(servers_table(rows_of(state), console.width))
         spec = state.spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ pq = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
 
 from engines.base import UsageError  # noqa: E402
 from streamer.cli import main  # noqa: E402
-from streamer.commands.reanalyse.shards import shards_of  # noqa: E402
+from streamer.commands.reanalyse.analysing import Job, analyse  # noqa: E402
+from streamer.commands.reanalyse.shards import Shard, shards_of  # noqa: E402
 from streamer.commands.reanalyse.workers import TRIES, on_processes  # noqa: E402
+from streamer.config import Config  # noqa: E402
 from streamer.interop.parquet import schema_of  # noqa: E402
 from streamer.protocol.messages import FrameMessage  # noqa: E402
 from streamer.recording import Recorder, TrackInfo  # noqa: E402
@@ -128,6 +131,31 @@ def test_a_worker_that_dies_is_tried_again(tmp_path):
     assert list(on_processes(dies_until, [str(tmp_path)], 2)) == [(str(tmp_path), TRIES - 1)]
     ((_, fault),) = on_processes(always_dies, [""], 1)
     assert fault == f"its process was ended by SIGKILL, {TRIES} times"
+
+
+def test_a_worker_of_another_version_does_nothing(tmp_path):
+    outcome = analyse(Job(Shard("s", SLIDES[0]), str(tmp_path), Config(), program="0.0.1"))
+    assert outcome.fault is not None
+    assert re.fullmatch(
+        r"got a worker with leukostream \S+, expected 0\.0\.1; install that version on it", outcome.fault
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_journal_stands_for_its_recording_and_keeps_what_was_said_of_the_slide(tmp_path, capsys):
+    recording, journal = str(tmp_path / "a.rec"), str(tmp_path / "b.journal")
+    words = ["run", "--source", f"cam={SLIDES[0]}", "--slide", "B-17", "--stain", "MGG", "--no-dashboard", *QUICK]
+    assert main([*words, "--record", recording, "--journal", journal]) == 0
+    out = tmp_path / "out"
+    assert main(["reanalyse", recording, journal, "-o", str(out), *QUICK]) == 0
+    (row,) = pq.read_table(out / "differential").to_pylist()
+    assert (row["source"], row["slide"]["name"], row["slide"]["stain"]) == ("b", "B-17", "MGG")
+    Path(recording).unlink()
+    capsys.readouterr()
+    assert main(["reanalyse", journal, "-o", str(tmp_path / "other"), *QUICK]) == 0, (
+        "the simulated slide is there still"
+    )
 
 
 @pytest.mark.slow

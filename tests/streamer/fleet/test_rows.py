@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import msgspec
 from rich.console import Console
 
+from streamer.commands.fleet.metrics import write_targets
 from streamer.commands.fleet.status import microscopes_table, servers_table
 from streamer.fleet.microscopes import SILENT_S, Microscopes
 from streamer.fleet.servers import rows_of
@@ -75,6 +77,15 @@ def test_a_server_is_shown_with_its_state_models_and_rate():
     assert one.rate == 10.0
     one.take(dataclasses.replace(report, process=8), 104.0)
     assert one.rate == 10.0, "it began anew: what it answered before is not what it answered since"
+
+
+def test_prometheus_is_told_where_servers_are(tmp_path):
+    rows = [
+        dataclasses.replace(row, metrics=None if row.endpoint is None else "gpu-1:40001") for row in rows_of(fleet())
+    ]
+    write_targets(str(tmp_path / "fleet.json"), rows)
+    found = json.loads((tmp_path / "fleet.json").read_text())
+    assert found == 3 * [{"targets": ["gpu-1:40001"], "labels": {"node": "gpu-1"}}]
 
 
 def test_what_others_say_of_themselves_is_no_markup():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from streamer.inference import ray_fleet  # noqa: E402
 from streamer.inference.client import InferenceClient  # noqa: E402
 from streamer.inference.fleet_plan import FleetSpec, FleetState  # noqa: E402
 from streamer.inference.fleet_watch import FleetInference, FleetWatch  # noqa: E402
+from streamer.commands.fleet.metrics import serve_metrics  # noqa: E402
 from tests.streamer.commands.test_reanalyse import QUICK, SLIDES, tables  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -29,7 +31,15 @@ pytestmark = pytest.mark.slow
 WITHIN_S = 120.0
 """Ray starts processes, which takes seconds where the machine is idle."""
 
-SPEC = FleetSpec(generation="1", kind="cpu", least=2, most=2, models=("efficientnet-lite0",), host="127.0.0.1")
+SPEC = FleetSpec(
+    generation="1",
+    kind="cpu",
+    least=2,
+    most=2,
+    models=("efficientnet-lite0",),
+    host="127.0.0.1",
+    metrics=serve_metrics,
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +102,8 @@ def test_servers_are_started_again_replaced_and_ended(cluster):
     first = state().members[0]
     killed = first.report
     assert killed is not None
+    with urllib.request.urlopen(f"http://{killed.metrics}/metrics", timeout=20) as answer:
+        assert b"leukostream_inference_queue_age_seconds" in answer.read()
     os.kill(killed.process, signal.SIGKILL)
     awaited(lambda: killed.endpoint not in state().endpoints and len(state().endpoints) == 2)
     assert {one.name for one in state().members} >= {first.name}, "the same server, in another process"
