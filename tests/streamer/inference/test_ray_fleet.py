@@ -19,11 +19,11 @@ ray = pytest.importorskip("ray", reason="needs Ray: the extra fleet")
 
 from engines.base import EngineId  # noqa: E402
 from engines.models.loading import load_classifier  # noqa: E402
+from streamer.commands.fleet.metrics import serve_metrics  # noqa: E402
 from streamer.inference import ray_fleet  # noqa: E402
 from streamer.inference.client import InferenceClient  # noqa: E402
 from streamer.inference.fleet_plan import FleetSpec, FleetState  # noqa: E402
 from streamer.inference.fleet_watch import FleetInference, FleetWatch  # noqa: E402
-from streamer.commands.fleet.metrics import serve_metrics  # noqa: E402
 from tests.streamer.commands.test_reanalyse import QUICK, SLIDES, tables  # noqa: E402
 
 pytestmark = pytest.mark.slow
