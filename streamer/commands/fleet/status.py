@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -83,7 +83,7 @@ def microscopes_table(rows: Sequence[Microscope], width: int = WIDE) -> Table:
     """As `servers_table`."""
     names = ["Microscope", "Slide", "State", "Frames/s", "Behind s", "p99 ms", "Dropped", "Cells", "Verdict"]
     names += ["Models", "Servers", "Local"]
-    table = _Table(names, () if width >= WIDE else ("Slide", "Models", "Servers", "Dropped"))
+    table = _Table(names, () if width >= WIDE else ("Slide", "Models", "Servers", "Dropped", "Local"))
     for row in rows:
         table.add(
             *(_text(row.source or row.endpoint), _text(row.slide or ""), _toned(row.state)),
@@ -94,6 +94,9 @@ def microscopes_table(rows: Sequence[Microscope], width: int = WIDE) -> Table:
         )
     return table.made
 
+
+WRAPPED = ("Microscope", "Server", "Slide", "Models", "Models by hash")
+"""Columns that take several lines rather than cost others their ends."""
 
 NUMBERS = (
     "Answers/s",
@@ -120,9 +123,8 @@ class _Table:
     def __post_init__(self) -> None:
         for column in self.columns:
             if column not in self.left_out:
-                self.made.add_column(
-                    column, justify="right" if column in NUMBERS else "left", no_wrap=column != "Models by hash"
-                )
+                justify: JustifyMethod = "right" if column in NUMBERS else "left"
+                self.made.add_column(column, justify=justify, no_wrap=column not in WRAPPED, overflow="fold")
 
     def add(self, *cells: Text | str) -> None:
         kept = (cell for column, cell in zip(self.columns, cells, strict=True) if column not in self.left_out)
