@@ -22,6 +22,10 @@ AUTO = "auto"
 FIRST_STATE_S = 15.0
 """How long the first state is waited for: Ray takes seconds to be connected."""
 
+SILENT_S = 30.0
+"""A watching process that says nothing for so long is ended, and another one begun: Ray tries for ten minutes to reach
+a head that is gone."""
+
 _LOOK_S = 1.0
 _AGAIN_AFTER_S, _AGAIN_AT_MOST_S = 2.0, 30.0
 _POLL_S = 0.25
@@ -72,12 +76,16 @@ class FleetWatch:
         """Until the process ends; whether it knew a state."""
         known = False
         process = OwnProcess(_watch, self._address, self._option)
+        silent_at_s = time.monotonic() + SILENT_S
         try:
             while not self._closing.is_set():
                 try:
                     message = process.receive(_POLL_S)
                 except TimeoutError:
-                    continue
+                    if time.monotonic() < silent_at_s:
+                        continue
+                    raise ProcessEndedError(f"nothing for {SILENT_S:.0f} s") from None
+                silent_at_s = time.monotonic() + SILENT_S
                 if isinstance(message, FleetState):
                     known, self.state, self.fault = True, message, None
                     self._on_state(message)
@@ -136,7 +144,8 @@ class FleetInference:
         self._client.close()
 
     def _use(self, state: FleetState) -> None:
-        if state.endpoints == self._used:
+        # A fleet actor that was started again knows of no server at first: those of before are asked meanwhile.
+        if not state.endpoints or state.endpoints == self._used:
             return
         self._used = state.endpoints
         try:
