@@ -58,7 +58,11 @@ def reanalyse(sources: Sequence[str], folder: str, config: Config, spread: Sprea
         if manifest is None:
             manifest = wanted
         manifest.check(wanted, out)
-        return _filled(out, manifest, shards, config, spread)
+        try:
+            return _filled(out, manifest, shards, config, spread)
+        except KeyboardInterrupt:
+            remark("stopped; the same line goes on from here")
+            raise
 
 
 def _filled(out: Path, manifest: Manifest, shards: Sequence[Shard], config: Config, spread: Spread) -> int:
