@@ -49,7 +49,7 @@ test-all: test
 comma := ,
 POSTGRESQL := $(shell command -v pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl 2> /dev/null)
 MOSQUITTO := $(shell PATH=$$PATH:/usr/sbin command -v mosquitto)
-REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,hadolint,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi,tritonclient,pandas,supervision,mkdocs,nbclient$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
+REQUIRED := paho,httpx,standardwebhooks,nats,nats-server,confluent_kafka,kubernetes_validate,hadolint,compose-schema,torch,sklearn,efficientnet,matplotlib,pycocotools,av,fhir,hl7apy,hl7,dicom,fastapi,uvicorn,sqlalchemy,psycopg,rtx,bindings,pymmcore_plus,mm_test_adapters,harvesters,pypylon,wsi,tritonclient,pandas,supervision,mkdocs,nbclient,pyarrow,ray$(if $(shell command -v npm),$(comma)node$(comma)fhir-schema)$(if $(shell command -v chromium),$(comma)browser)$(if $(POSTGRESQL),$(comma)postgresql)$(if $(MOSQUITTO),$(comma)mosquitto)$(if $(shell command -v systemd-analyze),$(comma)systemd)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu" --require $(REQUIRED)

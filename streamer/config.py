@@ -153,8 +153,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     then."""
     backend: Backend = "auto"
     inference: str | None = None
-    """ENDPOINT[,ENDPOINT…] of inference servers that run the models while they answer, or kserve://HOST:PORT; None:
-    this machine does."""
+    """ENDPOINT[,ENDPOINT…] of inference servers that run the models while they answer, "ray" or ray://HOST:PORT
+    for those of a fleet, or kserve://HOST:PORT; None: this machine does."""
     server_key: str | None = None
     """The public key of the inference servers; `keys` is one's own folder then."""
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None

@@ -31,6 +31,13 @@ FORMATS = MappingProxyType(
         "coco": Format("the frames and their boxes", "coco"),
         "json": Format("everything", "everything"),
         "labelstudio": Format("Label Studio, a task a frame", "label_studio"),
+        "parquet": Format(
+            "Parquet, a folder: frames, cells, differentials",
+            "parquet",
+            extra="parquet",
+            function="files",
+            makes_files=True,
+        ),
         "oul": Format("HL7 OUL^R22", "hl7_messages", extra="hl7", function="write_oul"),
         "oru": Format("HL7 ORU^R01", "hl7_messages", extra="hl7", function="write_oru"),
         "fhir": Format("FHIR R4, a DiagnosticReport a slide", "fhir", extra="fhir"),

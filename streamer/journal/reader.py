@@ -385,6 +385,10 @@ class StoredSession(SessionRows):
         """The headers of all differentials, in order of publication."""
         return (row.header for row in self._messages("AND type = 'differential' ORDER BY session_seq"))
 
+    def frame_messages(self) -> Iterator[bytes]:
+        """The headers of all frames, in order."""
+        return (row.header for row in self._messages("AND type = 'frame' ORDER BY session_seq"))
+
     def cell_messages(self) -> Iterator[tuple[bytes, bytes | None]]:
         """(header, JPEG) of all `cell` messages, in order of publication."""
         return ((row.header, row.jpeg) for row in self._messages("AND type = 'cell' ORDER BY session_seq"))

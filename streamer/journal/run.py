@@ -40,8 +40,9 @@ class RunJournal:
         run_id: str,
         configuration: str,
         on_remark: Callable[[str], None] = lambda text: None,
+        passed: Callable[[Frame], None] = lambda frame: None,
     ) -> None:
-        """`rules` by source. `configuration` is JSON. `on_remark` gets lines for people.
+        """`rules` by source. `configuration` is JSON. `on_remark` gets lines for people. `passed`: of ReadOnSource.
 
         UsageError and JournalError as of Journal; JournalError and SourceError for a session of other models, another
         source or another slide. Nothing is written before all of it is checked.
@@ -54,7 +55,7 @@ class RunJournal:
             for source in self.sources:
                 undo.callback(source.close)
             if resume and Path(path).exists():
-                self.sources = _resumed_sources(path, sources, rules)
+                self.sources = _resumed_sources(path, sources, rules, passed)
             self.journal = Journal(path, resume=resume)
             undo.callback(self.journal.close)
             if resume and not self.journal.resumed:
@@ -96,7 +97,12 @@ class RunJournal:
         return session
 
 
-def _resumed_sources(path: str, sources: Sequence[JournaledSource], rules: Mapping[str, Rules]) -> list[Source]:
+def _resumed_sources(
+    path: str,
+    sources: Sequence[JournaledSource],
+    rules: Mapping[str, Rules],
+    passed: Callable[[Frame], None],
+) -> list[Source]:
     """The sources, each continuing its newest session; all sessions are checked before any source opens."""
     with JournalReader(path) as reader:
         stored = {session.source: session for session in reader.sessions}
@@ -105,11 +111,12 @@ def _resumed_sources(path: str, sources: Sequence[JournaledSource], rules: Mappi
             if one.source.name in stored:
                 stored[one.source.name].check(path, address=one.address, rules=rules[one.source.name])
         return [
-            _resumed(one.source, begun[one.source.name]) if one.source.name in begun else one.source for one in sources
+            _resumed(one.source, begun[one.source.name], passed) if one.source.name in begun else one.source
+            for one in sources
         ]
 
 
-def _resumed(source: Source, session: StoredSession) -> Source:
+def _resumed(source: Source, session: StoredSession, passed: Callable[[Frame], None]) -> Source:
     last, picture = session.last_frame(), session.stage.last_picture()
     if last is None or picture is None:
         return source
@@ -119,7 +126,7 @@ def _resumed(source: Source, session: StoredSession) -> Source:
     def is_same(frame: Frame) -> bool:
         return last[1] == frame.file and _shows(frame, picture)
 
-    return ReadOnSource(source, last[0], is_same)
+    return ReadOnSource(source, last[0], is_same, passed)
 
 
 def _shows(frame: Frame, picture: PreparedFrame) -> bool:

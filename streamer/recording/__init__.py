@@ -14,11 +14,12 @@ format: the layout of the file. writer: appending to it. recorder: the writing t
 reader: all that is whole in a file.
 """
 
-from streamer.recording.format import FrameEncoding, RecordingError
+from streamer.recording.format import MAGIC, FrameEncoding, RecordingError
 from streamer.recording.reader import Ending, RecordedFrame, RecordedMessage, RecordedTrack, Recording
 from streamer.recording.recorder import Recorder, TrackInfo
 
 __all__ = [
+    "MAGIC",
     "Ending",
     "FrameEncoding",
     "RecordedFrame",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from streamer import __version__
 from streamer.protocol.messages import AnyMessage, DifferentialMessage, HealthMessage
-from streamer.records import UNCLASSIFIED, InferenceStatus
+from streamer.records import UNCLASSIFIED, InferenceStatus, VerdictState
 from streamer.sinks.readiness import RUN_STATES, Readiness, RunWatch
 
 _SOURCE_STATES = ("starting", "open", "reopening", "ended", "failed")
@@ -161,6 +162,7 @@ def _of_counts(differentials: dict[str, DifferentialMessage]) -> Iterator[Metric
     nucleated = GaugeMetricFamily("leukostream_nucleated_red_cells", "Unique.", labels=labels)
     red = GaugeMetricFamily("leukostream_red_cells", "Unique.", labels=labels)
     platelets = GaugeMetricFamily("leukostream_platelets", "Unique.", labels=labels)
+    verdict = StateSetMetricFamily("leukostream_verdict", "Of the differential.", labels=labels)
     for name, message in differentials.items():
         white.add_metric((name,), message.total)
         if message.edge is not None:
@@ -171,4 +173,6 @@ def _of_counts(differentials: dict[str, DifferentialMessage]) -> Iterator[Metric
         nucleated.add_metric((name,), message.nrbc)
         red.add_metric((name,), message.rbc_seen)
         platelets.add_metric((name,), message.platelets_seen)
-    yield from (white, edge, classes, nucleated, red, platelets)
+        if message.verdict is not None:
+            verdict.add_metric((name,), {state: state == message.verdict.state for state in get_args(VerdictState)})
+    yield from (white, edge, classes, nucleated, red, platelets, verdict)

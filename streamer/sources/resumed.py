@@ -10,6 +10,9 @@ from typing import Protocol, runtime_checkable
 from streamer.records import Frame, Skip
 from streamer.sources.base import PassedOnSource, Source, SourceError
 
+FIRST_FRAMES = 5
+"""Frames from which a run learns how large red cells are (analysis/magnification.py)."""
+
 
 @runtime_checkable
 class Seekable(Protocol):
@@ -22,14 +25,21 @@ class Seekable(Protocol):
 class ReadOnSource(PassedOnSource):
     """A finite source behind a frame that was analysed before. Opened already: its first `open` does nothing."""
 
-    def __init__(self, source: Source, last_frame_id: int, is_same: Callable[[Frame], bool]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        last_frame_id: int,
+        is_same: Callable[[Frame], bool],
+        passed: Callable[[Frame], None] = lambda frame: None,
+    ) -> None:
         """Opens `source` and goes to its frame `last_frame_id`, which `is_same` must recognise; SourceError where it
-        does not, or where there is no such frame. What was skipped on the way is not reported again."""
+        does not, or where there is no such frame. `passed` is shown frames of before, in order, the first FIRST_FRAMES
+        at least: what was measured of them is measured again. What was skipped on the way is not reported again."""
         super().__init__(source)
         self._is_open = True
         source.open()
         try:
-            frame = _go_to(source, last_frame_id)
+            frame = _go_to(source, last_frame_id, passed)
             if frame is None or not is_same(frame):
                 got = "fewer frames" if frame is None else "another picture"
                 raise SourceError(
@@ -62,10 +72,18 @@ class NumberedOnSource(PassedOnSource):
         return replace(item, frame_id=self._first + item.frame_id) if isinstance(item, Frame) else item
 
 
-def _go_to(source: Source, frame_id: int) -> Frame | None:
-    if isinstance(source, Seekable):
-        source.seek(frame_id)
+def _go_to(source: Source, frame_id: int, passed: Callable[[Frame], None]) -> Frame | None:
+    """The frame of that number, or the first after it; None where there are fewer."""
+    shown = 0
     while True:
         item = source.read()
-        if item is None or (isinstance(item, Frame) and item.frame_id >= frame_id):
+        if not isinstance(item, Frame):
+            if item is None:
+                return None
+            continue
+        passed(item)
+        shown += 1
+        if item.frame_id >= frame_id:
             return item
+        if shown == FIRST_FRAMES and isinstance(source, Seekable):
+            source.seek(frame_id)

@@ -76,8 +76,9 @@ def add_options(parser: Parser) -> None:
     models.add_argument("--backend", choices=get_args(Backend), help="what runs them")
     models.add_argument(
         "--inference",
-        metavar="ENDPOINT,...",
-        help="leukostream serve elsewhere, or kserve://HOST:PORT, runs them while it answers; else this machine does",
+        metavar="ENDPOINT,...|ray",
+        help="leukostream serve elsewhere, ray for those of leukostream fleet, or kserve://HOST:PORT, runs them while"
+        " it answers; else this machine does",
     )
     models.add_argument("--server-key", metavar="FILE", help="public key of the inference servers, with --keys")
     models.add_argument("--batch", type=whole, metavar="N", help="frames a call of the detector (default: 1 on a CPU)")

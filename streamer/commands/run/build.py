@@ -102,8 +102,9 @@ class Assembled(Generic[AnyViewer]):
     """What the classifiers get wrong, for people."""
 
 
-def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
-    """Analyse the sources of the configuration until they end or the user stops it. `sinks` get the messages too."""
+def run(config: Config, sinks: Sequence[Sink] = (), known: Mapping[str, SlideInfo] | None = None) -> int:
+    """Analyse the sources of the configuration until they end or the user stops it. `sinks` get the messages too.
+    `known`: what was said of their slides elsewhere, by source; the configuration wins."""
     if not config.source:
         raise UsageError("got no source, expected --source [NAME=]SRC (to try it out: leukostream run --source sim:)")
     keep_freed_memory()
@@ -115,7 +116,7 @@ def run(config: Config, sinks: Sequence[Sink] = ()) -> int:
     def display_of(note: str | None, opened: Mapping[str, Source]) -> Display:
         return open_display(config, people, note, lengths=lambda: _lengths(opened))
 
-    with assembled(config, people, held, display_of, sinks) as parts:
+    with assembled(config, people, held, display_of, sinks, known) as parts:
         pipeline, display = parts.pipeline, parts.viewer
         if isinstance(display, Dashboard):
             display.obey(parts.keyboard)
@@ -152,17 +153,19 @@ def assembled(
     tell: Say,
     viewer_of: Callable[[str | None, Mapping[str, Source]], AnyViewer],
     more_sinks: Sequence[Sink] = (),
+    known: Mapping[str, SlideInfo] | None = None,
 ) -> Iterator[Assembled[AnyViewer]]:
     """The parts of a run, to be started and finished inside; leaving closes what it opened, and writes the report that
     is due. `tell` gets what there is to say before the start, `people` what is said then. `viewer_of` makes the viewer,
-    given the note on what the classifiers get wrong, and the sources by name. `more_sinks` get the messages too."""
+    given the note on what the classifiers get wrong, and the sources by name. `more_sinks` get the messages too.
+    `known` as of `run`."""
     if config.resume and config.journal is None:
         raise UsageError("--resume: got no --journal, expected the journal of the run that is to be resumed")
     with (
         _one_thread_of_opencv(),  # frames are analysed side by side; OpenCV's own threads would only get in between
         _metrics(config) as metrics,  # first of all, so that it says what is starting
         contextlib.ExitStack() as outer,
-        _assembled(config, metrics, outer, people, tell, viewer_of, more_sinks) as parts,
+        _assembled(config, metrics, outer, people, tell, viewer_of, more_sinks, known or {}) as parts,
     ):
         yield parts
 
@@ -176,13 +179,14 @@ def _assembled(
     held: Say,
     viewer_of: Callable[[str | None, Mapping[str, Source]], AnyViewer],
     more_sinks: Sequence[Sink],
+    known: Mapping[str, SlideInfo],
 ) -> Iterator[Assembled[AnyViewer]]:
     """`outer` closes what is needed until everything of the run is closed."""
-    config = _with_site(config, held)
+    config = with_site(config, held)
     sources = list(open_sources(config))
     _check_area(config, sources)
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
-    slides = slides_of(config, [one.name for one in sources])
+    slides = slides_of(config, [one.name for one in sources], known)
     inference = open_inference(config, held)
     if inference is not None:
         outer.callback(inference.close)
@@ -339,7 +343,7 @@ class _HeldLines:
             self(line)
 
 
-def _with_site(config: Config, say: Say) -> Config:
+def with_site(config: Config, say: Say) -> Config:
     """With the profile of its site as classifier, where it has one; UsageError where another one is given too."""
     if config.site is None:
         return config
@@ -423,6 +427,7 @@ def _open_journal(
         run_id=stamp.run_id,
         configuration=msgspec.json.encode(config).decode(),
         on_remark=remark,
+        passed=lambda frame: models[frame.source].magnification.look(frame),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engines.base import Engine, EngineId, UsageError
 from streamer.config import Config
 from streamer.inference.client import InferenceClient
+from streamer.inference.fleet_watch import AUTO, RAY, FleetInference
 from streamer.inference.kserve import SCHEME, KserveInference
 from streamer.records import InferenceStatus
 
@@ -31,6 +32,9 @@ def open_inference(config: Config, say: Say) -> Inference | None:
         if config.server_key is not None:
             raise UsageError("--server-key: got no --inference, expected the address of the servers it is the key of")
         return None
+    if config.inference.partition("://")[0] == RAY:
+        address = config.inference.removeprefix(RAY).removeprefix("://") or AUTO
+        return FleetInference(_client(config, (), say), address, say)
     endpoints = list(dict.fromkeys(part.strip() for part in config.inference.split(",") if part.strip()))
     if not endpoints:
         raise UsageError(f"--inference {config.inference!r}: got no address, expected ENDPOINT[,ENDPOINT...]")
@@ -43,6 +47,10 @@ def open_inference(config: Config, say: Say) -> Inference | None:
         if config.server_key is not None:
             raise UsageError(f"--server-key with {endpoints[0]}: got a key, expected none: it is plain HTTP")
         return KserveInference(endpoints[0], insecure=config.insecure, say=say)
+    return _client(config, endpoints, say)
+
+
+def _client(config: Config, endpoints: Sequence[str], say: Say) -> InferenceClient:
     return InferenceClient(
         endpoints,
         insecure=config.insecure,

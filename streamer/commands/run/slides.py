@@ -51,8 +51,11 @@ class SlideOfSource:
         return label_reader(wanted) if wanted else None
 
 
-def slides_of(config: Config, sources: Sequence[str]) -> dict[str, SlideOfSource]:
-    """By source. UsageError for a source that there is not, for texts and counts that can't be, and for files."""
+def slides_of(
+    config: Config, sources: Sequence[str], known: Mapping[str, SlideInfo] | None = None
+) -> dict[str, SlideOfSource]:
+    """By source; `known` is what was said before, elsewhere. UsageError for a source that there is not, for texts and
+    counts that can't be, and for files."""
     given = {option: values_by_source(option, getattr(config, option), sources) for option in (*FIELDS, "slide_info")}
     wbc = values_by_source("wbc", config.wbc, sources)
     scales = choose_scales(config.um_per_px, sources)
@@ -61,7 +64,8 @@ def slides_of(config: Config, sources: Sequence[str]) -> dict[str, SlideOfSource
         own = {option: values.get(source) for option, values in given.items()}
         elsewhere = {option: own[option] for option in ELSEWHERE if own[option] in (SCANNED, LABEL)}
         own |= dict.fromkeys(elsewhere)
-        said = said_of_slide(own, wbc.get(source), config.wbc_includes_nrbc)
+        before = {} if known is None or source not in known else _said(known[source])
+        said = {**before, **said_of_slide(own, wbc.get(source), config.wbc_includes_nrbc)}
         slides[source] = SlideOfSource(
             source,
             said if scales[source] is None else {**said, "um_per_px": scales[source]},
@@ -71,6 +75,10 @@ def slides_of(config: Config, sources: Sequence[str]) -> dict[str, SlideOfSource
     if config.wbc_includes_nrbc and not any("wbc" in one.said for one in slides.values()):
         raise UsageError("--wbc-includes-nrbc: got no white-cell count, expected --wbc N too")
     return slides
+
+
+def _said(slide: SlideInfo) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(slide).items() if value}
 
 
 def values_by_source(option: str, given: str | float | Sequence[str] | None, sources: Sequence[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engines.base import LeukostreamError, UsageError
 from streamer.analysis import models
 from streamer.cli import main
-from streamer.records import StreamStatus
+from streamer.records import InferenceServerStatus, InferenceStatus, StreamStatus, Verdict
 from streamer.sinks.metrics import Metrics
 from streamer.sinks.metrics_server import REQUEST_TIMEOUT_S, MetricsServer
 from streamer.sinks.readiness import RunWatch
@@ -32,6 +32,28 @@ from tests.streamer.journal.journal_cases import classifier, detector, write_ima
 from tests.streamer.protocol.message_cases import Clock, frame_message, make_differential, make_factory, make_health
 
 SECOND_NS = 1_000_000_000
+
+
+def make_inference() -> InferenceStatus:
+    server = InferenceServerStatus(
+        state="ready",
+        release="1.0",
+        requests=9,
+        answered=9,
+        outstanding=0,
+        faults={"stale": 1},
+        latency_ms={"p50": 9.0, "p99": 20.0},
+    )
+    return InferenceStatus(
+        servers={"tcp://a:1": server},
+        remote=9,
+        local=1,
+        local_share=0.1,
+        resent=0,
+        late=0,
+        sent_bytes=1,
+        received_bytes=1,
+    )
 
 
 class Run:
@@ -300,10 +322,15 @@ def test_the_document_lists_every_name() -> None:
     metrics, factory = Metrics(), make_factory()
     source = msgspec.structs.replace(make_health().sources["cam"], skipped={"not an image": 1})
     stream = StreamStatus(connections=1, lost={"frame": 1}, requests=1, refused={"malformed": 1}, window_bytes=1)
+    elsewhere = msgspec.structs.replace(make_health().models, inference=make_inference())
     metrics.publish(
-        factory.health(dataclasses.replace(make_health(), sources={"cam": source}, stream=stream, jsonl_lost=1)), None
+        factory.health(
+            dataclasses.replace(make_health(), models=elsewhere, sources={"cam": source}, stream=stream, jsonl_lost=1)
+        ),
+        None,
     )
-    metrics.publish(factory.differential(msgspec.structs.replace(make_differential(5), edge=1)), None)
+    verdict = Verdict(state="incomplete", reasons=())
+    metrics.publish(factory.differential(msgspec.structs.replace(make_differential(5), edge=1, verdict=verdict)), None)
     names = {sample.name for family in metrics.collect() for sample in family.samples}
     text = Path(__file__).parents[3].joinpath("docs", "protocol.md").read_text("utf-8")
     section = text.partition("\n## Health over HTTP\n")[2].partition("\n## ")[0]

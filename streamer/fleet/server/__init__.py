@@ -1,0 +1,1 @@
+"""The page of many microscopes, of the review's style."""
