@@ -40,6 +40,9 @@ class Augmentation:
     whole_share: float = 0.3
     wide_share: float = 0.25
     stain: float = 0.35
+    apart: float = 0.0
+    """Of what is no nucleus, red cells too, by itself: how deep and how red a cytoplasm is beside its nucleus is the
+    laboratory's, how red its granules are beside the red cells is the cell's."""
     mixing: float = 0.08
     gamma: float = 0.25
     white_balance: float = 0.25
@@ -52,6 +55,8 @@ class Augmentation:
     blur_share: float = 0.25
     fringe_share: float = 0.15
     sharpen_share: float = 0.12
+    granules_share: float = 0.0
+    """Of the crops, those whose grain, of about a granule's size, is flattened or heightened."""
     coarse_share: float = 0.3
     jpeg_share: float = 0.25
     cut_share: float = 0.08
@@ -76,7 +81,7 @@ class Augmentation:
 
 
 COLOURS = (
-    *("stain", "mixing", "gamma", "white_balance", "brightness", "gradient", "hue_rad", "saturation"),
+    *("stain", "apart", "mixing", "gamma", "white_balance", "brightness", "gradient", "hue_rad", "saturation"),
     *("appearance_share", "haze_share"),
 )
 """Of Augmentation, what changes colours and light."""
@@ -181,6 +186,8 @@ def degrade(image: np.ndarray, factor: float, rng: np.random.Generator, augmenta
         soft = cv2.GaussianBlur(image, (0, 0), max(0.5, rng.uniform(0.8, 2.5) * unit))
         strength = rng.uniform(0.3, 1.5)
         image = np.asarray(cv2.addWeighted(image, 1 + strength, soft, -strength, 0))
+    if augmentation.granules_share and rng.random() < augmentation.granules_share:
+        image = regrained(image, unit, rng)
     if rng.random() < augmentation.jpeg_share:
         _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))))
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
@@ -219,6 +226,34 @@ def fringed(image: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndar
     return image
 
 
+def regrained(image: np.ndarray, unit: float, rng: np.random.Generator) -> np.ndarray:
+    """Detail between two Gaussians, about as large as granules, taken down to a quarter or up to two and a half times;
+    `unit` as of `blurred`."""
+    fine = max(0.4, rng.uniform(0.5, 1.2) * unit)
+    soft, softer = (cv2.GaussianBlur(image, (0, 0), sigma).astype(np.float32) for sigma in (fine, 3 * fine))
+    gain = rng.uniform(-0.75, 1.5)
+    return np.asarray(np.clip(image + gain * (soft - softer), 0, 255), np.uint8)
+
+
+def stained_apart(density: Tensor, rng: np.random.Generator, strength: np.ndarray) -> Tensor:
+    """Optical density float32 (N, h * w, 3) with the stain changed where no nucleus is: all of it exp(-s / 2) to
+    exp(s / 2) times as strong, its eosin exp(-s) to exp(s) times beside, s being `strength` (N,).
+
+    Stain is what a pixel has above the plasma, the lightest parts. Haematoxylin takes most of the red light and eosin
+    next to none: a nucleus is what lets less red through than midway between plasma and the darkest parts, with soft
+    edges.
+    """
+    levels = torch.quantile(density[:, ::16], torch.tensor([0.1, 0.98]), dim=1)
+    plasma, reach = levels[0, :, None], (levels[1] - levels[0])[:, None, 2]
+    stain = density - plasma
+    elsewhere = torch.sigmoid((reach / 2 - stain[..., 2]) / (0.08 * reach + 1e-3))
+    gains = rng.uniform(-0.5, 0.5, (len(density), 1)) + rng.uniform(-1, 1, (len(density), 1)) * [0, 1, 0]
+    unmixed, mixed = (torch.from_numpy(m.astype(np.float32)) for m in (np.linalg.inv(_STAINS), _STAINS))
+    amounts = torch.matmul(stain, unmixed).clamp_(min=0)  # below the plasma is noise, which grew green
+    amounts *= torch.from_numpy(np.expm1(gains * strength[:, None]).astype(np.float32))[:, None]
+    return density + torch.matmul(amounts, mixed).mul_(elsewhere[..., None])
+
+
 def relight(
     images: Tensor,
     rng: np.random.Generator,
@@ -243,6 +278,8 @@ def relight(
         maps, moves = lending.appearances.maps([lending.laboratories[i] for i in borrowed.tolist()], rng)
         offset[borrowed] += np.einsum("nj,njk->nk", moves, matrix[borrowed])
         matrix[borrowed] = maps @ matrix[borrowed]
+    if augmentation.apart:
+        density = stained_apart(density, rng, augmentation.apart * strength)
     places = _places(height, width)
     lamp = rng.normal(0, 1, (n, 5, 1)) * 0.7 + rng.normal(0, 1, (n, 5, 3)) * 0.7
     lamp *= (augmentation.gradient * rng.uniform(0, 1, n) ** 2 * (rng.random(n) < 0.5))[:, None, None]

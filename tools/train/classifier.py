@@ -91,6 +91,9 @@ class Recipe:
     style_share: float = 0.25
     appearance_share: float = 0.4
     """Of the crops, those that are shown in the colours of another laboratory."""
+    apart: float = 0.0
+    granules_share: float = 0.0
+    """Both as of `Augmentation`."""
     fixed_share: float = 0.45
     """Of the crops of known magnification, those of a fixed physical size."""
     covered_share: float = 0.04
@@ -137,6 +140,8 @@ def augmentation(recipe: Recipe) -> Augmentation:
         coarse_share=0.5,
         jpeg_share=0.6,
         appearance_share=recipe.appearance_share,
+        apart=recipe.apart,
+        granules_share=recipe.granules_share,
     )
 
 

@@ -301,7 +301,7 @@ def test_a_teacher_alone_makes_the_labels_worth_nothing_and_stays_as_it_is() -> 
 
 
 def test_from_a_step_on_colours_are_changed_less_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = task(dataclasses.replace(TINY, milder_from=0.5, milder=0.25, style_share=0.4))
+    subject = task(dataclasses.replace(TINY, milder_from=0.5, milder=0.25, style_share=0.4, apart=1.0))
     used: list[augment.Augmentation] = []
     original = classifier.make_batch
 
