@@ -77,7 +77,7 @@ def test_a_missing_model_says_how_to_get_it(file: Path, capsys: pytest.CaptureFi
     with pytest.raises(ModelNotFoundError) as raised:
         load_detector("large")
     assert str(raised.value) == f"large: got its card but not large.onnx; {expected}"
-    assert main(["models"]) == 0
+    assert main(["models", "show", "large"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "large detector, not here: a detector that does not ship" in said
     assert expected in said
@@ -86,7 +86,7 @@ def test_a_missing_model_says_how_to_get_it(file: Path, capsys: pytest.CaptureFi
 def test_a_clone_has_it_by_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(file, registry._zoo() / PUBLISHED)
     assert load_detector("large", backend="onnxruntime").card.name == "large"
-    assert main(["models"]) == 0
+    assert main(["models", "show", "large"]) == 0
     assert "large detector, in the clone:" in " ".join(capsys.readouterr().out.split())
 
 
@@ -108,7 +108,7 @@ def test_a_pulled_model_is_found_by_name(file: Path, served: str, way: str, caps
     assert [path.name for path in cache_folder().iterdir()] == ["large.onnx"]
     assert str(cache_folder() / "large.onnx") in capsys.readouterr().out
     assert load_detector("large", backend="onnxruntime").card.name == "large"
-    assert main(["models"]) == 0
+    assert main(["models", "show", "large"]) == 0
     assert "large detector, in the cache folder:" in " ".join(capsys.readouterr().out.split())
 
 

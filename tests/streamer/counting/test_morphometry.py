@@ -19,7 +19,7 @@ from streamer.commands.recount import recount
 from streamer.config import Config
 from streamer.counting.decision import ClassDecision
 from streamer.counting.morphometry import ShapeBook, ShapeMeter, clear_of_edges, look_quality
-from streamer.dashboard.panels import cells_panel
+from streamer.dashboard.cells import cells_panel
 from streamer.dashboard.state import DashboardState
 from streamer.dashboard.words import described
 from streamer.interop.cells_csv import SHAPE_COLUMNS
