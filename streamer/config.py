@@ -166,8 +166,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     audit: Annotated[float, Meta(ge=0.0, le=100.0)] = 2.0
     """With `area`: percentage of the other frames that the detector sees as a proof that nothing is lost."""
     budget: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
-    """With `area`, in live mode: percentage of the machine that the models may take, shared by the sources; frames with
-    something new are left out where it is too little. None: what they need."""
+    """In live mode: percentage of the machine that the models may take, shared by the sources; frames with something
+    new are left out where it is too little, and those with nothing new, as with `area`. None: what they need."""
     min_score: Fraction | None = None
     """Lowest score published; None: the detector card's operating threshold."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None

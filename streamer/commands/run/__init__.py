@@ -95,7 +95,7 @@ def add_options(parser: Parser) -> None:
         "--budget",
         type=number,
         metavar="PERCENT",
-        help="with --area, of cameras: of the machine, for the models at most",
+        help="of the machine, for the models of cameras at most; looks only at what is new, as --area does",
     )
     counting = parser.add_argument_group("counting", "what counts, and when it is enough")
     counting.add_argument(

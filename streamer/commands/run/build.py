@@ -310,7 +310,7 @@ class SessionMaker:
             slide=slide,
             label=self.slides[source].reader(slide),
             on_remark=remark,
-            decider=self._decider(own.classifier) if self.config.area and not self.config.every_frame else None,
+            decider=self._decider(own.classifier) if _looks_at_area(self.config) else None,
         )
 
     def _decider(self, classifier: Classifier | OwnClasses | None) -> Decider:
@@ -354,12 +354,16 @@ def with_site(config: Config, say: Say) -> Config:
     return msgspec.structs.replace(config, classifier=profile.model)
 
 
+def _looks_at_area(config: Config) -> bool:
+    return (config.area or config.budget is not None) and not config.every_frame
+
+
 def _check_area(config: Config, sources: Sequence[OpenedSource]) -> None:
     """UsageError for a budget that can't be kept to."""
     if config.budget is None:
         return
-    if not config.area or config.every_frame:
-        raise UsageError("--budget: got a run that looks at every frame, expected one with --area")
+    if config.every_frame:
+        raise UsageError("--budget: got --every-frame beside it, expected one of the two")
     for one in sources:
         if one.mode != "live":
             raise UsageError(

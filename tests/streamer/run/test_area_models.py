@@ -53,9 +53,8 @@ def test_the_cells_are_those_of_every_frame(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--budget", "50"], "expected one with --area"),
-        (["--area", "--every-frame", "--budget", "50"], "expected one with --area"),
-        (["--area", "--budget", "50"], "in analysis mode, which loses nothing, expected live mode"),
+        (["--every-frame", "--budget", "50"], "got --every-frame beside it"),
+        (["--budget", "50"], "in analysis mode, which loses nothing, expected live mode"),
         (["--area", "--budget", "0"], "budget"),
         (["--audit", "101"], "audit"),
     ],
