@@ -238,7 +238,10 @@ def test_frames_of_many_sources_go_into_one_batch_and_come_back_in_order():
     detector, classifier = find_by_script(one_cell_in_view(frames)), always(0)
     sizes = counted(detector, classifier)
     published = run(sources, detector, classifier, workers=1, max_batch=4, now_ns=lambda: 0, queue=2)
-    assert sizes["detector"] == [4] * frames
+    # Four of whatever is placed: at the end too few may be left of all but one.
+    assert sum(sizes["detector"]) == count * frames
+    assert max(sizes["detector"]) == count
+    assert sizes["detector"].count(count) >= frames - 2
     assert sum(sizes["classifier"]) == count * sum(
         label == WHITE for rows in one_cell_in_view(frames).values() for _, _, label in rows
     )
