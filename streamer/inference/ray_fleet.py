@@ -274,7 +274,7 @@ def _actor(class_: type) -> Any:
 
 def _own_ip() -> str:
     """Of this node, as the others of its cluster reach it."""
-    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return str(ray.util.get_node_ip_address())
 
 
 def _generation(name: str) -> str:
