@@ -99,11 +99,12 @@ def main(options: Options) -> int:
         from streamer.commands.fleet.serving import serve
 
         return serve(options)
+    wanted = _workers(options.workers) if options.command == "up" else None
     with needed("fleet", "fleet"):
         from streamer.commands.fleet import servers
-    if options.command == "down":
+    if wanted is None:
         return servers.down(options.address)
-    least, most, kind = _workers(options.workers)
+    least, most, kind = wanted
     return servers.up(options, kind, least, most)
 
 
