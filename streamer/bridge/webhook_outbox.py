@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from engines.base import LeukostreamError
+from streamer.interop.store import open_store
 
 APPLICATION_ID = 0x4C455557
 """Distinguishes the file from other SQLite files: "LEUW"."""
@@ -50,26 +51,8 @@ class WebhookOutbox:
         self._path, self._url = path, url
         with self._reporting():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=0.0, isolation_level=None)
-            try:
-                self._open()
-            except BaseException:
-                self._database.close()
-                raise
-
-    def _open(self) -> None:
-        self._database.execute("PRAGMA trusted_schema = OFF")
-        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.execute("BEGIN EXCLUSIVE")  # and the lock is kept
-        [found] = self._database.execute("PRAGMA application_id").fetchone()
-        tables = [sql for (sql,) in self._database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-        if not found and not tables:
-            self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._database.execute(SCHEMA)
-        elif found != APPLICATION_ID or tables != [SCHEMA.strip()]:
-            raise LeukostreamError(f"{self._path}: got another file, expected a bridge's results; see --state")
-        self._database.execute("COMMIT")
+            other_file = LeukostreamError(f"{path}: got another file, expected a bridge's results; see --state")
+            self._database = open_store(path, APPLICATION_ID, SCHEMA, other_file)
 
     def close(self) -> None:
         self._database.close()

@@ -18,7 +18,8 @@ from typing import Literal, Self
 
 from streamer.interop.hl7_messages import Hl7Message
 from streamer.interop.mllp import Answer, Receiver
-from streamer.interop.sent import APPLICATION_ID, SCHEMA, OutboxError, refuse_other_file, tables_of
+from streamer.interop.sent import APPLICATION_ID, SCHEMA, OutboxError, other_file
+from streamer.interop.store import open_store
 
 State = Literal["waiting", "acknowledged", "refused"]
 
@@ -40,26 +41,7 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._reporting():
-            self._database = sqlite3.connect(path, timeout=0.0, isolation_level=None)
-            try:
-                self._open()
-            except BaseException:
-                self._database.close()
-                raise
-
-    def _open(self) -> None:
-        self._database.execute("PRAGMA trusted_schema = OFF")
-        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.execute("BEGIN EXCLUSIVE")  # and the lock is kept
-        [found] = self._database.execute("PRAGMA application_id").fetchone()
-        tables = tables_of(self._database)
-        if not found and not tables:
-            self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._database.execute(SCHEMA)
-        else:
-            refuse_other_file(self._path, found, tables)
-        self._database.execute("COMMIT")
+            self._database = open_store(path, APPLICATION_ID, SCHEMA, other_file(path))
 
     def __enter__(self) -> Self:
         return self

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from engines.base import LeukostreamError
+from streamer.interop.store import holds
 
 APPLICATION_ID = 0x4C455558
 """Distinguishes the file from other SQLite files: "LEUX"."""
@@ -67,8 +66,8 @@ def acknowledged(path: Path) -> list[Sending]:
         address = f"file:{quote(str(path.absolute()))}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0.0)) as database:
             database.execute("PRAGMA trusted_schema = OFF")
-            [found] = database.execute("PRAGMA application_id").fetchone()
-            refuse_other_file(path, found, tables_of(database))
+            if not holds(database, APPLICATION_ID, SCHEMA):
+                raise other_file(path)
             rows = database.execute(
                 "SELECT receiver, control_id, session, kind, er7, stored_utc, answered_utc FROM messages"
                 " WHERE state = 'acknowledged' ORDER BY answered_utc, control_id"
@@ -84,14 +83,9 @@ def acknowledged(path: Path) -> list[Sending]:
     ]
 
 
-def tables_of(database: sqlite3.Connection) -> Sequence[Any]:
-    return database.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
-
-
-def refuse_other_file(path: Path, application_id: int, tables: Sequence[Any]) -> None:
-    """OutboxError unless the tables are those of a store."""
-    if application_id != APPLICATION_ID or list(tables) != [(SCHEMA.strip().removesuffix(";"),)]:
-        raise OutboxError(f"{path}: got another file, expected leukostream's store of what was sent")
+def other_file(path: Path) -> OutboxError:
+    """For a file that is no store."""
+    return OutboxError(f"{path}: got another file, expected leukostream's store of what was sent")
 
 
 def _status(er7: str) -> str:

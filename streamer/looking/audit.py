@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
+from engines.geometry import iou_matrix
+
 SAME = 0.3
 """Intersection over union from which on a box is a cell of the map."""
 MOST_MISSED = 0.02
@@ -66,9 +68,4 @@ class Audit:
 
 def _are_among(boxes: FrameBoxes, others: FrameBoxes) -> npt.NDArray[np.bool_]:
     """(n,) whether each box is one of the others, as far as overlap says."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.maximum(high - low, 0).prod(2)
-    areas = [(one[:, 2:] - one[:, :2]).prod(1) for one in (boxes, others)]
-    iou = shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-9)
-    return np.asarray((iou >= SAME).any(1))
+    return np.asarray((iou_matrix(boxes, others) >= SAME).any(1))
