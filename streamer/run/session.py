@@ -292,9 +292,9 @@ class SlideSession:
         state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
             with stored.reading("trackers.state"):
-                keyframes, readings = list(stored.stage.keyframes()), list(stored.stage.readings())
-                tracker.restore(keyframes, state, readings)
-                counted = CountedStage((one for one, _ in keyframes), readings, state, config=STAGE)
+                readings = list(stored.stage.readings())
+                counted = CountedStage(readings, state, config=STAGE)
+                tracker.restore(counted.noting(stored.stage.keyframes()), state, readings)
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
                 with stored.reading("checkpoints.state"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from streamer.stage.config import StageConfig
 from streamer.stage.keyframes import KeyframeState
+from streamer.stage.preparation import PreparedFrame
 from streamer.stage.readings import KeyframeReading
 from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker import StageTracker
@@ -18,17 +19,24 @@ class CountedStage:
 
     def __init__(
         self,
-        keyframes: Iterable[KeyframeState] = (),
         readings: Iterable[KeyframeReading] = (),
         state: TrackerState | None = None,
         *,
         config: StageConfig,
     ) -> None:
-        """`keyframes`, `readings` and `state`: what the tracker begins with."""
+        """`readings` and `state`: what the tracker begins with, and `noting` its keyframes."""
         self._config = config
-        self._keyframes = {state.number: state for state in keyframes}
+        self._keyframes: dict[int, KeyframeState] = {}
         self._readings = list(readings)
         self._state = state
+
+    def noting(
+        self, keyframes: Iterable[tuple[KeyframeState, PreparedFrame]]
+    ) -> Iterator[tuple[KeyframeState, PreparedFrame]]:
+        """The same, on their way to a tracker that begins with them; no picture is kept here."""
+        for state, picture in keyframes:
+            self._keyframes[state.number] = state
+            yield state, picture
 
     def add(self, changes: StageChanges) -> None:
         """A frame was counted that came with these."""
