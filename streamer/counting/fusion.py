@@ -155,8 +155,8 @@ class Fusion:
         return self._pooled(self._table.classes[rows], rows, [np.arange(len(self.class_names))])
 
     def surest(self, rows: npt.NDArray[np.intp]) -> Floats:
-        """(n,) the largest of each row's `probabilities`, 0 without looks. Remembered: it is asked for at every frame and
-        changes at a look."""
+        """(n,) the largest of each row's `probabilities`, 0 without looks. Remembered: it is asked for at every frame,
+        and changes at a look."""
         if len(self._surest) < self.rows:
             more = np.full(max(64, 2 * self.rows) - len(self._surest), np.nan, np.float32)
             self._surest = np.concatenate([self._surest, more])
