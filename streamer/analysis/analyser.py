@@ -95,6 +95,8 @@ class Analyser:
         self._explainer = explainer
         self._registration = RegistrationConfig()
         self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
+        self._no_looks: Classifications | None = None
+        """At no cell; None: not needed yet."""
 
     def group(self, frame: Frame, looked: bool = True) -> Hashable:
         """The same for frames that one run of the detector takes together: those of one input size, and those that are
@@ -189,6 +191,9 @@ class Analyser:
         if isinstance(self.classifier, OwnClasses):
             return [(self.classifier.looks(one, one.white_rows), None) for one in detections]
         chosen = [_white_cells(one, plan) for one, plan in zip(detections, plans, strict=True)]
+        is_empty = not any(len(labels) for _, labels in chosen)
+        if is_empty and self._no_looks is not None:
+            return [(self._no_looks, None)] * len(frames)
         widths = [self._rbc_px_for(frame) for frame in frames]
         crops = [
             self.classifier.crop(frame.image, boxes_px, rbc_px)
@@ -199,6 +204,8 @@ class Analyser:
         together, maps = looked
         if self._groups is not None:
             together = self._groups.narrowed(together, np.concatenate([labels for _, labels in chosen]))
+        if is_empty and self._explainer is None:  # without looks it depends on the models alone
+            self._no_looks = together
         ends = np.cumsum([len(labels) for _, labels in chosen]).tolist()
         parts = [slice(end - len(labels), end) for end, (_, labels) in zip(ends, chosen, strict=True)]
         return [

@@ -84,6 +84,7 @@ def _survey(
     """(focus of the reduced image, grey float32 at half its size, BGR uint8 at a quarter of its size)."""
     factor = max(1, round(max(image.shape[:2]) / long_side))
     small = halved if factor == 2 and halved is not None else _shrink(image, factor)
+    smaller = halved if factor == 1 and halved is not None else _shrink(small, 2)
     grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
     band = grey.shape[0] // 8  # one in the upper and one in the lower half stand for all of it
     gradient = curved = 0.0
@@ -92,13 +93,13 @@ def _survey(
         gradient += _power(along_x) + _power(along_y)
         curved += _power(curvature)
     focus = None if gradient < 1e-6 * image.size else float(np.sqrt(curved / gradient))
-    return focus, _shrink(grey, 2), _shrink(_shrink(small, 2), 2)
+    return focus, _shrink(grey, 2), _shrink(smaller, 2)
 
 
 def _contrast(half: npt.NDArray[Any]) -> float:
     coarse = _shrink(half, 2)
-    flat = coarse - cv2.GaussianBlur(coarse, (0, 0), 3)
-    return float(flat.std() / max(float(coarse.mean()), 1.0))
+    flat = cv2.subtract(coarse, cv2.GaussianBlur(coarse, (0, 0), 3))
+    return float(cv2.meanStdDev(flat)[1][0, 0]) / max(float(cv2.mean(coarse)[0]), 1.0)
 
 
 def _derivatives(image: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
@@ -130,8 +131,14 @@ def _smear(along_x: npt.NDArray[Any], along_y: npt.NDArray[Any]) -> float:
         for one, two in ((tiles_x, tiles_x), (tiles_x, tiles_y), (tiles_y, tiles_y))
     )
     power = np.maximum(xx + yy, 1e-9)
-    lean = float(np.hypot(np.median((xx - yy) / power), np.median(2 * xy / power)))
+    lean = float(np.hypot(_middle((xx - yy) / power), _middle(2 * xy / power)))
     return float(np.sqrt((1 + lean) / max(1 - lean, 1e-6)))
+
+
+def _middle(values: npt.NDArray[np.float32]) -> np.float32:
+    """The median of an odd number of values; NumPy's takes ten times as long for so few."""
+    middle: np.float32 = np.sort(values, axis=None)[values.size // 2]
+    return middle
 
 
 def _cover(image: npt.NDArray[Any]) -> float:
@@ -140,8 +147,8 @@ def _cover(image: npt.NDArray[Any]) -> float:
     side = max(3, max(green.shape) // 3)
     ground = cv2.blur(cv2.morphologyEx(green, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)), (side, side))
     level = cv2.divide(green, ground, scale=200)
-    threshold, _ = cv2.threshold(level, 0, 255, cv2.THRESH_OTSU)
-    return float((level <= threshold).mean())
+    _, ground_only = cv2.threshold(level, 0, 255, cv2.THRESH_OTSU)
+    return 1.0 - cv2.countNonZero(ground_only) / level.size
 
 
 def _shrink(image: npt.NDArray[Any], factor: int) -> npt.NDArray[Any]:

@@ -105,6 +105,7 @@ class Fusion:
         """Go on with another one's sums, which it keeps."""
         self._name(names)
         self._table.restore(columns)
+        self._surest = np.zeros(0, np.float32)
 
     def add(self, rows: npt.NDArray[np.intp], looks: Classifications, weights: Floats) -> None:
         """Add look i, with weights[i] of 0 to 1, to rows[i]; a row may come more than once."""
@@ -117,6 +118,7 @@ class Fusion:
                 f"looks: got classes {looks.class_names} and subclasses {looks.subclass_names}, expected those of the "
                 f"first look, {self.class_names} and {self.subclass_names}; use one classifier a session"
             )
+        self._forget(rows)
         floor = self._config.min_probability
         sums = self._table
         np.add.at(sums.weights, rows, weights)
@@ -133,12 +135,14 @@ class Fusion:
 
     def lighten(self, rows: npt.NDArray[np.intp], factor: float) -> None:
         """Let the looks of these rows so far count `factor` times what they did."""
+        self._forget(rows)
         sums = self._table
         for column in (sums.weights, sums.classes, sums.subclasses, sums.attributes):
             column[rows] *= factor
 
     def join(self, kept: int, gone: int) -> None:
         """Two rows turned out to be one cell."""
+        self._forget(np.array([kept, gone]))
         sums = self._table
         sums.familiar[kept] = max(sums.familiar[kept], sums.familiar[gone])
         sums.familiar[gone] = 0
@@ -149,6 +153,21 @@ class Fusion:
     def probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, C), each row sums to 1; rows without looks are NaN."""
         return self._pooled(self._table.classes[rows], rows, [np.arange(len(self.class_names))])
+
+    def surest(self, rows: npt.NDArray[np.intp]) -> Floats:
+        """(n,) the largest of each row's `probabilities`, 0 without looks. Remembered: it is asked for at every frame,
+        and changes at a look."""
+        if len(self._surest) < self.rows:
+            more = np.full(max(64, 2 * self.rows) - len(self._surest), np.nan, np.float32)
+            self._surest = np.concatenate([self._surest, more])
+        unknown = rows[np.isnan(self._surest[rows])]
+        if len(unknown):
+            self._surest[unknown] = np.nan_to_num(self.probabilities(unknown)).max(1)
+        return np.asarray(self._surest[rows], np.float32)
+
+    def _forget(self, rows: npt.NDArray[np.intp]) -> None:
+        """What `surest` remembers of rows that change."""
+        self._surest[rows[rows < len(self._surest)]] = np.nan
 
     def subclass_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
         """(n, S), those of one parent sum to 1, the only one of its parent has a probability of its own; rows without
@@ -216,6 +235,8 @@ class Fusion:
         """Columns of the values of each attribute."""
         values = sum(len(attribute.values) for attribute in names.attributes)
         self._table = SumTable(len(names.classes), len(names.subclasses), values)
+        self._surest = np.zeros(0, np.float32)
+        """NaN: not known, or changed since."""
 
     def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: list[npt.NDArray[np.intp]]) -> Floats:
         weights = self._table.weights[rows, None]

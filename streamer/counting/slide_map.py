@@ -359,14 +359,13 @@ class SlideMap:
         cells, field = self._cells, Field.of(placement, size_px, 0)
         around = field.size / 2
         rows = cells.within(field.island, np.concatenate([field.corner - around, field.corner + field.size + around]))
-        rows = rows[cells.exist(rows) & ~cells.partial[rows] & (cells.white_row[rows] >= 0)]
-        rows = rows[(cells.kind(rows) == 0) & (cells.reclassified_order[rows] == 0)]
-        rows = rows[cells.looks[rows] < self._config.most_looks]
+        rows = rows[cells.white_row[rows] >= 0]  # first, as most cells are red ones
+        rows = rows[(cells.looks[rows] < self._config.most_looks) & (cells.reclassified_order[rows] == 0)]
+        rows = rows[cells.exist(rows) & ~cells.partial[rows] & (cells.kind(rows) == 0)]
         if not len(rows) or not self._fusion.class_names:
             return NONE_KNOWN
-        sums = cells.white_row[rows].astype(np.intp)
-        surest = np.nan_to_num(self._fusion.probabilities(sums)).max(1)
-        unsure = (cells.class_index[rows] < 0) | (surest < self._config.sure) | self._tallies.are_listed(rows)
+        surest = self._fusion.surest(cells.white_row[rows].astype(np.intp))
+        unsure = (cells.class_index[rows] < 0) | (surest < self._config.sure) | self._tallies.were_listed(rows)
         rows = rows[unsure]
         return KnownCells(rows, cells.boxes[rows].copy(), cells.label[rows].astype(np.intp))
 

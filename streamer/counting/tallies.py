@@ -188,6 +188,10 @@ class Tallies:
             np.bincount(cells.subclass_index[rows[white]] + 1, minlength=1 + len(fusion.subclass_names)),
         )
 
+    def were_listed(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        """`are_listed`, as of their last `change`, of cells that there are; without looking at each again."""
+        return np.array([row in self._listed for row in rows.tolist()], np.bool_)
+
     def are_listed(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether the classes or subclasses of these cells are, or they count for a flag of the slide."""
         found = self._are_named(rows, LISTED)

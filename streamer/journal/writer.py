@@ -80,6 +80,8 @@ class Journal:
         self.database = connect(self.path)
         self.broken = False
         """Whether a write has failed. Nothing is written after that."""
+        self._is_durable: bool | None = None
+        """Whether what is written outlasts a crash of the system, as it is set now; None: as SQLite has it."""
 
     def session(self, source: str) -> SessionJournal | None:
         """The newest session of a source, to be continued; None if there is none."""
@@ -104,7 +106,9 @@ class Journal:
         """All writes within are stored when it ends, or none. JournalError if they can't be. `durable`: these, and all
         before them, outlast a crash of the system too."""
         try:
-            self.database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            if durable != self._is_durable:
+                self.database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._is_durable = durable
             self.database.execute("BEGIN IMMEDIATE")
             yield
             self.database.execute("COMMIT")
@@ -138,6 +142,8 @@ class SessionJournal:
         self._last: PreparedFrame | None = None
         self._found: PreparedFrame | None = None
         self._hidden: HiddenParts | None = None
+        self._has_partial_looks = False
+        """Whether their table is there."""
         self._static = StaticMask()
         self._static_row = StaticRow()
         self._progress: SourceProgress | None = None
@@ -278,7 +284,9 @@ class SessionJournal:
     def _partial_looks(self, seen: SeenFrame) -> None:
         found = seen.cell_looks
         ids = np.zeros(0, np.int32) if found is None else found.cell_ids.astype(np.int32)
-        self._db.execute(PARTIAL_LOOKS)
+        if not self._has_partial_looks:
+            self._db.execute(PARTIAL_LOOKS)
+            self._has_partial_looks = True
         self._db.execute(
             "INSERT INTO partial_looks VALUES (?, ?, ?, ?)",
             (self._number, seen.frame_id, packed(ids, "<i4"), packed([] if found is None else found.boxes_px, "<f4")),

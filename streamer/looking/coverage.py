@@ -11,6 +11,7 @@ islands are joined, and there are as many as the area has room for, not as there
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -83,11 +84,14 @@ def spots(size_px: tuple[int, int]) -> tuple[Depths, Depths]:
     return columns, rows
 
 
+@lru_cache(maxsize=16)
 def own_depths(size_px: tuple[int, int]) -> Depths:
     """(rows, columns) of the spots of a frame: how deep it shows each, 0 to 1: from what does for no cell to what does
     for all."""
     columns, rows = spots(size_px)
-    return _depths(columns, rows, (0.0, 0.0, float(size_px[0]), float(size_px[1])), max(size_px))
+    depths = _depths(columns, rows, (0.0, 0.0, float(size_px[0]), float(size_px[1])), max(size_px))
+    depths.setflags(write=False)
+    return depths
 
 
 def _depths(columns: Depths, rows: Depths, box: tuple[float, float, float, float], longer: int) -> Depths:

@@ -14,8 +14,8 @@ import numpy as np
 
 from streamer.looking.budget import Budget, LeftOut
 from streamer.looking.coverage import Coverage, Depths, own_depths
-from streamer.looking.owed import OwedLooks
-from streamer.looking.plan import NONE_KNOWN, Candidate, KnownCells
+from streamer.looking.owed import OwedCells, OwedLooks
+from streamer.looking.plan import Candidate
 from streamer.stage.placement import Correction
 
 GAIN = 0.3
@@ -55,9 +55,9 @@ class Decider:
         if self.owed is not None:
             self.owed.moved(order, corrections)
 
-    def owing(self, order: int, frame: Candidate) -> KnownCells:
-        """The cells to be looked at again in the frame of this number, which the detector does not see."""
-        return NONE_KNOWN if self.owed is None else self.owed.of(order, frame)
+    def owing(self, order: int, frame: Candidate) -> OwedCells | None:
+        """The cells to be looked at again in the frame of this number, which the detector does not see; None: none."""
+        return None if self.owed is None else self.owed.ask(order, frame)
 
     def look(self, frame: Candidate) -> None:
         """A frame is looked at, whoever decided it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,16 +56,54 @@ class OwedLooks:
 
     def of(self, order: int, frame: Candidate) -> KnownCells:
         """Cells, in the frame of this number, to be looked at again. Waits until what it depends on was counted."""
+        return self.ask(order, frame).wait()
+
+    def ask(self, order: int, frame: Candidate) -> OwedCells:
+        """As `of`, to be waited for later. Asked for in the frames' order, before the next one has `moved`."""
         position = frame.placement.position
         if order < self._lag or position is None or not frame.accepted or position.quality < LEAST_QUALITY:
-            return NONE_KNOWN
+            return OwedCells(self, -1, frame)
+        return OwedCells(self, -1 if self._moved_at > order - self._lag else order, frame)
+
+    def is_counted(self, order: int) -> bool:
+        """Whether all was counted that the cells of a frame of this number depend on, or nothing will be."""
         with self._changed:
-            self._changed.wait_for(lambda: self._given_up or self._counted > order - self._lag)
-            island, cells = self._owing.get(order - self._lag, (-1, NONE_KNOWN))
-        if island != position.island or not len(cells) or self._moved_at > order - self._lag:
+            return self._is_counted(order)
+
+    def wait_for(self, order: int) -> tuple[int, KnownCells]:
+        """(island, cells) that owed looks when the frames up to `lag` before this one had been counted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_counted(order))
+            return self._owing.get(order - self._lag, (-1, NONE_KNOWN))
+
+    def _is_counted(self, order: int) -> bool:
+        return self._given_up or self._counted > order - self._lag
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwedCells:
+    """Cells to be looked at again in one frame, which are known once the frames that they depend on were counted."""
+
+    _of: OwedLooks
+    _order: int
+    """-1: there are none, whatever is counted."""
+    _frame: Candidate
+
+    @property
+    def known(self) -> bool:
+        """Whether `wait` need not wait."""
+        return self._order < 0 or self._of.is_counted(self._order)
+
+    def wait(self) -> KnownCells:
+        """Once they are known; before the frame itself is counted, as they are forgotten then."""
+        if self._order < 0:
+            return NONE_KNOWN
+        island, cells = self._of.wait_for(self._order)
+        position = self._frame.placement.position
+        if position is None or island != position.island or not len(cells):
             return NONE_KNOWN
         boxes = cells.boxes_px - np.array([position.x_px, position.y_px] * 2)
         middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True)
         low, high = middles - AROUND / 2 * sides, middles + AROUND / 2 * sides
-        inside = (low >= 0).all(1) & (high <= np.array(frame.size_px)).all(1)
+        inside = (low >= 0).all(1) & (high <= np.array(self._frame.size_px)).all(1)
         return KnownCells(cells.cell_ids, boxes, cells.labels)[np.flatnonzero(inside)]

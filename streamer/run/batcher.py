@@ -27,6 +27,9 @@ Item = TypeVar("Item", bound=Queued)
 Group = Callable[[Any], Hashable]
 """What frames of one batch have in common: the same for frames that one run of one model takes together."""
 
+IsReady = Callable[[Any], bool]
+"""Whether a frame may be taken; one that may not holds up those behind it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SequencedFrame(Generic[Item]):
@@ -61,7 +64,8 @@ class Gathering(Generic[Item]):
     turn carries over to the next batch, so that a fast source can't keep a slow one waiting. The frames of a source
     stay in their order.
 
-    A source of `live` that has a frame waiting is not waited for: its next one is a whole frame time away.
+    A source of `live` that has a frame waiting is not waited for: its next one is a whole frame time away. A frame that
+    is not ready yet is no frame: whoever makes it ready has to ask again.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Gathering(Generic[Item]):
         max_wait_ms: float,
         live: Collection[str] = (),
         group: Group = lambda frame: None,
+        is_ready: IsReady = lambda frame: True,
     ) -> None:
         if max_frames < 1:
             raise ValueError(f"max_frames: got {max_frames}, expected 1 or more")
@@ -81,15 +86,19 @@ class Gathering(Generic[Item]):
         self._max_wait_ns = round(max_wait_ms * 1e6)
         self._live = frozenset(live)
         self._group = group
+        self._is_ready = is_ready
         self._next_order = dict.fromkeys(rings, 0)
         self._turn = 0
+        self.is_held_up = False
+        """Whether the last step saw a frame that is not ready."""
 
     def step(self, now_ns: int) -> list[SequencedFrame[Item]] | Wait | None:
         """A batch of 1 to `max_frames` frames; Wait where none is ready; None when every ring is drained."""
+        self.is_held_up = False
         while True:
             if all(ring.drained for ring in self._rings.values()):
                 return None
-            heads = {name: head for name, ring in self._rings.items() if (head := ring.peek()) is not None}
+            heads = {name: head for name, ring in self._rings.items() if (head := self._head(ring)) is not None}
             if not heads:
                 return Wait(None)
             oldest = min(heads.values(), key=lambda head: head.captured_ns)
@@ -137,8 +146,16 @@ class Gathering(Generic[Item]):
 
     def _next(self, name: str, group: Hashable) -> Item | None:
         """The next frame of a source; None where there is none, or it is of another group."""
-        head = self._rings[name].peek()
+        head = self._head(self._rings[name])
         return self._rings[name].get(timeout=0) if head is not None and self._group(head) == group else None
+
+    def _head(self, ring: Ring[Item]) -> Item | None:
+        """The next frame of a ring, left there; None where there is none that may be taken."""
+        head = ring.peek()
+        if head is None or self._is_ready(head):
+            return head
+        self.is_held_up = True
+        return None
 
 
 class Batcher(Generic[Item]):
@@ -153,10 +170,13 @@ class Batcher(Generic[Item]):
         max_wait_ms: float,
         live: Collection[str] = (),
         group: Group = lambda frame: None,
+        is_ready: IsReady = lambda frame: True,
     ) -> None:
         self._now_ns = now_ns
         self._changed = threading.Condition()
-        self._gathering = Gathering(rings, max_frames=max_frames, max_wait_ms=max_wait_ms, live=live, group=group)
+        self._gathering = Gathering(
+            rings, max_frames=max_frames, max_wait_ms=max_wait_ms, live=live, group=group, is_ready=is_ready
+        )
         for ring in rings.values():
             ring.listen(self._wake)
 
@@ -170,6 +190,8 @@ class Batcher(Generic[Item]):
             while True:
                 now_ns = self._now_ns()
                 step = self._gathering.step(now_ns)
+                if step is None:
+                    self._changed.notify_all()
                 if not isinstance(step, Wait):
                     return step
                 waits = [step.at_most_ns, None if until_ns is None else until_ns - now_ns]
@@ -178,9 +200,17 @@ class Batcher(Generic[Item]):
                     return []
                 self._changed.wait(None if shortest_ns is None else shortest_ns / 1e9)
 
-    def _wake(self) -> None:
+    def look_again(self) -> None:
+        """Frames may have become ready."""
         with self._changed:
-            self._changed.notify_all()
+            if self._gathering.is_held_up:
+                self._changed.notify_all()
+
+    def _wake(self) -> None:
+        """For one frame one worker is enough: each asks for frames before it waits, and the first to find the end tells
+        the others."""
+        with self._changed:
+            self._changed.notify()
 
 
 class InOrder(Generic[Result]):

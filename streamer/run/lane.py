@@ -87,8 +87,7 @@ class Lane:
     @property
     def enough(self) -> str | None:
         """Why no more frames of it are wanted; None while they are."""
-        total = self.session.count.total
-        if self.stop_at is not None and total >= self.stop_at:
+        if self.stop_at is not None and (total := self.session.count.total) >= self.stop_at:
             return f"{total} white cells were counted, and {self.stop_at} asked for"
         return "the limits are as narrow as asked for" if self.session.count.is_precise() else None
 

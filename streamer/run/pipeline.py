@@ -164,6 +164,7 @@ class Pipeline:
             max_wait_ms=limits.max_wait_ms,
             live=[name for name, lane in self._lanes.items() if lane.mode == "live"],
             group=lambda placed: analyser.group(placed.frame, placed.plan.detects),
+            is_ready=lambda placed: placed.is_ready,
         )
         # A worker takes a place before it takes frames, so the frame that all wait for always has one.
         self._places = threading.Semaphore(2 * limits.workers)
@@ -233,6 +234,7 @@ class Pipeline:
         self.stop("the run failed")
         for lane in self._lanes.values():
             lane.session.give_up()
+        self._batcher.look_again()
 
     def _work(self) -> None:
         try:
@@ -256,7 +258,7 @@ class Pipeline:
         if self._failure is not None:
             return [None] * len(batch)
         try:
-            return self._analyser.look([one.frame.measured for one in batch], [one.frame.plan for one in batch])
+            return self._analyser.look([one.frame.measured for one in batch], [one.frame.final_plan for one in batch])
         except Exception as error:
             self._fail(error)
             return [None] * len(batch)
@@ -307,6 +309,7 @@ class Pipeline:
         if analysed is None or lane.enough is not None:
             lane.ignored["analysis failed" if analysed is None else ENOUGH] += 1
             lane.session.pass_over()
+            self._batcher.look_again()
             result.placed.frame.settle(False)
             return
         self._outputs.show(analysed.frame)
@@ -320,6 +323,8 @@ class Pipeline:
             kept = True
         finally:
             analysed.frame.settle(kept)
+        if lane.session.area is not None:
+            self._batcher.look_again()
         self._send(emissions)
         for message, _ in emissions:
             if isinstance(message, FrameMessage):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from streamer.analysis.analyser import MeasuredFrame
 from streamer.looking.decision import Decider
+from streamer.looking.owed import OwedCells
 from streamer.looking.plan import WHOLE, Candidate, Plan
 from streamer.records import Frame
 from streamer.run.ring import Ring
@@ -32,6 +33,19 @@ class PlacedFrame:
     order: int
     """Among the placed frames of its slide."""
     plan: Plan = WHOLE
+    """But for the cells that are looked at again: see `final_plan`."""
+    owing: OwedCells | None = None
+    """None: no cell is looked at again."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all is known that `final_plan` waits for."""
+        return self.owing is None or self.owing.known
+
+    @property
+    def final_plan(self) -> Plan:
+        """What the models see of it."""
+        return self.plan if self.owing is None else replace(self.plan, cells=self.owing.wait())
 
     @property
     def frame(self) -> Frame:
@@ -186,5 +200,7 @@ class Placer:
         self._busy = busy
 
     def _hand_on(self, decider: Decider, placed: PlacedFrame, looked: bool, audit: bool = False) -> None:
-        plan = WHOLE if looked else Plan(False, decider.owing(placed.order, placed.candidate), audit)
-        self._placed.put(replace(placed, plan=plan))
+        if not looked:
+            owing = decider.owing(placed.order, placed.candidate)
+            placed = replace(placed, plan=Plan(False, audit=audit), owing=owing)
+        self._placed.put(placed)

@@ -274,6 +274,10 @@ def show(part: str, found: Any) -> None:
     console = Console()
     console.print(table)
     if part == "films":
+        for row in found:
+            console.print(
+                f"{row['film']}: {processor_line(row['runs'])}; every frame: {processor_line(row['every_frame'])}"
+            )
         console.print(card_arithmetic(CARD, found[0]["pixels"]))
     elif part == "growth" and "processor_line" in found:
         time, memory = found["processor_line"], found["memory_line"]
@@ -282,6 +286,14 @@ def show(part: str, found: Any) -> None:
             f"{time['largest_miss']:.1%} of its rise; {1000 * memory['slope']:.1f} kB of memory a field, off by "
             f"{memory['largest_miss']:.1%}"
         )
+
+
+def processor_line(runs: Sequence[dict[str, Any]]) -> str:
+    """Of each kind of thread, in words."""
+    names = dict.fromkeys(name for run in runs for name in run["threads_ms"])
+    threads = ", ".join(f"{name} {median(run['threads_ms'].get(name, 0.0) for run in runs):.2f}" for name in names)
+    loading = median(run["loading_ms"] for run in runs)
+    return f"ms of processor time a frame by thread: {threads}; loading the models {loading:.2f}"
 
 
 Lines = tuple[tuple[str, ...], list[tuple[str, ...]]]

@@ -76,6 +76,10 @@ class Run:
     classifier_px: float
     processor_ms: float
     """A frame, feeder apart; loading the models is in it."""
+    loading_ms: float
+    """What of it was spent before the first thread started: a second a run, whatever the number of frames."""
+    threads_ms: Mapping[str, float]
+    """A frame, by thread: reader (with the feeder), placer, worker, tail."""
     feeder_ms: float
     peak_mb: float
     fields: float
@@ -116,6 +120,8 @@ def read_run(lines: Path, figures: Path) -> Run:
         detector_px=cost["pixels"]["detector"] / count,
         classifier_px=cost["pixels"]["classifier"] / count,
         processor_ms=1000 * cost["processor_s"] / count,
+        loading_ms=1000 * cost["loading_s"] / count,
+        threads_ms={name: 1000 * seconds / count for name, seconds in sorted(cost["threads_s"].items())},
         feeder_ms=1000 * cost["feeder_s"] / count,
         peak_mb=cost["peak_mb"],
         fields=fields_visited(frames),

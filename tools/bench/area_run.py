@@ -3,7 +3,8 @@
 Its words are the file for these figures and then those of `leukostream`: FIGURES.json run --source film:FILM.npy …
 A source `film:` shows frames that were painted before (tools/bench/area_film.py), `painted:` those of the simulated
 slide; their processor time is the feeder's, and is kept apart from that of the run. Input tensors are counted where
-engines are called, whatever decides what they are given.
+engines are called, whatever decides what they are given. Processor time is told by thread, and apart from it what was
+spent before the first of them started, on loading the models above all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from unittest import mock
 from engines.backends.choice import EngineMaker
 from engines.base import Array, Engine, TensorSpec
 from streamer import cli
+from streamer.run.pipeline import Pipeline
 from streamer.sources import packages
 from tools.bench import area_film
 
@@ -107,16 +109,52 @@ def films() -> Iterator[None]:
         yield
 
 
+@dataclass(slots=True)
+class ProcessorTime:
+    """Seconds of it, by what they were spent on."""
+
+    started_s: float | None = None
+    """Of the process, when the pipeline started; None: it did not."""
+    threads_s: dict[str, float] = field(default_factory=dict)
+    """By the first word of a thread's name, of those that have ended."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Of what runs meanwhile."""
+        start, run = Pipeline.start, threading.Thread.run
+
+        def start_measured(pipeline: Pipeline) -> None:
+            self.started_s = time.process_time()
+            start(pipeline)
+
+        def run_measured(thread: threading.Thread) -> None:
+            try:
+                run(thread)
+            finally:
+                with self._lock:
+                    kind = thread.name.partition(" ")[0]
+                    self.threads_s[kind] = self.threads_s.get(kind, 0.0) + time.thread_time()
+
+        with (
+            mock.patch.object(Pipeline, "start", start_measured),
+            mock.patch.object(threading.Thread, "run", run_measured),
+        ):
+            yield
+
+
 def main(arguments: Sequence[str]) -> int:
     figures, *words = arguments
-    counts = InputPixels()
+    counts, processor = InputPixels(), ProcessorTime()
     begun = time.process_time()
-    with counted(counts), films():
+    with counted(counts), films(), processor.measured():
         status = cli.main(words)
     unit = 1e6 if sys.platform == "darwin" else 1e3
     found: dict[str, Any] = {
         "pixels": counts.pixels,
         "processor_s": time.process_time() - begun - area_film.fed_s(),
+        "loading_s": 0.0 if processor.started_s is None else processor.started_s - begun,
+        "threads_s": processor.threads_s,
         "feeder_s": area_film.fed_s(),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     }

@@ -299,3 +299,20 @@ def test_a_card_says_what_flags_a_slide():
 def test_a_wrong_table_is_refused_in_a_line(more, message):
     with pytest.raises(CardError, match=message):
         parse_card(CARD + more, "card.toml", stem="card")
+
+
+def test_who_is_owed_another_look_is_known_without_looking_at_each_again():
+    slide = Slide()
+    sure = likeliest("neutrophil", 0.99)
+    slide.show(
+        likeliest("blast", 0.95), sure, likeliest("immature granulocyte", 0.95), likeliest("monocyte", 0.7), sure
+    )
+    slide.show(sure, sure, likeliest("immature granulocyte", 0.95), likeliest("monocyte", 0.99), likeliest("blast"))
+    owed = []
+    for _ in range(5):
+        owed.append(slide.count.owing(Placement(StagePosition(0, 0.0, 0.0, 1.0), 0), (1300, 960)).cell_ids.tolist())
+        tallies = slide.count._slide._tallies
+        assert (tallies.were_listed(np.arange(5)) == tallies.are_listed(np.arange(5))).all()
+        slide.show(*[likeliest("neutrophil", 0.99)] * 5)
+    assert owed[0] == [0, 2, 4]  # flagged, flagged, unsure
+    assert owed[-1] == []  # each was looked at six times

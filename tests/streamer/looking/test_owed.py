@@ -68,3 +68,17 @@ def test_a_decision_waits_for_the_count_it_depends_on_or_for_its_end() -> None:
         end(owed)
         waiting.join(30)
         assert found == [0 if end is OwedLooks.give_up else 1]
+
+
+def test_what_is_asked_for_ahead_is_that_of_two_frames_before_all_the_same() -> None:
+    owed = OwedLooks(lag=2)
+    asked = []
+    for order in range(2, 5):
+        owed.moved(order, [Correction(0, 0, 5.0, 5.0)] if order == 4 else [])
+        asked.append(owed.ask(order, frame(0)))
+    assert [one.known for one in asked] == [False, False, True]  # of the last one the map has moved since
+    owed.counted(0, cells((100, 100, 160, 160)))
+    assert [one.known for one in asked] == [True, False, True]
+    owed.counted(0, cells((100, 100, 160, 160), (200, 100, 260, 160)))
+    owed.counted(0, NONE_KNOWN)
+    assert [len(one.wait()) for one in asked] == [1, 2, 0]

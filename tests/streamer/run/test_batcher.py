@@ -191,6 +191,36 @@ def test_a_waiting_worker_hears_of_the_end() -> None:
     assert answers == [None]
 
 
+def test_a_frame_that_is_not_ready_holds_up_its_source_alone() -> None:
+    ready = {"b"}
+    gathering = Gathering(rings(2, 3), max_frames=2, max_wait_ms=0, is_ready=lambda one: one.source in ready)
+    assert shown(gathering.step(9 * MS)) == ["b0", "b1"]
+    assert gathering.is_held_up
+    assert shown(gathering.step(9 * MS)) == ["b2"]
+    assert gathering.step(9 * MS) == Wait(None)
+    ready.add("a")
+    assert shown(gathering.step(9 * MS)) == ["a0", "a1"]
+    assert not gathering.is_held_up
+
+
+def test_workers_that_wait_for_a_frame_to_become_ready_look_again() -> None:
+    made, asked, ready = rings(1), threading.Event(), threading.Event()
+
+    def is_ready(one: Frame) -> bool:
+        asked.set()
+        return ready.is_set()
+
+    batcher = Batcher(made, now_ns=lambda: 0, max_frames=1, max_wait_ms=0, is_ready=is_ready)
+    answers: list[list[SequencedFrame[Frame]] | None] = []
+    worker = threading.Thread(target=lambda: answers.append(batcher.next_batch()), daemon=True)
+    worker.start()
+    assert asked.wait(30)
+    ready.set()
+    batcher.look_again()  # it waits by now: it asks and begins to wait under one lock
+    worker.join(30)
+    assert [shown(one) for one in answers] == [["a0"]]
+
+
 @given(st.permutations([(name, order) for name in "ab" for order in range(6)]))
 def test_results_come_back_in_order(finished: list[tuple[str, int]]) -> None:
     back: InOrder[int] = InOrder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from engines.backends.scripted import ScriptedEngine, candidates, detector_specs
 from streamer.records import Frame
 from tools.bench import area, area_film, area_results, area_run
 from tools.bench.area_results import Agreement, Line, Place, Run, agreement, card_arithmetic, matched, ratio
+from tools.bench.area_run import ProcessorTime
 
 
 def place(x_px: float, y_px: float = 0.0, class_name: str = "neutrophil", island: int = 0) -> Place:
@@ -21,7 +23,7 @@ def place(x_px: float, y_px: float = 0.0, class_name: str = "neutrophil", island
 
 
 def run_of(*cells: Place, verdict: str = "ready for review") -> Run:
-    return Run(2, 1.0, 3.0, 1.0, 1.0, 0.0, 1.0, 1.0, {}, {"p50": 1.0, "p99": 1.0}, cells, verdict)
+    return Run(2, 1.0, 3.0, 1.0, 1.0, 0.5, {}, 0.0, 1.0, 1.0, {}, {"p50": 1.0, "p99": 1.0}, cells, verdict)
 
 
 def frame_at(x_px: float, y_px: float = 0.0, *, accepted: bool = True) -> dict[str, object]:
@@ -168,6 +170,27 @@ def test_a_pan_goes_to_pictures_that_overlap_and_jumps_to_others() -> None:
     assert path[:3] == [(0, 0)] * 3
     assert path[3:14] == [(round(320 * step / 12), 0) for step in range(1, 12)]
     assert path[14:] == [(320, 0)] * 3 + [(5000, 0)] * 3
+
+
+def test_processor_time_is_told_by_the_kind_of_thread_that_spent_it() -> None:
+    def work() -> None:
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.02:
+            pass
+
+    processor = ProcessorTime()
+    with processor.measured():
+        threads = [threading.Thread(target=work, name=name) for name in ("worker 0", "worker 1", "tail")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(processor.threads_s) == ["tail", "worker"]
+    assert processor.threads_s["worker"] >= 0.04
+    assert processor.threads_s["tail"] >= 0.02
+    assert processor.started_s is None
+    line = area.processor_line([{"threads_ms": {"tail": ms}, "loading_ms": 3.0} for ms in (1.0, 2.0, 9.0)])
+    assert line.endswith("by thread: tail 2.00; loading the models 3.00")
 
 
 @pytest.mark.slow
