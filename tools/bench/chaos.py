@@ -1,0 +1,496 @@
+"""Microscopes whose servers, network, Ray and own processes are killed and cut at random:
+python -m tools.bench chaos --minutes 60 --seed 1 --json docs/benchmarks/chaos.json
+
+Each microscope counts a simulated slide of its own in analysis mode, slowly, as `run --resume` that is started again
+whenever it ends. Two of three ask two inference servers through a network that fails, the third the servers of a Ray
+fleet (--no-ray: all ask the two). The same slides are counted undisturbed at the same time, in one process. At the end
+each journal must equal that of the undisturbed run, row by row, but for ids, times and hosts, and no microscope may
+have stopped for longer than two seconds, unless its own process was killed: how long that took is said apart. Where the
+undisturbed run stood still at the same time, the machine was busy, and that time is taken off.
+
+Exit status 1 where a journal differs, or a microscope stopped for too long. Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from engines.base import LeukostreamError, usable_cores
+from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
+from streamer.sources.simulated.parameters import SlideParameters
+from streamer.sources.simulated.slide import VirtualSlide
+from tools.bench.chaos_actors import (
+    PROGRAM,
+    Child,
+    Head,
+    Microscope,
+    adopt_orphans,
+    ended_at_last,
+    free_port,
+    kill_all,
+)
+from tools.bench.faulty_network import FaultyLink, FaultyNetwork
+from tools.bench.journals_alike import difference, tables_of
+from tools.bench.stops import Stop, longest_during, published_ns, stops
+from tools.commands import command_parser
+
+LIMIT_S = 2.0
+"""No microscope stops counting for longer."""
+
+SLIDE = "density=0.7,width=256,height=192,red=26,dwell=12,travel=6,paced=1"
+"""Small pictures, shown slowly: all of it shares two cores."""
+
+OPTIONS = ("--mode", "analysis", "--workers", "1", "--long-side-px", "320", "--no-dashboard")
+
+EVERY_S = (2.0, 8.0)
+"""Between two faults: at least, at most."""
+
+HEAD_PAUSE_S = 60.0
+"""Between two losses of Ray's head at least: it takes some 20 s to have a fleet again."""
+
+_COVERED = 0.9
+"""Share of the time that an undisturbed slide takes: disturbed ones take longer."""
+_STARTS_WITHIN_S = 300.0
+_FIRST_FRAMES = 4
+_ENDS_WITHIN_S = 300.0
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to disturb."""
+
+    name: str
+    weight: float
+    lasts_s: tuple[float, float] = (0.0, 0.0)
+    needs_ray: bool = False
+
+
+KINDS = (
+    Kind("server killed", 3),
+    Kind("server frozen", 2, (0.5, 6.0)),
+    Kind("server told to end", 1),
+    Kind("all servers killed", 1),
+    Kind("network cut", 3, (0.2, 6.0)),
+    Kind("network delayed", 3, (1.0, 8.0)),
+    Kind("network frozen", 3, (0.5, 8.0)),
+    Kind("microscope killed", 2),
+    Kind("ray server killed", 2, needs_ray=True),
+    Kind("ray server frozen", 1, (0.5, 6.0), needs_ray=True),
+    Kind("fleet actor killed", 0.5, needs_ray=True),
+    Kind("ray head killed", 1, (2.0, 8.0), needs_ray=True),
+)
+
+
+@dataclass(slots=True)
+class Fault:
+    """What was done, and to whom."""
+
+    kind: str
+    after_s: float
+    """Since the fault before it."""
+    target: int
+    """Which of those there are, by a number that is taken modulo how many there are."""
+    lasts_s: float
+    delay_s: float
+    at_s: float = 0.0
+    done: bool = False
+    """Whether somebody was there to be disturbed."""
+
+
+def faults(seed: int, *, with_ray: bool) -> Iterator[Fault]:
+    """Without end; the same for the same seed."""
+    chance = random.Random(seed)
+    kinds = [kind for kind in KINDS if with_ray or not kind.needs_ray]
+    while True:
+        (kind,) = chance.choices(kinds, [one.weight for one in kinds])
+        yield Fault(
+            kind.name,
+            after_s=round(chance.uniform(*EVERY_S), 2),
+            target=chance.randrange(1 << 16),
+            lasts_s=round(chance.uniform(*kind.lasts_s), 2),
+            delay_s=round(math.exp(chance.uniform(math.log(0.05), math.log(1.5))), 3),
+        )
+
+
+@dataclass(slots=True)
+class Scene:
+    """All there is to be disturbed, and what is to be undone."""
+
+    microscopes: Sequence[Microscope]
+    servers: Sequence[Child]
+    links: Sequence[FaultyLink]
+    head: Head | None
+    undo: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+    last_head_s: float = -math.inf
+    began_s: float = 0.0
+    """When faults began, by the monotonic clock."""
+
+    @property
+    def suppliers(self) -> list[Child]:
+        return [*self.servers, *([self.head] if self.head else [])]
+
+    @property
+    def children(self) -> list[Child]:
+        return [*self.microscopes, *self.suppliers]
+
+    def look(self, now_s: float) -> None:
+        self.look_after(self.children, now_s)
+
+    def look_after(self, children: Sequence[Child], now_s: float) -> None:
+        """Start again what has ended, and undo what has lasted long enough."""
+        for child in children:
+            child.look(now_s)
+        for one in [one for one in self.undo if one[0] <= now_s]:
+            self.undo.remove(one)
+            one[1]()
+
+    def disturb(self, fault: Fault, now_s: float) -> bool:
+        """Whether somebody was there."""
+        what, _, how = fault.kind.rpartition(" ")
+        if fault.kind == "all servers killed":
+            return self._kill_all_servers()
+        if what == "network":
+            return self._disturb_network(fault, how, now_s)
+        if what == "ray head":
+            if self.head is None or not self.head.has_fleet or now_s - self.last_head_s < HEAD_PAUSE_S:
+                return False
+            self.last_head_s = now_s
+            return self.head.lose(fault.lasts_s)
+        if what in ("ray server", "fleet actor"):
+            return self._disturb_actor("_Server" if what == "ray server" else "_Fleet", fault, how, now_s)
+        those: Sequence[Child] = self.microscopes if what == "microscope" else self.servers
+        one = those[fault.target % len(those)]
+        if how == "frozen":
+            self.undo.append((now_s + fault.lasts_s, lambda: one.send(signal.SIGCONT)))
+        return one.send({"killed": signal.SIGKILL, "frozen": signal.SIGSTOP}.get(how, signal.SIGTERM))
+
+    def heal(self) -> None:
+        for _, undo in self.undo:
+            undo()
+        self.undo.clear()
+
+    def _kill_all_servers(self) -> bool:
+        killed = [one.send(signal.SIGKILL) for one in self.servers]
+        if self.head is not None:
+            kill_all(self.head.actors("_Server"))
+        return any(killed)
+
+    def _disturb_network(self, fault: Fault, how: str, now_s: float) -> bool:
+        link = self.links[fault.target % len(self.links)]
+        if how == "delayed":
+            link.delay(fault.delay_s)
+        else:
+            (link.cut if how == "cut" else link.freeze)()
+        self.undo.append((now_s + fault.lasts_s, link.heal))
+        return True
+
+    def _disturb_actor(self, class_name: str, fault: Fault, how: str, now_s: float) -> bool:
+        there = [] if self.head is None else sorted(self.head.actors(class_name))
+        if not there:
+            return False
+        one = there[fault.target % len(there)]
+        kill_all([one], signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
+        if how == "frozen":
+            self.undo.append((now_s + fault.lasts_s, lambda: kill_all([one], signal.SIGCONT)))
+        return True
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser("tools.bench chaos", __doc__)
+    parser.add_argument("--minutes", type=float, default=3.0, help="of faults (default 3)")
+    parser.add_argument("--seed", type=int, default=1, help="of the faults (default 1)")
+    parser.add_argument("--microscopes", type=int, default=3)
+    parser.add_argument("--fps", type=float, default=2.0, help="of each microscope (default 2)")
+    parser.add_argument("--no-ray", action="store_true", help="without the microscope that asks a Ray fleet")
+    parser.add_argument("--keep", metavar="DIR", help="journals and what all processes said")
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args(arguments)
+    with ExitStack() as stack:
+        folder = Path(options.keep or stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        report = chaos(
+            folder,
+            minutes=options.minutes,
+            seed=options.seed,
+            microscopes=options.microscopes,
+            fps=options.fps,
+            with_ray=not options.no_ray,
+        )
+    print(_lines(report))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return 0 if report["journals_equal"] and not report["stopped_too_long"] else 1
+
+
+def chaos(
+    folder: Path, *, minutes: float, seed: int, microscopes: int = 3, fps: float = 2.0, with_ray: bool = True
+) -> dict[str, Any]:
+    """Journals and logs go to `folder`, which has none. What was found, as the file of --json has it."""
+    sources = {
+        f"scope{number}": slide_of(seed=100 + number, fps=fps, frames=round(60 * minutes * fps * _COVERED))
+        for number in range(microscopes)
+    }
+    adopt_orphans()
+    began_s = time.monotonic()
+    with FaultyNetwork() as network, _short_folder() if with_ray else nullcontext("") as temporary:
+        scene = _scene(folder, sources, network, temporary)
+        with ended_at_last(scene.children):
+            _started(scene)
+            with _undisturbed(folder, sources) as alone:
+                _counting(scene, folder)
+                done = _disturbed(scene, minutes, seed, with_ray=with_ray)
+                _until_all_end(scene, alone)
+    return {
+        "command": f"python -m tools.bench chaos --minutes {minutes:g} --seed {seed}"
+        + (f" --fps {fps:g}" if fps != 2.0 else "")
+        + (f" --microscopes {microscopes}" if microscopes != 3 else "")
+        + ("" if with_ray else " --no-ray"),
+        "machine": {"cores": usable_cores(), "python": platform.python_version(), "load": os.getloadavg()[2], **_priority()},
+        "minutes": minutes,
+        "took_minutes": round((time.monotonic() - began_s) / 60, 1),
+        "sources": sources,
+        **found(folder, scene.microscopes, round(scene.began_s * 1e9)),
+        "starts": {child.name: child.starts for child in scene.children},
+        "faults": Counter(fault.kind for fault in done if fault.done),
+        "faults_without_target": Counter(fault.kind for fault in done if not fault.done),
+        "fault_list": [
+            [fault.at_s, fault.kind, fault.target, fault.lasts_s, fault.delay_s] for fault in done if fault.done
+        ],
+    }
+
+
+def _priority() -> dict[str, int]:
+    """Of these processes beside others of the machine: Linux shares it out by session first."""
+    try:
+        return {"priority": -int(Path("/proc/self/autogroup").read_text().rpartition(" ")[2])}
+    except (OSError, ValueError):
+        return {"priority": -os.nice(0)}
+
+
+def slide_of(seed: int, fps: float, frames: int) -> str:
+    """A simulated slide of about so many frames."""
+    text = f"sim:seed={seed},fps={fps:g},{SLIDE}"
+    few, many = (len(VirtualSlide(SlideParameters.parse(f"{text},cells={cells}"))) for cells in (10, 50))
+    return f"{text},cells={max(1, round(10 + (frames - few) * 40 / (many - few)))}"
+
+
+def _scene(folder: Path, sources: Mapping[str, str], network: FaultyNetwork, temporary: str) -> Scene:
+    """`temporary`: of Ray; empty: there is none."""
+    ports = [free_port() for _ in range(2)]
+    servers = [
+        Child(
+            f"server{number}",
+            [*PROGRAM, "serve", "--bind", f"tcp://127.0.0.1:{port}", "--workers", "1"],
+            folder / f"server{number}.log",
+            pause_s=1.0,
+        )
+        for number, port in enumerate(ports)
+    ]
+    links = [network.link(port) for port in ports]
+    endpoints = ",".join(f"tcp://127.0.0.1:{link.port}" for link in links)
+    head = None
+    if temporary:
+        os.environ["RAY_AUTH_MODE"] = "disabled"  # nothing of it is left in the home folder
+        head = Head(folder, 2, (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER), temporary)
+    elsewhere = {name: endpoints for name in sources}
+    if head is not None:
+        elsewhere[list(sources)[-1]] = f"ray://127.0.0.1:{head.port}"
+    asking = (*OPTIONS, "--insecure")  # Ray has an address of its own for this machine
+    microscopes = [Microscope(name, source, elsewhere[name], asking, folder) for name, source in sources.items()]
+    return Scene(microscopes, servers, links, head)
+
+
+class _undisturbed:  # noqa: N801  # used as a function
+    """All slides in one process that nobody disturbs."""
+
+    def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
+        words = [*PROGRAM, "run", "--source", *(f"{name}={source}" for name, source in sources.items()), *OPTIONS]
+        self._words = [*words, "--journal", str(folder / "undisturbed.journal")]
+        self._log = folder / "undisturbed.log"
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+def _started(scene: Scene) -> None:
+    """All servers, before there is a microscope."""
+    until_s = time.monotonic() + _STARTS_WITHIN_S
+    while not (all(one.is_running for one in scene.servers) and (scene.head is None or scene.head.has_fleet)):
+        scene.look_after(scene.suppliers, time.monotonic())
+        if time.monotonic() > until_s:
+            raise LeukostreamError(f"chaos: got no servers in {_STARTS_WITHIN_S:.0f} s, expected them; see --keep DIR")
+        time.sleep(_LOOK_S)
+
+
+def _counting(scene: Scene, folder: Path) -> None:
+    """Until every microscope, and the undisturbed run of each, has loaded its models and counts."""
+    waiting = {one.journal: {one.name} for one in scene.microscopes}
+    waiting[folder / "undisturbed.journal"] = {one.name for one in scene.microscopes}
+    until_s = time.monotonic() + _STARTS_WITHIN_S
+    while waiting:
+        scene.look(time.monotonic())
+        for journal, names in list(waiting.items()):
+            if journal.exists() and all(len(published_ns(journal, name)) >= _FIRST_FRAMES for name in names):
+                del waiting[journal]
+        if time.monotonic() > until_s:
+            raise LeukostreamError(f"chaos: got no frames in {_STARTS_WITHIN_S:.0f} s, expected some; see --keep DIR")
+        time.sleep(10 * _LOOK_S)
+
+
+def _disturbed(scene: Scene, minutes: float, seed: int, *, with_ray: bool) -> list[Fault]:
+    """The faults of so many minutes, or until all slides are counted."""
+    done: list[Fault] = []
+    began_s = due_s = scene.began_s = time.monotonic()
+    coming = faults(seed, with_ray=with_ray)
+    fault = next(coming)
+    due_s += fault.after_s
+    while (now_s := time.monotonic()) < began_s + 60 * minutes and not all(one.is_over for one in scene.microscopes):
+        scene.look(now_s)
+        if now_s >= due_s:
+            fault.at_s = round(now_s - began_s, 2)
+            fault.done = scene.disturb(fault, now_s)
+            done.append(fault)
+            fault = next(coming)
+            due_s = now_s + fault.after_s
+        time.sleep(_LOOK_S)
+    scene.heal()
+    return done
+
+
+def _until_all_end(scene: Scene, alone: subprocess.Popen[bytes]) -> None:
+    longest_s = _ENDS_WITHIN_S
+    until_s = time.monotonic() + longest_s
+    while alone.poll() is None or not all(one.is_over for one in scene.microscopes):
+        scene.look(time.monotonic())
+        if time.monotonic() > until_s:
+            raise LeukostreamError(f"chaos: got slides that did not end within {longest_s:.0f} s of calm")
+        time.sleep(_LOOK_S)
+    if alone.returncode:
+        raise LeukostreamError(f"chaos: got exit status {alone.returncode} of the undisturbed run, expected 0")
+
+
+def found(folder: Path, microscopes: Sequence[Microscope], began_ns: int = 0) -> dict[str, Any]:
+    """What the journals say. `began_ns`: of the faults, by the monotonic clock."""
+    undisturbed = folder / "undisturbed.journal"
+    expected = tables_of(undisturbed)
+    differences: dict[str, str] = {}
+    rows: Counter[str] = Counter()
+    each: dict[str, Any] = {}
+    too_long: list[dict[str, Any]] = []
+    for one in microscopes:
+        tables = tables_of(one.journal).get(one.name, {})
+        rows.update({table: len(of_table) for table, of_table in tables.items()})
+        differs = difference(expected[one.name], tables)
+        if differs is not None:
+            differences[one.name] = differs
+        frames = published_ns(one.journal, one.name)
+        frames_ns = [published for published in frames if published >= began_ns]
+        alone_ns = [published for published in published_ns(undisturbed, one.name) if published >= began_ns]
+        every = stops(frames_ns, one.killed_ns)
+        period_s = median(stop.seconds for stop in stops(alone_ns))
+        pauses = [stop for stop in every if stop.restarted_s is None]
+        for stop in pauses:
+            of_machine_s = _of_machine_s(stop, alone_ns, period_s)
+            if stop.seconds - of_machine_s > LIMIT_S:
+                at_s = round((stop.began_ns - began_ns) / 1e9, 2)
+                too_long.append(
+                    {"microscope": one.name, "at_s": at_s, "seconds": stop.seconds, "of_machine_s": of_machine_s}
+                )
+        restarts = [stop.restarted_s for stop in every if stop.restarted_s is not None]
+        each[one.name] = {
+            "frames": len(frames),
+            "longest_stop_s": _longest(pauses),
+            "stops_over_limit": sum(stop.seconds > LIMIT_S for stop in pauses),
+            "longest_stop_undisturbed_s": _longest(stops(alone_ns)),
+            "restarts": len(restarts),
+            "restart_s": {"median": round(median(restarts), 2), "longest": round(max(restarts), 2)} if restarts else {},
+            "ended_by_itself": one.failures,
+            "inference": _inference(one),
+        }
+    return {
+        "journals_equal": not differences,
+        "differences": differences,
+        "rows_compared": rows,
+        "stopped_too_long": too_long,
+        "microscopes": each,
+    }
+
+
+def _of_machine_s(stop: Stop, alone_ns: Sequence[int], period_s: float) -> float:
+    """By how much the undisturbed run stood still longer than it does between two frames."""
+    ended_ns = stop.began_ns + round(stop.seconds * 1e9)
+    return max(0.0, longest_during(alone_ns, stop.began_ns, ended_ns) - period_s)
+
+
+def _longest(of: Sequence[Stop]) -> float:
+    return round(max((stop.seconds for stop in of), default=0.0), 2)
+
+
+def _inference(one: Microscope) -> dict[str, int]:
+    """What its processes counted of questions, up to the last word that each had in the journal."""
+    last: dict[str, dict[str, Any]] = {}
+    with closing(sqlite3.connect(f"file:{one.journal}?mode=ro", uri=True)) as database:
+        query = "SELECT header FROM messages WHERE type = 'health' ORDER BY session_seq"
+        for (header,) in database.execute(query):
+            message = json.loads(header)
+            if message.get("inference"):
+                last[message["run_id"]] = message["inference"]
+    names = ("remote", "local", "resent", "late")
+    return {name: sum(inference[name] for inference in last.values()) for name in names}
+
+
+class _short_folder:  # noqa: N801  # used as a function
+    """A folder for Ray, whose sockets may have paths of some hundred characters only; what its processes still write
+    while they end is no fault."""
+
+    def __enter__(self) -> str:
+        self._path = tempfile.mkdtemp(prefix="chaos-", dir="/tmp")
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _lines(report: Mapping[str, Any]) -> str:
+    lines = [
+        f"{sum(report['faults'].values())} faults in {report['took_minutes']} minutes: "
+        + ", ".join(f"{kind} {count}" for kind, count in sorted(report["faults"].items())),
+        "journals: " + ("equal" if report["journals_equal"] else re.sub(r"\s+", " ", str(report["differences"]))),
+    ]
+    for name, one in report["microscopes"].items():
+        restarts = f", started again {one['restarts']} times" + (
+            f" within {one['restart_s']['median']} s ({one['restart_s']['longest']} at most)" if one["restarts"] else ""
+        )
+        lines.append(
+            f"{name}: {one['frames']} frames, longest stop {one['longest_stop_s']} s (undisturbed "
+            f"{one['longest_stop_undisturbed_s']}){restarts}; {one['inference']}"
+        )
+        lines += [f"{name} ended by itself: {line}" for line in one["ended_by_itself"]]
+    lines += [f"stopped too long: {stop}" for stop in report["stopped_too_long"]]
+    return "\n".join(lines)
