@@ -93,8 +93,8 @@ class InferenceClient:
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Connects in the background, again after every break. `first_answer_s`: see FIRST_ANSWER_S. `give_up_ms`:
-        after so long a question, or all those of a frame, is answered by this machine. `keys`: one's own key folder, `server_key`: the public
-        key of the servers. `say` is told in one line when servers come, go, or can't be used.
+        after so long a question, or all those of a frame, is answered by this machine. `keys`: one's own key folder,
+        `server_key`: the public key of the servers. `say` is told in one line when servers come, go, or can't be used.
 
         UsageError for a malformed address, for keys that can't be used, and for TCP to another machine unless with
         keys or `insecure`.

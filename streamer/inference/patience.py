@@ -7,8 +7,8 @@ from collections import deque
 from streamer.inference.dispatch import LEAST_PATIENCE_MS
 
 SAME_FRAME_S = 2.0
-"""A question that comes so long after another was waited for in vain may be of the same frame: several batches of crops,
-each of which this machine ran."""
+"""A question that comes so long after another was waited for in vain may be of the same frame: several batches of
+crops, each of which this machine ran."""
 
 
 class Patience:

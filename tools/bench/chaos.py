@@ -14,21 +14,17 @@ Exit status 1 where a journal differs, or a microscope stopped for too long. Lin
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
-import random
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,17 +33,9 @@ from engines.base import LeukostreamError, usable_cores
 from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 from streamer.sources.simulated.parameters import SlideParameters
 from streamer.sources.simulated.slide import VirtualSlide
-from tools.bench.chaos_actors import (
-    PROGRAM,
-    Child,
-    Head,
-    Microscope,
-    adopt_orphans,
-    ended_at_last,
-    free_port,
-    kill_all,
-)
-from tools.bench.faulty_network import FaultyLink, FaultyNetwork
+from tools.bench.chaos_actors import PROGRAM, Child, Head, Microscope, adopt_orphans, ended_at_last, free_port
+from tools.bench.chaos_faults import Fault, Scene, faults
+from tools.bench.faulty_network import FaultyNetwork
 from tools.bench.journals_alike import difference, tables_of
 from tools.bench.stops import Stop, longest_during, published_ns, stops
 from tools.commands import command_parser
@@ -60,158 +48,11 @@ SLIDE = "density=0.7,width=256,height=192,red=26,dwell=12,travel=6,paced=1"
 
 OPTIONS = ("--mode", "analysis", "--workers", "1", "--long-side-px", "320", "--no-dashboard")
 
-EVERY_S = (2.0, 8.0)
-"""Between two faults: at least, at most."""
-
-HEAD_PAUSE_S = 60.0
-"""Between two losses of Ray's head at least: it takes some 20 s to have a fleet again."""
-
 _COVERED = 0.9
 """Share of the time that an undisturbed slide takes: disturbed ones take longer."""
 _STARTS_WITHIN_S = 300.0
-_FIRST_FRAMES = 4
 _ENDS_WITHIN_S = 300.0
 _LOOK_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A way to disturb."""
-
-    name: str
-    weight: float
-    lasts_s: tuple[float, float] = (0.0, 0.0)
-    needs_ray: bool = False
-
-
-KINDS = (
-    Kind("server killed", 3),
-    Kind("server frozen", 2, (0.5, 6.0)),
-    Kind("server told to end", 1),
-    Kind("all servers killed", 1),
-    Kind("network cut", 3, (0.2, 6.0)),
-    Kind("network delayed", 3, (1.0, 8.0)),
-    Kind("network frozen", 3, (0.5, 8.0)),
-    Kind("microscope killed", 2),
-    Kind("ray server killed", 2, needs_ray=True),
-    Kind("ray server frozen", 1, (0.5, 6.0), needs_ray=True),
-    Kind("fleet actor killed", 0.5, needs_ray=True),
-    Kind("ray head killed", 1, (2.0, 8.0), needs_ray=True),
-)
-
-
-@dataclass(slots=True)
-class Fault:
-    """What was done, and to whom."""
-
-    kind: str
-    after_s: float
-    """Since the fault before it."""
-    target: int
-    """Which of those there are, by a number that is taken modulo how many there are."""
-    lasts_s: float
-    delay_s: float
-    at_s: float = 0.0
-    done: bool = False
-    """Whether somebody was there to be disturbed."""
-
-
-def faults(seed: int, *, with_ray: bool) -> Iterator[Fault]:
-    """Without end; the same for the same seed."""
-    chance = random.Random(seed)
-    kinds = [kind for kind in KINDS if with_ray or not kind.needs_ray]
-    while True:
-        (kind,) = chance.choices(kinds, [one.weight for one in kinds])
-        yield Fault(
-            kind.name,
-            after_s=round(chance.uniform(*EVERY_S), 2),
-            target=chance.randrange(1 << 16),
-            lasts_s=round(chance.uniform(*kind.lasts_s), 2),
-            delay_s=round(math.exp(chance.uniform(math.log(0.05), math.log(1.5))), 3),
-        )
-
-
-@dataclass(slots=True)
-class Scene:
-    """All there is to be disturbed, and what is to be undone."""
-
-    microscopes: Sequence[Microscope]
-    servers: Sequence[Child]
-    links: Sequence[FaultyLink]
-    head: Head | None
-    undo: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
-    last_head_s: float = -math.inf
-    began_s: float = 0.0
-    """When faults began, by the monotonic clock."""
-
-    @property
-    def suppliers(self) -> list[Child]:
-        return [*self.servers, *([self.head] if self.head else [])]
-
-    @property
-    def children(self) -> list[Child]:
-        return [*self.microscopes, *self.suppliers]
-
-    def look(self, now_s: float) -> None:
-        self.look_after(self.children, now_s)
-
-    def look_after(self, children: Sequence[Child], now_s: float) -> None:
-        """Start again what has ended, and undo what has lasted long enough."""
-        for child in children:
-            child.look(now_s)
-        for one in [one for one in self.undo if one[0] <= now_s]:
-            self.undo.remove(one)
-            one[1]()
-
-    def disturb(self, fault: Fault, now_s: float) -> bool:
-        """Whether somebody was there."""
-        what, _, how = fault.kind.rpartition(" ")
-        if fault.kind == "all servers killed":
-            return self._kill_all_servers()
-        if what == "network":
-            return self._disturb_network(fault, how, now_s)
-        if what == "ray head":
-            if self.head is None or not self.head.has_fleet or now_s - self.last_head_s < HEAD_PAUSE_S:
-                return False
-            self.last_head_s = now_s
-            return self.head.lose(fault.lasts_s)
-        if what in ("ray server", "fleet actor"):
-            return self._disturb_actor("_Server" if what == "ray server" else "_Fleet", fault, how, now_s)
-        those: Sequence[Child] = self.microscopes if what == "microscope" else self.servers
-        one = those[fault.target % len(those)]
-        if how == "frozen":
-            self.undo.append((now_s + fault.lasts_s, lambda: one.send(signal.SIGCONT)))
-        return one.send({"killed": signal.SIGKILL, "frozen": signal.SIGSTOP}.get(how, signal.SIGTERM))
-
-    def heal(self) -> None:
-        for _, undo in self.undo:
-            undo()
-        self.undo.clear()
-
-    def _kill_all_servers(self) -> bool:
-        killed = [one.send(signal.SIGKILL) for one in self.servers]
-        if self.head is not None:
-            kill_all(self.head.actors("_Server"))
-        return any(killed)
-
-    def _disturb_network(self, fault: Fault, how: str, now_s: float) -> bool:
-        link = self.links[fault.target % len(self.links)]
-        if how == "delayed":
-            link.delay(fault.delay_s)
-        else:
-            (link.cut if how == "cut" else link.freeze)()
-        self.undo.append((now_s + fault.lasts_s, link.heal))
-        return True
-
-    def _disturb_actor(self, class_name: str, fault: Fault, how: str, now_s: float) -> bool:
-        there = [] if self.head is None else sorted(self.head.actors(class_name))
-        if not there:
-            return False
-        one = there[fault.target % len(there)]
-        kill_all([one], signal.SIGSTOP if how == "frozen" else signal.SIGKILL)
-        if how == "frozen":
-            self.undo.append((now_s + fault.lasts_s, lambda: kill_all([one], signal.SIGCONT)))
-        return True
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -251,11 +92,11 @@ def chaos(
     }
     adopt_orphans()
     began_s = time.monotonic()
-    with FaultyNetwork() as network, _short_folder() if with_ray else nullcontext("") as temporary:
+    with FaultyNetwork() as network, _ShortFolder() if with_ray else nullcontext("") as temporary:
         scene = _scene(folder, sources, network, temporary)
         with ended_at_last(scene.children):
             _started(scene)
-            with _undisturbed(folder, sources) as alone:
+            with _Undisturbed(folder, sources) as alone:
                 _counting(scene, folder)
                 done = _disturbed(scene, minutes, seed, with_ray=with_ray)
                 _until_all_end(scene, alone)
@@ -264,7 +105,12 @@ def chaos(
         + (f" --fps {fps:g}" if fps != 2.0 else "")
         + (f" --microscopes {microscopes}" if microscopes != 3 else "")
         + ("" if with_ray else " --no-ray"),
-        "machine": {"cores": usable_cores(), "python": platform.python_version(), "load": os.getloadavg()[2], **_priority()},
+        "machine": {
+            "cores": usable_cores(),
+            "python": platform.python_version(),
+            "load": os.getloadavg()[2],
+            "priority": _priority(),
+        },
         "minutes": minutes,
         "took_minutes": round((time.monotonic() - began_s) / 60, 1),
         "sources": sources,
@@ -278,12 +124,12 @@ def chaos(
     }
 
 
-def _priority() -> dict[str, int]:
-    """Of these processes beside others of the machine: Linux shares it out by session first."""
+def _priority() -> int:
+    """Of these processes beside others: Linux shares a machine out by session first, so that of the session counts."""
     try:
-        return {"priority": -int(Path("/proc/self/autogroup").read_text().rpartition(" ")[2])}
+        return -int(Path("/proc/self/autogroup").read_text().rpartition(" ")[2])
     except (OSError, ValueError):
-        return {"priority": -os.nice(0)}
+        return -os.nice(0)
 
 
 def slide_of(seed: int, fps: float, frames: int) -> str:
@@ -311,7 +157,7 @@ def _scene(folder: Path, sources: Mapping[str, str], network: FaultyNetwork, tem
     if temporary:
         os.environ["RAY_AUTH_MODE"] = "disabled"  # nothing of it is left in the home folder
         head = Head(folder, 2, (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER), temporary)
-    elsewhere = {name: endpoints for name in sources}
+    elsewhere = dict.fromkeys(sources, endpoints)
     if head is not None:
         elsewhere[list(sources)[-1]] = f"ray://127.0.0.1:{head.port}"
     asking = (*OPTIONS, "--insecure")  # Ray has an address of its own for this machine
@@ -319,7 +165,7 @@ def _scene(folder: Path, sources: Mapping[str, str], network: FaultyNetwork, tem
     return Scene(microscopes, servers, links, head)
 
 
-class _undisturbed:  # noqa: N801  # used as a function
+class _Undisturbed:
     """All slides in one process that nobody disturbs."""
 
     def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
@@ -349,18 +195,22 @@ def _started(scene: Scene) -> None:
 
 
 def _counting(scene: Scene, folder: Path) -> None:
-    """Until every microscope, and the undisturbed run of each, has loaded its models and counts."""
-    waiting = {one.journal: {one.name} for one in scene.microscopes}
-    waiting[folder / "undisturbed.journal"] = {one.name for one in scene.microscopes}
+    """Until every microscope, and the undisturbed run of each, has loaded its models and says what it counts."""
+    names = [one.name for one in scene.microscopes]
+    waiting = {(folder / f"{log}.log", name) for name in names for log in (name, "undisturbed")}
     until_s = time.monotonic() + _STARTS_WITHIN_S
     while waiting:
         scene.look(time.monotonic())
-        for journal, names in list(waiting.items()):
-            if journal.exists() and all(len(published_ns(journal, name)) >= _FIRST_FRAMES for name in names):
-                del waiting[journal]
+        waiting = {(log, name) for log, name in waiting if not _says_frames(log, name)}
         if time.monotonic() > until_s:
             raise LeukostreamError(f"chaos: got no frames in {_STARTS_WITHIN_S:.0f} s, expected some; see --keep DIR")
-        time.sleep(10 * _LOOK_S)
+        time.sleep(_LOOK_S)
+
+
+def _says_frames(log: Path, name: str) -> bool:
+    """A journal is its writer's alone while it runs; what a run says to people is not."""
+    said = log.read_text("utf-8", "replace") if log.exists() else ""
+    return re.search(rf"^{name}: \d+ of \d+ frames", said, re.MULTILINE) is not None
 
 
 def _disturbed(scene: Scene, minutes: float, seed: int, *, with_ray: bool) -> list[Fault]:
@@ -465,7 +315,7 @@ def _inference(one: Microscope) -> dict[str, int]:
     return {name: sum(inference[name] for inference in last.values()) for name in names}
 
 
-class _short_folder:  # noqa: N801  # used as a function
+class _ShortFolder:
     """A folder for Ray, whose sockets may have paths of some hundred characters only; what its processes still write
     while they end is no fault."""
 

@@ -114,8 +114,8 @@ class Head(Child):
         words += ["--include-dashboard", "false", "--num-cpus", str(2 * servers), "--disable-usage-stats"]
         words += ["--object-store-memory", str(100 << 20)]
         super().__init__("ray head", words, folder / "head.log", pause_s=1.0)
-        up = [*PROGRAM, "fleet", "up", "--address", f"127.0.0.1:{self.port}", "--workers", f"cpu={servers}", "--insecure"]
-        self._up_words = [*up, "--model", *models]
+        up = [*PROGRAM, "fleet", "up", "--address", f"127.0.0.1:{self.port}", "--insecure"]
+        self._up_words = [*up, "--workers", f"cpu={servers}", "--model", *models]
         self._up: subprocess.Popen[bytes] | None = None
         self._up_until_s = 0.0
         self.has_fleet = False

@@ -26,8 +26,6 @@ class Stop:
 def published_ns(journal: Path, source: str) -> list[int]:
     """When each frame of a source was published, in order, over all processes of one machine since it was started."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'messages'").fetchone():
-            return []  # it is just being made
         rows = database.execute(
             "SELECT header FROM messages JOIN sessions ON sessions.number = messages.session"
             " WHERE sessions.source = ? AND messages.type = 'frame' ORDER BY session_seq",
