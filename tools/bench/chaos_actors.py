@@ -25,6 +25,8 @@ _TRIES_MAX = 5
 class Child:
     """A process that is started again after a pause whenever it ends, until it is `over`."""
 
+    is_preferred = False
+
     def __init__(self, name: str, words: Sequence[str], log: Path, pause_s: float) -> None:
         """`log` gets what it says to people."""
         self.name, self.words, self._log, self._pause_s = name, list(words), log, pause_s
@@ -53,6 +55,7 @@ class Child:
                     self.words_now(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
                 )
             self.starts += 1
+            prefer(self._process.pid, self.is_preferred)
 
     def words_now(self) -> list[str]:
         return self.words
@@ -80,6 +83,8 @@ class Child:
 
 class Microscope(Child):
     """`run`, which goes on where its journal ends, until its slide does."""
+
+    is_preferred = True
 
     def __init__(self, name: str, source: str, inference: str, options: Sequence[str], folder: Path) -> None:
         self.journal = folder / f"{name}.journal"
@@ -111,7 +116,7 @@ class Head(Child):
         self._folder, self._temporary = folder, temporary
         words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
         words += ["--port", str(self.port), "--node-ip-address", "127.0.0.1", "--temp-dir", temporary]
-        words += ["--include-dashboard", "false", "--num-cpus", str(2 * servers), "--disable-usage-stats"]
+        words += ["--include-dashboard", "false", "--num-cpus", str(servers), "--disable-usage-stats"]
         words += ["--object-store-memory", str(100 << 20)]
         super().__init__("ray head", words, folder / "head.log", pause_s=1.0)
         up = [*PROGRAM, "fleet", "up", "--address", f"127.0.0.1:{self.port}", "--insecure"]
@@ -202,6 +207,13 @@ def kill_all(pids: Sequence[int], number: signal.Signals = signal.SIGKILL) -> No
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def prefer(pid: int, is_preferred: bool = True) -> None:
+    """A microscope has a machine of its own, and the network is none: here they go before servers that start again,
+    where the system lets us."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, -10 if is_preferred else 0)
 
 
 def free_port() -> int:
