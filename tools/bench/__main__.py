@@ -22,6 +22,7 @@ NAMES = {
     "wsi": "a whole slide: its count, memory, speed beside JPEG files of its tiles",
     "wire": "publishing and subscribing: rate, latency, a crowd",
     "chaos": "microscopes whose servers, network, Ray and own processes are killed and cut",
+    "joins": "memory while thousands of microscopes and subscribers join and leave",
     "inference": "microscopes on inference servers beside the same in one process",
     "gpu": "everything that only a GPU can show",
     "rtx": "every shipped model through NVIDIA's builder, without a GPU",
