@@ -22,6 +22,7 @@ NAMES = {
     "wsi": "a whole slide: its count, memory, speed beside JPEG files of its tiles",
     "wire": "publishing and subscribing: rate, latency, a crowd",
     "chaos": "microscopes whose servers, network, Ray and own processes are killed and cut",
+    "archive": "an archive over several workers, some of which are killed: equal to one by one, and how it scales",
     "joins": "memory while thousands of microscopes and subscribers join and leave",
     "inference": "microscopes on inference servers beside the same in one process",
     "gpu": "everything that only a GPU can show",
