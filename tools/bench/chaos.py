@@ -18,8 +18,10 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--keep", metavar="DIR", help="journals and what all processes said")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # all that was started is ended first
     with ExitStack() as stack:
         folder = Path(options.keep or stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)

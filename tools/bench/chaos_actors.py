@@ -18,8 +18,8 @@ from engines.base import LeukostreamError
 PROGRAM = (sys.executable, "-m", "streamer")
 _PR_SET_CHILD_SUBREAPER = 36
 _UP_WITHIN_S = 90.0
-_TRIES_MAX = 5
-"""Of a microscope that ends by itself before its slide does: then it is a fault of ours, and the run is over."""
+_FAILURES_MAX = 20
+"""How often a microscope may end by itself before its slide does; all of these are reported."""
 
 
 class Child:
@@ -48,7 +48,7 @@ class Child:
         if self._process is not None:
             status, self._process = self._process.returncode, None
             self._due_s = now_s + self._pause_s
-            self.ended(status)
+            self.ended(status, now_s)
         elif now_s >= self._due_s:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Child:
     def words_now(self) -> list[str]:
         return self.words
 
-    def ended(self, status: int) -> None:
+    def ended(self, status: int, now_s: float) -> None:
         """Its exit status; below 0 the signal that ended it."""
 
     def send(self, number: signal.Signals) -> bool:
@@ -96,13 +96,14 @@ class Microscope(Child):
         again = ["--resume"] if self.journal.exists() else []
         return [*self.words, "--journal", str(self.journal), *again]
 
-    def ended(self, status: int) -> None:
+    def ended(self, status: int, now_s: float) -> None:
         if status == 0:
             self.is_over = True
         elif status != -signal.SIGKILL:
             said = self._log.read_text("utf-8", "replace").strip().splitlines()
             self.failures.append(f"exit status {status}: {said[-1] if said else ''}"[:300])
-            if len(self.failures) > _TRIES_MAX:
+            self._due_s = now_s + 1.0
+            if len(self.failures) > _FAILURES_MAX:
                 raise LeukostreamError(f"{self.name}: got {self.failures[-1]}, expected it to go on; see {self._log}")
 
 
