@@ -1,7 +1,7 @@
 """An archive analysed again over several workers, some of which are killed:
 python -m tools.bench archive --recordings 200 --workers 4 --json docs/benchmarks/archive.json
 
-Makes so many short recordings of a simulated slide, counts each by `leukostream run`, one after the other, then all by
+Makes so many short recordings of a simulated slide, counts each by `streamer.count`, one after the other, then all by
 `leukostream reanalyse`, while its workers are killed at random, and once, half-way, the command itself; the same line
 is given again until it is through. Journals must be equal, row by row, but for ids, times and hosts. Then a few of them
 with 1, 2 and 4 workers, in peace: seconds, and what a slide costs of a processor, a process of its own included.
@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import streamer
 from engines.base import LeukostreamError, usable_cores
-from streamer.cli import main as leukostream
 from streamer.recording import Recorder, TrackInfo
 from streamer.records import Frame
 from streamer.sources.simulated.parameters import SlideParameters
@@ -41,7 +41,8 @@ from tools.commands import command_parser
 SLIDE = "seed=5,density=0.7,width=256,height=192,red=26,dwell=3,travel=2"
 FRAMES = 12
 """Of a recording."""
-OPTIONS = ("--long-side-px", "320")
+LONG_SIDE_PX = 320
+OPTIONS = ("--long-side-px", str(LONG_SIDE_PX))
 
 DONE_BETWEEN_KILLS = (3, 10)
 """Slides that get done between two kills, at least and at most: a slide whose worker is killed three times fails, and
@@ -131,18 +132,13 @@ def _slide_of(frames: int) -> VirtualSlide:
 
 
 def one_by_one(recordings: Sequence[Path], out: Path) -> tuple[float, float]:
-    """A run each, in this process: seconds, and those of the processor."""
+    """Counted in this process, one after the other: seconds, and those of the processor."""
     out.mkdir()
     began_s, processor_s = time.monotonic(), time.process_time()
     for path in recordings:
-        words = ["run", "--source", f"{path.stem}=replay:{path}", "--journal", str(out / path.stem), *OPTIONS]
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            status = leukostream([*words, "--mode", "analysis", "--no-dashboard"])
-        if status:
-            raise LeukostreamError(
-                f"run of {path.name}: got exit status {status}, expected 0: {said.getvalue()[-300:]}"
-            )
+            streamer.count(f"{path.stem}=replay:{path}", journal=str(out / path.stem), long_side_px=LONG_SIDE_PX)
     return round(time.monotonic() - began_s, 1), time.process_time() - processor_s
 
 
