@@ -23,6 +23,7 @@ from engines.base import Array, Engine, EngineId, TensorSpec, UsageError
 from streamer.inference.dispatch import GIVE_UP_MS, Action, Dispatcher, GiveUp, Prepare, Send
 from streamer.inference.engine import RemoteEngine, checked, difference
 from streamer.inference.link import Link
+from streamer.inference.patience import Patience
 from streamer.inference.wire import (
     EngineKey,
     InferRequest,
@@ -70,6 +71,7 @@ class _Question:
     tensors: tuple[Tensor, ...]
     parts: list[bytes]
     rows: int
+    give_up_ms: float
     answer: dict[str, Array] | None = None
     """None once it is settled: this machine has to."""
     settled: threading.Event = field(default_factory=threading.Event)
@@ -91,8 +93,8 @@ class InferenceClient:
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Connects in the background, again after every break. `first_answer_s`: see FIRST_ANSWER_S. `give_up_ms`:
-        after so long a question is answered by this machine. `keys`: one's own key folder, `server_key`: the public
-        key of the servers. `say` is told in one line when servers come, go, or can't be used.
+        after so long a question, or all those of a frame, is answered by this machine. `keys`: one's own key folder,
+        `server_key`: the public key of the servers. `say` is told in one line when servers come, go, or can't be used.
 
         UsageError for a malformed address, for keys that can't be used, and for TCP to another machine unless with
         keys or `insecure`.
@@ -104,6 +106,8 @@ class InferenceClient:
         self._say, self._now_ns = say, now_ns
         self._first_answer_s, self._give_up_ms = first_answer_s, give_up_ms
         self._began_ns = now_ns()
+        self._own = threading.local()
+        """Of each thread that asks: its `patience`."""
         self.session = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._asked: deque[_Question] = deque()
@@ -162,22 +166,26 @@ class InferenceClient:
         self._wish(lambda: self._dispatcher.use(endpoints, self._now_ns()))
 
     def ask(self, id_: EngineId, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
-        """The outputs that a server gave; None where none did, within two seconds: this machine has to."""
+        """The outputs that a server gave; None where none did: this machine has to. A thread that has waited in vain
+        waits for less the next time, so that the questions of one frame together take less than two seconds."""
         if id_ not in self._fit or self._closing.is_set():
             self._count(remote=False)
             return None
         tensors, parts = pack(feeds)
         rows = tensors[0].shape[0] if tensors and tensors[0].shape else 0
+        patience, began_ns = self._patience(), self._now_ns()
+        give_up_ms = patience.left_ms(began_ns)
         with self._lock:
-            question = _Question(self._next_number, id_, tensors, parts, rows)
+            question = _Question(self._next_number, id_, tensors, parts, rows, give_up_ms)
             self._next_number += 1
             self._asked.append(question)
         self._wake()
-        if not question.settled.wait((self._give_up_ms + _LAST_RESORT_MS) / 1000):
-            self._count(remote=False)
-            return None
-        self._count(remote=question.answer is not None)
-        return question.answer
+        in_time = question.settled.wait((give_up_ms + _LAST_RESORT_MS) / 1000)
+        answer = question.answer if in_time else None
+        if answer is None:
+            patience.waited_in_vain(began_ns, self._now_ns())
+        self._count(remote=answer is not None)
+        return answer
 
     def status(self) -> InferenceStatus:
         with self._lock:
@@ -213,6 +221,13 @@ class InferenceClient:
                 f"--inference {endpoint}: got an address of another machine, to which pictures would go unencrypted; "
                 "expected --keys DIR and --server-key FILE, or --insecure to allow it"
             )
+
+    def _patience(self) -> Patience:
+        """Of the calling thread, which has one frame at a time."""
+        patience: Patience | None = getattr(self._own, "patience", None)
+        if patience is None:
+            patience = self._own.patience = Patience(self._give_up_ms)
+        return patience
 
     def _count(self, *, remote: bool) -> None:
         with self._lock:
@@ -266,7 +281,7 @@ class InferenceClient:
         while self._asked:
             question = self._asked.popleft()
             self._questions[question.number] = question
-            self._do(self._dispatcher.ask(question.number, question.engine, self._now_ns()))
+            self._do(self._dispatcher.ask(question.number, question.engine, self._now_ns(), question.give_up_ms))
         self._do(self._dispatcher.step(self._now_ns()))
         if self._now_ns() >= self._status_due_ns:
             self._status_due_ns = self._now_ns() + round(STATUS_EVERY_MS * 1e6)

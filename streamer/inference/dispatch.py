@@ -19,7 +19,12 @@ from streamer.records import InferenceServerStatus
 
 GIVE_UP_MS = 1200.0
 """After so long a question is answered on this machine: a microscope stops for less than two seconds, its own work on
-the frame included (1.9 s of a stopped server were seen with 1500, on two cores that were asked ten times too much)."""
+the frame included (1.9 s of a stopped server were seen with 1500, on two cores that were asked ten times too much).
+All questions of a frame have so long together."""
+
+LEAST_PATIENCE_MS = 100.0
+"""What a question has where those before it have used up the time of their frame: servers that do well answer in it,
+and others are left alone for a while after it."""
 
 SILENT_MS = 2500.0
 """A server that says nothing for so long, not even how it does, is asked nothing."""
@@ -86,6 +91,7 @@ class _Question:
     number: int
     engine: EngineId
     asked_ns: int
+    give_up_ms: float
     tries: list[_Try] = field(default_factory=list)
 
 
@@ -162,8 +168,10 @@ class Dispatcher:
         """Whether a server answers for it: not one that is only tried again."""
         return any(one.state == "ready" and self._may_ask(one, engine, now_ns) for one in self._servers.values())
 
-    def ask(self, number: int, engine: EngineId, now_ns: int) -> list[Action]:
-        self._questions[number] = question = _Question(number, engine, now_ns)
+    def ask(self, number: int, engine: EngineId, now_ns: int, give_up_ms: float | None = None) -> list[Action]:
+        """`give_up_ms`: of this question; None: as of all."""
+        give_up_ms = self._give_up_ms if give_up_ms is None else give_up_ms
+        self._questions[number] = question = _Question(number, engine, now_ns, give_up_ms)
         return self._next_try(question, "no server", now_ns)
 
     def answered(self, server: str, number: int, attempt: int, now_ns: int) -> bool:
@@ -288,7 +296,7 @@ class Dispatcher:
                 del one.unfit_until_ns[engine]
                 actions += self._prepare(one)
         for question in list(self._questions.values()):
-            if now_ns - question.asked_ns >= self._give_up_ms * 1e6:
+            if now_ns - question.asked_ns >= question.give_up_ms * 1e6:
                 for one_try in question.tries:
                     if not one_try.is_over:
                         self._time_out(one_try, question.engine, now_ns)
@@ -308,7 +316,7 @@ class Dispatcher:
         """When `step` has something to do, as far as questions go."""
         due = [
             min(
-                [question.asked_ns + round(self._give_up_ms * 1e6)]
+                [question.asked_ns + round(question.give_up_ms * 1e6)]
                 + [t.due_ns for t in question.tries if not t.is_over]
             )
             for question in self._questions.values()
@@ -354,7 +362,7 @@ class Dispatcher:
             return [GiveUp(question.number, reason)]
         self._resends -= may_wait
         one = min((self._servers[name] for name in fit), key=lambda s: self._burden(s, question.engine, now_ns))
-        left_ms = self._give_up_ms - (now_ns - question.asked_ns) / 1e6
+        left_ms = question.give_up_ms - (now_ns - question.asked_ns) / 1e6
         wait_ms = min(one.of(question.engine).timeout_ms, left_ms)
         question.tries.append(_Try(one.endpoint, now_ns, now_ns + round(wait_ms * 1e6)))
         one.requests += 1

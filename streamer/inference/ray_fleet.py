@@ -43,6 +43,7 @@ OBJECT_STORE_BYTES = 100 << 20
 
 REACHED_WITHIN_S = 5.0
 ANSWERED_WITHIN_S = 10.0
+BEGUN_WITHIN_S = 60.0
 
 TRIES = 3
 """Of a shard whose worker or node dies."""
@@ -283,11 +284,18 @@ def _generation(name: str) -> str:
 
 
 def bring_up(spec: FleetSpec) -> None:
-    """Start a fleet on the cluster, or make the one that there is another one."""
+    """Start a fleet on the cluster, or make the one that there is another one. LeukostreamError where it does not
+    answer."""
     fleet = _actor(_Fleet).options(
         name=FLEET, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, num_cpus=0
     )
-    ray.get(fleet.remote(spec).use.remote(spec), timeout=6 * ANSWERED_WITHIN_S)
+    try:
+        ray.get(fleet.remote(spec).use.remote(spec), timeout=BEGUN_WITHIN_S)
+    except ray.exceptions.RayError as error:
+        raise LeukostreamError(
+            f"fleet up: got no answer of the fleet's actor ({_line(error)}), expected one in {BEGUN_WITHIN_S:.0f} s;"
+            " Ray ends actors of a node whose memory is full, whoever fills it: see ray status and free -m"
+        ) from error
 
 
 def state() -> FleetState | None:

@@ -188,6 +188,16 @@ class StoredSession(SessionRows):
         """How far the source was read in the end; None where nobody noted it, or it has not ended."""
         return self._evidence(None)[1]
 
+    @property
+    def last_progress(self) -> SourceProgress | None:
+        """The same at the newest frame; None where nobody noted it yet."""
+        if not has_table(self.database, "frame_evidence"):
+            return None
+        last = "AND frame_id IS NOT NULL AND progress IS NOT NULL ORDER BY frame_id DESC LIMIT 1"
+        row = next(self.rows("frame_evidence", EvidenceRow, last), None)
+        with self.reading("frame_evidence.progress"):
+            return None if row is None else evidence_of(row)[1]
+
     def _evidence(self, frame_id: int | None) -> tuple[FieldColours | None, SourceProgress | None]:
         """Of a frame, or of the end; None for what was not noted."""
         if not has_table(self.database, "frame_evidence"):

@@ -146,8 +146,8 @@ class SessionJournal:
         """Whether their table is there."""
         self._static = StaticMask()
         self._static_row = StaticRow()
-        self._progress: SourceProgress | None = None
-        """As it was written last."""
+        self._progress = stored.last_progress
+        """As it was written last, by this process or one before it."""
         self._positions = PositionsWriter(self._db, self._number)
         with stored.reading("keyframe_pictures.number"):
             numbers = self._db.execute("SELECT number FROM keyframe_pictures WHERE session = ?", (self._number,))

@@ -193,6 +193,8 @@ def _assembled(
     threads = Threads(config.threads, _workers(config))
     elsewhere = None if inference is None else inference.engine
     models = load_models(config, [one.name for one in sources], threads, held, elsewhere)
+    for one in models.values():
+        outer.callback(one.close)
     _prepare(sources, models)
     for one in dict.fromkeys(models.values()):
         _check_statistics(config, one.classifier)

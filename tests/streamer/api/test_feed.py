@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 import streamer
+from engines.backends.onnxruntime import OnnxRuntimeEngine
 from engines.base import LeukostreamError, UsageError
 from streamer.cli import main
 from streamer.commands.run import build
 from streamer.commands.run.sources import OpenedSource
 from streamer.records import Frame
+from streamer.run.pipeline import Pipeline
 from streamer.sources import SourceError
 
 SIM = "sim:seed=7,cells=3"
@@ -63,6 +66,24 @@ def fields(tmp_path):
     for number in range(3):
         cv2.imwrite(str(folder / f"{number}.png"), np.full((96, 128, 3), 200 + number, np.uint8))
     return folder
+
+
+@pytest.mark.lengthy
+def test_nothing_of_a_slide_stays_once_it_is_counted(monkeypatch):
+    """A program that counts an archive in one process grew by 45 MB a slide."""
+    closed = []
+    close = OnnxRuntimeEngine.close
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", lambda engine: closed.append(id(engine)) or close(engine))
+    gc.collect()
+    gc.disable()  # Python may not have looked yet
+    try:
+        before = {id(one) for one in gc.get_objects() if isinstance(one, Pipeline)}
+        assert streamer.count(SIM).total == 3
+        left = [one for one in gc.get_objects() if isinstance(one, Pipeline) and id(one) not in before]
+    finally:
+        gc.enable()
+    assert left == []
+    assert len(set(closed)) == 2, "the detector's and the classifier's"
 
 
 def test_the_package_imports_what_counts_only_when_it_is_used():

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -88,6 +89,22 @@ def test_a_shard_whose_worker_dies_is_tried_again(cluster, tmp_path):
     assert "\n" not in fault
 
 
+FULL_STORE = """
+import os, numpy, ray
+from streamer.inference.ray_fleet import NAMESPACE, on_cluster
+ray.init("local", namespace=NAMESPACE, num_cpus=1, object_store_memory=80 << 20, include_dashboard=False)
+held = [ray.put(numpy.zeros(30 << 20, numpy.uint8)) for _ in range(5)]  # of others, and more than there is room for
+views = [ray.get(held[-1])]
+print(sorted(on_cluster(os.path.basename, ["x/a", "x/b"])))
+"""
+
+
+def test_shards_are_done_while_the_store_of_a_cluster_is_full(cluster):
+    """Of what the shards return there is little; Ray moves what others have there to its disk."""
+    done = subprocess.run([sys.executable, "-c", FULL_STORE], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[('x/a', 'a'), ('x/b', 'b')]"], done.stderr[-2000:]
+
+
 def test_an_archive_over_a_cluster_equals_one_on_this_machine(cluster, tmp_path):
     words = ["reanalyse", f"s={SLIDES[0]}", *QUICK]
     there, here = tmp_path / "there", tmp_path / "here"
@@ -139,6 +156,52 @@ def test_servers_are_started_again_replaced_and_ended(cluster):
     awaited(lambda: not state().members)
     ray_fleet.forget()
     awaited(lambda: ray_fleet.state() is None)
+
+
+def test_a_fleet_that_has_too_much_to_do_gets_another_server(cluster):
+    awaited(lambda: ray_fleet.state() is None)
+    ray_fleet.bring_up(replace(SPEC, generation="5", least=1, most=2))
+    awaited(lambda: len(state().endpoints) == 1)
+    classifier = load_classifier("efficientnet-lite0", backend="onnxruntime")
+    feeds = {"images": np.zeros((8, *classifier.engine.inputs[0].shape[1:]), np.uint8)}
+    client = InferenceClient((), first_answer_s=WITHIN_S, give_up_ms=20_000.0)
+    inference = FleetInference(client, cluster, print)
+    id_ = EngineId(classifier.card.sha256)
+    enough = threading.Event()
+
+    def ask_always() -> None:
+        while not enough.is_set():
+            client.ask(id_, feeds)
+
+    askers = [threading.Thread(target=ask_always) for _ in range(16)]
+    try:
+        inference.engine(id_, classifier.engine)
+        for asker in askers:
+            asker.start()
+        awaited(lambda: len(state().endpoints) == 2)
+        awaited(lambda: len(client.status().servers) == 2)
+        awaited(lambda: all(one.answered for one in client.status().servers.values()))
+    finally:
+        enough.set()
+        for asker in askers:
+            asker.join()
+        inference.close()
+    assert state().wanted == 2
+    ray_fleet.tell_all_to_end()
+    awaited(lambda: not state().members)
+    ray_fleet.forget()
+
+
+def test_no_answer_of_the_fleets_actor_is_one_line(cluster, monkeypatch):
+    monkeypatch.setattr(ray_fleet, "BEGUN_WITHIN_S", 0.0)
+    awaited(lambda: ray_fleet.state() is None)
+    with pytest.raises(ray_fleet.LeukostreamError, match="fleet up: got no answer of the fleet's actor") as caught:
+        ray_fleet.bring_up(replace(SPEC, generation="6"))
+    assert "\n" not in str(caught.value)
+    awaited(lambda: ray_fleet.state() is not None)
+    ray_fleet.tell_all_to_end()
+    awaited(lambda: not state().members)
+    ray_fleet.forget()
 
 
 def test_a_server_that_cannot_begin_says_why(cluster):

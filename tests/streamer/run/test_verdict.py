@@ -18,6 +18,7 @@ from streamer.records import SourceProgress, Verdict
 from tests.cases import Collected, ScriptedSource, always, find_by_script
 from tests.streamer.journal.journal_cases import analysed, new_session, session_of
 from tests.streamer.run.test_pipeline import one_cell_in_view, panned, run
+from tools.bench.journals_alike import first_difference
 
 
 @dataclass
@@ -95,6 +96,20 @@ def test_losses_add_up_over_the_runs_of_a_session_and_a_recount_has_them(tmp_pat
     said = capsys.readouterr().out
     assert "28 % (13 of 46) of the frames were lost (10 stale, 3 unreadable (file))" in said
     assert said.splitlines()[-1].startswith("equal to the final differential published")
+
+
+def test_the_journal_of_a_resumed_session_has_what_that_of_one_run_has(tmp_path, seen):
+    for name, parts in (("whole", [seen[:20]]), ("resumed", [seen[:10], seen[10:20]])):
+        for number, part in enumerate(parts):
+            journal = Journal(tmp_path / name, resume=number > 0)
+            kept = journal.session("slide") if number else new_session(journal)
+            session = session_of(kept, str(number))
+            for one in part:
+                session.update(one, SourceProgress(33))
+            if part is parts[-1]:
+                session.finish("finished", "end of the source", SourceProgress(33, cut_short=False))
+            journal.close()
+    assert first_difference(tmp_path / "whole", tmp_path / "resumed") is None
 
 
 def test_the_next_slide_of_a_run_begins_without_the_losses_of_the_one_before(seen):
