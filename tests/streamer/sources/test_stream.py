@@ -206,6 +206,66 @@ def test_where_no_frame_may_be_lost_none_is_passed_over() -> None:
     assert (source.passed_over, source.behind_s) == (0, None)
 
 
+def of_another_size(sizes_px: list[tuple[int, int]]) -> tuple[StreamSource, list[ScriptedDecoder], threading.Event]:
+    """A stream whose decoder scales all frames to the first size, opened; the decoders that are opened one after the
+    other give these. The event is the camera's change of its description."""
+    decoders = [ScriptedDecoder(keeps_frames=False, sees_sizes=False, size_px=size_px) for size_px in sizes_px]
+    waiting, changed = iter(decoders), threading.Event()
+    source = StreamSource(
+        "net",
+        "rtsp://host/a",
+        lambda: 0,
+        every_frame=True,
+        open_decoder=lambda address, timeouts=None: next(waiting),
+        described=lambda url: f"a=framesize:96 {'8-4' if changed.is_set() else '6-4'}",
+        asked_every_s=0.001,
+    )
+    source.open()
+    return source, decoders, changed
+
+
+def until_said(source: StreamSource, decoder: ScriptedDecoder) -> Skip:
+    """Read one frame after the other until something else comes."""
+    for number in range(5000):
+        decoder.put(number / 10, number / 10)
+        item = source.read()
+        if isinstance(item, Skip):
+            return item
+        time.sleep(0.001)
+    raise AssertionError("nothing was said")
+
+
+def test_a_camera_that_says_another_resolution_is_opened_again() -> None:
+    source, decoders, changed = of_another_size([(6, 4), (8, 4)])
+    decoders[0].put(0.0, 0.0)
+    first = source.read()
+    changed.set()
+    skip = until_said(source, decoders[0])
+    assert (skip.reason, skip.count) == ("another resolution", 1)
+    decoders[1].put(0.0, 0.0)
+    then = source.read()
+    assert isinstance(first, Frame)
+    assert isinstance(then, Frame)
+    assert [(frame.width, frame.height) for frame in (first, then)] == [(6, 4), (8, 4)]
+    assert then.frame_id > first.frame_id
+    assert decoders[0].closed.is_set()
+    source.close()
+
+
+def test_a_description_that_changes_without_the_resolution_is_not_asked_for_again() -> None:
+    source, decoders, changed = of_another_size([(6, 4), (6, 4)])
+    decoders[0].put(0.0, 0.0)
+    source.read()
+    changed.set()
+    until_said(source, decoders[0])
+    changed.clear()
+    for number in range(50):
+        decoders[1].put(number / 10, number / 10)
+        assert isinstance(source.read(), Frame)
+        time.sleep(0.002)
+    source.close()
+
+
 @pytest.mark.parametrize("has_av", [True, False])
 def test_what_opencv_does_not_see_is_said(has_av: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamer.sources.decoder.has_av", lambda: has_av)
