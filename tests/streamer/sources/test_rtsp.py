@@ -188,7 +188,7 @@ def test_held_up_for_less_than_the_timeout(camera: RtspCamera, open_decoder: Ope
         assert [skip.reason for skip in consumer.skips if skip.reason != DAMAGED] == ["fell behind"]
         stale = [seen for seen in consumer.seen if seen.at_s > went_on_s and seen.age_s > 1.0]
         assert len(stale) < 10  # of the 90 that were held up
-        assert consumer.reader.status.dropped[PASSED_OVER] > 50
+        assert consumer.reader.status.dropped[PASSED_OVER] > 30
 
 
 @each_back_end
