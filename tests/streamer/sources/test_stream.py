@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from streamer.records import Frame, Skip
 from streamer.run.ring import Ring
-from streamer.sources import SourceLostError
+from streamer.sources import SourceLostError, capture
 from streamer.sources.base import SourceAbsentError
 from streamer.sources.decoder import Decoder, OpenDecoder, Timeouts
 from streamer.sources.opencv_decoder import open_opencv
@@ -272,3 +273,25 @@ def test_what_opencv_does_not_see_is_said(has_av: bool, monkeypatch: pytest.Monk
     remarks = StreamSource("net", "rtsp://user:secret@host/a", lambda: 0).remarks
     assert len(remarks) == (0 if has_av else 1)
     assert all("stream rtsp://host/a: read with OpenCV" in line for line in remarks)
+
+
+@pytest.mark.parametrize("as_a_person_has_it", [False, True])
+def test_opencv_looks_shortly_what_a_stream_is_and_long_what_a_film_is(
+    as_a_person_has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds for a second what came, where it is not told so."""
+    monkeypatch.setattr(capture, "_as_a_person_has_it", as_a_person_has_it)
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "mine")
+    told: list[str] = []
+
+    def open_capture(target: int | str, backend: int, parameters: Sequence[int]) -> ScriptedCapture:
+        told.append(os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"])
+        return ScriptedCapture([])
+
+    for timeouts in (Timeouts(), None):
+        open_opencv("rtsp://host/a", timeouts, open_capture=open_capture)
+    if as_a_person_has_it:
+        assert told == ["mine", "mine"]
+    else:
+        assert ["analyzeduration;100000" in options for options in told] == [True, False]
+        assert all("rtsp_transport;tcp|fflags;discardcorrupt" in options for options in told)
