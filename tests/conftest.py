@@ -4,6 +4,7 @@ import signal
 import socket
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests import requirements
@@ -20,6 +21,9 @@ PORTS_PER_WORKER = 1000
 
 def pytest_configure(config: pytest.Config) -> None:
     requirements.pytest_configure(config)
+    # How long an example takes says what else the machine does: a deadline fails tests of what is right.
+    hypothesis.settings.register_profile("without deadlines", deadline=None)
+    hypothesis.settings.load_profile("without deadlines")
     # A shell starts what runs in its background with Ctrl-C ignored; the tests of Ctrl-C need it as it usually is.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

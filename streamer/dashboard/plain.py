@@ -183,7 +183,7 @@ class PlainReporter:
             self._report_positions(view)
             if view.differential is not None and shows_anything(view.differential):
                 self._print(*format_differential(view.differential, self.state.note).split("\n"))
-            if view.end is not None and view.end.state != "finished":
+            if view.end is not None and view.end.state != "finished" and not self._was_reported(view, view.end):
                 self._print(f"{view.name}: {view.end.state}: {view.end.reason}")
 
     def _report_waiting(self, now_ns: int) -> None:
@@ -232,6 +232,11 @@ class PlainReporter:
                     told = what == "skipped" and status.state != "failed"  # else it was reported with the state
                     detail = f", {status.detail}" if status.detail and told else ""
                     self._print(f"{view.name}: {what} {number(count)}, {reason}{detail}")
+
+    def _was_reported(self, view: SourceView, end: messages.EndMessage) -> bool:
+        """Whether it failed for what was printed when it did."""
+        status = view.status
+        return status is not None and (status.state, status.detail) == ("failed", end.reason)
 
     def _report_hidden(self, view: SourceView) -> None:
         """Once, when parts of the frames turned out to show no slide."""

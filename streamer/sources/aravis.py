@@ -6,6 +6,7 @@ virtual environment sees these with `--system-site-packages`.
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 from collections.abc import Sequence
@@ -31,11 +32,21 @@ def library() -> Any:
         gi.require_version("Aravis", "0.8")
         from gi.repository import Aravis
     except (ImportError, ValueError) as error:
-        raise SourceError(
-            f"genicam:aravis: got {error}, expected Aravis 0.8 and PyGObject of this system: apt install "
-            "gir1.2-aravis-0.8 python3-gi, and a virtual environment made with --system-site-packages"
-        ) from error
+        raise _missing(str(error)) from error
     return Aravis
+
+
+def require() -> None:
+    """The same before a run begins, without importing it, which its driver does in a process of its own."""
+    if importlib.util.find_spec("gi") is None:
+        raise _missing("No module named 'gi'")
+
+
+def _missing(what: str) -> SourceError:
+    return SourceError(
+        f"genicam:aravis: got {what}, expected Aravis 0.8 and PyGObject of this system: apt install "
+        "gir1.2-aravis-0.8 python3-gi, and a virtual environment made with --system-site-packages"
+    )
 
 
 class AravisDriver:

@@ -30,6 +30,7 @@ class AvDecoder:
     """Keeps what it grabbed, which is converted by whoever wants its pixels."""
 
     keeps_frames = True
+    sees_sizes = True
     about = f"PyAV {av.__version__}"
 
     def __init__(self, container: av.container.InputContainer, *, is_stream: bool) -> None:

@@ -53,6 +53,8 @@ class Decoder(Protocol):
     """When a film was begun, in nanoseconds since 1970; None: it does not say."""
     keeps_frames: bool
     """Whether a frame can still be taken after the next one was grabbed."""
+    sees_sizes: bool
+    """Whether frames have their own size where a stream changes it, and not that of the first."""
     about: str
     """What decodes, with its version."""
 

@@ -72,7 +72,7 @@ def why_not(url: str) -> Diagnosis:
         if scheme in ("http", "https"):
             return _in_words(_ask_http(url), parts, where)
         if scheme == "rtsp":
-            return _in_words(_ask_rtsp(parts), parts, where)
+            return _in_words(Answer(_ask_rtsp(parts)[0]), parts, where)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
             return Diagnosis(f"no answer from {where} in {TIMEOUT_S:g} s", _ADDRESS, is_absent=True)
@@ -123,19 +123,33 @@ def _answer(status: int, headers: email.message.Message) -> Answer:
     return Answer(status, headers.get_content_type(), int(length) if length.isdigit() else None)
 
 
-def _ask_rtsp(parts: SplitResult) -> Answer:
-    """What the server says to DESCRIBE (RFC 2326), with user and password where it asks for them."""
+def described(url: str) -> str | None:
+    """What a camera says of its stream (SDP, RFC 8866) where it is asked over RTSP; None: it does not say."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() != "rtsp":
+        return None
+    try:
+        status, description = _ask_rtsp(parts)
+    except (OSError, ValueError):
+        return None
+    return description if status == 200 else None
+
+
+def _ask_rtsp(parts: SplitResult) -> tuple[int, str]:
+    """Status and text of the server's answer to DESCRIBE (RFC 2326), with user and password where it asks for them."""
     url = without_credentials(parts.geturl())
     with socket.create_connection((parts.hostname or "", parts.port or _PORTS["rtsp"]), timeout=TIMEOUT_S) as server:
-        status, head = _describe(server, url, 1, "")
+        status, head, text = _describe(server, url, 1, "")
         challenge = re.search(r"^WWW-Authenticate: *(Digest|Basic) (.*)$", head, re.IGNORECASE | re.MULTILINE)
         if status == 401 and challenge and parts.username:
             user, password = unquote(parts.username), unquote(parts.password or "")
-            status, _ = _describe(server, url, 2, _authorization(challenge[1], challenge[2], url, user, password))
-    return Answer(status)
+            authorization = _authorization(challenge[1], challenge[2], url, user, password)
+            status, _, text = _describe(server, url, 2, authorization)
+    return status, text
 
 
-def _describe(server: socket.socket, url: str, number: int, authorization: str) -> tuple[int, str]:
+def _describe(server: socket.socket, url: str, number: int, authorization: str) -> tuple[int, str, str]:
+    """Status, head and body of the answer."""
     lines = [f"DESCRIBE {url} RTSP/1.0", f"CSeq: {number}", "Accept: application/sdp"]
     if authorization:
         lines.append(f"Authorization: {authorization}")
@@ -151,7 +165,7 @@ def _describe(server: socket.socket, url: str, number: int, authorization: str) 
     length = re.search(r"^Content-Length: *(\d+)$", text, re.IGNORECASE | re.MULTILINE)
     while length and len(body) < min(int(length[1]), 65_536) and (part := server.recv(4096)):
         body += part  # so that the next answer begins at its beginning
-    return int(first[1]), text
+    return int(first[1]), text, body.decode("latin-1")
 
 
 def _authorization(scheme: str, challenge: str, url: str, user: str, password: str) -> str:

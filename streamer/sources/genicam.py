@@ -22,7 +22,7 @@ from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import AttachedCamera, RawImage
 from streamer.sources.features import FeatureRefusedError, FeatureSettings, first_line, set_up
 from streamer.sources.newest_image import Grabbed, NewestImage
-from streamer.sources.packages import extra
+from streamer.sources.packages import extra, require
 
 if TYPE_CHECKING:
     from harvesters.core import Harvester
@@ -68,12 +68,15 @@ class GenicamAddress:
 
 
 def open_genicam(name: str, target: str, now_ns: Callable[[], int]) -> DrivenSource:
-    """UsageError for a malformed address."""
+    """UsageError for a malformed address, SourceError where a package is missing."""
     from streamer.sources import aravis
 
     address = GenicamAddress.parse(target)
-    connects = aravis.connect if address.producer == ARAVIS else connect
-    return DrivenSource(name, f"camera {address.serial}", connects, target, now_ns)
+    if address.producer == ARAVIS:
+        aravis.require()
+        return DrivenSource(name, f"camera {address.serial}", aravis.connect, target, now_ns)
+    require("harvesters", "genicam", f"source genicam:{target}")
+    return DrivenSource(name, f"camera {address.serial}", connect, target, now_ns)
 
 
 class GenicamDriver:

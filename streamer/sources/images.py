@@ -65,11 +65,14 @@ class ImagesSource:
         """Of the files; None before `open`, and where one of them gives several frames."""
         self._frame_id = 0
         self._bits = 8
+        self._headers: dict[Path, ImageHeader | None] = {}
+        """Read for a remark and used once more by `open`: those of a folder on a network are slow to read."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """A line for people where images are read in tiles."""
-        headers = [(path, header) for path in list_images(self.where) if (header := header_of(path)) is not None]
+        self._headers = {path: header_of(path) for path in list_images(self.where)}
+        headers = [(path, header) for path, header in self._headers.items() if header is not None]
         large = [path.name for path, header in headers if header.megapixels >= self._large]
         if not large:
             return ()
@@ -80,8 +83,10 @@ class ImagesSource:
 
     def open(self) -> None:
         """List the files. SourceError where there are none, or none of them is an image."""
+        known, self._headers = self._headers, {}
         paths = list_images(self.where)
-        headers = [header for path in paths if (header := header_of(path)) is not None]
+        said = (known[path] if path in known else header_of(path) for path in paths)
+        headers = [header for header in said if header is not None]
         if not headers:
             got = f"{len(paths)} files, none of them an image" if paths else "nothing that matches"
             if not paths and os.path.isdir(self.where):

@@ -21,7 +21,7 @@ from engines.base import UsageError, near
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.camera_process import DrivenSource
 from streamer.sources.driver import Driver, RawImage
-from streamer.sources.packages import extra
+from streamer.sources.packages import extra, require
 from streamer.sources.stage_track import StagePoller, StageSample
 
 if TYPE_CHECKING:
@@ -73,13 +73,15 @@ class MicroManagerAddress:
 
 
 def open_micromanager(name: str, target: str, now_ns: Callable[[], int]) -> DrivenSource:
-    """UsageError for a malformed address, SourceError for a sequence's file that is not there."""
+    """UsageError for a malformed address, SourceError for a missing package and a sequence's file that is not there."""
     address = MicroManagerAddress.parse(target)
     shown = f"microscope {os.path.basename(address.config)}"
+    if address.mda is not None and not os.path.isfile(address.mda):
+        raise SourceError(f"{shown}: got no file {address.mda!r}, expected a useq sequence (YAML or JSON)")
+    for module in ("pymmcore_plus", "useq"):
+        require(module, "micromanager", f"source mm:{address.config}")
     if address.mda is None:
         return DrivenSource(name, shown, connect, target, now_ns, opens_within_s=OPENS_WITHIN_S)
-    if not os.path.isfile(address.mda):
-        raise SourceError(f"{shown}: got no file {address.mda!r}, expected a useq sequence (YAML or JSON)")
     # A sequence may wait for minutes between two images, by its plan; none of it may be lost.
     waits = {"silence_s": None, "default_mode": "analysis"}
     return DrivenSource(name, shown, connect, target, now_ns, opens_within_s=OPENS_WITHIN_S, **waits)  # type: ignore[arg-type]

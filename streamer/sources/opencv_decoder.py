@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from streamer.sources.capture import Capture, OpenCapture, open_capture
+from streamer.sources.capture import Capture, OpenCapture, open_capture, set_ffmpeg_options
 from streamer.sources.decoder import Grabbed, Pixels, Timeouts
 
 
@@ -19,6 +19,7 @@ class OpenCVDecoder:
     """`grab` decodes, and only what is taken is converted, before the next `grab`."""
 
     keeps_frames = False
+    sees_sizes = False
     begun_utc_ns: int | None = None
     about = f"OpenCV {cv2.__version__}"
 
@@ -55,6 +56,7 @@ def open_opencv(
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(timeouts.read_s * 1000)),
             *(cv2.CAP_PROP_N_THREADS, 1),
         ]
+    set_ffmpeg_options(is_stream=timeouts is not None)
     capture = open_capture(address, cv2.CAP_FFMPEG, parameters)
     if not capture.isOpened():
         return None

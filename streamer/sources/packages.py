@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -58,3 +59,10 @@ def extra(name: str, what: str) -> Iterator[None]:
         raise SourceError(
             f"{what}: got no package {error.name!r}, expected it here: pip install 'leukostream[{name}]'"
         ) from error
+
+
+def require(module: str, extra_name: str, what: str) -> None:
+    """The same before a run begins, without importing it: a driver imports it in a process of its own, later."""
+    with extra(extra_name, what):
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)

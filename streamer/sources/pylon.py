@@ -20,7 +20,7 @@ from streamer.sources.driver import AttachedCamera, RawImage
 from streamer.sources.features import FeatureRefusedError, FeatureSettings, first_line, set_up
 from streamer.sources.genicam import HELD, not_attached
 from streamer.sources.newest_image import Grabbed, NewestImage
-from streamer.sources.packages import extra
+from streamer.sources.packages import extra, require
 
 _BUFFERS = 8
 _POLL_MS = 250
@@ -47,8 +47,9 @@ class PylonAddress:
 
 
 def open_pylon(name: str, target: str, now_ns: Callable[[], int]) -> DrivenSource:
-    """UsageError for a malformed address."""
+    """UsageError for a malformed address, SourceError where the package is missing."""
     address = PylonAddress.parse(target)
+    require("pypylon", "pylon", f"source pylon:{target}")
     return DrivenSource(name, f"camera {address.serial}", connect, target, now_ns)
 
 

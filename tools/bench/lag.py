@@ -27,6 +27,7 @@ import numpy as np
 from engines.base import UsageError, usable_cores
 from streamer.records import Frame, Mode, Skip
 from streamer.sources.base import Source, behind_of, passed_over_by
+from streamer.sources.capture import set_ffmpeg_options
 from streamer.sources.decoder import Decoder, Timeouts
 from streamer.sources.opencv_decoder import open_opencv
 from streamer.sources.packages import extra
@@ -74,6 +75,7 @@ class FrameByFrame:
         self._given = 0
 
     def open(self) -> None:
+        set_ffmpeg_options(is_stream=False)
         self._capture.open(self._url, cv2.CAP_FFMPEG)
 
     def read(self) -> Frame | Skip | None:

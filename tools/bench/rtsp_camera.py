@@ -1,9 +1,14 @@
-"""A network camera on 127.0.0.1: GStreamer's RTSP server in a process of its own, which can be frozen and killed."""
+"""A network camera on 127.0.0.1: GStreamer's RTSP server in a process of its own, which can be frozen and killed.
+
+python -m tools.bench.rtsp_camera PORT [WxH [FPS]]   one at this port, until its standard input ends
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -54,8 +59,8 @@ class RtspCamera:
     """Sends films over and over, each frame when it is due. Several films of one rate follow one another: a camera that
     changes its resolution. UsageError where there is no server."""
 
-    def __init__(self, films: Sequence[NumberedFilm], *, user: str = "", password: str = "") -> None:
-        """`user`: without one it asks for none."""
+    def __init__(self, films: Sequence[NumberedFilm], *, user: str = "", password: str = "", port: int = 0) -> None:
+        """`user`: without one it asks for none. `port`: 0 for one that is free."""
         if (why := why_no_server()) is not None:
             raise UsageError(f"RTSP server: got {why}, expected GStreamer's: {INSTALL}")
         self._frames = [(frame.data, frame.is_key) for film in films for frame in film.frames]
@@ -65,7 +70,7 @@ class RtspCamera:
         self._folder = tempfile.TemporaryDirectory(prefix="rtsp-")
         self._film = Path(self._folder.name) / "film"
         write_frames(self._film, self._frames)
-        self.port = 0
+        self.port = port
         self._server: subprocess.Popen[str] | None = None
         self.on()
 
@@ -118,3 +123,17 @@ class RtspCamera:
     def _signal(self, number: signal.Signals) -> None:
         assert self._server is not None
         self._server.send_signal(number)
+
+
+def main(port: str, size: str = "640x480", fps: str = "10") -> None:
+    from tools.bench.sender import NumberedFilm
+
+    width, height = (int(side) for side in size.lower().split("x"))
+    film = NumberedFilm.encode(width, height, frames=30 * int(fps), fps=int(fps), keys_every=int(fps))
+    with contextlib.closing(RtspCamera([film], port=int(port))) as camera:
+        print(camera.url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

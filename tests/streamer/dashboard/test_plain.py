@@ -228,6 +228,17 @@ def test_a_name_can_not_break_a_line():
     assert out.getvalue().splitlines()[1] == "a·b: failed (live): no·such·[31mthing"
 
 
+@pytest.mark.parametrize(("reason", "lines"), [("no such camera", 1), ("the disk is full", 2)])
+def test_a_failure_is_printed_once(reason: str, lines: int):
+    out = io.StringIO()
+    with PlainReporter(out) as reporter:
+        reporter.publish(health({"slide": status(state="failed", detail="no such camera")}))
+        reporter.publish(end("failed", reason))
+    said = [line for line in out.getvalue().splitlines() if "failed" in line]
+    assert len(said) == lines
+    assert said[-1].endswith(reason)
+
+
 VERDICT = Verdict(
     state="incomplete",
     reasons=(

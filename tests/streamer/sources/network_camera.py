@@ -120,8 +120,9 @@ class WebServer:
 class RtspServer:
     """Answers DESCRIBE on 127.0.0.1: 401 without the right digest of user:password, then the status given."""
 
-    def __init__(self, status: int, *, scheme: str = "Digest") -> None:
+    def __init__(self, status: int, *, scheme: str = "Digest", description: str = "") -> None:
         self.asked: list[str] = []
+        self.description = description
         self._status = status
         self._scheme = scheme
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -148,7 +149,9 @@ class RtspServer:
         status = self._status if self._is_allowed(request) else 401
         challenge = f'WWW-Authenticate: {self._scheme} realm="camera", nonce="abc"\r\n' if status == 401 else ""
         number = re.search(r"CSeq: (\d+)", request)
-        return f"RTSP/1.0 {status} So\r\nCSeq: {number[1] if number else 0}\r\n{challenge}\r\n".encode()
+        text = self.description if status == 200 else ""
+        length = f"Content-Length: {len(text)}\r\n" if text else ""
+        return f"RTSP/1.0 {status} So\r\nCSeq: {number[1] if number else 0}\r\n{challenge}{length}\r\n{text}".encode()
 
     def _is_allowed(self, request: str) -> bool:
         if self._scheme == "Basic":

@@ -117,8 +117,12 @@ class ScriptedDecoder:
 
     codec, announced, fps, begun_utc_ns, about = "scripted", None, 30.0, None, "a script"
 
-    def __init__(self, *, keeps_frames: bool = True) -> None:
+    def __init__(
+        self, *, keeps_frames: bool = True, sees_sizes: bool = True, size_px: tuple[int, int] = (6, 4)
+    ) -> None:
         self.keeps_frames = keeps_frames
+        self.sees_sizes = sees_sizes
+        self._size_px = size_px
         self.converted: list[float | None] = []
         self.closed = threading.Event()
         self.now_ns = 0
@@ -160,6 +164,7 @@ class ScriptedDecoder:
     def _pixels(self, position_s: float | None) -> Pixels:
         def convert() -> npt.NDArray[np.uint8]:
             self.converted.append(position_s)
-            return np.zeros((4, 6, 3), np.uint8)
+            return np.zeros((height, width, 3), np.uint8)
 
-        return DeferredImage(4, 6, convert) if self.keeps_frames else convert()
+        width, height = self._size_px
+        return DeferredImage(height, width, convert) if self.keeps_frames else convert()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.records import Frame, Skip
-from streamer.sources import SourceError, open_source, parse_source
+from streamer.sources import SourceError, images, open_source, parse_source
 from streamer.sources.images import ImagesSource, natural_key
 from tests.streamer.sources.pictures import encoded, field
 
@@ -76,11 +76,28 @@ def test_one_depth_for_a_whole_series(tmp_path: Path) -> None:
 
 def test_opening_again_starts_again(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(encoded(field()))
-    images = source(tmp_path)
-    assert len(read_all(images)) == 1
-    images.close()
-    images.close()
-    assert [item.frame_id for item in read_all(images) if isinstance(item, Frame)] == [0]
+    slide = source(tmp_path)
+    assert len(read_all(slide)) == 1
+    slide.close()
+    slide.close()
+    assert [item.frame_id for item in read_all(slide) if isinstance(item, Frame)] == [0]
+
+
+def test_headers_are_read_once_for_the_remark_and_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for files that came meanwhile."""
+    asked: list[str] = []
+    read = images.header_of
+    monkeypatch.setattr(images, "header_of", lambda path: asked.append(path.name) or read(path))
+    for name in ("1.png", "2.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"words" if name == "notes.txt" else encoded(field()))
+    slide = source(tmp_path)
+    assert slide.remarks == ()
+    (tmp_path / "3.png").write_bytes(encoded(field()))
+    slide.open()
+    assert sorted(asked) == ["1.png", "2.png", "3.png", "notes.txt"]
+    assert slide.length == 4
+    slide.open()
+    assert len(asked) == 8
 
 
 @pytest.mark.parametrize(

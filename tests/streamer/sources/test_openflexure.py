@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -15,74 +12,7 @@ from streamer.records import Frame, StagePoint
 from streamer.sources import open_source, parse_source
 from streamer.sources.base import SourceAbsentError, SourceError, SourceLostError
 from streamer.sources.openflexure import OpenFlexureAddress, OpenFlexureSource
-from tests.streamer.sources.pictures import encoded, field
-
-V2 = {"stream": "/api/v2/streams/mjpeg", "position": "/api/v2/instrument/state/stage/position"}
-V3 = {"stream": "/api/v3/camera/mjpeg_stream", "position": "/api/v3/stage/position"}
-FIRST_V3 = {"stream": "/camera/mjpeg_stream", "position": "/stage/position"}
-
-
-class Microscope:
-    """A server at 127.0.0.1 that has its stream and its position at these paths, and nothing else."""
-
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        self.position: object = {"x": 1000, "y": -200, "z": 40}
-        self.speed = 0
-        """Steps of x a second."""
-        self.port = 0
-        self._paths = paths
-        self._off = threading.Event()
-        self._picture = encoded(field(120, 160), ".jpg")
-        self.on()
-
-    def on(self) -> None:
-        microscope = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if self.path == microscope._paths["stream"]:
-                    self._stream()
-                elif self.path == microscope._paths["position"]:
-                    self._answer(200, microscope._position())
-                else:
-                    self._answer(404, {"detail": "Not Found"})
-
-            def _answer(self, status: int, body: object) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def _stream(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    while not microscope._off.wait(0.03):
-                        self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n\r\n" + microscope._picture + b"\r\n")
-                except OSError:
-                    pass
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._off.clear()
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def off(self) -> None:
-        self._off.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _position(self) -> object:
-        if self.speed and isinstance(self.position, dict):
-            return {**self.position, "x": round(time.monotonic() % 1000 * self.speed)}
-        return self.position
+from tests.streamer.sources.openflexure_double import FIRST_V3, V2, V3, Microscope
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -120,3 +121,25 @@ def test_the_package_of_a_camera_that_is_missing_is_one_line(
     if hasattr(source, "attached"):
         with pytest.raises(SourceError, match=rf"pip install 'leukostream\[{name}\]'$"):
             source.attached()
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "says"),
+    [
+        ("mm:a.cfg", "pymmcore_plus", "pip install 'leukostream[micromanager]'"),
+        ("mm:a.cfg,mda=README.md", "useq", "pip install 'leukostream[micromanager]'"),
+        ("genicam:1", "harvesters", "pip install 'leukostream[genicam]'"),
+        ("genicam:aravis,1", "gi", "apt install gir1.2-aravis-0.8"),
+        ("pylon:1", "pypylon", "pip install 'leukostream[pylon]'"),
+    ],
+)
+def test_what_is_missing_is_said_before_a_run_begins(
+    source: str, package: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver would say it in a process of its own, once models are loaded."""
+    monkeypatch.chdir(EXAMPLE.parents[1])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
+    with pytest.raises(SourceError, match=re.escape(says)) as caught:
+        open_source(parse_source(source))
+    assert package in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -79,7 +79,7 @@ class Consumer:
         self._ring: Ring[Frame] = Ring(1, "drop_oldest")
         self.skips: list[Skip] = []
         self.seen: list[Seen] = []
-        self.source = StreamSource("net", url, time.monotonic_ns, open_decoder=open_decoder)
+        self.source = StreamSource("net", url, time.monotonic_ns, open_decoder=open_decoder, asked_every_s=1.0)
         self.reader = SourceReader(self.source, self._ring, self._stop, on_skip=self.skips.append, wait_s=wait_s)
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self.reader.run, self._consume)]
         for thread in self._threads:
@@ -119,8 +119,8 @@ def is_new(seen: Seen) -> bool:
 
 @each_back_end
 def test_the_first_frame_was_just_captured(camera: RtspCamera, open_decoder: OpenDecoder) -> None:
-    """OpenCV alone holds what it got for a second while it looks what the stream is. The best of three: the machine may
-    be busy."""
+    """FFmpeg holds what it got for a second while it looks what the stream is, where it is not told otherwise. The best
+    of three: the machine may be busy."""
     ages_s = []
     for _ in range(3):
         source = StreamSource("net", camera.url, time.monotonic_ns, open_decoder=open_decoder)
@@ -129,7 +129,7 @@ def test_the_first_frame_was_just_captured(camera: RtspCamera, open_decoder: Ope
         assert isinstance(frame, Frame)
         ages_s.append(camera.age_s(number_of(frame.image), time.monotonic()))
         source.close()
-    assert min(ages_s) < 0.15, ages_s
+    assert min(ages_s) < 0.1, ages_s
 
 
 @each_back_end
@@ -188,7 +188,7 @@ def test_held_up_for_less_than_the_timeout(camera: RtspCamera, open_decoder: Ope
         assert [skip.reason for skip in consumer.skips if skip.reason != DAMAGED] == ["fell behind"]
         stale = [seen for seen in consumer.seen if seen.at_s > went_on_s and seen.age_s > 1.0]
         assert len(stale) < 10  # of the 90 that were held up
-        assert consumer.reader.status.dropped[PASSED_OVER] > 50
+        assert consumer.reader.status.dropped[PASSED_OVER] > 30
 
 
 @each_back_end
@@ -252,24 +252,26 @@ def test_packets_that_are_damaged_or_lost(
 
 @each_back_end
 def test_another_resolution_in_mid_stream(open_decoder: OpenDecoder) -> None:
-    """OpenCV scales the new frames to the old size, which is said when a stream is opened with it."""
+    """OpenCV scales the new frames to the old size, until the camera, which is asked each second here, says another."""
     films = [
-        NumberedFilm.encode(1280, 720, frames=120),
-        NumberedFilm.encode(640, 480, frames=120, first=120),
+        NumberedFilm.encode(1280, 720, frames=240),
+        NumberedFilm.encode(640, 480, frames=240, first=240),
     ]
     with (
         contextlib.closing(RtspCamera(films)) as camera,
         Consumer(camera.url, camera, open_decoder, takes_s=0.01) as consumer,
     ):
         first = consumer.until(is_new)
-        consumer.until(lambda seen: (seen.number >= 120) != (first.number >= 120))
-        before = "1280x720" if first.number < 120 else "640x480"
+        consumer.until(lambda seen: (seen.number >= 240) != (first.number >= 240))
+        changed = len(consumer.seen)
+        if open_decoder is not open_av:
+            consumer.until(lambda seen: seen.size != first.size, within_s=6)
+            assert [skip.reason for skip in consumer.skips if skip.reason != DAMAGED] == ["another resolution"]
         time.sleep(1)
-        sizes = {seen.number >= 120: seen.size for seen in consumer.seen}
+        sizes = {seen.number >= 240: seen.size for seen in consumer.seen}  # of the last ones
+        assert sizes == {False: (1280, 720), True: (640, 480)}
         if open_decoder is open_av:
-            assert sizes == {False: (1280, 720), True: (640, 480)}
-        else:
-            assert {f"{width}x{height}" for width, height in sizes.values()} == {before}
+            assert {seen.size for seen in consumer.seen[changed:]} == {sizes[first.number < 240]}
         assert all(is_new(seen) for seen in itertools.islice(reversed(consumer.seen), 10))
 
 

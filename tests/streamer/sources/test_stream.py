@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from streamer.records import Frame, Skip
 from streamer.run.ring import Ring
-from streamer.sources import SourceLostError
+from streamer.sources import SourceLostError, capture
 from streamer.sources.base import SourceAbsentError
 from streamer.sources.decoder import Decoder, OpenDecoder, Timeouts
 from streamer.sources.opencv_decoder import open_opencv
@@ -206,9 +207,91 @@ def test_where_no_frame_may_be_lost_none_is_passed_over() -> None:
     assert (source.passed_over, source.behind_s) == (0, None)
 
 
+def of_another_size(sizes_px: list[tuple[int, int]]) -> tuple[StreamSource, list[ScriptedDecoder], threading.Event]:
+    """A stream whose decoder scales all frames to the first size, opened; the decoders that are opened one after the
+    other give these. The event is the camera's change of its description."""
+    decoders = [ScriptedDecoder(keeps_frames=False, sees_sizes=False, size_px=size_px) for size_px in sizes_px]
+    waiting, changed = iter(decoders), threading.Event()
+    source = StreamSource(
+        "net",
+        "rtsp://host/a",
+        lambda: 0,
+        every_frame=True,
+        open_decoder=lambda address, timeouts=None: next(waiting),
+        described=lambda url: f"a=framesize:96 {'8-4' if changed.is_set() else '6-4'}",
+        asked_every_s=0.001,
+    )
+    source.open()
+    return source, decoders, changed
+
+
+def until_said(source: StreamSource, decoder: ScriptedDecoder) -> Skip:
+    """Read one frame after the other until something else comes."""
+    for number in range(5000):
+        decoder.put(number / 10, number / 10)
+        item = source.read()
+        if isinstance(item, Skip):
+            return item
+        time.sleep(0.001)
+    raise AssertionError("nothing was said")
+
+
+def test_a_camera_that_says_another_resolution_is_opened_again() -> None:
+    source, decoders, changed = of_another_size([(6, 4), (8, 4)])
+    decoders[0].put(0.0, 0.0)
+    first = source.read()
+    changed.set()
+    skip = until_said(source, decoders[0])
+    assert (skip.reason, skip.count) == ("another resolution", 1)
+    decoders[1].put(0.0, 0.0)
+    then = source.read()
+    assert isinstance(first, Frame)
+    assert isinstance(then, Frame)
+    assert [(frame.width, frame.height) for frame in (first, then)] == [(6, 4), (8, 4)]
+    assert then.frame_id > first.frame_id
+    assert decoders[0].closed.is_set()
+    source.close()
+
+
+def test_a_description_that_changes_without_the_resolution_is_not_asked_for_again() -> None:
+    source, decoders, changed = of_another_size([(6, 4), (6, 4)])
+    decoders[0].put(0.0, 0.0)
+    source.read()
+    changed.set()
+    until_said(source, decoders[0])
+    changed.clear()
+    for number in range(50):
+        decoders[1].put(number / 10, number / 10)
+        assert isinstance(source.read(), Frame)
+        time.sleep(0.002)
+    source.close()
+
+
 @pytest.mark.parametrize("has_av", [True, False])
 def test_what_opencv_does_not_see_is_said(has_av: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamer.sources.decoder.has_av", lambda: has_av)
     remarks = StreamSource("net", "rtsp://user:secret@host/a", lambda: 0).remarks
     assert len(remarks) == (0 if has_av else 1)
     assert all("stream rtsp://host/a: read with OpenCV" in line for line in remarks)
+
+
+@pytest.mark.parametrize("as_a_person_has_it", [False, True])
+def test_opencv_looks_shortly_what_a_stream_is_and_long_what_a_film_is(
+    as_a_person_has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds for a second what came, where it is not told so."""
+    monkeypatch.setattr(capture, "_as_a_person_has_it", as_a_person_has_it)
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "mine")
+    told: list[str] = []
+
+    def open_capture(target: int | str, backend: int, parameters: Sequence[int]) -> ScriptedCapture:
+        told.append(os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"])
+        return ScriptedCapture([])
+
+    for timeouts in (Timeouts(), None):
+        open_opencv("rtsp://host/a", timeouts, open_capture=open_capture)
+    if as_a_person_has_it:
+        assert told == ["mine", "mine"]
+    else:
+        assert ["analyzeduration;100000" in options for options in told] == [True, False]
+        assert all("rtsp_transport;tcp|fflags;discardcorrupt" in options for options in told)
