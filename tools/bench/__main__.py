@@ -21,6 +21,7 @@ NAMES = {
     "soak": "a camera for hours, unplugged again and again: frames, losses, memory",
     "wsi": "a whole slide: its count, memory, speed beside JPEG files of its tiles",
     "wire": "publishing and subscribing: rate, latency, a crowd",
+    "review": "a correction until a subscriber has it, scrolling, the page of a report",
     "inference": "microscopes on inference servers beside the same in one process",
     "gpu": "everything that only a GPU can show",
     "rtx": "every shipped model through NVIDIA's builder, without a GPU",
