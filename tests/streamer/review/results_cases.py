@@ -67,10 +67,12 @@ def of_fhir(text: str) -> dict[str, int]:
 
 
 def of_report(html: str) -> dict[str, int]:
-    rows = read(html).section("slide-1-differential").all("table")[0].all("tr")
-    named = [(row.all("th"), row.all("td", "num")) for row in rows]
-    return {
-        th[0].text.lower().split(" ▲")[0].split(" ▼")[0].split(" range")[0].split(" not ")[0].strip(): int(td[0].text)
-        for th, td in named
-        if td and "White cells" not in th[0].text
-    }
+    """Cells by class: of each row its name, without what is said below it."""
+    counts = {}
+    for row in read(html).section("slide-1-differential").all("table")[0].all("tr"):
+        numbers = row.all("td", "num")
+        if numbers and "White cells" not in (name := row.all("th")[0].text):
+            for below in row.all("th")[0].children:
+                name = name.replace(below.text, "", 1) if below.text else name
+            counts[name.strip().lower()] = int(numbers[0].text)
+    return counts
