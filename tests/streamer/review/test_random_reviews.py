@@ -23,7 +23,7 @@ from tests.streamer.review.review_cases import CLASSES, assert_equal_to_the_file
 CELLS = 20
 PEOPLE = ("AB", "CD", "EF")
 CORRECTIONS = 1000
-PATIENCE_S = 120
+PATIENCE_S = 600
 """For a process that is killed, of a machine that does other things too."""
 NAMES = (*CLASSES, "smudge cell", "artefact", "unclassified", None)
 

@@ -216,7 +216,8 @@ class FakeDesk:
 
     def picture(self, session: str, cell_id: int) -> bytes | None:
         self._known(session)
-        return self._pictures(self._cell(cell_id))
+        cell = self._cell(cell_id)
+        return self._pictures(cell) if cell.has_picture else None
 
     # What is said
 
