@@ -138,10 +138,9 @@ class PictureFinder:
             if number < 0 or number in self._found or detections.kinds[label] not in ("white", "nucleated red"):
                 continue
             x1, y1, x2, y2 = detections.boxes_px[box].tolist()
-            frame = PlacedFrame(
-                seen.frame_id, 0, 0.0, 0.0, seen.width, seen.height, seen.file, seen.accepted, seen.focus
-            )
-            look = _Shown((seen.accepted, (x2 - x1) * (y2 - y1), seen.focus), frame, (x1, y1, x2, y2))
+            focus = seen.focus or 0.0
+            frame = PlacedFrame(seen.frame_id, 0, 0.0, 0.0, seen.width, seen.height, seen.file, seen.accepted, focus)
+            look = _Shown((seen.accepted, (x2 - x1) * (y2 - y1), focus), frame, (x1, y1, x2, y2))
             if number not in self._best or look.rank > self._best[number].rank:
                 self._best[number] = look
 

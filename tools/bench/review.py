@@ -45,7 +45,8 @@ from tools.commands import command_parser
 PATIENCE_S = 120.0
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
-WINDOW = {"width": 1280, "height": 860}
+WIDTH, HEIGHT = 1280, 860
+"""Of the window."""
 LOADS = 5
 """Of a report."""
 UNTIMED = 10
@@ -169,7 +170,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=program, args=OPTIONS) as browser:
-        page = browser.new_page(viewport=WINDOW)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.set_default_timeout(1000 * PATIENCE_S)
         yield page
 
