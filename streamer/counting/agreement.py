@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
-from scipy.stats import hypergeom
 
 from streamer.counting.differential import CONFIDENCE
 from streamer.records import UNCLASSIFIED
@@ -38,6 +37,8 @@ def within_sampling(count: int, total: int, other_total: int) -> tuple[int, int]
             f"within_sampling: got {count} of {total} and a sample of {other_total}, expected 0 <= count <= total and"
             " samples of at least one cell"
         )
+    from scipy.stats import hypergeom  # here: it takes longer to load than all else that reads a journal
+
     population = total + other_total
 
     def not_too_few(other: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,11 +11,14 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from engines.base import LeukostreamError
 from engines.geometry import Image
 from streamer.counting.differential import NOT_LEUKOCYTES
 from streamer.dashboard.palette import in_order
 from streamer.dashboard.words import LEAST_CONFIDENCE, described
 from streamer.journal import SeenFrame, StoredSession, decoded
+from streamer.mosaic.pictures import Pictures
+from streamer.mosaic.places import PlacedFrame
 from streamer.protocol.messages import CellMessage, Evidence
 from streamer.records import Cell
 from streamer.run.session import picture_bounds
@@ -79,8 +83,19 @@ class CellGroup:
     """The least sure first."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A look at a cell that has no picture."""
+
+    rank: tuple[bool, float, float]
+    """The larger the better: whether its frame was counted, the area of its box, the frame's focus."""
+    frame: PlacedFrame
+    """Its place on the slide is not known here."""
+    box_px: tuple[float, float, float, float]
+
+
 class PictureFinder:
-    """Finds the picture of each cell in a journal, and where it lay in its frame.
+    """Finds the picture of each cell in a journal, and where it lay in its frame; else in a frame that shows it.
 
     To be made before the frames are read: `see` needs each of them, `pictures` is what they come to.
     """
@@ -102,8 +117,11 @@ class PictureFinder:
             if message.evidence is not None:
                 self._frames[message.evidence.frame_id].add(number)
         self._bounds: dict[int, Bounds] = {}
+        self._best: dict[int, _Shown] = {}
+        """Of the numbers without a picture, the look that one can be cut out of best."""
 
     def see(self, seen: SeenFrame) -> None:
+        self._note_best(seen)
         wanted = self._frames.get(seen.frame_id)
         if not wanted:
             return
@@ -113,8 +131,42 @@ class PictureFinder:
                 box_px = seen.detections.boxes_px[box].tolist()
                 self._bounds[numbers[box]] = picture_bounds(box_px, (seen.width, seen.height))
 
-    def pictures(self, cell_of: Callable[[int], Cell]) -> Mapping[int, CellPicture]:
-        """By cell; `cell_of` says what a cell turned out to be. Where cells are one now, the first picture stays."""
+    def _note_best(self, seen: SeenFrame) -> None:
+        detections = seen.detections
+        rows = zip(detections.labels.tolist(), self._session.cells_of(seen.frame_id), strict=True)
+        for box, (label, number) in enumerate(rows):
+            if number < 0 or number in self._found or detections.kinds[label] not in ("white", "nucleated red"):
+                continue
+            x1, y1, x2, y2 = detections.boxes_px[box].tolist()
+            focus = seen.focus or 0.0
+            frame = PlacedFrame(seen.frame_id, 0, 0.0, 0.0, seen.width, seen.height, seen.file, seen.accepted, focus)
+            look = _Shown((seen.accepted, (x2 - x1) * (y2 - y1), focus), frame, (x1, y1, x2, y2))
+            if number not in self._best or look.rank > self._best[number].rank:
+                self._best[number] = look
+
+    def pictures(
+        self, cells: Iterable[Cell], cell_of: Callable[[int], Cell], frames: Callable[[], Pictures] | None
+    ) -> Mapping[int, CellPicture]:
+        """By cell; `cell_of` says what a cell turned out to be. Where cells are one now, the first picture stays. What
+        was published without one is cut out of `frames`; None, and LeukostreamError: they can't be had."""
+        pictures = self._published(cell_of)
+        missing = {cell.cell_id for cell in cells} - set(pictures)
+        by_frame: defaultdict[int, list[tuple[int, _Shown]]] = defaultdict(list)
+        for number, look in self._best.items():
+            with contextlib.suppress(KeyError):  # of what turned out to be no white cell
+                cell_id = cell_of(number).cell_id
+                if cell_id in missing:
+                    by_frame[look.frame.frame_id].append((cell_id, look))
+        if by_frame and frames is not None:
+            with contextlib.suppress(LeukostreamError), contextlib.closing(frames()) as opened:
+                for frame, image in opened.of([looks[0][1].frame for looks in by_frame.values()]):
+                    for cell_id, look in by_frame[frame.frame_id]:
+                        left, top, right, bottom = picture_bounds(look.box_px, (frame.width, frame.height))
+                        if right > left and bottom > top:
+                            pictures.setdefault(cell_id, _picture(image[top:bottom, left:right], None, None))
+        return pictures
+
+    def _published(self, cell_of: Callable[[int], Cell]) -> dict[int, CellPicture]:
         pictures: dict[int, CellPicture] = {}
         for number, (message, jpeg) in self._found.items():
             cell = cell_of(number)

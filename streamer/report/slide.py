@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.dashboard.words import class_rows, slide_rows
 from streamer.journal import SeenFrame, StoredSession, decoded, published
+from streamer.mosaic.compose import pictures_of
 from streamer.mosaic.scale import options_of, scale_of
 from streamer.mosaic.visited import look_over
 from streamer.protocol.factory import MessageFactory
@@ -86,7 +86,9 @@ def show(
     ranges = FIVE_PART_RANGES if options.reference_ranges is None else options.reference_ranges
     evidence = count.evidence(final=session.ended)
     end, health = _end(session), _health(session)
-    gallery = groups(chain(count.cells(), count.uncounted_cells()), finder.pictures(count.cell))
+    cells = [*count.cells(), *count.uncounted_cells()]
+    frames = (lambda: pictures_of(session, recording)) if with_picture else None
+    gallery = groups(cells, finder.pictures(cells, count.cell, frames))
     message = MessageFactory(session.source, session=session.id, run_id="").differential(found)
     progress = evidence.progress
     lost = None if progress is None else dict(Counter(progress.lost) + Counter(progress.skipped))

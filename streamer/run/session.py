@@ -130,6 +130,9 @@ class SlideSession:
         self._is_kept = True
         """Whether the journal has all that was counted and numbered."""
         self.count, self._tracker, self._counted = self._begun(None if journal is None else journal.stored)
+        places = () if journal is None else journal.stored.picture_places()
+        self._pictured = {cell_id for cell_id, _ in places}
+        """Cells of which a picture was published."""
         self._ahead = 0
         """Frames that were placed and will not be counted."""
         before = self.count.progress
@@ -394,13 +397,18 @@ class SlideSession:
     def _changed_cells(
         self, analysed: Analysed, update: CountUpdate, measured: Sequence[MeasuredLook]
     ) -> list[Emission]:
-        """Each with a picture where this frame is the first that shows it, or shows it cut and flagged."""
+        """Each with a picture where this frame is the first that shows it, or shows it cut and flagged, and where it
+        has none yet: a cell that was first seen cut by an edge is new in one frame and counted in another."""
         cells = self.count.changed_cells(update, measured)
         if not cells:
             return []
         observations, boxes_px = update.slide.observations, analysed.detections.boxes_px
         cut = {cell.cell_id for cell in cells if cell.partial}
-        new = {seen.cell_id: box for box, seen in enumerate(observations) if seen.is_new or seen.cell_id in cut}
+        new = {
+            seen.cell_id: box
+            for box, seen in enumerate(observations)
+            if seen.is_new or seen.cell_id in cut or (seen.counted and seen.cell_id not in self._pictured)
+        }
         white = analysed.detections.white_rows.tolist()  # a red cell's box may be of the same cell
         looks: dict[int | None, tuple[int, int]] = {}
         for look, box in enumerate(white):
@@ -409,6 +417,8 @@ class SlideSession:
         emissions: list[Emission] = []
         for cell in cells:
             picture = _picture(analysed.frame.image, boxes_px[new[cell.cell_id]]) if cell.cell_id in new else None
+            if picture is not None:
+                self._pictured.add(cell.cell_id)
             evidence = evidence_of(analysed, looks.get(cell.cell_id), cell.top_class)
             emissions.append((self.factory.cell(cell, evidence), picture))
         return emissions

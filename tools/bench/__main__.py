@@ -24,6 +24,7 @@ NAMES = {
     "chaos": "microscopes whose servers, network, Ray and own processes are killed and cut",
     "archive": "an archive over several workers, some of which are killed: equal to one by one, and how it scales",
     "joins": "memory while thousands of microscopes and subscribers join and leave",
+    "review": "a correction until a subscriber has it, scrolling, the page of a report",
     "inference": "microscopes on inference servers beside the same in one process",
     "gpu": "everything that only a GPU can show",
     "rtx": "every shipped model through NVIDIA's builder, without a GPU",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import cv2
 from fastapi import APIRouter, Query
 
 from engines.base import LeukostreamError
@@ -23,7 +22,6 @@ from streamer.review.server.bodies import (
 )
 from streamer.review.server.presented import signature_json
 from streamer.review.server.slides import Slides
-from streamer.run.session import PICTURE_QUALITY, picture_bounds
 
 Session = Annotated[str | None, Query(description="Left out: the newest slide.", max_length=200)]
 Answer = dict[str, Any]
@@ -122,12 +120,7 @@ def _picture(slides: Slides, session: str, body: NewCellBody, size: tuple[float 
     if width is None or height is None:
         return None
     try:
-        image = slides.fields.field(session, body.frame_id).image
+        field = slides.fields.field(session, body.frame_id)
     except LeukostreamError:
         return None
-    box_px = (body.x_px - width / 2, body.y_px - height / 2, body.x_px + width / 2, body.y_px + height / 2)
-    left, top, right, bottom = picture_bounds(box_px, (image.shape[1], image.shape[0]))
-    if right <= left or bottom <= top:
-        return None  # outside of the frame, which the desk refuses
-    done, encoded = cv2.imencode(".jpg", image[top:bottom, left:right], [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
-    return encoded.tobytes() if done else None
+    return field.picture((body.x_px - width / 2, body.y_px - height / 2, body.x_px + width / 2, body.y_px + height / 2))

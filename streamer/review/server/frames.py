@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from streamer.mosaic.compose import pictures_of
 from streamer.mosaic.pictures import Pictures
 from streamer.mosaic.places import PlacedFrame
 from streamer.review.server.presented import Ranges
+from streamer.run.session import PICTURE_QUALITY, picture_bounds
 
 KEPT_FRAMES = 12
 """As pictures in memory: those around the one that is looked at."""
@@ -32,11 +33,24 @@ class Field:
     image: Image
     jpeg: bytes
 
+    def picture(self, box_px: Sequence[float]) -> bytes | None:
+        """JPEG of the cell within `box_px`, as a run keeps it; None for a box outside of the frame."""
+        left, top, right, bottom = picture_bounds(box_px, (self.image.shape[1], self.image.shape[0]))
+        if right <= left or bottom <= top:
+            return None
+        part = self.image[top:bottom, left:right]
+        done, encoded = cv2.imencode(".jpg", part, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+        return encoded.tobytes() if done else None
+
 
 class FieldSource(Protocol):
     """Where the frames of slides come from. LeukostreamError, one line for people, where one can't be had."""
 
     def field(self, session: str, frame_id: int) -> Field: ...
+
+    def has_frames(self, session: str) -> bool:
+        """Whether the frames of a slide can be had, as far as is known before one is read."""
+        ...
 
     def ranges(self, session: str) -> Ranges | None:
         """Usual percentages by class; None: not known."""
@@ -53,6 +67,9 @@ class NoFields:
             "got a slide that is still being counted elsewhere, expected a finished one: its frames can be seen once it"
             " is reviewed from its journal"
         )
+
+    def has_frames(self, session: str) -> bool:
+        return False
 
     def ranges(self, session: str) -> Ranges | None:
         return None
@@ -74,6 +91,10 @@ class JournalFields:
         self._kept: OrderedDict[tuple[str, int], Field] = OrderedDict()
         with opened(str(journal)) as reader:
             self._slides = {stored.id: _slide(stored, recording) for stored in reader.sessions}
+
+    def has_frames(self, session: str) -> bool:
+        slide = self._slides.get(session)
+        return slide is not None and not isinstance(slide.pictures, LeukostreamError)
 
     def ranges(self, session: str) -> Ranges | None:
         slide = self._slides.get(session)

@@ -54,7 +54,7 @@ def session_json(info: SessionInfo) -> Json:
     return {"session": info.id, "source": clean(info.source), "is_live": info.is_live, "review": _builtin(info.review)}
 
 
-def cell_json(cell: CellRecord) -> Json:
+def cell_json(cell: CellRecord, *, has_frames: bool) -> Json:
     attributes = {name: one for name, one in (cell.attributes or {}).items() if one.confidence >= LEAST_CONFIDENCE}
     return {
         "cell_id": cell.cell_id,
@@ -73,7 +73,7 @@ def cell_json(cell: CellRecord) -> Json:
         "x_px": round(cell.x_px, 1),
         "y_px": round(cell.y_px, 1),
         "views": len(cell.views),
-        "has_picture": cell.has_picture,
+        "has_picture": cell.has_picture or (has_frames and bool(cell.views)),
         "added": cell.added,
         "word": _builtin(cell.word),
         "own": None if cell.own is None else list(cell.own),
@@ -118,7 +118,9 @@ def choice_json(choice: Choice) -> Json:
     }
 
 
-def slide_json(snapshot: Snapshot, choices: Sequence[Choice], ranges: Ranges | None, reviewer: str | None) -> Json:
+def slide_json(
+    snapshot: Snapshot, choices: Sequence[Choice], ranges: Ranges | None, reviewer: str | None, *, has_frames: bool
+) -> Json:
     """All that the page needs to begin with."""
     names = in_order(list({choice.class_name for choice in choices} | {cell.class_name for cell in snapshot.cells}))
     return {
@@ -126,7 +128,7 @@ def slide_json(snapshot: Snapshot, choices: Sequence[Choice], ranges: Ranges | N
         "version": snapshot.version,
         "reviewer": reviewer,
         "result": None if snapshot.differential is None else result_view(snapshot.differential, ranges),
-        "cells": [cell_json(cell) for cell in snapshot.cells],
+        "cells": [cell_json(cell, has_frames=has_frames) for cell in snapshot.cells],
         "choices": [choice_json(choice) for choice in choices],
         "order": names,
         "colours": {name: class_colour(name) for name in names},
@@ -139,13 +141,13 @@ def slide_json(snapshot: Snapshot, choices: Sequence[Choice], ranges: Ranges | N
     }
 
 
-def change_json(change: Change, ranges: Ranges | None, reviewer: str | None) -> Json:
+def change_json(change: Change, ranges: Ranges | None, reviewer: str | None, *, has_frames: bool) -> Json:
     """One or more changes for the page of one reviewer: what another one does blind stays with that one."""
     seen = [entry for entry in change.history if not entry.blind or entry.by == reviewer]
     return {
         "session": change.session,
         "version": change.version,
-        "cells": [cell_json(cell) for cell in change.cells],
+        "cells": [cell_json(cell, has_frames=has_frames) for cell in change.cells],
         "removed": list(change.removed),
         "result": None if change.differential is None else result_view(change.differential, ranges),
         "history": [history_json(entry) for entry in seen],

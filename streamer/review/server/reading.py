@@ -44,17 +44,22 @@ def reading(slides: Slides, hub: EventHub) -> APIRouter:
     def cells(session: Session = None, reviewer: Reviewer = None) -> Response:
         found = slides.session(session)
         snapshot = slides.snapshot(found) if reviewer is None else slides.desk.snapshot(found, reviewer)
-        return _json([cell_json(cell) for cell in snapshot.cells])
+        has_frames = slides.fields.has_frames(found)
+        return _json([cell_json(cell, has_frames=has_frames) for cell in snapshot.cells])
 
     @router.get("/slide", summary="All that the page begins with: result in words, cells, classes, history")
     def slide(session: Session = None, reviewer: Reviewer = None) -> Response:
         found, who = slides.session(session), reviewer or slides.reviewer
         snapshot = slides.desk.snapshot(found, who)
-        return _json(slide_json(snapshot, slides.choices(found), slides.fields.ranges(found), who))
+        fields = slides.fields
+        return _json(
+            slide_json(snapshot, slides.choices(found), fields.ranges(found), who, has_frames=fields.has_frames(found))
+        )
 
     @router.get("/cells/{cell_id}/picture", summary="The picture of a cell", responses=JPEG)
     def picture(cell_id: int, session: Session = None) -> Response:
-        jpeg = slides.desk.picture(slides.session(session), cell_id)
+        found = slides.session(session)
+        jpeg = slides.desk.picture(found, cell_id) or _cut_out(slides, found, cell_id)
         if jpeg is None:
             raise ReviewRefused("unknown cell", f"got cell {cell_id}, expected one that has a picture")
         return _jpeg(jpeg)
@@ -112,11 +117,11 @@ def reading(slides: Slides, hub: EventHub) -> APIRouter:
     def events(session: Session = None, reviewer: Reviewer = None) -> StreamingResponse:
         found = slides.session(session)
         slides.snapshot(found)  # ReviewRefused for an unknown one, while it can still be said
-        ranges = slides.fields.ranges(found)
+        ranges, has_frames = slides.fields.ranges(found), slides.fields.has_frames(found)
         stream = hub.events(
             found,
             lambda: slides.snapshot(found).version,
-            lambda change: change_json(change, ranges, reviewer or slides.reviewer),
+            lambda change: change_json(change, ranges, reviewer or slides.reviewer, has_frames=has_frames),
         )
         return StreamingResponse(stream, media_type="text/event-stream")
 
@@ -135,6 +140,18 @@ def _cell(slides: Slides, session: str, cell_id: int) -> CellRecord:
     if cell is None:
         raise ReviewRefused("unknown cell", f"got cell {cell_id}, expected one of this slide")
     return cell
+
+
+def _cut_out(slides: Slides, session: str, cell_id: int) -> bytes | None:
+    """The picture of a cell from a frame that shows it, for one that was published with none; None: there is none."""
+    cell = _cell(slides, session, cell_id)
+    if not cell.views:
+        return None
+    shown = cell.views[best_view(cell)]
+    try:
+        return slides.fields.field(session, shown.frame_id).picture(shown.box_px)
+    except LeukostreamError:
+        return None
 
 
 def _json(value: list[Json] | Json | DifferentialMessage | None) -> Response:

@@ -411,6 +411,19 @@ def test_a_run_writes_its_report_at_the_end_and_leaves_nothing_else(images, tmp_
 
 
 @pytest.mark.usefixtures("scripted")
+def test_a_cell_that_was_published_without_a_picture_is_cut_out_of_a_frame(images, tmp_path):
+    journal = tmp_path / "one.db"
+    assert main(["run", "--source", f"slide={images}", "--journal", str(journal)]) == 0
+    spoil(journal, "DELETE FROM pictures")
+    (slide,) = shown(journal)
+    cells = [one for group in slide.gallery for one in group.cells]
+    assert cells
+    assert all(one.picture is not None for one in cells)
+    (without,) = shown(journal, with_picture=False)
+    assert all(one.picture is None for group in without.gallery for one in group.cells)
+
+
+@pytest.mark.usefixtures("scripted")
 def test_the_scale_that_was_given_is_the_scale_of_the_film(images, tmp_path):
     journal, out = tmp_path / "one.db", tmp_path / "slide.html"
     words = ["run", "--source", f"slide={images}", "--um-per-px", "slide=0.1", "--journal", str(journal)]

@@ -105,6 +105,14 @@ def test_the_picture_of_a_cell_comes_with_its_first_message():
     assert [picture[:2] for picture in pictures] == [b"\xff\xd8"]
 
 
+def test_a_cell_that_was_taken_for_a_red_one_first_has_a_picture_once_it_is_white():
+    script = one_cell_in_view(6)
+    red_first = {i: [(box, score, 1 if i < 2 else label) for box, score, label in script[i]] for i in script}
+    published = run([ScriptedSource(panned(6))], find_by_script(red_first), always(1))
+    pictures = [p for m, p in zip(published.messages, published.payloads, strict=True) if isinstance(m, CellMessage)]
+    assert [None if picture is None else picture[:2] for picture in pictures] == [b"\xff\xd8"]
+
+
 def test_frames_of_two_sources_stay_in_their_order_and_their_counts_apart():
     sources = [ScriptedSource(panned(9), name="left"), ScriptedSource(panned(5), name="right")]
     published = run(sources, find_by_script(one_cell_in_view(9)), always(0), workers=3)

@@ -124,10 +124,12 @@ async function comment(text, id) {
 
 async function sign() {
   if (slide.isSigned || slide.isLive || !slide.result) return;
+  if (!(await doing(slide.upToDate())) || slide.isSigned) return;
+  const { version } = slide; // of what the summary shows
   const said = await dialogs.askSign(slide, (id) => gallery.go(id));
   if (!said) return;
   slide.reviewer = said.reviewer;
-  if (await doing(slide.sign(said.despite), null)) toast(`Signed by ${said.reviewer}`);
+  if (await doing(slide.sign(said.despite, version), null)) toast(`Signed by ${said.reviewer}`);
   focusGallery();
 }
 

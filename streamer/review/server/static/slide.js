@@ -72,6 +72,12 @@ export class Slide extends EventTarget {
 
   #sending = Promise.resolve();
 
+  /** Once all that was said is with the server, its slide as it stands then. */
+  async upToDate() {
+    await this.#sending;
+    await this.load();
+  }
+
   #send(path, body) {
     this.dispatchEvent(new Event("sending"));
     const sent = this.#sending.then(() => api.post(path, { ...body(), reviewer: this.reviewer }));
@@ -123,7 +129,8 @@ export class Slide extends EventTarget {
 
   comment(text, id = null) { return this.#send("comments", () => ({ text, cell_id: id })); }
   add(place, choice) { return this.#send("cells", () => ({ ...place, class: choice.class, subclass: choice.subclass })); }
-  sign(despite) { return this.#send("sign", () => ({ version: this.version, despite })); }
+  /** Sign what `version` showed: whatever was changed since is refused. */
+  sign(despite, version) { return this.#send("sign", () => ({ version, despite })); }
   amend(reason) { return this.#send("amend", () => ({ reason })); }
   begin(blind) { return this.#send("begin", () => ({ blind })); }
   settle(ids, choice) { return this.#send("settle", () => ({ cell_ids: ids, class: choice.class, subclass: choice.subclass })); }

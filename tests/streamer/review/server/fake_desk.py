@@ -135,6 +135,9 @@ class FakeFields:
             cv2.circle(image, (62 + 124 * column, 60 + 116 * row), 40, (190, 160, 180), -1, cv2.LINE_AA)
         return Field(image, cv2.imencode(".jpg", image)[1].tobytes())
 
+    def has_frames(self, session: str) -> bool:
+        return self.why_not is None
+
     def ranges(self, session: str) -> Mapping[str, tuple[float, float]]:
         return RANGES
 
@@ -213,7 +216,8 @@ class FakeDesk:
 
     def picture(self, session: str, cell_id: int) -> bytes | None:
         self._known(session)
-        return self._pictures(self._cell(cell_id))
+        cell = self._cell(cell_id)
+        return self._pictures(cell) if cell.has_picture else None
 
     # What is said
 

@@ -4,8 +4,11 @@ import contextlib
 import json
 import threading
 import time
+from dataclasses import replace
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the review's server needs the package fastapi")
@@ -17,6 +20,7 @@ from streamer.review.desk import CellView
 from streamer.review.server.events import merged
 from streamer.review.server.keys import KEYS, RESERVED, choices
 from streamer.review.server.reading import best_view
+from streamer.run.session import picture_bounds
 from tests.streamer.review.server.fake_desk import (
     CLASSES,
     SESSION,
@@ -46,6 +50,11 @@ def server(desk):
 
 def refused(server, path, **body):
     answer = server.client.post(f"/api/v1/{path}", json=body)
+    return answer.status_code, answer.json()["code"]
+
+
+def refused_get(server, path):
+    answer = server.client.get(f"/api/v1/{path}")
     return answer.status_code, answer.json()["code"]
 
 
@@ -119,6 +128,32 @@ def test_several_cells_are_one_change(server):
     assert "myelocyte" not in {cell["subclass"] for cell in server.get("cells")}
     server.post("cells/confirm", cell_ids=list(range(20)))
     assert sum(cell["word"] is not None for cell in server.get("cells")) == 20
+
+
+@pytest.fixture
+def without_picture():
+    """A desk whose cell 7 was published with none."""
+    cells = make_cells(60)
+    desk = FakeDesk([replace(cell, has_picture=cell.cell_id != 7) for cell in cells])
+    yield desk
+    desk.close()
+
+
+def test_a_cell_that_was_published_without_a_picture_is_cut_out_of_a_frame(without_picture):
+    with served(without_picture, FakeFields()) as server:
+        cell = server.get("cells")[7]
+        assert cell["has_picture"]
+        answer = server.client.get("/api/v1/cells/7/picture")
+    picture = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+    (view,) = without_picture.snapshot(SESSION).cells[7].views
+    left, top, right, bottom = picture_bounds(view.box_px, (640, 480))
+    assert picture.shape == (bottom - top, right - left, 3)
+
+
+def test_without_frames_it_has_none(without_picture):
+    with served(without_picture, FakeFields("there is no recording")) as server:
+        assert not server.get("cells")[7]["has_picture"]
+        assert refused_get(server, "cells/7/picture") == (404, "unknown cell")
 
 
 def test_a_cell_that_was_missed(server):

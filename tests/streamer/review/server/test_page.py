@@ -1,5 +1,6 @@
 """The review page in a real browser, with a desk of its own: hands, eyes, and what must not happen."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -235,6 +236,44 @@ def test_what_the_laboratory_said_of_the_slide(browser, size):
         assert table(page)["lymphocyte"] == count
         assert page.eval_on_selector("#result", "box => box.scrollWidth - box.clientWidth") <= 0
     desk.close()
+
+
+def test_what_changed_while_the_summary_was_read_is_not_signed_unseen(browser, server, desk):
+    with opened(browser, server) as page:
+        press(page, "Control+s")
+        page.wait_for_selector("dialog[open]")
+        seen = page.inner_text("dialog")
+        server.post("cells/class", cell_ids=[3, 4, 5], **{"class": "blast", "reviewer": "CD"})
+        settled(page, server)  # the page has heard of it, the summary has not
+        press(page, "Enter")
+        page.wait_for_selector("#notice:not([hidden])")
+        assert "has changed" in page.inner_text("#notice")
+        assert page.inner_text("#state") == "Not signed: in review"
+        press(page, "Control+s")
+        page.wait_for_selector("dialog[open]")
+        assert "3 corrected" in page.inner_text("dialog")
+        assert "3 corrected" not in seen
+        press(page, "Enter")
+        page.wait_for_selector(".is-signed")
+        page.faults[:] = [one for one in page.faults if "409" not in one]  # the browser's own line on what was refused
+    assert [cell.name for cell in desk.snapshot(SESSION).cells[3:6]] == ["blast"] * 3
+
+
+def test_the_summary_waits_for_what_was_said(browser, server, desk):
+    """A slow line: what was pressed right before is in the summary."""
+    with opened(browser, server) as page:
+        page.route("**/api/v1/cells/class*", lambda route: (time.sleep(0.4), route.continue_()))
+        press(page, "l", "m", "Control+s")
+        page.wait_for_selector("dialog[open]")
+        assert "2 corrected" in page.inner_text("dialog")
+        rows = page.eval_on_selector_all(
+            "dialog .summary tr",
+            "rows => rows.map(row => [row.cells[0].textContent, Number(row.cells[1].textContent)])",
+        )
+        shares = desk.snapshot(SESSION).differential.classes
+        assert {name.lower(): count for name, count in rows if name.lower() in shares} == {
+            name: share.count for name, share in shares.items() if share.count
+        }
 
 
 def test_a_slide_that_is_not_to_be_used_is_signed_with_a_reason_only(browser):

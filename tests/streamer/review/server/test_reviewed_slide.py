@@ -1,9 +1,6 @@
 """A slide from its journal to its signature, by the keys of the page alone. At each step the page, the API, a
 subscriber, `recount`, the report, HL7 and FHIR say the same of it."""
 
-import io
-import json
-import re
 import shutil
 import threading
 import time
@@ -16,21 +13,13 @@ pytest.importorskip("fhir.resources", reason="FHIR needs the package fhir.resour
 pytest.importorskip("hl7apy", reason="HL7 needs the package hl7apy")
 pytest.importorskip("hl7", reason="HL7 is read back by the package hl7")
 
-import hl7
-
 from streamer.commands.recount import recount
-from streamer.interop import fhir
-from streamer.interop.hl7_messages import hl7_message
-from streamer.interop.result import result_of
-from streamer.interop.sessions import exported
-from streamer.journal import opened as journal_opened
 from streamer.network.subscriber import Subscriber
 from streamer.protocol.messages import DifferentialMessage
-from streamer.report.page import page as report_page
-from streamer.report.slide import show
 from streamer.review.journal_desk import JournalDesk
 from streamer.review.server.frames import JournalFields
-from tests.streamer.report.report_cases import Slide, read, write_journal
+from tests.streamer.report.report_cases import Slide, write_journal
+from tests.streamer.review.results_cases import counts_of, said_of
 from tests.streamer.review.server.live_server import served
 from tests.streamer.review.server.page_cases import opened, press, settled, table
 
@@ -41,7 +30,6 @@ CORRECTIONS = 200
 TYPED = 205
 """Keys. The cursor may meet a cell again that was put into a class further on."""
 CELLS = 400
-OF = re.compile(r"(\d+) of \d+; 95 %")
 KEYS = {"n": "neutrophil", "l": "lymphocyte", "m": "monocyte", "e": "eosinophil", "a": "basophil"}
 
 
@@ -86,43 +74,6 @@ class Follower:
         self._thread.join()
 
 
-def counts_of(found) -> dict[str, int]:
-    return {name: one.count for name, one in found.classes.items()} | {"unclassified": found.unclassified}
-
-
-def of_hl7(text: str) -> dict[str, int]:
-    """Cells by class: of each percentage the note behind it."""
-    counts, name = {}, None
-    for segment in hl7.parse(text):
-        if str(segment[0]) == "OBX":
-            code = str(segment[3]).split("^")  # ours stands behind LOINC's, where there is one
-            name = code[3] if len(code) > 3 else code[0]
-        elif str(segment[0]) == "NTE" and name is not None and (found := OF.match(str(segment[3]))):
-            counts[name], name = int(found[1]), None
-    return counts
-
-
-def of_fhir(text: str) -> dict[str, int]:
-    counts = {}
-    for entry in json.loads(text)["entry"]:
-        for part in entry["resource"].get("component", ()):
-            if part["code"]["text"] == "cells of this class":
-                counts[entry["resource"]["code"]["text"].lower().removesuffix("s").removesuffix(" white cell")] = part[
-                    "valueInteger"
-                ]
-    return counts
-
-
-def of_report(html: str) -> dict[str, int]:
-    rows = read(html).section("slide-1-differential").all("table")[0].all("tr")
-    named = [(row.all("th"), row.all("td", "num")) for row in rows]
-    return {
-        th[0].text.lower().split(" ▲")[0].split(" ▼")[0].split(" range")[0].split(" not ")[0].strip(): int(td[0].text)
-        for th, td in named
-        if td and "White cells" not in th[0].text
-    }
-
-
 def say_all_the_same(journal, copy, page, server, follower, state, capsys):
     """The desk holds the journal: what reads it is given a copy of the file and its log, as they are."""
     settled(page, server)
@@ -137,16 +88,9 @@ def say_all_the_same(journal, copy, page, server, follower, state, capsys):
             shutil.copy(journal.with_name(journal.name + suffix), copy.with_name(copy.name + suffix))
     assert recount(str(copy)) == 0
     assert "equal to the final differential published" in capsys.readouterr().out
-    with journal_opened(str(copy)) as reader:
-        stored = reader.sessions[0]
-        result = exported(stored)
-        html = report_page([show(stored, made_utc="2026-11-30T10:00:00Z", with_picture=False)], made_utc="2026")
-        bundle = io.StringIO()
-        fhir.write([result], bundle)
-        message = hl7_message("oul", result_of(result)).er7
     seen = {name: count for name, count in counts.items() if count}
-    for found in (of_hl7(message), of_fhir(bundle.getvalue()), of_report(html)):
-        assert {name: count for name, count in found.items() if count} == seen
+    for where, found in said_of(copy).items():
+        assert {name: count for name, count in found.items() if count} == seen, where
     return counts
 
 
