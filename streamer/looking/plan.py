@@ -64,7 +64,7 @@ NO_DOUBT = CellsInDoubt()
 
 def in_frame(boxes_px: npt.NDArray[np.float64], position: StagePosition) -> npt.NDArray[np.float64]:
     """(n, 4) boxes on the slide, as boxes of a frame there."""
-    return boxes_px - np.array([position.x_px, position.y_px] * 2)
+    return np.asarray(boxes_px - np.array([position.x_px, position.y_px] * 2))
 
 
 def inside_px(boxes_px: npt.NDArray[np.float64], size_px: tuple[int, int]) -> npt.NDArray[np.float64]:
