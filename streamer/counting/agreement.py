@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 from scipy.stats import hypergeom
 
-from streamer.counting.differential import CONFIDENCE
+from streamer.intervals import CONFIDENCE
 from streamer.records import UNCLASSIFIED
 
 _TAIL = (1.0 - CONFIDENCE) / 2.0
