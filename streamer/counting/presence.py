@@ -34,7 +34,7 @@ def present(cells: CellTable, rows: Ints) -> Flags:
     denied = (missed > found) | ((missed == found) & (cells.score[rows] < SURE_SCORE))
     denied &= (missed > 0) & (cells.reclassified_order[rows] == 0)
     denied[denied] = cells.kind(rows[denied]) <= 1
-    return cells.exist(rows) & ~denied
+    return np.asarray(cells.exist(rows) & ~denied)
 
 
 def missing(cells: CellTable, field: Field, found: Ints, hidden: HiddenParts | None, config: SightConfig) -> Ints:
