@@ -385,7 +385,7 @@ class SlideMap:
         sums = cells.white_row[rows].astype(np.intp)
         surest = np.nan_to_num(self._fusion.probabilities(sums)).max(1)
         unsure = (cells.class_index[rows] < 0) | (surest < self._config.sure) | self._tallies.are_listed(rows)
-        return rows[unsure]
+        return np.asarray(rows[unsure])
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
