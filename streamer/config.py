@@ -163,8 +163,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The models see only frames that show something of the slide that was not looked at."""
     every_frame: bool = False
     """They see every frame, whatever `area` says."""
-    audit: Annotated[float, Meta(ge=0.0, le=100.0)] = 2.0
-    """With `area`: percentage of the other frames that the detector sees as a proof that nothing is lost."""
+    audit: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
+    """With `area` or `budget`: percentage of the other frames that the detector sees as a proof that nothing is lost;
+    None: 2."""
     budget: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     """In live mode: percentage of the machine that the models may take, shared by the sources; frames with something
     new are left out where it is too little, and those with nothing new, as with `area`. None: what they need."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from streamer.counting.differential import CONFIDENCE
+from streamer.intervals import CONFIDENCE
 from streamer.records import UNCLASSIFIED
 
 _TAIL = (1.0 - CONFIDENCE) / 2.0

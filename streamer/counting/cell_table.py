@@ -46,6 +46,7 @@ SCHEMA = (
     Column("bucket", np.int32, 3, stored_as="_bucket"),
     Column("label", np.int16),
     Column("score", np.float32),
+    Column("missed", np.int32),
 )
 
 
@@ -90,6 +91,8 @@ class CellTable(GrowableTable):
     """That of its last detection, into the names of the detector; -1: of a journal of before it was kept."""
     score: npt.NDArray[np.float32]
     """That of its last detection; 0 likewise."""
+    missed: npt.NDArray[np.int32]
+    """Looks that showed its place clear of the edges and did not find it (presence.py); 0 likewise."""
 
     def __init__(self, bucket_px: float) -> None:
         super().__init__(SCHEMA, least_rows=1024)
@@ -150,6 +153,7 @@ class CellTable(GrowableTable):
         self.evidence[kept] += self.evidence[gone]
         self.looks[kept] += self.looks[gone]
         self.whole_looks[kept] += self.whole_looks[gone]
+        self.missed[kept] = min(self.missed[kept], self.missed[gone])  # a look may have found the other one
         self.first_frame[kept] = min(self.first_frame[kept], self.first_frame[gone])
         self.last_frame[kept] = max(self.last_frame[kept], self.last_frame[gone])
         # Of two words about one cell the later one counts.
@@ -171,6 +175,7 @@ class CellTable(GrowableTable):
         earlier: dict[str, npt.NDArray[Any]] = {
             "label": np.full(count, -1, np.int16),
             "score": np.zeros(count, np.float32),
+            "missed": np.zeros(count, np.int32),
         }
         super().restore({**earlier, **columns})
         ends = self.joined_to.copy()

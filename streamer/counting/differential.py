@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import msgspec
-from scipy.special import betaincinv, betaln
+from scipy.special import betaln
 
 from engines.zoo.slide_flags import SlideFlag
 from streamer.config import FIVE_PART_RANGES
@@ -27,9 +27,9 @@ from streamer.counting.flags import (
     range_state,
 )
 from streamer.counting.suspects import Suspects
+from streamer.intervals import CONFIDENCE, clopper_pearson
 from streamer.records import UNCLASSIFIED, ClassShare, Differential, RangeState
 
-CONFIDENCE = 0.95
 CLOPPER_PEARSON = "clopper-pearson"
 """Exact for a count whose end was fixed in advance: the limits of a final differential."""
 CONFIDENCE_SEQUENCE = "confidence-sequence"
@@ -53,20 +53,6 @@ _NEWTON_STEPS = 50
 """Far more than it takes: 4 to 8 at counts of 2 to a million."""
 _OUTWARD = 1.0 - 1e-11
 """By so much a limit is moved to the outside, which is more than rounding may have moved it."""
-
-
-def clopper_pearson(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact limits of a binomial proportion as (low, high) in 0 to 1.
-
-    `count` of `total` with 0 <= count <= total and total > 0, else ValueError. They hold for a total fixed in
-    advance. Source: Clopper & Pearson, Biometrika 26 (1934) 404; Ruemke's table prints them rounded outward.
-    """
-    if not 0 <= count <= total or total == 0:
-        raise ValueError(f"clopper_pearson: got {count} of {total}, expected 0 <= count <= total and total > 0")
-    tail = (1.0 - confidence) / 2.0
-    low = 0.0 if count == 0 else float(betaincinv(count, total - count + 1, tail))
-    high = 1.0 if count == total else float(betaincinv(count + 1, total - count, 1.0 - tail))
-    return low, high
 
 
 def confidence_sequence(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -35,7 +35,7 @@ from streamer.counting.size_correction import AcceptedArea, Place
 from streamer.counting.slide_map import SlideConfig, SlideMap, SlideNovelty, SlideState, SlideUpdate
 from streamer.counting.tallies import LISTED
 from streamer.counting.verdict import SlideEvidence, judge, with_smudge_cells
-from streamer.looking.plan import KnownCells
+from streamer.looking.plan import CellsInDoubt
 from streamer.records import (
     UNCLASSIFIED,
     AddedCell,
@@ -352,7 +352,7 @@ class SlideCount:
         """What a look at a frame (width, height) found that is not counted, and what is known there."""
         return self._slide.compare(placement, detections, size_px)
 
-    def owing(self, placement: Placement, size_px: tuple[int, int]) -> KnownCells:
+    def owing(self, placement: Placement, size_px: tuple[int, int]) -> CellsInDoubt:
         """White cells around a frame (width, height) whose class is unsure and that were seldom looked at."""
         return self._slide.owing(placement, size_px)
 

@@ -29,12 +29,13 @@ from streamer.counting.matching import (
     best_of_each,
 )
 from streamer.counting.pieces import around, find_pieces
+from streamer.counting.presence import is_doubted, missed_before, missing, present
 from streamer.counting.recognition import Recognition
 from streamer.counting.sight import SightConfig, sight_of, veiled_by
 from streamer.counting.suspects import Suspects
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
-from streamer.looking.plan import NONE_KNOWN, KnownCells
+from streamer.looking.plan import NO_DOUBT, CellsInDoubt, KnownCells
 from streamer.records import (
     UNCLASSIFIED,
     AddedCell,
@@ -61,8 +62,8 @@ class SlideConfig:
     """A cell's box is the mean of about so many looks."""
     sure: float = 0.9
     """Cells whose fused class is less probable owe more looks, where single looks are chosen."""
-    most_looks: int = 6
-    """Looks after which a cell owes none: six count as 1.33 independent ones (fusion.py), and no number as more than
+    most_looks: int = 12
+    """Looks after which a cell owes none: twelve count as 1.38 independent ones (fusion.py), and no number as more than
     1.43."""
     double_check_px: float = 5.0
     """A correction that moves cells further than this has them compared with their new neighbours."""
@@ -100,6 +101,8 @@ class SlideState:
     names: Names
     visits: npt.NDArray[np.float64]
     """Rows of the visits."""
+    visit_looks: npt.NDArray[np.int32]
+    """How many looks each of them had."""
     hidden: HiddenParts | None
 
 
@@ -252,9 +255,9 @@ class SlideMap:
 
     def state(self) -> SlideState:
         """What `restore` needs, between two frames; views that are valid until the next one."""
-        return SlideState(
-            self._cells.columns(), self._fusion.columns(), self._fusion.names, self._visits.rows, self._hidden
-        )
+        visits = self._visits
+        columns = self._cells.columns(), self._fusion.columns()
+        return SlideState(*columns, self._fusion.names, visits.rows, visits.looks, self._hidden)
 
     def restore(self, state: SlideState) -> None:
         """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays. ValueError for what
@@ -262,7 +265,7 @@ class SlideMap:
         cells, names = self._cells, state.names
         cells.restore(state.cells)
         self._fusion.restore(state.sums, names)
-        self._visits.rows, self._hidden = state.visits, state.hidden
+        self._visits.rows, self._visits.looks, self._hidden = state.visits, state.visit_looks, state.hidden
         told = cells.reclassified_order > 0  # the other rows' are empty
         by_class = told & (cells.reclassified_class != AS_DETECTED)
         for column, known in (
@@ -304,7 +307,6 @@ class SlideMap:
         fresh = np.zeros(len(detections), bool)
         position = placement.position
         if position is not None and accepted and looked:
-            self._visits.add(placement, frame_id)
             sight = sight_of(detections, frame_size_px, placement.hidden, self._config.min_score, self._config.sight)
             rows = np.nonzero(sight.shown)[0]
             boxes = sight.boxes_px[rows] + np.array([position.x_px, position.y_px] * 2)
@@ -312,9 +314,10 @@ class SlideMap:
             numbers[rows], fresh[rows] = self._add_boxes(
                 boxes, sight.cut[rows], sight.whole[rows], kinds[rows], detections.scores[rows], field
             )
+            self._miss(field, numbers)
+            self._visits.add(placement, frame_id)
             seen = rows[numbers[rows] >= 0][::-1]  # the best box of a cell last
             self._cells.label[numbers[seen]] = detections.labels[seen]
-            self._cells.score[numbers[seen]] = detections.scores[seen]
             if looks is not None:
                 rows = np.nonzero(numbers[white] >= 0)[0]
                 rows = rows[best_of_each(numbers[white[rows]], detections.scores[white[rows]])]
@@ -334,40 +337,54 @@ class SlideMap:
         numbered = [number if number >= 0 else None for number in numbers.tolist()]
         return self._drain(tuple(map(Observation, numbered, fresh.tolist(), counted.tolist())))
 
-    def carried(self, placement: Placement, size_px: tuple[int, int]) -> CarriedCells:
-        """The known cells where a frame (width, height) lies; none where it has no position."""
+    def carried(self, placement: Placement, size_px: tuple[int, int], *, doubted: bool = False) -> CarriedCells:
+        """The known cells where a frame (width, height) lies; none where it has no position. `doubted`: those among
+        them that most looks miss."""
         cells = self._cells
         rows = np.zeros(0, np.intp)
         field = Field(0, 0, 0, np.zeros(2), np.array(size_px, np.float64))
         if placement.position is not None:
             field = Field.of(placement, size_px, 0)
             rows = cells.within(field.island, np.concatenate([field.corner, field.corner + field.size]))
-            rows = rows[cells.exist(rows)]
+            rows = rows[cells.exist(rows) if doubted else present(cells, rows)]
         return carried_cells(cells, self._tallies.counted(rows), rows, field)
 
     def compare(self, placement: Placement, detections: Detections, size_px: tuple[int, int]) -> Compared:
         """What a look at a frame (width, height) found that is not counted, and what is known there."""
         config = self._config
         sight = sight_of(detections, size_px, placement.hidden, config.min_score, config.sight)
-        return compared(detections, sight, self.carried(placement, size_px), size_px)
+        return compared(detections, sight, self.carried(placement, size_px, doubted=True), size_px)
 
-    def owing(self, placement: Placement, size_px: tuple[int, int]) -> KnownCells:
-        """White cells seen whole, in a frame (width, height) and around it, whose class is in doubt, or of which a
-        single one flags the slide; none that a person named, or that was looked at often enough."""
+    def owing(self, placement: Placement, size_px: tuple[int, int]) -> CellsInDoubt:
+        """White and nucleated red cells in a frame (width, height) and around it of which something is in doubt; none
+        that a person named."""
         if placement.position is None:
-            return NONE_KNOWN
+            return NO_DOUBT
         cells, field = self._cells, Field.of(placement, size_px, 0)
         around = field.size / 2
         rows = cells.within(field.island, np.concatenate([field.corner - around, field.corner + field.size + around]))
-        rows = rows[cells.white_row[rows] >= 0]  # first, as most cells are red ones
-        rows = rows[(cells.looks[rows] < self._config.most_looks) & (cells.reclassified_order[rows] == 0)]
-        rows = rows[cells.exist(rows) & ~cells.partial[rows] & (cells.kind(rows) == 0)]
+        rows = rows[cells.kind(rows) <= 1]  # first, as most cells are red ones
+        rows = rows[cells.exist(rows) & (cells.reclassified_order[rows] == 0)]
+        if not len(rows):
+            return NO_DOUBT
+        extent, doubted = rows[cells.partial[rows]], rows[~cells.partial[rows]]
+        doubted = doubted[is_doubted(cells, doubted)]
+        classes = self._unsure(rows[~cells.partial[rows] & (cells.kind(rows) == 0) & (cells.white_row[rows] >= 0)])
+        return CellsInDoubt(self._known(classes), self._known(doubted), self._known(extent))
+
+    def _known(self, rows: Ints) -> KnownCells:
+        return KnownCells(rows, self._cells.boxes[rows].copy(), self._cells.label[rows].astype(np.intp))
+
+    def _unsure(self, rows: Ints) -> Ints:
+        """Those of white cells whose class is in doubt, or of which a single one flags the slide, until they were
+        looked at often enough."""
+        cells = self._cells
+        rows = rows[cells.looks[rows] < self._config.most_looks]
         if not len(rows) or not self._fusion.class_names:
-            return NONE_KNOWN
+            return rows[:0]
         surest = self._fusion.surest(cells.white_row[rows].astype(np.intp))
         unsure = (cells.class_index[rows] < 0) | (surest < self._config.sure) | self._tallies.were_listed(rows)
-        rows = rows[unsure]
-        return KnownCells(rows, cells.boxes[rows].copy(), cells.label[rows].astype(np.intp))
+        return np.asarray(rows[unsure])
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
@@ -424,6 +441,9 @@ class SlideMap:
         numbers = np.full(len(boxes), -1, np.intp)
         numbers[known] = seen.cells
         numbers[new] = cells.append(boxes[new], cut[new], field.island, field.anchor, field.frame_id)
+        clear = new[~cut[new].any(1) & (kinds[new] <= 1)]
+        sight = self._config.sight
+        cells.missed[numbers[clear]] = missed_before(self._visits, boxes[clear], field, self._hidden, sight)
         numbers[seen.doubles] = numbers[seen.originals]
         shown = np.nonzero(numbers >= 0)[0]
         touched, where = np.unique(numbers[shown], return_inverse=True)
@@ -437,6 +457,7 @@ class SlideMap:
             best = shown[best_of_each(where, scores[shown])]  # a second box on the same cell is no second opinion
             clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
             cells.evidence[touched, kinds[best]] += scores[best] * clear
+            cells.score[touched] = scores[best]
             cells.looks[touched] += 1
             cells.last_frame[touched] = field.frame_id
         newly = self._tallies.counted(touched) & ~before
@@ -445,6 +466,13 @@ class SlideMap:
         leads[known] = leads[new] = True
         leads[shown] &= newly[where]
         return numbers, leads
+
+    def _miss(self, field: Field, found: Ints) -> None:
+        """Note which cells a look should have found; `found`: those that it did."""
+        rows = missing(self._cells, field, found, self._hidden, self._config.sight)
+        if len(rows):
+            with self._tallies.change(rows):
+                self._cells.missed[rows] += 1
 
     def _seen_whole(self, rows: Ints) -> None:
         """These cells are partial no more, where they were."""

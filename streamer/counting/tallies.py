@@ -18,6 +18,7 @@ from streamer.counting.differential import NOT_CELLS, NOT_LEUKOCYTES
 from streamer.counting.flags import METAMYELOCYTE, SEEN
 from streamer.counting.fusion import Fusion
 from streamer.counting.matching import Ints
+from streamer.counting.presence import present
 from streamer.counting.suspects import Suspects
 from streamer.records import UNCLASSIFIED
 
@@ -92,10 +93,10 @@ class Tallies:
         self._suspects = None
 
     def counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
-        """Whether each of these cells was seen whole and is one: no smudge cell or artefact."""
+        """Whether each of these cells was seen whole, and most looks found it and it is no smudge cell or artefact."""
         cells = self._cells
         no_cell = _is_among(self._fusion.nameable, NOT_CELLS)[cells.class_index[rows] + 1]
-        return np.asarray(cells.exist(rows) & ~cells.partial[rows] & ~no_cell, np.bool_)
+        return np.asarray(present(cells, rows) & ~cells.partial[rows] & ~no_cell, np.bool_)
 
     def listed(self) -> dict[str, Ints]:
         """By name of `LISTED` the cells, whole or not; a subclass goes before its class."""
@@ -171,7 +172,7 @@ class Tallies:
         listed. Published are white and nucleated red ones: those seen whole and those listed, at the end all."""
         cells = self._cells
         kinds = cells.kind(rows)
-        alive = cells.exist(rows)
+        alive = present(cells, rows)
         partial = alive & cells.partial[rows]
         seen = alive & (kinds == 1)
         white = np.nonzero(alive & (kinds == 0))[0]

@@ -27,7 +27,9 @@ class Visits:
 
     def __init__(self) -> None:
         self.rows = np.zeros((0, 5))
-        """(n, 5) first frame at a place, its island, its anchor, x and y in pixels: all that this remembers."""
+        """(n, 5) first frame at a place, its island, its anchor, x and y in pixels."""
+        self.looks = np.zeros(0, np.int32)
+        """(n,) how many frames were looked at there."""
 
     def add(self, placement: Placement, frame_id: int) -> None:
         """Note where a frame was taken that is counted."""
@@ -36,8 +38,10 @@ class Visits:
             return
         place = float(position.island), float(placement.anchor or 0), position.x_px, position.y_px
         if len(self.rows) and self.rows[-1, 1] == place[0] and np.abs(self.rows[-1, 3:] - place[2:]).max() < SAME_PX:
+            self.looks[-1] += 1
             return
         self.rows = np.concatenate([self.rows, [(frame_id, *place)]])[-KEPT:]
+        self.looks = np.concatenate([self.looks, np.ones(1, np.int32)])[-KEPT:]
 
     def correct(self, corrections: Sequence[Correction]) -> None:
         """Move with the stage map."""

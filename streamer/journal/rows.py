@@ -50,6 +50,8 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     area: Mapping[int, tuple[float, float, Sequence[Place]]] | None = None
     """None before 2.0."""
     visits: bytes = b""
+    visit_looks: bytes | None = None
+    """None: of before they were kept."""
     hidden: HiddenRow | None = None
     shapes: tuple[MeasuredLook, ...] = ()
     evidence: EvidenceState | None = None
@@ -241,6 +243,7 @@ def packed_checkpoint(checkpoint: Checkpoint) -> bytes:
         sums=_packed_columns(checkpoint.slide.sums),
         area=checkpoint.area,
         visits=packed(checkpoint.slide.visits, "<f8"),
+        visit_looks=packed(checkpoint.slide.visit_looks, "<i4"),
         hidden=packed_hidden(checkpoint.slide.hidden),
         shapes=checkpoint.shapes,
         evidence=checkpoint.evidence,
@@ -255,8 +258,11 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
     if row.area is None:
         return None
     visits = unpacked(row.visits, "<f8", 5)
+    visit_looks = np.ones(len(visits), np.int32) if row.visit_looks is None else unpacked(row.visit_looks, "<i4")
+    if len(visit_looks) != len(visits):
+        raise ValueError(f"visit_looks: got {len(visit_looks)}, expected one for each of {len(visits)} visits")
     columns = _unpacked_columns(row.cells), _unpacked_columns(row.sums)
-    slide = SlideState(*columns, row.names, visits, unpacked_hidden(row.hidden))
+    slide = SlideState(*columns, row.names, visits, visit_looks, unpacked_hidden(row.hidden))
     return Checkpoint(
         frame_id=row.frame_id,
         frames=row.frames,

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
 
 from engines.geometry import iou_matrix
+from streamer.intervals import clopper_pearson
 
+AUDIT_PERCENT = 2.0
+"""Of the settled frames, where nobody says how many."""
 SAME = 0.3
 """Intersection over union from which on a box is a cell of the map."""
 MOST_MISSED = 0.02
 """Share of the cells that may be missed."""
-SURE = 0.95
+BOTH_SIDES = 0.9
+"""Confidence of two limits of which each is one of 95 %."""
 
 FrameBoxes = npt.NDArray[np.floating]
 
@@ -55,15 +58,17 @@ class Audit:
     def bound(self) -> float | None:
         """Upper 95 % limit (Clopper-Pearson, one side) of the share of the cells that the map lacks; None: no cell was
         seen yet. The same cell may be seen in several proofs, so that it is of looks and not of cells."""
-        if not self.cells:
-            return None
-        return 1.0 if self.missed == self.cells else float(betaincinv(self.missed + 1, self.cells - self.missed, SURE))
+        return self._limits[1] if self.cells else None
 
     @property
     def fails(self) -> bool:
         """Whether more are missed than may be, beyond chance."""
-        least = betaincinv(self.missed, self.cells - self.missed + 1, 1 - SURE) if self.missed else 0.0
-        return bool(least > MOST_MISSED)
+        return bool(self.missed) and self._limits[0] > MOST_MISSED
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        """Each is passed by chance in one of 20."""
+        return clopper_pearson(self.missed, self.cells, BOTH_SIDES)
 
 
 def _are_among(boxes: FrameBoxes, others: FrameBoxes) -> npt.NDArray[np.bool_]:

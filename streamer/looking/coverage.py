@@ -20,6 +20,7 @@ from streamer.records import StagePosition
 from streamer.stage.placement import Correction, Placement
 
 Depths = npt.NDArray[np.float32]
+SlideBoxes = npt.NDArray[np.float64]
 
 POINTS = 40
 """Of the grid that a frame is judged on, along its longer side."""
@@ -62,6 +63,14 @@ class Coverage:
             moved = places[:, 1] == one.anchor
             places[moved, 0] = one.island
             places[moved, 2:] += one.dx_px, one.dy_px, one.dx_px, one.dy_px
+
+    def inside_px(self, boxes_px: SlideBoxes, island: int) -> npt.NDArray[np.float64]:
+        """(n,) how far inside a frame boxes (n, 4) on the slide lay, from the nearest edge, in the look that had them
+        deepest; -inf where there was none on the island."""
+        places = self._places[: self._count]
+        places = places[places[:, 0] == island]
+        low, high = boxes_px[:, None, :2] - places[:, 2:4], places[:, 4:] - boxes_px[:, None, 2:]
+        return np.asarray(np.minimum(low, high).min(2).max(1, initial=-np.inf))
 
     def seen(self, position: StagePosition, size_px: tuple[int, int], sharpness: float) -> Depths:
         """Of the spots of a frame: how deep looks of at least such a sharpness showed them; see `own_depths`."""

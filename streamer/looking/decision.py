@@ -9,13 +9,15 @@ deep inside a frame as any showed it, within `GAIN`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from streamer.looking.budget import Budget, LeftOut
 from streamer.looking.coverage import Coverage, Depths, own_depths
-from streamer.looking.owed import OwedCells, OwedLooks
-from streamer.looking.plan import Candidate
+from streamer.looking.owed import CLEAR, NO_LOOK, OwedCells, OwedLooks, WholeLook
+from streamer.looking.plan import Candidate, in_frame, inside_px
+from streamer.records import StagePosition
 from streamer.stage.placement import Correction
 
 GAIN = 0.3
@@ -25,6 +27,9 @@ AT_REST = 0.01
 """Of the longer side: a stage that moves less from one frame to the next rests. Then nothing waits."""
 LONGEST_WAIT = 15
 """Frames in a row for which something may wait."""
+DEEPER = 0.006
+"""Of the longer side: so much further inside a frame than in any look a cell has to lie that was only seen cut, for a
+look at where it ends."""
 SHARPER = 1.5
 """So many times sharper a frame has to be to be looked at for that."""
 
@@ -45,9 +50,12 @@ class Decider:
         self._coverage = Coverage()
         self._waiting = Coverage()
         """The last frames, of which something waits for the next one."""
+        self._order = -1
+        """Of the last frame that moved the map, which is decided on next."""
 
     def move(self, order: int, corrections: Sequence[Correction]) -> None:
         """The frame of this number, from 0, is placed and came with these."""
+        self._order = order
         self._coverage.correct(corrections)
         self._waiting.correct(corrections)
         if corrections:
@@ -65,15 +73,16 @@ class Decider:
             self._coverage.add(frame.placement, frame.size_px, frame.sharpness)
 
     def is_settled(self, frame: Candidate) -> bool:
-        """Whether a frame shows nothing that is worth a look, now or later."""
+        """Whether a frame, the one of the last `move`, shows nothing that is worth a look, now or later."""
         if self.every_frame or frame.placement.position is None:  # of what can't be placed nothing is known
             return False
         if not frame.accepted:
             return True
         settled = bool((own_depths(frame.size_px) - self._seen(frame)).max() <= GAIN)
-        if settled:
-            self._waiting = Coverage()
-        return settled
+        if not settled:
+            return False
+        self._waiting = Coverage()
+        return self._owed_whole(frame) is NO_LOOK
 
     def is_worth_a_look(self, frame: Candidate, following: Candidate | None) -> bool:
         """Whether a frame that is not settled is looked at. `following`: the next one; None: nothing waits for it."""
@@ -81,7 +90,7 @@ class Decider:
         if not self.every_frame and position is not None and len(self._waiting) < LONGEST_WAIT:
             shown = np.maximum(own_depths(frame.size_px), self._waiting.seen(position, frame.size_px, 0.0))
             lost = np.where(shown - self._seen(frame) > GAIN, shown - self._later(frame, following), 0)
-            if lost.max() <= GAIN:
+            if lost.max() <= GAIN and not self._is_owed(frame, following):
                 self._waiting.add(frame.placement, frame.size_px, frame.sharpness)
                 return False
         self._waiting = Coverage()
@@ -93,6 +102,28 @@ class Decider:
             self.left_out.measure(self._coverage)
         return True
 
+    def _owed_whole(self, frame: Candidate) -> WholeLook:
+        """What a frame shows of cells in doubt that looks so far did not show as well."""
+        owed = NO_LOOK if self.owed is None else self.owed.whole(self._order, frame)
+        position = frame.placement.position
+        if position is None or not len(owed.extents_px):
+            return owed
+        inside = inside_px(in_frame(owed.extents_px, position), frame.size_px)
+        before, longer = self._coverage.inside_px(owed.extents_px, position.island), max(frame.size_px)
+        deeper = (inside > before + DEEPER * longer) & (before < CLEAR * longer)
+        return replace(owed, extents_px=owed.extents_px[deeper]) if owed.now or deeper.any() else NO_LOOK
+
+    def _is_owed(self, frame: Candidate, following: Candidate | None) -> bool:
+        """Whether a frame owes a known cell a look that the next one would not give as well."""
+        owed, here = self._owed_whole(frame), frame.placement.position
+        if owed is NO_LOOK or owed.now or here is None:
+            return owed.now
+        there = self._following(frame, following)
+        if there is None:
+            return True
+        now, later = (inside_px(in_frame(owed.extents_px, one), frame.size_px) for one in (here, there))
+        return bool((later < np.minimum(now, CLEAR * max(frame.size_px))).any())
+
     def _seen(self, frame: Candidate) -> Depths:
         """How deep looks as sharp as a frame showed its spots."""
         assert frame.placement.position is not None
@@ -101,13 +132,21 @@ class Decider:
     def _later(self, frame: Candidate, following: Candidate | None) -> Depths | float:
         """How deep the next frame shows the spots of this one; 0 where nothing may wait for it."""
         here = frame.placement.position
-        if following is None or not following.counts or following.size_px != frame.size_px or here is None:
+        if self._following(frame, following) is None:
             return 0.0
-        there = following.placement.position
-        if there is None or there.island != here.island or following.sharpness < frame.sharpness / SHARPER:
-            return 0.0
-        if max(abs(there.x_px - here.x_px), abs(there.y_px - here.y_px)) < AT_REST * max(frame.size_px):
-            return 0.0
+        assert following is not None
+        assert here is not None
         only = Coverage()
         only.add(following.placement, following.size_px, following.sharpness)
         return only.seen(here, frame.size_px, 0.0)
+
+    def _following(self, frame: Candidate, following: Candidate | None) -> StagePosition | None:
+        """Where the next frame lies, if something may wait for it."""
+        here = frame.placement.position
+        if following is None or not following.counts or following.size_px != frame.size_px or here is None:
+            return None
+        there = following.placement.position
+        if there is None or there.island != here.island or following.sharpness < frame.sharpness / SHARPER:
+            return None
+        moved = max(abs(there.x_px - here.x_px), abs(there.y_px - here.y_px)) >= AT_REST * max(frame.size_px)
+        return there if moved else None

@@ -1,4 +1,5 @@
-"""Known cells whose class is unsure are looked at again where they lie, without the detector.
+"""Known cells of which something is in doubt are looked at again: their class where they lie, by the classifier alone;
+whether there is a cell, and where one ends that was only seen cut, by the detector, in the whole frame.
 
 The slide map has their boxes better than any single look. What it knows when a frame is decided on is what the frames
 up to `LAG` before it have come to, no more and no less, so that the same frames give the same looks however fast the
@@ -9,37 +10,60 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from streamer.looking.plan import NONE_KNOWN, Candidate, KnownCells
+from streamer.looking.plan import NO_DOUBT, NONE_KNOWN, Candidate, CellsInDoubt, KnownCells, in_frame, inside_px
 from streamer.stage.placement import Correction
 
-LAG = 2
-"""Frames, or batches where the models take several frames of a source at once."""
-AROUND = 1.35
-"""Of a cell's longer side, what has to lie in the frame: what a classifier looks at."""
+LAG = 1
+"""Frames, or batches where the models take several frames of a source at once, that the classifier's looks again lag
+behind the count."""
+WHOLE_LAG = 2
+"""As `LAG`, of whole looks. Frames can't be placed further ahead of the count than that, while one is detected in."""
 LEAST_QUALITY = 0.6
 """Of a registration: the boxes lie within a pixel then."""
+WHOLE = 0.004
+"""Of the frame's longer side: so far from its edges lies the box of a cell that it shows whole, as in a look by the
+detector (counting/sight.py). What a classifier sees around it may lie outside, as there."""
+CLEAR = 0.02
+"""Of the frame's longer side: a cell that lies so far from all edges was shown as well as can be."""
+LARGE = 0.157
+"""Of the longer side: smaller cells are seen whole wherever coverage says so. That is up to a depth of .105, less a
+gain of .3 x .075 that is worth no look, and the .004 that the box of a whole cell keeps from the edge."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeLook:
+    """What a frame shows that the detector should see."""
+
+    now: bool = False
+    """Whether there is a cell in doubt that it shows whole, whatever the next frame shows."""
+    extents_px: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 4)))
+    """(n, 4) on the slide: what was seen of cells that no look showed whole, where the frame shows all of that."""
+
+
+NO_LOOK = WholeLook()
 
 
 class OwedLooks:
     """The unsure cells of one slide, as of some frames ago: the count writes them, decisions wait for them."""
 
-    def __init__(self, lag: int = LAG) -> None:
-        self._lag = lag
+    def __init__(self, lag: int = LAG, whole_lag: int | None = None) -> None:
+        self._lag, self._whole_lag = lag, lag if whole_lag is None else whole_lag
         self._changed = threading.Condition()
         self._counted = 0
         self._given_up = False
-        self._owing: dict[int, tuple[int, KnownCells]] = {}
+        self._owing: dict[int, tuple[int, CellsInDoubt]] = {}
         self._moved_at = -1
 
-    def counted(self, island: int, cells: KnownCells) -> None:
-        """The next frame was counted; `cells` are those around it that owe looks, on the slide, in its island."""
+    def counted(self, island: int, cells: CellsInDoubt) -> None:
+        """The next frame was counted; `cells` are those around it, in its island."""
         with self._changed:
             self._owing[self._counted] = island, cells
-            self._owing.pop(self._counted - self._lag - 1, None)
+            self._owing.pop(self._counted - max(self._lag, self._whole_lag) - 1, None)
             self._counted += 1
             self._changed.notify_all()
 
@@ -55,29 +79,56 @@ class OwedLooks:
             self._moved_at = order
 
     def of(self, order: int, frame: Candidate) -> KnownCells:
-        """Cells, in the frame of this number, to be looked at again. Waits until what it depends on was counted."""
+        """`ask`, and wait for it."""
         return self.ask(order, frame).wait()
 
     def ask(self, order: int, frame: Candidate) -> OwedCells:
-        """As `of`, to be waited for later. Asked for in the frames' order, before the next one has `moved`."""
+        """Cells, in the frame of this number, to be looked at again by the classifier; to be waited for later. Asked
+        for in the frames' order, before the next one has `moved`."""
         position = frame.placement.position
-        if order < self._lag or position is None or not frame.accepted or position.quality < LEAST_QUALITY:
-            return OwedCells(self, -1, frame)
-        return OwedCells(self, -1 if self._moved_at > order - self._lag else order, frame)
+        is_sure = position is not None and position.quality >= LEAST_QUALITY
+        has_moved = self._moved_at > order - self._lag  # the boxes lie as before
+        return OwedCells(self, order if is_sure and frame.accepted and not has_moved else -1, frame)
+
+    def whole(self, order: int, frame: Candidate) -> WholeLook:
+        """What the frame of this number shows that is in doubt and that the detector could say. Waits until what it
+        depends on was counted. A correction of the map since then is passed over: a look too many or too few is all
+        that it makes."""
+        position = frame.placement.position
+        if position is None or not frame.accepted:
+            return NO_LOOK
+        doubt = self.doubt(order - self._whole_lag, position.island)
+        if doubt is NO_DOUBT:
+            return NO_LOOK
+        there = inside_px(in_frame(doubt.presence.boxes_px, position), frame.size_px)
+        ends = inside_px(in_frame(doubt.extent.boxes_px, position), frame.size_px)
+        extents, longer = doubt.extent.boxes_px, max(frame.size_px)
+        large = (extents[:, 2:] - extents[:, :2]).max(1, initial=0.0) > LARGE * longer
+        now, extents = bool((there > CLEAR * longer).any()), extents[large & (ends > 0)]
+        return WholeLook(now, extents) if now or len(extents) else NO_LOOK
 
     def is_counted(self, order: int) -> bool:
-        """Whether all was counted that the cells of a frame of this number depend on, or nothing will be."""
+        """Whether all was counted that the classifier's cells in a frame of this number depend on, or nothing will
+        be."""
         with self._changed:
-            return self._is_counted(order)
+            return self._is_counted(order - self._lag)
 
-    def wait_for(self, order: int) -> tuple[int, KnownCells]:
-        """(island, cells) that owed looks when the frames up to `lag` before this one had been counted."""
+    def classes(self, order: int, island: int) -> KnownCells:
+        """On the slide, what the classifier should see again in a frame of this number, wherever that lies; waits."""
+        return self.doubt(order - self._lag, island).classes
+
+    def doubt(self, counted: int, island: int) -> CellsInDoubt:
+        """What was in doubt once the frame `counted` was counted, which it waits for; nothing before the first one, and
+        where that frame lay on another island."""
+        if counted < 0:
+            return NO_DOUBT
         with self._changed:
-            self._changed.wait_for(lambda: self._is_counted(order))
-            return self._owing.get(order - self._lag, (-1, NONE_KNOWN))
+            self._changed.wait_for(lambda: self._is_counted(counted))
+            its_island, cells = self._owing.get(counted, (-1, NO_DOUBT))
+        return cells if its_island == island else NO_DOUBT
 
     def _is_counted(self, order: int) -> bool:
-        return self._given_up or self._counted > order - self._lag
+        return self._given_up or self._counted > order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,14 +147,11 @@ class OwedCells:
 
     def wait(self) -> KnownCells:
         """Once they are known; before the frame itself is counted, as they are forgotten then."""
-        if self._order < 0:
-            return NONE_KNOWN
-        island, cells = self._of.wait_for(self._order)
         position = self._frame.placement.position
-        if position is None or island != position.island or not len(cells):
+        if self._order < 0 or position is None:
             return NONE_KNOWN
-        boxes = cells.boxes_px - np.array([position.x_px, position.y_px] * 2)
-        middles, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True)
-        low, high = middles - AROUND / 2 * sides, middles + AROUND / 2 * sides
-        inside = (low >= 0).all(1) & (high <= np.array(self._frame.size_px)).all(1)
-        return KnownCells(cells.cell_ids, boxes, cells.labels)[np.flatnonzero(inside)]
+        cells = self._of.classes(self._order, position.island)
+        if not len(cells):
+            return NONE_KNOWN
+        cells, size_px = replace(cells, boxes_px=in_frame(cells.boxes_px, position)), self._frame.size_px
+        return cells[np.flatnonzero(inside_px(cells.boxes_px, size_px) > WHOLE * max(size_px))]

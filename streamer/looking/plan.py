@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from streamer.records import StagePosition
 from streamer.stage.placement import Placement
 
 
@@ -44,6 +45,32 @@ class KnownCells:
 
 
 NONE_KNOWN = KnownCells()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellsInDoubt:
+    """What is in doubt of the cells around a frame; boxes on the slide."""
+
+    classes: KnownCells = NONE_KNOWN
+    """Which class they have: to be looked at again by the classifier."""
+    presence: KnownCells = NONE_KNOWN
+    """Whether there is a cell: to be looked at again by the detector, clear of the edges."""
+    extent: KnownCells = NONE_KNOWN
+    """Where they end: no frame showed them whole. The box is what was seen of them."""
+
+
+NO_DOUBT = CellsInDoubt()
+
+
+def in_frame(boxes_px: npt.NDArray[np.float64], position: StagePosition) -> npt.NDArray[np.float64]:
+    """(n, 4) boxes on the slide, as boxes of a frame there."""
+    return np.asarray(boxes_px - np.array([position.x_px, position.y_px] * 2))
+
+
+def inside_px(boxes_px: npt.NDArray[np.float64], size_px: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """(n,) how far inside a frame (width, height) its boxes lie, from the nearest edge; below 0 where one is cut."""
+    beyond = np.asarray(size_px, np.float64) - boxes_px[:, 2:]
+    return np.asarray(np.minimum(boxes_px[:, :2], beyond).min(1))
 
 
 @dataclass(frozen=True, slots=True)

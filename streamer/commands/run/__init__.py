@@ -89,7 +89,10 @@ def add_options(parser: Parser) -> None:
     flag(models, "--area", "look only at frames that show something new of the slide")
     flag(models, "--every-frame", "look at every frame, though the configuration says otherwise")
     models.add_argument(
-        "--audit", type=number, metavar="PERCENT", help="with --area: of the other frames, those looked at as a proof"
+        "--audit",
+        type=number,
+        metavar="PERCENT",
+        help="with --area: of the other frames, those looked at as a proof (default 2)",
     )
     models.add_argument(
         "--budget",

@@ -37,9 +37,10 @@ from streamer.counting.known import known_of
 from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Display, format_differential, shows_anything
 from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
+from streamer.looking.audit import AUDIT_PERCENT
 from streamer.looking.budget import Budget
 from streamer.looking.decision import Decider
-from streamer.looking.owed import LAG, OwedLooks
+from streamer.looking.owed import LAG, WHOLE_LAG, OwedLooks
 from streamer.network.publisher import Publisher
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
@@ -318,12 +319,12 @@ class SessionMaker:
     def _decider(self, classifier: Classifier | OwnClasses | None) -> Decider:
         """A detector that names cells itself needs no other look at them."""
         batch = max(one.detector.batch for one in self.models.values())
-        owed = OwedLooks(LAG * batch) if isinstance(classifier, Classifier) else None
+        owed = OwedLooks(LAG * batch, WHOLE_LAG * batch) if isinstance(classifier, Classifier) else None
         budget = None
         if self.config.budget is not None:
             cores = usable_cores() * self.config.budget / 100 / len(self.models)
             budget = Budget(cores, time.monotonic_ns)
-        return Decider(owed, self.config.audit, budget)
+        return Decider(owed, AUDIT_PERCENT if self.config.audit is None else self.config.audit, budget)
 
 
 class _HeldLines:
@@ -361,7 +362,11 @@ def _looks_at_area(config: Config) -> bool:
 
 
 def _check_area(config: Config, sources: Sequence[OpenedSource]) -> None:
-    """UsageError for a budget that can't be kept to."""
+    """UsageError for a proof of nothing, and for a budget that can't be kept to."""
+    if config.audit is not None and not _looks_at_area(config):
+        raise UsageError(
+            "--audit: got a run that looks at every frame, where nothing is left to prove; leave it out, or add --area"
+        )
     if config.budget is None:
         return
     if config.every_frame:

@@ -85,6 +85,7 @@ def test_a_journal_keeps_the_columns_of_the_schema_and_no_others():
         "_bucket": ("int32", (3,)),
         "label": ("int16", ()),
         "score": ("float32", ()),
+        "missed": ("int32", ()),
     }
     sums = Fusion(FusionConfig()).columns()
     assert set(sums) == {"weights", "sums", "subclass_sums", "attribute_sums", "familiar"}

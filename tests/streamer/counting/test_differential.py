@@ -11,12 +11,12 @@ from streamer.counting.differential import (
     CONFIDENCE_SEQUENCE,
     LIMITS,
     Tally,
-    clopper_pearson,
     confidence_sequence,
     differential,
     share,
     widest,
 )
+from streamer.intervals import clopper_pearson
 
 FIVE = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
 

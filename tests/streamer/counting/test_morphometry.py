@@ -103,7 +103,7 @@ def run(
 
 
 def test_a_cell_is_measured_once_and_again_only_when_it_is_seen_better() -> None:
-    session, messages, meter = run([0.5, 0.45, 0.95, 0.9], [100, 110, 120, 130], um_per_px=0.5)
+    session, messages, meter = run([0.7, 0.65, 0.95, 0.9], [100, 110, 120, 130], um_per_px=0.5)
     assert [len(cells) for cells in messages] == [1, 0, 1, 0]
     assert len(meter.segmenter.engine.calls) == 2  # type: ignore[attr-defined]
     first, second = messages[0][0].shape, messages[2][0].shape

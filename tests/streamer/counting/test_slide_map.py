@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from streamer.counting.fusion import FusionConfig
 from streamer.counting.slide_map import SlideConfig, SlideMap, SlideState
-from streamer.records import UNCLASSIFIED, Classifications, Detections, StagePosition
+from streamer.records import UNCLASSIFIED, Classifications, Detections, Observation, Reclassification, StagePosition
 from streamer.stage.placement import Correction, Placement
 
 WIDTH, HEIGHT = 400, 300
@@ -114,7 +114,7 @@ def test_a_restored_map_goes_on_as_the_original():
         columns = {name: column.copy() for name, column in state.cells.items()}
         sums = {name: column.copy() for name, column in state.sums.items()}
         restored = SlideMap()
-        restored.restore(SlideState(columns, sums, state.names, state.visits, state.hidden))
+        restored.restore(SlideState(columns, sums, state.names, state.visits, state.visit_looks, state.hidden))
         original.rng = np.random.default_rng(number)
         given = len(original.updates)
         found = original.show(x, y, island=island, anchor=anchor, corrections=corrections)
@@ -179,8 +179,12 @@ def test_a_box_across_two_neighbours_is_no_cell_and_what_it_hid_is_one_when_it_i
         update = slide.feed(placed(), detections(*found, labels=[WHITE, RED, WHITE], scores=(0.9, 0.8, 0.4)))
         assert [(o.cell_id, o.counted) for o in update.observations] == [(0, True), (1, True), (None, False)]
     assert (slide.white, slide.map.counts().red) == (1, 1)
-    update = slide.feed(placed(), detections(*found, labels=[WHITE, RED, WHITE], scores=(0.5, 0.6, 0.9)))
-    assert [(o.cell_id, o.is_new) for o in update.observations] == [(0, False), (1, False), (2, True)]
+    better = detections(*found, labels=[WHITE, RED, WHITE], scores=(0.5, 0.6, 0.9))
+    for _ in range(2):
+        update = slide.feed(placed(), better)
+        assert [(o.cell_id, o.is_new) for o in update.observations] == [(0, False), (1, False), (2, False)]
+    update = slide.feed(placed(), better)
+    assert update.observations[2] == Observation(2, True, True), "as many looks showed it as did not"
     assert (slide.white, slide.new()) == (2, 3)
 
 
@@ -633,3 +637,63 @@ def test_a_cell_seen_whole_at_last_takes_in_what_was_another_cut_part_of_it():
         slide.update(placement, detections(box), (640, 480), frame_id)
     slide.finish()
     assert [cell.partial for cell in slide.cells()] == [False]
+
+
+def test_a_white_cell_that_most_looks_at_its_place_do_not_show_is_not_counted():
+    slide = Slide()
+    box = detections((100, 100, 160, 160), scores=[0.5])
+    for shown in (False, False, True, True):
+        slide.feed(placed(), box if shown else box[:0], looks(NEUTROPHIL) if shown else looks())
+    assert (slide.white, slide.new()) == (0, 0), "found by two looks of four"
+    assert not list(slide.map.cells())
+    found = slide.feed(placed(), box, looks(NEUTROPHIL))
+    assert (slide.white, found.observations[0].is_new) == (1, True), "found by three of five"
+    lost = slide.feed(placed(), box[:0], looks())
+    assert slide.white == 0
+    assert lost.removed == ((0, None),), "what was published is taken back"
+
+
+def test_a_cell_is_missed_only_where_a_look_would_show_it_whole():
+    slide = Slide()
+    slide.feed(placed(), detections((100, 100, 160, 160)), looks(NEUTROPHIL))
+    slide.feed(placed(), detections((100, 100, 160, 160)), looks(NEUTROPHIL))
+    for x, how in ((95, {}), (400, {}), (0, {"accepted": False}), (0, {"looked": False})):
+        slide.feed(placed(x), detections(), looks(), **how)
+        slide.feed(placed(x), detections(), looks(), **how)
+    assert slide.white == 1
+    slide.feed(placed(0, 0, 1, 1), detections(), looks())
+    slide.feed(placed(0, 0, 1, 1), detections(), looks())
+    assert slide.white == 1, "another island"
+
+
+def test_a_cell_that_a_person_named_is_there_whatever_looks_say():
+    slide = Slide()
+    slide.feed(placed(), detections((100, 100, 160, 160)), looks(NEUTROPHIL))
+    slide.map.reclassify(Reclassification(0, "lymphocyte"))
+    for _ in range(3):
+        slide.feed(placed(), detections(), looks())
+    assert slide.white == 1
+
+
+def test_red_cells_and_platelets_are_counted_from_one_look():
+    slide = Slide()
+    slide.feed(placed(), detections((100, 100, 140, 140), (200, 100, 212, 112), labels=[RED, PLATELET]))
+    for _ in range(3):
+        slide.feed(placed(), detections())
+    assert (slide.map.counts().red, slide.map.counts().platelets) == (1, 1)
+
+
+def test_what_is_in_doubt_of_the_cells_around_a_frame():
+    slide = Slide()
+    boxes = detections((100, 100, 160, 160), (220, 100, 280, 160), (-20, 200, 40, 260), scores=[0.9, 0.5, 0.9])
+    boxes = replace(boxes, boxes_px=boxes.boxes_px.clip(0, None))
+    slide.feed(placed(), boxes, looks(*[(0.99, 0.01)] * 3))
+    doubt = slide.map.owing(placed(), (WIDTH, HEIGHT))
+    assert doubt.presence.cell_ids.tolist() == [1], "found once, with a low score"
+    assert doubt.extent.cell_ids.tolist() == [2], "never seen whole"
+    for _ in range(2):
+        slide.feed(placed(), boxes[:0], looks())
+    doubt = slide.map.owing(placed(), (WIDTH, HEIGHT))
+    assert doubt.presence.cell_ids.tolist() == [0, 1], "missed by one look more than found it"
+    slide.feed(placed(), boxes[:0], looks())
+    assert len(slide.map.owing(placed(), (WIDTH, HEIGHT)).presence) == 0, "it is decided: neither is a cell"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from streamer.looking.coverage import Coverage, own_depths
 from streamer.looking.decision import GAIN, LONGEST_WAIT, Decider
-from streamer.looking.plan import Candidate
+from streamer.looking.owed import OwedLooks
+from streamer.looking.plan import NONE_KNOWN, Candidate, CellsInDoubt, KnownCells
 from streamer.records import StagePosition
 from streamer.stage.placement import Placement
 
@@ -86,6 +87,41 @@ def test_a_fallback_looks_at_every_frame() -> None:
 def test_a_place_seen_before_is_known() -> None:
     there_and_back = [frame(x) for x in (0, 0, 500, 500, 1000, 1000, 500, 500, 0, 0)]
     assert looked_at(there_and_back) == [0, 2, 4]
+
+
+def looked_at_owing(frames: Sequence[Candidate], doubt: CellsInDoubt) -> list[int]:
+    """The same while this is in doubt."""
+    owed, chosen = OwedLooks(lag=1), []
+    decider = Decider(owed)
+    for number, one in enumerate(frames):
+        decider.move(number, ())
+        following = frames[number + 1] if number + 1 < len(frames) else None
+        if not decider.is_settled(one) and decider.is_worth_a_look(one, following):
+            chosen.append(number)
+        owed.counted(0, doubt)
+    return chosen
+
+
+def known(*boxes: tuple[float, float, float, float]) -> KnownCells:
+    return KnownCells(np.arange(len(boxes)), np.array(boxes, float).reshape(-1, 4), np.zeros(len(boxes), np.intp))
+
+
+PASSING = [frame(0, y) for y in (0, 0, 293, 303, 303)]
+LARGE, SMALL = (300.0, 300.0, 420.0, 480.0), (300.0, 300.0, 360.0, 480.0 - 120)
+
+
+def test_a_large_cell_seen_cut_is_looked_at_in_the_frame_that_shows_it_deepest() -> None:
+    assert looked_at_owing(PASSING, CellsInDoubt()) == [0, 3]
+    assert looked_at_owing(PASSING, CellsInDoubt(extent=known(LARGE))) == [0, 2], (
+        "7 px from the edge, and cut in the next"
+    )
+    assert looked_at_owing(PASSING, CellsInDoubt(extent=known(SMALL))) == [0, 3]
+
+
+def test_a_cell_that_may_be_none_is_looked_at_again_in_all_frames_that_show_it() -> None:
+    there = CellsInDoubt(presence=known((300, 200, 360, 260)))
+    assert looked_at_owing([frame(0)] * 4, there) == [0, 1, 2, 3]
+    assert looked_at_owing([frame(0)] * 4, CellsInDoubt(presence=NONE_KNOWN)) == [0]
 
 
 @settings(deadline=None, max_examples=60)

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from streamer.looking.owed import OwedLooks
-from streamer.looking.plan import NONE_KNOWN, Candidate, KnownCells
+from streamer.looking.owed import NO_LOOK, OwedLooks
+from streamer.looking.plan import NONE_KNOWN, Candidate, CellsInDoubt, KnownCells
 from streamer.records import StagePosition
 from streamer.stage.placement import Correction, Placement
 
@@ -24,7 +24,7 @@ def frame(x_px: float, *, island: int = 0, quality: float = 1.0, accepted: bool 
 def owed_after(*counted: tuple[int, KnownCells]) -> OwedLooks:
     owed = OwedLooks(lag=2)
     for island, known in counted:
-        owed.counted(island, known)
+        owed.counted(island, CellsInDoubt(classes=known))
     return owed
 
 
@@ -35,8 +35,8 @@ def test_a_cell_is_looked_at_where_it_lies_in_the_frame() -> None:
     assert again.boxes_px.tolist() == [[100, 100, 160, 160], [500, 100, 560, 160]]
 
 
-def test_all_that_a_classifier_looks_at_lies_in_the_frame() -> None:
-    owed = owed_after((0, cells((5, 100, 65, 160), (100, 100, 160, 160))))
+def test_the_whole_cell_lies_in_the_frame() -> None:
+    owed = owed_after((0, cells((2, 100, 62, 160), (3, 100, 63, 160))))
     assert owed.of(2, frame(0)).cell_ids.tolist() == [1]
 
 
@@ -61,7 +61,7 @@ def test_no_cell_while_the_map_has_moved_since() -> None:
 
 
 def test_a_decision_waits_for_the_count_it_depends_on_or_for_its_end() -> None:
-    for end in (lambda owed: owed.counted(0, cells((100, 100, 160, 160))), OwedLooks.give_up):
+    for end in (lambda owed: owed.counted(0, CellsInDoubt(classes=cells((100, 100, 160, 160)))), OwedLooks.give_up):
         owed, found = OwedLooks(lag=2), list[int]()
         waiting = threading.Thread(target=lambda o=owed, f=found: f.append(len(o.of(2, frame(0)))))  # type: ignore[misc]
         waiting.start()
@@ -77,8 +77,24 @@ def test_what_is_asked_for_ahead_is_that_of_two_frames_before_all_the_same() -> 
         owed.moved(order, [Correction(0, 0, 5.0, 5.0)] if order == 4 else [])
         asked.append(owed.ask(order, frame(0)))
     assert [one.known for one in asked] == [False, False, True]  # of the last one the map has moved since
-    owed.counted(0, cells((100, 100, 160, 160)))
+    owed.counted(0, CellsInDoubt(cells((100, 100, 160, 160))))
     assert [one.known for one in asked] == [True, False, True]
-    owed.counted(0, cells((100, 100, 160, 160), (200, 100, 260, 160)))
-    owed.counted(0, NONE_KNOWN)
+    owed.counted(0, CellsInDoubt(cells((100, 100, 160, 160), (200, 100, 260, 160))))
+    owed.counted(0, CellsInDoubt())
     assert [len(one.wait()) for one in asked] == [1, 2, 0]
+
+
+def test_a_cell_that_may_be_none_is_looked_at_by_the_detector_where_it_lies_clear_of_the_edges() -> None:
+    owed = OwedLooks(lag=2)
+    owed.counted(0, CellsInDoubt(presence=cells((300, 100, 360, 160))))
+    assert owed.whole(2, frame(200)).now
+    assert owed.whole(2, frame(295)) is NO_LOOK, "too near to the edge to be found for sure"
+    assert owed.whole(2, frame(200, accepted=False)) is NO_LOOK
+    assert len(owed.of(2, frame(200))) == 0
+
+
+def test_what_was_seen_of_a_large_cell_is_told_where_a_frame_shows_all_of_it() -> None:
+    owed = OwedLooks(lag=2)
+    owed.counted(0, CellsInDoubt(extent=cells((300, 100, 360, 210), (300, 300, 360, 380))))
+    assert owed.whole(2, frame(200)).extents_px.tolist() == [[300, 100, 360, 210]], "coverage does for the other"
+    assert owed.whole(2, frame(310)) is NO_LOOK

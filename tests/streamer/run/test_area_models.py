@@ -57,7 +57,9 @@ def test_the_cells_are_those_of_every_frame(tmp_path: Path, capsys: pytest.Captu
         (["--every-frame", "--budget", "50"], "got --every-frame beside it"),
         (["--budget", "50"], "in analysis mode, which loses nothing, expected live mode"),
         (["--area", "--budget", "0"], "budget"),
-        (["--audit", "101"], "audit"),
+        (["--area", "--audit", "101"], "audit"),
+        (["--audit", "5"], "got a run that looks at every frame"),
+        (["--area", "--every-frame", "--audit", "5"], "got a run that looks at every frame"),
     ],
 )
 def test_a_budget_is_for_cameras_that_are_looked_at_where_something_is_new(
