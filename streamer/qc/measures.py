@@ -74,7 +74,7 @@ def measured(stored: StoredSession) -> MeasuredSlide:
     verdict = result.differential.verdict
     return MeasuredSlide(
         session=stored.id,
-        name=stored.source,
+        name=stored.name,
         instrument=instrument_of(stored),
         begun_utc=stored.created_utc,
         verdict=None if verdict is None else verdict.state,
@@ -97,5 +97,6 @@ def values_of(evidence: SlideEvidence, focus: list[float], *, knows_training: bo
 
 
 def instrument_of(stored: StoredSession) -> str:
-    """The camera; files say of no camera that it took them, and are taken for those of one."""
-    return stored.address if stored.live else "files"
+    """What people call it (`run --instrument`), else the camera; files say of no camera that it took them, and are
+    taken for those of one."""
+    return stored.slide.instrument or (stored.address if stored.live else "files")

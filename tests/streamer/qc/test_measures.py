@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from streamer.counting.verdict import SlideEvidence
 from streamer.journal import JournalReader
 from streamer.qc.measures import BRIGHTNESS, FOCUS, LIGHT_COLOUR, MEASURES, STAIN, UNLIKE_TRAINING, measured, values_of
+from streamer.records import SlideInfo
 from tests.streamer.journal.journal_cases import write_walk
 
 
@@ -56,3 +58,10 @@ def test_a_journal(tmp_path):
         database.execute("UPDATE sessions SET address = 'camera:0', live = 1")
     with JournalReader(path) as reader:
         assert measured(reader.sessions[0]).instrument == "camera:0"
+
+
+def test_a_slide_has_the_names_that_people_gave_to_it_and_its_instrument(tmp_path):
+    with JournalReader(write_walk(tmp_path / "walk.db")) as reader:
+        named = replace(reader.sessions[0], slide=SlideInfo(name="S-1", instrument="scope 2"), live=True)
+        found = measured(named)
+    assert (found.name, found.instrument) == ("S-1", "scope 2")
