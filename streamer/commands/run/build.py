@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import FrameType
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TextIO, TypeVar
 
 import cv2
@@ -26,34 +22,27 @@ from streamer.analysis.models import Analysers, SourceModels, load_models
 from streamer.commands.display import draws_dashboard, open_display
 from streamer.commands.models import accuracy_note
 from streamer.commands.output import remark, say
+from streamer.commands.run.area import area_summary, check_area
 from streamer.commands.run.elsewhere import Inference, open_inference
+from streamer.commands.run.ending import losses, recording_summary, show_until_end, stop_on_signals
 from streamer.commands.run.reporting import ReportAtEnd
-from streamer.commands.run.slides import SlideOfSource, slides_of
+from streamer.commands.run.sessions import Models, RunStamp, SessionMaker
+from streamer.commands.run.slides import slides_of
 from streamer.commands.run.sources import OpenedSource, ignored_boxes, open_sources
 from streamer.config import AUTO, FIVE_PART_RANGES, Config
-from streamer.counting.decision import ClassDecision
 from streamer.counting.differential import KNOWN_CONDITIONS
-from streamer.counting.known import known_of
-from streamer.counting.morphometry import ShapeMeter
 from streamer.dashboard import Dashboard, Display, format_differential, shows_anything
-from streamer.journal import JournaledSource, JournalHistory, RunJournal, SessionJournal, rules_of
-from streamer.looking.audit import AUDIT_PERCENT
-from streamer.looking.budget import Budget
-from streamer.looking.decision import Decider
-from streamer.looking.owed import LAG, WHOLE_LAG, OwedLooks
+from streamer.journal import JournaledSource, JournalHistory, RunJournal, rules_of
 from streamer.network.publisher import Publisher
-from streamer.protocol.factory import MessageFactory, new_id
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import AreaStatus, AuditStatus, Frame, ModelHealth, RecordingStatus, Skip, SlideInfo
+from streamer.records import Frame, ModelHealth, Skip, SlideInfo
 from streamer.run.local_commands import LocalCommands
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
-from streamer.run.session import SlideSession
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
 from streamer.sinks.jsonl import JsonLines
 from streamer.sinks.pictures import PictureMaker
 from streamer.sources.base import Source, length_of
-from streamer.stage.static_mask import BoxesPx
 
 if TYPE_CHECKING:
     from streamer.sinks.metrics import Metrics
@@ -62,18 +51,6 @@ MOST_WORKERS = 4
 
 USUAL_CAMERA = (640, 480)
 """Width and height that most cameras start with, and the simulated one."""
-
-Models = Mapping[str, SourceModels]
-"""By source."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStamp:
-    """What marks the messages of this process."""
-
-    run_id: str = field(default_factory=new_id)
-    utc_offset_ns: int = field(default_factory=lambda: time.time_ns() - time.monotonic_ns())
-    """Coordinated universal time minus the monotonic clock."""
 
 
 class Viewer(Sink, Protocol):
@@ -125,11 +102,11 @@ def run(config: Config, sinks: Sequence[Sink] = (), known: Mapping[str, SlideInf
         release_freed_memory()
         held.begin()
         try:
-            with _stop_on_signals(pipeline, parts.publisher, display), display:
+            with stop_on_signals(pipeline, parts.publisher, display), display:
                 pipeline.start()
                 if parts.report is not None:
                     parts.report.is_due = True
-                _show_until_end(display, pipeline, parts.jsonl, config.stop_after_s)
+                show_until_end(display, pipeline, parts.jsonl, config.stop_after_s)
                 pipeline.finish()
                 display.stay()
         finally:
@@ -137,11 +114,11 @@ def run(config: Config, sinks: Sequence[Sink] = (), known: Mapping[str, SlideInf
                 for final in filter(shows_anything, pipeline.finals.values()):
                     print(format_differential(final, parts.note), file=people)
             for name, area, audit in pipeline.looked():
-                say(_area_summary(name, area, audit), people)
-            if parts.publisher is not None and (losses := _losses(parts.publisher)):
-                say(losses, people)
+                say(area_summary(name, area, audit), people)
+            if parts.publisher is not None and (lost := losses(parts.publisher)):
+                say(lost, people)
             if parts.recorder is not None:
-                say(_recording_summary(config.record, parts.recorder.health()), people)
+                say(recording_summary(config.record, parts.recorder.health()), people)
         if parts.jsonl is not None:
             parts.jsonl.check()
     return 0
@@ -185,7 +162,7 @@ def _assembled(
     """`outer` closes what is needed until everything of the run is closed."""
     config = with_site(config, held)
     sources = list(open_sources(config))
-    _check_area(config, sources)
+    check_area(config, sources)
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     slides = slides_of(config, [one.name for one in sources], known)
     inference = open_inference(config, held)
@@ -262,71 +239,6 @@ def _one_thread_of_opencv() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SessionMaker:
-    """Begins the sessions of a run, in its journal where it has one."""
-
-    config: Config
-    models: Models
-    stamp: RunStamp
-    journal: RunJournal | None
-    history: JournalHistory | None
-    ignored_px: Mapping[str, BoxesPx]
-    """By source."""
-    slides: Mapping[str, SlideOfSource]
-    """By source."""
-
-    def first(self, source: str) -> SlideSession:
-        """The session that a source starts or goes on with."""
-        kept = self.journal.session(source) if self.journal else None
-        slide = self.slides[source].first(SlideInfo() if kept is None else kept.stored.slide, remark)
-        return self._make(source, kept, slide)
-
-    def next(self, source: str, slide: SlideInfo) -> SlideSession:
-        """That of another slide under the same source."""
-        kept = self.journal.next_session(source) if self.journal else None
-        if self.history is not None and kept is not None:
-            self.history.add(kept.stored)
-        return self._make(source, kept, slide)
-
-    def _make(self, source: str, kept: SessionJournal | None, slide: SlideInfo) -> SlideSession:
-        own = self.models[source]
-        factory = MessageFactory(
-            source,
-            session=kept.stored.id if kept else new_id(),
-            run_id=self.stamp.run_id,
-            next_session_seq=kept.stored.next_seq if kept else 0,
-            utc_offset_ns=self.stamp.utc_offset_ns,
-        )
-        return SlideSession(
-            factory,
-            ClassDecision.of(own.classifier) if own.classifier else None,
-            operating_score=own.detector.card.thresholds.operating,
-            min_score=self.config.min_score,
-            reference_ranges=self.config.reference_ranges,
-            stop_at_precision=self.config.stop_at_precision,
-            journal=kept,
-            shapes=ShapeMeter(own.segmenter, own.um_per_px, own.magnification.um_per_px_for) if own.segmenter else None,
-            ignored_px=self.ignored_px[source],
-            known=known_of(own.classifier.card) if own.classifier else None,
-            verdict=self.config.verdict,
-            slide=slide,
-            label=self.slides[source].reader(slide),
-            on_remark=remark,
-            decider=self._decider(own.classifier) if _looks_at_area(self.config) else None,
-        )
-
-    def _decider(self, classifier: Classifier | OwnClasses | None) -> Decider:
-        """A detector that names cells itself needs no other look at them."""
-        batch = max(one.detector.batch for one in self.models.values())
-        owed = OwedLooks(LAG * batch, WHOLE_LAG * batch) if isinstance(classifier, Classifier) else None
-        budget = None
-        if self.config.budget is not None:
-            cores = usable_cores() * self.config.budget / 100 / len(self.models)
-            budget = Budget(cores, time.monotonic_ns)
-        return Decider(owed, AUDIT_PERCENT if self.config.audit is None else self.config.audit, budget)
-
-
 class _HeldLines:
     """Lines for people that are kept until the run begins: one that can't begin says only why."""
 
@@ -355,42 +267,6 @@ def with_site(config: Config, say: Say) -> Config:
     profile = find_site(config.site)
     say(str(profile))
     return msgspec.structs.replace(config, classifier=profile.model)
-
-
-def _looks_at_area(config: Config) -> bool:
-    return (config.area or config.budget is not None) and not config.every_frame
-
-
-def _check_area(config: Config, sources: Sequence[OpenedSource]) -> None:
-    """UsageError for a proof of nothing, and for a budget that can't be kept to."""
-    if config.audit is not None and not _looks_at_area(config):
-        raise UsageError(
-            "--audit: got a run that looks at every frame, where nothing is left to prove; leave it out, or add --area"
-        )
-    if config.budget is None:
-        return
-    if config.every_frame:
-        raise UsageError("--budget: got --every-frame beside it, expected one of the two")
-    for one in sources:
-        if one.mode != "live":
-            raise UsageError(
-                f"--budget: got source {one.name!r} in analysis mode, which loses nothing, expected live mode; "
-                "leave out --budget, or add --mode live"
-            )
-
-
-def _area_summary(source: str, area: AreaStatus, audit: AuditStatus | None) -> str:
-    """What was looked at, and how the proof went, for people."""
-    parts = [f"{source}: looked at {area.looked} of {area.frames} frames, and again at {area.cells_again} known cells"]
-    if area.left_out:
-        reasons = ", ".join(f"{count} ({reason})" for reason, count in area.left_out.items())
-        parts.append(
-            f"left out frames with something new: {reasons}, of which {area.left_out_fields:.1f} fields unseen"
-        )
-    if audit is not None:
-        bound = "" if audit.bound is None else f", at most {100 * audit.bound:.1f} % by chance"
-        parts.append(f"proof: {audit.missed} of {audit.cells} white cells missed in {audit.frames} frames{bound}")
-    return "; ".join(parts)
 
 
 def _prepare(sources: Iterable[OpenedSource], models: Models) -> None:
@@ -506,22 +382,6 @@ def _limits(config: Config, max_batch: int) -> Limits:
     )
 
 
-def _show_until_end(display: Display, pipeline: Pipeline, jsonl: JsonLines | None, stop_after_s: float | None) -> None:
-    """Show until the pipeline ends, the user quits, the reader of our output left, or the time is over."""
-    until = None if stop_after_s is None else time.monotonic() + stop_after_s
-
-    def running() -> bool:
-        if until is not None and time.monotonic() >= until:
-            pipeline.stop(f"after {stop_after_s:g} s, as configured")
-        if jsonl is not None and jsonl.reader_gone:
-            pipeline.stop("the reader of --jsonl left")
-        return pipeline.running
-
-    display.run(running)
-    if display.quit_requested:
-        pipeline.stop("by the user")
-
-
 def _serve(publisher: Publisher | None, keyboard: LocalCommands) -> None:
     keyboard.serve()
     if publisher is not None:
@@ -531,55 +391,6 @@ def _serve(publisher: Publisher | None, keyboard: LocalCommands) -> None:
 def _lengths(sources: Mapping[str, Source]) -> dict[str, int]:
     """Frames that each source holds, where it has an end and is open."""
     return {name: length for name, source in sources.items() if (length := length_of(source)) is not None}
-
-
-@contextlib.contextmanager
-def _stop_on_signals(pipeline: Pipeline, publisher: Publisher | None, display: Display) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run as its sources' end would: what was read is published, with the differential.
-    Once only subscribers are waited for, they end that.
-
-    A second Ctrl-C before that ends the process at once, which every file of a run survives: its threads are inside
-    native code, and the interpreter's own end would abort them there ("terminate called without an active exception").
-    """
-
-    def stop(number: int, _: FrameType | None) -> None:
-        display.leave()
-        if publisher is not None and publisher.lingering:
-            publisher.hurry()
-        elif number not in stopped_by:
-            stopped_by.add(number)
-            pipeline.stop(f"by {signal.Signals(number).name}")
-        else:  # the second time it is meant as it always was
-            signal.signal(number, previous[number])
-            signal.raise_signal(number)
-
-    stopped_by: set[int] = set()
-    previous = {int(number): signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        remark("stopped at once, before the final differential")
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(130)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _losses(publisher: Publisher) -> str:
-    """What subscribers lost, for people; empty where they got everything."""
-    counts = ", ".join(f"{count} {type_}" for type_, count in publisher.lost.items())
-    parts = [f"messages that found a subscriber's queue full: {counts}"] if counts else []
-    parts += ["subscribers were cut off before they were sent everything"] if publisher.cut_off else []
-    return f"publishing on {publisher.endpoint}: {'; '.join(parts)}" if parts else ""
-
-
-def _recording_summary(path: str | None, health: RecordingStatus) -> str:
-    lost = {"frames": health.frames_lost, "messages": health.messages_lost}
-    losses = [f"lost {count} {what} ({reason})" for what, reasons in lost.items() for reason, count in reasons.items()]
-    size = f"{health.file_bytes / 1e6:.1f} MB"
-    return "; ".join([f"recorded {health.frames} frames and {health.messages} messages to {path}, {size}", *losses])
 
 
 def _report_skip(skip: Skip) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from streamer.commands.run.build import _stop_on_signals
+from streamer.commands.run.ending import stop_on_signals
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_what_each_signal_does(handler: object) -> None:
     pipeline = SimpleNamespace(stop=done.append)
     publisher = SimpleNamespace(lingering=False, hurry=lambda: done.append("hurried"))
     display = SimpleNamespace(leave=lambda: None)
-    with _stop_on_signals(pipeline, publisher, display):  # type: ignore[arg-type]
+    with stop_on_signals(pipeline, publisher, display):  # type: ignore[arg-type]
         signal.raise_signal(signal.SIGINT)
         assert done == ["by SIGINT"]
         publisher.lingering = True
