@@ -15,7 +15,7 @@ from streamer.protocol.factory import MessageFactory
 from streamer.records import StagePosition
 from streamer.stage.placement import Placement
 from streamer.stage.static_mask import StaticMask
-from streamer.stage.tracker import StageChanges, TrackerState
+from streamer.stage.tracker_state import StageChanges, TrackerState
 from tools.bench.journal import CLASSES, KINDS, LABELS, PARENTS, RULES, SUBCLASSES
 
 WIDTH, HEIGHT = 1440, 900
