@@ -47,6 +47,7 @@ SCHEMA = (
     Column("label", np.int16),
     Column("score", np.float32),
     Column("missed", np.int32),
+    Column("was_new", np.int8),
 )
 
 
@@ -93,6 +94,8 @@ class CellTable(GrowableTable):
     """That of its last detection; 0 likewise."""
     missed: npt.NDArray[np.int32]
     """Looks that showed its place clear of the edges and did not find it (presence.py); 0 likewise."""
+    was_new: npt.NDArray[np.int8]
+    """1: a frame was the first to count it. One that looks deny and others find again is not new again."""
 
     def __init__(self, bucket_px: float) -> None:
         super().__init__(SCHEMA, least_rows=1024)
@@ -153,6 +156,7 @@ class CellTable(GrowableTable):
         self.evidence[kept] += self.evidence[gone]
         self.looks[kept] += self.looks[gone]
         self.whole_looks[kept] += self.whole_looks[gone]
+        self.was_new[kept] = max(self.was_new[kept], self.was_new[gone])
         self.missed[kept] = min(self.missed[kept], self.missed[gone])  # a look may have found the other one
         self.first_frame[kept] = min(self.first_frame[kept], self.first_frame[gone])
         self.last_frame[kept] = max(self.last_frame[kept], self.last_frame[gone])
@@ -176,6 +180,7 @@ class CellTable(GrowableTable):
             "label": np.full(count, -1, np.int16),
             "score": np.zeros(count, np.float32),
             "missed": np.zeros(count, np.int32),
+            "was_new": np.asarray(~np.asarray(columns["partial"], bool), np.int8),
         }
         super().restore({**earlier, **columns})
         ends = self.joined_to.copy()

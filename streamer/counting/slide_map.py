@@ -460,7 +460,8 @@ class SlideMap:
             cells.score[touched] = scores[best]
             cells.looks[touched] += 1
             cells.last_frame[touched] = field.frame_id
-        newly = self._tallies.counted(touched) & ~before
+        newly = self._tallies.counted(touched) & ~before & (cells.was_new[touched] == 0)
+        cells.was_new[touched[newly]] = 1
         # The first box of a cell speaks for it: a double would make it look like two new cells.
         leads = np.zeros(len(boxes), bool)
         leads[known] = leads[new] = True

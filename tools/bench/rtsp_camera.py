@@ -1,6 +1,6 @@
 """A network camera on 127.0.0.1: GStreamer's RTSP server in a process of its own, which can be frozen and killed.
 
-python -m tools.bench.rtsp_camera PORT [WxH [FPS]]   one at this port, until its standard input ends
+As a program (`-m tools.bench.rtsp_camera PORT [WxH [FPS]]`) it is one at this port, until its standard input ends.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def test_a_journal_keeps_the_columns_of_the_schema_and_no_others():
         "label": ("int16", ()),
         "score": ("float32", ()),
         "missed": ("int32", ()),
+        "was_new": ("int8", ()),
     }
     sums = Fusion(FusionConfig()).columns()
     assert set(sums) == {"weights", "sums", "subclass_sums", "attribute_sums", "familiar"}
