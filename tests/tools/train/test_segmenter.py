@@ -54,7 +54,7 @@ class Tiny(nn.Sequential):
 def loop_of(root: Path, out: Path, epochs: int, **options: Any) -> Loop[Tiny]:
     torch.manual_seed(0)
     task = SegmenterTask(
-        network=Tiny(), cells=load_cells(root, 32, 0), rate=0.3, momentum=0.9, batch=4, seed=1, **options
+        network=Tiny(), cells=load_cells(root, 32, 0), rate=0.1, momentum=0.9, batch=4, seed=1, **options
     )
     return Loop(task, schedule_of(task, epochs), out, say=lambda line: None)
 
