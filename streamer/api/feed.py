@@ -261,6 +261,8 @@ class Feed:
         Raises what failed in the run."""
         if self._end.alive:
             self._end()
+            while self._inbox.ring.get(0) is not None:
+                pass  # a frame that was on its way when it was closed
             gc.collect()  # parts of a run refer to one another: 24 MB a slide that Python finds too rarely
 
     def __enter__(self) -> Self:

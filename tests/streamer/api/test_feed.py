@@ -217,7 +217,7 @@ def test_a_slow_program_sees_every_frame_of_an_analysis_and_the_newest_of_a_came
     camera(frames=40)
     assert [frame.frame_id for frame in streamer.open("0", queue=2)] == list(range(40))
     scope = camera("live")
-    feed, seen = streamer.open("0", stop_after_s=120), []
+    feed, seen = streamer.open("0", stop_after_s=120, stale_after_ms=1e12), []  # its clock begins at 0
     for frame in feed:
         seen.append(frame.frame_id)
         missed = feed.missed
