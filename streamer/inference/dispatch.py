@@ -17,10 +17,10 @@ from engines.base import EngineId
 from streamer.inference.latency import KEPT, Latency, percentiles_ms
 from streamer.records import InferenceServerStatus
 
-GIVE_UP_MS = 1200.0
-"""After so long a question is answered on this machine: a microscope stops for less than two seconds, its own work on
-the frame included (1.9 s of a stopped server were seen with 1500, on two cores that were asked ten times too much).
-All questions of a frame have so long together."""
+GIVE_UP_MS = 1000.0
+"""After so long a question is answered on this machine: a microscope stops for less than two seconds, half a second
+between two frames and its own work on one included (2.5 s were seen with 1200, of two frames a second on a busy
+machine). All questions of a frame have so long together."""
 
 LEAST_PATIENCE_MS = 100.0
 """What a question has where those before it have used up the time of their frame: servers that do well answer in it,
