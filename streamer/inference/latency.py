@@ -6,9 +6,9 @@ from collections import deque
 
 import numpy as np
 
-FLOOR_MS, CEILING_MS = 100.0, 1000.0
+FLOOR_MS, CEILING_MS = 100.0, 800.0
 """Of a timeout. Below the floor the pauses of any system (20 to 50 ms here) would look like faults; the ceiling leaves
-time for another server, and the CPU at last, within two seconds."""
+time for another server before a question is given up (`GIVE_UP_MS`), and for the CPU at last, within two seconds."""
 
 UNMEASURED_MS = 500.0
 KEPT = 300

@@ -83,10 +83,10 @@ def test_what_one_server_does_not_answer_another_does() -> None:
 
     stuck = Served(ScriptedShelf({ENGINE: engine(hang)}))
     with stuck, Served() as good, Asking(stuck.endpoint, good.endpoint) as asking:
+        wait_for(lambda: asking.infer(1) == [12.0] and asking.client.status().resent >= 1, "the one stuck to be asked")
         for value in range(8):
             assert asking.infer(value) == [12.0 * value]
         assert asking.local.calls == []
-        wait_for(lambda: asking.client.status().resent >= 1)
         hangs.set()
         wait_for(lambda: asking.client.status().late >= 1, "the late answer, which changes nothing")
         assert asking.infer(9) == [108.0]
