@@ -159,16 +159,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The public key of the inference servers; `keys` is one's own folder then."""
     batch: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Frames of one run of the detector, of as many sources; None: as suits the backend, 1 on a CPU."""
-    area: bool = False
-    """The models see only frames that show something of the slide that was not looked at."""
     every_frame: bool = False
-    """They see every frame, whatever `area` says."""
+    """The models see every frame; else those alone that show something of the slide that was not looked at."""
     audit: Annotated[float, Meta(ge=0.0, le=100.0)] | None = None
-    """With `area` or `budget`: percentage of the other frames that the detector sees as a proof that nothing is lost;
-    None: 2."""
+    """Percentage of the frames with nothing new that the detector sees as a proof that nothing is lost; None: 2."""
     budget: Annotated[float, Meta(gt=0.0, le=100.0)] | None = None
     """In live mode: percentage of the machine that the models may take, shared by the sources; frames with something
-    new are left out where it is too little, and those with nothing new, as with `area`. None: what they need."""
+    new are left out where it is too little. None: what they need."""
     min_score: Fraction | None = None
     """Lowest score published; None: the detector card's operating threshold."""
     long_side_px: Annotated[int, Meta(ge=64, le=4096)] | None = None
@@ -212,8 +209,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The map of the slide, drawn large in the dashboard; a large terminal has it beside the picture anyway."""
     workers: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Frames analysed side by side; None: as many as this machine has cores, at most 4."""
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
-    """Threads that one model call uses."""
+    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Threads that one model call uses; None: a source's share of the cores, at most 4, or 1 with `every_frame`. Results
+    are the same with any number."""
     queue: Annotated[int, Meta(ge=1, le=1024)] | None = None
     """Frames of one source that may wait; a full queue makes a file wait and drops a camera's oldest frame.
     None: 4 in analysis mode; 2 in live mode, where what waits is old."""

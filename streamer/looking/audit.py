@@ -29,9 +29,10 @@ BOTH_SIDES = 0.9
 FrameBoxes = npt.NDArray[np.floating]
 
 
-def is_audited(session: str, frame_id: int, percent: float) -> bool:
-    """Whether a frame is among those looked at as a proof: at random, the same for the same session and frame."""
-    digest = hashlib.blake2b(f"{session} {frame_id}".encode(), digest_size=4).digest()
+def is_audited(source: str, frame_id: int, percent: float) -> bool:
+    """Whether a frame is among those looked at as a proof: at random, the same for the same source and frame, so that
+    a film comes to the same each time."""
+    digest = hashlib.blake2b(f"{source} {frame_id}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") < percent / 100 * 2**32
 
 

@@ -19,9 +19,8 @@ BUDGET = "budget"
 class SlideArea:
     """What the count tells the decider of each frame, and what is told of it all."""
 
-    def __init__(self, decider: Decider, session: str, source: str, on_remark: Callable[[str], None]) -> None:
+    def __init__(self, decider: Decider, source: str, on_remark: Callable[[str], None]) -> None:
         self.decider = decider
-        self._session = session
         self._source = source
         self._on_remark = on_remark
         self._audit = Audit()
@@ -36,7 +35,7 @@ class SlideArea:
 
     def is_audited(self, frame_id: int) -> bool:
         """Whether a frame of which all is known is looked at as a proof."""
-        return is_audited(self._session, frame_id, self.decider.audit_percent)
+        return is_audited(self._source, frame_id, self.decider.audit_percent)
 
     def counted(self, analysed: Analysed, placement: Placement, count: SlideCount) -> None:
         """A frame was counted."""

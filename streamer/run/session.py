@@ -112,7 +112,7 @@ class SlideSession:
         None: nobody does. `on_remark` gets lines for people. `decider` says which frames are looked at; None: all
         are."""
         self.factory = factory
-        self.area = None if decider is None else SlideArea(decider, factory.session, factory.source, on_remark)
+        self.area = None if decider is None else SlideArea(decider, factory.source, on_remark)
         """What is looked at; None: every frame is."""
         self._decision = decision
         self._operating_score = operating_score

@@ -37,8 +37,7 @@ import cv2
 from rich.console import Console
 from rich.table import Table
 
-from engines.base import LeukostreamError, UsageError, usable_cores
-from streamer import cli
+from engines.base import LeukostreamError, usable_cores
 from tools.bench.area_film import Image, over_mosaic, painted, with_noise, write_film
 from tools.bench.area_results import Agreement, Line, Run, agreement, card_arithmetic, ratio, read_run
 from tools.bench.area_ultralytics import LONG_SIDE_PX, loop_rate
@@ -46,7 +45,8 @@ from tools.commands import command_parser
 from tools.data.readers import data_root
 
 PARTS = ("films", "counts", "growth", "live", "loop")
-AREA, EVERY_FRAME = "--area", "--every-frame"
+EVERY = ("--every-frame",)
+"""Words of the reference."""
 CELLS = 60
 """White cells of a simulated slide: 330 frames."""
 RASTER = "overlap=0.05,dwell=1,travel=1"
@@ -60,17 +60,12 @@ CARD = 64
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where the runs keep their files, and how they are told to look at every frame."""
+    """Where the runs keep their files."""
 
     folder: Path
-    new: tuple[str, ...]
-    """Words of a run that looks at what is new; none where that is what a run does."""
-    every: tuple[str, ...]
-    """Words of the reference. None: `run` has no such option, and each run is one."""
 
-    def run(self, sources: Sequence[str], words: Sequence[str] | None = None) -> Run:
-        """`words`: instead of those of `new`. LeukostreamError with what it said where it fails."""
-        words = self.new if words is None else words
+    def run(self, sources: Sequence[str], words: Sequence[str] = ()) -> Run:
+        """LeukostreamError with what it said where it fails."""
         lines, figures = self.folder / "messages.jsonl", self.folder / "figures.json"
         lines.unlink(missing_ok=True)
         command = ["run", "--source", *sources, "--jsonl", str(lines), "--no-dashboard", *words]
@@ -92,17 +87,8 @@ class Bench:
 
     def in_turns(self, sources: Sequence[str], rounds: int) -> tuple[list[Run], list[Run]]:
         """(as it is, at every frame), `rounds` each."""
-        pairs = [(self.run(sources), self.run(sources, self.every)) for _ in range(rounds)]
+        pairs = [(self.run(sources), self.run(sources, EVERY)) for _ in range(rounds)]
         return [one for one, _ in pairs], [other for _, other in pairs]
-
-
-def knows(option: str) -> bool:
-    """Whether `leukostream run` has an option."""
-    try:
-        cli.parse(["run", "--source", "sim:", option])
-    except UsageError:
-        return False
-    return True
 
 
 def mosaics(only: int | None = None) -> Iterator[tuple[str, Callable[[], Iterator[Image]]]]:
@@ -153,8 +139,8 @@ def measure_counts(bench: Bench, seeds: int, cells: int) -> list[dict[str, Any]]
         found: list[tuple[Agreement, Agreement]] = []
         for frames in films:
             first = bench.film("film", with_noise(frames(), 1))
-            new, every = bench.run([first]), bench.run([first], bench.every)
-            other = bench.run([bench.film("film", with_noise(frames(), 2))], bench.every)
+            new, every = bench.run([first]), bench.run([first], EVERY)
+            other = bench.run([bench.film("film", with_noise(frames(), 2))], EVERY)
             found.append((agreement(new, every), agreement(other, every)))
         if found:
             ours, noise = zip(*found, strict=True)
@@ -189,7 +175,7 @@ def measure_live(bench: Bench, most: int, seconds: float) -> list[dict[str, Any]
     frames, apart = round(seconds * FPS), 37
     film = bench.film("cameras", painted("sim:cells=2000", frames + most * apart))
     rows: list[dict[str, Any]] = []
-    for name, words in (("new area", bench.new), ("every frame", bench.every)):
+    for name, words in (("new area", ()), ("every frame", EVERY)):
         for count in range(1, most + 1):
             cameras = [f"cam{i}={film},fps={FPS},first={i * apart},count={frames}" for i in range(count)]
             run = bench.run(cameras, words)
@@ -211,7 +197,7 @@ def measure_loop(bench: Bench, python: str, rounds: int, cells: int) -> list[dic
         folder.mkdir(exist_ok=True)
         for number, image in enumerate(painted(address)):
             cv2.imwrite(str(folder / f"{number:05}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        words = *bench.new, "--long-side-px", str(LONG_SIDE_PX)
+        words = "--long-side-px", str(LONG_SIDE_PX)
         pairs = [(bench.run([str(folder)], words).frames_per_s, loop_rate(python, folder)) for _ in range(rounds)]
         ours, theirs = zip(*pairs, strict=True)
         rows.append({"frames": name, "ours_fps": ours, "ultralytics_fps": theirs, "speed": ratio(ours, theirs)})
@@ -242,13 +228,9 @@ def main(arguments: Sequence[str]) -> int:
         "bench": "area",
         "machine": {"cores": usable_cores(), "processor": platform.processor() or platform.machine()},
         "note": options.note,
-        "new_area": [AREA] if knows(AREA) else [],
-        "every_frame": [EVERY_FRAME] if knows(EVERY_FRAME) else [],
     }
-    if not report["every_frame"]:
-        print(f"leukostream run has no {EVERY_FRAME} here: both ways look at every frame, and ratios are noise")
     with nullcontext(str(options.keep)) if options.keep else tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name), tuple(report["new_area"]), tuple(report["every_frame"]))
+        bench = Bench(Path(name))
         parts: dict[str, Callable[[], Any]] = {
             "films": lambda: measure_films(bench, options.rounds, cells),
             "counts": lambda: measure_counts(bench, options.seeds, cells),

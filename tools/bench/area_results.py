@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.spatial
 
-REACH_PX = 15.0
-"""Cells of two runs that lie no further apart on the slide are one: a third of a red cell."""
+REACH_PX = 22.0
+"""Cells of two runs that lie no further apart on the slide are one: half a red cell."""
 GRID_PX = 16.0
 """Side of the squares by which the area of a slide is counted."""
 SERIOUS = ("blast", "erythroblast", "immature granulocyte", "promyelocyte", "myelocyte", "metamyelocyte")

@@ -57,7 +57,8 @@ LIMIT_S = 2.0
 SLIDE = "density=0.7,width=256,height=192,red=26,dwell=12,travel=6,paced=1"
 """Small pictures, shown slowly: all of it shares two cores."""
 
-OPTIONS = ("--mode", "analysis", "--workers", "1", "--long-side-px", "320", "--no-dashboard")
+OPTIONS = ("--mode", "analysis", "--every-frame", "--workers", "1", "--long-side-px", "320", "--no-dashboard")
+"""Servers are asked at every frame, so that no fault goes by unnoticed."""
 
 _COVERED = 0.85
 """Share of the time that an undisturbed slide takes: disturbed ones take longer."""

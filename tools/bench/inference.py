@@ -147,7 +147,8 @@ def run_all(groups: Sequence[Sequence[str]], folder: Path, options: Sequence[str
     began = time.monotonic()
     processes = []
     for number, sources in enumerate(groups):
-        words = [sys.executable, "-m", "streamer", "run", "--source", *sources, "--mode", "analysis", "--no-dashboard"]
+        words = [sys.executable, "-m", "streamer", "run", "--source", *sources]
+        words += ["--mode", "analysis", "--every-frame", "--no-dashboard"]
         paths = ["--journal", str(folder / f"{number}.journal"), "--jsonl", str(folder / f"{number}.jsonl")]
         processes.append(
             subprocess.Popen([*words, *paths, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -86,19 +86,18 @@ def add_options(parser: Parser) -> None:
         "--long-side-px", type=whole, metavar="PX", help="of the detector's input (default: by the size of red cells)"
     )
     flag(models, "--explain", "say where on each cell the evidence for its class lies")
-    flag(models, "--area", "look only at frames that show something new of the slide")
-    flag(models, "--every-frame", "look at every frame, though the configuration says otherwise")
+    flag(models, "--every-frame", "look at frames too that show nothing new of the slide")
     models.add_argument(
         "--audit",
         type=number,
         metavar="PERCENT",
-        help="with --area: of the other frames, those looked at as a proof (default 2)",
+        help="of the frames that show nothing new, those looked at as a proof (default 2)",
     )
     models.add_argument(
         "--budget",
         type=number,
         metavar="PERCENT",
-        help="of the machine, for the models of cameras at most; looks only at what is new, as --area does",
+        help="of the machine, for the models of cameras at most; frames with something new are left out beyond it",
     )
     counting = parser.add_argument_group("counting", "what counts, and when it is enough")
     counting.add_argument(
@@ -123,7 +122,9 @@ def add_options(parser: Parser) -> None:
     machine.add_argument(
         "--workers", type=whole, metavar="N", help="frames analysed side by side (default: one a core, at most 4)"
     )
-    machine.add_argument("--threads", type=whole, metavar="N", help="of one model call")
+    machine.add_argument(
+        "--threads", type=whole, metavar="N", help="of one model call (default: a source's share of the cores, at most 4)"
+    )
     file = parser.add_argument_group("configuration", "the command line wins over the file")
     file.add_argument("--config", metavar="FILE.toml", help="these options as keys of a file: stop_at = 200")
     show_defaults(parser, Config())

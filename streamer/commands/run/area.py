@@ -1,4 +1,4 @@
-"""`run --area` and `--budget`: what may be asked for together, what decides on frames, and what came of it."""
+"""What decides on the frames of a run, what may be asked for together, and what came of it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,13 @@ from streamer.looking.owed import LAG, WHOLE_LAG, OwedLooks
 from streamer.records import AreaStatus, AuditStatus
 
 
-def _looks_at_area(config: Config) -> bool:
-    return (config.area or config.budget is not None) and not config.every_frame
-
-
 def check_area(config: Config, sources: Sequence[OpenedSource]) -> None:
     """UsageError for a proof of nothing, and for a budget that can't be kept to."""
-    if config.audit is not None and not _looks_at_area(config):
-        raise UsageError(
-            "--audit: got a run that looks at every frame, where nothing is left to prove; leave it out, or add --area"
-        )
+    for option, value in (("--audit", config.audit), ("--budget", config.budget)):
+        if value is not None and config.every_frame:
+            raise UsageError(f"{option}: got --every-frame beside it, expected one of the two")
     if config.budget is None:
         return
-    if config.every_frame:
-        raise UsageError("--budget: got --every-frame beside it, expected one of the two")
     for one in sources:
         if one.mode != "live":
             raise UsageError(
@@ -45,7 +38,7 @@ def decider_of(
 ) -> Decider | None:
     """What decides on the frames of one slide; None: every frame is looked at. `models`: of all sources, which share
     the budget. A detector that names cells itself needs no other look at them."""
-    if not _looks_at_area(config):
+    if config.every_frame:
         return None
     batch = max(one.detector.batch for one in models)
     owed = OwedLooks(LAG * batch, WHOLE_LAG * batch) if isinstance(classifier, Classifier) else None

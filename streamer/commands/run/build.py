@@ -168,7 +168,7 @@ def _assembled(
     inference = open_inference(config, held)
     if inference is not None:
         outer.callback(inference.close)
-    threads = Threads(config.threads, _workers(config))
+    threads = Threads(_threads(config, len(sources)), _workers(config))
     elsewhere = None if inference is None else inference.engine
     models = load_models(config, [one.name for one in sources], threads, held, elsewhere)
     for one in models.values():
@@ -367,6 +367,14 @@ def _metrics(config: Config) -> Iterator[Metrics | None]:
 
 def _workers(config: Config) -> int:
     return config.workers or min(usable_cores(), MOST_WORKERS)
+
+
+def _threads(config: Config, sources: int) -> int:
+    """Of one model call. Frames that are all looked at are looked at side by side, which costs the least; where most are
+    not, a look is waited for before the next frame is decided on, and what is idle then may help it."""
+    if config.threads is not None or config.every_frame:
+        return config.threads or 1
+    return max(1, min(MOST_WORKERS, usable_cores() // sources))
 
 
 def _limits(config: Config, max_batch: int) -> Limits:

@@ -91,7 +91,7 @@ def test_the_help_of_run_is_grouped_and_names_the_defaults(capsys):
     groups = ("sources", "models", "counting", "keeping", "publishing", "security", "dashboard", "machine")
     places = [out.index(f" {group}: ") for group in groups]
     assert places == sorted(places)
-    for default in ("yolov5n-blood", "auto", "got", "1", "measured"):
+    for default in ("yolov5n-blood", "auto", "got", "measured"):
         assert f"(default: {default})" in out
 
 

@@ -33,7 +33,8 @@ def cells(messages: list[dict[str, Any]]) -> dict[int, tuple[float, float, str]]
 
 @pytest.mark.lengthy
 def test_the_cells_are_those_of_every_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    every, area = run(tmp_path), run(tmp_path, "--area", "--audit", "50", "--journal", str(tmp_path / "area.db"))
+    every = run(tmp_path, "--every-frame")
+    area = run(tmp_path, "--audit", "50", "--journal", str(tmp_path / "area.db"))
     frames = [one for one in area if one["type"] == "frame"]
     settled = [one for one in frames if any(box.get("carried") for box in one["detections"])]
     looked = [one for one in frames if one["looked_share"] == 1 and one not in settled]
@@ -56,10 +57,9 @@ def test_the_cells_are_those_of_every_frame(tmp_path: Path, capsys: pytest.Captu
     [
         (["--every-frame", "--budget", "50"], "got --every-frame beside it"),
         (["--budget", "50"], "in analysis mode, which loses nothing, expected live mode"),
-        (["--area", "--budget", "0"], "budget"),
-        (["--area", "--audit", "101"], "audit"),
-        (["--audit", "5"], "got a run that looks at every frame"),
-        (["--area", "--every-frame", "--audit", "5"], "got a run that looks at every frame"),
+        (["--budget", "0"], "budget"),
+        (["--audit", "101"], "audit"),
+        (["--every-frame", "--audit", "5"], "got --every-frame beside it"),
     ],
 )
 def test_a_budget_is_for_cameras_that_are_looked_at_where_something_is_new(

@@ -198,15 +198,9 @@ def test_a_part_of_it_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str
     result = tmp_path / "area.json"
     assert area.main(["--quick", "--parts", "growth", "--json", str(result)]) == 0
     report = json.loads(result.read_text())
-    assert bool(report["every_frame"]) == area.knows("--every-frame")
     growth = report["growth"]
     assert growth["slides"] == [1, 2]
     assert growth["fields"][1] > growth["fields"][0] > 1
     assert growth["processor_line"]["slope"] > 0
     assert min(growth["feeder_s"]) > 0
     assert "growth" in capsys.readouterr().out
-
-
-def test_options_that_run_does_not_have() -> None:
-    assert area.knows("--no-dashboard")
-    assert not area.knows("--every-other-frame")
