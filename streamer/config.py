@@ -210,8 +210,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     workers: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Frames analysed side by side; None: as many as this machine has cores, at most 4."""
     threads: Annotated[int, Meta(ge=1, le=64)] | None = None
-    """Threads that one model call uses; None: a source's share of the cores, at most 4, or 1 with `every_frame`. Results
-    are the same with any number."""
+    """Threads that one model call uses; None: a source's share of the cores, at most 4, or 1 with `every_frame`. The
+    results are the same with any number."""
     queue: Annotated[int, Meta(ge=1, le=1024)] | None = None
     """Frames of one source that may wait; a full queue makes a file wait and drops a camera's oldest frame.
     None: 4 in analysis mode; 2 in live mode, where what waits is old."""

@@ -123,7 +123,10 @@ def add_options(parser: Parser) -> None:
         "--workers", type=whole, metavar="N", help="frames analysed side by side (default: one a core, at most 4)"
     )
     machine.add_argument(
-        "--threads", type=whole, metavar="N", help="of one model call (default: a source's share of the cores, at most 4)"
+        "--threads",
+        type=whole,
+        metavar="N",
+        help="of one model call (default: a source's share of the cores, at most 4)",
     )
     file = parser.add_argument_group("configuration", "the command line wins over the file")
     file.add_argument("--config", metavar="FILE.toml", help="these options as keys of a file: stop_at = 200")

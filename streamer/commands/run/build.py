@@ -370,8 +370,8 @@ def _workers(config: Config) -> int:
 
 
 def _threads(config: Config, sources: int) -> int:
-    """Of one model call. Frames that are all looked at are looked at side by side, which costs the least; where most are
-    not, a look is waited for before the next frame is decided on, and what is idle then may help it."""
+    """Of one model call. Frames that are all looked at are looked at side by side, which costs the least; where most
+    are not, a look is waited for before the next frames are decided on, and cores that are idle then may help it."""
     if config.threads is not None or config.every_frame:
         return config.threads or 1
     return max(1, min(MOST_WORKERS, usable_cores() // sources))
