@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from streamer.counting.cell_table import KINDS, CellTable
 from streamer.counting.matching import MAYBE_CUT_SHARE, Field, cut_sides
+from streamer.counting.presence import present
 from streamer.counting.sight import Sight
+from streamer.counting.tallies import Tallies
 from streamer.records import Detections, Observation
 
 FrameBoxes = npt.NDArray[np.float32]
@@ -37,6 +39,11 @@ class CarriedCells:
         firsts = np.array([like.kinds.index(kind) if kind in like.kinds else 0 for kind in KINDS], np.intp)
         labels = np.where(self.labels < 0, firsts[self.kinds], self.labels)
         return replace(like, boxes_px=self.boxes_px, scores=self.scores, labels=labels, class_scores=None)
+
+
+NO_CELLS = CarriedCells(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.intp), np.zeros(0, np.intp), ()
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,11 +75,12 @@ def compared(detections: Detections, sight: Sight, carried: CarriedCells, size_p
     )
 
 
-def carried_cells(
-    cells: CellTable, counted: npt.NDArray[np.bool_], rows: npt.NDArray[np.intp], field: Field
-) -> CarriedCells:
-    """Those of the cells `rows` that lie in a field; `counted` says which of them are."""
-    boxes, shown = cells.boxes[rows], field.seen(cells.boxes[rows])
+def carried_cells(cells: CellTable, tallies: Tallies, field: Field, *, doubted: bool = False) -> CarriedCells:
+    """Those that lie in a field. `doubted`: those among them that most looks miss."""
+    rows = cells.within(field.island, np.concatenate([field.corner, field.corner + field.size]))
+    rows = rows[cells.exist(rows) if doubted else present(cells, rows)]
+    counted, boxes = tallies.counted(rows), cells.boxes[rows]
+    shown = field.seen(boxes)
     share = _areas(shown) / np.maximum(_areas(boxes), 1e-9)
     order = np.argsort(-cells.score[rows], kind="stable")
     order = order[share[order] >= LEAST_SHOWN]

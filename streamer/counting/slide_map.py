@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.zoo.slide_flags import SlideFlag
-from streamer.counting.carried import CarriedCells, Compared, carried_cells, compared
+from streamer.counting.carried import NO_CELLS, CarriedCells, Compared, carried_cells, compared
 from streamer.counting.cell_names import CellNames
 from streamer.counting.cell_table import AS_DETECTED, KINDS, CellTable
+from streamer.counting.doubt import cells_in_doubt
 from streamer.counting.fusion import Fusion, FusionConfig, Names
 from streamer.counting.matching import (
     Cuts,
@@ -29,13 +30,13 @@ from streamer.counting.matching import (
     best_of_each,
 )
 from streamer.counting.pieces import around, find_pieces
-from streamer.counting.presence import is_doubted, missed_before, missing, present
+from streamer.counting.presence import missed_before, missing
 from streamer.counting.recognition import Recognition
 from streamer.counting.sight import SightConfig, sight_of, veiled_by
 from streamer.counting.suspects import Suspects
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
-from streamer.looking.plan import NO_DOUBT, CellsInDoubt, KnownCells
+from streamer.looking.plan import NO_DOUBT, CellsInDoubt
 from streamer.records import (
     UNCLASSIFIED,
     AddedCell,
@@ -60,11 +61,6 @@ class SlideConfig:
     """The same for what kind of cell it is: the rim of a white cell looks like a red one."""
     box_memory: int = 8
     """A cell's box is the mean of about so many looks."""
-    sure: float = 0.9
-    """Cells whose fused class is less probable owe more looks, where single looks are chosen."""
-    most_looks: int = 12
-    """Looks after which a cell owes none: twelve count as 1.38 independent ones (fusion.py), and no number as more than
-    1.43."""
     double_check_px: float = 5.0
     """A correction that moves cells further than this has them compared with their new neighbours."""
     bucket_px: float = 256.0
@@ -340,14 +336,9 @@ class SlideMap:
     def carried(self, placement: Placement, size_px: tuple[int, int], *, doubted: bool = False) -> CarriedCells:
         """The known cells where a frame (width, height) lies; none where it has no position. `doubted`: those among
         them that most looks miss."""
-        cells = self._cells
-        rows = np.zeros(0, np.intp)
-        field = Field(0, 0, 0, np.zeros(2), np.array(size_px, np.float64))
-        if placement.position is not None:
-            field = Field.of(placement, size_px, 0)
-            rows = cells.within(field.island, np.concatenate([field.corner, field.corner + field.size]))
-            rows = rows[cells.exist(rows) if doubted else present(cells, rows)]
-        return carried_cells(cells, self._tallies.counted(rows), rows, field)
+        if placement.position is None:
+            return NO_CELLS
+        return carried_cells(self._cells, self._tallies, Field.of(placement, size_px, 0), doubted=doubted)
 
     def compare(self, placement: Placement, detections: Detections, size_px: tuple[int, int]) -> Compared:
         """What a look at a frame (width, height) found that is not counted, and what is known there."""
@@ -356,35 +347,10 @@ class SlideMap:
         return compared(detections, sight, self.carried(placement, size_px, doubted=True), size_px)
 
     def owing(self, placement: Placement, size_px: tuple[int, int]) -> CellsInDoubt:
-        """White and nucleated red cells in a frame (width, height) and around it of which something is in doubt; none
-        that a person named."""
+        """What is in doubt of the cells in a frame (width, height) and around it."""
         if placement.position is None:
             return NO_DOUBT
-        cells, field = self._cells, Field.of(placement, size_px, 0)
-        around = field.size / 2
-        rows = cells.within(field.island, np.concatenate([field.corner - around, field.corner + field.size + around]))
-        rows = rows[cells.kind(rows) <= 1]  # first, as most cells are red ones
-        rows = rows[cells.exist(rows) & (cells.reclassified_order[rows] == 0)]
-        if not len(rows):
-            return NO_DOUBT
-        extent, doubted = rows[cells.partial[rows]], rows[~cells.partial[rows]]
-        doubted = doubted[is_doubted(cells, doubted)]
-        classes = self._unsure(rows[~cells.partial[rows] & (cells.kind(rows) == 0) & (cells.white_row[rows] >= 0)])
-        return CellsInDoubt(self._known(classes), self._known(doubted), self._known(extent))
-
-    def _known(self, rows: Ints) -> KnownCells:
-        return KnownCells(rows, self._cells.boxes[rows].copy(), self._cells.label[rows].astype(np.intp))
-
-    def _unsure(self, rows: Ints) -> Ints:
-        """Those of white cells whose class is in doubt, or of which a single one flags the slide, until they were
-        looked at often enough."""
-        cells = self._cells
-        rows = rows[cells.looks[rows] < self._config.most_looks]
-        if not len(rows) or not self._fusion.class_names:
-            return rows[:0]
-        surest = self._fusion.surest(cells.white_row[rows].astype(np.intp))
-        unsure = (cells.class_index[rows] < 0) | (surest < self._config.sure) | self._tallies.were_listed(rows)
-        return np.asarray(rows[unsure])
+        return cells_in_doubt(self._cells, self._fusion, self._tallies, Field.of(placement, size_px, 0))
 
     def add_looks(self, cell_ids: Ints, looks: Classifications, weights: npt.NDArray[np.float32]) -> None:
         """Fuse look i, counting weights[i], into cell cell_ids[i]; `update` does so for those given to it."""
