@@ -46,7 +46,7 @@ def add_options(parser: Parser) -> None:
     )
     about = "start inference servers, or replace those that run by others, without a lost frame"
     up = commands.add_parser("up", help=about, description=f"{about[0].upper()}{about[1:]}.")
-    _add_address(up, "start one of this machine, which lasts until Ctrl-C")
+    _add_address(up, "that of this machine; where there is none, one that lasts until Ctrl-C")
     up.add_argument(
         "--workers",
         metavar="cpu|gpu=N[..M]",

@@ -46,11 +46,13 @@ def up(options: Options, kind: Kind, least: int, most: int) -> int:
         host="127.0.0.1" if here else None,
     )
     with ray_fleet.connected(ray_fleet.HERE if here else options.address or AUTO), _told_to_end() as told:
+        where = ray_fleet.own_address()
+        if not here and options.address is None:
+            remark(f"--address: not given; the cluster of this machine, {where}, keeps the servers until fleet down")
         ray_fleet.bring_up(spec)
         endpoints = _until(lambda state: _ready(state, spec), least, told)
         if told.is_set():
             return 0 if _down() else 1
-        where = ray_fleet.own_address()
         say(f"fleet at {where}: {len(endpoints)} servers, {' '.join(endpoints)}")
         if not here:
             return 0

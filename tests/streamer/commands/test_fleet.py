@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from streamer.cli import main
-from streamer.commands.fleet import status
+from streamer.commands.fleet import servers, status
 from streamer.inference import fleet_watch
 
 
@@ -38,3 +40,16 @@ def test_status_without_a_cluster_shows_microscopes_all_the_same(monkeypatch, ca
     assert "--address auto: got no cluster, expected one" in capsys.readouterr().err
     assert main(["fleet", "status", f"tcp://127.0.0.1:{free_port}"]) == 1
     assert "no answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [[], ["--address", "10.0.0.1:6379"]])
+def test_a_cluster_that_nobody_named_is_named(given, monkeypatch, capsys):
+    monkeypatch.setattr(servers, "_is_node", lambda: True)
+    monkeypatch.setattr(servers, "_until", lambda *_: ["tcp://10.0.0.1:5000"])
+    monkeypatch.setattr(servers.ray_fleet, "connected", nullcontext)
+    monkeypatch.setattr(servers.ray_fleet, "own_address", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(servers.ray_fleet, "bring_up", lambda spec: None)
+    assert main(["fleet", "up", "--workers", "cpu=1", "--insecure", *given]) == 0
+    said = capsys.readouterr()
+    assert said.out == "fleet at 10.0.0.1:6379: 1 servers, tcp://10.0.0.1:5000\n"
+    assert ("--address: not given; the cluster of this machine, 10.0.0.1:6379" in said.err) == (not given)
