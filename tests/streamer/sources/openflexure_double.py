@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
+from tests.streamer.sources.network_camera import SwitchedServer
 from tests.streamer.sources.pictures import encoded, field
 
 V2 = {"stream": "/api/v2/streams/mjpeg", "position": "/api/v2/instrument/state/stage/position"}
@@ -19,16 +19,15 @@ V3 = {"stream": "/api/v3/camera/mjpeg_stream", "position": "/api/v3/stage/positi
 FIRST_V3 = {"stream": "/camera/mjpeg_stream", "position": "/stage/position"}
 
 
-class Microscope:
-    """A server at 127.0.0.1 that has its stream and its position at these paths, and nothing else."""
+class Microscope(SwitchedServer):
+    """A server that has its stream and its position at these paths, and nothing else."""
 
     def __init__(self, paths: Mapping[str, str], port: int = 0) -> None:
         self.position: object = {"x": 1000, "y": -200, "z": 40}
         self.speed = 0
         """Steps of x a second."""
-        self.port = port
+        super().__init__(port)
         self._paths = paths
-        self._off = threading.Event()
         self._picture = encoded(field(120, 160), ".jpg")
         self.on()
 
@@ -57,7 +56,7 @@ class Microscope:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 try:
-                    while not microscope._off.wait(0.03):
+                    while not microscope.is_off.wait(0.03):
                         self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n\r\n" + microscope._picture + b"\r\n")
                 except OSError:
                     pass
@@ -65,16 +64,7 @@ class Microscope:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._off.clear()
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def off(self) -> None:
-        self._off.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self.serve(Handler)
 
     def _position(self) -> object:
         if self.speed and isinstance(self.position, dict):
