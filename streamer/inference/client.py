@@ -166,8 +166,8 @@ class InferenceClient:
         self._wish(lambda: self._dispatcher.use(endpoints, self._now_ns()))
 
     def ask(self, id_: EngineId, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
-        """The outputs that a server gave; None where none did: this machine has to. A thread that has waited in vain
-        waits for less the next time, so that the questions of one frame together take less than two seconds."""
+        """The outputs that a server gave; None where none did: this machine has to. A thread that has waited waits for
+        less the next time, so that the questions of one frame (`next_frame`) together take less than two seconds."""
         if id_ not in self._fit or self._closing.is_set():
             self._count(remote=False)
             return None
@@ -182,8 +182,7 @@ class InferenceClient:
         self._wake()
         in_time = question.settled.wait((give_up_ms + _LAST_RESORT_MS) / 1000)
         answer = question.answer if in_time else None
-        if answer is None:
-            patience.waited_in_vain(began_ns, self._now_ns())
+        patience.waited(began_ns, self._now_ns())
         self._count(remote=answer is not None)
         return answer
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import Analysers
+from streamer.inference.patience import next_frame
 from streamer.journal import Emission
 from streamer.protocol.messages import DifferentialMessage, FrameMessage, Sink
 from streamer.recording import Recorder
@@ -257,6 +258,7 @@ class Pipeline:
     def _analyse(self, batch: Sequence[SequencedFrame[PlacedFrame]]) -> Sequence[Analysed | None]:
         if self._failure is not None:
             return [None] * len(batch)
+        next_frame()
         try:
             return self._analyser.look([one.frame.measured for one in batch], [one.frame.final_plan for one in batch])
         except Exception as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import zmq
 
 from streamer.inference.dispatch import LEAST_PATIENCE_MS
-from streamer.inference.patience import SAME_FRAME_S, Patience
+from streamer.inference.patience import SAME_FRAME_S, Patience, next_frame
 from streamer.inference.wire import (
     InferRequest,
     PreparedReply,
@@ -25,21 +25,32 @@ from tests.streamer.inference.served import ENGINE, INPUTS, OUTPUTS, Asking
 MS = 1_000_000
 
 
-def test_what_was_waited_in_vain_is_taken_off_what_the_next_question_waits() -> None:
+def test_what_was_waited_is_taken_off_what_the_next_question_waits() -> None:
     patience = Patience(1200.0)
     assert patience.left_ms(0) == 1200.0
-    patience.waited_in_vain(0, 500 * MS)
+    patience.waited(0, 500 * MS)
     assert patience.left_ms(510 * MS) == 700.0
-    patience.waited_in_vain(600 * MS, 1300 * MS)
+    patience.waited(600 * MS, 1300 * MS)
     assert patience.left_ms(1310 * MS) == LEAST_PATIENCE_MS
     first_is_over = 500 * MS + round(SAME_FRAME_S * 1e9) + 1
     assert patience.left_ms(first_is_over) == 500.0
     assert patience.left_ms(first_is_over + round(SAME_FRAME_S * 1e9)) == 1200.0
 
 
+def test_the_next_frame_has_all_of_it_and_other_threads_have_their_own() -> None:
+    patience = Patience(1000.0)
+    patience.waited(0, 900 * MS)  # answered, late
+    other = threading.Thread(target=next_frame)
+    other.start()
+    other.join()
+    assert patience.left_ms(910 * MS) == 100.0
+    next_frame()
+    assert patience.left_ms(920 * MS) == 1000.0
+
+
 def test_a_short_patience_is_not_made_longer() -> None:
     patience = Patience(20.0)
-    patience.waited_in_vain(0, 20 * MS)
+    patience.waited(0, 20 * MS)
     assert patience.left_ms(21 * MS) == 20.0
 
 
