@@ -8,7 +8,7 @@ Each figure is that of `leukostream run` in a process of its own (tools/bench/ar
 is said are medians. The parts:
 films    the simulated slide at its default motion, a pan over a mosaic of real pictures (`chula_wbc`, skipped where it
          is not), and a raster of fields that hardly overlap: pixels of input tensors a frame, padding and audit among
-         them, and frames a second
+         them, and frames a second; with `--before TREE` those of an earlier commit's `run`, too (`git worktree add`)
 counts   unique cells, classes and verdict on `--seeds` simulated slides, at usual and at three times noise and blur,
          and on the mosaics; beside it how far two runs of `--every-frame` differ when a grey level of noise is added
 growth   processor time, feeder apart, and peak memory of 1 to `--slides` slides, and a straight line through them
@@ -22,6 +22,7 @@ loop     with `--against-ultralytics PYTHON` only: frames/s of `run` beside Ultr
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.base import LeukostreamError, usable_cores
+from tools.bench import area_run
 from tools.bench.area_film import Image, over_mosaic, painted, with_noise, write_film
 from tools.bench.area_results import Agreement, Line, Run, agreement, card_arithmetic, ratio, read_run
 from tools.bench.area_ultralytics import LONG_SIDE_PX, loop_rate
@@ -64,13 +66,15 @@ class Bench:
 
     folder: Path
 
-    def run(self, sources: Sequence[str], words: Sequence[str] = ()) -> Run:
-        """LeukostreamError with what it said where it fails."""
+    def run(self, sources: Sequence[str], words: Sequence[str] = (), tree: Path | None = None) -> Run:
+        """`tree`: a checkout whose `leukostream` runs; None: this one's. LeukostreamError with what it said where it
+        fails."""
         lines, figures = self.folder / "messages.jsonl", self.folder / "figures.json"
         lines.unlink(missing_ok=True)
         command = ["run", "--source", *sources, "--jsonl", str(lines), "--no-dashboard", *words]
         done = subprocess.run(
-            [sys.executable, "-m", "tools.bench.area_run", str(figures), *command],
+            [sys.executable, "-P", area_run.__file__, str(figures), *command],
+            env={**os.environ, "PYTHONPATH": str(tree or Path(__file__).parents[2])},
             capture_output=True,
             text=True,
             check=False,
@@ -85,10 +89,12 @@ class Bench:
         write_film(path, frames)
         return f"film:{path}"
 
-    def in_turns(self, sources: Sequence[str], rounds: int) -> tuple[list[Run], list[Run]]:
-        """(as it is, at every frame), `rounds` each."""
-        pairs = [(self.run(sources), self.run(sources, EVERY)) for _ in range(rounds)]
-        return [one for one, _ in pairs], [other for _, other in pairs]
+    def in_turns(self, sources: Sequence[str], rounds: int, before: Path | None) -> tuple[list[Run], ...]:
+        """(as it is, at every frame, with `before`), `rounds` each; none of the last without such a checkout."""
+        ways: list[tuple[Sequence[str], Path | None]] = [((), None), (EVERY, None)]
+        ways += [((), before)] if before else []
+        turns = [[self.run(sources, *way) for way in ways] for _ in range(rounds)]
+        return *(list(runs) for runs in zip(*turns, strict=True)), *([] for _ in range(3 - len(ways)))
 
 
 def mosaics(only: int | None = None) -> Iterator[tuple[str, Callable[[], Iterator[Image]]]]:
@@ -103,7 +109,7 @@ def mosaics(only: int | None = None) -> Iterator[tuple[str, Callable[[], Iterato
         yield name, lambda name=name: over_mosaic(data_root(), name)  # type: ignore[misc]
 
 
-def measure_films(bench: Bench, rounds: int, cells: int) -> list[dict[str, Any]]:
+def measure_films(bench: Bench, rounds: int, cells: int, before: Path | None = None) -> list[dict[str, Any]]:
     films: list[tuple[str, Callable[[], Iterator[Image]]]] = [
         ("simulated", lambda: painted(f"sim:cells={cells}")),
         *((f"mosaic {name}", frames) for name, frames in mosaics(only=1)),
@@ -111,7 +117,7 @@ def measure_films(bench: Bench, rounds: int, cells: int) -> list[dict[str, Any]]
     ]
     rows = []
     for name, frames in films:
-        new, every = bench.in_turns([bench.film("film", frames())], rounds)
+        new, every, earlier = bench.in_turns([bench.film("film", frames())], rounds, before)
         rows.append(
             {
                 "film": name,
@@ -123,6 +129,9 @@ def measure_films(bench: Bench, rounds: int, cells: int) -> list[dict[str, Any]]
                 "every_frame": [run.figures() for run in every],
             }
         )
+        if earlier:
+            rates = [[run.frames_per_s for run in runs] for runs in (new, earlier)]
+            rows[-1] |= {"speed_beside_before": ratio(*rates), "before": [run.figures() for run in earlier]}
     return rows
 
 
@@ -213,6 +222,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--slides", type=int, default=16, metavar="N", help="the growth's largest size (default 16)")
     parser.add_argument("--cameras", type=int, default=8, metavar="N", help="at most (default 8)")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="of each live run (default 20)")
+    parser.add_argument(
+        "--before", type=Path, metavar="TREE", help="a checkout of an earlier commit; films show its rate"
+    )
     parser.add_argument("--against-ultralytics", metavar="PYTHON", help="interpreter that has it, for the part loop")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for films (default: one that goes again)")
     parser.add_argument("--note", help="kept with the figures: what else the machine did")
@@ -232,7 +244,7 @@ def main(arguments: Sequence[str]) -> int:
     with nullcontext(str(options.keep)) if options.keep else tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name))
         parts: dict[str, Callable[[], Any]] = {
-            "films": lambda: measure_films(bench, options.rounds, cells),
+            "films": lambda: measure_films(bench, options.rounds, cells, options.before),
             "counts": lambda: measure_counts(bench, options.seeds, cells),
             "growth": lambda: measure_growth(bench, options.slides, cells),
             "live": lambda: measure_live(bench, options.cameras, options.seconds),
@@ -260,6 +272,9 @@ def show(part: str, found: Any) -> None:
             console.print(
                 f"{row['film']}: {processor_line(row['runs'])}; every frame: {processor_line(row['every_frame'])}"
             )
+            if "before" in row:
+                rate = median(run["frames_per_s"] for run in row["before"])
+                console.print(f"{row['film']}: before {rate:.1f} frames/s, now {row['speed_beside_before']:.2f} times")
         console.print(card_arithmetic(CARD, found[0]["pixels"]))
     elif part == "growth" and "processor_line" in found:
         time, memory = found["processor_line"], found["memory_line"]
