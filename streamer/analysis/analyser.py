@@ -59,6 +59,8 @@ class Analysed:
     """At known cells of a frame that the detector did not see; None: at none."""
     audit: Detections | None = None
     """What the detector saw as a proof, which is not counted; None: nothing."""
+    plan: Plan = WHOLE
+    """What was to be looked at."""
 
     @property
     def looked_share(self) -> float:
@@ -151,6 +153,7 @@ class Analyser:
                 Analysed(
                     *(one.frame, of_frame, look, one.prepared, one.quality, timings, colours, maps, plan.whole, again),
                     audit=proof,
+                    plan=plan,
                 )
             )
         return results

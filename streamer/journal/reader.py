@@ -46,6 +46,7 @@ from streamer.journal.rows import (
     GivenCommand,
     Rules,
     unpacked,
+    unpacked_area,
     unpacked_checkpoint,
     unpacked_corrections,
     unpacked_hidden,
@@ -54,6 +55,7 @@ from streamer.journal.rows import (
 from streamer.journal.schema import JournalError, connect_readonly, has_table
 from streamer.journal.stage import StoredStage
 from streamer.looking.plan import Candidate
+from streamer.looking.state import AreaState
 from streamer.records import (
     CellLooks,
     CellShape,
@@ -182,6 +184,14 @@ class StoredSession(SessionRows):
         state = self.value("checkpoints", "state", "")
         with self.reading("checkpoints.state"):
             return None if state is None else unpacked_checkpoint(state)
+
+    def area_state(self) -> AreaState | None:
+        """What the decision on the next frame depends on; None where every frame was looked at, or nobody noted it."""
+        if not has_table(self.database, "area_states"):
+            return None
+        state = self.value("area_states", "state", "")
+        with self.reading("area_states.state"):
+            return None if state is None else unpacked_area(state)
 
     @property
     def end_progress(self) -> SourceProgress | None:

@@ -25,6 +25,8 @@ from streamer.counting.known import Known, known_of
 from streamer.counting.size_correction import Place
 from streamer.counting.slide_count import Checkpoint
 from streamer.counting.slide_map import SlideState
+from streamer.looking.plan import CellsInDoubt, KnownCells
+from streamer.looking.state import AreaState
 from streamer.records import Classifications, MeasuredLook, Review
 from streamer.stage.hidden import HiddenParts, Mask
 from streamer.stage.placement import Correction
@@ -57,6 +59,18 @@ class _CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
     evidence: EvidenceState | None = None
     review: Review | None = None
     """None: of a journal of before there were reviews."""
+
+
+_KnownRow = tuple[bytes, bytes, bytes]
+"""Numbers, boxes and labels of cells."""
+
+
+class _AreaRow(msgspec.Struct, frozen=True, kw_only=True):
+    waiting: bytes
+    doubts: tuple[tuple[int, tuple[_KnownRow, _KnownRow, _KnownRow]], ...]
+    """Island; cells whose class, presence and extent are in doubt."""
+    proof: tuple[int, int, int, int]
+    every_frame: bool
 
 
 class _Reviewer(msgspec.Struct):
@@ -276,6 +290,35 @@ def unpacked_checkpoint(blob: bytes) -> Checkpoint | None:
         evidence=row.evidence,
         review=row.review or Review(),
     )
+
+
+def packed_area(area: AreaState) -> bytes:
+    doubts = tuple(
+        (island, (_packed_known(one.classes), _packed_known(one.presence), _packed_known(one.extent)))
+        for island, one in area.doubts
+    )
+    waiting = packed(area.waiting, "<f8")
+    return msgspec.msgpack.encode(
+        _AreaRow(waiting=waiting, doubts=doubts, proof=area.proof, every_frame=area.every_frame)
+    )
+
+
+def unpacked_area(blob: bytes) -> AreaState:
+    """ValueError for what is none."""
+    row = msgspec.msgpack.decode(blob, type=_AreaRow)
+    doubts = tuple((island, CellsInDoubt(*map(_unpacked_known, known))) for island, known in row.doubts)
+    return AreaState(unpacked(row.waiting, "<f8", 7), doubts, row.proof, row.every_frame)
+
+
+def _packed_known(cells: KnownCells) -> _KnownRow:
+    return packed(cells.cell_ids, "<i4"), packed(cells.boxes_px, "<f8"), packed(cells.labels, "<i2")
+
+
+def _unpacked_known(row: _KnownRow) -> KnownCells:
+    ids, boxes, labels = unpacked(row[0], "<i4"), unpacked(row[1], "<f8", 4), unpacked(row[2], "<i2")
+    if not len(ids) == len(boxes) == len(labels):
+        raise ValueError(f"got {len(ids)} cells, {len(boxes)} boxes and {len(labels)} labels, expected as many of each")
+    return KnownCells(ids.astype(np.intp), boxes, labels.astype(np.intp))
 
 
 def packed_hidden(hidden: HiddenParts | None) -> HiddenRow | None:

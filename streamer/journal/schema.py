@@ -272,8 +272,16 @@ CREATE TABLE IF NOT EXISTS partial_looks (
 """
 """Frames of which the detector saw nothing; only in journals of runs that look at what is new."""
 
+AREA_STATES = """
+CREATE TABLE IF NOT EXISTS area_states (
+    session INTEGER PRIMARY KEY,
+    state BLOB NOT NULL           -- msgpack: what the decision on the next frame depends on (looking/state.py)
+);
+"""
+"""As of the last frame, replaced with each; only in journals of runs that look at what is new."""
+
 OPTIONAL = (
-    *("shapes", "partial_looks", "hidden_parts", "frame_evidence", "slides", "review_events"),
+    *("shapes", "partial_looks", "area_states", "hidden_parts", "frame_evidence", "slides", "review_events"),
     *("frame_positions", "keyframe_positions", "known_positions"),
 )
 

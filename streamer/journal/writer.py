@@ -25,12 +25,14 @@ from streamer.journal.rows import (
     Rules,
     now_utc,
     packed,
+    packed_area,
     packed_checkpoint,
     packed_corrections,
     packed_hidden,
     packed_mask,
 )
 from streamer.journal.schema import (
+    AREA_STATES,
     HIDDEN_PARTS,
     PARTIAL_LOOKS,
     REVIEW_EVENTS,
@@ -42,6 +44,7 @@ from streamer.journal.schema import (
     fault,
 )
 from streamer.journal.stage import FOUND_PICTURE, LAST_PICTURE, STATIC_PICTURE, StaticRow, TrackerRow
+from streamer.looking.state import AreaState
 from streamer.protocol.factory import attribute_messages
 from streamer.protocol.messages import AnyMessage, CellMessage, encode, type_of
 from streamer.records import Cell, Classifications, SlideInfo, SourceProgress
@@ -142,8 +145,8 @@ class SessionJournal:
         self._last: PreparedFrame | None = None
         self._found: PreparedFrame | None = None
         self._hidden: HiddenParts | None = None
-        self._has_partial_looks = False
-        """Whether their table is there."""
+        self._has_partial_looks = self._has_area_states = False
+        """Whether their tables are there."""
         self._static = StaticMask()
         self._static_row = StaticRow()
         self._progress = stored.last_progress
@@ -182,8 +185,9 @@ class SessionJournal:
         changes: StageChanges,
         emissions: Sequence[Emission],
         checkpoint: Checkpoint | None = None,
+        area: AreaState | None = None,
     ) -> None:
-        """Store one frame, all its changes and its messages; `checkpoint` replaces the last one."""
+        """Store one frame, all its changes and its messages; `checkpoint` and `area` replace the last ones."""
         detections, placement = seen.detections, seen.placement
         position = placement.position
         place: tuple[object, ...] = (None,) * 4
@@ -212,6 +216,11 @@ class SessionJournal:
             self._cell_changes(seen.frame_id, update)
             self._stage(changes)
             self._messages(emissions)
+            if area is not None:
+                if not self._has_area_states:
+                    self._db.execute(AREA_STATES)
+                    self._has_area_states = True
+                self._db.execute("INSERT OR REPLACE INTO area_states VALUES (?, ?)", (self._number, packed_area(area)))
             if checkpoint is not None:
                 self._db.execute(
                     "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)",

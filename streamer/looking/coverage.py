@@ -48,13 +48,25 @@ class Coverage:
         position = placement.position
         assert position is not None
         if self._count == len(self._places):
-            self._places = np.concatenate([self._places, np.zeros_like(self._places)])
-            self._sharpness = np.concatenate([self._sharpness, np.zeros_like(self._sharpness)])
+            self._places = np.concatenate([self._places, np.zeros((max(64, self._count), 6))])
+            self._sharpness = np.concatenate([self._sharpness, np.zeros(max(64, self._count))])
         x, y = position.x_px, position.y_px
         anchor = 0 if placement.anchor is None else placement.anchor
         self._places[self._count] = position.island, anchor, x, y, x + size_px[0], y + size_px[1]
         self._sharpness[self._count] = sharpness
         self._count += 1
+
+    @property
+    def rows(self) -> npt.NDArray[np.float64]:
+        """(n, 7) a copy: island, anchor, x1, y1, x2, y2, sharpness of each look."""
+        return np.column_stack([self._places[: self._count], self._sharpness[: self._count]])
+
+    @classmethod
+    def of(cls, rows: npt.NDArray[np.float64]) -> Coverage:
+        """With these `rows`."""
+        self = cls()
+        self._count, self._places, self._sharpness = len(rows), rows[:, :6].copy(), rows[:, 6].copy()
+        return self
 
     def correct(self, corrections: Sequence[Correction]) -> None:
         """Move with the stage map."""

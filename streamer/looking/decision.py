@@ -17,6 +17,7 @@ from streamer.looking.budget import Budget, LeftOut
 from streamer.looking.coverage import Coverage, Depths, own_depths
 from streamer.looking.owed import CLEAR, NO_LOOK, OwedCells, OwedLooks, WholeLook
 from streamer.looking.plan import Candidate, in_frame, inside_px
+from streamer.looking.state import Rows
 from streamer.records import StagePosition
 from streamer.stage.placement import Correction
 
@@ -53,8 +54,17 @@ class Decider:
         self._order = -1
         """Of the last frame that moved the map, which is decided on next."""
 
+    @property
+    def waiting(self) -> Rows:
+        """The last frames, of which something waits for the next one; `Coverage.rows`."""
+        return self._waiting.rows
+
+    def go_on_from(self, waiting: Rows) -> None:
+        """As `waiting` was once the last frame was decided on."""
+        self._waiting = Coverage.of(waiting)
+
     def move(self, order: int, corrections: Sequence[Correction]) -> None:
-        """The frame of this number, from 0, is placed and came with these."""
+        """The frame of this number, from 0, below 0 for those before this run, is placed and came with these."""
         self._order = order
         self._coverage.correct(corrections)
         self._waiting.correct(corrections)

@@ -8,6 +8,7 @@ models are.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -57,7 +58,7 @@ class OwedLooks:
         self._counted = 0
         self._given_up = False
         self._owing: dict[int, tuple[int, CellsInDoubt]] = {}
-        self._moved_at = -1
+        self._moved_at: float = -math.inf
 
     def counted(self, island: int, cells: CellsInDoubt) -> None:
         """The next frame was counted; `cells` are those around it, in its island."""
@@ -67,6 +68,16 @@ class OwedLooks:
             self._counted += 1
             self._changed.notify_all()
 
+    @property
+    def doubts(self) -> tuple[tuple[int, CellsInDoubt], ...]:
+        """What was in doubt once each of the last frames was counted, the newest last; for `go_on_from`."""
+        with self._changed:
+            return tuple(self._owing[order] for order in sorted(self._owing))[-max(self._lag, self._whole_lag) :]
+
+    def go_on_from(self, doubts: Sequence[tuple[int, CellsInDoubt]]) -> None:
+        """As `doubts` were once the last frame before this run was counted."""
+        self._owing = {order - len(doubts): one for order, one in enumerate(doubts)}
+
     def give_up(self) -> None:
         """No more frames will be counted."""
         with self._changed:
@@ -74,7 +85,7 @@ class OwedLooks:
             self._changed.notify_all()
 
     def moved(self, order: int, corrections: Sequence[Correction]) -> None:
-        """The frame of this number, from 0, was placed with these."""
+        """The frame of this number was placed with these."""
         if corrections:
             self._moved_at = order
 
@@ -120,8 +131,6 @@ class OwedLooks:
     def doubt(self, counted: int, island: int) -> CellsInDoubt:
         """What was in doubt once the frame `counted` was counted, which it waits for; nothing before the first one, and
         where that frame lay on another island."""
-        if counted < 0:
-            return NO_DOUBT
         with self._changed:
             self._changed.wait_for(lambda: self._is_counted(counted))
             its_island, cells = self._owing.get(counted, (-1, NO_DOUBT))

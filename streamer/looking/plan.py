@@ -83,6 +83,8 @@ class Plan:
     """By the classifier alone, of a frame that is not looked at whole; boxes in the frame."""
     audit: bool = False
     """By the detector all the same, as a proof that is not counted (audit.py)."""
+    waiting: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 7)))
+    """Frames of which something waits for the next one, once this is decided on: `Coverage.rows`."""
 
     @property
     def detects(self) -> bool:

@@ -9,6 +9,7 @@ from streamer.counting.slide_count import SlideCount
 from streamer.journal import StoredSession
 from streamer.looking.audit import Audit, is_audited
 from streamer.looking.decision import Decider
+from streamer.looking.state import AreaState
 from streamer.records import AreaStatus, AuditStatus
 from streamer.stage.placement import Placement
 
@@ -27,11 +28,18 @@ class SlideArea:
         self._frames = self._looked = self._again = 0
 
     def go_on_from(self, stored: StoredSession) -> None:
-        """Know what an earlier run of the session looked at."""
-        for seen, looked in stored.visited():
-            self.decider.move(-1, seen.placement.corrections)
+        """Know what an earlier run of the session looked at, and what it was about to."""
+        for order, (seen, looked) in enumerate(stored.visited(), start=-stored.frame_count):
+            self.decider.move(order, seen.placement.corrections)
             if looked:
                 self.decider.look(seen)
+        state = stored.area_state()
+        if state is not None:
+            self.decider.go_on_from(state.waiting)
+            self.decider.every_frame = state.every_frame
+            self._audit = Audit(*state.proof)
+            if self.decider.owed is not None:
+                self.decider.owed.go_on_from(state.doubts)
 
     def is_audited(self, frame_id: int) -> bool:
         """Whether a frame of which all is known is looked at as a proof."""
@@ -52,6 +60,16 @@ class SlideArea:
         if decider.owed is not None:
             island = -1 if placement.position is None else placement.position.island
             decider.owed.counted(island, count.owing(placement, size_px))
+
+    def state(self, analysed: Analysed) -> AreaState:
+        """Of a frame, once it is `counted`."""
+        owed, audit = self.decider.owed, self._audit
+        return AreaState(
+            waiting=analysed.plan.waiting,
+            doubts=() if owed is None else owed.doubts,
+            proof=(audit.frames, audit.cells, audit.missed, audit.added),
+            every_frame=self.decider.every_frame,
+        )
 
     def give_up(self) -> None:
         """No more frames will be counted, so that no decision need wait for any."""

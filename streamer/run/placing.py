@@ -16,6 +16,7 @@ from streamer.looking.plan import WHOLE, Candidate, Plan
 from streamer.records import Frame
 from streamer.run.ring import Ring
 from streamer.run.session import Placed, SlideSession
+from streamer.sources.reconnection import STOPPED
 
 STALE = "stale"
 """The reason under which frames older than the budget are counted."""
@@ -75,11 +76,13 @@ class Placer:
         stale_after_ms: float | None,
         now_ns: Callable[[], int],
         is_paused: Callable[[], bool],
+        is_over: Callable[[], bool],
         on_failure: Callable[[Exception], None],
     ) -> None:
         """`stale_after_ms`: the budget of a live source, None for one that loses nothing: what is older when its turn
-        comes is dropped and counted. `is_paused`: whether no frame is to be waited for. `on_failure` gets what ended it
-        before its frames did."""
+        comes is dropped and counted. `is_paused`: whether no frame is to be waited for. `is_over`: whether the source
+        has given all that it has, once its frames have ended. `on_failure` gets what ended it before its frames
+        did."""
         self._frames = frames
         self._placed = placed
         self._measure = measure
@@ -88,7 +91,7 @@ class Placer:
         self._order = 0
         self._stale_after_ns = None if stale_after_ms is None else round(stale_after_ms * 1e6)
         self._now_ns = now_ns
-        self._is_paused = is_paused
+        self._is_paused, self._is_over = is_paused, is_over
         self._on_failure = on_failure
         self._waiting: PlacedFrame | None = None
         """A frame that is decided on when the next one is placed."""
@@ -144,7 +147,19 @@ class Placer:
                     frame.settle(False)
                     raise
                 self._busy = False
-        self._hand_on_waiting()
+        if self._stale_after_ns is not None or self._is_over():
+            self._hand_on_waiting()
+        else:
+            self._leave_out_waiting()
+
+    def _leave_out_waiting(self) -> None:
+        """A run that was stopped decides on its last frame when it goes on, and the next one is there."""
+        with self._changed:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self.session.leave_out()
+            self.dropped = {**self.dropped, STOPPED: self.dropped.get(STOPPED, 0) + 1}
+            waiting.frame.settle(False)
 
     def _is_hurried(self) -> bool:
         return self._held or self._stale_after_ns is not None or self._is_paused()
@@ -163,7 +178,7 @@ class Placer:
     def _is_stale(self, frame: Frame) -> bool:
         if self._stale_after_ns is None or self._now_ns() - frame.captured_ns <= self._stale_after_ns:
             return False
-        self.dropped = {STALE: self.dropped.get(STALE, 0) + 1}
+        self.dropped = {**self.dropped, STALE: self.dropped.get(STALE, 0) + 1}
         return True
 
     def _place(self, frame: Frame) -> None:
@@ -202,5 +217,5 @@ class Placer:
     def _hand_on(self, decider: Decider, placed: PlacedFrame, looked: bool, audit: bool = False) -> None:
         if not looked:
             owing = decider.owing(placed.order, placed.candidate)
-            placed = replace(placed, plan=Plan(False, audit=audit), owing=owing)
+            placed = replace(placed, plan=Plan(False, audit=audit, waiting=decider.waiting), owing=owing)
         self._placed.put(placed)

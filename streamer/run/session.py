@@ -191,15 +191,17 @@ class SlideSession:
         emissions = [(self._frame(analysed, placement, update, timings_ms), None), *self._taken_back(update.slide)]
         emissions += self._changed_cells(analysed, update, measured)
         emissions += self._differential_due(update)
+        area = None
+        if placed is not None and self.area is not None:
+            self.area.counted(analysed, placement, self.count)
+            area = self.area.state(analysed)
         if self._journal is not None:
             checkpoint = self.count.state() if self.count.frames % CHECKPOINT_EVERY_FRAMES == 0 else None
             changes = self._tracker.take_changes() if placed is None else placed.changes
             seen = replace(seen, shapes=measured) if measured else seen
-            self._journal.frame(seen, update.slide, changes, emissions, checkpoint)
+            self._journal.frame(seen, update.slide, changes, emissions, checkpoint, area)
         if placed is not None:
             self._counted.add(placed.changes)
-            if self.area is not None:
-                self.area.counted(analysed, placement, self.count)
         self._is_kept = True
         return emissions
 
@@ -230,9 +232,13 @@ class SlideSession:
         self._is_kept = True
         return emissions
 
-    def pass_over(self) -> None:
-        """A frame that was placed is not counted, and none after it will be."""
+    def leave_out(self) -> None:
+        """A frame that was placed is not counted, nor any after it."""
         self._ahead += 1
+
+    def pass_over(self) -> None:
+        """`leave_out`, where frames after it are decided on all the same."""
+        self.leave_out()
         self.give_up()
 
     def give_up(self) -> None:

@@ -182,6 +182,9 @@ def _run(arguments: list[str]) -> NoReturn:
             _limit_files(int(arguments[1]))
             arguments = arguments[2:]
         elif arguments[0] == "full":
+            nowhere = os.open(os.devnull, os.O_WRONLY)  # what is said needs room, too, and soon more than the journal
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
             timer = threading.Timer(float(arguments[1]), lambda journal: _limit_files(_size(journal)), arguments[2:3])
             timer.daemon = True
             timer.start()

@@ -237,7 +237,8 @@ def ran(tmp_path_factory):
         patch.setattr(models, "load_detector", lambda *_, **__: journal_cases.detector())
         patch.setattr(models, "load_classifier", lambda *_, **__: journal_cases.classifier())
         patch.chdir(folder)
-        assert main(["run", "--source", "slide=frames", "--journal", "walk.db", "--record", "walk.rec"]) == 0
+        words = ["run", "--source", "slide=frames", "--journal", "walk.db", "--record", "walk.rec", "--every-frame"]
+        assert main(words) == 0
     return folder
 
 
@@ -358,6 +359,6 @@ def test_the_recording_of_another_run_is_refused(ran, tmp_path, capfd, monkeypat
     monkeypatch.setattr(models, "load_classifier", lambda *_, **__: journal_cases.classifier())
     monkeypatch.chdir(ran)
     other = tmp_path / "other.rec"
-    assert main(["run", "--source", "slide=frames", "--record", str(other)]) == 0
+    assert main(["run", "--source", "slide=frames", "--record", str(other), "--every-frame"]) == 0
     assert main(["mosaic", "walk.db", str(other), "-o", str(tmp_path / "a.png")]) == 1
     assert "got another session of 'slide' than the journal's" in capfd.readouterr().err
