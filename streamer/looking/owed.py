@@ -22,7 +22,7 @@ from streamer.stage.placement import Correction
 LAG = 1
 """Frames, or batches where the models take several frames of a source at once, that the classifier's looks again lag
 behind the count."""
-WHOLE_LAG = 2
+WHOLE_LAG = 6
 """As `LAG`, of whole looks. Frames can't be placed further ahead of the count than that, while one is detected in."""
 LEAST_QUALITY = 0.6
 """Of a registration: the boxes lie within a pixel then."""

@@ -13,6 +13,7 @@ from streamer.protocol.messages import EndState
 from streamer.protocol.requests import SourceState
 from streamer.records import Frame, Mode, Skip, SourceProgress, SourceStatus
 from streamer.run.gate import PAUSED, Gate
+from streamer.run.measuring import MeasuringGate
 from streamer.run.placing import PlacedFrame, Placer
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
@@ -23,6 +24,9 @@ LATENCIES_KEPT = 300
 """Latency and rate are those of the last so many frames."""
 
 QUEUE: Mapping[Mode, int] = {"live": 2, "analysis": 4}
+AHEAD = 8
+"""Frames of an analysis that may wait for the models once they are placed: as many as are placed while one is detected
+in, and some more."""
 
 RATE_WINDOW_NS = 5_000_000_000
 
@@ -59,11 +63,13 @@ class Lane:
         self.session = session
         live = mode == "live"
         self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if live else "block")
-        self.placed: Ring[PlacedFrame] = Ring(1 if live else queue or QUEUE[mode], "block")
+        self.placed: Ring[PlacedFrame] = Ring(1 if live else queue or AHEAD, "block")
+        self.gate = Gate(self.ring, taken)
+        measuring = MeasuringGate(self.gate, measure)
         self.placer = Placer(
             self.ring,
             self.placed,
-            measure,
+            measure if live else measuring.measured,
             session,
             stale_after_ms=stale_after_ms if live else None,
             now_ns=now_ns,
@@ -72,10 +78,10 @@ class Lane:
             on_failure=on_failure,
         )
         self.stop = threading.Event()
-        self.gate = Gate(self.ring, taken)
         self.stop_at: int | None = None
         goes_on = session.count.frames > 0
-        self.reader = SourceReader(source, self.gate, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
+        sink = self.gate if live else measuring
+        self.reader = SourceReader(source, sink, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
         self.placing = threading.Thread(target=self.placer.run, name=f"placer {self.name}", daemon=True)
         self.counted = 0
