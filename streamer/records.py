@@ -239,6 +239,11 @@ class Frame:
     """Whether the stage moved while it was exposed, as the source says; None: it does not say."""
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits to be told what became of it."""
+        return self.settle is not _nobody_waits
+
+    @property
     def image(self) -> npt.NDArray[np.uint8]:
         """(H, W, 3) BGR; a deferred one is converted by the first thread that asks for it."""
         return self.pixels.converted() if isinstance(self.pixels, DeferredImage) else self.pixels

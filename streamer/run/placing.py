@@ -199,6 +199,8 @@ class Placer:
             self._hand_on(decider, placed, looked=False, audit=audit)
         else:
             self._waiting = placed
+            if frame.is_awaited:  # whoever sent it sends no other one before it is answered
+                self._hand_on_waiting()
 
     def _hand_on_waiting(self, following: PlacedFrame | None = None) -> None:
         """Decide on the frame that waits, if any; `following`: the next one, None where nobody waits for it."""

@@ -65,6 +65,7 @@ def test_simulated_fields_are_complete_and_repeatable() -> None:
     assert 25 < item.rbc_diameter_px < 100
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_no_twin_of_txl_pbc_trains_with_bccds_boxes() -> None:
     try:
