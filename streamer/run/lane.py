@@ -74,7 +74,7 @@ class Lane:
             stale_after_ms=stale_after_ms if live else None,
             now_ns=now_ns,
             is_paused=lambda: self.gate.paused,
-            is_over=lambda: self.reader.at_end,
+            is_over=lambda: self.reader.at_end or self.reader.failure is not None,
             on_failure=on_failure,
         )
         self.stop = threading.Event()

@@ -81,8 +81,8 @@ class Placer:
     ) -> None:
         """`stale_after_ms`: the budget of a live source, None for one that loses nothing: what is older when its turn
         comes is dropped and counted. `is_paused`: whether no frame is to be waited for. `is_over`: whether the source
-        has given all that it has, once its frames have ended. `on_failure` gets what ended it before its frames
-        did."""
+        gives no more, once its frames have ended, and was not told to stop. `on_failure` gets what ended it before its
+        frames did."""
         self._frames = frames
         self._placed = placed
         self._measure = measure
