@@ -189,7 +189,8 @@ class StoredSession(SessionRows):
         """What the decision on the next frame depends on; None where every frame was looked at, or nobody noted it."""
         if not has_table(self.database, "area_states"):
             return None
-        state = self.value("area_states", "state", "")
+        is_newest = "AND frame_id = (SELECT max(frame_id) FROM frames WHERE session = ?)"
+        state = self.value("area_states", "state", is_newest, self.number)
         with self.reading("area_states.state"):
             return None if state is None else unpacked_area(state)
 

@@ -275,6 +275,7 @@ CREATE TABLE IF NOT EXISTS partial_looks (
 AREA_STATES = """
 CREATE TABLE IF NOT EXISTS area_states (
     session INTEGER PRIMARY KEY,
+    frame_id INTEGER NOT NULL,    -- of the last frame then; runs that look at every frame leave the row as it is
     state BLOB NOT NULL           -- msgpack: what the decision on the next frame depends on (looking/state.py)
 );
 """

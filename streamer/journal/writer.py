@@ -220,7 +220,10 @@ class SessionJournal:
                 if not self._has_area_states:
                     self._db.execute(AREA_STATES)
                     self._has_area_states = True
-                self._db.execute("INSERT OR REPLACE INTO area_states VALUES (?, ?)", (self._number, packed_area(area)))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO area_states VALUES (?, ?, ?)",
+                    (self._number, seen.frame_id, packed_area(area)),
+                )
             if checkpoint is not None:
                 self._db.execute(
                     "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)",

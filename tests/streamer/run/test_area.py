@@ -183,7 +183,9 @@ def test_a_cell_whose_class_is_in_doubt_is_looked_at_again_and_one_that_is_not_i
     assert {name for _, name in again} == {"lymphocyte"}
 
 
-def journaled(path: Path, first: int, images: list[np.ndarray], *, resume: bool) -> Collected:
+def journaled(
+    path: Path, first: int, images: list[np.ndarray], *, resume: bool, every_frame: bool = False
+) -> Collected:
     """A run over frames numbered from `first`, in a journal."""
     classifier, detector, published = always(1, 0.6), find_by_script(script()), Collected()
     source = ScriptedSource(images)
@@ -196,7 +198,7 @@ def journaled(path: Path, first: int, images: list[np.ndarray], *, resume: bool)
 
     def session(name: str) -> SlideSession:
         factory = MessageFactory(name, session="slide-1", run_id="run", next_session_seq=kept.stored.next_seq)
-        decision, decider = ClassDecision.of(classifier), Decider(OwedLooks())
+        decision, decider = ClassDecision.of(classifier), None if every_frame else Decider(OwedLooks())
         return SlideSession(factory, decision, operating_score=0.5, decider=decider, journal=kept)
 
     analyser = Analyser(detector, classifier)
@@ -220,6 +222,19 @@ def test_a_journal_counts_the_same_again_and_is_gone_on_with(tmp_path: Path) -> 
     assert any(one.cell_looks is not None for one in seen)
     assert (again.total, again.classes) == (final.total, final.classes)
     assert final.total == whole.of(DifferentialMessage)[-1].total
+
+
+def test_what_the_next_decision_depends_on_is_that_of_the_last_frame(tmp_path: Path) -> None:
+    path = tmp_path / "area.db"
+    journaled(path, 0, film()[:9], resume=False)
+    with JournalReader(path) as reader:
+        assert reader.sessions[0].area_state() is not None
+    journaled(path, 9, film()[9:12], resume=True, every_frame=True)
+    with JournalReader(path) as reader:
+        assert reader.sessions[0].area_state() is None
+    journaled(path, 12, film()[12:], resume=True)
+    with JournalReader(path) as reader:
+        assert reader.sessions[0].area_state() is not None
 
 
 def test_a_proof_finds_what_is_missing_and_every_frame_is_looked_at_from_then_on() -> None:
