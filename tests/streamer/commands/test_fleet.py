@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from streamer.cli import main
-from streamer.commands.fleet import servers, status
+from streamer.commands.fleet import status
 from streamer.inference import fleet_watch
 
 
@@ -44,6 +44,9 @@ def test_status_without_a_cluster_shows_microscopes_all_the_same(monkeypatch, ca
 
 @pytest.mark.parametrize("given", [[], ["--address", "10.0.0.1:6379"]])
 def test_a_cluster_that_nobody_named_is_named(given, monkeypatch, capsys):
+    pytest.importorskip("ray")
+    from streamer.commands.fleet import servers
+
     monkeypatch.setattr(servers, "_is_node", lambda: True)
     monkeypatch.setattr(servers, "_until", lambda *_: ["tcp://10.0.0.1:5000"])
     monkeypatch.setattr(servers.ray_fleet, "connected", nullcontext)
