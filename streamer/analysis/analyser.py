@@ -53,14 +53,17 @@ class Analysed:
     """None: nobody measured them."""
     maps: CellMaps | None = None
     """Where the evidence for each class lies on the white cells, in their order; None where nobody asked."""
-    looked: bool = True
-    """Whether the detector saw it; where not, there are no detections, and that says nothing."""
     cell_looks: CellLooks | None = None
     """At known cells of a frame that the detector did not see; None: at none."""
     audit: Detections | None = None
     """What the detector saw as a proof, which is not counted; None: nothing."""
     plan: Plan = WHOLE
     """What was to be looked at."""
+
+    @property
+    def looked(self) -> bool:
+        """Whether the detector saw it; where not, there are no detections, and that says nothing."""
+        return self.plan.whole
 
     @property
     def looked_share(self) -> float:
@@ -151,7 +154,7 @@ class Analyser:
                 look, maps = look[:0], None
             results.append(
                 Analysed(
-                    *(one.frame, of_frame, look, one.prepared, one.quality, timings, colours, maps, plan.whole, again),
+                    *(one.frame, of_frame, look, one.prepared, one.quality, timings, colours, maps, again),
                     audit=proof,
                     plan=plan,
                 )

@@ -158,8 +158,11 @@ class Placer:
             waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self.session.leave_out()
-            self.dropped = {**self.dropped, STOPPED: self.dropped.get(STOPPED, 0) + 1}
+            self._count_dropped(STOPPED)
             waiting.frame.settle(False)
+
+    def _count_dropped(self, reason: str) -> None:
+        self.dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + 1}
 
     def _is_hurried(self) -> bool:
         return self._held or self._stale_after_ns is not None or self._is_paused()
@@ -178,7 +181,7 @@ class Placer:
     def _is_stale(self, frame: Frame) -> bool:
         if self._stale_after_ns is None or self._now_ns() - frame.captured_ns <= self._stale_after_ns:
             return False
-        self.dropped = {**self.dropped, STALE: self.dropped.get(STALE, 0) + 1}
+        self._count_dropped(STALE)
         return True
 
     def _place(self, frame: Frame) -> None:

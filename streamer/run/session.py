@@ -191,14 +191,13 @@ class SlideSession:
         emissions = [(self._frame(analysed, placement, update, timings_ms), None), *self._taken_back(update.slide)]
         emissions += self._changed_cells(analysed, update, measured)
         emissions += self._differential_due(update)
-        area = None
-        if placed is not None and self.area is not None:
+        if self.area is not None:
             self.area.counted(analysed, placement, self.count)
-            area = self.area.state(analysed)
         if self._journal is not None:
             checkpoint = self.count.state() if self.count.frames % CHECKPOINT_EVERY_FRAMES == 0 else None
             changes = self._tracker.take_changes() if placed is None else placed.changes
             seen = replace(seen, shapes=measured) if measured else seen
+            area = None if self.area is None else self.area.state(analysed)
             self._journal.frame(seen, update.slide, changes, emissions, checkpoint, area)
         if placed is not None:
             self._counted.add(placed.changes)

@@ -89,12 +89,17 @@ class Bench:
         write_film(path, frames)
         return f"film:{path}"
 
-    def in_turns(self, sources: Sequence[str], rounds: int, before: Path | None) -> tuple[list[Run], ...]:
+    def in_turns(
+        self, sources: Sequence[str], rounds: int, before: Path | None
+    ) -> tuple[list[Run], list[Run], list[Run]]:
         """(as it is, at every frame, with `before`), `rounds` each; none of the last without such a checkout."""
-        ways: list[tuple[Sequence[str], Path | None]] = [((), None), (EVERY, None)]
-        ways += [((), before)] if before else []
-        turns = [[self.run(sources, *way) for way in ways] for _ in range(rounds)]
-        return *(list(runs) for runs in zip(*turns, strict=True)), *([] for _ in range(3 - len(ways)))
+        new, every, earlier = [], [], []
+        for _ in range(rounds):
+            new.append(self.run(sources))
+            every.append(self.run(sources, EVERY))
+            if before is not None:
+                earlier.append(self.run(sources, tree=before))
+        return new, every, earlier
 
 
 def mosaics(only: int | None = None) -> Iterator[tuple[str, Callable[[], Iterator[Image]]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -61,8 +60,9 @@ def test_the_same_models_give_the_same_result(ran, tmp_path, capsys, reference):
     words = ["qc", str(ran / reference), "--accepted", str(ran / "a.db"), "--journal", str(kept), "-o", str(out)]
     assert main(words) == 0
     first, *rest = capsys.readouterr().out.splitlines()
-    found = r"PASS: reference slide: 6 classes within sampling, (\d\d) of \1 white cells found again, kappa 1.00"
-    assert re.match(found, first)
+    assert first.startswith(
+        "PASS: reference slide: 6 classes within sampling, 13 of 13 white cells found again, kappa 1.00"
+    )
     assert "  kappa: 1.00: " in "\n".join(rest)
     assert read(out.read_text()).section("outcome").text.startswith("✓ Pass")
     assert main(["qc", str(ran / reference), "--accepted", str(kept)]) == 0  # what is kept can be accepted
