@@ -10,9 +10,9 @@ import sqlite3
 
 import msgspec
 
-from streamer.journal.columns import EvidenceRow, check_finite
+from streamer.journal.columns import EvidenceRow, SessionRows, check_finite
 from streamer.journal.rows import packed, unpacked
-from streamer.journal.schema import FRAME_EVIDENCE
+from streamer.journal.schema import FRAME_EVIDENCE, has_table
 from streamer.records import Density, FieldColours, SourceProgress
 
 _INDEX = "CREATE INDEX IF NOT EXISTS frame_evidence_by_frame ON frame_evidence (session, frame_id)"
@@ -50,6 +50,17 @@ def evidence_of(row: EvidenceRow) -> tuple[FieldColours | None, SourceProgress |
     if row.red_cells is not None:
         colours = FieldColours(_unpacked(row.plasma), _unpacked(row.red), row.red_cells)
     return colours, None if row.progress is None else msgspec.json.decode(row.progress, type=SourceProgress)
+
+
+def has_evidence(database: sqlite3.Connection) -> bool:
+    return has_table(database, "frame_evidence")
+
+
+def evidence_at(rows: SessionRows, frame_id: int | None) -> tuple[FieldColours | None, SourceProgress | None]:
+    """Of a frame, or of the end, of a journal that has some; None for what was not noted."""
+    row = next(rows.rows("frame_evidence", EvidenceRow, "AND frame_id IS ?", frame_id), None)
+    with rows.reading(f"frame_evidence of frame {frame_id}"):
+        return (None, None) if row is None else evidence_of(row)
 
 
 def forget_end(database: sqlite3.Connection, session: int) -> None:

@@ -1,4 +1,4 @@
-"""Reading a journal: sessions, frames, messages, and the state of the stage tracker.
+"""Reading a journal: sessions, and what was said, published and decided in them.
 
 Whatever a journal says is checked here (columns.py): what comes out has the types and sizes that counting expects.
 """
@@ -20,28 +20,21 @@ from streamer.journal.columns import (
     CommandRow,
     EvidenceRow,
     FrameRow,
-    HiddenPartsRow,
-    LookRow,
     MessageRow,
-    PartialLookRow,
     PicturePlaceRow,
     PictureRow,
     RunRow,
     SessionRow,
     SessionRows,
-    ShapeRow,
     SlideInfoRow,
-    VisitRow,
-    check_detections,
-    check_finite,
     check_rules,
     check_source,
     checked,
     columns_of,
     reading,
 )
-from streamer.journal.evidence import evidence_of
-from streamer.journal.positions import has_positions, position_of
+from streamer.journal.evidence import evidence_at, evidence_of, has_evidence
+from streamer.journal.frames import StoredFrames
 from streamer.journal.rows import (
     GivenCommand,
     Rules,
@@ -49,27 +42,17 @@ from streamer.journal.rows import (
     unpacked_area,
     unpacked_checkpoint,
     unpacked_corrections,
-    unpacked_hidden,
-    unpacked_looks,
 )
 from streamer.journal.schema import JournalError, connect_readonly, has_table
 from streamer.journal.stage import StoredStage
 from streamer.looking.plan import Candidate
 from streamer.looking.state import AreaState
 from streamer.records import (
-    CellLooks,
-    CellShape,
-    Classifications,
-    Detections,
-    FieldColours,
-    MeasuredLook,
     Reclassification,
     SlideInfo,
     SourceProgress,
-    StagePosition,
 )
-from streamer.stage.hidden import HiddenParts
-from streamer.stage.placement import Correction, Placement
+from streamer.stage.placement import Correction
 
 
 class _ReclassifyBody(msgspec.Struct, rename={"class_": "class"}):
@@ -197,25 +180,17 @@ class StoredSession(SessionRows):
     @property
     def end_progress(self) -> SourceProgress | None:
         """How far the source was read in the end; None where nobody noted it, or it has not ended."""
-        return self._evidence(None)[1]
+        return evidence_at(self, None)[1] if has_evidence(self.database) else None
 
     @property
     def last_progress(self) -> SourceProgress | None:
         """The same at the newest frame; None where nobody noted it yet."""
-        if not has_table(self.database, "frame_evidence"):
+        if not has_evidence(self.database):
             return None
         last = "AND frame_id IS NOT NULL AND progress IS NOT NULL ORDER BY frame_id DESC LIMIT 1"
         row = next(self.rows("frame_evidence", EvidenceRow, last), None)
         with self.reading("frame_evidence.progress"):
             return None if row is None else evidence_of(row)[1]
-
-    def _evidence(self, frame_id: int | None) -> tuple[FieldColours | None, SourceProgress | None]:
-        """Of a frame, or of the end; None for what was not noted."""
-        if not has_table(self.database, "frame_evidence"):
-            return None, None
-        row = next(self.rows("frame_evidence", EvidenceRow, "AND frame_id IS ?", frame_id), None)
-        with self.reading(f"frame_evidence of frame {frame_id}"):
-            return (None, None) if row is None else evidence_of(row)
 
     @property
     def frame_count(self) -> int:
@@ -226,139 +201,15 @@ class StoredSession(SessionRows):
 
     def frames(self, after: int = -1) -> Iterator[SeenFrame]:
         """All frames numbered above `after`, in order, exactly as they were counted."""
-        hidden, positioned = self._hidden_parts(), has_positions(self.database)
-        has_partial = has_table(self.database, "partial_looks")
-        for row in self.rows("frames", FrameRow, "AND frame_id > ? ORDER BY frame_id", after):
-            parts = next((parts for since, parts in hidden if since <= row.frame_id), None)
-            yield self._frame(row, parts, positioned, self._partial_look(row.frame_id) if has_partial else None)
+        return self._frames.counted(after)
 
     def visited(self) -> Iterator[tuple[Candidate, bool]]:
         """All frames in order, as far as what was looked at depends on them, and whether the detector saw them."""
-        partial: set[int] = set()
-        with self.reading("partial_looks"):
-            if has_table(self.database, "partial_looks"):
-                sql = "SELECT frame_id FROM partial_looks WHERE session = ?"
-                partial = {number for (number,) in self.database.execute(sql, (self.number,))}
-        for row in self.rows("frames", VisitRow, "ORDER BY frame_id"):
-            with self.reading(f"frames of frame {row.frame_id}"):
-                corrections = unpacked_corrections(row.corrections)
-            place = None
-            if row.island is not None and row.x_px is not None and row.y_px is not None:
-                place = StagePosition(row.island, row.x_px, row.y_px, 1.0)
-            placement = Placement(place, row.anchor, corrections=corrections)
-            sharpness = 1.0 if row.focus is None else row.focus
-            candidate = Candidate(placement, (row.width, row.height), bool(row.accepted), sharpness)
-            yield candidate, row.frame_id not in partial
+        return self._frames.visited()
 
-    def _partial_look(self, frame_id: int) -> tuple[CellLooks | None] | None:
-        """Of a frame that the detector did not see, its looks at known cells if any; None of any other frame."""
-        row = next(self.rows("partial_looks", PartialLookRow, "AND frame_id = ?", frame_id), None)
-        if row is None:
-            return None
-        with self.reading(f"partial_looks of frame {frame_id}"):
-            cells, boxes = unpacked(row.cells, "<i4").astype("intp"), unpacked(row.boxes, "<f4", 4)
-            if len(cells) != len(boxes) or (len(cells) and cells.min() < 0):
-                raise ValueError(f"got {len(cells)} cells and {len(boxes)} boxes, expected as many of both")
-            check_finite("boxes", boxes)
-        return (CellLooks(cells, boxes, self._looks(frame_id, len(cells))) if len(cells) else None,)
-
-    def _frame(
-        self, row: FrameRow, hidden: HiddenParts | None, positioned: bool, partial: tuple[CellLooks | None] | None
-    ) -> SeenFrame:
-        where = f"of frame {row.frame_id}"
-        colours, progress = self._evidence(row.frame_id)
-        stage_um, um_per_px = position_of(self, row.frame_id) if positioned else (None, None)
-        with self.reading(f"frames.boxes {where}"):
-            boxes = unpacked(row.boxes, "<f4", 4)
-        with self.reading(f"frames.scores {where}"):
-            scores = unpacked(row.scores, "<f4")
-        with self.reading(f"frames.labels {where}"):
-            labels = unpacked(row.labels, "<i2").astype("intp")
-        with self.reading(f"frames.cells {where}"):
-            cells = unpacked(row.cells, "<i4")
-        with self.reading(f"frames.corrections {where}"):
-            corrections = unpacked_corrections(row.corrections)
-        with self.reading(f"frames.reasons {where}"):
-            reasons = msgspec.json.decode(row.reasons, type=tuple[str, ...])
-        with self.reading(f"frames {where}"):
-            detections = Detections(
-                boxes_px=boxes,
-                scores=scores,
-                labels=labels,
-                label_names=self.rules.label_names,
-                kinds=self.rules.kinds,
-                truncated=bool(row.truncated),
-            )
-            check_detections(row, detections, cells)
-            place = None
-            if row.island is not None:
-                if row.x_px is None or row.y_px is None or row.quality is None:
-                    raise ValueError("x_px, y_px, quality: got none, expected them of a frame with an island")
-                place = StagePosition(row.island, row.x_px, row.y_px, row.quality)
-        return SeenFrame(
-            frame_id=row.frame_id,
-            width=row.width,
-            height=row.height,
-            placement=Placement(place, row.anchor, row.lost, corrections, hidden=hidden),
-            detections=detections,
-            looks=self._whole_looks(row, detections, partial is None),
-            looked=partial is None,
-            cell_looks=None if partial is None else partial[0],
-            accepted=bool(row.accepted),
-            reasons=reasons,
-            focus=row.focus,
-            file=row.file,
-            captured_utc=row.captured_utc,
-            shapes=self._shapes(row.frame_id),
-            colours=colours,
-            progress=progress,
-            stage_um=stage_um,
-            um_per_px=um_per_px,
-        )
-
-    def _whole_looks(self, row: FrameRow, detections: Detections, looked: bool) -> Classifications | None:
-        if not row.looked:
-            return None
-        return self._looks(row.frame_id, len(detections.white_rows)) if looked else unpacked_looks(self.rules, [])
-
-    def _looks(self, frame_id: int, white: int) -> Classifications:
-        """One row a white box, of which there are `white`."""
-        traits = "looks LEFT JOIN look_traits USING (session, frame_id, box)"
-        rows = list(self.rows(traits, LookRow, "AND frame_id = ? ORDER BY box", frame_id))
-        with self.reading(f"looks of frame {frame_id}"):
-            if len(rows) != white:
-                raise ValueError(f"got {len(rows)} rows, expected one for each of {white} white boxes")
-            looks = unpacked_looks(self.rules, [msgspec.structs.astuple(row) for row in rows])
-            check_finite("probabilities", looks.probabilities)
-            check_finite("subclass_probabilities", looks.subclass_probabilities)
-            check_finite("attributes", looks.attribute_probabilities)
-            return looks
-
-    def _hidden_parts(self) -> list[tuple[int, HiddenParts | None]]:
-        """(first frame, what is hidden from there on), newest first; empty where a journal knows of none."""
-        if not has_table(self.database, "hidden_parts"):
-            return []
-        parts: list[tuple[int, HiddenParts | None]] = []
-        for row in self.rows("hidden_parts", HiddenPartsRow, "ORDER BY frame_id DESC"):
-            with self.reading(f"hidden_parts.mask from frame {row.frame_id} on"):
-                mask = None
-                if row.mask is not None:
-                    if row.factor is None or row.rows is None or row.columns is None:
-                        raise ValueError("got no size of it, expected one")
-                    mask = unpacked_hidden((row.factor, row.rows, row.columns, row.mask))
-                parts.append((row.frame_id, mask))
-        return parts
-
-    def _shapes(self, frame_id: int) -> list[MeasuredLook]:
-        """The measures made on a frame, in order."""
-        if self.rules.segmenter is None:  # such journals have no such table
-            return []
-        rows = self.rows("shapes", ShapeRow, "AND frame_id = ?", frame_id)
-        with self.reading(f"shapes.measures of frame {frame_id}"):
-            return [
-                MeasuredLook(row.cell_id, row.quality, msgspec.json.decode(row.measures, type=CellShape))
-                for row in rows
-            ]
+    @property
+    def _frames(self) -> StoredFrames:
+        return StoredFrames(self.database, self.path, self.number, self.rules)
 
     def reclassifications(self) -> dict[int, list[Reclassification]]:
         """The classes that people gave to cells, or confirmed, in order, by the frame that they followed."""
