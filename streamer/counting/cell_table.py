@@ -215,6 +215,10 @@ class CellTable(GrowableTable):
             rows[joined] = self.joined_to[rows[joined]]
         return rows
 
+    def living(self) -> Ints:
+        """The cells that are no part of another one, and were not dropped."""
+        return np.nonzero(self.alive[: self.count])[0]
+
     def published_rows(self) -> Ints:
         """The cells that were published, and not taken back."""
         return np.nonzero(self.published[: self.count])[0]

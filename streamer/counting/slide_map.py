@@ -7,7 +7,6 @@ cells move along, and cells that turn out to lie on the same spot become one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +16,8 @@ import numpy.typing as npt
 
 from engines.zoo.slide_flags import SlideFlag
 from streamer.counting.carried import NO_CELLS, CarriedCells, Compared, carried_cells, compared
+from streamer.counting.cell_classes import classify, seen_whole
+from streamer.counting.cell_description import CellDescription
 from streamer.counting.cell_names import CellNames
 from streamer.counting.cell_table import AS_DETECTED, KINDS, CellTable
 from streamer.counting.doubt import cells_in_doubt
@@ -29,10 +30,10 @@ from streamer.counting.matching import (
     SlideBoxes,
     best_of_each,
 )
-from streamer.counting.pieces import around, find_pieces
+from streamer.counting.mending import Mending
 from streamer.counting.presence import missed_before, missing
 from streamer.counting.recognition import Recognition
-from streamer.counting.sight import SightConfig, sight_of, veiled_by
+from streamer.counting.sight import SightConfig, sight_of
 from streamer.counting.suspects import Suspects
 from streamer.counting.tallies import SlideCounts, Tallies
 from streamer.counting.visits import Visits
@@ -111,15 +112,19 @@ class SlideNovelty(NamedTuple):
 
 class SlideMap:
     def __init__(self, config: SlideConfig | None = None) -> None:
-        self._config = config or SlideConfig()
-        self._cells = CellTable(self._config.bucket_px)
-        self._fusion = Fusion(self._config.fusion)
-        self._tallies = Tallies(self._cells, self._fusion, self._config.slide_flags)
-        self._recognition = Recognition(self._cells, self._config.match)
+        self._config = config = config or SlideConfig()
+        self._cells = CellTable(config.bucket_px)
+        self._fusion = Fusion(config.fusion)
+        self._tallies = Tallies(self._cells, self._fusion, config.slide_flags)
+        self._recognition = Recognition(self._cells, config.match)
         self.names = CellNames(self._cells, self._fusion, self._tallies)
+        self._description = CellDescription(self._cells, self._fusion, self._tallies, config.attributes_of)
         self._visits = Visits()
-        self._hidden: HiddenParts | None = None
-        """Of the last frame."""
+        self._mending = Mending(
+            *(self._cells, self._fusion, self._tallies, self._recognition, self._visits, config.sight),
+            cut_weight=config.cut_weight,
+            double_check_px=config.double_check_px,
+        )
 
     @property
     def bytes_used(self) -> int:
@@ -131,13 +136,13 @@ class SlideMap:
     def cells(self) -> Iterator[Cell]:
         """The counted white and nucleated red cells, oldest first."""
         rows = self._cells.published_rows()
-        yield from self._described(rows[self._tallies.counted(rows)])
+        yield from self._description.of(rows[self._tallies.counted(rows)])
 
     def uncounted_cells(self) -> Iterator[Cell]:
         """The published cells that are not counted: smudge cells, artefacts, and of those only seen cut the ones that
         the flags list, after the end all."""
         rows = self._cells.published_rows()
-        yield from self._described(rows[~self._tallies.counted(rows)])
+        yield from self._description.of(rows[~self._tallies.counted(rows)])
 
     def listed(self) -> dict[str, Ints]:
         """Numbers of the cells, whole or not, by class or subclass, of those whose cells the flags list."""
@@ -160,14 +165,14 @@ class SlideMap:
 
     def cell(self, cell_id: int) -> Cell:
         """A cell by its number; one that was joined to another gives that other one."""
-        return self._described(np.array([self._cells.row_of(cell_id)]))[0]
+        return self._description.of(np.array([self._cells.row_of(cell_id)]))[0]
 
     def novelty(self) -> SlideNovelty:
         """Of the counted white cells that the classifier looked at."""
         cells, novel_above = self._cells, self._config.fusion.novel_above
         if novel_above is None:
             return SlideNovelty(0, None)
-        rows = self._living()
+        rows = self._cells.living()
         rows = rows[self._tallies.counted(rows) & (cells.kind(rows) == 0) & (cells.white_row[rows] >= 0)]
         novelty = self._fusion.novelty(cells.white_row[rows])
         by_looks = (cells.class_index[rows] < 0) & (cells.reclassified_order[rows] == 0)
@@ -205,7 +210,7 @@ class SlideMap:
                     self._name(row, one.class_name, one.subclass)
                     if as_detected:
                         cells.reclassified_class[row] = AS_DETECTED
-            self._classify(np.unique(rows))
+            classify(self._cells, self._fusion, np.unique(rows))
         for row in rows[cells.published[rows]].tolist():
             self._tallies.note(row)
         return self._drain(())
@@ -233,7 +238,7 @@ class SlideMap:
         with self._tallies.change(np.array([row])):
             cells.white_row[row] = self._fusion.new_rows(1)[0]
             self._name(row, added.class_name, added.subclass)
-            self._classify(np.array([row]))
+            classify(self._cells, self._fusion, np.array([row]))
         return self._drain(())
 
     def take_back(self, cell_id: int) -> SlideUpdate:
@@ -247,13 +252,13 @@ class SlideMap:
         called for every frame, which publishes classes only."""
         rows = np.fromiter(cell_ids, np.intp)
         rows = rows[self._cells.published[rows]]
-        return {cell.cell_id: cell for cell in self._described(rows, with_attributes=False)}
+        return {cell.cell_id: cell for cell in self._description.of(rows, with_attributes=False)}
 
     def state(self) -> SlideState:
         """What `restore` needs, between two frames; views that are valid until the next one."""
         visits = self._visits
         columns = self._cells.columns(), self._fusion.columns()
-        return SlideState(*columns, self._fusion.names, visits.rows, visits.looks, self._hidden)
+        return SlideState(*columns, self._fusion.names, visits.rows, visits.looks, self._mending.hidden)
 
     def restore(self, state: SlideState) -> None:
         """Make a new slide map go on as the one that `state` was taken from; it keeps the arrays. ValueError for what
@@ -261,7 +266,7 @@ class SlideMap:
         cells, names = self._cells, state.names
         cells.restore(state.cells)
         self._fusion.restore(state.sums, names)
-        self._visits.rows, self._visits.looks, self._hidden = state.visits, state.visit_looks, state.hidden
+        self._visits.rows, self._visits.looks, self._mending.hidden = state.visits, state.visit_looks, state.hidden
         told = cells.reclassified_order > 0  # the other rows' are empty
         by_class = told & (cells.reclassified_class != AS_DETECTED)
         for column, known in (
@@ -273,7 +278,7 @@ class SlideMap:
         ):
             if len(column) and not -1 <= column.min() <= column.max() < known:
                 raise ValueError(f"cells: got rows and classes up to {column.max()}, expected -1 to {known - 1}")
-        self._tallies.count_anew(self._living())
+        self._tallies.count_anew(self._cells.living())
 
     def update(
         self,
@@ -293,8 +298,8 @@ class SlideMap:
         Of a frame without position, not `accepted`, or not `looked` at, nothing is counted. `cell_looks`: at known
         cells of one that was not looked at otherwise.
         """
-        self._correct(placement.corrections)
-        self._hide(placement.hidden, max(frame_size_px))
+        self._mending.correct(placement.corrections)
+        self._mending.hide(placement.hidden, max(frame_size_px))
         kinds = np.array([KINDS.index(kind) for kind in detections.kinds], np.intp)[detections.labels]
         white = detections.white_rows
         if looks is not None and len(looks) != len(white):
@@ -324,7 +329,7 @@ class SlideMap:
             known = numbers[fresh]
             known = known[self._cells.first_frame[known] < frame_id]
             if len(known):  # seen whole at last: what was another cut cell may be a part of it
-                self._join_doubles(known)
+                self._mending.join_doubles(known)
                 numbers[numbers >= 0] = self._cells.rows_of(numbers[numbers >= 0])
         if cell_looks is not None:
             self._look_again(cell_looks, frame_id)
@@ -362,7 +367,7 @@ class SlideMap:
             rowless = touched[cells.white_row[touched] < 0]
             cells.white_row[rowless] = self._fusion.new_rows(len(rowless))
             self._fusion.add(cells.white_row[cell_ids].astype(np.intp), looks, weights)
-            self._classify(touched)
+            classify(self._cells, self._fusion, touched)
 
     def _look_again(self, seen: CellLooks, frame_id: int) -> None:
         """Fuse looks at cells that are known, each once, whatever they have turned out to be meanwhile."""
@@ -379,10 +384,10 @@ class SlideMap:
     def finish(self, corrections: Sequence[Correction] = ()) -> SlideUpdate:
         """The end of the slide, after the stage's last `corrections`: cells that were only seen cut are published too,
         as partial."""
-        self._correct(corrections)
+        self._mending.correct(corrections)
         cells = self._cells
-        self._join_doubles(self._living()[cells.partial[self._living()]])
-        partial = self._living()[cells.partial[self._living()]]
+        self._mending.join_doubles(cells.living()[cells.partial[cells.living()]])
+        partial = cells.living()[cells.partial[cells.living()]]
         with self._tallies.change(partial):
             self._tallies.finished = True
         return self._drain(())
@@ -409,7 +414,7 @@ class SlideMap:
         numbers[new] = cells.append(boxes[new], cut[new], field.island, field.anchor, field.frame_id)
         clear = new[~cut[new].any(1) & (kinds[new] <= 1)]
         sight = self._config.sight
-        cells.missed[numbers[clear]] = missed_before(self._visits, boxes[clear], field, self._hidden, sight)
+        cells.missed[numbers[clear]] = missed_before(self._visits, boxes[clear], field, self._mending.hidden, sight)
         numbers[seen.doubles] = numbers[seen.originals]
         shown = np.nonzero(numbers >= 0)[0]
         touched, where = np.unique(numbers[shown], return_inverse=True)
@@ -418,7 +423,7 @@ class SlideMap:
             tolerance_px = self._config.sight.maybe_cut_share * float(field.size.max())
             beyond = field.beyond(cells.boxes[seen.cells], tolerance_px)
             self._improve(seen.cells, boxes[known], cut[known] | beyond, field.anchor)
-            self._seen_whole(seen.cells[whole[known] & ~beyond.any(1)])
+            seen_whole(cells, self._fusion, seen.cells[whole[known] & ~beyond.any(1)], self._config.cut_weight)
             cells.partial[numbers[new]] = ~whole[new]
             best = shown[best_of_each(where, scores[shown])]  # a second box on the same cell is no second opinion
             clear = np.where(cut[best].any(1), self._config.cut_evidence, 1.0)
@@ -436,20 +441,10 @@ class SlideMap:
 
     def _miss(self, field: Field, found: Ints) -> None:
         """Note which cells a look should have found; `found`: those that it did."""
-        rows = missing(self._cells, field, found, self._hidden, self._config.sight)
+        rows = missing(self._cells, field, found, self._mending.hidden, self._config.sight)
         if len(rows):
             with self._tallies.change(rows):
                 self._cells.missed[rows] += 1
-
-    def _seen_whole(self, rows: Ints) -> None:
-        """These cells are partial no more, where they were."""
-        cells = self._cells
-        rows = rows[cells.partial[rows]]
-        cells.partial[rows] = False
-        rows = rows[cells.white_row[rows] >= 0]
-        if len(rows):
-            self._fusion.lighten(cells.white_row[rows].astype(np.intp), self._config.cut_weight)
-            self._classify(rows)
 
     def _improve(self, rows: Ints, boxes: SlideBoxes, cut: Cuts, anchor: int) -> None:
         """Let the boxes of known cells learn from one more look; looks clear of the edges replace cut ones."""
@@ -473,179 +468,13 @@ class SlideMap:
         cells.whole_looks[rows[~is_cut]] += 1
         cells.moved(rows)
 
-    # What shows no slide
-
-    def _hide(self, hidden: HiddenParts | None, longer_px: int) -> None:
-        """Count the cells anew that were seen only where it is known now that the slide is hidden: as cut ones, or not
-        at all. Each place between their first and their last frame must hide them."""
-        before, self._hidden = self._hidden, hidden
-        if hidden is None or hidden is before or hidden.same_as(before):
-            return
-        cells = self._cells
-        self._join_pieces(hidden)
-        rows = self._visits.known(cells, self._living())
-        veiled, unseen = np.ones(len(rows), bool), np.ones(len(rows), bool)
-        for seen, boxes_px in self._visits.views(cells, rows):
-            is_veiled, is_unseen = veiled_by(hidden, boxes_px, longer_px, self._config.sight)
-            veiled[seen] &= is_veiled
-            unseen[seen] &= is_unseen
-        with self._tallies.change(rows[veiled]):
-            cells.partial[rows[veiled]] = True
-            for row in rows[unseen].tolist():
-                cells.drop(row)
-
-    def _join_pieces(self, hidden: HiddenParts) -> None:
-        """Make one cell of white ones that were counted as two, since it was not known then that a line cuts them."""
-        cells = self._cells
-        rows = self._visits.known(cells, self._living())
-        rows = rows[cells.kind(rows) == 0]
-        pairs: dict[int, int] = {}
-        for seen, boxes_px in self._visits.views(cells, rows):
-            for pair in find_pieces(boxes_px, hidden):
-                larger, smaller = rows[seen[list(pair)]].tolist()
-                if not {larger, smaller} & {*pairs, *pairs.values()}:
-                    pairs[larger] = smaller
-        for larger, smaller in pairs.items():
-            both = np.array([larger, smaller])
-            with self._tallies.change(both):
-                union = around(cells.boxes[larger], cells.boxes[smaller])
-                self._join(larger, smaller)
-                cells.boxes[larger] = union
-                cells.moved(both[:1])
-
-    # Corrections of the stage map
-
-    def _correct(self, corrections: Sequence[Correction]) -> None:
-        cells = self._cells
-        self._visits.correct(corrections)
-        if not corrections or cells.count == 0:
-            return
-        size = 1 + max(int(cells.anchor[: cells.count].max()), max(c.anchor for c in corrections))
-        shift, island = np.zeros((size, 2)), np.full(size, -1)
-        for correction in corrections:
-            shift[correction.anchor] = correction.dx_px, correction.dy_px
-            island[correction.anchor] = correction.island
-        rows = self._living()
-        rows = rows[island[cells.anchor[rows]] >= 0]
-        if len(rows) == 0:
-            return
-        by = shift[cells.anchor[rows]]
-        cells.boxes[rows] += np.concatenate([by, by], axis=1)
-        joined = (cells.island[rows] != island[cells.anchor[rows]]).any()
-        cells.island[rows] = island[cells.anchor[rows]]
-        cells.moved(rows)
-        if joined or float(np.abs(by).max()) > self._config.double_check_px:
-            self._join_doubles(rows)
-
-    def _join_doubles(self, rows: Ints) -> None:
-        """Join each of these cells with the one that lies on the same spot, if any."""
-        cells = self._cells
-        for island in np.unique(cells.island[rows]).tolist():
-            own = rows[cells.island[rows] == island]
-            while len(own):  # a cell that was joined has another box: its neighbours are looked at anew
-                a, b = self._recognition.doubles(own, island)
-                if len(a) == 0:
-                    break
-                with self._tallies.change(np.unique(np.concatenate([a, b]))):
-                    for kept, gone in zip(a.tolist(), b.tolist(), strict=True):
-                        self._join(kept, gone)
-                own = np.unique(a)
-
-    def _join(self, kept: int, gone: int) -> None:
-        cells = self._cells
-        if cells.partial[kept] != cells.partial[gone]:
-            self._seen_whole(np.array([kept, gone]))
-        rows = int(cells.white_row[kept]), int(cells.white_row[gone])
-        cells.join(kept, gone)
-        if rows[1] >= 0:
-            if rows[0] >= 0:
-                self._fusion.join(*rows)
-            else:
-                cells.white_row[kept] = rows[1]
-            self._classify(np.array([kept]))
-
     # Counting
-
-    def _living(self) -> Ints:
-        return np.nonzero(self._cells.alive[: self._cells.count])[0]
-
-    def _classify(self, rows: Ints) -> None:
-        cells = self._cells
-        sums = cells.white_row[rows].astype(np.intp)
-        cells.class_index[rows] = self._fusion.classes(sums)
-        cells.subclass_index[rows] = self._fusion.subclasses(sums, cells.class_index[rows])
-        told = (cells.reclassified_order[rows] > 0) & (cells.reclassified_class[rows] != AS_DETECTED)
-        reclassified = rows[told]
-        cells.class_index[reclassified] = cells.reclassified_class[reclassified]
-        cells.subclass_index[reclassified] = cells.reclassified_subclass[reclassified]
 
     def _drain(self, observations: tuple[Observation, ...]) -> SlideUpdate:
         changed, removed = self._tallies.drain()
         joined_to = self._cells.joined_to[removed].tolist()
         return SlideUpdate(
             observations,
-            tuple(self._described(np.array(changed, np.intp))),
+            tuple(self._description.of(np.array(changed, np.intp))),
             tuple((row, to if to >= 0 else None) for row, to in zip(removed, joined_to, strict=True)),
         )
-
-    def _described(self, rows: Ints, *, with_attributes: bool = True) -> list[Cell]:
-        """These cells as they are now, in their order."""
-        if len(rows) == 0:
-            return []
-        cells, fusion = self._cells, self._fusion
-        sums = cells.white_row[rows].astype(np.intp)
-        looked_at = sums >= 0
-        fused = np.full((len(rows), len(fusion.class_names)), np.nan, np.float32)
-        if fusion.class_names and looked_at.any():
-            fused[looked_at] = fusion.probabilities(sums[looked_at])
-        columns = zip(
-            rows.tolist(),
-            sums.tolist(),
-            fused.tolist(),
-            cells.centres(rows).tolist(),
-            cells.kind(rows).tolist(),
-            cells.class_index[rows].tolist(),
-            cells.subclass_index[rows].tolist(),
-            self._tallies.counted(rows).tolist(),
-            (cells.reclassified_order[rows] > 0).tolist(),
-            strict=True,
-        )
-        described = []
-        for row, own, shares, (x, y), kind, class_index, subclass_index, counted, reclassified in columns:
-            probabilities: dict[str, float] = {}
-            class_name = top = UNCLASSIFIED
-            subclass = reason = attributes = None
-            if own >= 0 and fusion.class_names:
-                if not math.isnan(shares[0]):
-                    probabilities = dict(zip(fusion.class_names, shares, strict=True))
-                    top = max(probabilities, key=probabilities.__getitem__)
-                if class_index >= 0:
-                    class_name = fusion.nameable[class_index]
-                if subclass_index >= 0:
-                    subclass = fusion.subclass_names[subclass_index]
-                if with_attributes and class_name in self._config.attributes_of:
-                    attributes = fusion.attributes_of(own)
-                if class_name == UNCLASSIFIED and not reclassified:
-                    reason = fusion.reason(own)
-            described.append(
-                Cell(
-                    cell_id=row,
-                    island=int(cells.island[row]),
-                    x_px=x,
-                    y_px=y,
-                    kind=KINDS[kind],
-                    class_name=class_name,
-                    subclass=subclass,
-                    top_class=top,
-                    class_probabilities=probabilities,
-                    looks=int(cells.looks[row]),
-                    partial=bool(cells.partial[row]),
-                    first_frame_id=int(cells.first_frame[row]),
-                    last_frame_id=int(cells.last_frame[row]),
-                    counted=counted,
-                    reclassified=reclassified,
-                    unclassified_reason=reason,
-                    attributes=attributes,
-                )
-            )
-        return described
