@@ -298,6 +298,8 @@ class FrameQuality:
     focus: float | None
     accepted: bool
     reasons: tuple[str, ...] = ()
+    noise: float = 0.0
+    """Its standard deviation in grey levels, in the image reduced to about 640 px; 0: none, or nobody measured it."""
 
 
 Density = tuple[float, float, float]

@@ -33,6 +33,10 @@ DEEPER = 0.006
 look at where it ends."""
 SHARPER = 1.5
 """So many times sharper a frame has to be to be looked at for that."""
+NOISY = 1.6
+"""Grey levels of noise (`FrameQuality`) above which every frame is looked at: a detector changes its mind from one to
+the next. Of 3 300 pictures of ten data sets none has more than .75; the simulated slide has 1.24 at most, at three
+times its usual noise 1.98 at least."""
 
 
 class Decider:
@@ -88,6 +92,8 @@ class Decider:
             return False
         if not frame.accepted:
             return True
+        if frame.noise > NOISY:
+            return False
         settled = bool((own_depths(frame.size_px) - self._seen(frame)).max() <= GAIN)
         if not settled:
             return False
@@ -97,7 +103,8 @@ class Decider:
     def is_worth_a_look(self, frame: Candidate, following: Candidate | None) -> bool:
         """Whether a frame that is not settled is looked at. `following`: the next one; None: nothing waits for it."""
         position = frame.placement.position
-        if not self.every_frame and position is not None and len(self._waiting) < LONGEST_WAIT:
+        may_wait = not self.every_frame and frame.noise <= NOISY and len(self._waiting) < LONGEST_WAIT
+        if may_wait and position is not None:
             shown = np.maximum(own_depths(frame.size_px), self._waiting.seen(position, frame.size_px, 0.0))
             lost = np.where(shown - self._seen(frame) > GAIN, shown - self._later(frame, following), 0)
             if lost.max() <= GAIN and not self._is_owed(frame, following):

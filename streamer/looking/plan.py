@@ -19,6 +19,8 @@ class Candidate:
     size_px: tuple[int, int]
     accepted: bool
     sharpness: float
+    noise: float = 0.0
+    """Of `FrameQuality`."""
 
     @property
     def counts(self) -> bool:

@@ -8,7 +8,7 @@ from streamer.analysis.analyser import Analysed
 from streamer.counting.slide_count import SlideCount
 from streamer.journal import StoredSession
 from streamer.looking.audit import Audit, is_audited
-from streamer.looking.decision import Decider
+from streamer.looking.decision import NOISY, Decider
 from streamer.looking.state import AreaState
 from streamer.records import AreaStatus, AuditStatus
 from streamer.stage.placement import Placement
@@ -26,6 +26,7 @@ class SlideArea:
         self._on_remark = on_remark
         self._audit = Audit()
         self._frames = self._looked = self._again = 0
+        self._was_noisy = False
 
     def go_on_from(self, stored: StoredSession) -> None:
         """Know what an earlier run of the session looked at, and what it was about to."""
@@ -55,6 +56,12 @@ class SlideArea:
             one = count.compare(placement, analysed.audit, size_px)
             self._audit.add(one.found, one.known, one.whole_found, one.whole_known)
             self._fall_back_if_it_fails()
+        if analysed.quality.noise > NOISY and not self._was_noisy:
+            self._was_noisy = True
+            self._on_remark(
+                f"{self._source}: got a frame with {analysed.quality.noise:.1f} grey levels of noise, expected {NOISY}"
+                " at most: every such frame is looked at; more light and less gain make it cheaper"
+            )
         if decider.budget is not None:
             decider.budget.spend(sum(analysed.timings_ms.get(name, 0.0) for name in ("detect", "classify")))
         if decider.owed is not None:

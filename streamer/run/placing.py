@@ -60,7 +60,8 @@ class PlacedFrame:
     def candidate(self) -> Candidate:
         quality, frame = self.measured.quality, self.frame
         sharpness = 1.0 if quality.focus is None else quality.focus
-        return Candidate(self.placed.placement, (frame.width, frame.height), quality.accepted, sharpness)
+        size_px = frame.width, frame.height
+        return Candidate(self.placed.placement, size_px, quality.accepted, sharpness, quality.noise)
 
 
 class Placer:

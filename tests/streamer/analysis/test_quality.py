@@ -93,3 +93,25 @@ def test_real_fields_are_accepted(name):
         path.name: quality.reasons for path in images if not (quality := assess(cv2.imread(str(path)))).accepted
     }
     assert len(rejected) <= max(1, 0.01 * len(images)), rejected
+
+
+SMOOTH = cv2.GaussianBlur(FIELD, (0, 0), 1.5)
+"""The field itself is noisy."""
+
+
+@pytest.mark.parametrize("picture", [np.full((480, 640, 3), 180, np.uint8), SMOOTH], ids=["one colour", "cells"])
+@pytest.mark.parametrize("sigma", [1.0, 2.0, 6.0])
+def test_noise_is_told_in_grey_levels_whatever_lies_under_it(picture, sigma):
+    grey = np.random.default_rng(3).normal(0, sigma, picture.shape[:2])
+    noisy = np.rint(picture + grey[:, :, None]).clip(0, 255).astype(np.uint8)
+    assert assess(noisy).noise == pytest.approx(sigma, abs=0.25)
+
+
+def test_what_a_reduction_averages_away_is_no_noise():
+    grey = np.random.default_rng(3).normal(0, 4.0, (960, 1280, 1))
+    large = np.rint(np.full((960, 1280, 3), 180) + grey).astype(np.uint8)
+    assert assess(large).noise == pytest.approx(2.0, abs=0.25)
+
+
+def test_cells_are_no_noise():
+    assert assess(SMOOTH).noise <= 0.25

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.looking.coverage import Coverage, own_depths
-from streamer.looking.decision import GAIN, LONGEST_WAIT, Decider
+from streamer.looking.decision import GAIN, LONGEST_WAIT, NOISY, Decider
 from streamer.looking.owed import OwedLooks
 from streamer.looking.plan import NONE_KNOWN, Candidate, CellsInDoubt, KnownCells
 from streamer.records import StagePosition
@@ -19,10 +19,16 @@ SIZE = (640, 480)
 
 
 def frame(
-    x_px: float | None, y_px: float = 0.0, *, accepted: bool = True, sharpness: float = 1.0, island: int = 0
+    x_px: float | None,
+    y_px: float = 0.0,
+    *,
+    accepted: bool = True,
+    sharpness: float = 1.0,
+    island: int = 0,
+    noise: float = 0.0,
 ) -> Candidate:
     position = None if x_px is None else StagePosition(island, x_px, y_px, 1.0)
-    return Candidate(Placement(position, None if x_px is None else 0), SIZE, accepted, sharpness)
+    return Candidate(Placement(position, None if x_px is None else 0), SIZE, accepted, sharpness, noise)
 
 
 def looked_at(frames: Sequence[Candidate], decider: Decider | None = None) -> list[int]:
@@ -68,6 +74,15 @@ def test_a_frame_that_can_not_be_placed_is_looked_at_and_covers_nothing() -> Non
 
 def test_a_rejected_frame_is_not_looked_at_and_nothing_waits_for_it() -> None:
     assert looked_at([frame(0), frame(300, accepted=False), frame(600, accepted=False), frame(600)]) == [0, 3]
+
+
+def test_a_noisy_frame_is_always_looked_at_unless_its_cells_do_not_count() -> None:
+    usual, noisy = frame(0, noise=NOISY), frame(0, noise=NOISY + 0.1)
+    assert looked_at([usual, usual, noisy, noisy, frame(0, noise=9.0, accepted=False), usual, noisy]) == [0, 2, 3, 6]
+
+
+def test_a_noisy_frame_waits_for_no_other() -> None:
+    assert looked_at([frame(27.0 * step, noise=NOISY + 0.1) for step in range(12)]) == list(range(12))
 
 
 def test_what_the_next_frame_shows_blurred_does_not_wait_for_it() -> None:

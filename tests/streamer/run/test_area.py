@@ -264,6 +264,21 @@ def test_a_proof_finds_what_is_missing_and_every_frame_is_looked_at_from_then_on
     assert published.of(FrameMessage)[-1].looked_share == 1.0
 
 
+def test_noisy_frames_are_all_looked_at_and_one_line_says_so() -> None:
+    remarks, noise = list[str](), np.random.default_rng(0)
+    images = [np.clip(image + noise.normal(0, 6, image.shape), 0, 255).astype(np.uint8) for image in film()]
+    for number, image in enumerate(images):
+        image[0, 0, 0] = number  # by which the detector knows the frame
+    detector = find_by_script(script())
+    seen = Seen().of(detector)
+    published = run(detector, always(1), Decider(), images=images, remarks=remarks)
+    accepted = [message.frame_id for message in published.of(FrameMessage) if message.accepted]
+    assert len(accepted) > len(PLACES) / 2
+    assert set(accepted) <= set(seen)
+    assert len(remarks) == 1
+    assert "grey levels of noise" in remarks[0]
+
+
 def test_a_proof_changes_no_count() -> None:
     plain = run(find_by_script(script()), always(1), Decider())
     proved = run(find_by_script(script()), always(1), Decider(audit_percent=100.0))
