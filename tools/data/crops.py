@@ -24,11 +24,13 @@ from engines.geometry import crop_squares
 from engines.zoo.card import Card
 from engines.zoo.crops import CropInput
 from engines.zoo.figures import MeasuredOn
-from tools.data import CELL_CLASSES, SUBCLASSES, VALIDATION, CellPicture, load_splits, read_cells
+from tools.data import CELL_CLASSES, CELL_SETS, SUBCLASSES, VALIDATION, CellPicture, load_splits, read_cells
 
 STORED_PX = 224
 SUBCLASS_NAMES = tuple(SUBCLASSES)
-MARGINS = {"bccd_crops": 1.0} | dict.fromkeys(("bccd", "wbc_masks", "chula_wbc", "txl_pbc", "bcd", "simulated"), 1.9)
+MARGINS = {"bccd_crops": 1.0} | dict.fromkeys(
+    ("bccd", "wbc_masks", "chula_wbc", "txl_pbc", "bcd", "krd", "simulated"), 1.9
+)
 """Crops of 1.3 times the box, turned by any angle, fit into 1.9 times the box; bccd_crops hold nothing outside."""
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "cell_size": ("small", "big"),
@@ -96,10 +98,12 @@ def store_square(cell: CellPicture, image: np.ndarray) -> tuple[np.ndarray, np.n
     return square, np.concatenate([STORED_PX / 2 - half, STORED_PX / 2 + half]).astype(np.float32)
 
 
-def load_stored(root: Path, folder: Path, left_out: Sequence[str] = ()) -> StoredCells:
-    """All cells of all sets, from `folder` (1.9 GB), made there by the first call (about a minute). Of sets that are
-    `left_out` none is for training."""
-    cells = read_cells(root)
+def load_stored(
+    root: Path, folder: Path, left_out: Sequence[str] = (), *, sets: Sequence[str] = CELL_SETS
+) -> StoredCells:
+    """All cells of some sets, from `folder` (1.9 GB for all), made there by the first call (about a minute). Of sets
+    that are `left_out` none is for training."""
+    cells = read_cells(root, sets)
     splits = load_splits(root)
     text = json.dumps([_CACHE_VERSION, MARGINS, STORED_PX, [[c.key, c.box_px] for c in cells]])
     path = folder / f"cells-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"

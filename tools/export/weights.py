@@ -3,10 +3,11 @@
     python -m tools.export weights engines/zoo/yolov5n-blood.toml
     python -m tools.export weights engines/zoo/published/resnet50.toml --weights int8 --most .002
 
-The arithmetic stays float32. File and card are replaced only where no set's figure of the validation part falls by more
-than --most: accuracy of a classifier, mAP@0.5 of a detector (AP@0.5 of white cells where its classes are groups), mean
-IoU of a segmenter. The figures of the card stay; `[storage]` has both sides of the comparison. What a file keeps in
-float32 beside weights of half precision (support vectors) stays so.
+The arithmetic stays float32. File and card are replaced only where no set's figure of the validation part falls by
+more than --most: accuracy of a classifier, mAP@0.5 of a detector (AP@0.5 of white cells where its classes are groups),
+mean IoU of a segmenter. Of a classifier one cell a set, which another processor's rounding turns as well, is passed
+over. The figures of the card stay; `[storage]` has both sides of the comparison. What a file keeps in float32 beside
+weights of half precision (support vectors) stays so.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ class Comparison:
     measure: str
     before: Mapping[str, float]
     after: Mapping[str, float]
+    steps: Mapping[str, float]
+    """By set, what the figure changes by one cell; of figures that count no cells nothing."""
 
     @property
     def cost(self) -> float:
-        """The largest fall of any set; below 0 where none fell."""
-        return max(self.before[name] - self.after[name] for name in self.before)
+        """The largest fall of any set beyond one step, to four digits; below 0 where none fell."""
+        return round(max(self.before[name] - self.after[name] - self.steps.get(name, 0.0) for name in self.before), 4)
 
     def table(self, weights: Weights, was: str) -> dict[str, Any]:
         """[storage] of the card; `was` is the SHA-256 of the file that the card's figures were measured with."""
@@ -69,17 +72,16 @@ class Comparison:
         }
 
 
-def figures_of(model: Path, limit: int | None) -> tuple[str, dict[str, float]]:
-    """The name of the figure that a model is judged by, and its value by set; at most `limit` pictures or cells a
-    set."""
+def figures_of(model: Path, limit: int | None) -> tuple[str, dict[str, float], dict[str, float]]:
+    """The name of the figure that a model is judged by, its value and its steps (`Comparison.steps`) by set; at most
+    `limit` pictures or cells a set."""
     card = parse_card(model.with_suffix(".toml").read_text("utf-8"), model.name, stem=model.stem)
     task = task_of(str(model))
     measure = MEASURES.get(task, "accuracy")
-    return measure, {
-        name: round(float(entry[measure]), 4)
-        for name, entry in _measured(task, model, card, limit).items()
-        if entry.get(measure) is not None
-    }
+    found = {name: entry for name, entry in _measured(task, model, card, limit).items() if measure in entry}
+    values = {name: round(float(entry[measure]), 4) for name, entry in found.items() if entry[measure] is not None}
+    steps = {name: 1 / found[name]["cells"] for name in values} if measure == "accuracy" else {}
+    return measure, values, steps
 
 
 def _measured(task: str, model: Path, card: Card, limit: int | None) -> Mapping[str, Mapping[str, Any]]:
@@ -115,8 +117,8 @@ def store(card: Path, weights: Weights, limit: int | None, most: float) -> Compa
         made = Path(folder) / file.name
         made.write_bytes(data)
         made.with_suffix(".toml").write_text(toml(values))
-        measure, before = figures_of(file, limit)
-        compared = Comparison(measure, before, figures_of(made, limit)[1])
+        measure, before, steps = figures_of(file, limit)
+        compared = Comparison(measure, before, figures_of(made, limit)[1], steps)
         if compared.cost > most:
             raise ValueError(
                 f"{file}: got {compared.cost:.4f} less {measure} as {weights}, expected at most {most}; keep the file"

@@ -230,11 +230,17 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
     return replace(PROTOCOLS[options.architecture], **{k: v for k, v in given.items() if v is not None})
 
 
+def load_typed(folder: Path, sets: str, margin: float, strength: float = 1.0) -> Cells:
+    """The typed cells of sets separated by commas, stored in `folder`."""
+    names = sets.split(",")
+    return Cells(load_stored(data_root(), folder, sets=names), names, margin, strength)
+
+
 def cells_of_run(document: Mapping[str, Any], folder: Path) -> tuple[Cells, list[str]]:
     """The cells that a run was made with, given its results.json and the folder of the stored cells, and the part of
     each."""
     settings = document["settings"]
-    cells = Cells(load_stored(data_root(), folder), settings["sets"].split(","), settings["margin"])
+    cells = load_typed(folder, settings["sets"], settings["margin"])
     if settings["split"] != "published":
         return cells, cells.parts
     protocol = protocol_of(SimpleNamespace(**settings))  # type: ignore[arg-type]
@@ -291,7 +297,7 @@ def train_all(options: argparse.Namespace, cells: Cells) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
     set_threads(options.threads)
-    cells = Cells(load_stored(data_root(), options.cells), options.sets.split(","), options.margin, options.strength)
+    cells = load_typed(options.cells, options.sets, options.margin, options.strength)
     if options.limit:
         chosen = np.linspace(0, len(cells.classes) - 1, options.limit).astype(int)
         cells.indices = cells.indices[chosen]

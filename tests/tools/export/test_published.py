@@ -44,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     protocol = {**asdict(PROTOCOLS["ml-cnn"]), "input_px": 64}
     (tmp_path / "run" / "results.json").write_text(json.dumps({"settings": settings, "protocol": protocol}))
     monkeypatch.setattr(train_published, "data_root", lambda: tmp_path)
-    monkeypatch.setattr(train_published, "load_stored", lambda *_: painted())
+    monkeypatch.setattr(train_published, "load_stored", lambda *_, **__: painted())
     return tmp_path / "run"
 
 

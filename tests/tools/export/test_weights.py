@@ -48,9 +48,10 @@ def card(tmp_path: Path) -> Path:
     return tmp_path / "small.toml"
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+def measured(monkeypatch: pytest.MonkeyPatch, *values: float, cells: int | None = None) -> None:
     given = iter(values)
-    monkeypatch.setattr(weights, "figures_of", lambda model, limit: ("map50", {"pbc": next(given)}))
+    steps = {} if cells is None else {"pbc": 1 / cells}
+    monkeypatch.setattr(weights, "figures_of", lambda model, limit: ("map50", {"pbc": next(given)}, steps))
 
 
 def test_file_and_card_are_replaced_where_it_costs_little(
@@ -73,6 +74,14 @@ def test_file_and_card_are_replaced_where_it_costs_little(
     assert weights.main([str(card), "--weights", "int8"]) == 0
     again = parse_card(card.read_text(), "small", stem="small")
     assert (again.storage["weights"], again.storage["was"]) == ("int8", before.sha256)
+
+
+def test_one_cell_a_set_is_passed_over_and_two_are_not(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, 0.98, 0.96, cells=50)
+    assert weights.main([str(card), "--weights", "int8"]) == 0
+    measured(monkeypatch, 0.98, 0.94, cells=50)
+    with pytest.raises(ValueError, match=r"got 0.0200 less map50 as int8, expected at most 0.001"):
+        weights.main([str(card), "--weights", "int8"])
 
 
 def test_nothing_is_replaced_where_it_costs_more(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:

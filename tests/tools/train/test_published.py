@@ -253,7 +253,7 @@ def test_a_run_can_begin_with_a_graph_that_ships(tmp_path: Path, augment: bool) 
 def test_what_a_run_began_with_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = shipped(tmp_path)
     monkeypatch.setattr(train_published, "data_root", lambda: tmp_path)
-    monkeypatch.setattr(train_published, "load_stored", lambda *_: painted())
+    monkeypatch.setattr(train_published, "load_stored", lambda *_, **__: painted())
     given = f"--architecture mobilenet --input-px 32 --epochs 1 --batch 8 --device cpu --split parts --start {path}"
     assert train_published.main([*given.split(), "--out", str(tmp_path / "run")]) == 0
     found = json.loads((tmp_path / "run" / "results.json").read_text())

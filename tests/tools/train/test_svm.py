@@ -56,7 +56,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stored = painted(16)
     monkeypatch.setattr(train_svm, "TypedDarkNet53", Toy)
     monkeypatch.setattr(train_svm, "data_root", lambda: tmp_path)
-    monkeypatch.setattr(train_published, "load_stored", lambda *_: stored)
+    monkeypatch.setattr(train_published, "load_stored", lambda *_, **__: stored)
     monkeypatch.setattr(train_published, "data_root", lambda: tmp_path)
     monkeypatch.setattr(typed_cells, "build_groups", lambda: {cell.key: [cell.key] for cell in stored.cells})
     monkeypatch.setattr(support_vectors, "SEARCH_RANGE", (1.0, 10.0))
