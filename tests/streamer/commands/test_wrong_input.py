@@ -43,7 +43,7 @@ run --source sim: --stop-at-precision 5 --classifier none
 run --source sim: --detector yolov5n-bloot
 run --source sim: --detector mobilenetv3-small
 run --source sim: --classifier yolov5n-blood
-run --source sim: --classifier resnet50
+run --source sim: --classifier darknet53-svm-blast
 run --source sim: --segmenter nowhere.onnx
 run --source sim: --detector other=yolov5n-blood
 run --source sim: --site nowhere
