@@ -36,7 +36,7 @@ from streamer.journal import JournaledSource, JournalHistory, RunJournal, rules_
 from streamer.network.publisher import Publisher
 from streamer.protocol.messages import Sink
 from streamer.recording import Recorder, TrackInfo
-from streamer.records import Frame, ModelHealth, Skip, SlideInfo
+from streamer.records import Frame, Mode, ModelHealth, Skip, SlideInfo
 from streamer.run.local_commands import LocalCommands
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
@@ -168,7 +168,7 @@ def _assembled(
     inference = open_inference(config, held)
     if inference is not None:
         outer.callback(inference.close)
-    threads = Threads(_threads(config, len(sources)), _workers(config))
+    threads = Threads(model_threads(config, [one.mode for one in sources], usable_cores()), _workers(config))
     elsewhere = None if inference is None else inference.engine
     models = load_models(config, [one.name for one in sources], threads, held, elsewhere)
     for one in models.values():
@@ -369,12 +369,14 @@ def _workers(config: Config) -> int:
     return config.workers or min(usable_cores(), MOST_WORKERS)
 
 
-def _threads(config: Config, sources: int) -> int:
-    """Of one model call. Frames that are all looked at are looked at side by side, which costs the least; where most
-    are not, a look is waited for before the next frames are decided on, and cores that are idle then may help it."""
+def model_threads(config: Config, modes: Sequence[Mode], cores: int) -> int:
+    """Of one model call, for sources in these modes. Frames that are all looked at are looked at side by side, which
+    costs the least. Where most are not, a look is waited for before the next frames are decided on: cores that are idle
+    then may help it, but for the one that places and counts meanwhile, where frames come as fast as they are taken."""
     if config.threads is not None or config.every_frame:
         return config.threads or 1
-    return max(1, min(MOST_WORKERS, usable_cores() // sources))
+    free = cores - 1 if "analysis" in modes else cores
+    return max(1, min(MOST_WORKERS, free // len(modes)))
 
 
 def _limits(config: Config, max_batch: int) -> Limits:
