@@ -15,18 +15,16 @@ from tools.commands import command_parser
 from tools.train.loop import load_checkpoint, save_checkpoint
 
 
-def pack(path: Path, out: Path) -> None:
+def pack(path: Path, out: Path, *, average: bool = False) -> None:
     """A checkpoint in a quarter of its size, for keeping in a repository: weights and their average in half precision,
-    no state of the optimizer."""
+    no state of the optimizer. `average`: the average in place of the weights too, in an eighth; at the end of a run,
+    whose last steps are small."""
     state = load_checkpoint(path)
-    halved = {
-        **state,
-        "network": _half(state["network"]),
-        "optimizer": None,
-    }
+    halved = {name: _half(kept["network"]) for name, kept in (("average", state.get("average")), ("", state)) if kept}
+    small = {**state, "network": halved["average" if average else ""], "optimizer": None}
     if "average" in state:
-        halved["average"] = {**state["average"], "network": _half(state["average"]["network"])}
-    save_checkpoint(out, halved)
+        small["average"] = {**state["average"], "network": halved["average"]}
+    save_checkpoint(out, small)
 
 
 def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = command_parser("tools.train pack", __doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--average", action="store_true", help="keep the averaged weights alone")
     args = parser.parse_args(arguments)
-    pack(args.checkpoint, args.out)
+    pack(args.checkpoint, args.out, average=args.average)
     return 0

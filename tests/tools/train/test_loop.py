@@ -284,6 +284,20 @@ def test_a_packed_checkpoint_is_small_and_keeps_the_weights(tmp_path: Path) -> N
         torch.testing.assert_close(value, everything(loop)[name], rtol=1e-2, atol=1e-6)
 
 
+def test_a_packed_average_is_smaller_still_and_is_what_goes_on(tmp_path: Path) -> None:
+    loop = quiet(TinyTask(width=2048), tmp_path, replace(SCHEDULE, steps=3))
+    loop.run()
+    pack(tmp_path / LAST, tmp_path / "both.pt")
+    pack(tmp_path / LAST, tmp_path / "average.pt", average=True)
+    assert (tmp_path / "average.pt").stat().st_size < 0.6 * (tmp_path / "both.pt").stat().st_size
+    resumed = quiet(TinyTask(width=2048), tmp_path, replace(SCHEDULE, steps=3))
+    resumed.resume(tmp_path / "average.pt")
+    mean = averaged(loop).network.state_dict()
+    for network in (resumed.task.network, averaged(resumed).network):
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(value, mean[name], rtol=1e-2, atol=1e-6)
+
+
 def test_a_packed_checkpoint_goes_on_with_a_rate_that_rises_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
