@@ -14,6 +14,8 @@ counts   unique cells, classes and verdict on `--seeds` simulated slides, at usu
 growth   processor time, feeder apart, and peak memory of 1 to `--slides` slides, and a straight line through them
 live     cameras of 640 x 480 at 30 frames/s, fed from frames painted before, until one frame is dropped or 1 % are
          published after more than 100 ms; the feeder's processor time is said apart
+processes
+         two films at once, by one run and by a run each: what the interpreter's lock costs where sources share it
 loop     with `--against-ultralytics PYTHON` only: frames/s of `run` beside Ultralytics' own loop (AGPL-3.0, measured
          and no part of this): its YOLOv5n of the same input, detection alone, on the same JPEG files of 1440 x 900.
          PYTHON is that of a virtual environment of its own: `python -m venv V && V/bin/pip install ultralytics`
@@ -27,7 +29,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,7 +49,7 @@ from tools.bench.area_ultralytics import LONG_SIDE_PX, loop_rate
 from tools.commands import command_parser
 from tools.data.readers import data_root
 
-PARTS = ("films", "counts", "growth", "live", "loop")
+PARTS = ("films", "counts", "growth", "live", "processes", "loop")
 EVERY = ("--every-frame",)
 """Words of the reference."""
 CELLS = 60
@@ -200,6 +203,20 @@ def measure_live(bench: Bench, most: int, seconds: float) -> list[dict[str, Any]
     return rows
 
 
+def measure_processes(bench: Bench, rounds: int, cells: int) -> dict[str, Any]:
+    """Frames/s of two sources in one process, and in two at the same time."""
+    film = bench.film("film", painted(f"sim:cells={cells}"))
+    places = [Bench(bench.folder / name) for name in ("first", "second")]
+    for place in places:
+        place.folder.mkdir(exist_ok=True)
+    together, apart = list[float](), list[float]()
+    for _ in range(rounds):
+        together.append(bench.run([f"{place.folder.name}={film}" for place in places]).frames_per_s)
+        with ThreadPoolExecutor(len(places)) as pool:
+            apart.append(sum(run.frames_per_s for run in pool.map(lambda place: place.run([film]), places)))
+    return {"together_fps": together, "apart_fps": apart, "speed": ratio(apart, together)}
+
+
 def measure_loop(bench: Bench, python: str, rounds: int, cells: int) -> list[dict[str, Any]]:
     """`run` and Ultralytics' loop over the same files, in turns."""
     rows = []
@@ -253,6 +270,7 @@ def main(arguments: Sequence[str]) -> int:
             "counts": lambda: measure_counts(bench, options.seeds, cells),
             "growth": lambda: measure_growth(bench, options.slides, cells),
             "live": lambda: measure_live(bench, options.cameras, options.seconds),
+            "processes": lambda: measure_processes(bench, options.rounds, cells),
         }
         if options.against_ultralytics:
             parts["loop"] = lambda: measure_loop(bench, options.against_ultralytics, options.rounds, cells)
@@ -370,10 +388,16 @@ def _loop_lines(rows: Sequence[dict[str, Any]]) -> Lines:
     ]
 
 
+def _process_lines(found: Mapping[str, Any]) -> Lines:
+    figures = (f"{median(found[way]):.1f}" for way in ("together_fps", "apart_fps"))
+    return ("two sources in one process", "in a process each", "speed"), [(*figures, f"{found['speed']:.2f}")]
+
+
 LINES: dict[str, Callable[[Any], Lines]] = {
     "films": _film_lines,
     "counts": _count_lines,
     "growth": _growth_lines,
     "live": _live_lines,
+    "processes": _process_lines,
     "loop": _loop_lines,
 }

@@ -196,11 +196,15 @@ def test_processor_time_is_told_by_the_kind_of_thread_that_spent_it() -> None:
 @pytest.mark.slow
 def test_a_part_of_it_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "area.json"
-    assert area.main(["--quick", "--parts", "growth", "--json", str(result)]) == 0
+    assert area.main(["--quick", "--parts", "growth", "processes", "--json", str(result)]) == 0
     report = json.loads(result.read_text())
     growth = report["growth"]
     assert growth["slides"] == [1, 2]
     assert growth["fields"][1] > growth["fields"][0] > 1
     assert growth["processor_line"]["slope"] > 0
     assert min(growth["feeder_s"]) > 0
-    assert "growth" in capsys.readouterr().out
+    processes = report["processes"]
+    assert processes["speed"] == processes["apart_fps"][0] / processes["together_fps"][0]
+    shown = capsys.readouterr().out
+    assert "growth" in shown
+    assert "in a process each" in shown
