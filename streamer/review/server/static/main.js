@@ -98,7 +98,9 @@ async function addMissed(choice) {
   const place = pane.field.missed;
   pane.field.mark(null);
   const answer = await doing(slide.add(place, choice), `Added: ${choice.name}`, true);
-  if (answer) gallery.go(answer.cell_id);
+  if (!answer) return;
+  if (!slide.cells.has(answer.cell_id)) await slide.load(); // the answer may be here before the event that brings the cell
+  gallery.go(answer.cell_id);
 }
 
 async function drop({ ids, name }) {
