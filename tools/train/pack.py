@@ -20,10 +20,12 @@ def pack(path: Path, out: Path, *, average: bool = False) -> None:
     no state of the optimizer. `average`: the average in place of the weights too, in an eighth; at the end of a run,
     whose last steps are small."""
     state = load_checkpoint(path)
-    halved = {name: _half(kept["network"]) for name, kept in (("average", state.get("average")), ("", state)) if kept}
-    small = {**state, "network": halved["average" if average else ""], "optimizer": None}
+    if average and "average" not in state:
+        raise ValueError(f"{path}: got a checkpoint without averaged weights, expected some; leave out --average")
+    small = {**state, "optimizer": None}
     if "average" in state:
-        small["average"] = {**state["average"], "network": halved["average"]}
+        small["average"] = {**state["average"], "network": _half(state["average"]["network"])}
+    small["network"] = small["average"]["network"] if average else _half(state["network"])
     save_checkpoint(out, small)
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from engines.base import LeukostreamError
 from streamer.analysis.quality import QualityConfig, assess
+from streamer.looking.decision import NOISY
+from streamer.sources import open_source, parse_source
 from tests.streamer.stage.stage_cases import smeared, view
 
 FIELD = view(500, 400)
@@ -115,3 +117,30 @@ def test_what_a_reduction_averages_away_is_no_noise():
 
 def test_cells_are_no_noise():
     assert assess(SMOOTH).noise <= 0.25
+
+
+@pytest.mark.parametrize(("address", "is_noisy"), [("sim:cells=20", False), ("sim:cells=20,noise=3,blur=3", True)])
+def test_a_simulated_slide_is_noisy_at_three_times_its_usual_noise(address, is_noisy):
+    source = open_source(parse_source(address), mode="analysis")
+    source.open()
+    frames = [source.read() for _ in range(40)][::8]
+    assert [assess(frame.image).noise > NOISY for frame in frames] == [is_noisy] * 5
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["all_idb2", "bccd", "bcd", "chula_wbc", "deepapl", "krd", "marrow", "pbc", "txl_pbc", "wbc_masks"]
+)
+def test_real_pictures_have_half_the_noise_that_makes_a_frame_noisy(name):
+    from tools.data.readers import DataSetMissing, data_root
+
+    try:
+        root = data_root() / name
+    except DataSetMissing as missing:
+        pytest.skip(str(missing))
+    pictures = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".bmp"))
+    if not pictures:
+        pytest.skip(f"{name} is not here")
+    images = [cv2.imread(str(path)) for path in pictures[:: -(-len(pictures) // 400)]]
+    assert max(assess(image).noise for image in images) <= NOISY / 2
