@@ -5,9 +5,9 @@
 
 The arithmetic stays float32. File and card are replaced only where no set's figure of the validation part falls by
 more than --most: accuracy of a classifier, mAP@0.5 of a detector (AP@0.5 of white cells where its classes are groups),
-mean IoU of a segmenter. Of a classifier one cell a set is passed over, which is no less than any difference that so few
-cells can show. The figures of the card stay; `[storage]` has both sides of the comparison. What a file keeps in float32
-beside weights of half precision (support vectors) stays so.
+mean IoU of a segmenter. Of a classifier one cell a set is passed over, the least that a set can show. The figures of
+the card stay; `[storage]` has both sides of the comparison. What a file keeps in float32 beside weights of half
+precision (support vectors) stays so.
 """
 
 from __future__ import annotations
