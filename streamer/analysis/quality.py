@@ -44,8 +44,8 @@ class QualityConfig:
 NOISE_ROWS = 48
 """Of each strip in which noise is measured."""
 _NOISE_ONLY = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-_MEDIAN_OF_NORMAL = 0.6745
-"""Of the sizes of normally distributed values, in standard deviations."""
+_LEFT_OF_NOISE = 0.6745 * float(np.linalg.norm(_NOISE_ONLY))
+"""Median of the sizes of what it leaves of normally distributed noise, for each grey level of that."""
 TILES = 7
 """Along each side, for the smear: an odd number, so that a crosshair touches one row and one column of them."""
 
@@ -113,7 +113,7 @@ def _noise(image: npt.NDArray[np.uint8]) -> float:
         left = cv2.convertScaleAbs(cv2.filter2D(cv2.cvtColor(strip, cv2.COLOR_BGR2GRAY), cv2.CV_16S, _NOISE_ONLY))
         counts += cv2.calcHist([left], [0], None, [256], [0, 256]).ravel()
     median = int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))
-    return median / (_MEDIAN_OF_NORMAL * float(np.linalg.norm(_NOISE_ONLY)))
+    return median / _LEFT_OF_NOISE
 
 
 def _contrast(half: npt.NDArray[Any]) -> float:

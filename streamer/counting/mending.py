@@ -80,6 +80,7 @@ class Mending:
                 cells.moved(both[:1])
 
     def correct(self, corrections: Sequence[Correction]) -> None:
+        """Move with the stage map; cells that come to lie on one spot become one."""
         cells = self._cells
         self._visits.correct(corrections)
         if not corrections or cells.count == 0:
