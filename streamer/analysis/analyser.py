@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,10 @@ from engines.models.explainer import CellMaps, Explainer
 from engines.models.groups import Groups
 from engines.models.own_classes import OwnClasses
 from streamer.analysis.colours import field_colours
-from streamer.analysis.quality import STAGE_MOVING, assess
+from streamer.analysis.measured import MeasuredFrame, measured_image
 from streamer.looking.plan import WHOLE, Plan
 from streamer.records import CellLooks, Classifications, Detections, FieldColours, Frame, FrameQuality
-from streamer.stage.preparation import PreparedFrame, RegistrationConfig, prepare
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MeasuredFrame:
-    """A frame, and what is known of it before a model sees it."""
-
-    frame: Frame
-    half: Image
-    """At half its size."""
-    prepared: PreparedFrame
-    quality: FrameQuality
-    timings_ms: dict[str, float]
+from streamer.stage.preparation import PreparedFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +34,8 @@ class Analysed:
     detections: Detections
     classifications: Classifications | None
     """One row a white detection, in their order; None where nothing says what the white cells are."""
-    prepared: PreparedFrame
+    prepared: PreparedFrame | None
+    """None: whoever places it has it."""
     quality: FrameQuality
     timings_ms: dict[str, float]
     colours: FieldColours | None = None
@@ -98,7 +87,6 @@ class Analyser:
         self.detector = detector
         self.classifier = classifier
         self._explainer = explainer
-        self._registration = RegistrationConfig()
         self._groups = Groups.of(classifier.card, detector.card) if isinstance(classifier, Classifier) else None
         self._no_looks: Classifications | None = None
         """At no cell; None: not needed yet."""
@@ -116,7 +104,7 @@ class Analyser:
         """What registration and the quality gate need. `timings_ms`: `queue` since the grab, `prepare` for this."""
         begun_ns, started = self._now_ns(), time.perf_counter()
         half = halved(frame.image, 1)
-        prepared, quality = self._measured(frame, half)
+        prepared, quality = measured_image(frame.image, half, moving=bool(frame.moving))
         prepare_ms = (time.perf_counter() - started) * 1000
         timings = {"queue": (begun_ns - frame.captured_ns) / 1e6, "prepare": prepare_ms}
         return MeasuredFrame(frame, half, prepared, quality, timings)
@@ -128,9 +116,10 @@ class Analyser:
         besides.
         """
         clock = time.perf_counter
-        frames, halves = [one.frame for one in measured], [one.half for one in measured]
+        frames = [one.frame for one in measured]
         started = clock()
         plans = [WHOLE] * len(frames) if plans is None else plans
+        halves = [one.halved if plan.detects else None for one, plan in zip(measured, plans, strict=True)]
         detections = self._detect_some(frames, halves, plans)
         detected = clock()
         proofs = [one if plan.audit else None for one, plan in zip(detections, plans, strict=True)]
@@ -141,10 +130,12 @@ class Analyser:
         detect_ms = (detected - started) * 1000 / len(frames)
         classify_ms = (classified - detected) * 1000 / len(frames)
         results = []
-        for one, of_frame, (look, maps), plan, proof in zip(measured, detections, looks, plans, proofs, strict=True):
+        for one, half, of_frame, (look, maps), plan, proof in zip(
+            measured, halves, detections, looks, plans, proofs, strict=True
+        ):
             begin = clock()
             operating = self.detector.card.thresholds.operating
-            colours = field_colours(one.half, of_frame, operating) if plan.whole else None
+            colours = None if half is None or not plan.whole else field_colours(half, of_frame, operating)
             timings = one.timings_ms | {"detect": detect_ms, "classify": classify_ms}
             timings["prepare"] += (clock() - begin) * 1000
             again = None
@@ -161,12 +152,14 @@ class Analyser:
             )
         return results
 
-    def _detect_some(self, frames: Sequence[Frame], halves: Sequence[Image], plans: Sequence[Plan]) -> list[Detections]:
+    def _detect_some(
+        self, frames: Sequence[Frame], halves: Sequence[Image | None], plans: Sequence[Plan]
+    ) -> list[Detections]:
         """Of frames that are not looked at none."""
         rows = [row for row, plan in enumerate(plans) if plan.detects]
         found = [self.detector.nothing()] * len(frames)
         if rows:
-            some = self._detect([frames[row] for row in rows], [halves[row] for row in rows])
+            some = self._detect([frames[row] for row in rows], [half for half in halves if half is not None])
             for row, one in zip(rows, some, strict=True):
                 found[row] = one
         return found
@@ -179,13 +172,6 @@ class Analyser:
             detector.detect([frame.image], [half])[0]
             for detector, frame, half in zip(chosen, frames, halves, strict=True)
         ]
-
-    def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
-        """What the stage and the gate need to know of a frame."""
-        quality = assess(frame.image, half=half)
-        if frame.moving:
-            quality = replace(quality, accepted=False, reasons=(STAGE_MOVING, *quality.reasons))
-        return prepare(frame.image, self._registration, half), quality
 
     def _classify(
         self, frames: Sequence[Frame], detections: Sequence[Detections], plans: Sequence[Plan]

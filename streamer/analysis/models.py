@@ -16,8 +16,9 @@ from engines.models.explainer import Explainer
 from engines.models.loading import load_classifier, load_detector, load_explainer, load_segmenter
 from engines.models.own_classes import OwnClasses
 from engines.models.segmenter import Segmenter
-from streamer.analysis.analyser import Analysed, Analyser, MeasuredFrame
+from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.magnification import Magnification
+from streamer.analysis.measured import MeasuredFrame
 from streamer.config import AUTO, DEFAULT_CLASSIFIER, Config
 from streamer.looking.plan import Plan
 from streamer.records import Frame, ModelHealth, ShadowStatus

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from streamer.looking.plan import NO_DOUBT, NONE_KNOWN, Candidate, CellsInDoubt, KnownCells, in_frame, inside_px
 from streamer.stage.placement import Correction
 
-LAG = 1
+LAG = 3
 """Frames, or batches where the models take several frames of a source at once, that the classifier's looks again lag
 behind the count."""
 WHOLE_LAG = 6

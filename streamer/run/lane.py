@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from streamer.analysis.analyser import MeasuredFrame
 from streamer.protocol.messages import EndState
 from streamer.protocol.requests import SourceState
 from streamer.records import Frame, Mode, Skip, SourceProgress, SourceStatus
 from streamer.run.gate import PAUSED, Gate
-from streamer.run.measuring import MeasuringGate
+from streamer.run.measuring import Measuring, MeasuringGate
 from streamer.run.placing import PlacedFrame, Placer
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
@@ -52,7 +51,7 @@ class Lane:
         on_skip: Callable[[Skip], None],
         taken: Callable[[Frame], None],
         wait_s: float,
-        measure: Callable[[Frame], MeasuredFrame],
+        measuring: Measuring,
         stale_after_ms: float,
         now_ns: Callable[[], int],
         on_failure: Callable[[Exception], None],
@@ -65,13 +64,13 @@ class Lane:
         self.ring: Ring[Frame] = Ring(queue or QUEUE[mode], "drop_oldest" if live else "block")
         self.placed: Ring[PlacedFrame] = Ring(1 if live else queue or AHEAD, "block")
         self.gate = Gate(self.ring, taken)
-        measuring = MeasuringGate(self.gate, measure)
         self.placer = Placer(
             self.ring,
             self.placed,
-            measure if live else measuring.measured,
+            measuring,
             session,
             stale_after_ms=stale_after_ms if live else None,
+            measures_late=live,
             now_ns=now_ns,
             is_paused=lambda: self.gate.paused,
             is_over=lambda: self.reader.at_end or self.reader.failure is not None,
@@ -80,7 +79,7 @@ class Lane:
         self.stop = threading.Event()
         self.stop_at: int | None = None
         goes_on = session.count.frames > 0
-        sink = self.gate if live else measuring
+        sink = self.gate if live else MeasuringGate(self.gate, measuring)
         self.reader = SourceReader(source, sink, self.stop, on_skip=on_skip, wait_s=wait_s, goes_on=goes_on)
         self.thread = threading.Thread(target=self.reader.run, name=f"reader {self.name}", daemon=True)
         self.placing = threading.Thread(target=self.placer.run, name=f"placer {self.name}", daemon=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from streamer.analysis.analyser import Analysed, Analyser
@@ -36,6 +36,7 @@ from streamer.records import (
 from streamer.run.batcher import Batcher, InOrder, SequencedFrame
 from streamer.run.control import CommandExecutor
 from streamer.run.lane import ENOUGH, Lane
+from streamer.run.measuring import Measuring, OwnMeasuring
 from streamer.run.placing import PlacedFrame
 from streamer.run.ring import Ring
 from streamer.run.session import SlideSession
@@ -43,6 +44,8 @@ from streamer.sources.base import Source
 
 POLL_S = 0.05
 """How long the tail waits for a result before it looks after its sinks."""
+
+NOWHERE_ELSE: Mapping[str, Measuring] = {}
 
 JOIN_READER_S = 1.0
 """How long the end waits for a reader that may be blocked in a driver; it is left behind after that."""
@@ -124,10 +127,12 @@ class Pipeline:
         *,
         models: Callable[[str], ModelHealth] = lambda source: ModelHealth(),
         next_session: Callable[[str, SlideInfo], SlideSession] | None = None,
+        measuring: Mapping[str, Measuring] = NOWHERE_ELSE,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`models`: what analyses a source, for `health`. `next_session` makes that of another slide under a source,
-        of which so much is known; None where that can't be."""
+        of which so much is known; None where that can't be. `measuring`: what measures the frames of sources
+        whose sessions have a stage in another process, by source."""
         recorder = outputs.recorder
         self._analyser = analyser
         self._outputs = outputs
@@ -147,7 +152,7 @@ class Pipeline:
                 outputs.on_skip,
                 taken,
                 limits.wait_s,
-                analyser.measure,
+                measuring.get(s.name) or OwnMeasuring(analyser.measure),
                 limits.stale_after_ms,
                 now_ns,
                 self._fail,

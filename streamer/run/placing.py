@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from streamer.analysis.analyser import MeasuredFrame
+from streamer.analysis.measured import MeasuredFrame
 from streamer.looking.decision import Decider
 from streamer.looking.owed import OwedCells
 from streamer.looking.plan import WHOLE, Candidate, Plan
 from streamer.records import Frame
+from streamer.run.measuring import Measuring
 from streamer.run.ring import Ring
-from streamer.run.session import Placed, SlideSession
+from streamer.run.session import SlideSession
+from streamer.run.slide_stage import Placed
 from streamer.sources.reconnection import STOPPED
 
 STALE = "stale"
@@ -71,22 +74,24 @@ class Placer:
         self,
         frames: Ring[Frame],
         placed: Ring[PlacedFrame],
-        measure: Callable[[Frame], MeasuredFrame],
+        measuring: Measuring,
         session: SlideSession,
         *,
         stale_after_ms: float | None,
+        measures_late: bool,
         now_ns: Callable[[], int],
         is_paused: Callable[[], bool],
         is_over: Callable[[], bool],
         on_failure: Callable[[Exception], None],
     ) -> None:
         """`stale_after_ms`: the budget of a live source, None for one that loses nothing: what is older when its turn
-        comes is dropped and counted. `is_paused`: whether no frame is to be waited for. `is_over`: whether the source
+        comes is dropped and counted. `measures_late`: its frames are measured when their turn comes, and not before.
+        `is_paused`: whether no frame is to be waited for. `is_over`: whether the source
         gives no more, once its frames have ended, and was not told to stop. `on_failure` gets what ended it before its
         frames did."""
         self._frames = frames
         self._placed = placed
-        self._measure = measure
+        self._measuring, self._measures_late = measuring, measures_late
         self.session = session
         """That of the next frame; `begin` changes it."""
         self._order = 0
@@ -96,6 +101,8 @@ class Placer:
         self._on_failure = on_failure
         self._waiting: PlacedFrame | None = None
         """A frame that is decided on when the next one is placed."""
+        self._expected: deque[Frame] = deque()
+        """Frames that are being placed."""
         self._changed = threading.Condition()
         self._held = self._busy = False
         self.count = 0
@@ -108,6 +115,8 @@ class Placer:
         except Exception as error:
             self._on_failure(error)
             self._frames.close()
+            while self._expected:
+                self._expected.popleft().settle(False)
             while (frame := self._frames.get()) is not None:
                 frame.settle(False)
         finally:
@@ -135,19 +144,15 @@ class Placer:
             return not self._busy and self._waiting is None
 
     def _place_all(self) -> None:
-        while not self._frames.drained:
-            frame = self._frames.get(None if self._waiting is None else HURRY_S)
-            if frame is None:
-                if self._waiting is not None and self._is_hurried():
-                    self._hand_on_waiting()
-            elif not self._is_stale(frame):
-                self._begin()
-                try:
-                    self._place(frame)
-                except BaseException:
-                    frame.settle(False)
-                    raise
-                self._busy = False
+        while self._expected or not self._frames.drained:
+            patience_s = 0.0 if self._expected else None if self._waiting is None else HURRY_S
+            taken = self._frames.get(patience_s)
+            if taken is not None and not self._is_stale(taken):
+                self._begin(taken)
+            elif self._expected:
+                self._place_next()
+            elif taken is None and self._waiting is not None and self._is_hurried():
+                self._hand_on_waiting()
         if self._stale_after_ns is not None or self._is_over():
             self._hand_on_waiting()
         else:
@@ -168,16 +173,30 @@ class Placer:
     def _is_hurried(self) -> bool:
         return self._held or self._stale_after_ns is not None or self._is_paused()
 
-    def _begin(self) -> None:
-        """Wait as long as it is held."""
+    def _begin(self, frame: Frame) -> None:
+        """Of a frame, as soon as nobody holds it; while the one before it is decided on, it can be placed."""
         while True:
             with self._changed:
                 if not self._held:
                     self._busy = True
-                    return
+                    break
+            while self._expected:
+                self._place_next()
             self._hand_on_waiting()
             with self._changed:
                 self._changed.wait_for(lambda: not self._held)
+        self._expected.append(frame)
+        if self._measures_late:
+            self._measuring.begin(frame)
+        self.session.expect(frame)
+        while len(self._expected) > self.session.ahead:
+            self._place_next()
+
+    def _place_next(self) -> None:
+        """The oldest of those that are expected."""
+        self._place(self._expected[0])
+        self._expected.popleft()
+        self._busy = bool(self._expected)
 
     def _is_stale(self, frame: Frame) -> bool:
         if self._stale_after_ns is None or self._now_ns() - frame.captured_ns <= self._stale_after_ns:
@@ -186,7 +205,7 @@ class Placer:
         return True
 
     def _place(self, frame: Frame) -> None:
-        measured = self._measure(frame)
+        measured = self._measuring.measured(frame)
         placed = PlacedFrame(measured, self.session.place(measured), self._order)
         self._order += 1
         self.count += 1

@@ -5,10 +5,9 @@ A step function: no thread, socket or sleep; the message factory dates what it m
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import msgspec
@@ -16,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.geometry import Image
-from streamer.analysis.analyser import Analysed, MeasuredFrame
+from streamer.analysis.analyser import Analysed
 from streamer.analysis.label import LabelReader
+from streamer.analysis.measured import MeasuredFrame
 from streamer.config import FIVE_PART_RANGES, VerdictConfig
 from streamer.counting.absolute import described
 from streamer.counting.decision import ClassDecision
@@ -44,13 +44,10 @@ from streamer.records import (
     usable_scale,
 )
 from streamer.run.area import SlideArea
+from streamer.run.slide_stage import OwnStage, Placed, SlideStage
 from streamer.stage.ahead import CountedStage
-from streamer.stage.config import StageConfig
 from streamer.stage.placement import Placement
-from streamer.stage.readings import Reading
 from streamer.stage.static_mask import BoxesPx
-from streamer.stage.tracker import StageTracker
-from streamer.stage.tracker_state import StageChanges
 
 PICTURE_MARGIN = 1.2
 """Side of a cell's picture, in longer sides of its box."""
@@ -59,18 +56,6 @@ PICTURE_QUALITY = 90
 
 CHECKPOINT_EVERY_FRAMES = 1000
 """How often the journal keeps what was counted as it stands: to go on, the frames since then are counted again."""
-
-STAGE = StageConfig(max_search=12, comparisons_per_frame=4, max_pending=1500, max_links=4)
-"""Bounds of what one frame may cost: a folder of unrelated fields fits nowhere, and each would be compared with all."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """Where a frame lies, and what it changed in the stage tracker."""
-
-    placement: Placement
-    changes: StageChanges
-    took_ms: float
 
 
 class SlideSession:
@@ -100,6 +85,7 @@ class SlideSession:
         label: LabelReader | None = None,
         on_remark: Callable[[str], None] = lambda line: None,
         decider: Decider | None = None,
+        stage: SlideStage | None = None,
     ) -> None:
         """`decision`: None where no classifier runs; then every white cell is `unclassified`.
         `operating_score`: detections below it are published and never counted. `min_score`: those below it are not
@@ -110,7 +96,7 @@ class SlideSession:
         classifier knows, where there is no journal to say it. `verdict`: when a differential may be believed.
         `slide`: what people say of it; None: what the journal has. `label` reads the slide's label in the first frame;
         None: nobody does. `on_remark` gets lines for people. `decider` says which frames are looked at; None: all
-        are."""
+        are. `stage` says where they lie; None: a tracker of this process."""
         self.factory = factory
         self.area = None if decider is None else SlideArea(decider, factory.source, on_remark)
         """What is looked at; None: every frame is."""
@@ -123,13 +109,13 @@ class SlideSession:
         self._read: SourceProgress | None = None
         """How far the source was read in this run, slides before this one among it."""
         self._meter = shapes
-        self._ignored_px = ignored_px
+        self._stage = OwnStage(ignored_px) if stage is None else stage
         self._journal = journal
         self._label, self._on_remark = label, on_remark
         self._describe(slide)
         self._is_kept = True
         """Whether the journal has all that was counted and numbered."""
-        self.count, self._tracker, self._counted = self._begun(None if journal is None else journal.stored)
+        self.count, self._counted = self._begun(None if journal is None else journal.stored)
         places = () if journal is None else journal.stored.picture_places()
         self._pictured = {cell_id for cell_id, _ in places}
         """Cells of which a picture was published."""
@@ -155,25 +141,30 @@ class SlideSession:
     @property
     def islands(self) -> tuple[int, ...]:
         """Those that there are now; see StageTracker."""
-        return self._tracker.islands
+        return self._stage.islands
 
     @property
     def hidden_px(self) -> tuple[tuple[int, int, int, int], ...]:
         """Boxes around the parts of the frames that are known to show no slide."""
-        hidden = self._tracker.hidden
-        return () if hidden is None else tuple(hidden.boxes_px())
+        return self._stage.hidden_px
 
     @property
     def positions(self) -> PositionsStatus | None:
         """What was made of the positions that frames came with; None: none did."""
-        return self._tracker.positions
+        return self._stage.positions
+
+    @property
+    def ahead(self) -> int:
+        """Frames that are expected before the one before them is decided on."""
+        return self._stage.ahead
+
+    def expect(self, frame: Frame) -> None:
+        """`place` is given this frame next, after those that were expected before it."""
+        self._stage.expect(frame)
 
     def place(self, measured: MeasuredFrame) -> Placed:
         """Place a frame that will be counted, or not: `update` is given this then."""
-        started = time.perf_counter()
-        placement = self._placement_of(measured)
-        changes = self._tracker.take_changes()
-        return Placed(placement, changes, (time.perf_counter() - started) * 1000)
+        return self._stage.place(measured)
 
     def update(
         self, analysed: Analysed, progress: SourceProgress | None = None, placed: Placed | None = None
@@ -183,11 +174,12 @@ class SlideSession:
         self._is_kept = False
         if self._label is not None and not self.count.frames:
             self._read_label(self._label, analysed.frame)
-        placement = self._placement_of(analysed) if placed is None else placed.placement
+        is_ahead, placed = placed is not None, placed or self._stage.place(analysed)
+        placement = placed.placement
         seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
-        timings_ms = analysed.timings_ms | ({} if placed is None else {"place": placed.took_ms})
+        timings_ms = analysed.timings_ms | ({"place": placed.took_ms} if is_ahead else {})
         emissions = [(self._frame(analysed, placement, update, timings_ms), None), *self._taken_back(update.slide)]
         emissions += self._changed_cells(analysed, update, measured)
         emissions += self._differential_due(update)
@@ -195,23 +187,12 @@ class SlideSession:
             self.area.counted(analysed, placement, self.count)
         if self._journal is not None:
             checkpoint = self.count.state() if self.count.frames % CHECKPOINT_EVERY_FRAMES == 0 else None
-            changes = self._tracker.take_changes() if placed is None else placed.changes
             seen = replace(seen, shapes=measured) if measured else seen
             area = None if self.area is None else self.area.state(analysed)
-            self._journal.frame(seen, update.slide, changes, emissions, checkpoint, area)
-        if placed is not None:
-            self._counted.add(placed.changes)
+            self._journal.frame(seen, update.slide, placed.changes, emissions, checkpoint, area)
+        self._counted.add(placed.changes)
         self._is_kept = True
         return emissions
-
-    def _placement_of(self, measured: MeasuredFrame | Analysed) -> Placement:
-        reading = Reading.of(measured.frame)
-        return self._tracker.update(
-            measured.prepared,
-            may_start=measured.quality.accepted,
-            reading=reading,
-            unusable=reading is None and measured.frame.stage_um is not None,
-        )
 
     def reclassify(self, reclassification: Reclassification, given: GivenCommand) -> list[Emission]:
         """The messages of a cell, without fault, to which a person gives its class: the cell, and the differential."""
@@ -252,8 +233,7 @@ class SlideSession:
             return []
         self._is_kept = False
         progress = self._over_all_runs(progress)
-        tracker = self._tracker if not self._ahead else self._counted.tracker(self._tracker, self._ignored_px)
-        corrections = tracker.finish().corrections
+        corrections = self._stage.finish_at(self._counted) if self._ahead else self._stage.finish()
         update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]
@@ -285,7 +265,7 @@ class SlideSession:
     def _is_silent(self) -> bool:
         return self._journal is not None and (self._journal.broken or not self._is_kept)
 
-    def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, StageTracker, CountedStage]:
+    def _begun(self, stored: StoredSession | None) -> tuple[SlideCount, CountedStage]:
         """What the frames of a journal have come to; new ones without any."""
         count = SlideCount(
             self._decision,
@@ -295,14 +275,13 @@ class SlideSession:
             known=self._known,
             verdict=self._verdict,
         )
-        tracker = StageTracker(STAGE, ignored_px=self._ignored_px)
-        counted = CountedStage(config=STAGE)
+        counted = CountedStage()
         state = None if stored is None else stored.stage.tracker()
         if stored is not None and state is not None:
             with stored.reading("trackers.state"):
                 readings = list(stored.stage.readings())
-                counted = CountedStage(readings, state, config=STAGE)
-                tracker.restore(counted.noting(stored.stage.keyframes()), state, readings)
+                counted = CountedStage(readings, state)
+                self._stage.restore(counted.noting(stored.stage.keyframes()), state, readings)
             checkpoint = stored.checkpoint()
             if checkpoint is not None:
                 with stored.reading("checkpoints.state"):
@@ -310,7 +289,7 @@ class SlideSession:
             replay(stored, count, after=-1 if checkpoint is None else checkpoint.frame_id)
             if self.area is not None:
                 self.area.go_on_from(stored)
-        return count, tracker, counted
+        return count, counted
 
     def _over_all_runs(self, progress: SourceProgress | None) -> SourceProgress | None:
         """Of this slide alone, in all runs of its session."""

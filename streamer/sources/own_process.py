@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from engines.base import LeukostreamError
@@ -18,6 +20,8 @@ ENDS_WITHIN_S = 5.0
 """A driver that is told to end closes its camera and its stages meanwhile."""
 
 _KILLED_WITHIN_S = 1.0
+
+_starting = threading.Lock()
 
 
 class ProcessEndedError(LeukostreamError):
@@ -33,7 +37,8 @@ class OwnProcess:
         context = multiprocessing.get_context("spawn")  # threads and libraries of this process are no part of it
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_run, args=(function, theirs, arguments), daemon=True)
-        self._process.start()
+        with _without_main():
+            self._process.start()
         theirs.close()
         # Before multiprocessing waits for its own at the end of the program: for ever, where one is stopped.
         atexit.register(self.end)
@@ -47,7 +52,7 @@ class OwnProcess:
         try:
             self._pipe.send(message)
         except (OSError, ValueError) as error:
-            raise ProcessEndedError(self._how()) from error
+            raise ProcessEndedError(self.how()) from error
 
     def receive(self, timeout_s: float) -> Any:
         """The next message. TimeoutError where none comes in time, ProcessEndedError where none will."""
@@ -58,7 +63,7 @@ class OwnProcess:
         except (EOFError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            raise ProcessEndedError(self._how()) from error
+            raise ProcessEndedError(self.how()) from error
 
     def end(self, within_s: float = ENDS_WITHIN_S) -> None:
         """Close the pipe and wait until it ends; it is killed where that takes longer. Harmless when called twice."""
@@ -69,13 +74,26 @@ class OwnProcess:
             self._process.kill()  # also one that is stopped, or hangs in a driver
             self._process.join(_KILLED_WITHIN_S)
 
-    def _how(self) -> str:
+    def how(self) -> str:
+        """It ended, in words."""
         self._process.join(_KILLED_WITHIN_S)
         code = self._process.exitcode
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):
                 return f"its process was ended by {signal.Signals(-code).name}"
         return "its process ended" if code is None else f"its process ended with status {code}"
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """While a process starts: it would run the program's own file again, which may well start a process."""
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def answer_of(function: Callable[[], Any], timeout_s: float) -> Any:

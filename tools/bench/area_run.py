@@ -149,14 +149,15 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.process_time()
     with counted(counts), films(), processor.measured():
         status = cli.main(words)
+    beside = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processes that place frames; they have ended
     unit = 1e6 if sys.platform == "darwin" else 1e3
     found: dict[str, Any] = {
         "pixels": counts.pixels,
-        "processor_s": time.process_time() - begun - area_film.fed_s(),
+        "processor_s": time.process_time() + beside.ru_utime + beside.ru_stime - begun - area_film.fed_s(),
         "loading_s": 0.0 if processor.started_s is None else processor.started_s - begun,
         "threads_s": processor.threads_s,
         "feeder_s": area_film.fed_s(),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        "peak_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + beside.ru_maxrss) / unit,
     }
     Path(figures).write_text(json.dumps(found))
     return status

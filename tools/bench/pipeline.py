@@ -40,7 +40,8 @@ from engines.models.classifier import Classifier
 from engines.models.detector import Detector, Engines
 from engines.models.loading import load_classifier, load_detector
 from engines.zoo.card import DetectorInput
-from streamer.analysis.analyser import Analyser
+from streamer.analysis.analyser import Analysed, Analyser
+from streamer.analysis.measured import MeasuredFrame
 from streamer.config import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, Config
 from streamer.counting.decision import ClassDecision
 from streamer.network.publisher import Publisher
@@ -49,12 +50,12 @@ from streamer.protocol.messages import AnyMessage, FrameMessage, HealthMessage
 from streamer.records import Frame, FrameQuality, Mode, Skip, StagePosition
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
+from streamer.run.slide_stage import OwnStage, Placed
 from streamer.run.tuning import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
 from streamer.sources import Source, open_source, parse_source
 from streamer.sources.images import Picture, list_images, read_image
-from streamer.stage.placement import Placement
+from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
-from streamer.stage.readings import Reading
 from streamer.stage.tracker import StageTracker
 from tools.bench.frame_costs import plain_loop, rest_alone, steps_alone
 from tools.commands import command_parser
@@ -117,39 +118,35 @@ class Collector:
 class LoopsWork(Analyser):
     """An analyser that takes every frame for good and prepares nothing for the stage."""
 
-    def _measured(self, frame: Frame, half: Image) -> tuple[PreparedFrame, FrameQuality]:
+    def measure(self, frame: Frame) -> MeasuredFrame:
         height, width = frame.image.shape[:2]
         nothing = PreparedFrame(height, width, 1, np.zeros((0, 0), np.int8), None, 0.0, 0.0, 1.0)
-        return nothing, FrameQuality(focus=None, accepted=True)
+        return MeasuredFrame(
+            frame, None, nothing, FrameQuality(focus=None, accepted=True), {"queue": 0.0, "prepare": 0.0}
+        )
 
 
-class EachFrameAlone(StageTracker):
-    """A tracker that makes an island of every frame."""
+class EachFrameAlone(OwnStage):
+    """An island for every frame."""
 
     def __init__(self) -> None:
         super().__init__()
         self._islands = itertools.count()
+        self._nothing = StageTracker().take_changes()
 
-    def update(
-        self,
-        frame: PreparedFrame,
-        may_start: bool = True,
-        reading: Reading | None = None,
-        *,
-        unusable: bool = False,
-    ) -> Placement:
-        return Placement(StagePosition(next(self._islands), 0.0, 0.0, 1.0), anchor=0)
+    def place(self, measured: MeasuredFrame | Analysed) -> Placed:
+        position = StagePosition(next(self._islands), 0.0, 0.0, 1.0)
+        return Placed(Placement(position, anchor=0), self._nothing, 0.0)
 
-    def finish(self) -> Placement:
-        return Placement(None)
+    def finish(self) -> tuple[Correction, ...]:
+        return ()
 
 
 class CountedAnew(SlideSession):
     """A session that counts the cells of every frame."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._tracker = EachFrameAlone()
+        super().__init__(*arguments, stage=EachFrameAlone(), **options)
 
 
 def load(plan: Plan, config: Config) -> tuple[Detector, Classifier]:

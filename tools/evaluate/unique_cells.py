@@ -30,7 +30,7 @@ from engines.models.loading import load_detector
 from streamer.analysis.quality import assess
 from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.records import Cell, Detections
-from streamer.run.session import STAGE
+from streamer.run.slide_stage import STAGE
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.sources.simulated.stage_motion import MOVE
 from streamer.stage.placement import Placement

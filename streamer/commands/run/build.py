@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from streamer.recording import Recorder, TrackInfo
 from streamer.records import Frame, Mode, ModelHealth, Skip, SlideInfo
 from streamer.run.local_commands import LocalCommands
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
+from streamer.run.stage_process import StageProcesses
 from streamer.run.tuning import collect_rarely, keep_freed_memory, release_freed_memory
 from streamer.sinks.jsonl import JsonLines
 from streamer.sinks.pictures import PictureMaker
@@ -165,6 +167,8 @@ def _assembled(
     check_area(config, sources)
     ignored_px = ignored_boxes(config.ignore_box, [one.name for one in sources])
     slides = slides_of(config, [one.name for one in sources], known)
+    stages = stage_processes([one.name for one in sources])
+    outer.callback(stages.end)
     inference = open_inference(config, held)
     if inference is not None:
         outer.callback(inference.close)
@@ -201,7 +205,7 @@ def _assembled(
         sinks: list[Sink] = [sink for sink in (jsonl, publisher, metrics, *more_sinks) if sink is not None]
         for sink in sinks:
             stack.callback(sink.close)
-        sessions = SessionMaker(config, models, stamp, journal, history, ignored_px, slides)
+        sessions = SessionMaker(config, models, stamp, journal, history, ignored_px, slides, stages.by_source)
         keyboard = LocalCommands(lambda: pipeline.stop("by the user"))
         pipeline = Pipeline(
             [(MeasuredSource(one.source, models[one.name].magnification), one.mode) for one in sources],
@@ -219,6 +223,7 @@ def _assembled(
             ),
             _limits(config, max(one.detector.batch for one in models.values())),
             next_session=sessions.next,
+            measuring=stages.by_source,
             models=lambda source: _health(models[source], inference),
         )
         keyboard.controls = pipeline.controls
@@ -367,6 +372,13 @@ def _metrics(config: Config) -> Iterator[Metrics | None]:
 
 def _workers(config: Config) -> int:
     return config.workers or min(usable_cores(), MOST_WORKERS)
+
+
+def stage_processes(sources: Sequence[str]) -> StageProcesses:
+    """Where the frames of sources are placed: in processes beside this one, as many as there are cores; in none, so
+    here, where there is one core, or where this one is a worker of others."""
+    is_alone = multiprocessing.parent_process() is None and usable_cores() > 1
+    return StageProcesses(sources if is_alone else (), usable_cores())
 
 
 def model_threads(config: Config, modes: Sequence[Mode], cores: int) -> int:

@@ -18,6 +18,7 @@ from streamer.journal import JournalHistory, RunJournal, SessionJournal
 from streamer.protocol.factory import MessageFactory, new_id
 from streamer.records import SlideInfo
 from streamer.run.session import SlideSession
+from streamer.run.stage_process import StageProcess
 from streamer.stage.static_mask import BoxesPx
 
 Models = Mapping[str, SourceModels]
@@ -46,6 +47,8 @@ class SessionMaker:
     """By source."""
     slides: Mapping[str, SlideOfSource]
     """By source."""
+    stages: Mapping[str, StageProcess]
+    """By source: of those that are placed in another process."""
 
     def first(self, source: str) -> SlideSession:
         """The session that a source starts or goes on with."""
@@ -84,5 +87,6 @@ class SessionMaker:
             slide=slide,
             label=self.slides[source].reader(slide),
             on_remark=remark,
+            stage=self.stages[source].stage(self.ignored_px[source]) if source in self.stages else None,
             decider=decider_of(self.config, own.classifier, self.models.values()),
         )

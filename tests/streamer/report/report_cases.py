@@ -31,7 +31,8 @@ from streamer.records import (
     SlideInfo,
     SourceProgress,
 )
-from streamer.run.session import STAGE, SlideSession
+from streamer.run.session import SlideSession
+from streamer.run.slide_stage import STAGE
 from streamer.stage.tracker import StageTracker
 from tests.streamer.journal import journal_cases
 

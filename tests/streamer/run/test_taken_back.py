@@ -11,38 +11,37 @@ from streamer.analysis.analyser import Analysed
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import CellMessage, DifferentialMessage
 from streamer.records import Detections, Frame, FrameQuality, StagePosition
-from streamer.run import session as session_module
 from streamer.run.session import SlideSession
+from streamer.run.slide_stage import OwnStage, Placed
 from streamer.stage.placement import Correction, Placement
+from streamer.stage.tracker import StageTracker
 
 WIDTH, HEIGHT = 200, 200
 KINDS = ("white", "red", "nucleated red")
 WHITE, RED, NUCLEATED = range(3)
 
 
-class ScriptedTracker:
+class ScriptedStage(OwnStage):
     """Gives the placements that a test says."""
 
-    islands = (0,)
-    hidden = None
-
-    def __init__(self, *_config, ignored_px=()):
+    def __init__(self):
+        super().__init__()
         self.next = Placement(None, None, "end")
 
-    def update(self, *_frame, may_start=True, reading=None, unusable=False):
-        return self.next
+    def place(self, measured):
+        return Placed(self.next, StageTracker().take_changes(), 0.0)
 
     def finish(self):
-        return self.next
+        return self.next.corrections
 
 
 class Told:
     """A session, and what its messages told."""
 
-    def __init__(self, monkeypatch):
-        monkeypatch.setattr(session_module, "StageTracker", ScriptedTracker)
+    def __init__(self):
         factory = MessageFactory("slide", session="s", run_id="r")
-        self.session = SlideSession(factory, None, operating_score=0.3)
+        self.stage = ScriptedStage()
+        self.session = SlideSession(factory, None, operating_score=0.3, stage=self.stage)
         self.newest: dict[int, CellMessage] = {}
         self.pictures: dict[int, bytes | None] = {}
         self.total = 0
@@ -50,7 +49,7 @@ class Told:
 
     def show(self, placement, *cells):
         """Cells of (x, y, kind, score), 40 px across."""
-        self.session._tracker.next = placement
+        self.stage.next = placement
         boxes = np.array([(x - 20, y - 20, x + 20, y + 20) for x, y, *_ in cells], np.float32).reshape(-1, 4)
         kinds = np.array([kind for *_, kind, _ in cells], np.intp)
         analysed = Analysed(
@@ -65,7 +64,7 @@ class Told:
         return self._take(self.session.update(analysed))
 
     def finish(self, *corrections):
-        self.session._tracker.next = Placement(None, None, "end", corrections)
+        self.stage.next = Placement(None, None, "end", corrections)
         return self._take(self.session.finish("finished", "end of the source"))
 
     def _take(self, emissions):
@@ -86,8 +85,8 @@ class Told:
 
 
 @pytest.fixture
-def told(monkeypatch):
-    return Told(monkeypatch)
+def told():
+    return Told()
 
 
 def placed(x=0.0, y=0.0, island=0, corrections=()):

@@ -20,7 +20,7 @@ from streamer.analysis import models
 from streamer.cli import main
 from streamer.counting.slide_map import SlideConfig, SlideMap
 from streamer.records import Frame, Skip, StagePoint
-from streamer.run.session import STAGE
+from streamer.run.slide_stage import STAGE
 from streamer.sources import SourceError, open_source, parse_source
 from streamer.sources.tiles import serpentine, starts
 from streamer.sources.whole_slide import WholeSlideSource, plan

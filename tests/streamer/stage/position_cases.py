@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streamer.run.session import STAGE
+from streamer.run.slide_stage import STAGE
 from streamer.stage.placement import Placement
 from streamer.stage.readings import Reading
 from streamer.stage.tracker import StageTracker

@@ -11,7 +11,7 @@ import pytest
 
 from streamer.analysis.quality import assess
 from streamer.counting.slide_map import SlideMap
-from streamer.run.session import STAGE
+from streamer.run.slide_stage import STAGE
 from streamer.sources.simulated import SlideParameters, VirtualSlide
 from streamer.sources.simulated.overlay import burn_in
 from streamer.stage import tracker as tracking
