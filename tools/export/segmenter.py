@@ -25,6 +25,7 @@ from engines.models.segmenter import CLASSES, LABELS
 from engines.zoo.figures import MeasuredOn
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
+from tools.data.masks import WHOLE_CELLS
 from tools.data.protocols import TEST
 from tools.evaluate.segmenter import evaluate
 from tools.export.cards import PUBLISHED, card_values, crop_input, write_figures, write_files
@@ -142,8 +143,8 @@ def main(argv: Sequence[str]) -> int:
     for part in (VALIDATION, TEST):
         command = f"python -m tools.evaluate {options.name} --part {part}"
         for name, entry in evaluate(segmenter, data_root(), part, settings["seed"]).items():
-            laboratory = "wbc_masks" if name == "all" else f"wbc_masks/{name}"
-            figures[MeasuredOn(laboratory, "", part)] = {"command": command, **entry}
+            dataset = {"all": "wbc_masks", WHOLE_CELLS: WHOLE_CELLS}.get(name, f"wbc_masks/{name}")
+            figures[MeasuredOn(dataset, "", part)] = {"command": command, **entry}
     write_figures(card, values, figures)
     print(f"{model}: {len(file) / 1e6:.1f} MB; {card}")
     return 0

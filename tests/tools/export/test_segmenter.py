@@ -18,7 +18,7 @@ from engines.backends.tensorrt.sizes import with_sizes  # noqa: E402
 from engines.geometry import crop_squares  # noqa: E402
 from engines.models.loading import load_segmenter  # noqa: E402
 from tests.cases import by_darkness  # noqa: E402
-from tests.tools.train.test_segmenter import root  # noqa: E402, F401
+from tests.tools.train.test_segmenter import root, root_with_krd  # noqa: E402, F401
 from tools.architectures.deeplabv3 import DeepLabV3  # noqa: E402
 from tools.data.masks import cell_box, crop_mask  # noqa: E402
 from tools.evaluate import segmenter as evaluate_segmenter  # noqa: E402
@@ -101,6 +101,23 @@ def test_an_evaluation_of_what_draws_the_truth(root: Path, tmp_path: Path) -> No
     assert 0.9 < found["all"]["mean_iou"] < found["all"]["mean_iou_but_edges"]
     assert 0.9 < found["all"]["mean_iou_at_input"] != found["all"]["mean_iou"]
     assert evaluate_segmenter.sheet(drawn).shape == (256, 8 * 128, 3)
+
+
+def test_an_evaluation_of_whole_cells(root_with_krd: Path) -> None:  # noqa: F811
+    drawn: list[np.ndarray] = []
+    segmenter = by_darkness(64, nucleus_below=100)
+    found = evaluate_segmenter.evaluate(segmenter, root_with_krd, "test", 0, drawn)
+    assert list(found) == ["cellavision", "jtsc", "all", "krd"]
+    assert set(found["krd"]) == {"cells", "global_accuracy", "cell_iou"}
+    assert found["krd"]["cells"] == 3
+    assert 0.95 < found["krd"]["cell_iou"] <= 1
+    assert 0.95 < found["all"]["cell_iou"] <= 1
+    assert found["all"]["cells"] == 4
+    assert len(drawn) == 7
+    assert not (drawn[-1][:128] == (0, 0, 255)).all(2).any()  # the mask draws no nucleus
+    assert (drawn[-1][128:] == (0, 0, 255)).all(2).any()
+    alone = evaluate_segmenter.evaluate(segmenter, root_with_krd, "test", 0, sets=["wbc_masks"])
+    assert alone == {name: found[name] for name in ("cellavision", "jtsc", "all")}
 
 
 def test_what_is_wrong_beside_a_border_is_an_edge() -> None:

@@ -20,7 +20,7 @@ from torch import nn  # noqa: E402
 from tools.data import masks  # noqa: E402
 from tools.data.augment import Augmentation  # noqa: E402
 from tools.data.masked_cells import Changes, batch_of, drawn, load_cells, surrounded  # noqa: E402
-from tools.data.masks import figures  # noqa: E402
+from tools.data.masks import CELL, figures  # noqa: E402
 from tools.train.loop import LAST, RESULTS, Loop  # noqa: E402
 from tools.train.segmenter import SegmenterTask, chosen_changes, confusion, loss_of, results, schedule_of  # noqa: E402
 
@@ -44,6 +44,31 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             lines.append(f"{laboratory}/{i}.png,{laboratory}/{i}-mask.png,monocyte")
     (tmp_path / "wbc_masks" / "labels.csv").write_text("\n".join(lines))
     return tmp_path
+
+
+BOTH = ("wbc_masks", "krd")
+
+
+@pytest.fixture
+def root_with_krd(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same cells in ten fields of krd, larger and beside the middle, their masks of 0 and 255 with a speck."""
+    lines, parts = ["file,class,x1,y1,x2,y2"], {}
+    folder = root / "krd" / "images" / "monocyte"
+    folder.mkdir(parents=True)
+    for i in range(10):
+        mask = np.zeros((120, 120), np.uint8)
+        cv2.circle(mask, (40, 70), 22, 1, -1)
+        cv2.circle(mask, (43, 67), 10, 2, -1)
+        shade = np.array([230, 150, 40], np.uint8)[mask]
+        cv2.imwrite(str(folder / f"{i}.jpg"), np.stack([shade] * 3, 2))
+        whole = np.where(mask > 0, 255, 0).astype(np.uint8)
+        whole[2:4, 2:4] = 255
+        cv2.imwrite(str(folder / f"{i}.mask.png"), whole)
+        lines.append(f"images/monocyte/{i}.jpg,monocyte,18,48,63,93")
+        parts[f"krd/images/monocyte/{i}.jpg"] = "validation" if i < 2 else "holdout" if i < 5 else "train"
+    (root / "krd" / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.setattr(masks, "load_splits", lambda root: parts)
+    return root
 
 
 class Tiny(nn.Sequential):
@@ -91,6 +116,14 @@ def test_figures_by_hand() -> None:
     assert got["mean_iou_of_three"] == pytest.approx((80 / 95 + 1 / 3) / 3)
     assert got["f1"] == pytest.approx((160 / 175 + 10 / 20) / 3)
     assert got["weighted_iou"] == pytest.approx((80 / 95 * 90 + 1 / 3 * 5) / 100)
+    assert got["cell_iou"] == pytest.approx(5 / (5 + 10 + 5))
+
+
+def test_figures_of_whole_cells_by_hand() -> None:
+    table = np.array([[80, 3, 2], [0, 0, 0], [0, 0, 0], [5, 6, 4]])
+    assert figures(table) == pytest.approx({"global_accuracy": 90 / 100, "cell_iou": 10 / 20})
+    parted = np.array([[80, 10, 0], [0, 5, 0], [5, 0, 0]])
+    assert figures(np.vstack([parted, [0, 0, 0]])) == figures(parted)
 
 
 def test_a_run_learns_and_goes_on_exactly(root: Path, tmp_path: Path) -> None:
@@ -217,6 +250,23 @@ def test_the_loss_of_overlap_by_hand() -> None:
     assert plain == pytest.approx(100 / 4)
     # one of two pixels of cytoplasm, one of two that are or are called nucleus; both sides of the fraction plus 1
     assert loss_of(logits, truth, 3.0) - plain == pytest.approx(3 * (1 - 2 / 3), abs=1e-4)
+
+
+def test_cells_of_krd_are_cropped_like_the_others(root_with_krd: Path) -> None:
+    cells = load_cells(root_with_krd, 48, 0, 1.3, BOTH)
+    assert cells.laboratories[:20] == load_cells(root_with_krd, 48, 0, 1.3).laboratories
+    assert cells.laboratories[20:] == ["krd"] * 10
+    assert cells.whole.tolist() == [False] * 20 + [True] * 10
+    assert cells.parts[20:] == ["validation"] * 2 + ["test"] * 3 + ["train"] * 5
+    assert set(np.unique(cells.masks[:20])) == {0, 1, 2}
+    assert set(np.unique(cells.masks[20:])) == {0, CELL}
+    for seed in (None, 0):
+        x, truth = batch_of(cells, np.arange(20, 30), None if seed is None else np.random.default_rng(seed))
+        filled = (truth == CELL).float().mean((1, 2))
+        assert ((filled > 0.2) & (filled < 0.75)).all()
+        if seed is None:  # a disc in a square of 1.3 times its side, the shade of the ground outside it
+            assert ((filled > 0.4) & (filled < 0.5)).all()
+            assert ((x.mean(1) < 0.75) == (truth == CELL)).float().mean() > 0.97
 
 
 def test_decay_shrinks_weights_and_bfloat16_learns(root: Path, tmp_path: Path) -> None:
