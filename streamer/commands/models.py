@@ -29,6 +29,7 @@ HEADLINES = {
     "mean_macro_f1": "mean macro-F1",
     "mean_unlike_training": "called unlike the training cells",
     "mean_iou": "mean IoU",
+    "cell_iou": "IoU of the whole cell",
 }
 """Figures that sum a model up, as they are called; the card has all of them."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from engines.geometry import crop_squares
 from tools.data import TRAIN
 from tools.data.augment import Augmentation, degrade, relight
-from tools.data.masks import cell_box, crop_mask, masked_parts, read_masked
+from tools.data.masks import WHOLE_CELLS, cell_box, crop_mask, masked_pictures
 
 STRETCH = 0.05
 """Of crops: deviation of the axes' scales."""
@@ -42,9 +42,9 @@ class Changes:
 
 @dataclass(frozen=True, eq=False)
 class MaskedCells:
-    """n cells: images uint8 (n, px, px, 3) BGR, masks uint8 (n, px, px) of the labels of `CLASSES`, the laboratory and
-    the part of each. Where they are crops, `wide` are the images and masks of twice the side around the same middles,
-    at the same scale."""
+    """n cells: images uint8 (n, px, px, 3) BGR, masks uint8 (n, px, px) of the labels of `CLASSES`, or those of
+    `WHOLE_CELLS` of background and `CELL`, the laboratory and the part of each. Where they are crops, `wide` are the
+    images and masks of twice the side around the same middles, at the same scale."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -58,15 +58,21 @@ class MaskedCells:
         """Indices of the cells of one part."""
         return np.flatnonzero(np.array(self.parts) == part)
 
+    @property
+    def whole(self) -> np.ndarray:
+        """bool (n,): the cells whose masks do not part nucleus from cytoplasm."""
+        return np.array([name == WHOLE_CELLS for name in self.laboratories], bool)
 
-def load_cells(root: Path, input_px: int, seed: int, margin: float | None = None) -> MaskedCells:
-    """All cells of wbc_masks: whole pictures resized to squares, or with `margin` the square around each cell, its
-    side `margin` times the longer side of the cell's box."""
-    with open(root / "wbc_masks" / "labels.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+
+def load_cells(
+    root: Path, input_px: int, seed: int, margin: float | None = None, sets: Sequence[str] = ("wbc_masks",)
+) -> MaskedCells:
+    """All cells of some of `MASK_SETS`: whole pictures resized to squares, or with `margin` the square around each
+    cell, its side `margin` times the longer side of the cell's box."""
+    pictures = masked_pictures(root, sets, seed)
     images, masks = [], []
-    for row in rows:
-        image, mask = read_masked(root, row)
+    for picture in pictures:
+        image, mask = picture.read()
         if margin is None:
             images.append(cv2.resize(image, (input_px, input_px), interpolation=cv2.INTER_AREA))
             masks.append(cv2.resize(mask, (input_px, input_px), interpolation=cv2.INTER_NEAREST))
@@ -74,8 +80,8 @@ def load_cells(root: Path, input_px: int, seed: int, margin: float | None = None
             box = cell_box(mask)
             images.append(crop_squares(image, box, (2 * input_px, 2 * input_px), 2 * margin)[0])
             masks.append(crop_mask(mask, box[0], 2 * input_px, 2 * margin))
-    laboratories = [row["image"].split("/")[0] for row in rows]
-    parts = masked_parts(root, rows, seed)
+    laboratories = [picture.laboratory for picture in pictures]
+    parts = [picture.part for picture in pictures]
     whole = np.stack(images), np.stack(masks)
     if margin is None:
         return MaskedCells(*whole, laboratories, parts)

@@ -1,22 +1,25 @@
-"""Measure a segmenter on the masks of wbc_masks, as the stream uses it: crops around the cell, through the engine.
+"""Measure a segmenter on the masks of wbc_masks and krd, as the stream uses it: crops around the cell, by the engine.
 
     python -m tools.evaluate deeplabv3-xception --part test --json runs/deeplabv3-xception/test.json
     python -m tools.evaluate runs/zoo/deeplabv3-xception.onnx --masks runs/masks
 
-`--part` is of the split that tools.train segmenter deals, by the same seed: by laboratory and class, 70, 10 and 20 %.
+`--part` is of the split that tools.train segmenter deals, by the same seed: by laboratory and class, 70, 10 and 20 %;
+of krd it is the part of every other model, the holdout part as `test`.
 IoU, accuracies and F1 are of the masks' own pixels, the labels brought to their size, so that networks of any input can
 be compared; F1 is the mean of background, cytoplasm and nucleus. `mean_iou_but_edges` counts what is wrong within one
 of these pixels of a border of the true mask as right: how much of the rest is a question of where exactly a border was
 drawn. `mean_iou_at_input` is of the network's pixels, the true masks brought to their size. The errors of the measures
-compare what the stream would publish with the same measures of the true masks. `--masks` draws truth (above) and what
-was found (below), nucleus red, cell green.
+compare what the stream would publish with the same measures of the true masks. `cell_iou` is of nucleus and cytoplasm
+taken together. The masks of krd show no more than that: it has `cell_iou` and `global_accuracy` of cell and background
+alone, and is no part of `all`, which is of wbc_masks. `--masks` draws truth (above) and what was found (below), nucleus
+red, cell green.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from engines.models.segmenter import CLASSES, Segmenter
 from engines.models.shape import Shape, measure
 from tools.commands import command_parser
 from tools.data import TRAIN, VALIDATION, data_root
-from tools.data.masks import cell_box, crop_mask, figures, masked_parts, read_masked
+from tools.data.masks import CELL, MASK_SETS, WHOLE_CELLS, cell_box, crop_mask, figures, masked_pictures
 from tools.data.protocols import TEST
 
 ACROSS, SHOWN_PX = 8, 128
@@ -40,20 +43,26 @@ MEASURES = ("nucleus_area_px", "cytoplasm_area_px", "nucleus_to_cytoplasm_ratio"
 
 
 def evaluate(
-    segmenter: Segmenter, root: Path, part: str, seed: int, drawn: list[np.ndarray] | None = None
+    segmenter: Segmenter,
+    root: Path,
+    part: str,
+    seed: int,
+    drawn: list[np.ndarray] | None = None,
+    sets: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Figures by laboratory, and of all; a picture of each cell is added to `drawn`."""
-    with open(root / "wbc_masks" / "labels.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    laboratories = [row["image"].split("/")[0] for row in rows]
-    parts = masked_parts(root, rows, seed)
+    """Figures by laboratory, and of all whose masks part nucleus from cytoplasm; a picture of each cell is added to
+    `drawn`. sets: some of `MASK_SETS`; None: wbc_masks, and what else of them is there."""
+    if sets is None:
+        sets = [name for name in MASK_SETS if name == "wbc_masks" or (root / name).is_dir()]
     size = segmenter.card.input.height_px  # type: ignore[union-attr]
     tables: dict[str, np.ndarray] = {}
+    cells: Counter[str] = Counter()
     pairs: dict[str, list[tuple[Shape, Shape]]] = {}
-    for row, laboratory, own in zip(rows, laboratories, parts, strict=True):
-        if own != part:
+    for picture in masked_pictures(root, sets, seed):
+        if picture.part != part:
             continue
-        image, mask = read_masked(root, row)
+        laboratory = picture.laboratory
+        image, mask = picture.read()
         box = cell_box(mask)
         crops = segmenter.crop(image, box)
         found = segmenter.segment(crops)[0]
@@ -61,18 +70,22 @@ def evaluate(
         side = square_around(box[0].tolist(), segmenter.margin)[2]
         full = crop_mask(mask, box[0], side, segmenter.margin)
         enlarged = resampled(found, side)
-        table = tables.setdefault(laboratory, np.zeros((3, len(CLASSES), len(CLASSES)), np.int64))
+        table = tables.setdefault(laboratory, np.zeros((3, CELL + 1, len(CLASSES)), np.int64))
         for place, (true, said) in enumerate(((full, enlarged), (but_edges(full, enlarged), enlarged), (truth, found))):
             np.add.at(table[place], (true.ravel(), said.ravel()), 1)
-        margins = (side / (box[0, 2] - box[0, 0]), side / (box[0, 3] - box[0, 1]))
-        both = measure(found, side, margins), measure(full, side, margins)
-        pairs.setdefault(laboratory, []).append(both)
+        cells[laboratory] += 1
+        if laboratory != WHOLE_CELLS:
+            margins = (side / (box[0, 2] - box[0, 0]), side / (box[0, 3] - box[0, 1]))
+            both = measure(found, side, margins), measure(full, side, margins)
+            pairs.setdefault(laboratory, []).append(both)
         if drawn is not None:
             drawn.append(np.vstack([outlined(crops[0], truth), outlined(crops[0], found)]))
-    out = {name: _entry(tables[name], pairs[name]) for name in sorted(tables)}
-    if tables:
+    out = {name: _entry(tables[name], pairs[name]) for name in sorted(pairs)}
+    if pairs:
         all_pairs = [pair for each in pairs.values() for pair in each]
-        out["all"] = _entry(np.sum(list(tables.values()), 0), all_pairs)
+        out["all"] = _entry(np.sum([tables[name] for name in pairs], 0), all_pairs)
+    if WHOLE_CELLS in tables:
+        out[WHOLE_CELLS] = _rounded({"cells": cells[WHOLE_CELLS], **figures(tables[WHOLE_CELLS][0])})
     return out
 
 
@@ -93,7 +106,7 @@ def but_edges(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def _entry(tables: np.ndarray, pairs: Sequence[tuple[Shape, Shape]]) -> dict[str, Any]:
-    """`tables` (3, 3, 3): confusion of the masks' own pixels, of those but edges, and of the network's."""
+    """`tables` (3, 4, 3): confusion of the masks' own pixels, of those but edges, and of the network's."""
     entry: dict[str, Any] = {"cells": len(pairs), **figures(tables[0])}
     for name, iou in entry.pop("iou").items():
         entry[f"{name}_iou"] = iou
@@ -105,6 +118,10 @@ def _entry(tables: np.ndarray, pairs: Sequence[tuple[Shape, Shape]]) -> dict[str
         entry[f"{name.removesuffix('_px')}_error_median"] = float(np.median(errors)) if errors else None
     entry["not_measured"] = sum(found.nucleus_to_cytoplasm_ratio is None for found, _ in pairs)
     entry["same_lobes"] = float(np.mean([found.nuclear_lobes == truth.nuclear_lobes for found, truth in pairs]))
+    return _rounded(entry)
+
+
+def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in entry.items()}
 
 
@@ -113,8 +130,8 @@ def outlined(crop: np.ndarray, labels: np.ndarray) -> np.ndarray:
     size = (SHOWN_PX, SHOWN_PX)
     out = cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR)
     large = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    for least, colour in ((1, (0, 255, 0)), (2, (0, 0, 255))):
-        outlines, _ = cv2.findContours((large >= least).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for inside, colour in ((large > 0, (0, 255, 0)), (large == CLASSES.index("nucleus"), (0, 0, 255))):
+        outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(out, outlines, -1, colour, 1)
     return np.asarray(out)
 
@@ -131,15 +148,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model")
     parser.add_argument("--part", choices=(TRAIN, VALIDATION, TEST), default=VALIDATION)
     parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--sets", help=f"comma-separated, of {','.join(MASK_SETS)} (default: those that are there)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--masks", type=Path, help="folder for pictures of the masks")
     options = parser.parse_args(argv)
+    sets = options.sets.split(",") if options.sets else None
+    if sets and not set(sets) <= set(MASK_SETS):
+        parser.error(f"--sets: got {options.sets}, expected some of {','.join(MASK_SETS)}")
     drawn: list[np.ndarray] | None = [] if options.masks else None
-    found = evaluate(load_segmenter(options.model), data_root(), options.part, options.seed, drawn)
-    keys = ("mean_iou", "nucleus_iou", "cytoplasm_iou", "global_accuracy", "f1", "nucleus_area_error_median")
+    found = evaluate(load_segmenter(options.model), data_root(), options.part, options.seed, drawn, sets)
+    keys = (
+        *("mean_iou", "nucleus_iou", "cytoplasm_iou", "cell_iou"),
+        *("global_accuracy", "f1", "nucleus_area_error_median"),
+    )
     shown = Table("set", "cells", *(key.replace("_", " ") for key in keys))
     for name, entry in found.items():
-        shown.add_row(name, str(entry["cells"]), *("-" if entry[k] is None else f"{entry[k]:.3f}" for k in keys))
+        shown.add_row(name, str(entry["cells"]), *("-" if entry.get(k) is None else f"{entry[k]:.3f}" for k in keys))
     Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(shown)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))

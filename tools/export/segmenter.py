@@ -25,11 +25,12 @@ from engines.models.segmenter import CLASSES, LABELS
 from engines.zoo.figures import MeasuredOn
 from tools.commands import command_parser
 from tools.data import VALIDATION, data_root
+from tools.data.masks import MASK_SETS, WHOLE_CELLS
 from tools.data.protocols import TEST
 from tools.evaluate.segmenter import evaluate
 from tools.export.cards import PUBLISHED, card_values, crop_input, write_figures, write_files
 from tools.graphs.conversion import to_onnx
-from tools.train.segmenter import build_network, measured_weights
+from tools.train.segmenter import DEFAULT_SETS, build_network, measured_weights
 
 NAME = "deeplabv3-xception"
 WHOLE_MARGIN = 1.5
@@ -79,6 +80,8 @@ def build_graph(network: nn.Module, input_px: int, views: int = 1) -> onnx.Model
 def train_commands(settings: dict[str, Any], out: str) -> list[str]:
     """What makes the run again, in `out`, after the runs that it began from."""
     words = [f"python -m tools.train segmenter --out {out}"]
+    if _sets(settings) != DEFAULT_SETS:
+        words.append(f"--sets {_sets(settings)}")
     for key in OPTIONS:
         value = settings[key]
         if value is not None:
@@ -88,13 +91,30 @@ def train_commands(settings: dict[str, Any], out: str) -> list[str]:
     before = settings["start_from"]
     if before is None:
         return [" ".join(words)]
-    earlier = json.loads((Path(before) / "settings.json").read_text())
-    return [*train_commands(earlier, before), " ".join([*words, f"--start-from {before}"])]
+    return [*train_commands(_settings_of(before), before), " ".join([*words, f"--start-from {before}"])]
+
+
+def data_of(settings: dict[str, Any]) -> list[str]:
+    """The sets that taught the weights of a run: its own, and those of the runs that it began from."""
+    before = settings["start_from"]
+    taught = {*_sets(settings).split(","), *([] if before is None else data_of(_settings_of(before)))}
+    return [name for name in MASK_SETS if name in taught]
+
+
+def _settings_of(run: str) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((Path(run) / "settings.json").read_text())
+    return settings
+
+
+def _sets(settings: dict[str, Any]) -> str:
+    return str(settings.get("sets", DEFAULT_SETS))  # runs from before the option do not have it
 
 
 def values_of(name: str, settings: dict[str, Any], parameters: int, views: int, file: bytes) -> dict[str, Any]:
     """The card as nested mappings, without figures."""
     chosen = {key: settings[key] for key in (*OPTIONS, *FLAGS)}
+    data = data_of(settings)
+    whole = WHOLE_CELLS in data
     return card_values(
         name,
         "segmenter",
@@ -109,9 +129,10 @@ def values_of(name: str, settings: dict[str, Any], parameters: int, views: int, 
         input=crop_input(settings["input_px"], [settings["margin"] or WHOLE_MARGIN]),
         classes=[{"name": label, "kind": "other"} for label in CLASSES],
         training={
-            "data": ["wbc_masks"],
+            "data": data,
             "split": "by laboratory and class, at random: 70 % training, 10 % validation, 20 % test; pictures of one "
-            "cell in one part",
+            "cell in one part"
+            + ("; krd by groups of pictures, as for every model, its holdout as test" if whole else ""),
             **{key: value for key, value in chosen.items() if value is not None},
             "starts": max(0, len(train_commands(settings, "")) - 1),
             "parameters": parameters,
@@ -119,6 +140,7 @@ def values_of(name: str, settings: dict[str, Any], parameters: int, views: int, 
             "notes": [
                 "The publication: input 224, all widths, no decoder, 40 epochs, whole pictures; global accuracy .99, "
                 "mean accuracy .98, mean IoU .97, weighted IoU .98, F1 1.0, on data of its own",
+                *(["Masks of krd are of the whole cell: they teach where it ends, not its nucleus"] if whole else []),
             ],
         },
     )
@@ -142,8 +164,8 @@ def main(argv: Sequence[str]) -> int:
     for part in (VALIDATION, TEST):
         command = f"python -m tools.evaluate {options.name} --part {part}"
         for name, entry in evaluate(segmenter, data_root(), part, settings["seed"]).items():
-            laboratory = "wbc_masks" if name == "all" else f"wbc_masks/{name}"
-            figures[MeasuredOn(laboratory, "", part)] = {"command": command, **entry}
+            dataset = {"all": "wbc_masks", WHOLE_CELLS: WHOLE_CELLS}.get(name, f"wbc_masks/{name}")
+            figures[MeasuredOn(dataset, "", part)] = {"command": command, **entry}
     write_figures(card, values, figures)
     print(f"{model}: {len(file) / 1e6:.1f} MB; {card}")
     return 0

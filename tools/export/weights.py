@@ -100,7 +100,8 @@ def _measured(task: str, model: Path, card: Card, limit: int | None) -> Mapping[
     if task == "groups":
         return groups.evaluate(str(model), VALIDATION, limit=limit)
     if task == "segmenter":
-        return segmenter.evaluate(load_segmenter(str(model)), data_root(), VALIDATION, int(card.training["seed"]))
+        seed = int(card.training["seed"])
+        return segmenter.evaluate(load_segmenter(str(model)), data_root(), VALIDATION, seed, sets=["wbc_masks"])
     return published.evaluate(load_classifier(str(model)), VALIDATION, limit=limit)
 
 

@@ -24,6 +24,7 @@ MEASURES: Mapping[str, str] = {
     "mean_iou": "mean IoU",
     "nucleus_iou": "IoU of the nucleus",
     "cytoplasm_iou": "IoU of the cytoplasm",
+    "cell_iou": "IoU of the whole cell",
     "wbc_recall": "recall of white cells",
     "recall": "recall of white cells",
     "ap50": "AP@0.5 of white cells",
@@ -31,7 +32,7 @@ MEASURES: Mapping[str, str] = {
 }
 """Keys of cards that sum a system up, in the order in which the table shows them."""
 COUNTS = ("cells", "pictures", "frames")
-OF_ALL = ("mean_iou", "weighted_iou")
+OF_ALL = ("mean_iou", "weighted_iou", "cell_iou")
 OF_WHAT = ("recall", "precision", "ap50", "iou")
 """What a key that ends so is of: a class."""
 

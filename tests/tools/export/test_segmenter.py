@@ -17,12 +17,15 @@ from engines.backends.tensorrt.operators import check_operators  # noqa: E402
 from engines.backends.tensorrt.sizes import with_sizes  # noqa: E402
 from engines.geometry import crop_squares  # noqa: E402
 from engines.models.loading import load_segmenter  # noqa: E402
+from engines.zoo.figures import MeasuredOn  # noqa: E402
 from tests.cases import by_darkness  # noqa: E402
-from tests.tools.train.test_segmenter import root  # noqa: E402, F401
+from tests.tools.train.test_segmenter import root, root_with_krd  # noqa: E402, F401
 from tools.architectures.deeplabv3 import DeepLabV3  # noqa: E402
+from tools.data.licences import data_licences  # noqa: E402
 from tools.data.masks import cell_box, crop_mask  # noqa: E402
 from tools.evaluate import segmenter as evaluate_segmenter  # noqa: E402
-from tools.export.segmenter import Labelled, build_graph, load_network, main, train_commands  # noqa: E402
+from tools.export.segmenter import Labelled, build_graph, data_of, load_network, main, train_commands  # noqa: E402
+from tools.report.figures import figures_of  # noqa: E402
 from tools.train import segmenter as train_segmenter  # noqa: E402
 
 OPTIONS = "--input-px 32 --margin 1.3 --share 0.05 --decoder --rates 1 2 --augment --average --cosine --epochs 1"
@@ -55,6 +58,51 @@ def test_the_file_says_what_the_network_says(run: Path, tmp_path: Path) -> None:
     }
     assert "--decoder" in card.build[0]
     assert "--rates 1 2 " in card.build[0]
+
+
+def test_a_card_names_krd_where_it_taught(
+    root_with_krd: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEUKOSTREAM_DATA", str(root_with_krd))
+    train_segmenter.main(["--out", str(tmp_path / "run"), *OPTIONS.split(), "--sets", "wbc_masks,krd"])
+    assert set(json.loads((tmp_path / "run" / "results.json").read_text())["krd"]) == {
+        *("cells", "global_accuracy", "cell_iou")
+    }
+    assert main([str(tmp_path / "run"), "--name", "toy", "--out", str(tmp_path / "zoo")]) == 0
+    card = load_segmenter(str(tmp_path / "zoo" / "toy.onnx")).card
+    assert card.licence == "GPL-3.0, as the data that trained it (wbc_masks)"
+    assert list(card.training["data"]) == ["wbc_masks", "krd"]
+    assert list(card.training["data_licences"]) == data_licences(["wbc_masks", "krd"])
+    assert "krd" in card.training["split"]
+    assert card.build[0].startswith(
+        "python -m tools.train segmenter --out runs/deeplabv3-xception --sets wbc_masks,krd "
+    )
+    sets = ("wbc_masks/cellavision", "wbc_masks/jtsc", "wbc_masks", "krd")
+    assert list(card.figures) == [(name, "", part) for part in ("validation", "test") for name in sets]
+    krd = card.figures[MeasuredOn("krd", "", "test")]
+    assert set(krd) == {"command", "cells", "global_accuracy", "cell_iou"}
+    shown = list(figures_of(card, card.figures, len(card.classes)))
+    assert [(figure.place, set(figure.values)) for figure in shown if figure.data_set == "krd"] == [
+        ("home", {"cell_iou"})
+    ] * 2
+    assert all(set(figure.classes) <= {"background", "cytoplasm", "nucleus"} for figure in shown)
+
+
+def test_data_of_earlier_runs_taught_too(run: Path, tmp_path: Path) -> None:
+    settings = json.loads((run / "settings.json").read_text())
+    assert data_of(settings) == ["wbc_masks"]
+    assert "--sets" not in train_commands(settings, "out")[0]
+    earlier = {key: value for key, value in settings.items() if key != "sets"}
+    assert data_of(earlier) == ["wbc_masks"]  # a run from before the option
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "settings.json").write_text(json.dumps({**settings, "sets": "wbc_masks,krd"}))
+    later = {**settings, "start_from": str(tmp_path / "before")}
+    assert data_of(later) == ["wbc_masks", "krd"]
+    first, second = train_commands(later, "out")
+    assert "--sets wbc_masks,krd" in first
+    assert "--sets" not in second
 
 
 def test_mirrored_views_are_looked_at_together() -> None:
@@ -101,6 +149,23 @@ def test_an_evaluation_of_what_draws_the_truth(root: Path, tmp_path: Path) -> No
     assert 0.9 < found["all"]["mean_iou"] < found["all"]["mean_iou_but_edges"]
     assert 0.9 < found["all"]["mean_iou_at_input"] != found["all"]["mean_iou"]
     assert evaluate_segmenter.sheet(drawn).shape == (256, 8 * 128, 3)
+
+
+def test_an_evaluation_of_whole_cells(root_with_krd: Path) -> None:  # noqa: F811
+    drawn: list[np.ndarray] = []
+    segmenter = by_darkness(64, nucleus_below=100)
+    found = evaluate_segmenter.evaluate(segmenter, root_with_krd, "test", 0, drawn)
+    assert list(found) == ["cellavision", "jtsc", "all", "krd"]
+    assert set(found["krd"]) == {"cells", "global_accuracy", "cell_iou"}
+    assert found["krd"]["cells"] == 3
+    assert 0.95 < found["krd"]["cell_iou"] <= 1
+    assert 0.95 < found["all"]["cell_iou"] <= 1
+    assert found["all"]["cells"] == 4
+    assert len(drawn) == 7
+    assert not (drawn[-1][:128] == (0, 0, 255)).all(2).any()  # the mask draws no nucleus
+    assert (drawn[-1][128:] == (0, 0, 255)).all(2).any()
+    alone = evaluate_segmenter.evaluate(segmenter, root_with_krd, "test", 0, sets=["wbc_masks"])
+    assert alone == {name: found[name] for name in ("cellavision", "jtsc", "all")}
 
 
 def test_what_is_wrong_beside_a_border_is_an_edge() -> None:
