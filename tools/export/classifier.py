@@ -40,6 +40,7 @@ from tools.metrics import classification as measures
 from tools.metrics.abnormal import COVERED, FEWEST_CELLS, HOME, MATURE, Chosen, Predicted, views_of
 from tools.metrics.slide_flags import card_rows, choose, flag_cells
 from tools.train import loop
+from tools.train.average import command_of
 from tools.train.classifier import (
     ATTRIBUTE_SIZES,
     NEVER_TAUGHT,
@@ -52,7 +53,6 @@ from tools.train.classifier import (
     load_network,
     sampling_weights,
 )
-from tools.train.options import train_command
 
 PLACES = {"efficientnet-lite0": efficientnet_lite.PLACES, "mobilenetv3-small": mobilenetv3.PLACES}
 CLASS_OFFSETS = {
@@ -139,8 +139,11 @@ def build_graph(network: CellNetwork, recipe: Recipe, fitted: Fitted) -> onnx.Mo
     return graph_of(whole, whole.outputs, recipe.input_px)
 
 
-def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted) -> dict[str, Any]:
-    """The card as nested mappings, without figures."""
+def values_of(
+    name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted, mean_of: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The card as nested mappings, without figures; `mean_of`: what a checkpoint of tools.train average is the mean of,
+    None for one of a run."""
     without = [name for name in recipe.without.split(",") if name]
     return card_values(
         name,
@@ -159,7 +162,7 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
         slide_flags=card_rows(fitted.slide_flags) or None,
         training={
             "data": taught_sets(recipe),
-            "command": train_command("classifier", recipe),
+            "command": command_of(recipe, mean_of),
             "steps": step,
             "steps_of_the_recipe": recipe.steps,
             "never_taught": [*NEVER_TAUGHT, *without],
@@ -168,9 +171,19 @@ def values_of(name: str, recipe: Recipe, step: int, data: bytes, fitted: Fitted)
             "class_offsets": [CLASS_OFFSETS.get(c, 0.0) for c in ABNORMAL_CLASSES],
             "temperature": round(fitted.temperature, 4),
             "novelty_threshold_for_refused": REFUSED,
-            "notes": list(NOTES),
+            "notes": [*NOTES, *notes_of_mean(mean_of)],
         },
     )
+
+
+def notes_of_mean(mean_of: Mapping[str, Any] | None) -> list[str]:
+    """What the card of a mean has to say of it; nothing where it is none."""
+    if mean_of is None:
+        return []
+    notes = ["the weights are the mean of those of two runs; settings and steps are given of the second"]
+    if sha256 := mean_of["first_sha256"]:
+        notes.append(f"the weights of the first were those of its graph, in half precision, sha256 {sha256}")
+    return notes
 
 
 def tempered(found: Predicted, temperature: float) -> Predicted:
@@ -232,6 +245,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     """Write OUT/NAME.onnx and OUT/NAME.toml with figures of `parts`; the path of the card. `cells`: the folder of the
     stored cells."""
     network, recipe, step = load_network(checkpoint)
+    mean_of = loop.load_checkpoint(checkpoint).get(loop.MEAN_OF)
     stored = load_cells(recipe, cells)
     left_out = [recipe.leave_out] if recipe.leave_out else []
     gaussians = fit_gaussians(network, recipe, stored)
@@ -243,7 +257,7 @@ def export(checkpoint: Path, name: str, out: Path, risk: float, parts: Sequence[
     fitted = dataclasses.replace(fit(found, risk), novelty=(gaussians, calibration))
     graph = narrowed(build_graph(network, recipe, fitted))
     data = graph.SerializeToString()
-    values = values_of(name, recipe, step, data, fitted)
+    values = values_of(name, recipe, step, data, fitted, mean_of)
     _, path = write_files(values, data, out)
     write_figures(path, values, figures_of(classifier_of(widened(graph), values), name, parts, left_out))
     return path

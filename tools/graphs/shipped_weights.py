@@ -50,6 +50,17 @@ def begin_with_graph(network: nn.Module, weights: Mapping[str, Tensor], batches:
 
     ValueError where the network has a tensor that the graph lacks, or of another shape.
     """
+    folded = put_folded(network, weights)
+    for name, (mean, variance) in _statistics(network, folded, batches).items():
+        _set(folded[name], mean, variance, weights[f"{name}.bias"])
+
+
+def put_folded(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, nn.BatchNorm2d]:
+    """Make `network` give what the graph of `weights` gives in evaluation mode; by the name of each convolution that
+    has a folded normalisation the one after it, which adds its bias and knows no pictures yet (mean 0, variance 1).
+
+    ValueError where the network has a tensor that the graph lacks, or of another shape.
+    """
     state = network.state_dict()
     names = {module: name for name, module in network.named_modules()}
     folded = {
@@ -72,9 +83,7 @@ def begin_with_graph(network: nn.Module, weights: Mapping[str, Tensor], batches:
         value.copy_(given)
     for name, norm in folded.items():
         _set(norm, torch.zeros(norm.num_features), torch.ones(norm.num_features), weights[f"{name}.bias"])
-    for name, (mean, variance) in _statistics(network, folded, batches).items():
-        norm = folded[name]
-        _set(norm, mean, variance, weights[f"{name}.bias"])
+    return folded
 
 
 def _normalised(network: nn.Module) -> dict[str, nn.BatchNorm2d]:

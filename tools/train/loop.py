@@ -32,6 +32,8 @@ from streamer.run.tuning import keep_all_freed_memory
 T = TypeVar("T")
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 LAST, BEST, RESULTS = "last.pt", "best.pt", "results.jsonl"
+MEAN_OF = "mean_of"
+"""The key under which a checkpoint that is the mean of two runs says of which (tools.train average)."""
 _REWARMED_STEPS = 300
 """Over so many steps the rate rises again where a packed checkpoint brought no state of the optimizer."""
 _ORDER = 1
@@ -120,8 +122,13 @@ class Loop(Generic[NetworkT]):
         return network.eval()
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint, a packed one too. ValueError where it is of other settings."""
+        """Go on from a checkpoint, a packed one too. ValueError where it is of other settings, or a mean of runs."""
         state = load_checkpoint(path)
+        if MEAN_OF in state:
+            raise ValueError(
+                f"{path}: got the mean of two runs, whose normalisations have no statistics of pictures, expected a "
+                "run; go on from one of the two"
+            )
         if "settings" not in state or ("average" in state) != (self.average is not None):
             raise ValueError(
                 f"{path}: got {', '.join(state)}, expected settings and {'an' if self.average else 'no'} average; "

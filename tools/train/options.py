@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,6 +67,16 @@ def train_command(name: str, settings: Any) -> str:
                 else f"--{option} {value}"
             )
     return " ".join(words)
+
+
+def mean_command(first: str, second: str, share: float) -> str:
+    """The commands of two runs, each with a folder of its own, and the one that averages their weights."""
+    runs = [
+        re.sub(r"\bruns/(?=(first|second|classifier)\b)", f"runs/{name}/", command)
+        for name, command in (("first", first), ("second", second))
+    ]
+    files = "runs/first/classifier/last.pt runs/second/classifier/last.pt"
+    return "; ".join([*runs, f"python -m tools.train average {files} --share {share} --out runs/classifier/last.pt"])
 
 
 def plain_settings(options: argparse.Namespace) -> dict[str, Any]:
