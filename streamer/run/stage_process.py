@@ -33,6 +33,7 @@ from streamer.run.stage_server import (
     Measure,
     Measured,
     Place,
+    Ready,
     Request,
     Restore,
     StageState,
@@ -106,7 +107,9 @@ class StageProcess:
         self._slides = 0
 
     def stage(self, ignored_px: BoxesPx = ()) -> RemoteStage:
-        """That of the next slide."""
+        """That of the next slide, once the process is there: a first frame is not to wait for it."""
+        if not self._slides:
+            self.answer(Ready)
         self._slides += 1
         self.send(Begin(self._slides, ignored_px))
         return RemoteStage(self, self._slides)

@@ -123,8 +123,13 @@ class Fault:
     """Whether it is of what a slide was to go on with."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The first word of the process, which takes most of a second to start."""
+
+
 Request = Measure | Begin | Kept | Restore | Place | Finish
-Answer = Measured | StageState | Told | Finished | Fault
+Answer = Ready | Measured | StageState | Told | Finished | Fault
 
 
 class StageServer:
@@ -201,6 +206,7 @@ def serve(pipe: Connection, pipes: Sequence[Connection]) -> None:
 
 def _serve_source(pipe: Connection) -> None:
     server, reader, writer = StageServer(), ObjectReader(), ObjectWriter()
+    pipe.send_bytes(writer.write(Ready()))
     while True:
         answer: Answer | None
         try:

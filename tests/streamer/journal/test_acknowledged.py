@@ -59,7 +59,7 @@ def test_what_was_answered_to_a_sender_is_in_the_journal_after_a_kill(kills, tmp
     journal = tmp_path / "scope.db"
     endpoint = f"tcp://127.0.0.1:{free_port}"
     run = ("run", "--source", f"slide=imagezmq:{endpoint},pattern=req", "--mode", "analysis", "--journal", journal)
-    sender = Sender(endpoint, images() * max(1, kills // 8))
+    sender = Sender(endpoint, images() * max(1, kills // 4))
     try:
         for number in range(kills + 1):
             child = runner.start(*run, "--resume")

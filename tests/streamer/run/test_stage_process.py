@@ -135,6 +135,7 @@ def test_frames_may_change_their_size(processes: StageProcesses) -> None:
 
 def test_what_is_wrong_with_a_frame_is_said_here(processes: StageProcesses) -> None:
     process = processes.by_source["fault"]
+    process.stage()
     frame = Frame("fault", 0, 0, np.zeros((4, 900, 3), np.uint8))
     process.begin(frame)
     with pytest.raises(LeukostreamError, match="too narrow to register"):
