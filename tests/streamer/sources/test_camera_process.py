@@ -291,3 +291,16 @@ def test_nobody_can_be_asked_who_has_ended() -> None:
     with pytest.raises(ProcessEndedError):
         process.send(None)
     process.end()
+
+
+def test_a_program_that_starts_one_at_its_top_level_does_not_begin_again(tmp_path: Path) -> None:
+    """As every script does that opens a run or a camera without `if __name__ == "__main__"`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from streamer.sources.own_process import answer_of\n"
+        "import os\n"
+        "print('begins')\n"
+        "print(answer_of(os.getpid, 60) != os.getpid())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["begins", "True"]
