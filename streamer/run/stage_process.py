@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -52,6 +54,9 @@ HANGS_S = 120.0
 """A process that does not answer for so long hangs; the joining of many islands at a slide's end takes seconds."""
 
 ENDS_WITHIN_S = 1.0
+
+SHARED = "/dev/shm"
+"""Where Linux keeps shared memory, of which it has so much and no more."""
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
@@ -100,8 +105,9 @@ class StageProcess:
         self._writer, self._reader = ObjectWriter(), ObjectReader()
         self._rooms: deque[SharedMemory] = deque()
         """Free ones."""
-        self._lent: dict[int, tuple[SharedMemory, float]] = {}
-        """By frame_id: where the pixels of frames lie that are on their way, and how many ms each had waited before."""
+        self._lent: dict[int, tuple[SharedMemory | None, float]] = {}
+        """By frame_id: where the pixels of frames lie that are on their way, None of those that were sent, and how many
+        ms each had waited before."""
         self._measured: dict[int, Measured] = {}
         """By frame_id: of frames whose turn has not come."""
         self._slides = 0
@@ -120,12 +126,19 @@ class StageProcess:
             return
         waited_ms = (self._now_ns() - frame.captured_ns) / 1e6
         room = self._room(frame.image.nbytes)
+        if room is None:
+            self._write(frame, None, frame.image.tobytes(), waited_ms)
+            return
         assert room.buf is not None
         pixels = np.frombuffer(room.buf, np.uint8, frame.image.nbytes).reshape(frame.image.shape)
         pixels[:] = frame.image
         del pixels  # shared memory with a view of it does not close
+        self._write(frame, room, b"", waited_ms)
+
+    def _write(self, frame: Frame, room: SharedMemory | None, pixels: bytes, waited_ms: float) -> None:
         self._lent[frame.frame_id] = room, waited_ms
-        self.send(Measure(frame.frame_id, room.name, frame.height, frame.width, bool(frame.moving)))
+        name = None if room is None else room.name
+        self.send(Measure(frame.frame_id, name, pixels, frame.height, frame.width, bool(frame.moving)))
 
     def measured(self, frame: Frame) -> MeasuredFrame:
         """What `begin` came to, once for each frame."""
@@ -133,7 +146,8 @@ class StageProcess:
             self._note(self._receive())
         found = self._measured.pop(frame.frame_id)
         room, waited_ms = self._lent.pop(frame.frame_id)
-        self._rooms.append(room)
+        if room is not None:
+            self._rooms.append(room)
         return MeasuredFrame(frame, None, None, found.quality, {"queue": waited_ms, "prepare": found.took_ms})
 
     def answer(self, kind: type[AnswerT]) -> AnswerT:
@@ -151,7 +165,7 @@ class StageProcess:
 
     def close(self) -> None:
         self._pipe.close()
-        for room in (*self._rooms, *(room for room, _ in self._lent.values())):
+        for room in (*self._rooms, *(room for room, _ in self._lent.values() if room is not None)):
             room.close()
             with contextlib.suppress(FileNotFoundError):
                 room.unlink()
@@ -179,14 +193,29 @@ class StageProcess:
             "there is a journal the run goes on with --resume"
         )
 
-    def _room(self, size_bytes: int) -> SharedMemory:
+    def _room(self, size_bytes: int) -> SharedMemory | None:
         while self._rooms:
             room = self._rooms.popleft()
             if room.size >= size_bytes:
                 return room
             room.close()
             room.unlink()
-        return SharedMemory(create=True, size=size_bytes)
+        return shared_memory(size_bytes)
+
+
+_making = threading.Lock()
+
+
+def shared_memory(size_bytes: int) -> SharedMemory | None:
+    """So much of it, zero; None where the system has no more. A container has 64 MB as a rule, and whoever writes
+    beyond is killed: so all is written once, by one thread at a time, where twice as much was free."""
+    with _making:
+        if Path(SHARED).is_dir() and shutil.disk_usage(SHARED).free < 2 * size_bytes:
+            return None
+        room = SharedMemory(create=True, size=size_bytes)
+        assert room.buf is not None
+        room.buf[:] = bytes(room.size)
+        return room
 
 
 class RemoteStage:

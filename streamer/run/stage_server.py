@@ -35,10 +35,13 @@ MOST_ROOMS = 32
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A frame whose pixels, uint8 (height, width, 3) BGR, are at the beginning of a shared memory. Answer: Measured."""
+    """A frame whose pixels, uint8 (height, width, 3) BGR, are at the beginning of a shared memory, or here.
+    Answer: Measured."""
 
     frame_id: int
-    room: str
+    room: str | None
+    pixels: bytes
+    """Empty where there is a room."""
     height: int
     width: int
     moving: bool
@@ -177,17 +180,21 @@ class StageServer:
 
     def _measure(self, request: Measure) -> Measured:
         started = time.perf_counter()
-        if request.room not in self._rooms:
-            if len(self._rooms) == MOST_ROOMS:
-                self.close()
-            self._rooms[request.room] = SharedMemory(request.room)
-        memory = self._rooms[request.room].buf
-        assert memory is not None
+        held = request.pixels if request.room is None else self._shared(request.room)
         size = request.height * request.width * 3
-        image = np.frombuffer(memory, np.uint8, size).reshape(request.height, request.width, 3)
+        image = np.frombuffer(held, np.uint8, size).reshape(request.height, request.width, 3)
         prepared, quality = measured_image(image, moving=request.moving)
         self._prepared[request.frame_id] = prepared, quality.accepted
         return Measured(request.frame_id, quality, (time.perf_counter() - started) * 1000)
+
+    def _shared(self, room: str) -> memoryview:
+        if room not in self._rooms:
+            if len(self._rooms) == MOST_ROOMS:
+                self.close()
+            self._rooms[room] = SharedMemory(room)
+        memory = self._rooms[room].buf
+        assert memory is not None
+        return memory
 
 
 def _state_of(stage: OwnStage) -> StageState:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from streamer.looking.owed import OwedLooks
 from streamer.protocol.factory import MessageFactory
 from streamer.protocol.messages import DifferentialMessage, EndMessage, FrameMessage
 from streamer.records import Frame, StagePoint
+from streamer.run import stage_process
 from streamer.run.pipeline import Limits, Pipeline, RunOutputs
 from streamer.run.session import SlideSession
 from streamer.run.slide_stage import OwnStage
@@ -131,6 +134,24 @@ def test_frames_may_change_their_size(processes: StageProcesses) -> None:
         measured = process.measured(frame)
         assert measured.quality == own(frame).quality
         remote.place(measured)
+
+
+def test_a_system_without_shared_memory_sends_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container whose 64 MB are used up does: what writes beyond them would be killed."""
+    monkeypatch.setattr(stage_process.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(stage_process, "SHARED", str(Path(__file__).parent))
+    monkeypatch.setattr(stage_process, "SharedMemory", None)
+    started = StageProcesses(["slide"], 2)
+    try:
+        process = started.by_source["slide"]
+        remote, here = process.stage(), OwnStage()
+        for frame in wandering(4):
+            process.begin(frame)
+            measured = process.measured(frame)
+            assert measured.quality == own(frame).quality
+            assert remote.place(measured).placement == here.place(own(frame)).placement
+    finally:
+        started.end()
 
 
 def test_what_is_wrong_with_a_frame_is_said_here(processes: StageProcesses) -> None:
