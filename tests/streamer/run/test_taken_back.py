@@ -143,17 +143,16 @@ frames = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), st.l
 @given(st.lists(frames, max_size=12), st.integers(0, 12))
 def test_what_was_told_is_what_is_counted_after_every_frame(shown, merge_at):
     """Three islands that see one grid of places, and become one at some time; cells of any kind come and go."""
-    with pytest.MonkeyPatch.context() as patch:
-        told = Told(patch)
-        seen = set()
-        for number, (island, x, y, found) in enumerate(shown):
-            merged = number >= merge_at
-            corrections = [Correction(one, 0, 0.0, 0.0) for one in sorted(seen) if one] if number == merge_at else []
-            seen.add(island)
-            placement = Placement(
-                StagePosition(0 if merged else island, 50.0 * x, 50.0 * y, 1.0), island, None, tuple(corrections)
-            )
-            told.show(placement, *((50 * i - 50 * x + 5, 50 * j - 50 * y + 5, *rest) for i, j, *rest in found))
-            told.check()
-        told.finish()
+    told = Told()
+    seen = set()
+    for number, (island, x, y, found) in enumerate(shown):
+        merged = number >= merge_at
+        corrections = [Correction(one, 0, 0.0, 0.0) for one in sorted(seen) if one] if number == merge_at else []
+        seen.add(island)
+        placement = Placement(
+            StagePosition(0 if merged else island, 50.0 * x, 50.0 * y, 1.0), island, None, tuple(corrections)
+        )
+        told.show(placement, *((50 * i - 50 * x + 5, 50 * j - 50 * y + 5, *rest) for i, j, *rest in found))
         told.check()
+    told.finish()
+    told.check()
