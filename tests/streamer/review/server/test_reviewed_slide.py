@@ -54,7 +54,7 @@ class Follower:
     def _follow(self, endpoint: str) -> None:
         with Subscriber(endpoint, ["differential."]) as subscriber:
             while not self._over.is_set():
-                received = subscriber.receive(50)
+                received = subscriber.receive(0.05)
                 if received is not None and isinstance(received.message, DifferentialMessage):
                     self.newest = received.message
 
