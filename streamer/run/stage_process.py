@@ -207,12 +207,15 @@ _making = threading.Lock()
 
 
 def shared_memory(size_bytes: int) -> SharedMemory | None:
-    """So much of it, zero; None where the system has no more. A container has 64 MB as a rule, and whoever writes
-    beyond is killed: so all is written once, by one thread at a time, where twice as much was free."""
+    """So much of it, zero; None where the system gives none. A container has 64 MB as a rule, and whoever writes beyond
+    is killed: so all is written once, by one thread at a time, where twice as much was free."""
     with _making:
         if Path(SHARED).is_dir() and shutil.disk_usage(SHARED).free < 2 * size_bytes:
             return None
-        room = SharedMemory(create=True, size=size_bytes)
+        try:
+            room = SharedMemory(create=True, size=size_bytes)
+        except OSError:  # too many files, or a limit of their size, which this counts as
+            return None
         assert room.buf is not None
         room.buf[:] = bytes(room.size)
         return room

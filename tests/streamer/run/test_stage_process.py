@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -136,11 +137,17 @@ def test_frames_may_change_their_size(processes: StageProcesses) -> None:
         remote.place(measured)
 
 
-def test_a_system_without_shared_memory_sends_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a container whose 64 MB are used up does: what writes beyond them would be killed."""
-    monkeypatch.setattr(stage_process.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+def no_room(**_how: Any) -> None:
+    raise OSError(errno.EFBIG, "File too large")
+
+
+@pytest.mark.parametrize("free", [1000, 10**12])
+def test_a_system_without_shared_memory_sends_the_pixels(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container whose 64 MB are used up does, where what writes beyond them would be killed; and where there is
+    more, and it may not be had."""
+    monkeypatch.setattr(stage_process.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     monkeypatch.setattr(stage_process, "SHARED", str(Path(__file__).parent))
-    monkeypatch.setattr(stage_process, "SharedMemory", None)
+    monkeypatch.setattr(stage_process, "SharedMemory", None if free == 1000 else no_room)
     started = StageProcesses(["slide"], 2)
     try:
         process = started.by_source["slide"]
