@@ -5,12 +5,14 @@ One thread a source, which answers one request after the other; a frame's pixels
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
+from queue import SimpleQueue
 
 import cv2
 import numpy as np
@@ -212,17 +214,27 @@ def serve(pipe: Connection, pipes: Sequence[Connection]) -> None:
 
 
 def _serve_source(pipe: Connection) -> None:
+    """Requests are taken in whenever they come: whoever sends one may not be there for an answer before it is sent."""
+    waiting: SimpleQueue[bytes | None] = SimpleQueue()
+    threading.Thread(target=_take_in, args=(pipe, waiting), daemon=True).start()
     server, reader, writer = StageServer(), ObjectReader(), ObjectWriter()
-    pipe.send_bytes(writer.write(Ready()))
-    while True:
-        answer: Answer | None
-        try:
-            answer = server.answer(reader.read(pipe.recv_bytes()))
-        except (EOFError, OSError):
-            return
-        except LeukostreamError as error:
-            answer = Fault(str(error))
-        except Exception as error:
-            answer = Fault(f"got {type(error).__name__} ({error}) where a frame is placed, expected none")
-        if answer is not None:
-            pipe.send_bytes(writer.write(answer))
+    with contextlib.suppress(OSError):
+        pipe.send_bytes(writer.write(Ready()))
+        while (request := waiting.get()) is not None:
+            answer: Answer | None
+            try:
+                answer = server.answer(reader.read(request))
+            except LeukostreamError as error:
+                answer = Fault(str(error))
+            except Exception as error:
+                answer = Fault(f"got {type(error).__name__} ({error}) where a frame is placed, expected none")
+            if answer is not None:
+                pipe.send_bytes(writer.write(answer))
+
+
+def _take_in(pipe: Connection, waiting: SimpleQueue[bytes | None]) -> None:
+    """Until the other side is gone; None then."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            waiting.put(pipe.recv_bytes())
+    waiting.put(None)

@@ -152,8 +152,11 @@ def test_a_system_without_shared_memory_sends_the_pixels(free: int, monkeypatch:
     try:
         process = started.by_source["slide"]
         remote, here = process.stage(), OwnStage()
-        for frame in wandering(4):
+        frames = wandering(12)
+        for frame in frames:  # all at once, and before anybody waits for an answer, so that no pipe holds it
             process.begin(frame)
+            remote.expect(frame)
+        for frame in frames:
             measured = process.measured(frame)
             assert measured.quality == own(frame).quality
             assert remote.place(measured).placement == here.place(own(frame)).placement
