@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from streamer.commands.run import build
+from streamer.run.stage_process import StageProcesses
 from tests import requirements
 from tests.requirements import pytest_addoption, pytest_make_collect_report, pytest_runtest_makereport
 
@@ -38,6 +40,13 @@ def _ctrl_c_as_before() -> Iterator[None]:
     if after is not before:
         signal.signal(signal.SIGINT, before)
         pytest.fail(f"Ctrl-C was left to {after}, expected {before} as before the test")
+
+
+@pytest.fixture(autouse=True)
+def _frames_placed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in the tests' own process start no process to place frames in: that would take a second of each of hundreds.
+    Runs in processes of their own do, as do the tests of it."""
+    monkeypatch.setattr(build, "stage_processes", lambda sources: StageProcesses((), 1))
 
 
 @pytest.fixture

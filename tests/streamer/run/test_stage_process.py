@@ -18,6 +18,7 @@ from engines.base import LeukostreamError
 from streamer.analysis.analyser import Analyser
 from streamer.analysis.measured import MeasuredFrame, measured_image
 from streamer.commands.run import build
+from streamer.commands.run.build import stage_processes
 from streamer.counting.decision import ClassDecision
 from streamer.looking.decision import Decider
 from streamer.looking.owed import OwedLooks
@@ -249,5 +250,5 @@ def test_there_is_a_process_where_there_is_a_core_for_it(
     monkeypatch.setattr(build, "usable_cores", lambda: cores)
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
     monkeypatch.setattr(build, "StageProcesses", lambda sources, most: started.append(list(sources)))
-    build.stage_processes(["a", "b"])
+    stage_processes(["a", "b"])
     assert [len(sources) for sources in started] == [expected]
