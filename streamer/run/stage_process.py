@@ -6,7 +6,6 @@ process they wait for the lock of the interpreter, and models and count wait for
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import shutil
 import threading
@@ -105,6 +104,11 @@ class StageProcess:
         self._writer, self._reader = ObjectWriter(), ObjectReader()
         self._rooms: deque[SharedMemory] = deque()
         """Free ones."""
+        self._named: set[str] = set()
+        """Names of those that the process has not opened yet: of the others the name is gone, so that they go with the
+        last of both, however they end."""
+        self._gone: list[str] = []
+        """Names of those that are used no more, as the process is to be told."""
         self._lent: dict[int, tuple[SharedMemory | None, float]] = {}
         """By frame_id: where the pixels of frames lie that are on their way, None of those that were sent, and how many
         ms each had waited before."""
@@ -138,7 +142,8 @@ class StageProcess:
     def _write(self, frame: Frame, room: SharedMemory | None, pixels: bytes, waited_ms: float) -> None:
         self._lent[frame.frame_id] = room, waited_ms
         name = None if room is None else room.name
-        self.send(Measure(frame.frame_id, name, pixels, frame.height, frame.width, bool(frame.moving)))
+        gone, self._gone = tuple(self._gone), []
+        self.send(Measure(frame.frame_id, name, pixels, frame.height, frame.width, bool(frame.moving), gone))
 
     def measured(self, frame: Frame) -> MeasuredFrame:
         """What `begin` came to, once for each frame."""
@@ -147,6 +152,9 @@ class StageProcess:
         found = self._measured.pop(frame.frame_id)
         room, waited_ms = self._lent.pop(frame.frame_id)
         if room is not None:
+            if room.name in self._named:
+                self._named.remove(room.name)
+                room.unlink()
             self._rooms.append(room)
         return MeasuredFrame(frame, None, None, found.quality, {"queue": waited_ms, "prepare": found.took_ms})
 
@@ -167,8 +175,9 @@ class StageProcess:
         self._pipe.close()
         for room in (*self._rooms, *(room for room, _ in self._lent.values() if room is not None)):
             room.close()
-            with contextlib.suppress(FileNotFoundError):
+            if room.name in self._named:
                 room.unlink()
+        self._named.clear()
         self._rooms.clear()
         self._lent.clear()
 
@@ -198,9 +207,12 @@ class StageProcess:
             room = self._rooms.popleft()
             if room.size >= size_bytes:
                 return room
+            self._gone.append(room.name)
             room.close()
-            room.unlink()
-        return shared_memory(size_bytes)
+        found = shared_memory(size_bytes)
+        if found is not None:
+            self._named.add(found.name)
+        return found
 
 
 _making = threading.Lock()

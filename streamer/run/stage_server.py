@@ -31,9 +31,6 @@ from streamer.stage.readings import KeyframeReading, Reading
 from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker_state import TrackerState
 
-MOST_ROOMS = 32
-"""Shared memories that are kept open; a source whose frames change their size leaves some behind."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -47,6 +44,8 @@ class Measure:
     height: int
     width: int
     moving: bool
+    gone: tuple[str, ...] = ()
+    """Shared memories that are used no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,24 +174,20 @@ class StageServer:
                 counted = request.counted
                 return Finished(stage.finish() if counted is None else stage.finish_at(counted))
 
-    def close(self) -> None:
-        for room in self._rooms.values():
-            room.close()
-        self._rooms.clear()
-
     def _measure(self, request: Measure) -> Measured:
         started = time.perf_counter()
         held = request.pixels if request.room is None else self._shared(request.room)
         size = request.height * request.width * 3
         image = np.frombuffer(held, np.uint8, size).reshape(request.height, request.width, 3)
+        for gone in request.gone:
+            if gone in self._rooms:
+                self._rooms.pop(gone).close()
         prepared, quality = measured_image(image, moving=request.moving)
         self._prepared[request.frame_id] = prepared, quality.accepted
         return Measured(request.frame_id, quality, (time.perf_counter() - started) * 1000)
 
     def _shared(self, room: str) -> memoryview:
         if room not in self._rooms:
-            if len(self._rooms) == MOST_ROOMS:
-                self.close()
             self._rooms[room] = SharedMemory(room)
         memory = self._rooms[room].buf
         assert memory is not None
