@@ -146,7 +146,8 @@ class SlideSession:
     @property
     def hidden_px(self) -> tuple[tuple[int, int, int, int], ...]:
         """Boxes around the parts of the frames that are known to show no slide."""
-        return self._stage.hidden_px
+        hidden = self._stage.hidden
+        return () if hidden is None else tuple(hidden.boxes_px())
 
     @property
     def positions(self) -> PositionsStatus | None:

@@ -11,6 +11,7 @@ from streamer.analysis.measured import MeasuredFrame
 from streamer.records import Frame, PositionsStatus
 from streamer.stage.ahead import CountedStage
 from streamer.stage.config import StageConfig
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
@@ -37,6 +38,12 @@ class Placed:
     took_ms: float
 
 
+def reading_of(frame: Frame) -> tuple[Reading | None, bool]:
+    """Where its source says that a frame was taken, and whether it said what is no position."""
+    reading = Reading.of(frame)
+    return reading, reading is None and frame.stage_um is not None
+
+
 class SlideStage(Protocol):
     """`place` takes the frames of a slide in their order, by one thread; the rest is for any while none is placed."""
 
@@ -48,8 +55,8 @@ class SlideStage(Protocol):
         """See StageTracker."""
 
     @property
-    def hidden_px(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Boxes around the parts of the frames that are known to show no slide."""
+    def hidden(self) -> HiddenParts | None:
+        """See StageTracker."""
 
     @property
     def positions(self) -> PositionsStatus | None:
@@ -85,9 +92,8 @@ class OwnStage:
         return self._tracker.islands
 
     @property
-    def hidden_px(self) -> tuple[tuple[int, int, int, int], ...]:
-        hidden = self._tracker.hidden
-        return () if hidden is None else tuple(hidden.boxes_px())
+    def hidden(self) -> HiddenParts | None:
+        return self._tracker.hidden
 
     @property
     def positions(self) -> PositionsStatus | None:
@@ -101,9 +107,7 @@ class OwnStage:
 
     def place(self, measured: MeasuredFrame | Analysed) -> Placed:
         assert measured.prepared is not None
-        reading, frame = Reading.of(measured.frame), measured.frame
-        unusable = reading is None and frame.stage_um is not None
-        return self.place_prepared(measured.prepared, measured.quality.accepted, reading, unusable)
+        return self.place_prepared(measured.prepared, measured.quality.accepted, *reading_of(measured.frame))
 
     def place_prepared(
         self, prepared: PreparedFrame, may_start: bool, reading: Reading | None, unusable: bool

@@ -23,7 +23,7 @@ from engines.base import LeukostreamError
 from streamer.analysis.analyser import Analysed
 from streamer.analysis.measured import MeasuredFrame
 from streamer.records import Frame, PositionsStatus
-from streamer.run.slide_stage import Pictures, Placed
+from streamer.run.slide_stage import Pictures, Placed, reading_of
 from streamer.run.stage_server import (
     Answer,
     Begin,
@@ -43,9 +43,10 @@ from streamer.run.stage_server import (
 )
 from streamer.sources.own_process import OwnProcess
 from streamer.stage.ahead import CountedStage
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.objects_sent_once import ObjectReader, ObjectWriter
 from streamer.stage.placement import Correction
-from streamer.stage.readings import KeyframeReading, Reading
+from streamer.stage.readings import KeyframeReading
 from streamer.stage.static_mask import BoxesPx
 from streamer.stage.tracker_state import TrackerState
 
@@ -248,8 +249,8 @@ class RemoteStage:
         return self._state.islands
 
     @property
-    def hidden_px(self) -> tuple[tuple[int, int, int, int], ...]:
-        return self._state.hidden_px
+    def hidden(self) -> HiddenParts | None:
+        return self._state.hidden
 
     @property
     def positions(self) -> PositionsStatus | None:
@@ -262,9 +263,7 @@ class RemoteStage:
         self._state = self._process.answer(StageState)
 
     def expect(self, frame: Frame) -> None:
-        reading = Reading.of(frame)
-        unusable = reading is None and frame.stage_um is not None
-        self._process.send(Place(self._slide, frame.frame_id, reading, unusable))
+        self._process.send(Place(self._slide, frame.frame_id, *reading_of(frame)))
         self._expected += 1
 
     def place(self, measured: MeasuredFrame | Analysed) -> Placed:

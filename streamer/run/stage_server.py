@@ -23,6 +23,7 @@ from streamer.records import FrameQuality, PositionsStatus
 from streamer.run.slide_stage import OwnStage, Placed
 from streamer.run.tuning import collect_rarely, keep_freed_memory
 from streamer.stage.ahead import CountedStage
+from streamer.stage.hidden import HiddenParts
 from streamer.stage.keyframes import KeyframeState
 from streamer.stage.objects_sent_once import ObjectReader, ObjectWriter
 from streamer.stage.placement import Correction
@@ -95,7 +96,7 @@ class StageState:
     """What a SlideStage says of itself."""
 
     islands: tuple[int, ...] = ()
-    hidden_px: tuple[tuple[int, int, int, int], ...] = ()
+    hidden: HiddenParts | None = None
     positions: PositionsStatus | None = None
 
 
@@ -195,7 +196,7 @@ class StageServer:
 
 
 def _state_of(stage: OwnStage) -> StageState:
-    return StageState(stage.islands, stage.hidden_px, stage.positions)
+    return StageState(stage.islands, stage.hidden, stage.positions)
 
 
 def serve(pipe: Connection, pipes: Sequence[Connection]) -> None:

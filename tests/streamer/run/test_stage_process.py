@@ -95,7 +95,7 @@ def test_a_frame_lies_where_it_lies_in_this_process(processes: StageProcesses) -
         assert [state for state, _ in there.changes.keyframes] == [state for state, _ in placed.changes.keyframes]
         assert there.changes.readings == placed.changes.readings
         assert there.changes.tracker.positions == placed.changes.tracker.positions
-        assert (remote.islands, remote.hidden_px, remote.positions) == (here.islands, here.hidden_px, here.positions)
+        assert (remote.islands, remote.hidden, remote.positions) == (here.islands, here.hidden, here.positions)
         counted.add(there.changes)
         if frame.frame_id < 12:
             half_way.add(placed.changes)
