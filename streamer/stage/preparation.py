@@ -192,8 +192,8 @@ def _neighbour_correlation(image: Floats) -> float:
     power = float(np.vdot(image, image)) / image.size
     if power < 1e-12:
         return 0.0
-    along_x = float((image[:, 1:] * image[:, :-1]).mean())
-    along_y = float((image[1:] * image[:-1]).mean())
+    along_x = float(np.einsum("ij,ij", image[:, 1:], image[:, :-1])) / image[:, 1:].size
+    along_y = float(np.vdot(image[1:], image[:-1])) / image[1:].size
     return max(0.0, min(along_x, along_y) / power)
 
 

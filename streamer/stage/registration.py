@@ -86,7 +86,7 @@ def register_near(
 
 
 def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
-    """The likeliest shift (x, y) in frame pixels, to about one coarse pixel; None if no peak stands out."""
+    """The likeliest shift (x, y) in frame pixels, to about half a coarse pixel; None if no peak stands out."""
     if not comparable(a, b):
         return None
     shape = coarse_shape(a.fine)
@@ -106,7 +106,8 @@ def find_peak(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) ->
     shift_y = row if row < shape[0] else row - padded[0]
     shift_x = column if column < shape[1] else column - padded[1]
     scale = 2 * a.factor
-    return float(shift_x * scale), float(shift_y * scale)
+    past_y, past_x = _top_of(surface[:, column], row), _top_of(surface[row], column)
+    return (shift_x + past_x) * scale, (shift_y + past_y) * scale
 
 
 def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int]:
@@ -115,6 +116,12 @@ def _peak(surface: Floats, weights: Floats, valid: int) -> tuple[float, int, int
     row, column = divmod(int(surface.argmax()), surface.shape[1])
     spread = float(np.sqrt(np.vdot(surface, surface) / valid))
     return float(surface[row, column]) / max(spread, 1e-12), row, column
+
+
+def _top_of(line: Floats, peak: int) -> float:
+    """How far the top of a parabola lies from the highest value of a line that is a circle, -0.5 to 0.5."""
+    before, at, after = (float(line[(peak + step) % len(line)]) for step in (-1, 0, 1))
+    return (after - before) / max(2 * (2 * at - before - after), 1e-12) if at > max(before, after) else 0.0
 
 
 def refine(
@@ -126,7 +133,7 @@ def refine(
         return None
     start = np.array(guess_px) / a.factor
     shift = start
-    fraction = np.zeros(2)
+    fraction = start - np.rint(start)
     for _ in range(6):
         base = np.rint(shift).astype(int)
         tiles = _Tiles.measure(a.fine, b.fine, base, fraction, config)
@@ -167,11 +174,11 @@ def refine(
 class _Tiles:
     """The normal equations of a translation, tile by tile of the overlap, at an integer shift."""
 
-    def __init__(self, first: Floats, second: Floats, corner: tuple[int, int], tile: int) -> None:
-        """The overlap in both frames, and its corner in `b`, x and y in fine pixels."""
+    def __init__(self, first: Floats, second: Floats, tile: int) -> None:
+        """The overlap in both frames."""
         height, width = first.shape
         self.pixels = height * width
-        self._first, self._second, self._corner = first, second, corner
+        self._first, self._second = first, second
         self._shape = max(1, round(height / tile)), max(1, round(width / tile))
         both, gap = first + second, second - first
         along_x = cv2.Sobel(both, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 16)
@@ -203,7 +210,7 @@ class _Tiles:
         second = b[top:bottom, left:right].astype(np.float32)
         if fraction.any():  # half each, so that interpolation blurs both alike
             first, second = _moved(first, fraction / 2), _moved(second, -fraction / 2)
-        return cls(first, second, (left, top), config.tile)
+        return cls(first, second, config.tile)
 
     def _sums(self, *factors: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """(len(factors), tiles): the sum of each product over each tile.
@@ -248,20 +255,13 @@ class _Tiles:
             return 0.0, 0.0
         weights = self._power * np.maximum(self._ncc, 0.0)
         weights /= max(float(weights.sum()), 1e-9)
-        centres = self._centres()
+        centres = _centres(self._first.shape, self._shape)
         places = centres - weights @ centres
         steps = self._steps - weights @ self._steps
         inertia = float(weights @ (places**2).sum(1))
         grown = float(weights @ (places * steps).sum(1)) / inertia
         turned = float(weights @ (places[:, 0] * steps[:, 1] - places[:, 1] * steps[:, 0])) / inertia
         return -grown, -turned
-
-    def _centres(self) -> Floats:
-        """(tiles, 2) x, y in fine pixels of `b`."""
-        (left, top), (height, width), (rows, columns) = self._corner, self._first.shape, self._shape
-        x = left + (np.arange(columns, dtype=np.float32) + 0.5) * width / columns
-        y = top + (np.arange(rows, dtype=np.float32) + 0.5) * height / rows
-        return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
 
 def find_similarity(a: PreparedFrame, b: PreparedFrame, config: RegistrationConfig) -> tuple[float, float] | None:
@@ -334,6 +334,13 @@ def _moved(image: Floats, by: npt.NDArray[np.float64]) -> Floats:
 def _starts(size: int, groups: int) -> tuple[int, ...]:
     """The first of each of `groups` groups of neighbours, of nearly equal size, that `size` make."""
     return tuple(-(-group * size // groups) for group in range(groups))
+
+
+@lru_cache(maxsize=256)
+def _centres(size: tuple[int, int], tiles: tuple[int, int]) -> Floats:
+    """(tiles, 2) x, y in fine pixels of the overlap of a size (h, w)."""
+    y, x = ((np.arange(count) + 0.5) * side / count for side, count in zip(size, tiles, strict=True))
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)
 
 
 @lru_cache(maxsize=16)

@@ -164,6 +164,13 @@ def test_a_peak_below_its_gate_is_none(gate):
     assert find_peak(a, b, replace(CONFIG, **{gate: 500.0})) is None
 
 
+@pytest.mark.parametrize("dx", range(-102, -98))
+def test_a_peak_lies_between_the_places_where_it_is_looked_for(dx):
+    coarse_px = 2 * at(0, 0).factor
+    assert coarse_px > 1
+    assert find_peak(at(0, 0), at(dx, 50), CONFIG) == pytest.approx((dx, 50), abs=0.3 * coarse_px)
+
+
 def test_a_refinement_that_leads_further_than_it_may_is_none():
     a, b = at(0, 0), at(103, 0)
     assert refine(a, b, (100, 0), replace(CONFIG, max_refinement=3.5)) is not None
