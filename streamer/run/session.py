@@ -234,7 +234,7 @@ class SlideSession:
             return []
         self._is_kept = False
         progress = self._over_all_runs(progress)
-        corrections = self._stage.finish_at(self._counted) if self._ahead else self._stage.finish()
+        corrections = self._stage.finish(self._counted if self._ahead else None)
         update = self.count.finish(corrections, progress)
         emissions = self._taken_back(update.slide)
         emissions += [(self.factory.cell(cell), None) for cell in self.count.changed_cells(update)]

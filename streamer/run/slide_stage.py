@@ -71,11 +71,9 @@ class SlideStage(Protocol):
     def place(self, measured: MeasuredFrame | Analysed) -> Placed:
         """The next frame, expected or not."""
 
-    def finish(self) -> tuple[Correction, ...]:
-        """What still moves at the end of the slide."""
-
-    def finish_at(self, counted: CountedStage) -> tuple[Correction, ...]:
-        """As `finish`, of the tracker as it was at the last counted frame, before others that it placed."""
+    def finish(self, counted: CountedStage | None = None) -> tuple[Correction, ...]:
+        """What still moves at the end of the slide. `counted`: the tracker as it was at the last counted frame, where
+        others were placed after it."""
 
 
 class OwnStage:
@@ -118,10 +116,9 @@ class OwnStage:
         changes = self._tracker.take_changes()
         return Placed(placement, changes, (time.perf_counter() - started) * 1000)
 
-    def finish(self) -> tuple[Correction, ...]:
-        return self._tracker.finish().corrections
-
-    def finish_at(self, counted: CountedStage) -> tuple[Correction, ...]:
+    def finish(self, counted: CountedStage | None = None) -> tuple[Correction, ...]:
+        if counted is None:
+            return self._tracker.finish().corrections
         tracker = StageTracker(STAGE, self._ignored_px)
         if counted.state is not None:
             pictures = ((keyframe, self._tracker.picture(keyframe.number)) for keyframe in counted.keyframes)

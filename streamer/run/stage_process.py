@@ -274,13 +274,7 @@ class RemoteStage:
         self._state = told.state
         return told.placed
 
-    def finish(self) -> tuple[Correction, ...]:
-        return self._finished(None)
-
-    def finish_at(self, counted: CountedStage) -> tuple[Correction, ...]:
-        return self._finished(counted)
-
-    def _finished(self, counted: CountedStage | None) -> tuple[Correction, ...]:
+    def finish(self, counted: CountedStage | None = None) -> tuple[Correction, ...]:
         try:
             self._process.send(Finish(self._slide, counted))
             return self._process.answer(Finished).corrections

@@ -172,8 +172,7 @@ class StageServer:
                 return _state_of(stage)
             case Finish():
                 stage = self._stages.pop(request.slide)
-                counted = request.counted
-                return Finished(stage.finish() if counted is None else stage.finish_at(counted))
+                return Finished(stage.finish(request.counted))
 
     def _measure(self, request: Measure) -> Measured:
         started = time.perf_counter()

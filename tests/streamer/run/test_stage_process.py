@@ -101,7 +101,7 @@ def test_a_frame_lies_where_it_lies_in_this_process(processes: StageProcesses) -
             half_way.add(placed.changes)
     assert len(here.islands) >= 1
     assert here.positions is not None
-    assert remote.finish_at(half_way) == here.finish_at(half_way)
+    assert remote.finish(half_way) == here.finish(half_way)
     assert process.stage().finish() == ()
 
 
