@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from threadpoolctl import threadpool_limits
 
 from engines.base import LeukostreamError
 from engines.graphs.last_layer import Floats, LastLayer
@@ -104,6 +105,8 @@ class Adaptation:
     threshold: float
     home: HomeData | None
 
+    # Thousands of products of small matrices: shared out to threads, each waits for a core that is busy.
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
     def adapted(self, cells: Cells, slides: Sequence[str]) -> Adapted:
         """For a laboratory with these cells; `slides` (n,) keeps cells that belong together in one part.
         AdaptationError for too few cells or a single class."""
