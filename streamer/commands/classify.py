@@ -67,7 +67,6 @@ def main(options: Options) -> int:
     def say(line: str) -> None:
         remark(line, sys.stderr if options.jsonl == "-" else sys.stdout)
 
-    files_below(options.source)  # before models are loaded in vain
     name = options.classifier
     if options.site is not None:
         if name != DEFAULT_CLASSIFIER:
@@ -75,6 +74,7 @@ def main(options: Options) -> int:
         profile = find_site(options.site)
         name = profile.model
         say(str(profile))
+    files_below(options.source)  # before models are loaded in vain
     classifier = load_classifier(name, backend=options.backend, say=say)
     search = None
     if options.detector != "none":
