@@ -8,7 +8,7 @@ independent ones, r being the correlation of their errors (the design effect, Ki
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from streamer.counting.suspects import suspicion
 from streamer.records import Attributes, Classifications
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,32 @@ class SumTable(GrowableTable):
         super().__init__(schema, least_rows=64)
 
 
+class PooledRows:
+    """What was computed of rows, until they change: it is asked for at every frame, and changes at a look."""
+
+    def __init__(self, compute: Callable[[Rows], Floats], width: int) -> None:
+        """`compute`: (n, width) of n rows, of each the same beside others and alone."""
+        self._compute = compute
+        self._values = np.zeros((0, width), np.float32)
+        self._is_known = np.zeros(0, np.bool_)
+
+    def of(self, rows: Rows, count: int) -> Floats:
+        """(n, width), a copy; there are `count` rows in all."""
+        if len(self._is_known) < count:
+            more = max(64, 2 * count) - len(self._is_known)
+            self._values = np.concatenate([self._values, np.zeros((more, self._values.shape[1]), np.float32)])
+            self._is_known = np.concatenate([self._is_known, np.zeros(more, np.bool_)])
+        unknown = rows[~self._is_known[rows]]
+        if len(unknown):
+            self._values[unknown] = self._compute(unknown)
+            self._is_known[unknown] = True
+        return np.asarray(self._values[rows], np.float32)
+
+    def forget(self, rows: Rows) -> None:
+        """They change."""
+        self._is_known[rows[rows < len(self._is_known)]] = False
+
+
 class Fusion:
     """One class from the looks at each white cell, which has a row for them."""
 
@@ -93,7 +120,7 @@ class Fusion:
     def rows(self) -> int:
         return self._table.count
 
-    def new_rows(self, count: int) -> npt.NDArray[np.intp]:
+    def new_rows(self, count: int) -> Rows:
         """Numbers of `count` new rows without looks."""
         return self._table.add_rows(count)
 
@@ -105,9 +132,8 @@ class Fusion:
         """Go on with another one's sums, which it keeps."""
         self._name(names)
         self._table.restore(columns)
-        self._surest = np.zeros(0, np.float32)
 
-    def add(self, rows: npt.NDArray[np.intp], looks: Classifications, weights: Floats) -> None:
+    def add(self, rows: Rows, looks: Classifications, weights: Floats) -> None:
         """Add look i, with weights[i] of 0 to 1, to rows[i]; a row may come more than once."""
         if not self.class_names:
             rows_so_far = self._table.count
@@ -133,7 +159,7 @@ class Fusion:
         familiar = np.ones(len(rows), np.float32) if looks.novelty is None else 1 - looks.novelty
         np.maximum.at(sums.familiar, rows, familiar)
 
-    def lighten(self, rows: npt.NDArray[np.intp], factor: float) -> None:
+    def lighten(self, rows: Rows, factor: float) -> None:
         """Let the looks of these rows so far count `factor` times what they did."""
         self._forget(rows)
         sums = self._table
@@ -150,35 +176,29 @@ class Fusion:
             column[kept] += column[gone]
             column[gone] = 0
 
-    def probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
+    def probabilities(self, rows: Rows) -> Floats:
         """(n, C), each row sums to 1; rows without looks are NaN."""
-        return self._pooled(self._table.classes[rows], rows, [np.arange(len(self.class_names))])
+        return self._probabilities.of(rows, self.rows)
 
-    def surest(self, rows: npt.NDArray[np.intp]) -> Floats:
-        """(n,) the largest of each row's `probabilities`, 0 without looks. Remembered: it is asked for at every frame,
-        and changes at a look."""
-        if len(self._surest) < self.rows:
-            more = np.full(max(64, 2 * self.rows) - len(self._surest), np.nan, np.float32)
-            self._surest = np.concatenate([self._surest, more])
-        unknown = rows[np.isnan(self._surest[rows])]
-        if len(unknown):
-            self._surest[unknown] = np.nan_to_num(self.probabilities(unknown)).max(1)
-        return np.asarray(self._surest[rows], np.float32)
+    def surest(self, rows: Rows) -> Floats:
+        """(n,) the largest of each row's `probabilities`, 0 without looks."""
+        return np.asarray(np.fmax.reduce(self.probabilities(rows), axis=1, initial=0.0), np.float32)
 
-    def _forget(self, rows: npt.NDArray[np.intp]) -> None:
-        """What `surest` remembers of rows that change."""
-        self._surest[rows[rows < len(self._surest)]] = np.nan
-
-    def subclass_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
+    def subclass_probabilities(self, rows: Rows) -> Floats:
         """(n, S), those of one parent sum to 1, the only one of its parent has a probability of its own; rows without
         looks are NaN."""
-        return self._pooled(self._table.subclasses[rows], rows, self._siblings)
+        return self._subclass_probabilities.of(rows, self.rows)
 
-    def attribute_probabilities(self, rows: npt.NDArray[np.intp]) -> Floats:
+    def _forget(self, rows: Rows) -> None:
+        """What is remembered of rows that change."""
+        self._probabilities.forget(rows)
+        self._subclass_probabilities.forget(rows)
+
+    def attribute_probabilities(self, rows: Rows) -> Floats:
         """(n, V), those of one attribute sum to 1; rows without looks are NaN."""
         return self._pooled(self._table.attributes[rows], rows, self._values)
 
-    def suspicion(self, rows: npt.NDArray[np.intp], flag: SlideFlag) -> Floats:
+    def suspicion(self, rows: Rows, flag: SlideFlag) -> Floats:
         """(n,) probability that a row is of what flags a slide; 0 without looks."""
         if not self.class_names:
             return np.zeros(len(rows), np.float32)
@@ -186,9 +206,9 @@ class Fusion:
         subclasses = self.subclass_probabilities(rows) if asked else np.zeros((len(rows), 0), np.float32)
         classes = self.probabilities(rows)
         total = suspicion(flag, self.class_names, self.subclass_names, self._parents, classes, subclasses)
-        return np.asarray(np.nan_to_num(total), np.float32)
+        return np.asarray(np.fmax(total, 0), np.float32)
 
-    def novelty(self, rows: npt.NDArray[np.intp]) -> Floats:
+    def novelty(self, rows: Rows) -> Floats:
         """(n,) of the least novel look; 1 without looks, 0 where the classifier does not measure it."""
         return np.asarray(1 - self._table.familiar[rows], np.float32)
 
@@ -205,13 +225,13 @@ class Fusion:
         rows = np.array([row])
         return self._rule.reason(self.probabilities(rows), self.novelty(rows))
 
-    def classes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+    def classes(self, rows: Rows) -> npt.NDArray[np.int16]:
         """(n,) index into `class_names`, -1 for unclassified, cells without looks among them."""
         if not self.class_names:
             return np.full(len(rows), -1, np.int16)
         return self._rule.classes(self.probabilities(rows), self.novelty(rows))
 
-    def subclasses(self, rows: npt.NDArray[np.intp], classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    def subclasses(self, rows: Rows, classes: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """(n,) index of the likeliest subclass of each row's class, -1 where it has none or is not clear."""
         if not self.subclass_names:
             return np.full(len(rows), -1, np.int16)
@@ -235,10 +255,15 @@ class Fusion:
         """Columns of the values of each attribute."""
         values = sum(len(attribute.values) for attribute in names.attributes)
         self._table = SumTable(len(names.classes), len(names.subclasses), values)
-        self._surest = np.zeros(0, np.float32)
-        """NaN: not known, or changed since."""
+        whole = [np.arange(len(names.classes))]
+        self._probabilities = PooledRows(
+            lambda rows: self._pooled(self._table.classes[rows], rows, whole), len(names.classes)
+        )
+        self._subclass_probabilities = PooledRows(
+            lambda rows: self._pooled(self._table.subclasses[rows], rows, self._siblings), len(names.subclasses)
+        )
 
-    def _pooled(self, sums: Floats, rows: npt.NDArray[np.intp], groups: list[npt.NDArray[np.intp]]) -> Floats:
+    def _pooled(self, sums: Floats, rows: Rows, groups: list[npt.NDArray[np.intp]]) -> Floats:
         weights = self._table.weights[rows, None]
         pooled = sums / (1 + np.maximum(weights - 1, 0) * self._config.look_correlation)
         pooled[weights[:, 0] == 0] = np.nan

@@ -372,18 +372,23 @@ def test_a_cell_has_the_same_probabilities_to_the_bit_alone_and_beside_others():
 @given(
     st.lists(st.tuples(st.sampled_from(["add", "lighten", "join", "new", "ask"]), st.integers(0, 7), st.integers(0, 7)))
 )
-def test_what_is_remembered_of_the_surest_class_is_what_the_looks_say(steps):
+def test_what_is_remembered_of_probabilities_is_what_the_looks_say(steps):
     fusion = Fusion(FusionConfig())
-    fusion.add(fusion.new_rows(2), looks((0.7, 0.2, 0.1), (0.1, 0.8, 0.1)), np.ones(2, np.float32))
+    both = looks((0.7, 0.2, 0.1), (0.1, 0.8, 0.1), subclasses=[(0.3, 0.7), (0.6, 0.4)])
+    fusion.add(fusion.new_rows(2), both, np.ones(2, np.float32))
     for step, one, other in steps:
         row, second = one % fusion.rows, other % fusion.rows
         if step == "add":
-            fusion.add(np.array([row]), looks(((one + 1) / 10, (9 - one) / 10, 0)), ONE)
+            look = looks(((one + 1) / 10, (9 - one) / 10, 0), subclasses=[((other + 1) / 10, (9 - other) / 10)])
+            fusion.add(np.array([row]), look, ONE)
         elif step == "lighten":
             fusion.lighten(np.array([row]), 0.3)
         elif step == "join" and row != second:
             fusion.join(row, second)
         elif step == "new":
             fusion.new_rows(1 + 40 * one)
-        every = np.arange(fusion.rows)
-        assert (fusion.surest(every) == np.nan_to_num(fusion.probabilities(every)).max(1)).all()
+        every, forgetful = np.arange(fusion.rows), Fusion(FusionConfig())
+        forgetful.restore(fusion.columns(), fusion.names)
+        for asked in ("probabilities", "subclass_probabilities"):
+            np.testing.assert_array_equal(getattr(fusion, asked)(every), getattr(forgetful, asked)(every))
+        assert (fusion.surest(every) == np.nan_to_num(forgetful.probabilities(every)).max(1)).all()
