@@ -51,6 +51,8 @@ SCHEMA = (
 )
 
 
+_NO_ROWS: Ints = np.zeros(0, np.intp)
+
 MOST_PX = 1e8
 """No slide reaches so far."""
 
@@ -100,7 +102,8 @@ class CellTable(GrowableTable):
     def __init__(self, bucket_px: float) -> None:
         super().__init__(SCHEMA, least_rows=1024)
         self._bucket_px = bucket_px
-        self._buckets: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        self._buckets: dict[tuple[int, int, int], Ints] = {}
+        """The living cells of each square, as arrays: a frame asks for dozens of squares, and few change."""
 
     @property
     def bytes_used(self) -> int:
@@ -122,29 +125,29 @@ class CellTable(GrowableTable):
         self.first_frame[rows] = self.last_frame[rows] = frame_id
         self.white_row[rows] = self.class_index[rows] = self.subclass_index[rows] = -1
         self.bucket[rows] = self._places(rows)
-        for row, place in zip(rows.tolist(), self.bucket[rows].tolist(), strict=True):
-            self._buckets[tuple(place)].append(row)
+        self._file(rows)
         return rows
 
     def within(self, island: int, box: npt.NDArray[np.float64]) -> Ints:
         """Living cells whose centres lie in or near a rectangle (x1, y1, x2, y2) of an island, by number."""
         left, top, right, bottom = (int(value // self._bucket_px) for value in box)
-        candidates: list[int] = []
-        for column in range(left - 1, right + 2):
-            for row in range(top - 1, bottom + 2):
-                candidates += self._buckets.get((island, column, row), ())
-        # By number: in what order cells came to their places must not decide which of two alike is matched.
-        rows = np.array(sorted(candidates), np.intp)
-        return rows[self.alive[rows]] if len(rows) else rows
+        squares = [
+            self._buckets.get((island, column, row), _NO_ROWS)
+            for column in range(left - 1, right + 2)
+            for row in range(top - 1, bottom + 2)
+        ]
+        rows = np.concatenate(squares)
+        rows.sort()  # in what order cells came to their places must not decide which of two alike is matched
+        return np.asarray(rows[self.alive[rows]])
 
     def moved(self, rows: Ints) -> None:
         """File these cells anew after their boxes or island were changed."""
         places = self._places(rows)
-        for i in np.nonzero((places != self.bucket[rows]).any(1))[0]:
-            row = int(rows[i])
-            self._buckets[tuple(self.bucket[row].tolist())].remove(row)
-            self.bucket[row] = places[i]
-            self._buckets[tuple(places[i].tolist())].append(row)
+        elsewhere = np.nonzero((places != self.bucket[rows]).any(1))[0]
+        for row in rows[elsewhere].tolist():
+            self._unfile(row)
+        self.bucket[rows[elsewhere]] = places[elsewhere]
+        self._file(rows[elsewhere])
 
     def join(self, kept: int, gone: int) -> None:
         """`gone` turned out to be the cell `kept`; all but the class sums is taken over."""
@@ -166,12 +169,12 @@ class CellTable(GrowableTable):
                 column[kept] = column[gone]
         self.alive[gone] = False
         self.joined_to[gone] = kept
-        self._buckets[tuple(self.bucket[gone].tolist())].remove(gone)
+        self._unfile(gone)
 
     def drop(self, row: int) -> None:
         """It turned out to be no part of the slide."""
         self.alive[row] = False
-        self._buckets[tuple(self.bucket[row].tolist())].remove(row)
+        self._unfile(row)
 
     def restore(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         """Only of a table that is empty yet. ValueError for cells that are joined to none, or in a circle."""
@@ -192,9 +195,7 @@ class CellTable(GrowableTable):
             raise ValueError("joined_to: got cells that are joined in a circle")
         if not (np.abs(self.boxes) < MOST_PX).all():
             raise ValueError(f"boxes: got a place beyond {MOST_PX:g} px")
-        for row, (island, column, line) in enumerate(self.bucket.tolist()):
-            if self.alive[row]:
-                self._buckets[island, column, line].append(row)
+        self._file(self.living())
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
@@ -230,6 +231,20 @@ class CellTable(GrowableTable):
     def centres(self, rows: Ints) -> npt.NDArray[np.float64]:
         boxes = self.boxes[rows]
         return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+    def _file(self, rows: Ints) -> None:
+        """Note cells under their squares of the grid."""
+        squares: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        for row, (island, column, line) in zip(rows.tolist(), self.bucket[rows].tolist(), strict=True):
+            squares[island, column, line].append(row)
+        for square, own in squares.items():
+            self._buckets[square] = np.append(self._buckets.get(square, _NO_ROWS), own)
+
+    def _unfile(self, row: int) -> None:
+        """Note it no more."""
+        square = tuple(self.bucket[row].tolist())
+        own = self._buckets[square]
+        self._buckets[square] = own[own != row]
 
     def _places(self, rows: Ints) -> npt.NDArray[np.int32]:
         places = np.empty((len(rows), 3), np.int32)
