@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -78,23 +79,24 @@ def compared(detections: Detections, sight: Sight, carried: CarriedCells, size_p
 def carried_cells(cells: CellTable, tallies: Tallies, field: Field, *, doubted: bool = False) -> CarriedCells:
     """Those that lie in a field. `doubted`: those among them that most looks miss."""
     rows = cells.within(field.island, np.concatenate([field.corner, field.corner + field.size]))
-    rows = rows[cells.exist(rows) if doubted else present(cells, rows)]
-    counted, boxes = tallies.counted(rows), cells.boxes[rows]
+    boxes = cells.boxes[rows]
     shown = field.seen(boxes)
-    share = _areas(shown) / np.maximum(_areas(boxes), 1e-9)
+    is_shown = _areas(shown) / np.maximum(_areas(boxes), 1e-9) >= LEAST_SHOWN
+    rows, shown = rows[is_shown], shown[is_shown]  # first, as it leaves a fifth
+    there = present(cells, rows)
+    counted = there & tallies.countable(rows)
     order = np.argsort(-cells.score[rows], kind="stable")
-    order = order[share[order] >= LEAST_SHOWN]
+    order = order[(cells.exist(rows) if doubted else there)[order]]
     rows, counted = rows[order], counted[order]
     return CarriedCells(
-        boxes_px=(shown[order] - np.tile(field.corner, 2)).astype(np.float32),
+        boxes_px=(shown[order] - np.concatenate([field.corner, field.corner])).astype(np.float32),
         scores=cells.score[rows],
         labels=cells.label[rows].astype(np.intp),
         kinds=cells.kind(rows),
-        observations=tuple(
-            Observation(*pair) for pair in zip(rows.tolist(), [False] * len(rows), counted.tolist(), strict=True)
-        ),
+        observations=tuple(map(Observation, rows.tolist(), repeat(False), counted.tolist())),
     )
 
 
 def _areas(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1))
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return np.asarray(sides[:, 0] * sides[:, 1])

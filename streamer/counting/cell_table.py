@@ -199,8 +199,11 @@ class CellTable(GrowableTable):
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
-        told = (self.reclassified_order[rows] > 0) & (self.reclassified_class[rows] != AS_DETECTED)
-        return np.where(told, 0, self.evidence[rows].argmax(1)).astype(np.intp, copy=False)
+        kinds = self.evidence[rows].argmax(1)
+        told = self.reclassified_order[rows] > 0
+        if told.any():
+            kinds[told & (self.reclassified_class[rows] != AS_DETECTED)] = 0
+        return kinds
 
     def row_of(self, cell_id: int) -> int:
         """The number of a cell, or of the one that it turned out to be."""

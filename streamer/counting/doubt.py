@@ -22,12 +22,13 @@ def cells_in_doubt(cells: CellTable, fusion: Fusion, tallies: Tallies, field: Fi
     """White and nucleated red cells in a field and around it, half its size each way; none that a person named."""
     around = field.size / 2
     rows = cells.within(field.island, np.concatenate([field.corner - around, field.corner + field.size + around]))
-    rows = rows[cells.kind(rows) <= 1]  # first, as most cells are red ones
-    rows = rows[cells.exist(rows) & (cells.reclassified_order[rows] == 0)]
-    if not len(rows):
+    kinds = cells.kind(rows)
+    rows, kinds = rows[kinds <= 1], kinds[kinds <= 1]  # first, as most cells are red ones
+    asked = cells.exist(rows) & (cells.reclassified_order[rows] == 0)
+    if not asked.any():
         return NO_DOUBT
-    cut, whole = rows[cells.partial[rows]], rows[~cells.partial[rows]]
-    named = whole[(cells.kind(whole) == 0) & (cells.white_row[whole] >= 0)]
+    partial, white = cells.partial[rows], (kinds == 0) & (cells.white_row[rows] >= 0)
+    cut, whole, named = rows[asked & partial], rows[asked & ~partial], rows[asked & ~partial & white]
     return CellsInDoubt(
         classes=_known(cells, _unsure(cells, fusion, tallies, named)),
         presence=_known(cells, whole[is_doubted(cells, whole)]),

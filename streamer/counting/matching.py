@@ -67,7 +67,8 @@ class Field:
 
     def seen(self, boxes: SlideBoxes) -> SlideBoxes:
         """What of these boxes lies in the field."""
-        return boxes.clip(np.tile(self.corner, 2), np.tile(self.corner + self.size, 2))
+        far = self.corner + self.size
+        return boxes.clip(np.concatenate([self.corner, self.corner]), np.concatenate([far, far]))
 
     def beyond(self, boxes: SlideBoxes, by_px: float) -> Cuts:
         """(n, 4): which sides of these boxes lie more than `by_px` outside the field."""

@@ -30,11 +30,18 @@ MOST_LOOKS = 9
 def present(cells: CellTable, rows: Ints) -> Flags:
     """Which of these cells exist, and are no white ones that looks deny: more looks at their place than found them did
     not show them, or as many where the score is low. What a person named is there."""
+    there = cells.exist(rows)
+    once_missed = np.flatnonzero(cells.missed[rows])  # few are
+    if len(once_missed):
+        there[once_missed] &= ~_are_denied(cells, rows[once_missed])
+    return there
+
+
+def _are_denied(cells: CellTable, rows: Ints) -> Flags:
+    """Of cells that a look missed."""
     missed, found = cells.missed[rows], cells.whole_looks[rows]
     denied = (missed > found) | ((missed == found) & (cells.score[rows] < SURE_SCORE))
-    denied &= (missed > 0) & (cells.reclassified_order[rows] == 0)
-    denied[denied] = cells.kind(rows[denied]) <= 1
-    return np.asarray(cells.exist(rows) & ~denied)
+    return np.asarray(denied & (cells.reclassified_order[rows] == 0) & (cells.kind(rows) <= 1))
 
 
 def missing(cells: CellTable, field: Field, found: Ints, hidden: HiddenParts | None, config: SightConfig) -> Ints:

@@ -58,12 +58,18 @@ class Tallies:
         """Whether cells that were only seen cut are published too."""
         self._whole = self._partial = _Sums.of_none()
         self._listed: set[int] = set()
+        self._counts: SlideCounts | None = None
         self._suspects: dict[str, Suspects] | None = None
-        """None: to be found anew, since cells have changed."""
+        """None: to be found anew, since cells have changed; likewise the counts."""
         self._changed: dict[int, None] = {}
         self._removed: dict[int, None] = {}
 
     def counts(self) -> SlideCounts:
+        if self._counts is None:
+            self._counts = self._summed()
+        return self._counts
+
+    def _summed(self) -> SlideCounts:
         white, nucleated_red, red, platelets = self._whole.kinds.tolist()
         partial_white, _, partial_red, partial_platelets = self._partial.kinds.tolist()
         return SlideCounts(
@@ -90,13 +96,17 @@ class Tallies:
         """Count a store that was filled from outside; `rows` are all its living cells."""
         self._whole, self._partial, _, seen = self._contribution(rows)
         self._listed = set(rows[seen].tolist())
-        self._suspects = None
+        self._counts = self._suspects = None
 
     def counted(self, rows: Ints) -> npt.NDArray[np.bool_]:
         """Whether each of these cells was seen whole, and most looks found it and it is no smudge cell or artefact."""
+        return np.asarray(present(self._cells, rows) & self.countable(rows), np.bool_)
+
+    def countable(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Whether each of these cells is counted, if it is there."""
         cells = self._cells
         no_cell = _is_among(self._fusion.nameable, NOT_CELLS)[cells.class_index[rows] + 1]
-        return np.asarray(present(cells, rows) & ~cells.partial[rows] & ~no_cell, np.bool_)
+        return np.asarray(~(cells.partial[rows] | no_cell), np.bool_)
 
     def listed(self) -> dict[str, Ints]:
         """By name of `LISTED` the cells, whole or not; a subclass goes before its class."""
@@ -148,7 +158,7 @@ class Tallies:
         shown, seen = after[2:]
         self._listed.difference_update(rows[~seen].tolist())
         self._listed.update(rows[seen].tolist())
-        self._suspects = None
+        self._counts = self._suspects = None
         for row in rows[shown & (changed | ~cells.published[rows])].tolist():
             cells.published[row] = True
             self._removed.pop(row, None)
