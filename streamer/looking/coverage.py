@@ -92,16 +92,16 @@ class Coverage:
         near &= (places[:, 2] < x + size_px[0]) & (places[:, 4] > x)
         near &= (places[:, 3] < y + size_px[1]) & (places[:, 5] > y)
         columns, rows = spots(size_px)
-        deepest = np.zeros((len(rows), len(columns)), np.float32)
-        for x1, y1, x2, y2 in places[near, 2:].tolist():
-            np.maximum(deepest, _depths(columns + x, rows + y, (x1, y1, x2, y2), max(size_px)), out=deepest)
-        return deepest
+        return _depths(columns + x, rows + y, places[near, 2:].astype(np.float32), max(size_px))
 
 
+@lru_cache(maxsize=16)
 def spots(size_px: tuple[int, int]) -> tuple[Depths, Depths]:
     """(columns, rows): where in a frame (width, height) the spots lie that it is judged by."""
     step = max(size_px) / POINTS
     columns, rows = (np.arange(step / 2, side, step, dtype=np.float32) for side in size_px)
+    for places in (columns, rows):
+        places.setflags(write=False)
     return columns, rows
 
 
@@ -110,13 +110,14 @@ def own_depths(size_px: tuple[int, int]) -> Depths:
     """(rows, columns) of the spots of a frame: how deep it shows each, 0 to 1: from what does for no cell to what does
     for all."""
     columns, rows = spots(size_px)
-    depths = _depths(columns, rows, (0.0, 0.0, float(size_px[0]), float(size_px[1])), max(size_px))
+    depths = _depths(columns, rows, np.array([(0, 0, *size_px)], np.float32), max(size_px))
     depths.setflags(write=False)
     return depths
 
 
-def _depths(columns: Depths, rows: Depths, box: tuple[float, float, float, float], longer: int) -> Depths:
-    x1, y1, x2, y2 = box
+def _depths(columns: Depths, rows: Depths, boxes: Depths, longer: int) -> Depths:
+    """(rows, columns) how deep the spots lie in the box, of (n, 4), that has them deepest."""
+    x1, y1, x2, y2 = boxes.T[:, :, None]
     across, down = np.minimum(columns - x1, x2 - columns), np.minimum(rows - y1, y2 - rows)
-    depth = (np.minimum.outer(down, across) / longer - LEAST) / (ENOUGH - LEAST)
-    return np.asarray(np.clip(depth, 0.0, 1.0), np.float32)
+    inside = np.minimum(down[:, :, None], across[:, None, :]).max(0, initial=0.0)
+    return np.asarray(np.clip((inside / longer - LEAST) / (ENOUGH - LEAST), 0.0, 1.0), np.float32)
