@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import get_args
 
 import msgspec
@@ -39,7 +40,7 @@ RED_CELL_UM = 7.5
 """Usual diameter of a red cell on a dried smear: the ruler where nobody said how large a pixel is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SlideEvidence:
     """What a verdict rests on. None: not measured, which is a reason of its own where it would have decided."""
 
@@ -77,6 +78,15 @@ class SlideEvidence:
     """Whether colours were looked for: older journals don't have them."""
     known: Known | None
     """None: of an older journal, or no classifier ran."""
+
+    @cached_property
+    def stain_distances(self) -> tuple[float, ...]:
+        """From each of the known pictures' colours, in their order; empty where the slide's were not measured, or none
+        are known."""
+        plasma, red, known = self.plasma, self.red, self.known
+        if plasma is None or red is None or known is None:
+            return ()
+        return tuple(stain_distance((plasma, red), (one.plasma, one.red)) for one in known.appearances)
 
 
 def judge(evidence: SlideEvidence, config: VerdictConfig) -> Verdict:
@@ -119,25 +129,21 @@ def with_smudge_cells(verdict: Verdict, found: Differential) -> dict[str, ClassS
 def nearest_appearance(evidence: SlideEvidence) -> tuple[Appearance, float] | None:
     """Of the known pictures those that look most like the slide's, by colours and magnification, and how far their
     colours are, in optical density. None where the slide's were not measured, or none are known."""
-    plasma, red, rbc_px, known = evidence.plasma, evidence.red, evidence.rbc_px, evidence.known
-    if plasma is None or red is None or known is None or not known.appearances:
+    rbc_px, known = evidence.rbc_px, evidence.known
+    if known is None or not evidence.stain_distances:
         return None
 
-    def apart(one: Appearance) -> float:
-        larger = 0.0 if rbc_px is None else math.log(rbc_px / one.rbc_diameter_px)
-        return math.hypot(stain_distance((plasma, red), (one.plasma, one.red)), larger)
+    def apart(one: tuple[Appearance, float]) -> float:
+        appearance, distance = one
+        larger = 0.0 if rbc_px is None else math.log(rbc_px / appearance.rbc_diameter_px)
+        return math.hypot(distance, larger)
 
-    nearest = min(known.appearances, key=apart)
-    return nearest, stain_distance((plasma, red), (nearest.plasma, nearest.red))
+    return min(zip(known.appearances, evidence.stain_distances, strict=True), key=apart)
 
 
 def least_stain_distance(evidence: SlideEvidence) -> float | None:
     """From the colours of the known pictures, whatever their magnification."""
-    plasma, red, known = evidence.plasma, evidence.red, evidence.known
-    if plasma is None or red is None or known is None:
-        return None
-    distances = (stain_distance((plasma, red), (one.plasma, one.red)) for one in known.appearances)
-    return min(distances, default=None)
+    return min(evidence.stain_distances, default=None)
 
 
 def novelty_above_usual(evidence: SlideEvidence) -> float | None:
