@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -97,7 +97,8 @@ def _detections(
         for row, name, probabilities in zip(looks.rows, looks.classes, rows, strict=True):
             look_of[int(row)] = (name, rounded_probabilities(names, probabilities))
     label_names, kinds = detections.label_names, detections.kinds
-    columns = zip(boxes.tolist(), scores.tolist(), detections.labels.tolist(), observations, strict=True)
+    marks = [True if row in carried else msgspec.UNSET for row in range(len(detections))]
+    columns = zip(boxes.tolist(), scores.tolist(), detections.labels.tolist(), observations, marks, strict=True)
     messages = [
         Detection(
             box_px=tuple(box),
@@ -107,8 +108,9 @@ def _detections(
             counted=counted,
             cell_id=cell_id,
             is_new=is_new,
+            carried=mark,
         )
-        for box, score, label, (cell_id, is_new, counted) in columns
+        for box, score, label, (cell_id, is_new, counted), mark in columns
     ]
     for i in detections.white_rows.tolist():
         look_class, look_probabilities = look_of.get(i, (None, None))
@@ -121,8 +123,6 @@ def _detections(
             class_=None if cell is None else cell.class_name,
             class_probabilities=None if cell is None else _cell_probabilities(cell),
         )
-    for i in carried:
-        messages[i] = msgspec.structs.replace(messages[i], carried=True)
     return messages
 
 
@@ -192,7 +192,13 @@ def new_id() -> str:
 
 
 def _iso(utc_ns: int) -> str:
-    return (datetime(1970, 1, 1) + timedelta(microseconds=utc_ns // 1000)).isoformat(timespec="microseconds") + "Z"
+    second, microsecond = divmod(utc_ns // 1000, 1_000_000)
+    return f"{_iso_second(second)}.{microsecond:06}Z"
+
+
+@lru_cache(maxsize=16)
+def _iso_second(utc_s: int) -> str:
+    return (datetime(1970, 1, 1) + timedelta(seconds=utc_s)).isoformat()
 
 
 class MessageFactory:

@@ -177,7 +177,7 @@ class SlideSession:
             self._read_label(self._label, analysed.frame)
         is_ahead, placed = placed is not None, placed or self._stage.place(analysed)
         placement = placed.placement
-        seen = replace(self._seen(analysed, placement), progress=self._over_all_runs(progress))
+        seen = self._seen(analysed, placement, self._over_all_runs(progress))
         update = self.count.add_frame(seen)
         measured = self._measured(analysed, update)
         timings_ms = analysed.timings_ms | ({"place": placed.took_ms} if is_ahead else {})
@@ -308,7 +308,7 @@ class SlideSession:
             self._journal.other([(message, None)])
         return message
 
-    def _seen(self, analysed: Analysed, placement: Placement) -> SeenFrame:
+    def _seen(self, analysed: Analysed, placement: Placement, progress: SourceProgress | None) -> SeenFrame:
         frame, quality = analysed.frame, analysed.quality
         return SeenFrame(
             frame_id=frame.frame_id,
@@ -321,6 +321,7 @@ class SlideSession:
             reasons=quality.reasons,
             focus=quality.focus,
             colours=analysed.colours,
+            progress=progress,
             file=frame.file,
             captured_utc=self.factory.captured_utc(frame),
             stage_um=usable_point(frame.stage_um),
