@@ -199,7 +199,7 @@ class CellTable(GrowableTable):
 
     def kind(self, rows: Ints) -> npt.NDArray[np.intp]:
         """(n,) index into KINDS: the kind with most evidence; white where a person said so."""
-        kinds = self.evidence[rows].argmax(1)
+        kinds: Ints = self.evidence[rows].argmax(1)
         told = self.reclassified_order[rows] > 0
         if told.any():
             kinds[told & (self.reclassified_class[rows] != AS_DETECTED)] = 0

@@ -135,7 +135,7 @@ class EvidenceBook:
         counts = np.array(self.state.widths)
         if counts.sum() < _LEAST_RED_CELLS:
             return None
-        return float(np.exp(_quantile(counts, np.log(_WIDTHS_PX), 0.5)))
+        return float(np.exp(_quantiles(counts, np.log(_WIDTHS_PX), (0.5,))[0]))
 
     @property
     def plasma(self) -> Density | None:
@@ -155,7 +155,7 @@ class EvidenceBook:
         if counts[0].sum() < 3:
             return None
         edges = _LEAST_DENSITY + _BIN * np.arange(_BINS + 1)
-        return max(_quantile(row, edges, 0.95) - _quantile(row, edges, 0.05) for row in counts)
+        return max(float(np.diff(_quantiles(row, edges, (0.05, 0.95)))[0]) for row in counts)
 
     @property
     def only_extent_px(self) -> float | None:
@@ -230,11 +230,14 @@ def _median(histogram: Sequence[Sequence[int]], least: int) -> Density | None:
     if sum(histogram[0]) < least:
         return None
     edges = _LEAST_DENSITY + _BIN * np.arange(_BINS + 1)
-    b, g, r = (_quantile(np.array(row), edges, 0.5) for row in histogram)
+    b, g, r = (float(_quantiles(row, edges, (0.5,))[0]) for row in np.array(histogram))
     return b, g, r
 
 
-def _quantile(counts: npt.NDArray[np.int_], edges: npt.NDArray[np.floating], share: float) -> float:
+def _quantiles(
+    counts: npt.NDArray[np.int_], edges: npt.NDArray[np.floating], shares: Sequence[float]
+) -> npt.NDArray[np.floating]:
     """Of a histogram, linear within its bins."""
-    below = np.concatenate([[0], np.cumsum(counts)])
-    return float(np.interp(share * below[-1], below, edges))
+    below = np.zeros(len(edges), np.int64)
+    np.cumsum(counts, out=below[1:])
+    return np.asarray(np.interp(np.array(shares) * below[-1], below, edges))

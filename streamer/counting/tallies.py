@@ -112,7 +112,7 @@ class Tallies:
         """By name of `LISTED` the cells, whole or not; a subclass goes before its class."""
         rows = np.array(sorted(self._listed), np.intp)
         cells = self._cells
-        of_class, of_subclass = self._listed_names()
+        of_class, of_subclass = _if_listed(self._fusion.nameable), _if_listed(self._fusion.subclass_names)
         names = of_subclass[cells.subclass_index[rows] + 1]
         names = np.where(names == "", of_class[cells.class_index[rows] + 1], names)
         names = np.where(cells.kind(rows) == 1, "erythroblast", names)
@@ -228,20 +228,17 @@ class Tallies:
         of_class, of_subclass = _is_among(fusion.nameable, names), _is_among(fusion.subclass_names, names)
         return np.asarray(of_class[cells.class_index[rows] + 1] | of_subclass[cells.subclass_index[rows] + 1], np.bool_)
 
-    def _listed_names(self) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]]:
-        """Of none and then each class, and of none and then each subclass: its name, "" unless it is one of these."""
-        fusion = self._fusion
-        of_class, of_subclass = (
-            np.array(["", *(name if name in LISTED else "" for name in names)])
-            for names in (fusion.nameable, fusion.subclass_names)
-        )
-        return of_class, of_subclass
-
 
 @lru_cache(maxsize=64)
 def _is_among(own: tuple[str, ...], names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     """(1 + n,) for none and then each of its own: whether it is one of some names."""
     return np.array([False, *(name in names for name in own)])
+
+
+@lru_cache(maxsize=64)
+def _if_listed(own: tuple[str, ...]) -> npt.NDArray[np.str_]:
+    """(1 + n,) of none and then each of its own: its name, "" unless it is one of `LISTED`."""
+    return np.array(["", *(name if name in LISTED else "" for name in own)])
 
 
 class _Sums(NamedTuple):
