@@ -86,8 +86,9 @@ class Progress(msgspec.Struct, frozen=True):
     run_id: str
     session: str
     last: dict[str, tuple[int, str, int]]
-    """As in `_Source`, and `baseline` too."""
+    """As in `_Source`, and the others too."""
     baseline: int | None
+    earlier: int = -1
 
 
 @dataclass(slots=True)
@@ -96,6 +97,8 @@ class _Source:
     session: str
     last: dict[str, tuple[int, str, int]] = field(default_factory=dict)
     """By topic: seq, session and session_seq of the newest message received, or known to be before what we want."""
+    earlier: int = -1
+    """`session_seq` of the newest message of the present session that was received of earlier runs; -1: none."""
     baseline: int | None = None
     """`seq` that a topic not in `last` has had; None: not known, so its first message shows no loss."""
     differential: DifferentialMessage | None = None
@@ -108,10 +111,15 @@ class _Source:
     is_behind: bool = False
     """An earlier subscriber received it: what came since is to be asked for before the first message that is newer."""
 
+    def enter(self, session: str) -> None:
+        """The present session is this one."""
+        if session != self.session:
+            self.session, self.earlier = session, -1
+
     @property
     def newest(self) -> int:
         """`session_seq` of the newest message received of the present session; -1: none."""
-        return max((last[2] for last in self.last.values() if last[1] == self.session), default=-1)
+        return max((last[2] for last in self.last.values() if last[1] == self.session), default=self.earlier)
 
 
 class GapRepair:
@@ -134,7 +142,9 @@ class GapRepair:
         self._unheard = 0
         """Messages of health since the last request was made in vain."""
         self._sources = {
-            name: _Source(before.run_id, before.session, dict(before.last), before.baseline, is_behind=True)
+            name: _Source(
+                before.run_id, before.session, dict(before.last), before.earlier, before.baseline, is_behind=True
+            )
             for name, before in (progress or {}).items()
         }
         self._newest: dict[str, tuple[str, int]] = {}
@@ -166,7 +176,7 @@ class GapRepair:
         if self.ready:
             return None
         return {
-            name: Progress(known.run_id, known.session, dict(known.last), known.baseline)
+            name: Progress(known.run_id, known.session, dict(known.last), known.baseline, known.earlier)
             for name, known in self._sources.items()
         }
 
@@ -209,7 +219,7 @@ class GapRepair:
             self._unanswered -= not self._unheard
         if self._replay:
             yield from self._repair(known, message, topic)
-        known.session = message.session
+        known.enter(message.session)
         self._accept(known, topic, message, parts, replayed=False)
         if self._replay and isinstance(message, HealthMessage) and message.last_seq is not None:
             known.baseline = -1  # not before: the health messages that came before this one, or joining, are no loss
@@ -244,17 +254,18 @@ class GapRepair:
         self.restarts += 1
         self._unanswered = 0
         old, end = known.session, known.newest
+        known.earlier = end
         known.run_id, known.baseline, known.restarted = message.run_id, -1 if self._replay else None, True
         known.is_behind = False
         known.last.clear()
         known.given_up.clear()
         if self._replay:
             yield from self._catch_up(known, message, old, end)
-        known.session = message.session
+        known.enter(message.session)
 
     def _catch_up(self, known: _Source, message: AnyMessage | Envelope, old: str, end: int) -> Steps:
         """Get what came between `end` of the session `old` and `message`."""
-        known.session = message.session
+        known.enter(message.session)
         if old != message.session:
             yield from self._fetch(known, message.source, old, end, None)
             known.differential = None
@@ -278,7 +289,7 @@ class GapRepair:
                     if known.baseline is None:  # joined here: from now on nothing of it may be missing
                         known.last[other] = (seq, message.session, message.session_seq)
                     elif seq > known.given_up.get(other, -1):
-                        behind.append((message.session, -1))
+                        behind.append((message.session, known.earlier))
                     else:
                         continue
                 elif seq > max(place[0], known.given_up.get(other, -1)):
@@ -287,7 +298,7 @@ class GapRepair:
                     continue
                 known.given_up[other] = seq
         elif last is None and known.baseline is not None and message.seq > known.baseline + 1:
-            behind.append((message.session, -1))
+            behind.append((message.session, known.earlier))
         if not behind:
             return
         here = [session_seq for session, session_seq in behind if session == message.session]
@@ -340,7 +351,10 @@ class GapRepair:
             at += count
             topic, message = one[0].decode("utf-8", "replace"), decode(one[1])
             last = known.last.get(topic)
-            new = last is None or message.seq > last[0] or message.run_id != known.run_id
+            if message.run_id == known.run_id:
+                new = last is None or message.seq > last[0]
+            else:
+                new = message.session != known.session or message.session_seq > known.earlier
             if message.source == source and new and self._is_received(topic):
                 self._accept(known, topic, message, one, replayed=True)
 
@@ -353,6 +367,8 @@ class GapRepair:
         lost = max(0, message.seq - before - 1) if before is not None and same_run else 0
         if same_run:
             known.last[topic] = (message.seq, message.session, message.session_seq)
+        elif message.session == known.session:
+            known.earlier = message.session_seq
         if isinstance(message, DifferentialMessage):
             self._renew(known, message)
         if isinstance(message, EndMessage):

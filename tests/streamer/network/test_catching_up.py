@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamer.network.connection import slices_ms
 from streamer.network.gap_repair import GapRepair
@@ -180,7 +183,9 @@ def test_what_the_window_no_longer_has_is_counted_and_the_rest_comes() -> None:
 
 
 def test_a_new_run_of_a_new_slide_is_told_and_comes_whole() -> None:
-    before, after = slide(make_factory(run_id="run-1"), 20), slide(make_factory(run_id="run-2"), 30)
+    second = make_factory(run_id="run-2")
+    second.session = "slide-2"
+    before, after = slide(make_factory(run_id="run-1"), 20), slide(second, 30)
     with served() as server, Subscriber(server.endpoint) as subscriber:
         joined(server)
         server.publish(*before)
@@ -204,6 +209,50 @@ def test_a_resumed_session_goes_on_without_a_repeat() -> None:
         server.publish(*after[25:])
         assert [received.message for received in until(subscriber, after[-1])] == after
         assert subscriber.lost == 0
+
+
+def taken(core: GapRepair, message: AnyMessage, journal: list[AnyMessage], answered: Iterator[bool]) -> None:
+    """Received, while whoever publishes it has all of `journal` and answers or not."""
+    steps = core.take(parts_of(message))
+    with suppress(StopIteration):
+        request = next(steps)
+        while True:
+            if not next(answered, True):
+                request = steps.send(None)
+            elif isinstance(request, ReplayRequest):
+                last = len(journal) - 1
+                through = last if request.until is None else request.until
+                found = journal[request.after + 1 : through + 1]
+                reply = ReplayReply(
+                    id=request.id,
+                    run_id=message.run_id,
+                    session="slide-1",
+                    through=through,
+                    last=last,
+                    messages=[2] * len(found),
+                )
+                request = steps.send((reply, [part for one in found for part in parts_of(one)]))
+            else:
+                request = steps.send((SnapshotReply(id=request.id, run_id=message.run_id, sources={}), ()))
+
+
+@given(st.data())
+def test_whatever_is_lost_and_whoever_does_not_answer_nothing_comes_twice(data: st.DataObject) -> None:
+    runs = [slide(make_factory(run_id="run-0"), 12)]
+    for number in (1, 2):
+        so_far = sum(map(len, runs))
+        runs.append(slide(make_factory(run_id=f"run-{number}", next_session_seq=so_far), 12, first=12 * number))
+    journal = [message for run in runs for message in run]
+    comes = data.draw(st.lists(st.booleans(), min_size=len(journal), max_size=len(journal)))
+    answered = iter(data.draw(st.lists(st.booleans(), max_size=40)))
+    core = GapRepair(
+        data.draw(st.sampled_from([[""], ["cell."], ["frame.cam", "differential."]])), replay=True, history=False
+    )
+    for number, message in enumerate(journal):
+        if comes[number]:
+            taken(core, message, journal[: number + 1], answered)
+    numbers = [received.message.session_seq for received in core.ready]
+    assert len(numbers) == len(set(numbers))
 
 
 def test_a_new_slide_in_the_same_run_is_no_loss() -> None:
