@@ -54,6 +54,7 @@ from streamer.run.slide_stage import OwnStage, Placed
 from streamer.run.tuning import collect_as_usual, collect_rarely, give_freed_memory_back, keep_freed_memory
 from streamer.sources import Source, open_source, parse_source
 from streamer.sources.images import Picture, list_images, read_image
+from streamer.stage.ahead import CountedStage
 from streamer.stage.placement import Correction, Placement
 from streamer.stage.preparation import PreparedFrame
 from streamer.stage.tracker import StageTracker
@@ -138,7 +139,7 @@ class EachFrameAlone(OwnStage):
         position = StagePosition(next(self._islands), 0.0, 0.0, 1.0)
         return Placed(Placement(position, anchor=0), self._nothing, 0.0)
 
-    def finish(self) -> tuple[Correction, ...]:
+    def finish(self, counted: CountedStage | None = None) -> tuple[Correction, ...]:
         return ()
 
 

@@ -31,7 +31,7 @@ class ScriptedStage(OwnStage):
     def place(self, measured):
         return Placed(self.next, StageTracker().take_changes(), 0.0)
 
-    def finish(self):
+    def finish(self, counted=None):
         return self.next.corrections
 
 
