@@ -28,11 +28,14 @@ _INT8, _SCALE = "/int8", "/scale"
 _LARGEST = 127
 
 
-def narrowed(model: ModelProto, weights: Weights = "float16", only: Collection[str] | None = None) -> ModelProto:
+def narrowed(
+    model: ModelProto, weights: Weights = "float16", only: Collection[str] | None = None, *, int8_from: int = 0
+) -> ModelProto:
     """A copy whose large float32 constants, or those named by `only`, are stored as `weights`.
 
-    As int8 are weights of convolutions and linear layers alone, symmetric, with a scale for each output channel; other
-    constants are float16 then. What float16 can't hold (above 65504) stays float32.
+    As int8 are weights of convolutions and linear layers alone, of `int8_from` elements or more, symmetric, with a
+    scale for each output channel; other constants are float16 then. What float16 can't hold (above 65504) stays
+    float32.
     """
     made = ModelProto()
     made.CopyFrom(model)
@@ -47,7 +50,7 @@ def narrowed(model: ModelProto, weights: Weights = "float16", only: Collection[s
         if only is not None and name not in only:
             continue
         value = numpy_helper.to_array(tensor)
-        if name in axes:
+        if name in axes and np.prod(tensor.dims) >= int8_from:
             whole, scale = _quantized(value, axes[name])
             scales.append(numpy_helper.from_array(scale, name + _SCALE))
             tensor.CopyFrom(numpy_helper.from_array(whole, name + _INT8))

@@ -2,12 +2,14 @@
 
     python -m tools.export weights engines/zoo/yolov5n-blood.toml
     python -m tools.export weights engines/zoo/published/resnet50.toml --weights int8 --most .002
+    python -m tools.export weights engines/zoo/published/vgg19.toml --weights int8 --int8-from 600000 --most .002
 
 The arithmetic stays float32. File and card are replaced only where no set's figure of the validation part falls by
 more than --most: accuracy of a classifier, mAP@0.5 of a detector (AP@0.5 of white cells where its classes are groups),
 mean IoU of a segmenter. Of a classifier one cell a set is passed over, the least that a set can show. The figures of
 the card stay; `[storage]` has both sides of the comparison. What a file keeps in float32 beside weights of half
-precision (support vectors) stays so.
+precision (support vectors) stays so. --int8-from keeps smaller layers, a network's first ones, as float16: they weigh
+little, and what is rounded in them goes through all others.
 """
 
 from __future__ import annotations
@@ -105,13 +107,13 @@ def _measured(task: str, model: Path, card: Card, limit: int | None) -> Mapping[
     return published.evaluate(load_classifier(str(model)), VALIDATION, limit=limit)
 
 
-def store(card: Path, weights: Weights, limit: int | None, most: float) -> Comparison:
+def store(card: Path, weights: Weights, limit: int | None, most: float, int8_from: int = 0) -> Comparison:
     """Replace a card and the file beside it. ValueError, and nothing replaced, where a figure falls by more than
     `most`."""
     values = tomllib.loads(card.read_text("utf-8"))
     file = card.with_name(str(values.get("file", f"{card.stem}.onnx")))
     given = onnx.load(file)
-    data = narrowed(given, weights, stored_names(given) or None).SerializeToString()
+    data = narrowed(given, weights, stored_names(given) or None, int8_from=int8_from).SerializeToString()
     was = values.get("storage", {}).get("was", hashlib.sha256(file.read_bytes()).hexdigest())
     values["sha256"] = hashlib.sha256(data).hexdigest()
     with tempfile.TemporaryDirectory() as folder:
@@ -137,9 +139,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("card", type=Path, metavar="CARD.toml", help="its ONNX file beside it")
     parser.add_argument("--weights", choices=WEIGHTS, default="float16")
     parser.add_argument("--most", type=float, default=0.001, help="that a figure may fall (default .001)")
+    parser.add_argument("--int8-from", type=int, default=0, help="least weights of a layer stored as int8 (default 0)")
     parser.add_argument("--limit", type=int, help="pictures or cells a set at most")
     options = parser.parse_args(arguments)
-    compared = store(options.card, options.weights, options.limit, options.most)
+    compared = store(options.card, options.weights, options.limit, options.most, options.int8_from)
     shown = ", ".join(f"{name} {compared.before[name]:.4f} -> {compared.after[name]:.4f}" for name in compared.before)
     print(f"{options.card}: {compared.measure}: {shown}")
     return 0

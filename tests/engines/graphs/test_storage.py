@@ -126,6 +126,12 @@ def test_a_stored_file_can_be_stored_otherwise(first: Weights, second: Weights) 
     assert np.abs(again - original).max() <= np.abs(original).max() / 100
 
 
+@pytest.mark.parametrize(("int8_from", "suffix"), [(8 * 8 * 9, "/int8"), (8 * 8 * 9 + 1, "/half")])
+def test_layers_below_a_size_are_in_half_precision_beside_int8(int8_from: int, suffix: str) -> None:
+    held = weights(narrowed(detector(batch=1), "int8", int8_from=int8_from))
+    assert {name for name in held if name.endswith(("/int8", "/half"))} == {f"{name}{suffix}" for name in LAYERS}
+
+
 def test_only_what_is_named_is_stored() -> None:
     assert stored_names(narrowed(detector(batch=1), "int8", only=["down4_w"])) == {"down4_w"}
 
