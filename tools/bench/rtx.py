@@ -42,7 +42,11 @@ from tools.commands import command_parser
 ROOT = Path(__file__).resolve().parents[2]
 FRAME_SIZES = ((640, 480), (1920, 1080), (1024, 1024))
 """Of the cameras that detectors are built for."""
-PROFILES = {"detector": ((1, 4, 8), (8, 8, 8)), "classifier": ((1, 16, 32), (32, 32, 32))}
+PROFILES = {
+    "detector": ((1, 4, 8), (8, 8, 8)),
+    "classifier": ((1, 16, 32), (32, 32, 32)),
+    "segmenter": ((1, 16, 32), (32, 32, 32)),
+}
 """Smallest, usual, largest batch: one that is open, and one that is static and can be captured as a CUDA graph."""
 BEGIN, END = "<!-- rtx-table: made by `make rtx-table` -->", "<!-- end of rtx-table -->"
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from engines.base import ModelNotFoundError, UsageError
+from engines.zoo import store
 from streamer.analysis.analyser import Analysed, Analyser
 from streamer.analysis.models import choose_scales, load_models
 from streamer.commands.export import export
@@ -219,6 +220,7 @@ def test_scales_that_are_none(given: str) -> None:
 
 def test_a_segmenter_that_is_not_here_says_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEUKOSTREAM_CACHE", str(tmp_path))
+    monkeypatch.setattr(store, "PUBLISHED", "nowhere")  # as of an installed program, which has the card alone
     config = Config(segmenter="deeplabv3-xception", classifier="none", backend="onnxruntime")
     with pytest.raises(
         ModelNotFoundError, match=r"fetch it with: leukostream models pull .* or make it with the commands"
