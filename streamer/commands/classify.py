@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -74,24 +74,25 @@ def main(options: Options) -> int:
         profile = find_site(options.site)
         name = profile.model
         say(str(profile))
-    files_below(options.source)  # before models are loaded in vain
+    files = files_below(options.source)  # before models are loaded in vain
     classifier = load_classifier(name, backend=options.backend, say=say)
     search = None
     if options.detector != "none":
         search = FieldSearch(
             load_detector(options.detector, backend=options.backend, engines_kept=ENGINES_KEPT, say=say)
         )
-    return classify(options.source, classifier, options.jsonl, search)
+    return classify(options.source, files, classifier, options.jsonl, search)
 
 
-def classify(folder: str, classifier: Classifier, jsonl: str, search: FieldSearch | None = None) -> int:
-    """Classify every image below `folder` into `jsonl` ("-": standard output); with `search` the cell of larger
-    pictures is looked for first.
+def classify(
+    folder: str, files: Sequence[str], classifier: Classifier, jsonl: str, search: FieldSearch | None = None
+) -> int:
+    """Classify the images among `files`, relative to `folder`, into `jsonl` ("-": standard output); with `search` the
+    cell of larger pictures is looked for first.
 
     A line is the `file` (POSIX path relative to the folder, links not resolved) and what NamedCell holds. What is no
-    image is skipped, reported on standard error and counted. SourceError where there is no folder or image.
+    image is skipped, reported on standard error and counted. SourceError where no file is an image.
     """
-    files = files_below(folder)
     skipped: Counter[str] = Counter()
     done = 0
     with (
