@@ -62,10 +62,11 @@ class Comparison:
         """The largest fall of any set beyond one step, to four digits; below 0 where none fell."""
         return round(max(self.before[name] - self.after[name] - self.steps.get(name, 0.0) for name in self.before), 4)
 
-    def table(self, weights: Weights, was: str) -> dict[str, Any]:
+    def table(self, weights: Weights, was: str, int8_from: int) -> dict[str, Any]:
         """[storage] of the card; `was` is the SHA-256 of the file that the card's figures were measured with."""
         return {
             "weights": weights,
+            **({"int8_from": int8_from} if int8_from else {}),
             "was": was,
             "compared": f"{self.measure} of validation, the file before and this one",
             "sets": list(self.before),
@@ -128,7 +129,9 @@ def store(card: Path, weights: Weights, limit: int | None, most: float, int8_fro
             )
         ordered = {key: values[key] for key in values if key not in ("storage", "figures")}
         figures = {"figures": values["figures"]} if "figures" in values else {}
-        made.with_suffix(".toml").write_text(toml({**ordered, "storage": compared.table(weights, was), **figures}))
+        made.with_suffix(".toml").write_text(
+            toml({**ordered, "storage": compared.table(weights, was, int8_from), **figures})
+        )
         shutil.copy(made, file)
         shutil.copy(made.with_suffix(".toml"), card)
     return compared

@@ -90,3 +90,13 @@ def test_nothing_is_replaced_where_it_costs_more(card: Path, monkeypatch: pytest
     with pytest.raises(ValueError, match=r"got 0.0015 less map50 as int8, expected at most 0.001"):
         weights.main([str(card), "--weights", "int8"])
     assert (card.read_text(), card.with_suffix(".onnx").read_bytes()) == kept
+
+
+def test_the_card_says_from_which_size_layers_are_int8(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, 0.9, 0.9)
+    assert weights.main([str(card), "--weights", "int8", "--int8-from", "577"]) == 0
+    storage = parse_card(card.read_text(), "small", stem="small").storage
+    assert (storage["weights"], storage["int8_from"]) == ("int8", 577)
+    held = {tensor.name for tensor in onnx.load(card.with_suffix(".onnx")).graph.initializer}
+    assert "down4_w/half" in held
+    assert not [name for name in held if name.endswith("/int8")]
